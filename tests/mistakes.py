@@ -165,8 +165,8 @@ FAULTS = [
     Fault(
         "accuracies averaged over different floors, in removal",
         "analyses/removal/tables.py",
-        'share = stats.shares(np.array([float(intact["acc"])]), acc, floor)',
-        'share = float(intact["acc"]) - acc',
+        "share = stats.shares(before, acc, floor)",
+        "share = before - acc",
         (
             "tests/test_removal.py::test_shares_are_of_the_way_to_the_model_without_layers",
             "tests/test_removal.py::test_tasks_with_signal_decide_together_with_the_same_weight",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,14 @@ from statsmodels.stats.multitest import multipletests
 
 from layerwise import stats
 from layerwise.analyses.comparison.findings import established
-from layerwise.analyses.comparison.quantities import COMPARED, Key, Quantity, quantities, thirds_of
+from layerwise.analyses.comparison.quantities import (
+    COMPARED,
+    Key,
+    Prepared,
+    Quantity,
+    quantities,
+    thirds_of,
+)
 from layerwise.analyses.comparison.tables import corrected, difference_rows, estimate_rows
 from layerwise.stats.depth.joint_null import critical_distance, mixture_p
 from layerwise.stats.items.clusters import Clusters
@@ -27,20 +36,24 @@ from tests.comparing import CHANCE, answers, pair_rows, ready, row
 HALF = "half-effect depth"
 
 
-def pair(
-    hits: dict[int, float],
-    others: dict[int, float],
-    seed: int = 0,
-    n: int = 80,
-    n_resamples: int = 400,
-    **changes,
-):
+def sharing_answers(seed: int = 0, n: int = 80) -> Callable[..., Prepared]:
+    """What makes runs of models that answer the same items, most of them alike."""
     rng = np.random.default_rng(seed)
     base = rng.random(n) < 0.9
-    return [
-        ready(name, answers(rng, base, given, **changes), n_resamples)
-        for name, given in (("one", hits), ("two", others))
-    ]
+
+    def run(
+        name: str, hits: dict[int, float], n_resamples: int = 400, n_encoder: int = 0, **how: Any
+    ) -> Prepared:
+        return ready(name, answers(rng, base, hits, **how), n_resamples, n_encoder=n_encoder)
+
+    return run
+
+
+def pair(
+    hits: dict[int, float], others: dict[int, float], seed: int = 0, n: int = 80, **how: Any
+) -> list[Prepared]:
+    run = sharing_answers(seed, n)
+    return [run("one", hits, **how), run("two", others, **how)]
 
 
 def of(found: dict[Key, list[Quantity]], family: str, measure: str, axis="computation"):
@@ -90,12 +103,8 @@ def test_a_planted_difference_of_depth_is_found_with_its_size():
 
 
 def test_depths_of_models_of_different_size_are_on_one_axis():
-    rng = np.random.default_rng(0)
-    base = rng.random(80) < 0.9
-    runs = [
-        ready(f"of {n}", answers(rng, base, {layer: 1.0}, n, noise=0.0))
-        for n, layer in ((4, 1), (8, 3))
-    ]
+    run = sharing_answers()
+    runs = [run(f"of {n}", {layer: 1.0}, n_layers=n, noise=0.0) for n, layer in ((4, 1), (8, 3))]
     found = row(pd.DataFrame(pair_rows(runs, [])), measure=HALF)
     assert (found["estimate_first"], found["estimate_second"]) == (1.5 / 4, 3.5 / 8)
     told = pd.DataFrame(list(estimate_rows(runs)))
@@ -104,12 +113,8 @@ def test_depths_of_models_of_different_size_are_on_one_axis():
 
 
 def test_accuracies_are_tested_as_scipy_does():
-    rng = np.random.default_rng(3)
-    base = rng.random(80) < 0.9
-    runs = [
-        ready("one", answers(rng, base, {}, noise=0.3)),
-        ready("two", answers(rng, base, {}, noise=0.8, accuracy=0.6)),
-    ]
+    run = sharing_answers(3)
+    runs = [run("one", {}, noise=0.3), run("two", {}, noise=0.8, accuracy=0.6)]
     found = row(pd.DataFrame(pair_rows(runs, [])), family="accuracy")
     one, two = (run.cells["keys", "letter"].intact for run in runs)
     only = int((one & ~two).sum()), int((~one & two).sum())
@@ -189,11 +194,10 @@ def test_what_one_model_cannot_do_is_left_out_and_said():
 
 
 def test_stacks_have_axes_of_their_own():
-    rng = np.random.default_rng(0)
-    base = rng.random(80) < 0.9
-    seq = ready("seq", answers(rng, base, {1: 1.0, 6: 1.0}, noise=0.0), n_encoder=4)
-    other = ready("other", answers(rng, base, {2: 1.0, 6: 1.0}, noise=0.0), n_encoder=4)
-    plain = ready("plain", answers(rng, base, {2: 1.0}, noise=0.0))
+    run = sharing_answers()
+    seq = run("seq", {1: 1.0, 6: 1.0}, noise=0.0, n_encoder=4)
+    other = run("other", {2: 1.0, 6: 1.0}, noise=0.0, n_encoder=4)
+    plain = run("plain", {2: 1.0}, noise=0.0)
     mixed, both = quantities([seq, plain]), quantities([seq, other])
     assert {key.axis for key in mixed} == {"computation", "decoder"}
     assert {key.axis for key in both} == {"computation", "encoder", "decoder"}
@@ -215,14 +219,11 @@ def test_each_layer_is_in_the_third_that_its_middle_lies_in(n: int):
 
 
 def test_groups_are_compared_with_the_run_as_the_unit():
-    rng = np.random.default_rng(0)
-    base = rng.random(80) < 0.9
-    layers = ([2, 2, 2], [5, 5, 5])
+    run = sharing_answers()
     groups = [
-        [ready(f"{g}{i}", answers(rng, base, {at: 0.9, at + 1: 0.1 * i}), 400)
-         for i, at in enumerate(mine)]
-        for g, mine in zip("ab", layers, strict=True)
-    ]  # fmt: skip
+        [run(f"{name}{i}", {layer: 0.9, layer + 1: 0.1 * i}) for i in range(3)]
+        for name, layer in (("a", 2), ("b", 5))
+    ]
     differences = difference_rows(dict(zip("ab", groups, strict=True)), [])
     rows = pd.DataFrame(corrected(list(differences)))
     found = row(rows, measure=HALF)
@@ -236,10 +237,9 @@ def test_groups_are_compared_with_the_run_as_the_unit():
 
 def test_seeds_that_differ_among_themselves_establish_nothing():
     """Two runs alone would be told apart for sure; as seeds of two groups they are not."""
-    rng = np.random.default_rng(0)
-    base = rng.random(80) < 0.9
-    first = [ready(f"a{i}", answers(rng, base, {at: 0.95})) for i, at in enumerate((1, 4, 6))]
-    second = [ready(f"b{i}", answers(rng, base, {at: 0.95})) for i, at in enumerate((2, 5, 7))]
+    run = sharing_answers()
+    first = [run(f"a{i}", {layer: 0.95}) for i, layer in enumerate((1, 4, 6))]
+    second = [run(f"b{i}", {layer: 0.95}) for i, layer in enumerate((2, 5, 7))]
     alone = pd.DataFrame(pair_rows([first[0], second[0]], []))
     differences = difference_rows({"a": first, "b": second}, [])
     grouped = pd.DataFrame(corrected(list(differences)))
@@ -264,10 +264,8 @@ def test_holm_is_over_each_family_and_over_the_page_with_what_was_left_out():
 
 
 def test_sentences_name_the_comparisons_that_they_are_corrected_over():
-    rng = np.random.default_rng(0)
-    base = rng.random(80) < 0.9
-    pair = [ready(name, answers(rng, base, {at: 0.95})) for name, at in (("a", 1), ("b", 6))]
-    table = frame("comparison_differences", pair_rows(pair, []))
+    runs = pair({1: 0.95}, {6: 0.95})
+    table = frame("comparison_differences", pair_rows(runs, []))
     told = established(table)
     assert told
     depth = next(one for one in told if one.kind == "depth")

@@ -79,6 +79,7 @@ def test_candidates_say_what_each_would_have_lost(greedy):
     for column in ("share_lost", "nats"):
         np.testing.assert_allclose(chosen[column], steps[column], atol=1e-12)
     assert (table["share_lost"] >= table["step"].map(chosen.set_index("step")["share_lost"])).all()
+    assert greedy.signal()["most_taken"].isna().all()  # a chosen layer is no option that is taken
 
 
 @pytest.mark.parametrize(
@@ -198,16 +199,20 @@ def rows_of(
     ]  # fmt: skip
 
 
+def on_both(right: dict[str, np.ndarray], *of: str, **more: str) -> list[dict]:
+    """The same answers on both splits."""
+    return [row for split in (SELECTION, HELD_OUT) for row in rows_of(right, split, *of, **more)]
+
+
 def result_of(rows: list[dict], *tasks: str) -> RemovalResult:
     facts = [synthetic.task_facts(name, "knowledge", 0.25) for name in tasks or ("facts",)]
     return RemovalResult(frame("removal", rows), synthetic.facts(*facts))
 
 
 def test_shares_are_of_the_way_to_the_model_without_layers():
-    n = 40
-    first = np.arange(n)
+    first = np.arange(40)
     right = {"intact": first < 36, "no layers": first % 10 == 9, "1": first < 20}
-    rows = rows_of(right, "selection") + rows_of(right, "held out")
+    rows = on_both(right)
     result = result_of(rows)
     floor = np.mean(right["no layers"])
     expected = (0.9 - 0.5) / (0.9 - floor)
@@ -223,9 +228,9 @@ def test_a_gain_of_many_items_is_no_drop_of_the_mean_over_tasks():
     """Of 200 items a third is gained, of 20 all but two are lost: significant is the gain alone."""
     rows = []
     for task, before, after, n in (("many", 0.6, 0.93, 200), ("few", 1.0, 0.1, 20)):
-        right = {"intact": np.arange(n) < before * n, "no layers": np.zeros(n, bool)}
-        for split in ("selection", "held out"):
-            rows += rows_of(right | {"1": np.arange(n) < after * n}, split, task)
+        item = np.arange(n)
+        right = {"intact": item < before * n, "no layers": item < 0, "1": item < after * n}
+        rows += on_both(right, task)
     (step,) = result_of(rows, "many", "few").curves().to_dict("records")
     assert step["share_lost"] == pytest.approx((-0.55 + 0.9) / 2)
     assert step["p_holm"] < 0.05
@@ -261,7 +266,7 @@ def test_the_interval_of_a_share_resamples_the_floor_along():
     rng = np.random.default_rng(0)
     right = {"intact": rng.random(40) < 0.8, "no layers": rng.random(40) < 0.2,
              "1": rng.random(40) < 0.5}  # fmt: skip
-    curve = result_of(rows_of(right, "selection") + rows_of(right, "held out")).curves().iloc[0]
+    curve = result_of(on_both(right)).curves().iloc[0]
     drawn = np.random.default_rng(1).integers(0, 40, (20000, 40))
     full, floor, less = (right[name][drawn].mean(axis=1) for name in ("intact", "no layers", "1"))
     low, high = np.quantile((full - less) / (full - floor), [0.025, 0.975])
@@ -271,14 +276,12 @@ def test_the_interval_of_a_share_resamples_the_floor_along():
 def test_a_model_that_does_not_read_the_question_gets_an_order_as_rarely_as_stated():
     """Three tasks whose options give 55 % away, where guessing among four gives 25 %."""
     sets, rng, found = data_sets(120), np.random.default_rng(1), 0
-    names = ["a", "b", "c"]
     for _ in range(sets):
         rows = []
-        for name in names:
+        for name in "abc":
             easy = rng.random(40) * 0.9 + 0.1
-            asked = ["intact", "blind:1", "blind:2", "blind:3"]
-            right = {one: rng.random(40) < easy for one in asked}
-            rows += rows_of(right, "selection", name)
+            asked = ("intact", "blind:1", "blind:2", "blind:3")
+            rows += rows_of({one: rng.random(40) < easy for one in asked}, SELECTION, name)
         found += bool(tasks_that_count(frame("removal", rows), lambda *_: 0.25))
     assert found <= most_errors(sets, 0.025)
 
@@ -286,13 +289,11 @@ def test_a_model_that_does_not_read_the_question_gets_an_order_as_rarely_as_stat
 def test_what_is_told_is_corrected_over_all_tasks_that_were_asked():
     first = np.arange(20)
     just = {"intact": first < 10, "no layers": first < 0, "1": first < 0}  # p = 0.014
-    sure = {"intact": first < 20, "no layers": first < 0, "1": first < 0}
-    both = ("selection", "held out")
-    rows = [row for split in both for row in rows_of(sure if split == "selection" else just, split)]
-    assert result_of(rows).curves()["tasks"].tolist() == ["facts"]
-    others = [row for name in "ab" for split in both
-              for row in rows_of(sure if split == "selection" else just, split, name)]  # fmt: skip
-    told = result_of(rows + others, "facts", "a", "b")
+    sure = just | {"intact": first < 20}
+    rows = {task: rows_of(sure, SELECTION, task) + rows_of(just, HELD_OUT, task)
+            for task in ("facts", "a", "b")}  # fmt: skip
+    assert result_of(rows["facts"]).curves()["tasks"].tolist() == ["facts"]
+    told = result_of([row for of_task in rows.values() for row in of_task], *rows)
     assert told.curves().empty
     held = told.steps().query("split == 'held out'")
     assert len(held) == 3
@@ -321,10 +322,8 @@ def test_controls_are_those_of_brute_force_on_both_splits():
         requests = [one.request for one in asked]
         (outcomes,) = sweep(model, [change], requests, method="reference").outcomes
         assert row.correct == score(task, item, "continuation", asked, outcomes).correct
-        assert list(row.layers) == []
-        assert row.step == 0
-    held = seen.loc[seen["split"] == "held out"]
-    assert held.empty == (not result.order)
+        assert (list(row.layers), row.step) == ([], 0)
+    assert seen.loc[seen["split"] == HELD_OUT].empty == (not result.order)
 
 
 def test_a_run_asks_other_questions_once_for_each_split(tmp_path):
@@ -368,13 +367,6 @@ def test_orders_that_are_made_together_are_those_made_alone(model, task, greedy,
         _ = result.order
 
 
-def test_every_order_is_measured_on_the_same_held_out_items(result):
-    held = result.removal.query("split == 'held out'")
-    items = {frozenset(group["item"]) for _, group in held.groupby(["by", "step"])}
-    assert len(items) == 1
-    assert held.groupby("by")["step"].unique().map(sorted).tolist() == [[0, 1, 2, 3]] * len(WAYS)
-
-
 def test_no_set_of_layers_is_measured_twice(result_and_measured):
     result, measured = result_and_measured
     table = result.removal
@@ -384,6 +376,9 @@ def test_no_set_of_layers_is_measured_twice(result_and_measured):
     by_order = table.groupby(["by", "split", "step", "intervention"]).ngroups
     assert len(measured) < by_order  # orders share the intact model and the single layers at least
     assert len(result.facts.work) <= len(measured)
+    held = table.loc[table["split"] == HELD_OUT]
+    assert len({frozenset(group["item"]) for _, group in held.groupby(["by", "step"])}) == 1
+    assert held.groupby("by")["step"].unique().map(sorted).tolist() == [[0, 1, 2, 3]] * len(WAYS)
 
 
 def test_angles_choose_blocks_and_ties_go_deep():
@@ -397,8 +392,7 @@ def planted(costs: dict[tuple[str, str], int], n: int = 60) -> RemovalResult:
     rows = []
     for (by, protocol), cost in costs.items():
         right = {str(step or "intact"): np.arange(n) >= cost * step for step in range(6)}
-        for split in (SELECTION, HELD_OUT):
-            rows += rows_of(right, split, by=by, protocol=protocol)
+        rows += on_both(right, by=by, protocol=protocol)
     return result_of(rows)
 
 

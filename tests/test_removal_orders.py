@@ -264,7 +264,7 @@ def test_more_than_can_go_is_refused(n: int, by: str, says: str) -> None:
 def test_the_command_names_layers_by_their_stack(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["remove", "wired-seq2seq", "--task", "wired-lookup", "--out", "run", "--layers"]
-    text = commands.done(*command, 2, "--limit", 32, "--by", "deep", "--by", "block")
+    text = commands.done(*command, 2, "--limit", 16, "--by", "deep")
     assert "times fewer token-passes through a layer than one forward per candidate" in text
     commands.done("report", "run")
     page = (tmp_path / "run" / "report.html").read_text()

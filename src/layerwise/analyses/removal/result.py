@@ -24,7 +24,7 @@ from layerwise.presentation.columns import (
 )
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.power import could_be_found
-from layerwise.presentation.rows import rows
+from layerwise.presentation.rows import parts
 from layerwise.presentation.section import drawn
 from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
@@ -142,10 +142,10 @@ class RemovalResult(Result):
 def orders_of(removal: pd.DataFrame) -> dict[tuple[str, str], list[tuple[int, ...]]]:
     """The layers left out at each step, by order and protocol, from ``removal.parquet``."""
     orders: dict[tuple[str, str], list[tuple[int, ...]]] = {}
-    for _, group in removal.groupby(["by", "protocol"], sort=False):
+    groups: Any = removal.groupby(["by", "protocol"], sort=False)
+    for (by, protocol), group in groups:
         chosen = group.loc[group["chosen"]].drop_duplicates("step").sort_values(by="step")
-        key = str(group["by"].iloc[0]), str(group["protocol"].iloc[0])
-        orders[key] = [tuple(layers) for layers in chosen["layers"]]
+        orders[str(by), str(protocol)] = [tuple(layers) for layers in chosen["layers"]]
     return orders
 
 
@@ -202,8 +202,7 @@ def _power(curves: pd.DataFrame) -> Iterator[str]:
     if curves.empty:
         yield "The held-out items show no signal, so no loss could be shown on them."
         return
-    for protocol in [name for name in PROTOCOL_ORDER if name in set(curves["protocol"])]:
-        of_protocol = rows(curves, protocol=protocol)
+    for (protocol,), of_protocol in parts(curves, protocol=PROTOCOL_ORDER):
         n, n_steps = independent(of_protocol), len(set(of_protocol["step"]))
         findable = could_be_found(n, n_steps)
         yield f"{capitalised(when(protocol))}, with {counted(n, 'held-out item')} {findable}."

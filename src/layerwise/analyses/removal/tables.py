@@ -84,8 +84,12 @@ def _candidates(removal: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     )
     if means.empty:
         return frame("removal_candidates", [])
-    parts = [_lost(group, floors[str(task)]) for task, group in means.groupby("task", sort=False)]
-    lost = pd.concat(parts, ignore_index=True)
+    changed = means.loc[means["step"] > 0]
+    intact = means.loc[means["step"] == 0].set_index("task").loc[changed["task"]]
+    before, acc = (table["acc"].to_numpy(dtype=float)[:, None] for table in (intact, changed))
+    floor = changed["task"].map(floors).to_numpy(dtype=float)[:, None]
+    share = stats.shares(before, acc, floor)
+    lost = changed.assign(share_lost=share[:, 0], nats=intact["gold"].to_numpy() - changed["gold"])
     table = lost.groupby(["step", "intervention"], sort=False, as_index=False).agg(
         protocol=("protocol", "first"),
         n_tasks=("task", "nunique"),
@@ -95,15 +99,6 @@ def _candidates(removal: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     )
     named = _once(measured).reindex(columns=["intervention", "by", "layers", "chosen"])
     return conform("removal_candidates", table.merge(named, on="intervention"))
-
-
-def _lost(means: pd.DataFrame, floor: float) -> pd.DataFrame:
-    """What each candidate loses on one task, from the means of the intact model and of each."""
-    intact = means.loc[means["step"] == 0].iloc[0]
-    changed = means.loc[means["step"] > 0]
-    acc = changed["acc"].to_numpy(dtype=float)
-    share = stats.shares(np.array([float(intact["acc"])]), acc, floor)
-    return changed.assign(share_lost=share, nats=float(intact["gold"]) - changed["gold"])
 
 
 def best_candidate(candidates: pd.DataFrame) -> tuple[int, ...]:
