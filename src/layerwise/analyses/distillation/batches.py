@@ -84,10 +84,7 @@ def sample_texts(
     seeds: Sequence[int],
     prefix: Tokens | None,
 ) -> list[Example]:
-    """Texts with what a model says itself in place of what was said, sampled at temperature 1.
-
-    Each text is drawn by its own seed, so that it is the same in any batch, up to rounding.
-    """
+    """Texts that a model goes on with itself, sampled at temperature 1, each by its own seed."""
     given = [example.given for example in examples]
     if prefix is None:
         # A decoder's prompts are padded in front, where the mask hides it from all tokens.

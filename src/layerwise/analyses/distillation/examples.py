@@ -63,11 +63,7 @@ class Question(NamedTuple):
 def training_examples(
     setup: Setup, teacher: Setup, text: str | Path | None, n_texts: int, *, by_teacher: bool = False
 ) -> Texts:
-    """Pieces of a file's texts, or prompts of the tasks with their own answers or the teacher's.
-
-    All but the beginning of a piece is trained on. A student that writes itself is given the first
-    half; an encoder reads it.
-    """
+    """Pieces of a file's texts, or prompts of the tasks with their own answers or the teacher's."""
     rng = stats.generator(setup.seed, "texts of the distillation")
     if text is not None:
         groups = [[_piece(*piece) for piece in of] for of in pieces_of_file(Path(text), setup)]
@@ -75,15 +71,15 @@ def training_examples(
     n_ctx = min(one.model.cfg.n_ctx for one in (setup, teacher))
     groups = questions_of_tasks(setup, n_texts)
     questions = [question for group in groups for question in group]
-    if by_teacher:
-        answered = iter(teacher_answers(teacher, setup, questions))
-    else:
-        answered = iter([task_answer(setup, question) for question in questions])
-    has_encoder = is_seq2seq(setup.model)
-    of_groups = [list(islice(answered, len(group))) for group in groups]
+    answers = (
+        teacher_answers(teacher, setup, questions)
+        if by_teacher
+        else [task_answer(setup, question) for question in questions]
+    )
+    has_encoder, left = is_seq2seq(setup.model), iter(answers)
     examples = [
-        [example for example in group if example and _length(example, has_encoder) <= n_ctx]
-        for group in of_groups
+        [one for one in islice(left, len(group)) if one and _length(one, has_encoder) <= n_ctx]
+        for group in groups
     ]
     names = ", ".join(dict.fromkeys(question.task.name for question in questions))
     return split(examples, n_texts, rng, f"prompts of {names or 'the tasks'}", "a student")
@@ -105,10 +101,7 @@ def _length(example: Example, has_encoder: bool) -> int:
 
 
 def questions_of_tasks(setup: Setup, n_texts: int) -> list[list[Question]]:
-    """Questions of the tasks that share neither question nor fact with a measured item.
-
-    A built-in suite gives them by other seeds, another task by the items that a limit leaves over.
-    """
+    """Questions of other seeds, or left over by a limit, on no fact of a measured item."""
     measured = [item for task in setup.tasks for item in task.items]
     questions = {(item.context, item.question) for item in measured}
     facts = {item.cluster for item in measured if item.cluster is not None}
@@ -150,11 +143,7 @@ def _questions(setup: Setup, task: Task, items: Sequence[Item]) -> list[Question
 
 
 def task_answer(setup: Setup, question: Question) -> Example | None:
-    """A question with the task's own answer, worked out where the task has it so; None if empty.
-
-    Under ``generate`` it ends as few-shot examples do, or with the end token if nothing there
-    would stop a text.
-    """
+    """A question with the task's own answer, ended as few-shot examples are; None if empty."""
     task, protocol = question.task, question.protocol
     gold = next(request for request in question.requests if request.gold)
     answer, ends = gold.continuation or "", False

@@ -164,11 +164,7 @@ def _stacks(model: Model) -> list[int]:
 def records_of(
     setup: Setup, host: str, task: Task, guessed_by: Setup
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A model's answers to a task's items under all protocols, and what that cost.
-
-    Beside them: other items' questions, the model without any layer, and the guesser that reads
-    no question, which tell whether the model can do the task at all.
-    """
+    """A model's answers to a task's items and to its controls, and what they cost."""
     rows, stats = records_as_is(setup, task, setup.protocols, "engine", setup)
     rows += guessed_rows(guessed_by, task, task.items, setup.protocols)
     work = pd.DataFrame([work_entry("distillation", task.name, entry) for entry in stats])

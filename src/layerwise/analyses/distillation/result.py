@@ -147,10 +147,7 @@ def _difference(net: Int[np.ndarray, " items"], clusters: Clusters, name: str) -
 def _bootstrapped(
     cells: dict[str, Cell], nats: Float[np.ndarray, " items"], seed: int, *, leads: bool
 ) -> dict[str, Any]:
-    """Share of the teacher's lead that is closed, and what is gained in nats.
-
-    Bounds of the share are no narrower than unseen items allow.
-    """
+    """Share of the lead that is closed, no surer than unseen items allow; gain in nats."""
     student, n = cells[STUDENT], len(nats)
     answers = (cells[host].intact for host in HOSTS)
     teacher, before, distilled, gained = resampled(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -98,25 +98,17 @@ class Student:
         if batch.decoder_tokens is not None:
             inputs |= {"attention_mask": batch.mask.long(), "decoder_input_ids": (
                 batch.decoder_tokens)}  # fmt: skip
-        with self._streams(streams) as kept:
+        kept: list[torch.Tensor] = []
+
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            kept.append(output[0] if isinstance(output, tuple) else output)
+
+        with contextlib.ExitStack() as undone:
+            for name in self.blocks if streams else ():
+                hook = self.original.get_submodule(name).register_forward_hook(keep)
+                undone.callback(hook.remove)
             logits = self.original(**inputs).logits
-        return logits[batch.rows, batch.columns], [kept[name] for name in kept]
-
-    @contextlib.contextmanager
-    def _streams(self, wanted: bool) -> Iterator[dict[str, torch.Tensor]]:
-        kept: dict[str, torch.Tensor] = {}
-        hooks = []
-        for name in self.blocks if wanted else ():
-
-            def keep(module: nn.Module, inputs: Any, output: Any, name: str = name) -> None:
-                kept[name] = output[0] if isinstance(output, tuple) else output
-
-            hooks.append(self.original.get_submodule(name).register_forward_hook(keep))
-        try:
-            yield kept
-        finally:
-            for hook in hooks:
-                hook.remove()
+        return logits[batch.rows, batch.columns], kept
 
     def sample(
         self,
@@ -251,10 +243,7 @@ def need_peft() -> None:
 
 
 def put_adapters(model: nn.Module, blocks: Iterable[str], rank: int, seed: int) -> Any:
-    """Give all linear maps of some blocks adapters, which change nothing yet.
-
-    The update is ``2 B A`` with ``A`` drawn and ``B`` zero, in all attention and MLP matrices.
-    """
+    """Give all linear maps of some blocks adapters ``2 B A``, with A drawn and B zero."""
     need_peft()
     from peft import LoraConfig, LoraModel
     from transformers.pytorch_utils import Conv1D

@@ -6,7 +6,6 @@ Every step draws from a generator of its own, so that a training which goes on d
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.analyses.shared.texts import Texts
+from layerwise.analyses.shared.training_state import packed_state, unpack_state
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import n_encoder_layers
 
@@ -92,11 +92,7 @@ class Training:
 
 @dataclass
 class Trainer:
-    """A student while it is trained.
-
-    AdamW without weight decay, gradients clipped at norm 1, a rate that rises over a tenth of the
-    steps (50 at most) and then falls to 0 linearly.
-    """
+    """A student while it is trained: AdamW without weight decay, gradients clipped at norm 1."""
 
     teacher: Teacher  # whose predictions are trained on
     student: Student  # the model that is trained
@@ -247,19 +243,12 @@ class Trainer:
             )
 
     def state(self) -> bytes:
-        """What is needed to go on: weights, the optimizer's memory, the steps done, the curve."""
-        buffer, kept = io.BytesIO(), [weight.detach() for weight in self.weights]
-        torch.save((self.done, self.rows, kept, self.optimizer.state_dict()), buffer)
-        return buffer.getvalue()
+        """What is needed to go on."""
+        return packed_state((self.done, self.rows), self.weights, self.optimizer)
 
     def resume(self, state: bytes) -> None:
         """Go on from a state."""
-        loaded = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
-        self.done, self.rows, kept, optimizer = loaded
-        with torch.no_grad():
-            for weight, value in zip(self.weights, kept, strict=True):
-                weight.copy_(value)
-        self.optimizer.load_state_dict(optimizer)
+        self.done, self.rows = unpack_state(state, self.weights, self.optimizer)
 
 
 def schedule(step: int, steps: int) -> float:

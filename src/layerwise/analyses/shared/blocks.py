@@ -18,12 +18,7 @@ _OF_ATTENTION, _OF_MLP = ("attn", "ln1", "ln1_post"), ("mlp", "ln2", "ln2_post")
 
 
 def parts_of_block(model: Model, block: Any) -> dict[str, list[nn.Parameter]]:
-    """The parameters of a layer by part; parts without any are absent.
-
-    A part is a sublayer with its norms: ``attn_out`` self-attention, ``cross_attn_out``,
-    ``mlp_out``; ``layer`` is all of the block. What blocks share (T5's relative position bias) is
-    part of none.
-    """
+    """The parameters of a layer (without what blocks share) by part, a sublayer with its norms."""
     decoder_only = _of_original if over_original(model) else _of_decoder_only
     parts = by_kind(model, lambda _: decoder_only(block), lambda _: _of_seq2seq(block))
     return {name: weights for name, weights in parts.items() if weights}

@@ -46,14 +46,10 @@ class LogitSums:
 
 @dataclass(frozen=True)
 class Direct:
-    """What every part of a model adds to some readings.
+    """What every part of a model adds to some readings."""
 
-    Attributes:
-        own: of the only stack, or of the decoder; its cross-attention is among them.
-        encoder: of an encoder, through cross-attention: another way to take that apart.
-    """
-
-    own: Parts
+    own: Parts  # of the only stack, or of the decoder, its cross-attention among them
+    # Of an encoder, through cross-attention: another way to take that apart.
     encoder: Parts = field(default_factory=dict)
 
     @property
@@ -105,8 +101,7 @@ def secant_slopes(
 ) -> Float[torch.Tensor, "item d_vocab"]:
     """(capped answer - capped logit) / (answer - logit) for every token; 1 without a cap.
 
-    By tanh x - tanh y = tanh(x - y) (1 - tanh x tanh y), which loses no digits where both are
-    nearly equal.
+    By tanh x - tanh y = tanh(x - y) (1 - tanh x tanh y), exact where both are nearly equal.
     """
     if cap is None:
         return torch.ones_like(logits)
@@ -142,10 +137,9 @@ def _known(norm: Any, width: int) -> tuple[bool, float, Any, Any]:
 def before_norm(
     norm: Any, x: Float[torch.Tensor, "item d_model"], direction: Directions
 ) -> tuple[Directions, Values]:
-    """What is read of a norm's input, for a direction that is read of its output.
+    """What is read of a norm's input where a direction is read of its output.
 
-    The scale of the norm is held at that of ``x``, what enters it in this run; centring and
-    weight are linear.
+    The norm's scale is held at that of ``x``, its input in this run; the rest is linear.
     """
     if norm is None or isinstance(norm, nn.Identity):
         return direction, torch.zeros_like(direction[..., 0])
@@ -193,11 +187,7 @@ def along(x: Float[torch.Tensor, "item d_model"], direction: Directions) -> Valu
 def _attention(
     block: Any, cfg: Any, z: Float[torch.Tensor, "item head d_head"], read: Directions
 ) -> tuple[Float[torch.Tensor, "item metric head"], Values]:
-    """What each head, and the bias of the output projection, add to a reading.
-
-    A head is its own output times its own rows of the output projection; columns of what comes
-    out of the projection belong to no head.
-    """
+    """What each head, by its own rows of the output projection, and its bias add to a reading."""
     weight, bias, z = block.attn.W_O.double(), block.attn.b_O.double(), z.double()
     projected = einsum(z, weight, "item head d, head d d_model -> item d_model") + bias
     read, added = before_norm(_norm_after_attention(block, cfg), projected, read)

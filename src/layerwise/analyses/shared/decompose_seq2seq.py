@@ -42,10 +42,7 @@ def direct_seq2seq(model: Seq2SeqModel, sites: Seq2SeqSites, reading: LogitSums)
 
 
 class _Sublayer(NamedTuple):
-    """A sublayer of a stack: its output and norm (in a post-norm model of the sum), and its heads.
-
-    Its names are those of its output, its heads and the bias of its output projection.
-    """
+    """A sublayer of a stack; its names are those of its output, heads and output bias."""
 
     names: tuple[str, str, str]
     norm: nn.Module
@@ -74,10 +71,7 @@ def taken_apart(
     direction: Directions,
     cross: CrossSites | None = None,
 ) -> tuple[Parts, Float[torch.Tensor, "row metric layer d_model"] | None]:
-    """What every part of a stack adds to what is read of the stack's output, at each row.
-
-    Beside it what is read of each layer's cross-attention, if there is any.
-    """
+    """What each part of a stack adds to a reading, and what is read of each cross-attention."""
     sublayers = list(_sublayers(stack, sites, cross))
     entered = _entering_norms(sublayers, sites.embedding) if stack.post_norm else []
     read, norm_bias = before_norm(stack.final_norm, sites.final, direction)
@@ -134,10 +128,7 @@ def _at_memory(
     sites: Seq2SeqSites,
     reads: Float[torch.Tensor, "item metric layer d_model"],
 ) -> tuple[Float[torch.Tensor, "token metric d_model"], Float[torch.Tensor, "item metric layer"]]:
-    """What is read of the encoder's output, behind its final norm, through cross-attention.
-
-    Each head looks where it looked in this run, so that what it reads is a weighted sum of values.
-    """
+    """What is read of the encoder's output through cross-attention whose patterns are held."""
     n_items, n_metrics, n_layers, width = reads.shape
     total = reads.new_zeros(sum(sites.lengths), n_metrics, width)
     biases = reads.new_zeros(n_items, n_metrics, n_layers)

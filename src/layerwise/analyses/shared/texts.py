@@ -44,10 +44,7 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts (or others with tokens) to train on and to test on; no text is in both.
-
-    Prompts that are held out have few-shot examples of their own.
-    """
+    """Texts (or others with tokens) to train on and to test on; no text is in both."""
 
     train: tuple[Any, ...]
     held_out: tuple[Any, ...]
@@ -107,11 +104,7 @@ def texts_of_file(path: Path, setup: Setup, n_texts: int) -> Texts:
 
 
 def pieces_of_file(path: Path, setup: Setup) -> list[list[Text]]:
-    """The texts of a file, each in pieces of at most ``LENGTH`` tokens.
-
-    For an encoder-decoder each piece is cut in the middle: the encoder reads the first half, and
-    the decoder says the second.
-    """
+    """A file's texts in pieces of ``LENGTH`` tokens at most, halved for two stacks."""
     cut = _halves if is_seq2seq(setup.model) else _pieces
     length = min(LENGTH, setup.model.cfg.n_ctx)
     return [list(cut(text, setup, length)) for text in read_texts(path)]
@@ -162,10 +155,7 @@ def _pieces(text: str, setup: Setup, length: int) -> Iterator[Text]:
 
 
 def _halves(text: str, setup: Setup, length: int) -> Iterator[Text]:
-    """Pieces of a text, cut in the middle, encoded as a prompt and its answer are.
-
-    A half that is longer than the model takes, once it has its special tokens, is left out.
-    """
+    """Pieces of a text that fit, cut in the middle and encoded as prompt and answer."""
     tokenizer, model = setup.tokenizer, setup.model
     try_texts(tokenizer, text)
     plain = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -180,11 +170,7 @@ def _halves(text: str, setup: Setup, length: int) -> Iterator[Text]:
 
 
 def texts_of_tasks(setup: Setup, n_texts: int) -> Texts:
-    """Prompts with their right answers, of built-in suites by other seeds than the measured.
-
-    An encoder reads the prompt, and its decoder says the answer. Items with the same context and
-    question as a measured one are left out.
-    """
+    """Prompts with their right answers, of built-in suites by other seeds than the measured."""
     tasks = [task for task in setup.tasks if is_from_suite(task)]
     if not tasks:
         raise UserError(

@@ -53,8 +53,7 @@ class TunedLens:
     ) -> Float[torch.Tensor, "read d_model"]:
         """Residual streams of a place, as the last layer of its stack would have them.
 
-        Of an encoder-decoder, ``resid_post`` of the encoder's last layer stands for what enters
-        the decoder.
+        ``resid_post`` of an encoder's last layer stands for what enters the decoder.
         """
         site, layer = place
         depth = layer if site == "resid_pre" else layer + 1

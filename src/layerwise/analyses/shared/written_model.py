@@ -69,10 +69,7 @@ def write_model(run: RunFolder, out: Path, write: Callable[[Path], None]) -> dic
 
 @contextlib.contextmanager
 def taking_their_place(out: Path, *, parents: bool = False) -> Iterator[Path]:
-    """A model's files take their place in a folder when all are whole.
-
-    ``config.json`` is the last: before that nobody takes the folder for a model.
-    """
+    """A model's files take their place in a folder when all are whole, ``config.json`` last."""
     place = out / PLACE
     try:
         place.mkdir(parents=parents)

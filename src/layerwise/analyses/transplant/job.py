@@ -263,11 +263,7 @@ class Transplant:
         return by.sweep(changes, requests, self.method)
 
     def _cost(self, piece: Piece) -> Cost:
-        """What a piece is expected to cost.
-
-        Weights are those of both models, and those that are made of both: all while texts are
-        written, else one after the other.
-        """
+        """What a piece is expected to cost, with weights of both models and those between them."""
         setup, exchange = self._hosts[piece.host]
         make = partial(answers_as_is, self.setup, piece.task, piece.protocols, self.method)
         if piece.changes:

@@ -34,9 +34,7 @@ from .names import BY_HEAD, EMBED, FINAL_NORM, KV_GROUP, NORMS, OF_NO_LAYER, REL
 def weights_outside(model: Model) -> dict[str, list[nn.Parameter]]:
     """The parameters outside of the layers by what they are; what a model lacks is absent.
 
-    ``embed`` has the token embedding, learned or fixed positions, and a norm of both;
-    ``ln_final`` the final norms of all stacks; ``rel_pos`` T5's relative position biases, which
-    all layers of a stack share; ``tied_embed`` embeddings and unembedding together.
+    ``rel_pos`` is T5's relative position biases; ``tied_embed`` embeddings and unembedding.
     """
     by_site = by_kind(model, _of_decoder_only, _of_seq2seq)
     once = {id(weight): weight for site in (EMBED, UNEMBED) for weight in by_site[site]}
@@ -168,11 +166,8 @@ def parts_at(
 def head_parts(model: Model, block: Any, site: str, head: int) -> list[WeightPart]:
     """The slices of a block's weights that belong to one head, or to one key/value group.
 
-    A head has its query and output rows, their biases and its attention sink, and its key and
-    value rows where it shares them with no other head. A key/value group has all of its query
-    heads with the keys and values that they share. The output projection's bias, the norm before
-    the sublayer and norms of queries and keys of a head's width are the whole sublayer's, and no
-    head's; of norms over all heads side by side a head has its own slice of the scale.
+    Keys and values are a head's where it shares them with no other; the output's bias and norms
+    of the stream or of one head's width are no head's.
     """
     attn: Any
     out: Any
@@ -221,11 +216,7 @@ def head_parts(model: Model, block: Any, site: str, head: int) -> list[WeightPar
 
 
 def linears_of(attn: AttentionParts) -> list[nn.Linear] | None:
-    """What makes queries, keys, values and the output of a decoder over its own modules.
-
-    None where heads do not lie side by side in a matrix for each: where one product makes several,
-    or heads are made of something else first.
-    """
+    """Queries, keys, values and output; None where heads do not lie side by side in each."""
     given = (getattr(attn.module, name, None) for name in ("q_proj", "k_proj", "v_proj"))
     linears = [linear for linear in (*given, attn.out) if isinstance(linear, nn.Linear)]
     numbers = (attn.n_heads, attn.n_key_value_heads, attn.n_key_value_heads)

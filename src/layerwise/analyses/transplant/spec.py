@@ -144,12 +144,16 @@ class Change:
             return None
         return of[0] if self.set == FROM_LAST else of[-1]
 
+    def by_layer(self) -> dict[int, tuple[int, ...]]:
+        """By layer, in ascending order, which of its heads; none for other sites."""
+        heads: dict[int, tuple[int, ...]] = {layer: () for layer in sorted(set(self.layers))}
+        for layer, head in zip(self.layers, self.heads, strict=False):
+            heads[layer] = (*heads[layer], head)
+        return heads
+
     @property
     def id(self) -> str:
-        """E.g. ``transplant:layer=3``, ``transplant:z,layer=3,head=1,t=0.5``.
-
-        Of sets ``transplant:attn_out,from_first,layers=0+1``, ``transplant:z,together,heads=3.0``.
-        """
+        """Such as ``transplant:z,layer=3,head=1,t=0.5`` or ``transplant:from_first,layers=0+1``."""
         of = [] if self.exchange == WEIGHTS else [self.exchange]
         of += [] if self.site == "layer" else [self.site]
         if self.set == SINGLE:

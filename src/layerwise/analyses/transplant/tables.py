@@ -273,10 +273,7 @@ def _ranks(pair: Pair, host: str, distances: pd.DataFrame, seed: int) -> dict[st
 
 
 def parted(task: Task, held_out: float, seed: int) -> dict[str, Task]:
-    """A task's items to choose by, and those held out, drawn by the seed.
-
-    Items that ask for the same thing are in the same part.
-    """
+    """A task's items to choose by, and those held out; what asks for the same is in one part."""
     named = [item.id if item.cluster is None else item.cluster for item in task.items]
     clusters = list(dict.fromkeys(named))
     n = round(held_out * len(clusters))

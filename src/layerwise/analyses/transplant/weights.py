@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import nn
 from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.models.instance.kinds import Model, blocks_of, heads_per_key, n_encoder_layers
 from layerwise.runs.dry_sweeps import Sweeper
-from layerwise.sweep import Generate, Intervention, Sweep, together
+from layerwise.sweep import Generate, Intervention, Sweep, SweepStats, together
 from layerwise.sweep.changes.edits import BLOCK, EMBED, END, MEMORY_NORM, OtherWeights, SwapWeights
 from layerwise.sweep.changes.interventions import from_donor, with_weights
 from layerwise.sweep.requests import Request
@@ -33,10 +34,10 @@ FOR_COPIES = 8
 
 
 def is_alone(change: Change) -> bool:
-    """Whether a change needs the model to itself, all of whose layers it concerns.
+    """Whether a change needs the model to itself.
 
-    T5's relative positions are read in all layers. Embeddings on the way between two models would
-    be made anew for every new token of a text.
+    T5's relative positions are read in all layers; embeddings between two models would be made
+    anew for every new token of a text.
     """
     on_the_way = change.site in names.OF_NO_LAYER and change.t != 1
     return on_the_way or change.site == names.RELATIVE
@@ -46,8 +47,7 @@ def is_alone(change: Change) -> bool:
 class Exchange:
     """What a model gets of another, as changes of its weights that a sweep can make.
 
-    What several changes have in common (the same layer, as far on the way) is one value, so that
-    their branches part only where they differ.
+    What changes have in common is one value, so that branches part only where they differ.
     """
 
     host: Model  # the model
@@ -69,12 +69,7 @@ class Exchange:
             if change.site in (names.UNEMBED, names.TIED, names.FINAL_NORM):
                 yield SwapWeights(last, END, weights)
             return
-        for layer in sorted(set(change.layers)):
-            heads = tuple(
-                head
-                for of, head in zip(change.layers, change.heads, strict=False)
-                if of == layer
-            )  # fmt: skip
+        for layer, heads in change.by_layer().items():
             layers = (layer,) * max(1, len(heads))
             yield SwapWeights(layer, BLOCK, self._weights(change, layers, heads))
 
@@ -89,18 +84,13 @@ class Exchange:
 
     def donated(self, change: Change) -> OtherWeights:
         """What the weights of a change are to be."""
-        return donated(
-            self.host, self.donor, change.site, change.layers, change.t, change.heads
-        )  # fmt: skip
+        where = change.site, change.layers, change.t, change.heads
+        return donated(self.host, self.donor, *where)
 
     def together(
         self, changes: Sequence[Change], writes: bool, memory_budget: int
     ) -> Iterator[tuple[Change, ...]]:
-        """Changes that one sweep makes: all, but for those that each need the model to itself.
-
-        While texts are written the copies of weights that branches need are all there, so that as
-        many changes are made at once as an eighth of the memory budget has room for.
-        """
+        """Changes of one sweep each: those that are alone; of others as many as copies fit."""
         yield from ((one,) for one in changes if is_alone(one))
         room = memory_budget // FOR_COPIES if writes else None
         group: list[Change] = []
@@ -118,37 +108,31 @@ class Exchange:
 
 
 def patched_with(change: Change, donor: Model) -> Intervention:
-    """A change of activations as what a sweep makes of it.
-
-    The activations are those that leave the layers, or their parts or heads, at every position.
-    """
+    """A change of activations, at every position, as what a sweep makes of it."""
     site: Any = {"layer": "resid_post", KV_GROUP: "z"}.get(change.site, change.site)
-    if change.site not in BY_HEAD:
-        return together([from_donor(site, layer, donor) for layer in change.layers])
     n_shared = heads_per_key(donor.cfg) if change.site == KV_GROUP else 1
-    by_layer: dict[int, tuple[int, ...]] = {}
-    for layer, head in zip(change.layers, change.heads, strict=True):
-        of = range(head * n_shared, (head + 1) * n_shared)
-        by_layer[layer] = (*by_layer.get(layer, ()), *of)
-    return together([from_donor(site, layer, donor, heads) for layer, heads in by_layer.items()])
+    given = []
+    for layer, heads in change.by_layer().items():
+        queries = [range(head * n_shared, (head + 1) * n_shared) for head in heads]
+        given.append(from_donor(site, layer, donor, tuple(chain(*queries)) or None))
+    return together(given)
 
 
 def swept_with_donor(
     by: Sweeper, changes: Sequence[Intervention], requests: Sequence[Request], method: str
 ) -> Sweep:
     """Answers under another model's activations; texts by plain forwards of both models."""
-    texts = [isinstance(request, Generate) for request in requests]
-    by_change: list[dict[int, Any]] = [{} for _ in changes]
-    stats = []
+    outcomes: list[list[Any]] = [[None] * len(requests) for _ in changes]
+    stats = SweepStats()
     for written, how in ((False, method), (True, "reference")):
-        chosen = [i for i, is_text in enumerate(texts) if is_text == written]
+        chosen = [i for i, one in enumerate(requests) if isinstance(one, Generate) == written]
         if chosen:
             swept = by.sweep(changes, [requests[i] for i in chosen], how)
-            stats.append(swept.stats)
-            for outcomes, by_request in zip(swept.outcomes, by_change, strict=True):
-                by_request.update(zip(chosen, outcomes, strict=True))
-    outcomes = [[by_request[i] for i in range(len(requests))] for by_request in by_change]
-    return Sweep(outcomes, stats[0] if len(stats) == 1 else stats[0] + stats[1])
+            stats += swept.stats
+            for of_change, found in zip(outcomes, swept.outcomes, strict=True):
+                for i, outcome in zip(chosen, found, strict=True):
+                    of_change[i] = outcome
+    return Sweep(outcomes, stats)
 
 
 @contextlib.contextmanager
@@ -175,8 +159,7 @@ def donated(
 ) -> OtherWeights:
     """What some weights of a model are to be, with those of another, or between both.
 
-    Of whole weights they are the other's own memory; those of which heads are exchanged, or that
-    are between both, are made on first use.
+    Whole weights are the other's own memory; others are made on first use.
     """
     parts: dict[nn.Parameter, list[tuple[WeightPart, WeightPart]]] = {}
     both = (parts_at(model, site, layers, heads) for model in (host, donor))
@@ -211,10 +194,7 @@ def _between(own: torch.Tensor, other: torch.Tensor, t: float) -> torch.Tensor:
 
 
 def distances(base: Model, other: Model, site: str = "layer") -> list[dict[str, Any]]:
-    """How far the weights of two models are apart, by layer and part, and outside of the layers.
-
-    The distance is the Frobenius norm of the difference divided by that of the base's weights.
-    """
+    """Frobenius norm of the difference of two models' weights, relative to the base's, by place."""
     rows, layers = [], range(base.cfg.n_layers)
     for layer in layers:
         parts = list(parts_of_block(base, blocks_of(base)[layer]))

@@ -39,11 +39,9 @@ RECIPE, MADE = "mergekit.yaml", "transplant.json"
 
 
 def write_merged(base: Model, other: Model, spec: TransplantSpec, out: Path) -> None:
-    """Write the base with all of the named layers, or what else is exchanged, of the other.
+    """Write the base with what is exchanged as a Hugging Face folder, and compare it with that.
 
-    It is a Hugging Face folder with the base's configuration and tokenizer. It is loaded back,
-    and must have the weights of the exchange in memory, number by number. A folder that an
-    earlier call wrote of the same models and layers stays as it is.
+    A folder that an earlier call wrote of the same models and layers stays as it is.
     """
     if spec.site not in WRITTEN or spec.exchange == (ACTIVATIONS,):
         what = "activations" if spec.exchange == (ACTIVATIONS,) else f"site {spec.site!r}"

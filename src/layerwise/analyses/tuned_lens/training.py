@@ -6,7 +6,6 @@ distribution like the final layer's. Where texts come from is the business of ``
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from layerwise import stats
 from layerwise.analyses.shared.lens_names import lens_of
 from layerwise.analyses.shared.texts import Text
+from layerwise.analyses.shared.training_state import packed_state, unpack_state
 from layerwise.analyses.shared.translators import TunedLens
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import (
@@ -45,9 +45,8 @@ LEAST, LEAST_BEHIND = 1e-3, 0.3
 def positions_read(text: Text, rng: np.random.Generator) -> list[int]:
     """Which tokens of a text are read, at most ``READS``.
 
-    The last and some others, but not the first, whose activations are like no other's. In an
-    encoder-decoder where the first token of what is said is predicted, and some of the others; what
-    the decoder begins with counts as the last of the prompt.
+    The last and some others, but not the first, whose activations are like no other's; behind an
+    encoder where what is said is predicted, its first token always.
     """
     first, last = text.n_prompt, len(text.tokens) - 1
     always, others = (first - 1, range(first, last)) if first else (last, range(1, last))
@@ -56,15 +55,7 @@ def positions_read(text: Text, rng: np.random.Generator) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class Streams:
-    """The residual streams of some texts.
-
-    Depth k is what enters layer k, in the order of computation: of an encoder-decoder the encoder's
-    depths come first, then the decoder's.
-
-    ``positions`` are those of each text's tokens that are read; ``decoded`` is of the decoder, or
-    the only stack, at these, with what leaves the last layer last; ``encoded`` is of the encoder,
-    by text, at all its positions, ``[depth, pos, d_model]``.
-    """
+    """The residual streams of some texts; depth k is what enters layer k, the encoder's first."""
 
     model: Model
     texts: tuple[Text, ...]
@@ -189,11 +180,7 @@ def bytes_of_gradient(model: Model, text: Text) -> int:
 class Trainer:
     """Translators as they are trained.
 
-    They act on standardised coordinates (mean and spread of each, by depth, over a first batch),
-    so that one step size fits all depths; as affine maps they are the same family.
-
-    The step size, ``rate`` spreads at first, falls to 0 linearly; ``full`` is whether there is a
-    matrix beside the bias.
+    On coordinates standardised by depth, so that one step size fits all; it falls to 0 linearly.
     """
 
     model: Model
@@ -211,11 +198,14 @@ class Trainer:
         by_depth = [streams.at(depth) for depth in range(self.model.cfg.n_layers)]
         self.mean = torch.stack([stream.mean(dim=0) for stream in by_depth])
         spread = torch.stack([stream.std(dim=0) for stream in by_depth])
+        # What a decoder behind an encoder begins with is the same everywhere, and must still move.
+        n_encoder = n_encoder_layers(self.model)
+        stacks = [(spread[n_encoder:], LEAST_BEHIND if n_encoder else LEAST)]
+        if n_encoder:
+            stacks.insert(0, (spread[:n_encoder], LEAST))
+        least = (share * float(stack.mean()) + 1e-8 for stack, share in stacks)
         self.spread = torch.cat(
-            [
-                stack.clamp(min=share * float(stack.mean()) + 1e-8)
-                for stack, share in self._stacks(spread)
-            ]
+            [stack.clamp(min=low) for (stack, _), low in zip(stacks, least, strict=True)]
         )
         n_depths, width = self.mean.shape
         zeros = spread.new_zeros
@@ -230,19 +220,6 @@ class Trainer:
             ],
             lr=self.rate,
         )
-
-    def _stacks(
-        self, by_depth: Float[torch.Tensor, "depth d_model"]
-    ) -> Iterator[tuple[Float[torch.Tensor, "some d_model"], float]]:
-        """What belongs to each stack, and the least share of its mean that a spread counts as.
-
-        What a decoder begins with is the same everywhere until it reads the encoder; a translator
-        there must still be able to move.
-        """
-        n_encoder = n_encoder_layers(self.model)
-        if n_encoder:
-            yield by_depth[:n_encoder], LEAST
-        yield by_depth[n_encoder:], LEAST_BEHIND if n_encoder else LEAST
 
     def _drawn(self, rng: np.random.Generator, n: int) -> list[Text]:
         chosen = rng.permutation(len(self.texts))[:n]
@@ -291,9 +268,7 @@ class Trainer:
     def trained(self, facts: dict) -> TunedLens:
         """The translators as plain affine maps of the residual stream.
 
-        One of the encoder that is no nearer to the final distribution than none, on texts that it
-        was trained on, stays the identity: the decoder that reads it may be so far from linear
-        that a step loses what no gradient leads back to.
+        One of the encoder that does harm on texts that it was trained on stays the identity.
         """
         lens, n_encoder = self._affine(facts), n_encoder_layers(self.model)
         if not n_encoder:
@@ -323,19 +298,12 @@ class Trainer:
         return TunedLens(weight.cpu(), bias.cpu(), facts)
 
     def state(self) -> bytes:
-        """What is needed to go on: translators, the optimiser's memory, and the steps done."""
-        buffer = io.BytesIO()
-        kept = [p.detach() for p in (*self.biases, *self.weights)]
-        torch.save((self.done, kept, self.optimiser.state_dict()), buffer)
-        return buffer.getvalue()
+        """What is needed to go on."""
+        return packed_state(self.done, [*self.biases, *self.weights], self.optimiser)
 
     def resume(self, state: bytes) -> None:
         """Go on from a state."""
-        self.done, kept, optimiser = torch.load(io.BytesIO(state), weights_only=True)
-        with torch.no_grad():
-            for parameter, value in zip((*self.biases, *self.weights), kept, strict=True):
-                parameter.copy_(value)
-        self.optimiser.load_state_dict(optimiser)
+        self.done = unpack_state(state, [*self.biases, *self.weights], self.optimiser)
 
 
 @torch.inference_mode()
@@ -346,11 +314,7 @@ def compare(
     seed: int,
     memory_budget: int,
 ) -> list[dict[str, Any]]:
-    """Mean KL from the final distribution of both lenses, by text and layer.
-
-    Returns:
-        ``lens``, ``text``, ``layer``, ``n_tokens``, ``kl_logit``, ``kl_tuned`` (nats).
-    """
+    """Mean KL from the final distribution of both lenses (nats), by text and layer."""
     rows = []
     rng = stats.generator(seed, "test of the lens")
     n_encoder = n_encoder_layers(model)
