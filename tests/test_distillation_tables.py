@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.spatial.distance import jensenshannon
 from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 from torch.nn import functional as F
@@ -117,19 +116,16 @@ def of_nothing(n_tasks: int, rng: np.random.Generator) -> pd.DataFrame:
     return gains_table(records(answers), chance, 0)
 
 
-def test_training_that_flips_answers_for_nothing_is_not_told_to_help_or_hurt():
-    gains = of_nothing(24, np.random.default_rng(5))
-    assert binomtest(int((gains["p"] < 0.05).sum()), 24, 0.05, alternative="greater").pvalue > 0.01
-    assert not (gains["improved"] | gains["worse"]).any()
-
-
-@pytest.mark.long
-def test_runs_that_learn_nothing_are_told_to_help_or_hurt_as_rarely_as_stated():
+@pytest.mark.parametrize("n_runs", [3, pytest.param(300, marks=pytest.mark.long)])
+def test_runs_that_learn_nothing_are_said_to_help_or_hurt_as_rarely_as_stated(n_runs):
     """1 of 300 runs of 8 tasks, where 15 are allowed."""
     rng = np.random.default_rng(6)
-    runs = [of_nothing(8, rng) for _ in range(300)]
+    runs = [of_nothing(8, rng) for _ in range(n_runs)]
+    tests = pd.concat(runs)
+    n_low = int((tests["p"] < 0.05).sum())
+    assert binomtest(n_low, len(tests), 0.05, alternative="greater").pvalue > 0.01
     wrong = sum(bool((gains["improved"] | gains["worse"]).any()) for gains in runs)
-    assert wrong <= 15, wrong
+    assert wrong <= 0.05 * n_runs, wrong
 
 
 def logits(seed: int, n: int = 5, vocab: int = 11) -> torch.Tensor:
@@ -165,31 +161,6 @@ def test_divergences_and_their_gradients_are_those_of_torch(divergence, temperat
     found.sum().backward()
     expected.sum().backward()
     torch.testing.assert_close(students[0].grad, students[1].grad, atol=1e-5, rtol=1e-5)
-
-
-def test_the_gradient_of_the_forward_divergence_is_the_difference_of_distributions():
-    """T squared keeps it near p - q whatever the temperature (Hinton et al. 2015, section 2)."""
-    teacher, student = logits(2), logits(3).requires_grad_()
-    divergences(teacher, student, Objective("forward", 4.0)).sum().backward()
-    apart = (student.detach() / 4).softmax(-1) - (teacher / 4).softmax(-1)
-    torch.testing.assert_close(student.grad, 4 * apart, atol=1e-6, rtol=1e-5)
-
-
-def test_the_even_jensen_shannon_divergence_is_scipys():
-    teacher, student = logits(4), logits(5)
-    found = divergences(teacher, student, Objective("jensen-shannon"))
-    expected = jensenshannon(teacher.softmax(-1).numpy(), student.softmax(-1).numpy(), axis=1) ** 2
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
-
-
-def test_mixtures_lead_from_forward_to_reverse():
-    teacher, student = logits(6), logits(7)
-    for mixture, kind in ((1e-7, "forward"), (1 - 1e-7, "reverse")):
-        share = min(mixture, 1 - mixture)
-        objective = Objective("jensen-shannon", mixture=mixture)
-        found = divergences(teacher.double(), student.double(), objective) / share
-        expected = divergences(teacher, student, Objective(kind))
-        torch.testing.assert_close(found.float(), expected, atol=2e-3, rtol=2e-3)
 
 
 def test_no_divergence_is_told_where_both_say_the_same():

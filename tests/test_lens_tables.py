@@ -135,7 +135,7 @@ def test_nothing_is_claimed_without_signal_nor_of_wrong_answers():
 
 def test_equal_depths_are_no_difference():
     rng = np.random.default_rng(1)
-    n_false, n_sets = 0, data_sets(100)
+    n_false, n_sets = 0, data_sets(60)
     for _ in range(n_sets):
         same = {f"{c}/{c}": rng.integers(3, 8, 25).tolist() for c in ("retrieval", "reasoning")}
         n_false += int(reading(same).derived()["prediction_depth_comparisons"]["significant"].sum())

@@ -21,6 +21,7 @@ from layerwise.models.instance.facts import weights_hash
 from layerwise.models.instance.kinds import blocks_of
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.sweep import intact, sweep
+from tests.cases import in_long_runs
 from tests.models.decoder.tiny import tiny_decoder, tiny_original
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import session_folder, tiny_folder, tiny_model
@@ -77,7 +78,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", ["gpt2 head", "qwen2 group", *in_long_runs(("qwen2 head",), ("qwen3 group",))]
+)
 def test_answers_are_those_of_a_folder_that_really_has_the_slices(case, tmp_path, monkeypatch):
     family, site, head, put = CASES[case]
     monkeypatch.setenv("LAYERWISE_CACHE", str(session_folder() / "cache"))
@@ -111,8 +114,10 @@ def test_the_sink_of_a_head_goes_with_it(site, n, taken):
         assert torch.equal(now[taken], theirs[taken])
 
 
-@pytest.mark.parametrize(("case", "site"), [("bart", "z"), ("t5", "z"), ("t5", "cross_z"),
-                                            ("bart", "cross_z")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("case", "site"),
+    [("bart", "z"), ("t5", "cross_z"), *in_long_runs(("t5", "z"), ("bart", "cross_z"))],
+)
 def test_heads_of_encoder_decoders_are_their_rows_and_columns(case, site):
     model = tiny_seq2seq(case)
     layer = model.cfg.n_encoder_layers  # the decoder's first
