@@ -107,7 +107,10 @@ FAULTS = [
         "            put = [(place_of_norm, lambda scale, hook: stale[0])]\n"
         "            with model.hooks(fwd_hooks=put):\n"
         "                reading = read_lens(model, stream, logprobs, targets)\n",
-        ("tests/test_logit_lens.py::test_every_depth_equals_the_lens_worked_out_by_hand",),
+        (
+            "tests/test_logit_lens.py::"
+            "test_every_site_and_position_equals_the_lens_worked_out_by_hand",
+        ),
     ),
     Fault(
         "the norm's scale of another stream, in attribution",

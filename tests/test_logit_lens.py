@@ -23,6 +23,7 @@ from tests.tasks.tokenizers import word_level
 TASK = word_task(5)
 CAP = 3.0
 LETTERS = "ABC"
+SITES = ("resid_pre", "resid_mid", "resid_post")
 
 
 def handmade(tokenizer) -> HookedTransformer:
@@ -57,53 +58,27 @@ def gold_request(model, item: Item, protocol: str = "continuation"):
     return next(one.request for one in asked if one.gold)
 
 
-def residuals(model, context) -> dict[int, torch.Tensor]:
-    """What enters the first block (-1) and what leaves each, at the last position."""
+def streams_of(model, tokens) -> dict[tuple[str, int], torch.Tensor]:
+    """The residual stream at every site and layer, by one plain forward."""
     with torch.inference_mode():
-        _, cache = model.run_with_cache(torch.tensor([context]))
-    found = {-1: cache["blocks.0.hook_resid_pre"][0, -1]}
+        _, cache = model.run_with_cache(torch.tensor([tokens]))
+    found = {("resid_post", -1): cache["blocks.0.hook_resid_pre"][0].double()}
     for layer in range(model.cfg.n_layers):
-        found[layer] = cache[f"blocks.{layer}.hook_resid_post"][0, -1]
-    return {layer: resid.double() for layer, resid in found.items()}
-
-
-def scale(model, resid: torch.Tensor) -> torch.Tensor:
-    return (resid.pow(2).mean() + model.cfg.eps).sqrt()
+        for site in SITES:
+            found[site, layer] = cache[f"blocks.{layer}.hook_{site}"][0].double()
+    return found
 
 
 @torch.inference_mode()
-def logprobs_of(model, resid: torch.Tensor, norm=None, weight=True) -> torch.Tensor:
-    """Log-probabilities by hand; ``norm`` and ``weight`` can be got wrong on purpose."""
-    final = model.ln_final
-    if model.cfg.normalization_type == "LN":
-        resid = resid - resid.mean()
-    resid = resid / (scale(model, resid) if norm is None else norm)
-    resid = resid * final.w.double() if weight else resid
-    resid = resid + (final.b.double() if model.cfg.normalization_type == "LN" else 0)
+def logprobs_of(model, resid: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities by hand: norm, unembedding, and the soft-cap where there is one."""
+    centred = model.cfg.normalization_type == "LN"
+    resid = resid - resid.mean() if centred else resid
+    resid = resid / (resid.pow(2).mean() + model.cfg.eps).sqrt() * model.ln_final.w.double()
+    resid = resid + (model.ln_final.b.double() if centred else 0)
     logits = resid @ model.W_U.double() + model.b_U.double()
     cap = model.cfg.output_logits_soft_cap
     return (cap * torch.tanh(logits / cap) if cap > 0 else logits).log_softmax(-1)
-
-
-@pytest.mark.hooked_transformer
-def test_every_depth_equals_the_lens_worked_out_by_hand(model):
-    lens = read(model, TASK, "continuation").set_index(["item", "layer"])
-    tokenizer = original_tokenizer(model)
-    for item in TASK.items[:2]:
-        asked = gold_request(model, item)
-        answer = asked.continuation[0]
-        streams = residuals(model, asked.context)
-        final = logprobs_of(model, streams[model.cfg.n_layers - 1])
-        for layer, resid in streams.items():
-            row, expected = lens.loc[(item.id, layer)], logprobs_of(model, resid)
-            assert row["logprob"] == pytest.approx(float(expected[answer]), abs=1e-4)
-            assert row["rank"] == sum(value > expected[answer] for value in expected.tolist())
-            entropy = -(expected.exp() * expected).sum()
-            assert row["entropy"] == pytest.approx(float(entropy), abs=1e-4)
-            divergence = (final.exp() * (final - expected)).sum()
-            assert row["kl"] == pytest.approx(float(divergence), abs=1e-4)
-            best = expected.argsort(descending=True)[:5].tolist()
-            assert list(row["top_tokens"]) == [tokenizer.decode([token]) for token in best]
 
 
 def test_letters_are_read_where_the_tokenizer_tells_them_apart():
@@ -137,8 +112,10 @@ def by_hand(model, task, item: Item, protocol: str) -> dict[int, tuple[int, floa
         stop += 1
     ranks, logprobs = {}, {}
     for at in range(shared, stop):
-        for layer, resid in residuals(model, context + answer[:at]).items():
-            expected = logprobs_of(model, resid)
+        for (site, layer), resid in streams_of(model, context + answer[:at]).items():
+            if site != "resid_post":
+                continue
+            expected = logprobs_of(model, resid[-1])
             ranks.setdefault(layer, []).append(int((expected > expected[answer[at]]).sum()))
             logprobs.setdefault(layer, []).append(float(expected[answer[at]]))
     text = "".join(original_tokenizer(model).decode([one]) for one in answer[shared:stop])
@@ -226,50 +203,32 @@ def test_items_without_choices_are_read_under_continuation():
         read(model, bare, "letter")
 
 
-def by_cache(model, tokens) -> dict[tuple[str, int], torch.Tensor]:
-    """The residual stream at every site and layer, by one plain forward."""
-    with torch.inference_mode():
-        _, cache = model.run_with_cache(torch.tensor([tokens]))
-    found = {("resid_post", -1): cache["blocks.0.hook_resid_pre"][0]}
-    for layer in range(model.cfg.n_layers):
-        for site in ("resid_pre", "resid_mid", "resid_post"):
-            found[site, layer] = cache[f"blocks.{layer}.hook_{site}"][0]
-    return found
-
-
-@torch.inference_mode()
-def read_plainly(model, resid: torch.Tensor) -> torch.Tensor:
-    """``unembed(ln_final(x))``, then the soft-cap where the model has one."""
-    logits = model.unembed(model.ln_final(resid[None, None]))[0, 0]
-    cap = model.cfg.output_logits_soft_cap
-    return (cap * torch.tanh(logits / cap) if cap > 0 else logits).log_softmax(-1)
-
-
 def check_rows(model, rows: pd.DataFrame, tokens, n_prompt: int, targets: dict[int, int]):
     """Every row of one item against the cache of one plain forward."""
-    found = by_cache(model, tokens)
+    found, tokenizer = streams_of(model, tokens), original_tokenizer(model)
     wanted = {(site, layer, pos) for site, layer in found for pos in targets}
     assert {(r.site, r.layer, r.pos) for r in rows.itertuples()} == wanted
     assert len(rows) == len(wanted)
     last = model.cfg.n_layers - 1
     for row in rows.itertuples():
         at = n_prompt + row.pos
-        expected = read_plainly(model, found[row.site, row.layer][at])
-        final = read_plainly(model, found["resid_post", last][at])
+        expected = logprobs_of(model, found[row.site, row.layer][at])
+        final = logprobs_of(model, found["resid_post", last][at])
         target = targets[row.pos]
-        assert row.token == original_tokenizer(model).decode([target])
+        assert row.token == tokenizer.decode([target])
         assert row.logprob == pytest.approx(float(expected[target]), abs=1e-4)
         assert row.rank == int((expected > expected[target]).sum())
         assert row.final_rank == int((expected > expected[final.argmax()]).sum())
         assert row.kl == pytest.approx(float((final.exp() * (final - expected)).sum()), abs=1e-4)
-
-
-SITES = ("resid_pre", "resid_mid", "resid_post")
+        entropy = -float((expected.exp() * expected).sum())
+        assert row.entropy == pytest.approx(entropy, abs=1e-4)
+        best = expected.argsort(descending=True)[:5].tolist()
+        assert list(row.top_tokens) == [tokenizer.decode([token]) for token in best]
 
 
 @pytest.mark.hooked_transformer
 @pytest.mark.parametrize("positions", [(-4, -1), "all"])
-def test_every_site_and_position_equals_a_plain_forward(model, positions):
+def test_every_site_and_position_equals_the_lens_worked_out_by_hand(model, positions):
     lens = read(model, TASK, "continuation", sites=SITES, positions=positions, limit=2)
     for item in TASK.items[:2]:
         asked = gold_request(model, item)

@@ -14,7 +14,6 @@ from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.patching.pairs import more_solved_p_value
 from layerwise.analyses.patching.tables import (
     METRICS,
-    patched_and_source,
     patching_effects,
     patching_summary,
     signals_of_pairs,
@@ -225,8 +224,3 @@ def test_the_compact_table_names_heads():
     rows = PatchingResult(head_rows(), facts).summary_rows()
     assert rows.iloc[0][["site", "layer", "head"]].tolist() == ["z", "1", "2"]
     assert rows.iloc[0]["recovered or lost (%) [95 %]"].startswith("6")
-
-
-def test_denoising_patches_the_corrupted_run_and_noising_the_clean_one():
-    assert patched_and_source("clean", "corrupted", "denoising") == ("corrupted", "clean")
-    assert patched_and_source("clean", "corrupted", "noising") == ("clean", "corrupted")

@@ -70,12 +70,8 @@ _THROUGH_CROSS = (
 def attribution_evidence(
     result: AttributionResult, signal: Signal, sampling: Sampling
 ) -> Iterator[MethodCurve | LeftOut]:
-    """Progress of the answer's logit difference by what each layer itself adds to it.
-
-    It starts with what the embedding adds and ends with the last layer; biases of the final
-    norm and of the unembedding are no layer's. Signal is that of the attributed items. In an
-    encoder-decoder nothing is written where the answer is read while the encoder runs.
-    """
+    """Progress of the answer's logit difference by what each layer itself adds to it."""
+    # Biases of the final norm and the unembedding are no layer's.
     attribution, n_encoder = result.attribution, result.facts.model.n_encoder_layers
     edges, own = np.arange(-1, sampling.n_layers), signals_of(attribution_gate(attribution))
     written = attribution["component"].isin(["embedding", *SUBLAYERS])
@@ -92,11 +88,7 @@ def attribution_evidence(
 
 
 def attributions(run: RunTables) -> list[Claim]:
-    """Per task and protocol, the sublayer and the head that add most to the logit difference.
-
-    Of an encoder-decoder these are the decoder's, and the sublayer of the encoder that adds most
-    through cross-attention is told beside them.
-    """
+    """Per task and protocol, the sublayer and the head that add most to the logit difference."""
     attribution = run.table("attribution_summary")
     if attribution is None:
         return []

@@ -160,10 +160,7 @@ class Attribution:
         return total
 
     def _together(self, task: Task, protocol: str) -> list[list[Question]]:
-        """The questions of a task in groups whose prompts are read together.
-
-        A quarter of the budget is for what is kept of them.
-        """
+        """Questions in groups that are read together, for a quarter of the memory budget."""
         questions = self.questions(task, protocol)
         cfg, itemsize = self.setup.model.cfg, self.setup.model.W_E.element_size()
         sites = 2 * cfg.d_model + cfg.n_heads * cfg.d_head

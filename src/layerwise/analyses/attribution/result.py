@@ -44,13 +44,8 @@ ROUNDING = 1e-6
 
 
 def summary_table(attribution: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """``attribution_summary.parquet``: the mean of every part, per task, protocol and metric.
-
-    Layers are attention, cross-attention and MLP together. Tests are of a mean of 0 (one-sample
-    t), corrected within task, protocol, metric and component: heads by Benjamini-Hochberg, the
-    rest by Holm; and again so over all tests of tasks with signal. Without signal nothing is
-    significant.
-    """
+    """``attribution_summary.parquet``: the mean of every part, per task, protocol and metric."""
+    # t-tests of a mean of 0, corrected by component: heads by Benjamini-Hochberg, others by Holm.
     signal = signals_of(attribution_gate(attribution))
     pieces: Any = attribution.groupby(_PIECE, sort=False)
     tables = [
@@ -66,14 +61,10 @@ def summary_table(attribution: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def attribution_gate(attribution: pd.DataFrame) -> pd.DataFrame:
-    """Whether the answer's first token is the best of the choices' more often than blind.
-
-    That is more often than by chance (exact binomial test), which is one over the number of
-    distinct first tokens, averaged over items (a binomial tail of equal chances is too wide, if
-    anything, for unequal ones: Hoeffding 1956, Ann. Math. Stat. 27), and than when another item's
-    question is asked, where that was measured (exact McNemar test). Corrected by Holm over all
-    tasks and protocols of the run.
-    """
+    """Whether the answer's first token is the best of the choices' more often than blind."""
+    # Exact binomial test against the mean of one over the distinct first tokens (too wide, if
+    # anything, for unequal chances: Hoeffding 1956, Ann. Math. Stat. 27), exact McNemar test
+    # against another item's question where that was asked; Holm over the run's tasks and protocols.
     answers, chances = [], {}
     for place, group in attribution.groupby(["task", "protocol"]):
         items = group.drop_duplicates("item")

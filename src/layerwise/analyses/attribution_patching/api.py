@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
-import pandas as pd
 import torch
 from jaxtyping import Float
 
@@ -26,20 +25,25 @@ from layerwise.analyses.patching.cells import (
     answer_logits,
     refuse_unknown_places,
 )
-from layerwise.analyses.patching.pairs import Pair
+from layerwise.analyses.patching.pairs import (
+    Measured,
+    Pair,
+    PairPiece,
+    cost_of_passes,
+    cut,
+    run_pairs,
+)
 from layerwise.analyses.patching.tables import DIRECTIONS
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, embedding_hooks, hook_name, token_passes
-from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
-from layerwise.runs.executors import Work, make_missing
+from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import PairOptions
 from layerwise.runs.progress import Meter
-from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup, TaskLike, prepare
-from layerwise.storage.parquet import frame
 from layerwise.sweep import SweepStats
+from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task
 
@@ -115,85 +119,86 @@ def heads_estimated(model: Model) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class AttributionPatching:
-    """A planned estimate of a patching in one direction, with a sample truly patched.
-
-    So many cells of each task and site; one piece per task.
-    """
+    """A planned estimate of a patching in one direction; one piece per task."""
 
     patching: Patching
-    sample: int
+    sample: int  # cells of each task and site that are truly patched
 
-    def __post_init__(self) -> None:
-        refuse_small_sample(self.sample)
+    def settings(self) -> dict[str, Any]:
+        """What makes it this estimate and no other."""
+        return {"sample": self.sample, **self.patching.settings()}
 
     @property
     def setup(self) -> Setup:
         """The start."""
         return self.patching.setup
 
-    def settings(self) -> dict[str, Any]:
-        """What makes it this estimate and no other."""
-        return {"sample": self.sample, **self.patching.settings()}
-
     def run(
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> AttributionPatchingResult:
         """Make the pieces that are missing, and join all of them."""
-        tasks = self.patching.choice().tasks()
-        works = [
-            Work(
-                (f"estimates work {task.name}", f"estimates {task.name}"),
-                f"attribution patching: {task.name}", 1.0, (task,),
-            )
-            for task in tasks
-        ]  # fmt: skip
-        make_missing(self.setup.executor, parts, progress, works, self._tables)
-        names = [task.name for task in tasks]
-        work = together(parts, [f"estimates work {name}" for name in names]).to_dict("records")
-        table = rows_of(parts, "attribution_patching", [f"estimates {name}" for name in names])
-        work = self.patching.choice().with_left_out(work, "attribution patching")
-        changes = with_clusters(table, tasks) if names else frame("attribution_patching", [])
-        return AttributionPatchingResult(changes, self.setup.facts(settings, work))
+        table, work = run_pairs(
+            self.patching.choice(), parts, progress, "attribution_patching",
+            "attribution patching", self.cost, self.measure, whole=True,
+        )  # fmt: skip
+        return AttributionPatchingResult(table, self.setup.facts(settings, work))
 
-    def _tables(self, task: Task) -> dict[str, pd.DataFrame]:
-        """The rows of a task and its entry of the work, by the names of these parts."""
-        job = self.patching
-        (direction,) = job.directions
-        known, cost = job.choice().solved(task)
-        cells = [job.cells(pair.prompts, direction) for pair in known]
-        chosen: set[tuple[Any, ...]] = set()  # the cells truly patched, the same in all pairs
-        every = {key_of(cell) for of_pair in cells for cell in of_pair}
-        for site in job.sites:
-            of_site = sorted((key for key in every if key[0] == site), key=str)
-            rng = stats.generator(job.setup.seed, task.name, site)
-            chosen.update(of_site[i] for i in rng.permutation(len(of_site))[: self.sample])
-        changes, of_estimates = self._estimates(known, direction, cells)
-        sampled = [[cell for cell in of_pair if key_of(cell) in chosen] for of_pair in cells]
-        true, of_true = job.patched(known, direction, sampled)
-        of_task = {"task": task.name, "capability": task.capability}
+    def cost(self, piece: PairPiece[Pair]) -> Cost:
+        """What a piece is expected to cost: its estimates, and the true patches."""
+        (direction,) = self.patching.directions
+        estimates = cost_of_passes(self.setup.model, self._work(piece.pairs).token_passes)
+        prompts = [pair.prompts for pair in piece.pairs]
+        sampled = self._sampled(piece.task, self._cells(piece.pairs))
+        return estimates + self.patching.cost_of(piece.task, prompts, direction, sampled)
+
+    def measure(self, piece: PairPiece[Pair]) -> Measured:
+        """The rows of a task, and what they cost."""
+        pairs, (direction,) = piece.pairs, self.patching.directions
+        started, cells = time.perf_counter(), self._cells(pairs)
+        changes = self._estimates(pairs, cells)
+        estimates = replace(self._work(pairs), seconds=time.perf_counter() - started)
+        true, patches = self.patching.patched(pairs, direction, self._sampled(piece.task, cells))
         rows = []
-        for pair, cells_of, estimated, patched in zip(known, cells, changes, true, strict=True):
+        for pair, cells_of, estimated, patched in zip(pairs, cells, changes, true, strict=True):
             truly = {tuple(row[name] for name in _PLACE): row for row in patched}
             base, aim = pair.diffs(direction)
             for cell, change in zip(cells_of, estimated, strict=True):
                 named = cell.row()
                 made = truly.get(tuple(named[name] for name in _PLACE), {})
                 rows.append({
-                    **of_task, **pair.row(direction), **named, "estimated_diff": base + change,
+                    **pair.row(direction), **named, "estimated_diff": base + change,
                     "estimated": change / (aim - base), "patched_diff": made.get("patched_diff"),
                     "recovered": made.get("recovered"),
                 })  # fmt: skip
-        work = work_entry("attribution patching", task.name, cost + of_estimates + of_true)
-        return {
-            f"estimates work {task.name}": pd.DataFrame([{**work, "pairs": len(known)}]),
-            f"estimates {task.name}": frame("attribution_patching", rows),
-        }
+        return rows, estimates + patches
+
+    def _cells(self, pairs: Sequence[Pair]) -> list[list[Cell]]:
+        """The cells of each pair."""
+        (direction,) = self.patching.directions
+        return [self.patching.cells(pair.prompts, direction) for pair in pairs]
+
+    def _sampled(self, task: Task, cells: Sequence[Sequence[Cell]]) -> list[list[Cell]]:
+        """The cells of each pair that are truly patched, the same in all pairs of a task."""
+        chosen: set[tuple[Any, ...]] = set()
+        every = {key_of(cell) for of_pair in cells for cell in of_pair}
+        for site in self.patching.sites:
+            of_site = sorted((key for key in every if key[0] == site), key=str)
+            rng = stats.generator(self.setup.seed, task.name, site)
+            chosen.update(of_site[i] for i in rng.permutation(len(of_site))[: self.sample])
+        return [[cell for cell in of_pair if key_of(cell) in chosen] for of_pair in cells]
+
+    def _work(self, pairs: Sequence[Pair]) -> SweepStats:
+        """Two forwards and a backward for each pair; a backward pass counts as one forward."""
+        model, (direction,) = self.setup.model, self.patching.directions
+        blocks = 3 * model.cfg.n_layers * len(pairs)
+        passes = 3 * sum(token_passes(model, len(pair.runs(direction)[0])) for pair in pairs)
+        return SweepStats(blocks, blocks, passes, passes)
 
     def _estimates(
-        self, pairs: Sequence[Pair], direction: str, cells: Sequence[Sequence[Cell]]
-    ) -> tuple[list[list[float]], SweepStats]:
+        self, pairs: Sequence[Pair], cells: Sequence[Sequence[Cell]]
+    ) -> list[list[float]]:
         """The estimated change of each pair's cells; pairs of one shape are run side by side."""
-        model, started = self.patching.setup.model, time.perf_counter()
+        (direction,) = self.patching.directions
         runs = [pair.runs(direction) for pair in pairs]
         answers = [(pair.prompts.clean_answer, pair.prompts.corrupted_answer) for pair in pairs]
         shapes = [
@@ -202,18 +207,13 @@ class AttributionPatching:
         ]
         by_pair: list[list[float]] = [[] for _ in pairs]
         for (places, length, _), alike in grouped(shapes).items():
-            at_once = max(1, _TOKENS_AT_ONCE // length)
-            for some in (alike[i : i + at_once] for i in range(0, len(alike), at_once)):
+            for some in cut(alike, max(1, _TOKENS_AT_ONCE // length)):
                 changes = estimated_changes(
-                    model, [runs[i] for i in some], [answers[i] for i in some], places
+                    self.setup.model, [runs[i] for i in some], [answers[i] for i in some], places
                 )
                 for i, of_pair in zip(some, changes, strict=True):
                     by_pair[i] = of_pair
-        # a backward pass counts as one forward
-        blocks = 3 * model.cfg.n_layers * len(pairs)
-        passes = 3 * sum(token_passes(model, len(tokens)) for tokens, _ in runs)
-        seconds = time.perf_counter() - started
-        return by_pair, SweepStats(blocks, blocks, passes, passes, seconds)
+        return by_pair
 
 
 def key_of(cell: Cell) -> tuple[Any, ...]:

@@ -98,12 +98,9 @@ def _changes(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement_table(table: pd.DataFrame, seed: int, n_resamples: int = 2000) -> pd.DataFrame:
-    """``attribution_agreement.parquet``: how the estimates compare with true patches.
-
-    Both are averaged over pairs, cell by cell; Spearman's rank correlation is over the sampled
-    cells, its interval from a smoothed bootstrap over pairs; ``signal`` is whether the model solves
-    more pairs than it has the wrong way round.
-    """
+    """``attribution_agreement.parquet``: how the estimates compare with true patches."""
+    # Rank correlation over cells, each a mean over pairs; a smoothed bootstrap over pairs bounds
+    # it.
     rows = []
     key = ["task", "capability", "protocol", "direction", "site"]
     sampled, signals = _changes(table).dropna(subset=["true"]), signals_of_pairs(table)

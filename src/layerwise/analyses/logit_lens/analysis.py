@@ -23,10 +23,9 @@ from layerwise.analyses.shared.lens_names import DECODER_LENS, LENS_ORDER, LOGIT
 from layerwise.presentation.claim import ESTABLISHED, LENS, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import (
     Column,
-    cells,
+    as_text,
     decided,
     estimated,
-    heads,
     numbered,
     p_column,
     plain,
@@ -34,7 +33,7 @@ from layerwise.presentation.columns import (
 from layerwise.presentation.no_signal import gate_tables
 from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import parts, records, rows
-from layerwise.presentation.section import FigureSpec, Section, Table
+from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
     capitalised,
@@ -94,11 +93,8 @@ _OF_ENCODER = {
 
 
 def settled_later(run: RunTables) -> list[Claim]:
-    """The clearest differences in depth between two capabilities' right answers.
-
-    Ranks of items may differ where mean depths, which the sentence tells, cannot be told apart:
-    both must.
-    """
+    """The clearest differences in depth between two capabilities' right answers."""
+    # Ranks of items may differ where mean depths cannot be told apart: both must.
     means, compared = (run.table(f"prediction_depth_{name}") for name in ("means", "comparisons"))
     if compared is None or means is None:
         return []
@@ -152,15 +148,11 @@ def _difficulty(row: dict[str, Any], run: RunTables, flipped: bool) -> str:
 def lens_evidence(
     result: LensResult, signal: Signal, sampling: Sampling
 ) -> Iterator[MethodCurve | LeftOut]:
-    """Progress of the answer's mean probability from the embedding to the last layer.
-
-    A lens of one stack of an encoder-decoder shows no progress in the other. The curve of a lens
-    ends at the model's own answer, right or not; so where no ablation tells whether there is
-    signal, right answers must end on top more often than blind.
-
-    Not of its log-probability: an embedding read through the unembedding is sure of the wrong
-    token, so that the first layer alone brings back most of the nats without any knowledge.
-    """
+    """Progress of the answer's mean probability from the embedding to the last layer."""
+    # Not of its log-probability: an embedding read through the unembedding is sure of a wrong
+    # token, so that the first layer alone brings back most of the nats. The curve ends at the
+    # model's own answer, right or not, so that without an ablation right answers must beat blind
+    # ones.
     lens, own = result.lens, result.signals()
     n_encoder = result.facts.model.n_encoder_layers
     edges = np.arange(-1, sampling.n_layers)
@@ -186,10 +178,7 @@ def lens_evidence(
 def _with_settled(
     evidence: MethodCurve, depths: pd.DataFrame, signal: bool, sampling: Sampling
 ) -> MethodCurve:
-    """Add from which layer on right answers stay on top, if they end there more than blind.
-
-    An answer that is on top from the embedding on counts as layer 0.
-    """
+    """Add from which layer on right answers stay on top (0 from the embedding on), with signal."""
     right = depths["right"].to_numpy(dtype=bool)
     if right.sum() < 2 or not signal:
         return evidence
@@ -258,12 +247,10 @@ def sections(run: RunTables) -> list[Section]:
                      tuple(gates), kinds=(LENS,))  # fmt: skip
     if depths is None or means is None:
         return [curves]
-    tables = []
-    if compared is not None:
-        title = f"Prediction depth, capabilities compared ({len(compared)})"
-        tables.append(Table(title, heads(COMPARISONS), cells(COMPARISONS, compared), True))
+    title = "Prediction depth, capabilities compared ({n})"
+    tables = () if compared is None else (as_text(title, COMPARISONS, compared),)
     figures = (settlings(depths, means),)
-    settled = Section("settled", "Prediction depth", 34, _SETTLED_WORDS, figures, tuple(tables))
+    settled = Section("settled", "Prediction depth", 34, _SETTLED_WORDS, figures, tables)
     return [curves, settled]
 
 

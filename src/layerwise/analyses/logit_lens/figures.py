@@ -106,12 +106,8 @@ def _curve(rows_: pd.DataFrame, measure: str, index: int, seed: int) -> Series:
 
 
 def median_ranks(table: pd.DataFrame) -> pd.DataFrame:
-    """The median rank at each layer, counted from 1, with its order-statistic interval.
-
-    The interval runs between the order statistics that a binomial with one half puts at
-    95 % or more (Conover 1999, Practical Nonparametric Statistics, section 3.2); with fewer
-    than six items none does, and it runs from the least to the greatest.
-    """
+    """The median rank at each layer, counted from 1, with its order-statistic interval."""
+    # Conover 1999, Practical Nonparametric Statistics, section 3.2; of few items, the whole range.
     wide = table.pivot_table(index="item", columns="layer", values="rank", aggfunc="mean")
     ordered = np.sort(wide.to_numpy(dtype=float), axis=0) + 1
     n = len(ordered)
@@ -121,11 +117,7 @@ def median_ranks(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _scale(axes: Axes, measure: str, drawn: list[Series]) -> None:
-    """The scale of a row of panels; the embedding may lie beyond it.
-
-    An embedding read through the unembedding is sure of a wrong token, at some 100 nats, next
-    to which the layers would all look alike.
-    """
+    """The scale of a row of panels; an embedding is sure of a wrong token and may lie beyond."""
     if measure == "rank":
         plain_log_scale(axes)
         axes.invert_yaxis()

@@ -74,12 +74,7 @@ def refuse_protocols(over: str, protocols: Sequence[str] | None) -> None:
 
 @dataclass(frozen=True)
 class Lens:
-    """A planned lens; one piece per task and protocol.
-
-    It reads sites of the residual stream over the prompt (at positions from its end, all if None),
-    the continuation or generated text, through translators if it is ``tuned``. ``strict`` refuses
-    a task of which no item can be read.
-    """
+    """A planned lens; one piece per task and protocol."""
 
     setup: Setup
     sites: tuple[str, ...] = ("resid_post",)
@@ -132,11 +127,10 @@ class Lens:
             return [(text.tokens[: text.n_prompt], len(text.positions)) for text in read]
         texts = []
         for request in (gold.request for gold in gold_requests(self.setup, task, protocol)):
-            n = (
-                max(1, round(request.max_tokens * UNKNOWN_LENGTHS.intact))
-                if isinstance(request, Generate)
-                else len(request.continuation)
-            )
+            if isinstance(request, Generate):
+                n = max(1, round(request.max_tokens * UNKNOWN_LENGTHS.intact))
+            else:
+                n = len(request.continuation)
             texts.append((request.context, n))
         return texts
 
@@ -188,8 +182,12 @@ class Lens:
         items = [passage.item for passage in read]
         blind = self._blind(task, protocol, self.setup)
         named = {"task": task.name, "capability": task.capability, "protocol": protocol}
-        tables = [frame("lens", [])]
-        for seen in self._readings(read):
+        tables, model = [frame("lens", [])], self.setup.model
+        # what the model itself says is needed everywhere, and read first
+        every = [("resid_post", model.cfg.n_layers - 1), *places_of(model, self.sites)]
+        a_row = len(every) * model.cfg.d_model * model.W_E.element_size()
+        for chunk in _chunks(read, max(1, self.setup.memory_budget // 8 // a_row)):
+            seen = self._readings(chunk, every)
             known = pd.array([blind.get(item) for item in seen["item"]], dtype="boolean")
             ordered = _ordered(joined(seen.assign(**named, blind=known)), items)
             tables.append(conform("lens", ordered.reindex(columns=SCHEMAS["lens"].names)))
@@ -219,27 +217,16 @@ class Lens:
         ]
         return dict(zip(blind, greedy, strict=True))
 
-    def _readings(self, read: Sequence[Passage]) -> Iterator[pd.DataFrame]:
-        """All readings, those of passages whose streams are there together at once."""
-        model, places = self.setup.model, places_of(self.setup.model, self.sites)
-        # what the model itself says is needed everywhere, and read first
-        every = [("resid_post", model.cfg.n_layers - 1), *places]
-        a_row = len(every) * model.cfg.d_model * model.W_E.element_size()
-        for chunk in _chunks(read, max(1, self.setup.memory_budget // 8 // a_row)):
-            yield self._readings_together(chunk, every)
-
     @torch.inference_mode()
-    def _readings_together(self, chunk: Sequence[Passage], every: Sequence[Place]) -> pd.DataFrame:
+    def _readings(self, chunk: Sequence[Passage], every: Sequence[Place]) -> pd.DataFrame:
+        """The readings of passages whose streams are there together."""
         model, budget = self.setup.model, self.setup.memory_budget
-        given = (
-            [passage.tokens for passage in chunk], [passage.positions for passage in chunk],
-        )  # fmt: skip
+        given = [passage.tokens for passage in chunk], [passage.positions for passage in chunk]
         prompts = [passage.n_prompt for passage in chunk]
         final, *others = residuals_at(model, *given, every, memory_budget=budget, n_prompt=prompts)
-        translate = None if self.tuned is None else self.tuned.translate
-        own, of_encoder = (
-            (LOGIT, DECODER_LENS) if self.tuned is None else (TUNED, TUNED_DECODER_LENS)
-        )
+        translate, own, of_encoder = None, LOGIT, DECODER_LENS
+        if self.tuned is not None:
+            translate, own, of_encoder = self.tuned.translate, TUNED, TUNED_DECODER_LENS
         streams = [
             ((own, *place), translate(place, resid) if translate else resid)
             for place, resid in zip(every[1:], others, strict=True)
@@ -297,10 +284,7 @@ class Lens:
 
 
 def joined(readings: pd.DataFrame) -> pd.DataFrame:
-    """Several tokens that tell an answer apart as one: all must be on top together.
-
-    The worst rank, the summed log-probability, the means of the distributions' measures.
-    """
+    """Several tokens that tell an answer apart as one: all must be on top together."""
     key = ["item", "lens", "site", "layer", "pos"]
     if not readings.duplicated(key).any():
         return readings

@@ -31,12 +31,8 @@ def read_lens(
     final: Float[torch.Tensor, "read d_vocab"],
     targets: Int[torch.Tensor, " read"],
 ) -> dict[str, torch.Tensor]:
-    """Read residual streams as if they were the last, beside the final distribution.
-
-    Ranks are of the tokens looked for, and of those that the whole model puts on top: 0 is the
-    top, and equal logits share the better rank. Log-probability, entropy and divergence from the
-    final distribution are in nats; ``top`` are the ids of the most likely tokens.
-    """
+    """Read residual streams as if they were the last, beside the final distribution."""
+    # Ranks count from 0, and equal logits share the better one; all else is in nats.
     logits = logits_of(model, resid)
     logprobs = torch.log_softmax(logits, dim=-1)
     return {
@@ -57,25 +53,18 @@ def _rank(
 
 @dataclass(frozen=True)
 class Deciding:
-    """The tokens of an item's answer that tell it apart, up to where every other option differs.
+    """The tokens of an item's answer that tell it apart, up to where every other option differs."""
 
-    ``gold`` is the request of the right option; ``start`` tokens are shared by all options, and the
-    model is given them. ``options`` are at each token those that it may be in options that are the
-    same before it, ``n_options`` how many options are told apart; none where the item has none.
-    """
-
-    gold: TaskRequest
-    start: int
+    gold: TaskRequest  # of the right option
+    start: int  # tokens that all options share; the model is given them
     tokens: Tokens
+    # At each token those that it may be in options that are the same before it.
     options: tuple[frozenset[int], ...] = ()
-    n_options: int = 0
+    n_options: int = 0  # that are told apart; none where the item has none
 
 
 def deciding_tokens(setup: Setup, task: Task, protocol: str) -> Iterator[Deciding]:
-    """The deciding tokens of each item; none of one whose answer is another option's beginning.
-
-    Answers of items without choices are told apart from those of the task's other such items.
-    """
+    """The deciding tokens of each item; none of one whose answer is another option's beginning."""
     shared = _shared_by_task(setup, task, protocol)
     for item in task.items:
         requests = setup.requests(task, choosable(task, item, protocol), protocol)
@@ -136,27 +125,17 @@ def choosable(task: Task, item: Item, protocol: str) -> Item:
 
 @dataclass(frozen=True)
 class Passage:
-    """The tokens of one item that are read.
-
-    Attributes:
-        item: its id.
-        tokens: prompt and, if that is read, what follows.
-        n_prompt: tokens of the prompt.
-        positions: which tokens are read, from 0.
-        pos: where each counts, from the end of what is given; all that tell an answer apart
-            count at its end, -1, and become one reading.
-        targets: the token looked for at each.
-        options: as in ``Deciding``; none where not the answer is looked for.
-        n_options: the same.
-    """
+    """The tokens of one item that are read."""
 
     item: str
-    tokens: Tokens
+    tokens: Tokens  # prompt and, if that is read, what follows
     n_prompt: int
-    positions: tuple[int, ...]
+    positions: tuple[int, ...]  # which tokens are read, from 0
+    # Where each counts, from the end of what is given; all tokens that tell an answer apart count
+    # at its end, -1, and become one reading.
     pos: tuple[int, ...]
-    targets: tuple[int, ...]
-    options: tuple[frozenset[int], ...] = ()
+    targets: tuple[int, ...]  # the token looked for at each
+    options: tuple[frozenset[int], ...] = ()  # as in ``Deciding``
     n_options: int = 0
 
     @classmethod
@@ -198,11 +177,7 @@ class Passage:
 def passages(
     setup: Setup, task: Task, protocol: str, over: str, positions: Sequence[int] | None
 ) -> list[Passage]:
-    """What is read of a task's items; generates the texts where these are read.
-
-    Items whose answer is the beginning of a distractor are left out where an answer is looked for
-    at the end of a prompt, and items of which the model writes nothing where its text is.
-    """
+    """What is read of a task's items; generates the texts where these are read."""
     if over == PROMPT:
         deciding = deciding_tokens(setup, task, protocol)
         return [Passage.of_prompt(tokens, positions) for tokens in deciding]
@@ -246,10 +221,7 @@ def blind_requests(
 
 
 def places_of(model: Model, sites: Sequence[str]) -> tuple[Place, ...]:
-    """The places of some sites, from the first layer on; ``resid_post`` begins one layer before.
-
-    Of an encoder-decoder they are those of the decoder.
-    """
+    """The places of some sites (of a decoder, if there are two stacks), in order of computation."""
     if "resid_mid" in sites and (model.cfg.parallel_attn_mlp or model.cfg.attn_only):
         raise UserError(
             "This model has no resid_mid: its attention and MLP are parallel, or it has no MLP; "

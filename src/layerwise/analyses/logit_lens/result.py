@@ -53,11 +53,8 @@ def answers_on_top(lens: pd.DataFrame) -> pd.DataFrame:
 
 
 def prediction_depths(lens: pd.DataFrame, n_layers: int, n_encoder: int = 0) -> pd.DataFrame:
-    """``prediction_depth.parquet``: from which layer on each final answer stays on top.
-
-    Prediction depth is that of Baldock et al. 2021 (arXiv:2106.09647), with the lens in the
-    place of their nearest-neighbour probes.
-    """
+    """``prediction_depth.parquet``: from which layer on each final answer stays on top."""
+    # Baldock et al. 2021 (arXiv:2106.09647), with the lens for their nearest-neighbour probes.
     rows: list[dict[str, Any]] = []
     for _, group in answers_read(lens).groupby(_TASK, sort=True):
         on_top = group.assign(top=(group["final_rank"] == 0).fillna(False).astype(bool))
@@ -100,16 +97,11 @@ def guessing(facts: Facts) -> Chance:
 
 
 def lens_gate(lens: pd.DataFrame, chance: Chance) -> pd.DataFrame:
-    """Whether right answers end on top more often than without the question, by task, protocol.
-
-    The model chooses among all tokens, so that one over the number of options is no floor. It must
-    be right more often than by saying the most frequent first token of the task's answers each
-    time, than by choosing among the options where it ends with one of them on top (exact binomial
-    test against the larger of the two: with unequal probabilities its tail is too wide, if
-    anything: Hoeffding 1956, Ann. Math. Stat. 27), and than when it is asked other items'
-    questions (exact McNemar test). Corrected by Holm over all tasks and protocols of the run.
-    Where no other question was asked, stated chance stands in its place.
-    """
+    """Whether right answers end on top more often than without the question, by task, protocol."""
+    # The model chooses among all tokens: floors are the most frequent first token, and choosing
+    # among the options where one ends on top (exact binomial test against the larger, if anything
+    # too wide: Hoeffding 1956, Ann. Math. Stat. 27), and other items' questions (exact McNemar;
+    # else stated chance). Holm over the run's tasks and protocols.
     answered, floors = [], {}
     for _, group in answers_read(lens).groupby(["task", "protocol"]):
         place = str(group["task"].iloc[0]), str(group["protocol"].iloc[0])
@@ -130,27 +122,21 @@ def _by_choosing(last: pd.DataFrame) -> float:
 
 
 class Sample(NamedTuple):
-    """The relative depths of a capability's right answers by a lens, in tasks with signal.
-
-    The mean is over tasks, of their means; the curves, where answers of each task settle, bound it.
-    """
+    """The relative depths of a capability's right answers by a lens, in tasks with signal."""
 
     lens: str
     protocol: str
     capability: str
     tasks: tuple[str, ...]
     depths: Float[np.ndarray, " items"]
-    mean: float
+    mean: float  # over tasks, of their means
     clusters: Clusters
     curves: tuple[ItemCurves, ...]
     n_layers: int
 
 
 def samples(depths: pd.DataFrame, signal: Signal, n_layers: int) -> Iterator[Sample]:
-    """The depths by lens, protocol and capability; capabilities without signal are absent.
-
-    A task counts if it has signal (``lens_gate``) and right answers to two things at least.
-    """
+    """Depths by lens, protocol and capability, of tasks with signal and two right answers."""
     known = [*CAPABILITIES, *sorted(set(depths["capability"]) - set(CAPABILITIES))]
     ordered = depths.assign(place=depths["capability"].map(known.index))
     for _, of_capability in ordered.groupby(["lens", "protocol", "place"], sort=True):
@@ -175,10 +161,7 @@ def samples(depths: pd.DataFrame, signal: Signal, n_layers: int) -> Iterator[Sam
 
 
 def depth_means(depths: pd.DataFrame, signal: Signal, n_layers: int) -> pd.DataFrame:
-    """``prediction_depth_means.parquet``: the mean depth of each capability, with its interval.
-
-    The interval is that of the same depth in ``emergence.parquet`` (``depth_bounds``).
-    """
+    """``prediction_depth_means.parquet``: mean depth by capability, bounded as in ``emergence``."""
     from layerwise.stats.depth.depth_inference import CENTRE, depth_bounds
 
     rows = []
@@ -201,13 +184,10 @@ def depth_means(depths: pd.DataFrame, signal: Signal, n_layers: int) -> pd.DataF
 
 
 def depth_comparisons(depths: pd.DataFrame, signal: Signal, n_layers: int) -> pd.DataFrame:
-    """``prediction_depth_comparisons.parquet``: do two capabilities settle at other depths?
-
-    The two-sided Mann-Whitney test (1947, Ann. Math. Stat. 18) of the items' depths, corrected by
-    Holm over all rows; of items that ask for the same thing it is a test of their mean depths.
-    ``later`` is the probability that an item of ``second`` settles later than one of ``first``,
-    ties counting half. The difference has the interval of ``order.parquet`` (``depth_difference``).
-    """
+    """``prediction_depth_comparisons.parquet``: do two capabilities settle at other depths?"""
+    # Mann-Whitney test (1947, Ann. Math. Stat. 18) of items' depths, or of clusters' means; Holm
+    # over all rows. ``later`` counts ties half; the difference has the interval of
+    # ``order.parquet``.
     rows = [
         _comparison(first, second)
         for first, second in combinations(samples(depths, signal, n_layers), 2)

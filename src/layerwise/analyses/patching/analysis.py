@@ -13,11 +13,11 @@ from layerwise.analyses.contract import Analysis, Curves, Planned, PlannedJobs, 
 from layerwise.analyses.shared.left_out import words_and_left_out
 from layerwise.presentation.claim import PATCHING as KIND
 from layerwise.presentation.claim import Claim, Estimate, Evidence, source, spaced, weight
-from layerwise.presentation.columns import cells, heads
+from layerwise.presentation.columns import as_text
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.no_signal import has_signal
 from layerwise.presentation.rows import asked_of, layers_of, numbers, parts, records, rows
-from layerwise.presentation.section import FigureSpec, Section, Table, others
+from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import PROTOCOL_ORDER, joined, percent, spread_of, when
 from layerwise.stats.depth.layer_curves import (
     PATCHING,
@@ -92,10 +92,8 @@ def _hand_over(of_site: pd.DataFrame, note: str) -> list[Claim]:
         f"The last position overtakes the {changed} token in layer {at} [{first}, {last}].",
         f"Patching the {changed} token behind it recovers {token} of the logit difference.",
     )
-    says, layers = (
-        f"moves from the changed word to the prompt's last token in layer {at}",
-        (middle - 1,),
-    )
+    says = f"moves from the changed word to the prompt's last token in layer {at}"
+    layers: tuple[int, ...] = (middle - 1,)
     evidence, between = Evidence.ESTABLISHED, _elsewhere(of_site, changed)
     if between is not None:
         evidence, layers, (left, reached) = Evidence.IN_TABLE, between, map(name_layer, between)
@@ -123,10 +121,7 @@ def _claim(says: str, row: dict[str, Any], places: list[str] | str, **more: Any)
 
 
 def _elsewhere(of_site: pd.DataFrame, changed: str) -> tuple[int, int] | None:
-    """The layers at which the answer leaves one place and reaches the other, if they are two.
-
-    None where both places together hold about all of it at every layer from the one to the other.
-    """
+    """The layers at which the answer leaves one place and reaches the other, if far apart."""
     layers = layers_of(rows(of_site, pos_label="last"))
     token, last = (
         numbers(rows(of_site, pos_label=name).set_index("layer").reindex(layers), "recovered")
@@ -188,7 +183,6 @@ _PATCHING_WORDS = (
     "Two prompts that differ in one thing have different answers. Putting one run's activation "
     "into the other shows which layer and position carry the difference."
 )
-_MOST = 2000
 PATCHES = {
     "denoising": "the clean run's activation is put into the corrupted run",
     "noising": "the corrupted run's activation is put into the clean run",
@@ -198,13 +192,9 @@ PATCHES = {
 def patching_evidence(
     result: PatchingResult, signal: Signal, sampling: Sampling
 ) -> Iterator[MethodCurve | LeftOut]:
-    """Share recovered by patching the residual stream where the answer is read.
-
-    That is the last position; in an encoder-decoder the decoder's, which holds nothing while the
-    encoder runs. ``resid_pre`` of a layer is what the layers before it have written, so its value
-    stands before that layer. After the last layer the whole is recovered by definition, of pairs
-    that a model solves by luck, too; so it must solve more of them than it reverses.
-    """
+    """Share recovered by patching the residual stream where the answer is read."""
+    # ``resid_pre`` of a layer is what stands before it. After the last layer the whole is recovered
+    # by definition, of pairs solved by luck, too: so more must be solved than reversed.
     patching, n_encoder = result.patching, result.facts.model.n_encoder_layers
     label, where = ("answer", "answer's") if n_encoder else ("last", "last")
     chosen = patching["site"].eq("resid_pre") & patching["pos_label"].eq(label)
@@ -286,9 +276,8 @@ def sections(run: RunTables) -> list[Section]:
         )
     ]
     ranked = patching.sort_values(by="recovered", ascending=False, kind="stable")
-    shown = cells(CELLS, ranked.head(_MOST))
-    note = others(len(ranked), len(shown), "rows follow from patching.parquet")
-    table = Table(f"Patched cells by share ({len(ranked)})", heads(CELLS), shown, True, note)
+    where = "rows follow from patching.parquet"
+    table = as_text("Patched cells by share ({n})", CELLS, ranked, where=where)
     words = words_and_left_out(_PATCHING_WORDS, run.facts, "activation patching")
     return [
         Section("patching", "Activation patching", 40, words, tuple(figures), (table,),

@@ -24,11 +24,8 @@ from layerwise.models.instance.kinds import Model, token_passes
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.dry_sweeps import tell_of_more_memory
 from layerwise.runs.options import PairOptions
-from layerwise.runs.pieces import Recorded
 from layerwise.runs.progress import Meter
-from layerwise.runs.records import work_entry
 from layerwise.runs.setup import Setup, TaskLike, prepare
-from layerwise.storage.parquet import frame
 from layerwise.sweep import LogLikelihood, SweepStats, intact
 from layerwise.sweep.changes.edits import SITES as ENGINE_SITES
 from layerwise.sweep.plans.cost import Cost
@@ -43,7 +40,9 @@ from .cells import (
     refuse_unknown_places,
 )
 from .pairs import (
+    BATCH,
     PAIRS_AT_ONCE,
+    Measured,
     Pair,
     PairChoice,
     PairPiece,
@@ -61,20 +60,16 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Patching:
-    """A planned patching; a few pairs of a task make a piece.
-
-    At most so many pairs a task; ``positions`` are labels, the sites' own if None; ``strict``
-    refuses a task without any pair, and ``align`` takes pairs of unequal length, too.
-    """
+    """A planned patching; a few pairs of a task make a piece."""
 
     setup: Setup
     sites: tuple[str, ...]
-    pairs: int
-    strict: bool = True
+    pairs: int  # of a task, at most
+    strict: bool = True  # whether a task without any pair is refused
     directions: tuple[str, ...] = (DENOISING,)
-    positions: tuple[str, ...] | None = None
+    positions: tuple[str, ...] | None = None  # labels; the sites' own if None
     kl: bool = False
-    align: bool = False
+    align: bool = False  # whether pairs of unequal length are taken, too
 
     def __post_init__(self) -> None:
         layout = self.layout()
@@ -146,42 +141,38 @@ class Patching:
         return self._cost(piece.task, [pair.prompts for pair in piece.pairs])
 
     def expected(self, task: Task, *protocols: str) -> Cost:
-        """What a task is expected to cost: as if the model solved the first pairs.
-
-        All pairs are of ``continuation``, whichever protocols are named.
-        """
+        """What a task is expected to cost, if the model solves the first pairs."""
+        # All pairs are of ``continuation``, whichever protocols are named.
         usable = self.choice().usable(task)
-        if not usable:
-            return Cost()
-        together = self.choice().batches(task)
-        total = sum((self.setup.cost(task, [intact()], both(p)) for p in together), start=Cost())
+        asked = (self.setup.cost(task, [intact()], both(some)) for some in cut(usable, BATCH))
         pieces = cut(usable[: self.pairs], PAIRS_AT_ONCE)
-        return sum((self._cost(task, prompts) for prompts in pieces), start=total)
+        return sum((self._cost(task, prompts) for prompts in pieces), start=sum(asked, Cost()))
 
     def _cost(self, task: Task, some: Sequence[PatchingPrompts]) -> Cost:
-        total = Cost()
-        for direction in self.directions:
-            cells = [self.cells(prompts, direction) for prompts in some]
-            for swept, requests, _ in self._swept(some, direction, cells):
-                patches = [cell.intervention() for cell in swept]
-                total += self.setup.cost(task, patches, requests)
-            for prompts, own_cells in zip(some, cells, strict=True):
-                total += self._expected_hooked(task, prompts, direction, own_cells)
-        return total
+        every = ((d, [self.cells(prompts, d) for prompts in some]) for d in self.directions)
+        return sum((self.cost_of(task, some, *given) for given in every), start=Cost())
 
-    def _expected_hooked(
-        self, task: Task, prompts: PatchingPrompts, direction: str, cells: Sequence[Cell]
+    def cost_of(
+        self,
+        task: Task,
+        some: Sequence[PatchingPrompts],
+        direction: str,
+        cells: Sequence[Sequence[Cell]],
     ) -> Cost:
-        tokens, _ = patched_and_source(prompts.clean, prompts.corrupted, direction)
-        n = len(self._by_whom(cells)[1])
-        if not n:
-            return Cost()
-        passes = token_passes(self.setup.model, len(tokens)) * n
-        one = self.setup.cost(task, [intact()], answer_requests(prompts, tokens)[:1])
-        return Cost(
-            requests=2, interventions=n, prompt_token_passes=passes,
-            brute_force_token_passes=float(passes), rows=n, prompt_flop=n * one.flop,
-        )  # fmt: skip
+        """What it is expected to cost to patch some cells of each pair."""
+        total = Cost()
+        for swept, requests, _ in self._swept(some, direction, cells):
+            total += self.setup.cost(task, [cell.intervention() for cell in swept], requests)
+        for prompts, own_cells in zip(some, cells, strict=True):
+            if n := sum(not self._by_engine(cell) for cell in own_cells):
+                tokens, _ = patched_and_source(prompts.clean, prompts.corrupted, direction)
+                passes = token_passes(self.setup.model, len(tokens)) * n
+                one = self.setup.cost(task, [intact()], answer_requests(prompts, tokens)[:1])
+                total += Cost(
+                    requests=2, interventions=n, prompt_token_passes=passes,
+                    brute_force_token_passes=float(passes), rows=n, prompt_flop=n * one.flop,
+                )  # fmt: skip
+        return total
 
     def cells(self, prompts: PatchingPrompts, direction: str) -> list[Cell]:
         """The cells of a pair."""
@@ -192,26 +183,20 @@ class Patching:
             for cell in layout.cells(prompts, direction, site, self.positions)
         ]
 
-    def _by_whom(self, cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
-        """The cells that the engine patches, and those that plain hooks do."""
-        swept = [cell for cell in cells if not self.kl and cell.site in ENGINE_SITES]
-        return swept, [cell for cell in cells if self.kl or cell.site not in ENGINE_SITES]
+    def _by_engine(self, cell: Cell) -> bool:
+        """Whether the engine patches a cell; if not, plain hooks do."""
+        return not self.kl and cell.site in ENGINE_SITES
 
-    def measure(self, piece: PairPiece[Pair]) -> Recorded:
-        """The rows of a piece, and what they cost."""
-        task, pairs = piece.task, piece.pairs
+    def measure(self, piece: PairPiece[Pair]) -> Measured:
+        """The rows of a piece, pair by pair, and what they cost."""
         by_direction, stats = [], SweepStats()
         for direction in self.directions:
-            cells = [self.cells(pair.prompts, direction) for pair in pairs]
-            patched_rows, cost = self.patched(pairs, direction, cells)
+            cells = [self.cells(pair.prompts, direction) for pair in piece.pairs]
+            patched_rows, cost = self.patched(piece.pairs, direction, cells)
             by_direction.append(patched_rows)
             stats = stats + cost
-        of_task = {"task": task.name, "capability": task.capability}
-        rows = [
-            of_task | row for of_pair in zip(*by_direction, strict=True) for row in chain(*of_pair)
-        ]
-        work = work_entry("activation patching", task.name, stats)
-        return frame("patching", rows), {**work, "pairs": len(pairs)}
+        of_pairs = (chain(*of_pair) for of_pair in zip(*by_direction, strict=True))
+        return list(chain.from_iterable(of_pairs)), stats
 
     def patched(
         self, pairs: Sequence[Pair], direction: str, cells: Sequence[Sequence[Cell]]
@@ -227,7 +212,7 @@ class Patching:
                 for i, clean, corrupted in zip(alike, values[::2], values[1::2], strict=True):
                     rows[i].append(_row(pairs[i], direction, cell, clean, corrupted))
         for pair, own_cells, of_pair in zip(pairs, cells, rows, strict=True):
-            if hooked := self._by_whom(own_cells)[1]:
+            if hooked := [cell for cell in own_cells if not self._by_engine(cell)]:
                 hooked_rows, cost = self._hooked(pair, direction, hooked)
                 of_pair += hooked_rows
                 stats = stats + cost
@@ -239,11 +224,8 @@ class Patching:
         direction: str,
         cells: Sequence[Sequence[Cell]],
     ) -> Iterator[tuple[tuple[Cell, ...], list[LogLikelihood], list[int]]]:
-        """What the engine patches: cells, requests, and of which pairs, by number.
-
-        Pairs whose cells are the same, as those of one template are, share a sweep.
-        """
-        swept = [tuple(self._by_whom(own_cells)[0]) for own_cells in cells]
+        """Cells that the engine patches, requests, and which pairs: those of the same cells."""
+        swept = [tuple(filter(self._by_engine, own_cells)) for own_cells in cells]
         for patched, alike in grouped(swept).items():
             if patched:
                 runs = [(p, patched_and_source(p.clean, p.corrupted, direction))

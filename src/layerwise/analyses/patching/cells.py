@@ -73,17 +73,13 @@ def refuse_unknown_places(
 
 @dataclass(frozen=True)
 class Cell:
-    """One patch: a site of a layer or of one of its heads, at some positions.
-
-    ``places`` are those of the run that is patched, each with that in the source run; ``label`` is
-    the label of the position, ``all`` for all that differ between the runs.
-    """
+    """One patch: a site of a layer or of one of its heads, at some positions."""
 
     site: str
     layer: int
     head: int | None
-    label: str
-    places: Places
+    label: str  # of the position; ``all`` for all that differ between the runs
+    places: Places  # positions in the run that is patched, each with that in the source run
 
     @property
     def place(self) -> tuple[int, int] | tuple[None, None]:
@@ -116,15 +112,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class PatchingLayout:
-    """Which layers of a model have which sites, and where these can be patched.
+    """Which layers of a model have which sites, and where these can be patched."""
 
-    It has the number of the encoder's layers and of the tokens that a decoder begins with, both 0
-    in a decoder-only model, and the number of each layer's heads.
-    """
-
-    n_encoder: int
-    heads: tuple[int, ...]
-    n_begins: int
+    n_encoder: int  # layers; 0 in a decoder-only model
+    heads: tuple[int, ...]  # by layer
+    n_begins: int  # tokens that a decoder of two stacks begins with
 
     @classmethod
     def of(cls, model: Model) -> PatchingLayout:
@@ -184,11 +176,9 @@ Pairs = list[tuple[int, int]]
 
 
 def paired_positions(clean: Tokens, corrupted: Tokens) -> tuple[Pairs, Pairs, Pairs]:
-    """The positions of two prompts that stand for each other: before, in and after what differs.
-
-    In prompts of unequal length the first and last changed tokens stand for each other, and what
-    follows is counted from the end; tokens between have no counterpart.
-    """
+    """Positions of two prompts that stand for each other: before, in and after what differs."""
+    # In prompts of unequal length the first and the last changed tokens do; those between are
+    # alone.
     spans = changed_spans(clean, corrupted)
     changed = list(zip(*spans, strict=False))
     if changed and len(spans[0]) != len(spans[1]):
@@ -201,11 +191,8 @@ def paired_positions(clean: Tokens, corrupted: Tokens) -> tuple[Pairs, Pairs, Pa
 def places_in_prompt(
     prompts: PatchingPrompts, *, both_ways: bool = False
 ) -> list[tuple[str, Places]]:
-    """Labels, each with the positions in the clean and the corrupted prompt that it stands for.
-
-    The labels are those of Meng et al. 2022 (arXiv:2202.05262, figure 2) with "changed" for
-    "subject"; of further tokens a few, evenly spaced, stand for all.
-    """
+    """Labels, each with the positions in the clean and the corrupted prompt that it stands for."""
+    # Those of Meng et al. 2022 (arXiv:2202.05262, figure 2), with "changed" for "subject".
     before, changed, after = paired_positions(prompts.clean, prompts.corrupted)
     labelled = [(BEFORE, pair) for pair in before[:: _step(len(before))] if both_ways]
     labels = ["first changed", *["middle changed"] * (len(changed) - 2), "last changed"]

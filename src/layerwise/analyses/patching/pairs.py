@@ -18,6 +18,7 @@ import pandas as pd
 
 from layerwise.analyses.shared.left_out import left_out
 from layerwise.errors import UserError
+from layerwise.models.instance.kinds import Model
 from layerwise.presentation.wording import joined
 from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
 from layerwise.runs.pieces import Recorded, joined_work, make_pieces
@@ -48,22 +49,16 @@ _ANSWERS = ["clean", "corrupted", "clean_after_corrupted", "corrupted_after_corr
 
 @dataclass(frozen=True)
 class Pair:
-    """A pair that the intact model solves, and what it says of it.
-
-    Differences are of the logits of the clean and the corrupted answer's first tokens, in nats, and
-    log-probabilities of the clean one's, after either prompt. Of the task's pairs that can be
-    compared so many are solved, so many the wrong way round, with the p-value of "no more are
-    solved than reversed" by what pairs ask for.
-    """
+    """A pair that the intact model solves, and what it says of it."""
 
     prompts: PatchingPrompts
-    clean_diff: float
-    corrupted_diff: float
-    clean_logprob: float
+    clean_diff: float  # logit of the clean answer's first token less the corrupted one's, in nats
+    corrupted_diff: float  # the same after the corrupted prompt
+    clean_logprob: float  # of the clean answer's first token, after the clean prompt
     corrupted_logprob: float
-    pairs_solved: int
-    pairs_reversed: int
-    pairs_p: float
+    pairs_solved: int  # of the task's pairs that can be compared
+    pairs_reversed: int  # the wrong way round
+    pairs_p: float  # of "no more are solved than reversed", by what pairs ask for
 
     def row(self, direction: str) -> dict[str, object]:
         """The columns that every table about pairs has."""
@@ -98,15 +93,12 @@ class PairPiece(Generic[_Value]):
 
 @dataclass(frozen=True)
 class PairChoice:
-    """The rule by which pairs are chosen: how many of a task at most, and of which prompts.
-
-    ``align`` takes pairs of unequal length, too; ``strict`` refuses a task without any pair.
-    """
+    """The rule by which pairs are chosen."""
 
     setup: Setup
-    pairs: int
-    align: bool = False
-    strict: bool = True
+    pairs: int  # of a task, at most
+    align: bool = False  # whether pairs of unequal length are taken, too
+    strict: bool = True  # whether a task without any pair is refused
 
     def __post_init__(self) -> None:
         if self.pairs < 1:
@@ -135,31 +127,15 @@ class PairChoice:
         """The tasks that have any."""
         return [task for task in self.setup.tasks if self.usable(task)]
 
-    def batches(self, task: Task) -> list[tuple[PatchingPrompts, ...]]:
-        """The pairs of a task that can be compared, in batches of one sweep."""
-        return cut(self.usable(task), BATCH)
-
-    def answers(self, prompts: Sequence[PatchingPrompts]) -> tuple[pd.DataFrame, SweepStats]:
-        """The intact model's answers to some pairs, a row each, and the work of the sweep."""
-        swept = self.setup.sweep([intact()], both(prompts))
-        values = [logprob_of(outcome) for outcome in swept.outcomes[0]]
-        return pd.DataFrame(cut(values, 4), columns=_ANSWERS), swept.stats
-
     def answered(self, analysis: str, batch: PairPiece[PatchingPrompts]) -> Recorded:
-        """The same of a piece, with its entry of the work."""
-        answers, stats = self.answers(batch.pairs)
-        return answers, {**work_entry(analysis, batch.task.name, stats), "pairs": 0}
-
-    def solved(self, task: Task) -> tuple[list[Pair], SweepStats]:
-        """The pairs of a task that are used, and the work of choosing them."""
-        answers, stats = zip(*map(self.answers, self.batches(task)), strict=True)
-        return self.chosen(task, pd.concat(answers)), sum(stats, start=SweepStats())
+        """The intact model's answers to some pairs, a row each, with their entry of the work."""
+        swept = self.setup.sweep([intact()], both(batch.pairs))
+        values = [logprob_of(outcome) for outcome in swept.outcomes[0]]
+        work = work_entry(analysis, batch.task.name, swept.stats)
+        return pd.DataFrame(cut(values, 4), columns=_ANSWERS), {**work, "pairs": 0}
 
     def chosen(self, task: Task, answers: pd.DataFrame) -> list[Pair]:
-        """The first pairs of which the intact model prefers the right answer in both prompts.
-
-        Elsewhere there is nothing to carry.
-        """
+        """The first pairs that the intact model solves: elsewhere there is nothing to carry."""
         usable, four = self.usable(task), answers.to_numpy(dtype=float).tolist()
         net = [int(a > b and c < d) - int(a < b and c > d) for a, b, c, d in four]
         clusters = {item.id: item.cluster for item in task.items}
@@ -171,12 +147,8 @@ class PairChoice:
             for prompts, a, b, c, d in solved[: self.pairs]
         ]
 
-    def with_left_out(self, work: Sequence[dict[str, Any]], analysis: str) -> list[dict[str, Any]]:
-        """Entries of the work, and beside them which items are no pairs that can be compared."""
-        return [*work, *(entry for t in self.setup.tasks for entry in self._entries(t, analysis))]
-
-    def _entries(self, task: Task, analysis: str) -> Iterator[dict[str, Any]]:
-        """What is said of a task that has pairs, if some of its items are left out."""
+    def left_out(self, task: Task, analysis: str) -> Iterator[dict[str, Any]]:
+        """An entry of the work that names a task's items that are no pairs to be compared."""
         pairs = {prompts.item: (prompts, problem) for prompts, problem in self._pairs(task)}
         unused = {}
         for item in (item.id for item in task.items):
@@ -208,14 +180,9 @@ class PairChoice:
 
 
 def more_solved_p_value(net: Sequence[int], clusters: Sequence[str | None]) -> float:
-    """One-sided exact test that more pairs are solved than reversed.
-
-    Which prompt of a pair is called clean is arbitrary; if the prompts do not matter, all pairs
-    that ask for the same thing might as well have been called the other way round. So the sum over
-    each cluster keeps its sign or is turned with probability 1/2 (randomisation by cluster: Gail et
-    al. 1996, Statistics in Medicine 15). Of pairs that stand by themselves it is the binomial test
-    with 1/2 of those that are solved or reversed.
-    """
+    """One-sided exact test that more pairs are solved than reversed."""
+    # Which prompt is called clean is arbitrary: without an effect a cluster's sum is turned with
+    # probability 1/2 (randomisation by cluster: Gail et al. 1996, Statistics in Medicine 15).
     if sum(net) <= 0:
         return 1.0
     labels = [place if cluster is None else cluster for place, cluster in enumerate(clusters)]
@@ -249,6 +216,10 @@ def logprob_of(outcome: object) -> float:
     return outcome.logprob
 
 
+Measured = tuple[list[dict[str, Any]], SweepStats]
+"""Rows of a piece, but for its task, and what they cost."""
+
+
 def run_pairs(
     choice: PairChoice,
     parts: CheckpointStore,
@@ -256,18 +227,16 @@ def run_pairs(
     table: str,
     analysis: str,
     cost: Callable[[PairPiece[Pair]], Cost],
-    measure: Callable[[PairPiece[Pair]], Recorded],
+    measure: Callable[[PairPiece[Pair]], Measured],
     before: Callable[[Sequence[PairPiece[Pair]]], None] = lambda pieces: None,
+    whole: bool = False,
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Choose the pairs of all tasks, and make the pieces of a table that are missing.
-
-    ``before`` is called with the pieces. The entries of the work are of ``analysis``, and say which
-    items are left out.
-    """
+    """Choose the pairs of all tasks, and make the pieces of a table that are missing."""
+    # ``before`` is called with the pieces: a few pairs each, or a ``whole`` task's.
     setup = choice.setup
     batches = [
         PairPiece(f"pairs of {table} {task.name} {some[0].item}", task, some)
-        for task in choice.tasks() for some in choice.batches(task)
+        for task in choice.tasks() for some in cut(choice.usable(task), BATCH)
     ]  # fmt: skip
     make_pieces(
         setup.executor, parts, progress, batches,
@@ -275,19 +244,42 @@ def run_pairs(
         lambda batch: setup.cost(batch.task, [intact()], both(batch.pairs)),
         partial(choice.answered, analysis),
     )  # fmt: skip
-    pieces = []
+    pieces, size = [], choice.pairs if whole else PAIRS_AT_ONCE
     for task in choice.tasks():
         names = [f"records {batch.name}" for batch in batches if batch.task is task]
         pieces += [
             PairPiece(f"{table} {task.name} {some[0].prompts.item}", task, some)
-            for some in cut(choice.chosen(task, together(parts, names)), PAIRS_AT_ONCE)
+            for some in cut(choice.chosen(task, together(parts, names)), size)
         ]
     before(pieces)
     make_pieces(
         setup.executor, parts, progress, pieces,
-        lambda piece: f"{analysis}: {piece.task.name}", cost, measure,
+        lambda piece: f"{analysis}: {piece.task.name}", cost,
+        partial(_recorded, measure, table, analysis),
     )  # fmt: skip
     rows = rows_of(parts, table, [f"records {piece.name}" for piece in pieces])
     work = joined_work([parts.read_part(f"work {one.name}") for one in (*batches, *pieces)])
     rows = with_clusters(rows, setup.tasks) if pieces else frame(table, [])
-    return rows, choice.with_left_out(work, analysis)
+    return rows, [*work, *(e for task in setup.tasks for e in choice.left_out(task, analysis))]
+
+
+def _recorded(
+    measure: Callable[[PairPiece[Pair]], Measured],
+    table: str,
+    analysis: str,
+    piece: PairPiece[Pair],
+) -> Recorded:
+    """The rows of a piece under their task, and its entry of the work."""
+    task, (rows, stats) = piece.task, measure(piece)
+    of_task = {"task": task.name, "capability": task.capability}
+    work = {**work_entry(analysis, task.name, stats), "pairs": len(piece.pairs)}
+    return frame(table, [of_task | row for row in rows]), work
+
+
+def cost_of_passes(model: Model, passes: int) -> Cost:
+    """The cost of so many passes of a token through all blocks, each by plain forwards."""
+    # Some 12 d^2 weights a block (Kaplan et al. 2020, section 2.1), of either kind.
+    flop = 24.0 * passes * model.cfg.d_model**2
+    return Cost(
+        prompt_token_passes=passes, brute_force_token_passes=float(passes), prompt_flop=flop
+    )

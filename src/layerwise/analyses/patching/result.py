@@ -47,6 +47,7 @@ class PatchingResult(Result):
     """
 
     tables: ClassVar[tuple[str, ...]] = ("patching",)
+    derived_by: ClassVar[dict[str, str]] = {"patching_effects": "effects"}
     title: ClassVar[str] = "Activation patching: where the answer comes back"
     if_empty: ClassVar[str] = NO_PAIR
 
@@ -68,10 +69,6 @@ class PatchingResult(Result):
     def effects(self) -> pd.DataFrame:
         """``patching_effects.parquet``: the same by every metric, in its unit, too."""
         return patching_effects(self.patching, self.facts.seed)
-
-    def derived(self) -> dict[str, pd.DataFrame]:
-        """``patching_effects``."""
-        return {"patching_effects": self.effects()}
 
     def plot(self) -> Any:
         """The heat map of what patching recovers; of heads, if there is nothing else."""

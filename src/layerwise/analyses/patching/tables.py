@@ -56,21 +56,13 @@ METRICS = {
 
 
 def patching_effects(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """``patching_effects.parquet``: every cell by every metric that was measured.
-
-    The normalised value, (patched - unpatched) / (source - unpatched), is the ratio of the means
-    over pairs, for a mean of the pairs' ratios is ruled by pairs whose two runs hardly differ.
-    Tests are corrected (Benjamini and Hochberg) over the cells of one task, direction, site and
-    metric, and over all of the run.
-    """
+    """``patching_effects.parquet``: every cell by every metric that was measured."""
+    # Shares are ratios of means over pairs: a mean of ratios is ruled by pairs that hardly differ.
     return _effects(patching, "patching_effects", list(METRICS), _CELL, "site", seed)
 
 
 def path_effects(paths: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """``path_effects.parquet``: the logit difference by receiver and sender.
-
-    Tests are corrected over the senders of one task and receiver, and over all of the run.
-    """
+    """``path_effects.parquet``: the logit difference by receiver and sender."""
     cell = ["receiver", "sender", "site", "layer", "head"]
     return _effects(paths, "path_effects", [LOGIT_DIFFERENCE], cell, "receiver", seed)
 
@@ -158,16 +150,10 @@ def _errors(
 
 
 def signals_of_pairs(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
-    """Whether the model solves more pairs than it has the wrong way round, by task and protocol.
-
-    Pairs are chosen because the model solves them, so that some of what it merely guesses is
-    always among them. Which prompt of a pair is called clean is arbitrary, so a model to which the
-    prompts say nothing solves and reverses a pair with the same chance: of the pairs whose
-    preferred answer changes with the prompt it solves half. That is tested exactly (one-sided
-    binomial test, 2.5 %; McNemar's of the clean question against the corrupted one; by cluster
-    where pairs ask for the same thing, as the table's ``pairs_p`` has it), with Holm's correction
-    over all tasks and protocols of the run.
-    """
+    """Whether the model solves more pairs than it has the wrong way round, by task and protocol."""
+    # A model to which the prompts say nothing solves and reverses a pair with the same chance:
+    # exact one-sided test (2.5 %; binomial, or by cluster in ``pairs_p``), Holm over the run's
+    # tasks.
     columns = ["task", "protocol", "pairs_solved", "pairs_reversed", "pairs_p"]
     known = pairs.reindex(columns=columns).groupby(["task", "protocol"]).first()
     counted = known.dropna(subset=["pairs_solved", "pairs_reversed"])

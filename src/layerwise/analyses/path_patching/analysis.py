@@ -13,11 +13,11 @@ from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart
 from layerwise.analyses.patching.analysis import PATCHES
 from layerwise.analyses.shared.left_out import words_and_left_out
 from layerwise.presentation.claim import Claim, Estimate, source, weight
-from layerwise.presentation.columns import cells, heads
+from layerwise.presentation.columns import as_text
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.over_run import RATE, evidence_for, together
 from layerwise.presentation.rows import asked_of, numbers, records, rows
-from layerwise.presentation.section import FigureSpec, Section, Table, others
+from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import in_order, number, spread_of, when
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
@@ -30,7 +30,6 @@ _PATH_WORDS = (
     "Which heads and MLPs act directly on a receiver? What one of them writes is taken from the "
     "other run, and only the receiver gets it."
 )
-_MOST = 2000
 
 
 def direct_paths(run: RunTables) -> list[Claim]:
@@ -85,9 +84,8 @@ def sections(run: RunTables) -> list[Section]:
         alt = "Heat maps of what each head and MLP carries to a receiver."
         figures.append(FigureSpec(f"paths_{direction}", partial(path_senders, own), caption, alt))
     ranked = paths.iloc[(-abs(numbers(paths, "recovered"))).argsort(kind="stable")]
-    shown = cells(PATHS, ranked.head(_MOST))
-    note = others(len(ranked), len(shown), "rows are in path_effects.parquet")
-    listed = Table(f"Direct paths by share ({len(ranked)})", heads(PATHS), shown, True, note)
+    where = "rows are in path_effects.parquet"
+    listed = as_text("Direct paths by share ({n})", PATHS, ranked, where=where)
     words = words_and_left_out(_PATH_WORDS, run.facts, "path patching")
     return [
         Section("paths", "Direct paths", 42, words, tuple(figures), (listed,), kinds=(KIND,)),

@@ -14,7 +14,14 @@ import torch
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.analyses.patching.pairs import Pair, PairChoice, PairPiece, run_pairs
+from layerwise.analyses.patching.pairs import (
+    Measured,
+    Pair,
+    PairChoice,
+    PairPiece,
+    cost_of_passes,
+    run_pairs,
+)
 from layerwise.analyses.patching.tables import DIRECTIONS
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
@@ -28,11 +35,8 @@ from layerwise.models.instance.kinds import (
 )
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import PairOptions
-from layerwise.runs.pieces import Recorded
 from layerwise.runs.progress import Meter
-from layerwise.runs.records import work_entry
 from layerwise.runs.setup import Setup, TaskLike, prepare
-from layerwise.storage.parquet import frame
 from layerwise.sweep import SweepStats
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Tokens
@@ -129,11 +133,7 @@ class PathPatching:
     def cost(self, piece: PairPiece[Pair]) -> Cost:
         """What a piece is expected to cost."""
         passes = sum(self._work_of_pair(pair).token_passes for pair in piece.pairs)
-        return Cost(
-            prompt_token_passes=passes, brute_force_token_passes=float(passes),
-            # Some 12 d^2 weights a block (Kaplan et al. 2020, section 2.1), of either kind.
-            prompt_flop=24.0 * passes * self.setup.model.cfg.d_model**2,
-        )  # fmt: skip
+        return cost_of_passes(self.setup.model, passes)
 
     def _work_of_pair(self, pair: Pair) -> SweepStats:
         """What the paths of a pair take: its two runs, and those into each receiver."""
@@ -145,17 +145,12 @@ class PathPatching:
             work = work + _work_of(model, tokens, receiver, n_heard)
         return work
 
-    def measure(self, piece: PairPiece[Pair]) -> Recorded:
+    def measure(self, piece: PairPiece[Pair]) -> Measured:
         """The rows of a piece, and what they cost."""
-        task, rows, stats = piece.task, [], SweepStats()
-        for pair in piece.pairs:
-            paths, cost = self._paths(pair)
-            rows += [{"task": task.name, "capability": task.capability, **row} for row in paths]
-            stats = stats + cost
-        work = work_entry("path patching", task.name, stats)
-        return frame("path_patching", rows), {**work, "pairs": len(piece.pairs)}
+        rows, stats = zip(*map(self._paths, piece.pairs), strict=True)
+        return [row for of_pair in rows for row in of_pair], sum(stats, start=SweepStats())
 
-    def _paths(self, pair: Pair) -> tuple[list[dict[str, Any]], SweepStats]:
+    def _paths(self, pair: Pair) -> Measured:
         """A row for every receiver and sender of one pair."""
         model, prompts = self.setup.model, pair.prompts
         tokens, source = pair.runs(self.direction)

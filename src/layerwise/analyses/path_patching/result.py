@@ -34,6 +34,7 @@ class PathPatchingResult(Result):
     """
 
     tables: ClassVar[tuple[str, ...]] = ("path_patching",)
+    derived_by: ClassVar[dict[str, str]] = {"path_effects": "effects"}
     title: ClassVar[str] = "Path patching: which components act on a receiver directly"
     if_empty: ClassVar[str] = NO_PAIR
 
@@ -44,10 +45,6 @@ class PathPatchingResult(Result):
     def effects(self) -> pd.DataFrame:
         """``path_effects.parquet``: averages over pairs, with intervals and tests."""
         return path_effects(self.path_patching, self.facts.seed)
-
-    def derived(self) -> dict[str, pd.DataFrame]:
-        """``path_effects``."""
-        return {"path_effects": self.effects()}
 
     def plot(self) -> Any:
         """Heat maps of what each head and MLP carries to a receiver."""
