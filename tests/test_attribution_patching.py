@@ -32,19 +32,18 @@ from layerwise.models import load_model
 from layerwise.models.instance.kinds import Model, hook_name, inputs_of
 from layerwise.storage.parquet import frame
 from tests import analysis
-from tests.analysis import prompt_pair, word_task
 from tests.models.seq2seq.tiny import CASES, tiny_original, tiny_seq2seq
 from tests.models.tiny import tiny_folder, tiny_model
 from tests.sweep.models import random_model
+from tests.test_patching import CHANGES, pairs_for
 
 CLEAN, OTHER = (11, 7, 30, 9, 12, 5), (11, 8, 30, 9, 20, 5)
 CHANGED = 4
 ANSWERS = (14, 26)
 BEGINS = 5
 DECODERS = ("llama-gqa", "gpt2", "neox", "soft-caps")
-# Tied and relative, untied and gated, norms behind and learned positions, norms before and
-# sinusoids.
-BY_DAY = (*DECODERS, "t5", "flan-t5", "bart", "pegasus-scaled")
+# Grouped keys, norms that centre; tied and relative, norms behind and learned positions.
+BY_DAY = ("llama-gqa", "gpt2", "t5", "bart")
 Cache = Mapping[str, torch.Tensor]
 
 
@@ -160,20 +159,12 @@ def test_pairs_side_by_side_are_estimated_as_each_alone(case: str):
     assert np.abs(found[0] - found[2]).max() > 1e-2
 
 
-CHANGES = (
-    ("the key by the red what is", "the what by the blue key is"),
-    ("the four key is", "the four what is"),
-)
-
-
-def pairs_for(model: Model) -> Any:
-    items = [prompt_pair(model, f"pair/{i}", *change) for i, change in enumerate(CHANGES)]
-    return word_task(items=tuple(items))
-
-
 @pytest.mark.parametrize("backend", ["auto", "hugging-face"])
 def test_weights_on_disk_give_the_same(tmp_path, backend):
-    folder, task = tiny_folder(tmp_path, "llama"), pairs_for(tiny_model("llama", seed=1))
+    folder, task = (
+        tiny_folder(tmp_path, "llama"),
+        pairs_for(tiny_model("llama", seed=1), CHANGES[2:]),
+    )
     found, expected = (
         attribute_patches(
             load_model(folder, backend=backend, offload=place), task, sites=("z",),
@@ -205,7 +196,7 @@ def test_all_cells_are_estimated_and_sampled_ones_truly_patched(case, direction,
         model.prefix = (*model.prefix, BEGINS)[:begins]
         positions = ("before", "last", "answer", "all", *["start"] * (begins > 1))
     asked: dict[str, Any] = {"sites": sites, "positions": positions, "progress": False}
-    task = pairs_for(model)
+    task = pairs_for(model, CHANGES[2:])
     result = attribute_patches(model, task, direction=direction, sample=10, **asked)
     table = result.attribution_patching
     patched = patch_activations(model, task, directions=direction, **asked).patching

@@ -122,7 +122,7 @@ OF_THE_ORGANISM = [
     ("train-lens --text good.jsonl", "'good.jsonl', line 1: not a JSON object"),
     ("train-lens --text short.txt", "Only 1 text to train a tuned lens on came from"),
     ("path-patch --receiver q:3", "Cannot read the receiver 'q:3': expected logits,"),
-    ("path-patch --receiver q:3.9", "which has layers 0 to 7 and heads 0 to 3 for it"),
+    ("path-patch --receiver q:3.9", "expected logits, q:0.0 to q:7.3, k:0.0 to k:7.3"),
     ("path-patch --receiver mlp:8", "has layers 0 to 7; choose one of these."),
     ("attribution-patch --site layer", "Unknown site 'layer'. Expected one of: attn_"),
     ("attribution-patch --position end", "Unknown position 'end'. Expected one of:"),
@@ -144,8 +144,8 @@ def test_what_other_analyses_cannot_do(here, command, says):
 @pytest.mark.parametrize(
     ("length", "says"),
     [
-        (1, "Sequences of length 1 were asked for; expected at least 2 tokens"),
-        (90, "need 181 when they are repeated, but the model takes 128; choose a"),
+        (1, "Sequences of 1 different tokens were asked for; expected 2 to"),
+        (90, "expected 2 to 63: the model takes 128, in which they are repeated"),
     ],
 )
 def test_heads_that_cannot_be_scored(here, length, says):

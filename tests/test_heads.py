@@ -1,24 +1,33 @@
-"""Scores of heads against loops over cached patterns, and on a model made to be known."""
+"""Scores of heads against loops over cached patterns, and on a model made to be known.
+
+What is found in a wired encoder-decoder is told in ``test_ground_truth``.
+"""
 
 from __future__ import annotations
 
 import warnings
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from tokenizers import processors
 
 from layerwise.analyses.heads.api import Heads, head_scores
 from layerwise.analyses.heads.scoring import RepeatedSequence, RepeatedTokens, scores_of
+from layerwise.errors import UserError
 from layerwise.models import model_facts
+from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results import HeadsResult
 from tests import analysis
+from tests.commands import assert_refused, run
 from tests.hooked import HookedTransformer, HookedTransformerConfig
-from tests.models.tiny import tiny_model
+from tests.models.seq2seq.tiny import CASES, tiny_seq2seq
+from tests.models.tiny import tiny_model, tiny_tokenizer
+from tests.test_direct_two_stacks import Held, wrote
 
 SCORES = ["prefix_matching", "previous_token", "duplicate_token", "induction"]
-WORDS = 40
+OF_ENCODER = {"prefix_matching", "previous_token", "next_token", "duplicate_token"}
+WORDS, LENGTH = 40, 7
 
 
 def wired() -> HookedTransformer:
@@ -69,17 +78,71 @@ def test_a_head_that_is_made_to_be_one_is_found_and_no_other():
     np.testing.assert_allclose(found["induction"], matching * 3 * (1 - 1 / 30), atol=1e-4)
 
 
+def bounded(case: str) -> Seq2SeqModel:
+    """A tiny model whose tokenizer puts a token before every input and one after it."""
+    model = tiny_seq2seq(case)
+    tokenizer = tiny_tokenizer(bos=True)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    model.tokenizer = tokenizer
+    model.prefix = (*model.prefix, 5)
+    return model
+
+
+@torch.inference_mode()
+def cached(model: Seq2SeqModel, read: list[int], said: list[int], name: str) -> torch.Tensor:
+    """A pattern of one run, layers by heads by queries by keys."""
+    _, cache = model.run_with_cache(torch.tensor([read]), torch.tensor([said]))
+    stack, within = name.split(" ")
+    n_layers = {"encoder": model.cfg.n_encoder_layers, "decoder": model.cfg.n_decoder_layers}[stack]
+    return torch.stack(
+        [cache[f"{stack}.blocks.{layer}.{within}.hook_pattern"][0] for layer in range(n_layers)]
+    )
+
+
+def mean(pattern: torch.Tensor, pairs: list[tuple[int, int]]) -> float:
+    return float(np.mean([float(pattern[query, key]) for query, key in pairs]))
+
+
+def of_encoder(pattern: torch.Tensor, start: int, n: int) -> dict[str, float]:
+    other = {start + i: start + n + i for i in range(n - 1)}
+    other |= {second: first for first, second in other.items()}
+    every = range(start, start + 2 * n)
+    return {
+        "prefix_matching": mean(pattern, [(q, k + 1) for q, k in other.items()]),
+        "duplicate_token": mean(pattern, [(q, k) for q, k in other.items()]),
+        "previous_token": mean(pattern, [(q, q - 1) for q in every if q > start]),
+        "next_token": mean(pattern, [(q, q + 1) for q in every if q + 1 in every]),
+    }
+
+
+def of_decoder(pattern: torch.Tensor, start: int, n: int) -> dict[str, float]:
+    second = range(start + n, start + 2 * n - 1)
+    return {
+        "prefix_matching": mean(pattern, [(q, q - n + 1) for q in second]),
+        "duplicate_token": mean(pattern, [(q, q - n) for q in second]),
+        "previous_token": mean(pattern, [(q, q - 1) for q in range(start + 1, start + 2 * n)]),
+    }
+
+
+def of_cross(pattern: torch.Tensor, start: int, read_start: int, n: int) -> dict[str, float]:
+    return {
+        "prefix_matching": mean(pattern, [(start + i, read_start + i + 1) for i in range(n - 1)]),
+        "duplicate_token": mean(pattern, [(start + i, read_start + i) for i in range(n - 1)]),
+    }
+
+
 @pytest.mark.hooked_transformer
 @pytest.mark.parametrize(("family", "bos"), [("gpt2", False), ("llama", True), ("gpt_neox", False)])
-def test_scores_equal_loops_over_a_cache(family, bos):
-    model = tiny_model(family, bos=bos)
+def test_scores_of_a_decoder_equal_loops_over_a_cache(family, bos):
+    model, start = tiny_model(family, bos=bos), int(bos)
     result = head_scores(model, sequences=2, length=12, progress=False)
     table = result.heads.set_index(["sequence", "layer", "head"])
     assert list(result.heads.columns) == analysis.documented_columns("heads.parquet")
     job = Heads(model, model_facts(model), 2, 12, 0.4, 0)
     for number, drawn in enumerate(job.drawn()):
         tokens = job.given.read(drawn.once, drawn.once)
-        start = 1 if bos else 0
         assert tokens[start : start + 12] == tokens[start + 12 :]
         assert len(set(tokens[start:])) == 12
         with torch.inference_mode():
@@ -88,22 +151,10 @@ def test_scores_equal_loops_over_a_cache(family, bos):
             pattern = cache[f"blocks.{layer}.attn.hook_pattern"][0]
             for head in range(model.cfg.n_heads):
                 row = table.loc[(number, layer, head)]
-                for name, expected in by_loops(pattern[head], start, 12).items():
+                for name, expected in of_decoder(pattern[head], start, 12).items():
                     assert row[name] == pytest.approx(expected, abs=1e-5), name
                 expected = written(model, cache, tokens, layer, head, 12)
                 assert row["induction"] == pytest.approx(expected, abs=1e-4)
-
-
-def by_loops(pattern: torch.Tensor, start: int, length: int) -> dict[str, float]:
-    matching, duplicate, previous = [], [], []
-    for i in range(length - 1):
-        query = start + length + i
-        matching.append(float(pattern[query, start + i + 1]))
-        duplicate.append(float(pattern[query, start + i]))
-    for query in range(start + 1, start + 2 * length):
-        previous.append(float(pattern[query, query - 1]))
-    means = (np.mean(each) for each in (matching, previous, duplicate))
-    return dict(zip(SCORES, means, strict=False))
 
 
 @torch.inference_mode()
@@ -121,12 +172,116 @@ def written(model, cache, tokens, layer: int, head: int, length: int) -> float:
     return float(np.mean(found))
 
 
-@pytest.fixture(scope="module")
-def result() -> HeadsResult:
-    return head_scores(tiny_model("gpt2"), sequences=4, length=10, threshold=0.0, progress=False)
+@torch.inference_mode()
+def added(model: Seq2SeqModel, read: list[int], said: list[int], site: str, n: int) -> np.ndarray:
+    """What a decoder head adds to the next token's logit, less its mean over the sequence's."""
+    run = Held(model, read, said, slice(len(said) - n, -1))
+    sublayer, name = {"z": (0, "attn"), "cross_z": (1, "cross_attn")}[site]
+    values = np.zeros((model.cfg.n_decoder_layers, model.cfg.decoder_heads))
+    for layer, head in np.ndindex(values.shape):
+        attention = getattr(model.parts.decoder.blocks[layer], name)
+        part = wrote(attention, run.at("decoder", layer, f"{name}.hook_z"), head)
+        logits = run.unembedded(run.through("decoder", part, layer, sublayer))
+        right = logits[range(n - 1), said[-n + 1 :]]
+        values[layer, head] = float((right - logits[:, said[-n:]].mean(-1)).mean())
+    return values
 
 
-def test_summary_is_the_mean_over_sequences(result):
+# By day norms before and behind, each with and without marks around the encoder's tokens, and
+# another number of heads in each stack.
+BY_DAY = ("t5", "flan-t5", "bart", "marian", "pegasus-scaled")
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in BY_DAY else pytest.param(case, marks=pytest.mark.long)
+             for case in CASES]
+)  # fmt: skip
+def test_scores_of_two_stacks_equal_loops_over_a_cache(case: str):
+    model = bounded(case) if case in ("bart", "flan-t5") else tiny_seq2seq(case)
+    marks = ([0], [1]) if case in ("bart", "flan-t5") else ([], [])
+    begins, start = list(model.prefix), len(model.prefix)
+    table = head_scores(model, sequences=2, length=LENGTH, progress=False).heads
+    drawn = Heads(model, model_facts(model), 2, LENGTH, 0.4, 0).drawn()
+    key = ["sequence", "site", "layer", "head"]
+    found, checked = table.set_index(key), 0
+    for number, one in enumerate(drawn):
+        once, others = list(one.once), list(one.others)
+        assert len(set(once + others)) == 2 * LENGTH
+        assert not set(once + others) & {0, 1}
+        before, after = marks
+        runs = {
+            ("z", 0): ([*before, *once, *once, *after], begins, "encoder attn"),
+            ("z", 1): ([*before, *others, *after], [*begins, *once, *once], "decoder attn"),
+            ("cross_z", 1): ([*before, *once, *after], [*begins, *once], "decoder cross_attn"),
+        }
+        for (site, stack), (read, said, name) in runs.items():
+            patterns = cached(model, read, said, name)
+            nats = added(model, read, said, site, LENGTH) if stack else None
+            for layer, heads in enumerate(patterns):
+                for head, pattern in enumerate(heads):
+                    expected = (
+                        of_cross(pattern, start, len(before), LENGTH) if site == "cross_z"
+                        else of_decoder(pattern, start, LENGTH) if stack
+                        else of_encoder(pattern, len(before), LENGTH)
+                    )  # fmt: skip
+                    first = stack * model.cfg.n_encoder_layers
+                    row = found.loc[(number, site, first + layer, head)]
+                    for score in OF_ENCODER:
+                        wanted = expected.get(score, np.nan)
+                        assert row[score] == pytest.approx(wanted, abs=1e-6, nan_ok=True)
+                    wanted = np.nan if nats is None else nats[layer, head]
+                    assert row["induction"] == pytest.approx(wanted, abs=1e-4, nan_ok=True)
+                    checked += 1
+    assert checked == len(table)
+    assert table["induction"].abs().max() > 1e-2
+
+
+def test_rows_and_means_are_in_the_order_of_computation():
+    model = tiny_seq2seq("bart-scaled")
+    result = head_scores(model, sequences=3, length=6, threshold=0.05, progress=False)
+    summary, cfg = result.summary(), model.cfg
+    places = list(zip(summary["layer"], summary["site"], summary["head"], strict=True))
+    expected = [(n, "z", head) for n in range(2) for head in range(cfg.encoder_heads)]
+    expected += [
+        (n, site, head)
+        for n in range(2, 4) for site in ("z", "cross_z") for head in range(cfg.decoder_heads)
+    ]  # fmt: skip
+    assert places == expected
+    means = result.heads.groupby(["layer", "site", "head"])[sorted(OF_ENCODER)].mean()
+    found = summary.set_index(["layer", "site", "head"])[sorted(OF_ENCODER)]
+    np.testing.assert_allclose(found.sort_index(), means.sort_index())
+    for score in OF_ENCODER:
+        null = summary[score].isna()
+        assert (summary[f"{score}_low"].isna() == null).all()
+        assert (summary[f"{score}_high"].isna() == null).all()
+        shown = summary.loc[~null]
+        assert shown[score].between(shown[f"{score}_low"] - 1e-12, 1).all()
+    assert summary["next_token"].notna().tolist() == [layer < 2 for layer, _, _ in places]
+    assert summary["induction"].notna().tolist() == [layer >= 2 for layer, _, _ in places]
+    assert summary["previous_token"].notna().tolist() == [site == "z" for _, site, _ in places]
+    assert {layer for layer, _ in result.induction_heads()} <= set(range(4))
+
+
+def test_a_vocabulary_that_has_no_others_for_the_encoder_is_too_small():
+    model = tiny_seq2seq("t5")
+    assert len(RepeatedTokens.of(model).known) == 298
+    message = "and as many others for the encoder, were asked for; expected 2 to 149: .* has 298"
+    with pytest.raises(UserError, match=message):
+        head_scores(model, length=150, progress=False)
+
+
+def test_what_stands_around_the_input_is_the_tokenizers():
+    given = RepeatedTokens.of(bounded("marian"))
+    assert (given.before, given.after) == ((0,), (1,))
+    assert given.read((7, 8), (9,)) == (0, 7, 8, 9, 1)
+    assert given.longest == (128 - 2) // 2
+    outcome = run("heads", "organism-seq2seq", "--length", 200)
+    assert_refused(outcome, "of 200 different tokens, and as many others for the encoder,")
+
+
+def test_summary_is_the_mean_over_sequences():
+    model = tiny_model("gpt2")
+    result = head_scores(model, sequences=4, length=10, threshold=0.0, progress=False)
     summary = result.summary()
     assert list(summary.columns) == analysis.documented_columns("heads_summary.parquet")
     expected = result.heads.groupby(["layer", "head"])[SCORES].mean().reset_index()
@@ -136,7 +291,6 @@ def test_summary_is_the_mean_over_sequences(result):
         assert (summary[score] <= summary[f"{score}_high"] + 1e-12).all()
     assert summary["induction_head"].all()  # attention to any token is above 0
     assert len(result.induction_heads()) == 12
-    tables = dict(result.heads.items())
-    strict = HeadsResult(pd.DataFrame(tables), result.facts.model_copy(
-        update={"settings": result.facts.settings | {"threshold": 0.9}}))  # fmt: skip
+    settings = result.facts.settings | {"threshold": 0.9}
+    strict = HeadsResult(result.heads, result.facts.model_copy(update={"settings": settings}))
     assert strict.induction_heads() == []

@@ -270,26 +270,21 @@ def test_lines_show_chosen_tokens_over_the_layers():
         grid.lines(99)
 
 
+LONG = [5 + number % 50 for number in range(60)]
+LONG_OTHER = [*LONG[:9], 7, *LONG[10:]]
+
+
 def test_a_long_prompt_is_cut_where_one_looks_and_says_so():
-    model = tiny_model("gpt2", n_positions=64)
-    tokens = [5 + number % 50 for number in range(60)]
-    grid = lw.lens_grid(model, tokens)
+    model = tiny_model("llama")
+    grid = lw.lens_grid(model, LONG)
     assert len(grid.panels[0].columns) == 48
     assert "last 48 of 60 tokens" in grid.notes[0]
-    assert len(lw.lens_grid(model, tokens, positions="all").panels[0].columns) == 60
-    assert lw.lens_grid(model, tokens, positions=[0, -1]).table["position"].unique().tolist() == [
-        0, 59,
-    ]  # fmt: skip
-
-
-def test_patches_of_a_long_prompt_are_where_the_prompts_differ_and_at_the_end():
-    model = tiny_model("llama")
-    clean = [5 + number % 50 for number in range(80)]
-    corrupted = [*clean[:9], 7, *clean[10:]]
-    grid = lw.patch_grid(model, clean, corrupted, 7, 8, layers=[1])
-    assert grid.table["position"].tolist() == [9, *range(33, 80)]
-    assert grid.notes[1] == "Shown are tokens that differ and the last: 48 of 80."
-    assert grid.panels[0].columns[0].count("/") == 1
+    assert len(lw.lens_grid(model, LONG, positions="all").panels[0].columns) == 60
+    assert set(lw.lens_grid(model, LONG, positions=[0, -1]).table["position"]) == {0, 59}
+    patched = lw.patch_grid(model, LONG, LONG_OTHER, 7, 8, layers=[1])
+    assert patched.table["position"].tolist() == [9, *range(13, 60)]
+    assert patched.notes[1] == "Shown are tokens that differ and the last: 48 of 60."
+    assert patched.panels[0].columns[0].count("/") == 1
 
 
 @pytest.mark.parametrize("case", ["llama", "t5"])
@@ -310,7 +305,10 @@ def test_some_layers_and_positions_are_those_of_the_whole_grid(case):
 
 
 def test_tokens_are_shown_as_people_read_them():
-    tokenizer = tiny_model("llama").tokenizer
+    model = tiny_model("llama")
+    tokenizer = model.tokenizer
+    for token in (74, 290):
+        assert token_of(model, token_text(tokenizer, token)) == token
     ids = tokenizer("a b\n", add_special_tokens=False)["input_ids"]
     assert "".join(visible(token_text(tokenizer, one)) for one in ids) == "a␣b↵"
     of_bytes = tokenizer("日", add_special_tokens=False)["input_ids"]
@@ -349,9 +347,6 @@ def test_heads_name_the_next_token_only_where_it_changes():
     assert len(set(grid.table["text"])) > 1
 
 
-LONG = [5 + number % 50 for number in range(60)]
-
-
 SHORT = [268] * 12  # short names, which stand slanted before they overlap
 
 
@@ -360,7 +355,7 @@ SHORT = [268] * 12  # short names, which stand slanted before they overlap
     [
         (6.9, lambda m: lw.lens_grid(m, LONG)),
         (3.3, lambda m: lw.attention_grid(m, LONG, layer=0)),
-        (3.3, lambda m: lw.patch_grid(m, LONG, [*LONG[:9], 7, *LONG[10:]], 7, 8, layers=[1])),
+        (3.3, lambda m: lw.patch_grid(m, LONG, LONG_OTHER, 7, 8, layers=[1])),
         (3.3, lambda m: lw.attention_grid(m, SHORT + SHORT[:8], layer=0)),
         (6.9, lambda m: lw.attention_grid(m, SHORT, layer=0)),
     ],
@@ -458,6 +453,10 @@ def test_colours_follow_values_and_text_stays_legible():
     assert colors_of(grid.bar, 0.0)[0] != colors_of(grid.bar, 1.0)[0]
 
 
+def tasked(*prompts):
+    return lw.task_from_prompts(prompts)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -490,6 +489,15 @@ def test_colours_follow_values_and_text_stays_legible():
         (lambda m: lw.attention_grid(m, "the", layer=0, head=99), "There is no head 99"),
         (lambda m: lw.attention_grid(m, "the", layer=0, site="cross_pattern"), "no cross-att"),
         (lambda m: lw.attribute(m, "the", 7, 7), "expected two tokens"),
+        (lambda m: tasked(), "There are no prompts"),
+        (lambda m: tasked({"prompt": "a", "answer": "b", "wrnog": "c"}), "wrong"),
+        (lambda m: tasked({"prompt": "a"}), "Field 'answer' of prompt 0"),
+        (
+            lambda m: tasked({"prompt": "a", "answer": "b", "wrong": "b"}),
+            "expected different texts",
+        ),
+        (lambda m: tasked({"prompt": "a", "answer": " b", "wrong": "c"}), "begin with a space"),
+        (lambda m: tasked({"prompt": "a", "answer": "b", "corrupted": "c"}), "'corrupted_answer'"),
     ],
 )
 def test_wrong_input_gets_one_sentence(call, message):
@@ -525,22 +533,6 @@ def test_an_encoder_decoder_is_read_behind_what_it_has_written():
     assert cross.panels[0].columns == tuple(readable(model, prompt))
 
 
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([], "There are no prompts"),
-        ([{"prompt": "a", "answer": "b", "wrnog": "c"}], "wrong"),
-        ([{"prompt": "a"}], "Field 'answer' of prompt 0"),
-        ([{"prompt": "a", "answer": "b", "wrong": "b"}], "expected different texts"),
-        ([{"prompt": "a", "answer": " b", "wrong": "c"}], "begin with a space"),
-        ([{"prompt": "a", "answer": "b", "corrupted": "c"}], "expected 'corrupted_answer'"),
-    ],
-)
-def test_prompts_that_make_no_task_are_refused(rows, message):
-    with pytest.raises(lw.UserError, match=message):
-        lw.task_from_prompts(rows)
-
-
 def test_prompts_become_a_task_that_is_asked_and_patched():
     model = tiny_model("llama")
     one = {"prompt": "the red door is", "answer": " a", "wrong": [" b", " c"]}
@@ -563,9 +555,3 @@ def test_the_command_shows_lens_and_skips():
     assert "without each layer" in done.out
     assert "no test was made" in done.out
     assert run("look", "wired-decoder", "").code == 2
-
-
-def test_a_token_of_the_vocabulary_is_found_with_its_space():
-    model = tiny_model("llama")
-    for token in (74, 290):
-        assert token_of(model, token_text(model.tokenizer, token)) == token

@@ -29,21 +29,16 @@ _WORD_START = "▁"
 
 def encode_prompt(model: Model, prompt: Prompt, *, chat: bool = False) -> Tokens:
     """Token ids of a prompt, with the special tokens that the tokenizer puts there."""
-    if isinstance(prompt, str):
-        turns: Any = prompt
-    elif prompt and all(isinstance(one, Mapping) for one in prompt):
-        turns, chat = [dict(one) for one in prompt if isinstance(one, Mapping)], True
+    turns = not isinstance(prompt, str) and prompt and isinstance(prompt[0], Mapping)
+    given: Any = prompt
+    if isinstance(prompt, str) or turns:
+        tokenizer: Any = original_tokenizer(model)
+        text = as_chat(tokenizer, given) if chat or turns else given
+        if not text:
+            raise UserError("The prompt is empty: expected some text; write one.")
+        tokens = encode(tokenizer, text, apart=is_seq2seq(model))
     else:
-        return _checked(model, tuple(int(one) for one in prompt))  # type: ignore[arg-type]
-    tokenizer: Any = original_tokenizer(model)
-    text = as_chat(tokenizer, turns) if chat else turns
-    if not text:
-        raise UserError("The prompt is empty: expected some text; write one.")
-    return _checked(model, encode(tokenizer, text, apart=is_seq2seq(model)))
-
-
-def _checked(model: Model, tokens: Tokens) -> Tokens:
-    """Tokens that a model has, and that its context has room for."""
+        tokens = tuple(int(one) for one in given)
     if not tokens:
         raise UserError("The prompt has no token: expected at least one; write some text.")
     refuse_unknown_tokens([Generate(tokens, 0)], *vocabularies(model))

@@ -68,13 +68,8 @@ class RepeatedTokens:
     @property
     def longest(self) -> int:
         """The longest sequence that can be repeated within the context, of different tokens."""
-        room = self.n_ctx - self._around
-        return min(room // 2, len(self.known) // self._kinds)
-
-    @property
-    def _around(self) -> int:
-        """How many tokens stand beside those that are repeated."""
-        return max(len(self.before) + len(self.after), len(self.begins))
+        around = max(len(self.before) + len(self.after), len(self.begins))
+        return min((self.n_ctx - around) // 2, len(self.known) // self._kinds)
 
     @property
     def _kinds(self) -> int:
@@ -83,22 +78,12 @@ class RepeatedTokens:
 
     def refuse(self, length: int) -> None:
         """Accept only lengths that the model can be given."""
-        if length < SHORTEST:
-            raise UserError(
-                f"Sequences of length {length} were asked for; expected at least {SHORTEST} "
-                "tokens to repeat, so ask for more."
-            )
-        needed = self._around + 2 * length
-        if needed > self.n_ctx:
-            raise UserError(
-                f"Sequences of {length} tokens need {needed} when they are repeated, but the "
-                f"model takes {self.n_ctx}; choose a length of {self.longest} at most."
-            )
-        if len(self.known) < self._kinds * length:
+        if not SHORTEST <= length <= self.longest:
             others = ", and as many others for the encoder," if self.seq2seq else ""
             raise UserError(
-                f"Sequences of {length} different tokens{others} were asked for, but the "
-                f"vocabulary has {len(self.known)}; choose a length of {self.longest} at most."
+                f"Sequences of {length} different tokens{others} were asked for; expected "
+                f"{SHORTEST} to {self.longest}: the model takes {self.n_ctx:,}, in which they are "
+                f"repeated, and its vocabulary has {len(self.known):,}."
             )
 
     def drawn(self, count: int, length: int, seed: int) -> list[RepeatedSequence]:
@@ -148,14 +133,8 @@ class Scored(NamedTuple):
 
 @torch.inference_mode()
 def scores_of(model: Model, given: RepeatedTokens, drawn: RepeatedSequence) -> list[Scored]:
-    """The scores of every head on one sequence, by kind of attention, each in a run of its own.
-
-    Read at the repeated tokens, but for the last, whose successor is not given: mean attention to
-    the successor of the first occurrence (``prefix_matching``), to the first occurrence
-    (``duplicate_token``); at all tokens but the first, to the one before (``previous_token``); and
-    what the head adds directly to the logit of the right next token, against the mean over the
-    sequence's tokens, in nats (``induction``).
-    """
+    """The scores of every head on one sequence, by kind of attention, each in a run of its own."""
+    # Read at the repeated tokens but the last, whose successor is not given; ``docs/heads.md``.
     once, length = drawn.once, len(drawn.once)
     before, begins = len(given.before), len(given.begins)
     n_encoder, layers = n_encoder_layers(model), range(model.cfg.n_layers)

@@ -3,12 +3,10 @@
 Everything but the one path is held at the values of the run that is patched, so that the
 receiver's input changes by exactly what the sender writes differently in the other run
 (Wang et al. 2022, arXiv:2211.00593, appendix B; Goldowsky-Dill et al. 2023, arXiv:2304.05969).
-The ends of paths are named in ``components``.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,15 +47,12 @@ _READS = {"q": _FIRST, "k": _FIRST, "v": _FIRST, "cross_q": _SECOND, "mlp": _THI
 
 @dataclass(frozen=True)
 class Sender:
-    """What writes into a residual stream: a head, an MLP, or (in layer -1) an embedding.
+    """What writes into a residual stream: a head, an MLP, or (in layer -1) an embedding."""
 
-    Layers are numbered in the order of computation; a decoder-only model has no ``stack``.
-    """
-
-    layer: int
+    layer: int  # in the order of computation
     head: int | None
     site: str
-    stack: str = ""
+    stack: str = ""  # none in a decoder-only model
     n_encoder: int = 0
 
     @property
@@ -76,15 +71,11 @@ class Sender:
 
 @dataclass(frozen=True)
 class Receiver:
-    """What reads from a residual stream; the logits in no layer.
+    """What reads from a residual stream; the logits in no layer."""
 
-    It ``reads`` as ``q``, ``k`` or ``v`` of a head, the same with ``cross_`` before, as ``mlp`` or
-    ``logits``. Under grouped-query attention ``k`` and ``v`` have groups of heads for heads.
-    """
-
-    reads: str
+    reads: str  # ``q``, ``k`` or ``v`` of a head, with ``cross_`` before, ``mlp`` or ``logits``
     layer: int | None = None
-    head: int | None = None
+    head: int | None = None  # for ``k`` and ``v`` a group of heads that share them
     n_encoder: int = 0
 
     @property
@@ -128,46 +119,36 @@ class Receiver:
         return sender.stack == self.stack and sender.writes_at < reads_at
 
 
-def parse_receiver(text: str, model: Model) -> Receiver:
-    """A receiver from ``q:3.1``, ``k:3.1``, ``v:3.1``, ``mlp:3`` or ``logits``.
+def receivers_of(model: Model) -> dict[str, Receiver]:
+    """Every receiver of a model, by its name."""
+    n_encoder = n_encoder_layers(model)
+    found = [Receiver(LOGITS, n_encoder=n_encoder)]
+    for layer in range(model.cfg.n_layers):
+        n_heads = n_heads_of(model, layer)
+        n_groups = model.cfg.n_key_value_heads or n_heads  # of heads that share keys and values
+        counts = {"q": n_heads, "k": n_groups, "v": n_groups}
+        if 0 < n_encoder <= layer:
+            counts |= dict.fromkeys(("cross_q", *OF_MEMORY), n_heads)
+        for reads, n in counts.items():
+            found += [Receiver(reads, layer, head, n_encoder) for head in range(n)]
+        if not model.cfg.attn_only:
+            found.append(Receiver("mlp", layer, None, n_encoder))
+    return {receiver.name: receiver for receiver in found}
 
-    In an encoder-decoder layers are named by address, as in ``q:encoder.3.1``, and there are
-    ``cross_q:decoder.3.1``, ``cross_k:decoder.3.1`` and ``cross_v:decoder.3.1``, too.
-    """
-    n_encoder, n_layers = n_encoder_layers(model), model.cfg.n_layers
-    if text == LOGITS:
-        return Receiver(LOGITS, n_encoder=n_encoder)
-    address, cross = r"\d+", ""
-    if n_encoder:
-        address, cross = rf"(?:{ENCODER}|{DECODER})\.\d+", "(?:cross_)?"
-    match = re.fullmatch(rf"({cross}[qkv]):({address})\.(\d+)|(mlp):({address})", text)
-    if match is None:
-        expected = "mlp:LAYER, or q, k or v of a head such as q:5.1."
-        if n_encoder:
-            expected = (
-                "mlp:LAYER such as mlp:encoder.3, or q, k or v of a head such as q:decoder.3.1, "
-                "with cross_ before it for a head of cross-attention."
-            )
-        raise UserError(f"Cannot read the receiver {text!r}: expected logits, {expected}")
-    if match[4] and model.cfg.attn_only:
-        raise UserError("The model's blocks have no MLP; choose another receiver.")
-    reads, named = match[1] or match[4], match[2] or match[5]
-    head = None if match[3] is None else int(match[3])
-    crosses = reads.startswith("cross")
-    bounds = spans(n_encoder, n_layers)[-1:] if crosses else spans(n_encoder, n_layers)
-    known = {layer_name(n, n_encoder): n for start, end in bounds for n in range(start, end + 1)}
-    layer = known.get(named)
-    n_heads = 0 if layer is None else n_heads_of(model, layer)
-    if reads in ("k", "v"):  # groups of heads share them
-        n_heads = model.cfg.n_key_value_heads or n_heads
-    if layer is None or (head is not None and head >= n_heads):
-        ends = (" to ".join(layer_name(end, n_encoder) for end in span) for span in bounds)
-        heads = "" if layer is None else f" and heads 0 to {n_heads - 1} for it"
+
+def parse_receiver(text: str, model: Model) -> Receiver:
+    """The receiver ``q:3.1``, ``mlp:3``, ``logits``, ``cross_k:decoder.3.1`` or the like."""
+    known = receivers_of(model)
+    if text not in known:
+        kinds: dict[str, list[str]] = {}
+        for name, receiver in known.items():
+            kinds.setdefault(receiver.reads, []).append(name)
+        ends = (dict.fromkeys((names[0], names[-1])) for names in kinds.values())
         raise UserError(
-            f"Receiver {text!r} is not in the model, which has {'cross-attention in ' * crosses}"
-            f"layers {', '.join(ends)}{heads}; choose one of these."
+            f"Cannot read the receiver {text!r}: expected {', '.join(map(' to '.join, ends))}; "
+            "choose one of these."
         )
-    return Receiver(reads, layer, head, n_encoder)
+    return known[text]
 
 
 def senders_of(model: Model) -> list[Sender]:
@@ -372,10 +353,8 @@ class HeldStreams:
         return self.model.hook_name(receiver.layer, receiver.site)
 
     def logprobs(self, hook: Hook, n: int) -> Float[torch.Tensor, "row d_vocab"]:
-        """Log-probabilities where the answer begins, in n runs under a hook.
-
-        The encoder runs again only if the hook is there.
-        """
+        """Log-probabilities where the answer begins, in n runs under a hook."""
+        # The encoder runs again only if the hook is there.
         if hook[0].startswith(ENCODER):
             return answer_logits(self.model, [self._tokens] * n, [hook]).double().log_softmax(-1)
         _, begins = inputs_of(self.model, [self._tokens] * n)
