@@ -20,7 +20,12 @@ import pandas as pd
 import pyarrow as pa
 
 from layerwise.errors import OtherEnvironmentWarning, UserError
-from layerwise.storage.atomic_files import deleted, disk_error, never_made_again, remove_temporaries
+from layerwise.storage.atomic_files import (
+    deleted,
+    disk_errors,
+    never_made_again,
+    remove_temporaries,
+)
 from layerwise.storage.file_list import hashes_of
 from layerwise.storage.parquet import to_bytes
 from layerwise.storage.places import refuse_unusable_folder
@@ -89,10 +94,8 @@ class RunFolder(CheckpointStore):
         """Make the folder, or go on in the one of an earlier run with the same settings."""
         path, settings = Path(path), json.loads(json.dumps(settings))
         refuse_unusable_folder(path)
-        try:
+        with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise disk_error(error, path) from error
         visible = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
         if visible and RUN_FILE not in visible:
             refuse_without_list(path)
@@ -182,10 +185,8 @@ class RunFolder(CheckpointStore):
         """Begin a finished run anew, some of whose files are lost: what is listed goes."""
         _begin(self.path, self.settings)
         for name in written_files(self.path):
-            try:
+            with disk_errors(self.path / name):
                 (self.path / name).unlink()
-            except OSError as error:
-                raise disk_error(error, self.path / name) from error
 
     def refuse_deleted(self) -> None:
         """Refuse to go on in a folder that was deleted, moved or replaced meanwhile."""
@@ -288,10 +289,8 @@ def _begin(path: Path, settings: dict[str, Any]) -> None:
 def _acquire(path: Path) -> IO[str]:
     """Open and lock the lock file; the lock of a dead process is free by itself."""
     while True:
-        try:
+        with disk_errors(path):
             file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
-        except OSError as error:
-            raise disk_error(error, path) from error
         _refuse_locked(file, path)
         if _is_at(file, path):
             break

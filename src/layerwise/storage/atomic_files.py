@@ -23,32 +23,35 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What the system says where there is no more room."""
 
 
-def disk_error(error: OSError, path: Path) -> UserError:
-    """The sentence for a file or folder that could not be written."""
-    if error.errno in FULL:
-        return UserError(
-            f"No space left to write {path}: free some disk space and run again, "
-            "or choose another folder."
-        )
-    reason = error.strerror or str(error)
-    return UserError(f"Cannot write {path} ({reason}): choose a folder that you may write to.")
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Tell in a sentence that a file or folder could not be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise UserError(
+                f"No space left to write {path}: free some disk space and run again, "
+                "or choose another folder."
+            ) from error
+        raise UserError(
+            f"Cannot write {path} ({error.strerror or error}): choose a folder that you may write "
+            "to."
+        ) from error
 
 
-def is_special(path: Path) -> bool:
-    """Whether a path is that of a device or a pipe, or of what a process has open."""
+def refuse_special(path: Path) -> None:
+    """Refuse a device or a pipe, or what a process has open: a file of its name replaces it."""
     try:
         opened = path.is_symlink() and os.readlink(path).startswith("/proc/")
-        return opened or (path.exists() and not path.is_file() and not path.is_dir())
+        special = opened or (path.exists() and not path.is_file() and not path.is_dir())
     except (OSError, ValueError):
-        return False
-
-
-def special_file(path: Path) -> UserError:
-    """The sentence for a device or pipe, which would be replaced by a file of its name."""
-    return UserError(
-        f"{path} is no file but a device or pipe, which would be replaced: expected the name of "
-        "a file; choose another path."
-    )
+        special = False
+    if special:
+        raise UserError(
+            f"{path} is no file but a device or pipe, which would be replaced: expected the name "
+            "of a file; choose another path."
+        )
 
 
 def temporary_path(path: Path) -> Path:
@@ -81,24 +84,24 @@ def deleted(folder: Path) -> UserError:
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file so that it is never seen half-written; content may come in parts."""
-    if is_special(path):
-        raise special_file(path)
+    refuse_special(path)
     temporary, staying = temporary_path(path), _staying.get()
     within = staying is not None and path.is_relative_to(staying)
     try:
-        if not within:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        elif path.parent != staying:
-            path.parent.mkdir(exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.writelines([content] if isinstance(content, bytes) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
+        with disk_errors(path):
+            if not within:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            elif path.parent != staying:
+                path.parent.mkdir(exist_ok=True)
+            with open(temporary, "wb") as file:
+                file.writelines([content] if isinstance(content, bytes) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except UserError as error:
         if staying is not None and within and not staying.exists():
             raise deleted(staying) from error
-        raise disk_error(error, path) from error
+        raise
     finally:
         _remove(temporary)
 

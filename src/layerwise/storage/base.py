@@ -13,7 +13,7 @@ import pandas as pd
 
 from layerwise.errors import DamagedFileWarning, DamagedResultsError, UserError, counted
 
-from .atomic_files import is_special, remove_temporaries, special_file
+from .atomic_files import refuse_special, remove_temporaries
 from .file_list import hashes_of
 from .parquet import conform, read_table, write_table
 from .provenance import (
@@ -124,8 +124,7 @@ class Result:
         # tables when it is finished.
         names = [f"{name}.parquet" for name in tables]
         for name in names:  # before the list forgets a table that cannot be written
-            if is_special(folder / name):
-                raise special_file(folder / name)
+            refuse_special(folder / name)
         files = None if joined is None else unlisted_for(folder, names)
         if joined is not None:  # a run that goes on cleared its folder when it began
             remove_temporaries(folder)

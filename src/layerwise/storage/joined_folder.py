@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from layerwise.errors import DamagedResultsError
 from layerwise.ground.regular_files import read_regular
 
-from .atomic_files import disk_error, remove_temporaries, write_atomically
+from .atomic_files import disk_errors, remove_temporaries, write_atomically
 from .file_list import FILES, hashes_of, listed, refuse_edited, with_list
 from .parquet import conform, read_table, write_table
 from .places import FIGURES, refuse_unusable_folder, refuse_unusable_page
@@ -75,10 +75,9 @@ class JoinedFolder(Generic[_Facts]):
         self.refuse_unusable(folder)
         text = facts.model_dump_json(exclude={"files"})
         remove_temporaries(folder)
-        try:  # tables of two joinings never stand under one list
+        with disk_errors(folder / self.list_file):
+            # Tables of two joinings never stand under one list.
             (folder / self.list_file).unlink(missing_ok=True)
-        except OSError as error:
-            raise disk_error(error, folder / self.list_file) from error
         for name, file in zip(self.tables, self.table_files, strict=True):
             write_table(folder / file, self._schema(name), tables[name], text)
         files = hashes_of(folder, self.table_files)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from layerwise.errors import UserError
 
-from .atomic_files import LONGEST_NAME, disk_error, is_special, special_file
+from .atomic_files import LONGEST_NAME, disk_errors, refuse_special
 
 PAGE, COMPARISON_PAGE, FIGURES = "report.html", "comparison.html", "figures"
 SERIES_PAGE = "training.html"
@@ -35,8 +35,7 @@ def refuse_unusable_file(path: Path) -> None:
         raise UserError(
             f"{path} is a folder: expected the name of the file to write, such as {path / PAGE}."
         )
-    if is_special(path):
-        raise special_file(path)
+    refuse_special(path)
     _refuse_unwritable(path.parent if above == path else above, path)
 
 
@@ -60,11 +59,8 @@ def _refuse_unwritable(above: Path, path: Path) -> None:
         raise UserError(
             f"Cannot write {path} ({above} is a file): choose a folder that you may write to."
         )
-    try:
-        with tempfile.TemporaryFile(dir=above):
-            pass
-    except OSError as error:
-        raise disk_error(error, path) from error
+    with disk_errors(path), tempfile.TemporaryFile(dir=above):
+        pass
 
 
 def _nearest(path: Path) -> Path:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from layerwise.errors import UserError
 from layerwise.models.files.cache import let_others_read
 from layerwise.runs.folder import RunFolder
-from layerwise.storage.atomic_files import disk_error
+from layerwise.storage.atomic_files import disk_errors
 from layerwise.storage.file_list import hashes_of, states
 from layerwise.storage.places import refuse_unusable_folder
 from layerwise.storage.provenance import RUN_FILE, is_finished, listed_files, read_run_file
@@ -72,13 +72,12 @@ def taking_their_place(out: Path, *, parents: bool = False) -> Iterator[Path]:
     """A model's files take their place in a folder when all are whole, ``config.json`` last."""
     place = out / PLACE
     try:
-        place.mkdir(parents=parents)
-        yield place
-        let_others_read(place)
-        for name in sorted(os.listdir(place), key=lambda name: name == "config.json"):
-            os.replace(place / name, out / name)
-    except OSError as error:
-        raise disk_error(error, out) from error
+        with disk_errors(out):
+            place.mkdir(parents=parents)
+            yield place
+            let_others_read(place)
+            for name in sorted(os.listdir(place), key=lambda name: name == "config.json"):
+                os.replace(place / name, out / name)
     except SafetensorError as error:
         raise UserError(
             f"The weights cannot be written to {out} ({error}): free some disk space and give the "
