@@ -16,8 +16,7 @@ from layerwise.presentation.wording import items_of
 from layerwise.stats.cells import Cell, cells
 from layerwise.stats.effects import effects_table, intact_interval
 from layerwise.stats.items.clusters import Clusters, paired_p_values
-from layerwise.stats.items.crossed import crossed_means
-from layerwise.stats.items.min_f_prime import crossed_difference
+from layerwise.stats.items.crossed import crossed_difference, crossed_means
 from layerwise.stats.signals.signal import Blind, signal_p_values
 from layerwise.tasks import load_task, task_names
 from layerwise.tasks.task import MOST_FEWSHOT_SEEDS, Task, take, with_examples

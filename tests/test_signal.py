@@ -15,10 +15,11 @@ from layerwise import stats
 from layerwise.report import findings
 from layerwise.results import AblationResult
 from layerwise.stats.items.clusters import Clusters
-from layerwise.stats.signals.difficulty import Answers, accuracy_difference
 from layerwise.stats.signals.signal import (
     Answered,
+    Answers,
     Blind,
+    accuracy_difference,
     better_than_blind_p_value,
     signal_p_values,
     signals,

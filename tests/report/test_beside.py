@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import wait
 from functools import cache, partial
 from multiprocessing import parent_process
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from synthetic import Plan, facts
 
 from layerwise.ground.process import has_beside
-from layerwise.presentation import page as _beside
+from layerwise.presentation import page
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.page import narrow_picture, narrow_pictures
 from layerwise.presentation.section import FigureSpec
@@ -47,12 +46,16 @@ def drawn_here_only(values: pd.DataFrame, width: float = 6.9):
 
 
 @cache
-def here(n: int) -> tuple[str, ...]:
-    """The first ``n`` pictures, by this process."""
-    return tuple(narrow_picture(drawing, model) for drawing, model in jobs(n=n).items())
+def _pictures_here() -> tuple[str, ...]:
+    return tuple(narrow_picture(drawing, model) for drawing, model in jobs().items())
 
 
-def jobs(how=drawn, n: int = 6):
+def pictures_here() -> list[str]:
+    """The pictures, by this process."""
+    return list(_pictures_here())
+
+
+def jobs(how=drawn, n: int = 3):
     tables = [pd.DataFrame({"x": range(3), "y": [i, i + 1, 0]}) for i in range(n)]
     drawings = [FigureSpec(f"{i}", partial(how, table), "", "") for i, table in enumerate(tables)]
     return {drawing: MODELS[i % 3] for i, drawing in enumerate(drawings)}
@@ -60,70 +63,61 @@ def jobs(how=drawn, n: int = 6):
 
 @pytest.fixture
 def two_cores(monkeypatch):
-    monkeypatch.setattr(_beside, "has_beside", lambda: True)
-    monkeypatch.setattr(_beside, "_n_cores", lambda: 2)
-    monkeypatch.setattr(_beside, "_FEWEST", 5)
+    monkeypatch.setattr(page, "has_beside", lambda: True)
+    monkeypatch.setattr(page, "_n_cores", lambda: 2)
+    monkeypatch.setattr(page, "_FEWEST", 3)
 
 
-@pytest.mark.parametrize(
-    ("how", "waits"),
-    [
-        pytest.param(drawn, True, id="draws all", marks=pytest.mark.long),
-        pytest.param(drawn, False, id="is helped"),
-        pytest.param(drawn_here_only, True, id="is ended", marks=pytest.mark.long),
-    ],
-)
-def test_a_second_process_gives_the_pictures_of_this_one(two_cores, how, waits) -> None:
-    mine = jobs(how)
-    with narrow_pictures(mine) as narrow:
-        if waits:
-            wait(narrow.made.values())
-        found = narrow.all()
-    assert any(made.cancelled() for made in narrow.made.values()) is not waits
-    assert found == dict(zip(mine, here(len(mine)), strict=True))
-    assert len(set(found.values())) == len(mine)
+@pytest.mark.parametrize("how", [drawn, pytest.param(drawn_here_only, marks=pytest.mark.long)])
+def test_a_second_process_gives_the_pictures_of_this_one_also_if_it_is_ended(two_cores, how):
+    drawings = jobs(how)
+    with narrow_pictures(drawings) as narrow:
+        assert [narrow(drawing) for drawing in drawings] == pictures_here()
+    assert len(set(pictures_here())) == len(drawings)
 
 
-@pytest.mark.parametrize("reason", ["few", "one core", "not asked for"])
-def test_none_is_started_without_need(two_cores, monkeypatch, reason) -> None:
-    monkeypatch.setattr(_beside, "get_context", None)  # calling it would fail
-    mine = jobs(n=4) if reason == "few" else jobs()
-    if reason == "one core":
-        monkeypatch.setattr(_beside, "_n_cores", lambda: 1)
-    if reason == "not asked for":
-        monkeypatch.setattr(_beside, "has_beside", has_beside)
-    with narrow_pictures(mine) as narrow:
-        found = narrow.all()
-    assert found == dict(zip(mine, here(len(mine)), strict=True))
+@pytest.mark.parametrize("reason", ["few", "one core", "not asked for", "none can be started"])
+def test_without_need_or_means_all_is_drawn_here(two_cores, monkeypatch, reason) -> None:
+    if reason == "none can be started":
+        monkeypatch.setattr(page.ProcessPoolExecutor, "submit", refused)
+    else:
+        monkeypatch.setattr(page, "get_context", None)  # calling it would fail
+        name, value = {"few": ("_FEWEST", 9), "one core": ("_n_cores", lambda: 1),
+                       "not asked for": ("has_beside", has_beside)}[reason]  # fmt: skip
+        monkeypatch.setattr(page, name, value)
+    drawings = jobs()
+    with narrow_pictures(drawings) as narrow:
+        assert [narrow(drawing) for drawing in drawings] == pictures_here()
 
 
-def test_where_none_can_be_started_all_is_drawn_here(two_cores, monkeypatch) -> None:
-    def refused(*_):
-        raise BlockingIOError("no more processes")
-
-    monkeypatch.setattr(_beside.ProcessPoolExecutor, "submit", refused)
-    mine = jobs()
-    with narrow_pictures(mine) as narrow:
-        found = narrow.all()
-    assert found == dict(zip(mine, here(len(mine)), strict=True))
+def refused(*_):
+    raise BlockingIOError("no more processes")
 
 
-def test_after_an_interrupt_nothing_more_is_begun(two_cores) -> None:
-    with pytest.raises(KeyboardInterrupt), narrow_pictures(jobs(n=20)) as narrow:
+def test_after_an_interrupt_nothing_more_is_begun(two_cores, monkeypatch) -> None:
+    begun, submit = [], page.ProcessPoolExecutor.submit
+
+    def kept(*args):
+        begun.append(submit(*args))
+        return begun[-1]
+
+    monkeypatch.setattr(page.ProcessPoolExecutor, "submit", kept)
+    with pytest.raises(KeyboardInterrupt), narrow_pictures(jobs(n=20)):
         raise KeyboardInterrupt
-    assert sum(made.cancelled() for made in narrow.made.values()) >= 15
+    assert sum(each.cancelled() for each in begun) >= 15
 
 
 WAITING = """
 import multiprocessing, sys, time
 from test_beside import jobs
 from layerwise.ground.process import work_beside
-from layerwise.presentation import page as _beside
+from layerwise.presentation import page
 if __name__ == "__main__":
     work_beside()
-    _beside._n_cores = lambda: 2
-    with _beside.narrow_pictures(jobs(n=8)) as narrow:
-        narrow.all()
+    page._n_cores, page._FEWEST = (lambda: 2), 1
+    drawings = jobs(n=1)
+    with page.narrow_pictures(drawings) as narrow:
+        narrow(*drawings)
         print(*[child.pid for child in multiprocessing.active_children()], flush=True)
         time.sleep(60)
 """

@@ -151,10 +151,7 @@ def _named(noun: str, names: Sequence[str]) -> str:
 
 
 def ranked(claims: Iterable[Claim]) -> list[Claim]:
-    """Claims in the order in which a reader is to meet them.
-
-    What is established comes before what is open, in each kind.
-    """
+    """Claims as a reader is to meet them: by kind, and of each kind what is established first."""
     last = len(_FIRST)
     return sorted(
         claims,
@@ -238,10 +235,7 @@ def evidence(finding: Claim, table: pd.DataFrame, file: str) -> Table:
 def narrowed(
     columns: Sequence[str], cells: list[list[str]]
 ) -> tuple[tuple[str, ...], list[list[str]], str]:
-    """Columns that say more than one thing, their cells, and a sentence with what is alike in all.
-
-    A table of one row, or of rows that are all alike, keeps its columns.
-    """
+    """Columns that differ between rows, their cells, and a sentence on what is alike in all."""
     apart = [i for i, _ in enumerate(columns) if len({row[i] for row in cells}) > 1]
     if not apart:
         return tuple(columns), cells, ""

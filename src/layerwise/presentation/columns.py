@@ -81,10 +81,7 @@ def as_text(
     title: str, columns: Sequence[Column], table: pd.DataFrame, *, most: int = 2000,
     where: str = "", collapsed: bool = True,
 ) -> Table:  # fmt: skip
-    """The first rows of a table as text, and a note where the others are.
-
-    In the title ``{n}`` is the number of all rows, ``{shown}`` of those that are shown.
-    """
+    """The first rows of a table as text; the title may name ``{n}`` and ``{shown}`` of them."""
     shown = cells(columns, table.head(most))
     named, note = (
         title.format(n=len(table), shown=len(shown)),
@@ -97,10 +94,7 @@ def table_of(
     run: RunTables, name: str, title: str, columns: Sequence[Column], *, by: str = "",
     most: int = 2000, collapsed: bool = True, **values: Any,
 ) -> list[Table]:  # fmt: skip
-    """A run's table as text, of rows with some values; none without rows.
-
-    They go by rising values of a column, and beyond the first so many are left to the file.
-    """
+    """A run's table as text, of rows with some values by rising ones of a column; none without."""
     table = run.table(name)
     chosen = None if table is None else rows(table, **values)
     if chosen is None or chosen.empty:

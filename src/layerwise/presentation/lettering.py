@@ -36,12 +36,9 @@ def _advance(character: str) -> float:
 
 
 def label(name: str, longest: int = 24) -> str:
-    """A user's name made safe and short for a figure.
-
-    Control characters become spaces and characters the font lacks become boxes; long names
-    lose their middle, since suites often share a beginning. A dollar sign is escaped, or
-    matplotlib would read mathematics into it.
-    """
+    """A user's name made safe and short for a figure."""
+    # Long names lose their middle, since suites often share a beginning. A dollar sign is escaped,
+    # or matplotlib would read mathematics into it.
     text = "".join(_drawable(character) for character in name)
     if len(text) > longest:
         head = longest // 2

@@ -74,10 +74,7 @@ _EXAMPLES, _SOLVED = 5, 0.9
 
 
 def in_short(silent: Sequence[Row], n_asked: int = 0) -> str:
-    """``"facts when it writes: right in 8 [2, 20] % of items, 25 % by chance"``.
-
-    Several rows are of one protocol; ``n_asked`` is how many tasks it has in all.
-    """
+    """``"facts when it writes: right in 8 [2, 20] % of items, 25 % by chance"``."""
     tasks = [row["task"] for row in silent]
     more = [counted(len(tasks) - NAMED, "more task")] if len(tasks) > NAMED else []
     every = len(tasks) == n_asked > 1
@@ -96,10 +93,8 @@ def levels(silent: Sequence[Row]) -> str:
 
 
 def by_protocol(signal: pd.DataFrame) -> Iterator[str]:
-    """A sentence for the tasks without signal of each protocol.
-
-    Those better than chance, and not than the answers to other questions, have their own.
-    """
+    """A sentence for the tasks without signal of each protocol."""
+    # Those better than chance, and not than the answers to other questions, have their own.
     dull = rows(signal, signal=False)
     chance = numbers(dull, "chance")
     known = (numbers(dull, "blind") > chance) & (numbers(dull, "low") > chance)

@@ -51,10 +51,7 @@ def after_holm(n: int) -> str:
 
 
 def count_that_hold(sure: pd.DataFrame, every: pd.DataFrame, correction: str = HOLM) -> str:
-    """``"of 81 significant effects 51 hold over all 450 tests of the run (Holm)"``.
-
-    Nothing where nothing is tested or significant.
-    """
+    """``"of 81 significant effects 51 hold over all 450 tests of the run (Holm)"``, or nothing."""
     if not n_tests(every) or sure.empty:
         return ""
     held, words = len(that_hold(sure)), family(every, correction)

@@ -11,7 +11,7 @@ import html
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,13 +29,12 @@ from layerwise.storage.places import refuse_unusable_file
 from layerwise.storage.provenance import ModelFacts
 from layerwise.storage.written import refuse_results_file
 
-from .claim import Claim
+from .claim import Claim, save_claims
 from .naming import naming_layers_of
 from .section import FigureSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from PIL.Image import Image
 
 # What all figures for wide screens may weigh together as SVG, and the most that one may, in bytes.
 _ALL, _ONE = 4_000_000, 400_000
@@ -122,8 +121,6 @@ class Report:
         Raises:
             UserError: if the folder cannot be written.
         """
-        from .claim import save_claims
-
         save_claims(self.findings, Path(folder))
 
     def _repr_html_(self) -> str:
@@ -176,85 +173,49 @@ def drawn(
                 figures[name] = drawing.draw()
                 wide = picture(figures[name], drawing.alt, nth, most)
             made[drawing] = wide, round(figures[name].get_figwidth() * _PIXELS_PER_INCH)
-        small = narrow.all()
-    return {
-        drawing: Picture(wide, small[drawing], pixels, drawing.caption, drawing.alt)
-        for drawing, (wide, pixels) in made.items()
-    }, figures
+        return {
+            drawing: Picture(wide, narrow(drawing), pixels, drawing.caption, drawing.alt)
+            for drawing, (wide, pixels) in made.items()
+        }, figures
 
 
-# Pictures for narrow screens are made while the wide ones are drawn: by a thread, or by a second
-# process where that was asked for, as the command line does. It begins by importing the main module
-# of the first, which a user's script need not be prepared for.
-Jobs = dict[FigureSpec, ModelFacts | None]
 # A second process imports what draws for as long as this many narrow pictures take.
 _FEWEST = 8
 
 
 @contextmanager
-def narrow_pictures(jobs: Jobs) -> Iterator[Narrow]:
-    """Begin with the narrow pictures of drawings; inside, the wide ones may be drawn meanwhile."""
-    if has_beside() and len(jobs) >= _FEWEST and _n_cores() > 1:
-        spawning = get_context("spawn")  # a fork would copy locks that threads of torch hold
-        with ProcessPoolExecutor(1, spawning, initializer=_begin) as pool:
-            made = {each: _begun(pool, each, jobs[each]) for each in jobs}
-            try:
-                yield Narrow(jobs, made, shared=True)
-            finally:  # after an interrupt, what is not begun is not waited for
-                pool.shutdown(cancel_futures=True)
-    else:
-        from .save import encoded
+def narrow_pictures(
+    jobs: dict[FigureSpec, ModelFacts | None],
+) -> Iterator[Callable[[FigureSpec], str]]:
+    """What gives the narrow picture of each drawing; a second process may begin with them."""
+    if not (has_beside() and len(jobs) >= _FEWEST and _n_cores() > 1):
+        yield lambda drawing: narrow_picture(drawing, jobs[drawing])
+        return
+    begun: dict[FigureSpec, Future[str]] = {}
 
-        with ThreadPoolExecutor(1) as pool:
-            pixels = ((each, _pixels(each, jobs[each])) for each in jobs)
-            made = {each: pool.submit(encoded, image) for each, image in pixels}
-            yield Narrow(jobs, made, shared=False)
+    def one(drawing: FigureSpec) -> str:
+        # A process that cannot be started, or was ended by someone, leaves this one to draw.
+        with suppress(BrokenProcessPool, KeyError):
+            return begun[drawing].result()
+        return narrow_picture(drawing, jobs[drawing])
 
-
-@dataclass(frozen=True)
-class Narrow:
-    """Narrow pictures, some of them still being made."""
-
-    jobs: Jobs  # what is drawn
-    made: dict[FigureSpec, Future[str]]  # in the order in which they are begun
-    shared: bool  # whether this process may help with those that are not begun
-
-    def all(self) -> dict[FigureSpec, str]:
-        """All of them, as ``data:`` addresses, from the last, which is begun last, on."""
-        return {drawing: self._one(drawing) for drawing in reversed(self.made)}
-
-    def _one(self, drawing: FigureSpec) -> str:
-        made = self.made[drawing]
-        if not self.shared or not made.cancel():
-            # One that cannot be started, or was ended by someone, leaves this one to draw.
-            with suppress(BrokenProcessPool):
-                return made.result()
-        return narrow_picture(drawing, self.jobs[drawing])
-
-
-def _begun(pool: Executor, drawing: FigureSpec, model: ModelFacts | None) -> Future[str]:
-    """The picture in the making; one that is cancelled if no process can make it."""
-    try:
-        return pool.submit(narrow_picture, drawing, model)
-    except (BrokenProcessPool, OSError):
-        nobody: Future[str] = Future()
-        nobody.cancel()
-        return nobody
+    spawning = get_context("spawn")  # a fork would copy locks that threads of torch hold
+    with ProcessPoolExecutor(1, spawning, initializer=_begin) as pool:
+        try:
+            with suppress(BrokenProcessPool, OSError):
+                begun |= {each: pool.submit(narrow_picture, each, jobs[each]) for each in jobs}
+            yield one
+        finally:  # after an interrupt, what is not begun is not waited for
+            pool.shutdown(cancel_futures=True)
 
 
 def narrow_picture(drawing: FigureSpec, model: ModelFacts | None) -> str:
     """The narrow picture of one drawing, as a ``data:`` address."""
-    from .save import encoded
-
-    return encoded(_pixels(drawing, model))
-
-
-def _pixels(drawing: FigureSpec, model: ModelFacts | None) -> Image:
-    from .save import pixels_of
+    from .save import png_address
     from .style import COLUMN_WIDTH
 
     with naming_layers_of(model):
-        return pixels_of(drawing.draw(width=COLUMN_WIDTH))
+        return png_address(drawing.draw(width=COLUMN_WIDTH))
 
 
 def _n_cores() -> int:

@@ -37,12 +37,9 @@ AnyCanvas = TypeVar("AnyCanvas", FigureCanvasAgg, FigureCanvasSVG)
 
 
 def figure_bytes(figure: Figure, file_format: str) -> bytes:
-    """The figure as ``"svg"`` or ``"png"`` at 200 dots per inch, without dates or versions in it.
-
-    The same bytes as ``Figure.savefig`` writes, which draws a figure twice: its first time is for
-    the layout, and that was settled when the figure was made. A page and a folder show the same
-    SVG, which is drawn once unless the figure was changed in between.
-    """
+    """The figure as ``"svg"`` or ``"png"`` at 200 dots per inch, without dates or versions."""
+    # The same bytes as ``Figure.savefig`` writes, which draws a figure twice: its first time is for
+    # the layout, which is settled. A page and a folder show the same SVG, which is drawn once.
     buffer = io.BytesIO()
     if file_format == "svg":
         if figure.stale or figure not in _SVG:
@@ -103,18 +100,9 @@ def save_figure(figure: Figure, folder: Path | str, name: str) -> tuple[Path, Pa
 
 def png_address(figure: Figure) -> str:
     """The figure as a ``data:`` address: PNG with a palette, a third of the size of full colour."""
-    return encoded(pixels_of(figure))
-
-
-def pixels_of(figure: Figure) -> Image.Image:
-    """The figure at 200 dots per inch."""
     with _canvas(figure, FigureCanvasAgg) as canvas:
         canvas.draw()
-        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-
-
-def encoded(image: Image.Image) -> str:
-    """Pixels as a ``data:`` address as ``png_address`` gives it; other threads go on meanwhile."""
+        image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     buffer = io.BytesIO()
     palette = image.quantize(_PALETTE, dither=Image.Dither.NONE)
     palette.save(buffer, "png", dpi=(DPI, DPI))
@@ -134,10 +122,7 @@ _USE = re.compile(r'(href="#|url\(#)([^")]+)')
 
 
 def picture(figure: Figure, alt: str, nth: int, largest: int) -> Markup:
-    """The figure as an element of a page: its SVG, or a PNG if that has over ``largest`` bytes.
-
-    ``nth`` is its number on the page, so that names within it are its own.
-    """
+    """The figure as the ``nth`` of a page: SVG, or PNG if that has over ``largest`` bytes."""
     drawing = _plain(figure_bytes(figure, "svg").decode(), nth)
     tooltips = _tooltips(figure)
     for inner in (drawing + tooltips, drawing):

@@ -133,11 +133,9 @@ def style() -> Iterator[None]:
 
 
 def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
-    """Let a figure function draw in the house style, whoever calls it.
-
-    The layout runs once, inside the style, because ticks take their font when first made.
-    It is then kept: all sizes are in points, so that it holds at every resolution.
-    """
+    """Let a figure function draw in the house style, whoever calls it."""
+    # The layout runs once, inside the style, because ticks take their font when first made; it is
+    # kept, as all sizes are in points.
 
     @wraps(draw)
     def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> Figure:

@@ -71,11 +71,8 @@ def number(value: float, digits: int = 0) -> str:
 
 
 def interval(estimate: float, low: float, high: float, digits: int = 0) -> str:
-    """``"88 [80, 95]"``: an estimate with its 95 % interval, in the unit it comes in.
-
-    ``"88 (no interval)"`` where there is none: of one item, or too few that have the quantity.
-    Decimals are added, two at most, where bounds that differ would look the same.
-    """
+    """``"88 [80, 95]"``: an estimate with its 95 % interval, or ``"88 (no interval)"``."""
+    # Decimals are added, two at most, where bounds that differ would look the same.
     if pd.isna(low) and pd.isna(high):
         return f"{number(estimate, digits)} (no interval)"
     if digits and low < high:
@@ -122,10 +119,7 @@ def spread_of(values: Iterable[Any], noun: str) -> str:
 
 
 def layer_ranges(layers: Iterable[Any]) -> str:
-    """Layers as contiguous ranges: ``"0–2, 7 and 10–12"``; two neighbours are both named.
-
-    No range goes from the encoder into the decoder: ``"encoder.4–7 and decoder.0–2"``.
-    """
+    """Layers as ranges within a stack: ``"0–2, 7 and 10–12"``; two neighbours are both named."""
     runs = _runs(layers, stacks().n_encoder)
     return joined(part for run in runs for part in _parts(run, name_layer)) or "none"
 
@@ -185,11 +179,7 @@ def capitalised(text: str) -> str:
 
 
 def items_of(data: pd.DataFrame | Mapping[str, Any]) -> str:
-    """``"80"``, or ``"80 in 40 clusters"`` where several ask for the same thing.
-
-    Where they were asked with several draws of few-shot examples it says so:
-    ``"80 over 5 draws of the examples"``.
-    """
+    """``"80 in 40 clusters over 5 draws of the examples"``, as far as there are such."""
     table = data if isinstance(data, pd.DataFrame) else pd.DataFrame([dict(data)])
     items, clusters = spread(table["n_items"]), spread(_independent(table))
     text = items if items == clusters else f"{items} in {clusters} clusters"

@@ -107,10 +107,7 @@ def _with_emergence(results: list[Result]) -> list[Result]:
 
 
 def grouped(results: Sequence[Result]) -> list[list[Result]]:
-    """Results by run: the same model and items, and one result of each kind.
-
-    Ablations of one run may be several, if their changes differ.
-    """
+    """Results by run: one model and its items, one result a kind, or ablations that differ."""
     groups: list[list[Result]] = []
     for result in results:
         home = next((group for group in groups if _fits(group, result)), None)

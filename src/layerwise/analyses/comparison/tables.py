@@ -16,7 +16,7 @@ from layerwise.stats.effects import ALPHA
 from layerwise.stats.families.estimate import Ends, exact_where_alike, with_holm
 from layerwise.stats.inference import expanded_level
 from layerwise.stats.items.clusters import paired_p_values
-from layerwise.stats.items.min_f_prime import crossed_difference
+from layerwise.stats.items.crossed import crossed_difference
 from layerwise.stats.share_tests.same_share import no_surer, share_difference
 from layerwise.stats.share_tests.share_bounds import difference_wide_enough
 

@@ -15,7 +15,7 @@ from layerwise.stats.cells import has_several_examples
 from layerwise.stats.depth.depth_inference import refuse_negative_depth
 from layerwise.stats.depth.layer_curves import LeftOut, MethodCurve, Sampling
 from layerwise.stats.effects import cells, layer_skips
-from layerwise.stats.signals.difficulty import Answers
+from layerwise.stats.signals.signal import Answers
 from layerwise.storage.base import Result
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import join_facts

@@ -34,7 +34,7 @@ from layerwise.stats.depth.layer_curves import (
 from layerwise.stats.families.estimate import with_holm
 from layerwise.stats.families.rank_correlation import rank_correlation
 from layerwise.stats.items.clusters import Clusters
-from layerwise.stats.signals.difficulty import Answers, accuracy_difference
+from layerwise.stats.signals.signal import Answers, accuracy_difference
 from layerwise.tasks.items import CAPABILITIES
 
 CRITICAL, SETTLED, RANKS = "critical set", "prediction depth", "rank correlation"

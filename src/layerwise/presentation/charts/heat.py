@@ -229,10 +229,7 @@ def loss_strips(
     marks: Sequence[Mark], tell: Callable[[Row], str], width: float, *, left: float,
     right: float = 0.1, least: float = 2.9, beside: Callable[[Row], str] | None = None,
 ) -> Panels:  # fmt: skip
-    """A panel per task of shares lost, in rows over the layers; those without signal have no cells.
-
-    With words beside the rows, all tasks have the same.
-    """
+    """A panel per task of shares lost, in rows over the layers; those without signal are empty."""
     listed = []
     for _, part in by_task(shown):
         first, lit = part.iloc[0], rows(part, signal=True)

@@ -165,11 +165,8 @@ def _with_gap(data: Series, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def draw_accuracy(
     axes: Axes, line: pd.DataFrame, name: str, look: Look, words: Words, *, x: str, **how: Any
 ) -> None:
-    """A line of accuracies in percent, with the intact model's and the floor as levels.
-
-    Bands are the intervals of the loss, drawn about the accuracy. Without signal there is none,
-    and the line is pale.
-    """
+    """A line of accuracies in percent, with the intact model's and the floor as levels."""
+    # Bands are intervals of the loss, drawn about the accuracy; without signal there is none.
     first = line.iloc[0]
     signal, intact = bool(first["signal"]), float(first["acc_intact"])
     ends = {"low": line["acc_diff_high"], "high": line["acc_diff_low"]}

@@ -88,10 +88,7 @@ def losses_by_item(
 
 
 def beyond_background(losses: Float[np.ndarray, "items layers"]) -> np.ndarray:
-    """Losses minus each item's mean loss over the middle half of the layers.
-
-    These are the layers whose mean loss is in the middle of all: what any layer costs.
-    """
+    """Losses minus each item's mean over the middle half of the layers: what any layer costs."""
     return losses - losses[:, _middle_half(losses)].mean(axis=1, keepdims=True)
 
 
@@ -117,10 +114,7 @@ def curves_beyond_background(curves: ItemCurves, without: Sequence[int]) -> Item
 
 
 def costly_layers(group: Sequence[ItemCurves]) -> set[int]:
-    """Layers that cost more than the median layer, each tested by itself (one-sided).
-
-    Of several tasks it is the mean loss. It is at least the smallest loss of interest.
-    """
+    """Layers whose mean loss is above the median layer's (one-sided test), and of interest."""
     losses = [np.diff(task.values, axis=1) for task in group]
     mean = np.mean([loss.mean(axis=0) for loss in losses], axis=0)
     squared = np.zeros(len(mean))

@@ -88,17 +88,14 @@ def onset(
     margin: float,
     level: float = 0.05,
 ) -> Onset | None:
-    """The checkpoint from which on the accuracy is above its floor by a margin, and stays so.
-
-    Both bounds are fixed sequences of tests, each at half of the level, which need no correction
-    for their number (Maurer, Hothorn and Lehmacher 1995, in Biometrie in der
-    chemisch-pharmazeutischen Industrie 6; Westfall and Krishen 2001, J. Stat. Plan. Inference 99):
-    from the last checkpoint backwards while it is significantly above, and from the first one
-    onwards while it is excluded that the accuracy is above from there on. The estimate
-    maximises the sum of what lies beyond the margin from it on (Page 1954, Biometrika 41), so
-    that one lucky or unlucky checkpoint does not decide; of starts that are within one standard
-    error of the best it is the last, so that a plateau just below the margin is no beginning.
-    """
+    """The checkpoint from which on the accuracy is above its floor by a margin, and stays so."""
+    # Both bounds are fixed sequences of tests at half of the level, which need no correction
+    # (Maurer, Hothorn and Lehmacher 1995, in Biometrie in der chemisch-pharmazeutischen Industrie
+    # 6; Westfall and Krishen 2001, J. Stat. Plan. Inference 99): backwards from the last checkpoint
+    # while it is significantly above, and onwards from the first while it is excluded that the
+    # accuracy is above from there on. The estimate maximises the sum of what lies beyond the margin
+    # from it on (Page 1954, Biometrika 41), so that no single checkpoint decides; of starts within
+    # one standard error of the best it is the last: a plateau below the margin is no beginning.
     above = above_p_values(excess, exact, margin) <= level / 2
     if not above[-1]:
         return None
@@ -128,16 +125,13 @@ def depth_trend(
     clusters: Clusters,
     level: float = 0.95,
 ) -> Trend | None:
-    """Change of the centre of mass of losses over a series, fitted by a line.
-
-    With a_t the mean over items of the sum of k times what layer k costs at step t, and m_t that
-    of what all cost, the centre of step t is a_t / m_t. The line is fitted with weights m_t, and
-    its slope is S / D, where S = sum_t r_t a_t - (sum_t r_t m_t)(sum_t a_t) / sum_t m_t and D the
-    same with r_t m_t for a_t. So no single step is divided by, and steps that lose little say
-    little. S - b D is a mean over items but for its weights, whose error is of second order, and
-    is tested by Student's t over clusters; the bounds are the slopes b that it does not reject
-    (Fieller 1954, J. R. Stat. Soc. B 16). All steps are of the same items, so it is paired.
-    """
+    """Change of the centre of mass of losses over a series, fitted by a line."""
+    # With a_t the mean over items of the sum of k times what layer k costs at step t, and m_t that
+    # of what all cost, the centre is a_t / m_t. The line has weights m_t; its slope is S / D, where
+    # S = sum_t r_t a_t - (sum_t r_t m_t)(sum_t a_t) / sum_t m_t, and D the same with r_t m_t for
+    # a_t. So no single step is divided by. S - b D is a mean over items but for its weights, whose
+    # error is of second order, and is tested by Student's t over clusters; bounds are the slopes
+    # that it does not reject (Fieller 1954, J. R. Stat. Soc. B 16), paired over steps.
     from scipy.stats import t
 
     if lost.shape[1] < 2 or clusters.n < 2:

@@ -38,22 +38,12 @@ def estimate(
     part: Sequence[str] = ("task", "protocol"),
     ends: str = "run_",
 ) -> pd.DataFrame:
-    """Add corrections and the signal gate to estimates with a ``p``, by row.
-
-    Args:
-        table: the estimates; where ``signal`` is false nothing is claimed, and null ``p`` is no
-            test.
-        bounds: how estimates are bounded over the run: ``exact``, ``student(...)``.
-        by: columns; rows that share them are corrected together (``p_holm``, ``p_bh``).
-        by_rate: rows corrected by Benjamini and Hochberg, a family of their own; others by Holm.
-        n_asked: how many parts the run asked for, those without a row as well.
-        part: columns that name a part.
-        ends: what the names of the bounds over the run begin with.
-
-    Returns:
-        The table with ``p_holm``, ``p_bh``, ``p_corrected`` (the one that counts),
-        ``significant``, and over the run ``p_run``, ``run_tests`` and the bounds.
-    """
+    """Add corrections within parts and over the run, and the signal gate, to rows with a ``p``."""
+    # Null ``p`` is no test; where ``signal`` is false nothing is claimed. Rows that share the
+    # columns ``by`` are corrected together (``p_holm``, ``p_bh``), those of ``by_rate`` by
+    # Benjamini and Hochberg, a family of their own. ``n_asked`` counts all parts (columns ``part``)
+    # that the run asked for, those without a row as well; ``ends`` begins the names of the bounds
+    # over the run.
     p = table["p"].to_numpy(dtype=float)
     tested = ~np.isnan(p)
     signal = table["signal"].fillna(True).to_numpy(dtype=bool) if "signal" in table else True
@@ -231,17 +221,14 @@ def exact_difference_bounds(
     n: Shaped[np.ndarray, " rows"],
     n_tests: int = 1,
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-    """Bounds (95 %) of a paired difference of accuracies that never cover less than they say.
-
-    The narrower of two, at half of the error each, both made of the bounds of Clopper and Pearson
-    (1934, Biometrika 26) at half of that: of the share that is lost minus the share that is gained,
-    each of which is binomial; and of the share that changes at all times what is lost of it, which
-    given the changed items is binomial, too, so that 0 is excluded where McNemar's exact test
-    excludes it at a quarter of the level. By Bonferroni's inequality nothing is assumed of how the
-    counts go together. Divided by the number of tests (Dunn 1961, J. Am. Stat. Assoc. 56), all
-    intervals cover together, and with them that of the largest. Where items ask for the same thing
-    all three are told in independent items, of which there may be parts.
-    """
+    """Bounds (95 %) of a paired difference of accuracies that never cover less than they say."""
+    # The narrower of two, at half of the error each, made of Clopper and Pearson's bounds (1934,
+    # Biometrika 26) at half of that: of the share lost minus the share gained; and of the share
+    # that changes times what is lost of it, binomial given the changed items, so that 0 is excluded
+    # where McNemar's exact test excludes it at a quarter of the level. By Bonferroni's inequality
+    # nothing is assumed of how the counts go together; divided by the number of tests (Dunn 1961,
+    # J. Am. Stat. Assoc. 56) all intervals cover together. Where items ask for the same thing all
+    # three are in independent items, of which there may be parts.
     b, c, total = (np.asarray(each) for each in (lost, gained, n))
     tail = (1 - 0.95) / max(n_tests, 1) / 8
     loses, gains, changes = (_binomial_bounds(each, total, tail) for each in (b, c, b + c))

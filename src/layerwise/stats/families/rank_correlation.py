@@ -53,21 +53,14 @@ def rank_correlation(
     sampled: tuple[bool, bool] = (True, True),
     least: float = 0.0,
 ) -> RankCorrelation:
-    """Spearman's rank correlation over columns, with a smoothed bootstrap interval over items.
-
-    Ranks jump, so that a plain bootstrap fails twice. Columns that tie in every item, or where
-    nothing was seen to change, tie in all resamples, though their true means need not: each mean
-    of a resample is moved by a normal draw, whose standard deviation is what one item of n + 2
-    moves the whole range of the profile (Laplace's rule; smoothed bootstrap: Silverman and Young
-    1987, Biometrika 74). And noise takes from a correlation, in the sample once and in resamples
-    twice, so that the percentiles lie to one side: the interval holds those and their reflection
-    in the estimate (Davison and Hinkley 1997, Bootstrap Methods and their Application, section
-    5.2). A draw without a correlation could have any.
-
-    The interval is of these columns: with many items it excludes 0 for nearly any two rankings,
-    since those of no relation are hardly ever at 0 either. So p is also that of
-    :func:`unrelated_p`.
-    """
+    """Spearman's rank correlation over columns, with a smoothed bootstrap interval over items."""
+    # Ranks jump, so a plain bootstrap fails twice. Columns that tie in every item tie in all
+    # resamples, though their true means need not: each mean of a resample is moved by a normal
+    # draw, whose standard deviation is what one item of n + 2 moves the whole range (Laplace's
+    # rule; smoothed bootstrap: Silverman and Young 1987, Biometrika 74). And noise takes from a
+    # correlation, in resamples twice, so the interval holds the percentiles and their reflection in
+    # the estimate (Davison and Hinkley 1997, Bootstrap Methods and their Application, section 5.2).
+    # With many items it excludes 0 for nearly any two rankings; so p is also ``unrelated_p``.
     estimate = float(rank_correlations(one[:1], other[:1])[0])
     if np.isnan(estimate):
         return RankCorrelation(np.nan, np.nan, np.nan, 1.0)

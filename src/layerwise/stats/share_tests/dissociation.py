@@ -67,20 +67,14 @@ class Crossed(NamedTuple):
 
 
 def crossed(first: Answers, second: Answers, clusters: Clusters | None = None) -> Crossed:
-    """Test of whether two layers turn round between two ways of asking.
-
-    A double dissociation excludes that one way of asking is harder, item by item. Where items that
-    are hard to answer one way are easy the other way, layers of one kind can still show one: little
-    damage reaches the answers that hang by a thread one way, much damage all of those that hang by
-    a stronger one the other way. But of two such layers one loses more *both* ways, whatever the
-    items are like. So two layers must turn round: one loses more than the other asked the first
-    way, and the other more than the one asked the second way (a crossed double dissociation: Dunn
-    and Kirsner 1988, Psychol. Rev. 95).
-
-    Pairs of layers are those that differ between the ways of asking, in either direction (Holm
-    over the layers); of a pair the larger of two exact one-sided p-values counts (Berger 1982,
-    Technometrics 24), made as in ``losses_apart``, and pairs are corrected by Bonferroni's method.
-    """
+    """Test of whether two layers turn round between two ways of asking."""
+    # A double dissociation excludes that one way of asking is harder, item by item. Where items
+    # that are hard one way are easy the other, layers of one kind can still show one. But of two
+    # such layers one loses more both ways. So one layer must lose more than the other the first
+    # way, and less the second (crossed double dissociation: Dunn and Kirsner 1988, Psychol. Rev.
+    # 95). Pairs are of layers that differ in either direction (Holm over the layers); of a pair the
+    # larger of two exact p-values counts (Berger 1982, Technometrics 24), and pairs are corrected
+    # by Bonferroni's method.
     apart = losses_apart(first, second, clusters)
     double = apart.over_layers
     more = [np.flatnonzero(p < ALPHA).tolist() for p in (double.p_first, double.p_second)]
@@ -107,24 +101,15 @@ def _loses_more(answers: Answers, layer: int, than: int, clusters: Clusters | No
 
 
 def losses_apart(first: Answers, second: Answers, clusters: Clusters | None = None) -> Dissociation:
-    """Tests of a double dissociation between two ways of scoring, by layer and not corrected.
-
-    If one way is only harder than the other, then whatever a layer's loss makes wrong under the
-    easier one is wrong under the harder one too: with the same threshold in every item or not,
-    with a ceiling or without one, all layers differ *in the same direction*. So layers of which
-    some cost more under the first and others more under the second cannot be explained by how hard
-    the two are (a double dissociation: Teuber 1955, Annu. Rev. Psychol. 6; Dunn and Kirsner 1988,
-    Psychol. Rev. 95, on what a single scale can explain). Items that are hard under one and easy
-    under the other still can, which ``crossed`` excludes.
-
-    Each direction of each layer has a one-sided exact test on the items that the intact model gets
-    right under both. For "more under the first", the items that only the first loses are held
-    against those that only the second loses; against the items that the first loses and the second
-    would have kept by luck, for a model that has lost everything under both still guesses; and
-    against the items that the first gains, for answers that flip for nothing are gained as often
-    as lost. With so many against ``k`` and a luck of ``g`` under the second, the count is binomial
-    of ``n`` = its own + k with probability at most 1 / (2 - g) if nothing is lost in truth.
-    """
+    """Tests of a double dissociation between two ways of scoring, by layer and not corrected."""
+    # If one way is only harder, what a layer's loss makes wrong under the easier one is wrong under
+    # the harder one, too: all layers differ in the same direction (Teuber 1955, Annu. Rev. Psychol.
+    # 6; Dunn and Kirsner 1988). Each direction of each layer has a one-sided exact test on the
+    # items that the intact model gets right under both. Items that only the first loses are tested
+    # against those that only the second loses; those that it would have kept by luck, as a model
+    # that has lost everything still guesses; and those that the first gains, as answers that flip
+    # for nothing are gained as often as lost. With k against it and a luck of g under the second,
+    # the count is binomial of its own + k with probability at most 1 / (2 - g) if nothing is lost.
     common = first.intact & second.intact
     lost = [common[:, None] & ~answers.changed for answers in (first, second)]
     only_first, only_second, both = lost[0] & ~lost[1], lost[1] & ~lost[0], lost[0] & lost[1]

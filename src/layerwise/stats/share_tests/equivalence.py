@@ -64,16 +64,13 @@ def no_loss_of_nats_p_values(
     margin: float = SMALLEST_NATS,
     clusters: Clusters | None = None,
 ) -> Float[np.ndarray, " columns"]:
-    """Test that the mean loss over items is below a margin, where no item counts for too much.
-
-    Losses of single items have long tails, and a t-test of their mean says "no loss" far too
-    often. Clipped to [-most, most] they are bounded, and then each of
-    prod_i (1 - b (loss_i - margin)), 0 < b <= 1 / (most - margin), has an expectation of at most
-    1 if the mean loss is the margin or more; so has their mean over some b, whose inverse is a
-    p-value for any number of items and any distribution (Waudby-Smith and Ramdas 2024, J. R.
-    Stat. Soc. B 86, sections 2 and 4, with fixed bets; Markov's inequality). Of items that ask
-    for the same thing one bet is made on their sum, as a share of the largest cluster's.
-    """
+    """Test that the mean loss over items is below a margin, where no item counts for too much."""
+    # Losses have long tails, and a t-test of their mean says "no loss" far too often. Clipped to
+    # [-most, most], each of prod_i (1 - b (loss_i - margin)), 0 < b <= 1 / (most - margin), has an
+    # expectation of at most 1 if the mean loss is the margin or more; so has their mean over some
+    # b, whose inverse is a p-value for any distribution (Waudby-Smith and Ramdas 2024, J. R. Stat.
+    # Soc. B 86, sections 2 and 4, fixed bets; Markov's inequality). Of items that ask for the same
+    # thing one bet is made on their sum, as a share of the largest cluster's.
     capital = log_evidence_of_less(losses, margin, MOST_NATS, clusters)
     p = np.exp(np.minimum(0.0, -capital))
     return np.where(np.isnan(losses).any(axis=0), np.nan, p)

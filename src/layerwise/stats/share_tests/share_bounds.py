@@ -67,21 +67,16 @@ class Scale(NamedTuple):
 def share_scale(
     above: Shaped[np.ndarray, " items"], clusters: Clusters, chance: float | None = None
 ) -> Scale:
-    """What a sample leaves open of a share lost that is the same in all of its clusters.
-
-    If a share p of all clusters is not like those of the sample, none of n is seen with
-    probability (1 - p)^n. The others alone say what can be lost of the like of them, whose mean is
-    at least d at a level of their own. So a pair (p, d) stands unless (1 - p)^n times the tail
-    of what was seen, given d, is at most 2.5 %, and the bounds are the extremes of
-    (share d + odds x lost) / (d + odds x whole) over all pairs that stand, with odds p / (1 - p)
-    and any (lost, whole) that an item can have. Given that the sample is all alike, the
-    tail is a p-value, so the product is at most 2.5 % with at most that probability: the test of
-    two independent events (Fisher 1925, Statistical Methods for Research Workers, section 21.1)
-    where the first is whether any such cluster is seen; no Bonferroni, and no level is split.
-
-    The tail is that of the sum of values -1, 0 and 1, at its largest over how often they are -1;
-    binomial (Clopper and Pearson 1934, Biometrika 26) where the floor is a stated chance.
-    """
+    """What a sample leaves open of a share lost that is the same in all of its clusters."""
+    # If a share p of all clusters is not like the sample's, none of n is seen with probability
+    # (1 - p)^n. The others alone say what can be lost of the like of them, whose mean is at least d
+    # at a level of their own. A pair (p, d) stands unless (1 - p)^n times the tail of what was
+    # seen, given d, is at most 2.5 %; bounds are the extremes of (share d + odds x lost) /
+    # (d + odds x whole) over these, with odds p / (1 - p) and any (lost, whole) of an item. Given
+    # that the sample is all alike the tail is a p-value, so no level is split (two independent
+    # events: Fisher 1925, Statistical Methods for Research Workers, section 21.1). The tail is that
+    # of a sum of values -1, 0 and 1, at its largest over how often they are -1; binomial (Clopper
+    # and Pearson 1934, Biometrika 26) where the floor is a stated chance.
     from scipy.special import betaincinv
 
     values = np.asarray(above, dtype=float)[:, None]

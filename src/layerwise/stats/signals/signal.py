@@ -67,16 +67,12 @@ def above_chance_p_values(
 def better_than_blind_p_value(
     intact: Bool[np.ndarray, " items"], blind: Blind, clusters: Clusters | None = None
 ) -> float:
-    """One-sided exact test that the question matters, paired over items.
-
-    If it does not, an item's own question is one of those it was asked like any other: of the
-    ``s`` right answers to its ``k + 1`` questions, each is the one to its own with probability
-    ``1 / (k + 1)``. So the right answers to own questions are a sum of independent Bernoulli
-    variables with probabilities ``s / (k + 1)``, given the ``s``. With one other question for each
-    item this is the exact McNemar test; in general the exact test of matched sets (Breslow and Day
-    1980, Statistical Methods in Cancer Research 1, section 5.3). Items that are asked nothing else
-    say nothing. Of items that ask for the same thing p is that of ``with_design_effect``.
-    """
+    """One-sided exact test that the question matters, paired over items."""
+    # If it does not, of the ``s`` right answers to an item's ``k + 1`` questions each is the one to
+    # its own with probability 1 / (k + 1). So right answers to own questions are a sum of Bernoulli
+    # variables with probabilities s / (k + 1), given the s: with one other question McNemar's exact
+    # test, in general that of matched sets (Breslow and Day 1980, Statistical Methods in Cancer
+    # Research 1, section 5.3). Items that are asked nothing else say nothing.
     from scipy.stats import poisson_binom
 
     probability = (intact + blind.right) / (blind.n_asked + 1)
@@ -193,3 +189,46 @@ def gate_table(cells: Sequence[SignalCell], floor: Callable[[str, str], float]) 
         "blind": [cell.blind.accuracy if cell.blind else np.nan for cell in cells],
     }
     return pd.DataFrame(columns).assign(p=p, signal=have_signal(p))
+
+
+class Answers(NamedTuple):
+    """The intact model's answers to one task, as their difficulty is compared."""
+
+    right: Bool[np.ndarray, " items"]  # whether it was right, by item
+    clusters: Clusters  # which items ask for the same thing
+
+
+class AccuracyDifference(NamedTuple):
+    """Two accuracies, each a mean over tasks, and a two-sided test of their difference."""
+
+    first: float
+    second: float
+    p: float
+
+
+def accuracy_difference(first: Sequence[Answers], second: Sequence[Answers]) -> AccuracyDifference:
+    """Mean accuracies of two groups of tasks, and whether they differ."""
+    # Student's t of the difference, with the variance from sums over clusters (Liang and Zeger
+    # 1986, Biometrika 73). What both groups ask for is one cluster, so that its answers are paired;
+    # the rest is not. Each task gets one right and one wrong answer more, each by itself (Agresti
+    # and Caffo 2000, Am. Stat. 54), without which the test is too sure near accuracies of 0 and 1.
+    from scipy.stats import t
+
+    parts, every, shift = [], [], 0.0
+    for sign, group in ((1.0, first), (-1.0, second)):
+        for task in group:
+            right = np.concatenate([task.right, [True, False]]).astype(float)
+            weight = sign / (len(right) * len(group))
+            shift += weight * right.sum()
+            parts.append(weight * (right - right.mean()))
+            every.append(Clusters.of([*task.clusters.labels, None, None]))
+    together = Clusters.joined(every)
+    freedom = together.n - len(every)
+    before, after = (
+        float(np.mean([task.right.mean() for task in group])) for group in (first, second)
+    )
+    summed = together.sums(np.concatenate(parts))
+    error = float(np.sqrt((summed**2).sum() * together.n / max(freedom, 1)))
+    known = freedom >= 1 and abs(shift) >= 1e-12
+    p = float(2 * t.sf(abs(shift) / error, freedom)) if known else 1.0
+    return AccuracyDifference(before, after, p)
