@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from hypothesis import strategies as st
 
+from layerwise.models.seq2seq import Seq2SeqConfig
 from layerwise.sweep import (
     Generate,
     LogLikelihood,
@@ -18,7 +20,7 @@ from layerwise.sweep import (
     skip,
     zero,
 )
-from layerwise.sweep.changes.edits import CROSS_SITES, SITES
+from layerwise.sweep.changes.edits import BY_HEAD, CROSS_SITES, SITES
 from layerwise.sweep.changes.interventions import Intervention
 
 from .models import D_HEAD, D_MODEL, D_VOCAB, N_HEADS, N_LAYERS
@@ -84,17 +86,50 @@ def patch_requests(draw):
     return found
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where a model can be changed."""
+
+    n_layers: int = N_LAYERS
+    n_encoder: int = 0
+    d_model: int = D_MODEL
+    heads: tuple[int, int] = (N_HEADS, N_HEADS)  # of the encoder and the decoder, and their widths
+    d_heads: tuple[int, int] = (D_HEAD, D_HEAD)
+
+    @classmethod
+    def of(cls, cfg: Seq2SeqConfig) -> Places:
+        heads = cfg.encoder_heads, cfg.decoder_heads
+        widths = cfg.encoder_d_head, cfg.decoder_d_head
+        return cls(cfg.n_layers, cfg.n_encoder_layers, cfg.d_model, heads, widths)
+
+    def shape(self, site: str, layer: int) -> tuple[int, ...]:
+        stack = layer >= self.n_encoder
+        return (self.heads[stack], self.d_heads[stack]) if site in BY_HEAD else (self.d_model,)
+
+    def sites(self, layer: int) -> list[str]:
+        crossing = 0 < self.n_encoder <= layer
+        return [site for site in SITES if crossing or site not in CROSS_SITES]
+
+
+DECODER = Places()
+ANYWHERE = st.integers(-3, 2)
 layers = st.integers(0, N_LAYERS - 1)
-sites = st.sampled_from([site for site in SITES if site not in CROSS_SITES])
 
 
 @st.composite
-def _constant(draw):
+def _place(draw, places: Places):
+    layer = draw(st.integers(0, places.n_layers - 1))
+    site = draw(st.sampled_from(places.sites(layer)))
+    heads = range(places.shape(site, layer)[0]) if site in BY_HEAD else ()
+    return site, layer, draw(st.sampled_from([None, *heads]))
+
+
+@st.composite
+def _constant(draw, places: Places = DECODER):
     """Zeros, means and noise of all sites, of single heads, and of heads that share keys."""
-    site, layer = draw(sites), draw(layers)
-    head = draw(st.sampled_from([None, *range(N_HEADS)])) if site == "z" else None
-    shape = (N_HEADS, D_HEAD) if site == "z" else (D_MODEL,)
+    site, layer, head = draw(_place(places))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    shape = places.shape(site, layer)
     # Of fewer positions than most sequences have, so that tables end within them.
     positions = draw(st.integers(1, 6))
     kind = draw(st.sampled_from(["zero", "mean", "mean by position", "noise"]))
@@ -105,24 +140,21 @@ def _constant(draw):
     table = torch.randn(positions, *shape, generator=generator)
     if kind == "noise":
         return noise(site, layer, 0.3 * table, head)
-    if head is not None and draw(st.booleans()):
+    if head is not None and not places.n_encoder and draw(st.booleans()):
         return of_kv_group(head // 2, 2, lambda head: mean(site, layer, table, head))
     return mean(site, layer, table, head)
 
 
-@st.composite
-def _resample(draw):
-    site = draw(sites)
-    head = draw(st.sampled_from([None, *range(N_HEADS)])) if site == "z" else None
-    return resample(site, draw(layers), head)
+def _resample(places: Places = DECODER):
+    return _place(places).map(lambda place: resample(*place))
 
 
 @st.composite
-def _patch(draw):
-    layer, pos = draw(layers), draw(st.integers(-3, 2))
-    site = draw(sites)
-    head = draw(st.integers(0, N_HEADS - 1)) if site == "z" else None
-    return patch(site, layer, pos, head, source_pos=draw(st.none() | st.integers(-3, 2)))
+def _patch(draw, places: Places = DECODER, at=ANYWHERE, taken=None):
+    site, layer, head = draw(_place(places))
+    head = (head or 0) if site in BY_HEAD else None
+    source_pos = draw(st.none() | at if taken is None else taken)
+    return patch(site, layer, draw(at), head, source_pos=source_pos)
 
 
 @st.composite
@@ -138,6 +170,23 @@ def copy_requests(draw):
             if draw(st.booleans()) or not found:
                 stop = draw(st.sampled_from(STOPS))
                 found.append(Generate(context, draw(st.integers(1, 8)), stop, source))
+    return found
+
+
+@st.composite
+def two_stack_requests(draw, *, equal: bool = False):
+    """Inputs with continuations and texts, some inputs more than once, all with a source run."""
+    alphabet = draw(st.sampled_from([3, 50]))
+    contexts = draw(st.lists(tokens(1, 9, alphabet), min_size=1, max_size=3))
+    found = []
+    for context in [*contexts, draw(st.sampled_from(contexts))]:
+        low, high = (len(context), len(context)) if equal else (1, 9)
+        source = draw(tokens(low, high, alphabet))
+        for continuation in draw(st.lists(tokens(1, 4, alphabet), max_size=3)):
+            found.append(LogLikelihood(context, continuation, source))
+        if draw(st.booleans()) or not found:
+            stop = draw(st.sampled_from(STOPS))
+            found.append(Generate(context, draw(st.integers(1, 8)), stop, source))
     return found
 
 
@@ -157,6 +206,18 @@ def _families(draw, single):
     pool = draw(st.lists(single, min_size=1, max_size=5))
     chosen = st.lists(st.sampled_from(pool), max_size=3).map(together)
     return draw(st.lists(chosen, min_size=1, max_size=7))
+
+
+def two_stacks(cfg: Seq2SeqConfig, *, patches: bool = False, equal: bool = True):
+    """Changes of an encoder-decoder; ``equal`` if sources are as long as prompts."""
+    places = Places.of(cfg)
+    skips = st.integers(0, cfg.n_layers - 1).map(skip)
+    single = [skips, _constant(places), _resample(places)]
+    if patches:
+        # Inputs have at least one token, and the decoder begins with one.
+        ends = st.sampled_from([0, -1])
+        single.append(_patch(places, ends, st.none() | ends if equal else ends))
+    return _families(st.one_of(single))
 
 
 constants = st.one_of(layers.map(skip), _constant())

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-from itertools import combinations
-from math import comb
-
 import pytest
 import torch
 from hypothesis import given
@@ -93,15 +90,6 @@ def test_passes_of_single_layers_are_a_triangle(n):
     assert make_branches(singles, n).block_passes() == n - 1 + n * (n - 1) // 2
     whole = make_branches(singles, n, whole_trunk=True)
     assert whole.block_passes() == n + n * (n - 1) // 2
-
-
-@pytest.mark.parametrize("n", [2, 3, 6, 30])
-def test_passes_of_all_pairs(n):
-    """The trunk up to layer n - 3, singles up to n - 2, and pairs from their second layer on."""
-    pairs = [skip_layers(pair) for pair in combinations(range(n), 2)]
-    found = make_branches(pairs, n)
-    assert len(found.branches) == comb(n, 2)
-    assert found.block_passes() == (n - 2) + comb(n - 1, 2) + comb(n, 3)
 
 
 def test_sets_of_a_greedy_removal_share_what_is_removed_already():

@@ -49,9 +49,10 @@ def assert_close(found: Any, plain: Any) -> None:
 @pytest.mark.parametrize(
     ("case", "memory_budget"),
     [
-        ("gpt2", 2**31), ("qwen3", 2**21), ("gpt_neo", 2**31), ("t5", 2**21), ("bart", 2**31),
+        ("qwen3", 2**21), ("t5", 2**31),
         *in_long_runs(
-            ("gpt2", 2**21), ("qwen3", 2**31), ("gpt_neo", 2**21), ("t5", 2**31), ("bart", 2**21),
+            ("gpt2", 2**31), ("gpt2", 2**21), ("qwen3", 2**31), ("gpt_neo", 2**31),
+            ("t5", 2**21), ("bart", 2**31),
         ),
     ],
 )  # fmt: skip

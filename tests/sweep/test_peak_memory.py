@@ -33,7 +33,8 @@ SIZES = {
 
 # Their examples, branches and contexts are those of other sizes.
 FOR_LONG_RUNS = (
-    "few-shot items", "few branches", "few branches with a long few-shot prefix", "generation",
+    "distinct items", "few-shot items", "few branches",
+    "few branches with a long few-shot prefix", "generation",
 )  # fmt: skip
 TRIED = {name: size for name, size in SIZES.items() if LONG or name not in FOR_LONG_RUNS}
 

@@ -6,22 +6,14 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from layerwise.sweep import Generate, Generated, LogLikelihood, Scored, intact, skip, sweep
 from layerwise.sweep.checks.reference import _logits
-from layerwise.sweep.walk.readout import first_argmax, log_normaliser, logits_of, score_rows
+from layerwise.sweep.walk.readout import log_normaliser, logits_of, score_rows
 from tests.cases import in_long_runs
 
 from .models import D_MODEL, D_VOCAB, KINDS, N_LAYERS, random_model
 from .sizes import Sizes
-
-
-@given(st.lists(st.lists(st.integers(0, 2), min_size=4, max_size=4), min_size=1, max_size=5))
-def test_of_equal_logits_the_smallest_id_wins(rows):
-    logits = torch.tensor(rows, dtype=torch.float)
-    assert first_argmax(logits).tolist() == [row.index(max(row)) for row in rows]
 
 
 def test_normalisers_are_those_of_their_rows():
@@ -40,7 +32,7 @@ def test_logits_are_the_models(kind):
     torch.testing.assert_close(logits_of(model, resid), logits[0], atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 100])
+@pytest.mark.parametrize("chunk", [2, 100])
 def test_scores_are_those_of_all_chunks(chunk):
     model = random_model("gpt2")
     resid = torch.randn(7, model.cfg.d_model, generator=torch.Generator().manual_seed(0))
@@ -73,10 +65,9 @@ def twins(kind: str, loud: float):
 @pytest.mark.parametrize(
     ("kind", "loud"),
     [
-        ("llama-gqa", 1.0),
         ("gpt2", 0.01),
         ("soft-caps", 1.0),
-        *in_long_runs(("llama-gqa", 0.01), ("gpt2", 1.0), ("soft-caps", 0.01)),
+        *in_long_runs(("llama-gqa", 1.0), ("gpt2", 1.0), ("soft-caps", 0.01)),
     ],
 )
 def test_the_smallest_id_wins(kind, loud):

@@ -74,13 +74,6 @@ def test_long_prompts_are_compared_at_once(monkeypatch):
     assert len(compared) <= 10
 
 
-def test_keys_keep_sequences_apart():
-    trie = TokenTrie()
-    trie.add((1, 2, 3), "a")
-    trie.add((1, 2, 3), "b")
-    assert len(trie) == 6
-
-
 def test_restricted_segments_keep_what_each_query_sees():
     trie = packed([(1, 2, 3, 4), (1, 2, 5)])
     kept = restrict(trie.segments(), frozenset({1, 3, 4}))

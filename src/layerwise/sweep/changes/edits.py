@@ -90,10 +90,13 @@ class _Edit:
     adds: ClassVar[bool] = False
     """Whether its value is added to the activation, rather than put in its place."""
 
+    given_as: ClassVar[str | None] = None
+    """The field of a tensor, model or weights that count by which object they are."""
+
     @property
     def given(self) -> object | None:
-        """A tensor, model or weights that count by which object they are, not by their numbers."""
-        return None
+        """That object, if it has one."""
+        return None if self.given_as is None else getattr(self, self.given_as)
 
     @property
     def donor(self) -> object | None:
@@ -157,15 +160,12 @@ class SkipLayer(_Edit):
 class _GivenSite(_Edit):
     """A change of a site by given vectors."""
 
+    given_as = "value"
+
     layer: int
     site: Site
     value: Value = field(compare=False, repr=False)
     heads: tuple[int, ...] | None = None
-
-    @property
-    def given(self) -> Value:
-        """The vectors."""
-        return self.value
 
 
 @dataclass(frozen=True)
@@ -282,16 +282,13 @@ class PatchSite(_Edit):
 class DonorSite(_Edit):
     """Replace a site's activation at every position by another model's on the same tokens."""
 
+    given_as = "model"
+
     layer: int
     site: Site  # as in ``SetSite``
     # A model of the same architecture, which is run as it is.
     model: object = field(compare=False, repr=False)
     heads: tuple[int, ...] | None = None  # as in ``SetSite``
-
-    @property
-    def given(self) -> object:
-        """The model."""
-        return self.model
 
     @property
     def donor(self) -> object:
@@ -317,15 +314,11 @@ class SwapWeights(_Edit):
     """Run a layer, or what stands before or behind the layers, with other weights."""
 
     heads: ClassVar[None] = None
+    given_as = "weights"
 
     layer: int  # the layer; that of its place if it is none
     site: Place
     weights: OtherWeights = field(compare=False, repr=False)  # the weights there
-
-    @property
-    def given(self) -> OtherWeights:
-        """The weights."""
-        return self.weights
 
 
 SiteEdit = SetSite | AddSite | CopySite | PatchSite | DonorSite
