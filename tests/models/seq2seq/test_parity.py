@@ -21,7 +21,7 @@ from layerwise.models.huggingface.meta_model import (
     load_meta_model,
 )
 from layerwise.models.instance.facts import weights_hash
-from layerwise.models.seq2seq import DecoderCache, Seq2SeqModel, load
+from layerwise.models.seq2seq import Seq2SeqModel, load
 from layerwise.models.seq2seq.load import decoder_prefix, hooked_seq2seq
 from tests.models.seq2seq.tiny import CASES, tiny_folder, tiny_original, tiny_seq2seq
 from tests.models.tiny import TEXT, tiny_tokenizer
@@ -76,7 +76,7 @@ def test_logits_equal_those_of_hugging_face_with_padding(case: str, left: bool) 
 @torch.inference_mode()
 def test_cached_steps_equal_one_run(case: str) -> None:
     model, tokens, said, mask = tiny_seq2seq(case), _tokens(12), _tokens(9, 2), _mask(12)
-    memory, cache = model.encode(tokens, mask), DecoderCache()
+    memory, cache = model.encode(tokens, mask), []
     whole = model.decode(said, memory, mask)
     for start, end in ((0, 4), (4, 5), (5, 9)):
         part = model.decode(said[:, start:end], memory, mask, cache=cache)

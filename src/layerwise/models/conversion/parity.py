@@ -200,39 +200,25 @@ def compared(
     # ``reload`` gives the original once more, where rounding is in question.
     with must_run(name):
         difference = largest_difference(model, expected, texts)
-
-    def from_exact() -> tuple[float, Exact]:
-        truth = exact(reload(), lambda network: reference(network, texts))
-        return largest_difference(model, truth.logprobs, texts), truth
-
-    refuse_difference(name, difference, model.W_E.dtype, from_exact)
-    return difference
-
-
-def refuse_difference(
-    name: str,
-    difference: float,
-    dtype: torch.dtype,
-    from_exact: Callable[[], tuple[float, Exact]] | None = None,
-) -> None:
-    """Accept only a hooked model that is its original."""
+    dtype = model.W_E.dtype
     limit = TOLERANCE if dtype == torch.float32 else ABSURD
     if difference <= limit:
-        return
-    word = str(dtype).removeprefix("torch.")
+        return difference
     refusal = (
-        f"The hooked copy of {name!r} is not its original in {word}: log-probabilities differ by "
-        f"up to {difference:.3g} nats"
+        f"The hooked copy of {name!r} is not its original in {str(dtype).removeprefix('torch.')}: "
+        f"log-probabilities differ by up to {difference:.3g} nats"
     )
-    if dtype != torch.float32 or math.isinf(difference) or from_exact is None:
+    if dtype != torch.float32 or math.isinf(difference):
         raise NotItsOriginal(f"{refusal}, expected at most {limit:g}; use another model.")
-    distance, truth = from_exact()
+    truth = exact(reload(), lambda network: reference(network, texts))
+    distance = largest_difference(model, truth.logprobs, texts)
     if not distance <= truth.limit or math.isinf(distance):
         raise NotItsOriginal(
             f"{refusal}; from the original in float64 the copy is up to {distance:.3g} nats away, "
             f"and rounding takes the original itself up to {truth.rounding:.3g} away, so that at "
             f"most {truth.limit:.3g} was expected; use another model."
         )
+    return difference
 
 
 def refuse_other_tokens(name: str, model: DecoderOnly, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -6,6 +6,7 @@ TransformerLens's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,34 @@ class Past:
     """Keys and values of what one block has seen."""
 
     own: KeysValues | None = None  # of the tokens so far; None before the first
+    cross: KeysValues | None = None  # of an encoder's output; made once
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens it has seen."""
+        return 0 if self.own is None else self.own[0].shape[1]
+
+    def extended(self, keys: torch.Tensor, values: torch.Tensor) -> KeysValues:
+        """Keys and values of all tokens so far, with those of new ones."""
+        if self.own is not None:
+            keys, values = torch.cat([self.own[0], keys], 1), torch.cat([self.own[1], values], 1)
+        self.own = keys, values
+        return self.own
+
+
+def greedy(
+    logits_of: Callable[[torch.Tensor], torch.Tensor],
+    tokens: Int[torch.Tensor, "batch pos"],
+    n_new: int,
+    *,
+    use_cache: bool,
+) -> Int[torch.Tensor, "batch new"]:
+    """The most likely tokens, one after the other; a cache needs only the last of them."""
+    written = new = tokens
+    for _ in range(n_new):
+        new = logits_of(new if use_cache else written)[:, -1].argmax(-1, keepdim=True)
+        written = torch.cat([written, new], dim=1)
+    return written[:, tokens.shape[1] :]
 
 
 class HookedDecoderAttention(nn.Module):
@@ -41,15 +70,10 @@ class HookedDecoderAttention(nn.Module):
     ) -> Float[torch.Tensor, "batch pos head d_head"]:
         """Each head's output at each position, before the output projection."""
         made = self.parts.queried(x, positions, int(positions[-1]) + 1)
-        q, k, v = (
-            self.hook_rot_q(made.queries),
-            self.hook_rot_k(made.keys),
-            self.hook_v(made.values),
-        )
+        q, k = self.hook_rot_q(made.queries), self.hook_rot_k(made.keys)
+        v = self.hook_v(made.values)
         if past is not None:
-            if past.own is not None:
-                k, v = torch.cat([past.own[0], k], 1), torch.cat([past.own[1], v], 1)
-            past.own = k, v
+            k, v = past.extended(k, v)
         group = self.parts.n_heads // self.parts.n_key_value_heads
         k, v = k.repeat_interleave(group, dim=2), v.repeat_interleave(group, dim=2)
         scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * self.parts.scale

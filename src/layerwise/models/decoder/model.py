@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from layerwise.models.conversion.hooked import HookedRootModule, HookPoint
 from layerwise.models.huggingface.quiet import no_deprecation_of
 from layerwise.models.huggingface.untrusted_tokenizer import try_texts
 
-from .blocks import HookedDecoderBlock, Past
+from .blocks import HookedDecoderBlock, Past, greedy
 from .parts import Parts
 
 Tokens = Int[torch.Tensor, "batch pos"]
@@ -99,8 +100,7 @@ class DecoderModel(HookedRootModule):
         """
         if past is not None and not past:
             past += [Past() for _ in self.blocks]
-        own = past[0].own if past else None
-        before = 0 if own is None else own[0].shape[1]
+        before = past[0].n_tokens if past else 0
         positions = torch.arange(before, before + tokens.shape[1], device=tokens.device)
         resid = self.hook_embed(self.embed(tokens))
         if self.parts.positions is not None:
@@ -182,13 +182,9 @@ class DecoderModel(HookedRootModule):
             max_new_tokens: how many.
             use_cache: keep keys and values, rather than run the model on everything anew.
         """
-        written, new = tokens, tokens
         past: list[Past] | None = [] if use_cache else None
-        for _ in range(max_new_tokens):
-            logits = self(new if use_cache else written, past=past)
-            new = logits[:, -1].argmax(-1, keepdim=True)
-            written = torch.cat([written, new], dim=1)
-        return written[:, tokens.shape[1] :]
+        run = partial(self, past=past)
+        return greedy(run, tokens, max_new_tokens, use_cache=use_cache)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         # Frequencies of rotary embeddings stay float32 in a narrower model, as in its original.

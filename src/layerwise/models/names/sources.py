@@ -38,23 +38,12 @@ _SHA256 = re.compile("[0-9a-f]{64}$")
 _LONGEST = 96  # characters, by the hub's own rule
 
 
-def is_hub_id(name: str) -> bool:
-    """Whether ``name`` has the form ``owner/name``."""
-    return len(name) <= _LONGEST and _HUB_ID.fullmatch(name) is not None
-
-
-def download(hub_id: str) -> Path:
-    """The folder of a hub model, fetched now or earlier."""
-    # ``HF_HUB_OFFLINE``, ``HF_HOME`` and ``HF_TOKEN`` mean what they mean to huggingface_hub.
+def _download(hub_id: str) -> Path:
+    """The folder of a hub model with its weights, fetched now or earlier."""
     return _fetch(hub_id, _WANTED)
 
 
-def download_without_weights(hub_id: str) -> Path:
-    """As ``download``, but without weights, unless these were fetched earlier."""
-    return _fetch(hub_id, _OUTLINE)
-
-
-def cached(hub_id: str) -> Path:
+def _cached(hub_id: str) -> Path:
     """The folder of a hub model that was fetched earlier, with its weights."""
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -70,7 +59,7 @@ def cached(hub_id: str) -> Path:
     )
 
 
-def has_hashed_weights(folder: Path) -> bool:
+def _has_hashed_weights(folder: Path) -> bool:
     """Whether the weights in a folder are files of a hub cache, named by their own SHA-256."""
     # Every such file is read and compared with its name.
     weights = [Path(os.path.realpath(path)) for path in folder.glob("*.safetensors")]
@@ -85,6 +74,7 @@ def has_hashed_weights(folder: Path) -> bool:
 
 
 def _fetch(hub_id: str, wanted: Sequence[str]) -> Path:
+    # ``HF_HUB_OFFLINE``, ``HF_HOME`` and ``HF_TOKEN`` mean what they mean to huggingface_hub.
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -158,12 +148,12 @@ class Source:
 def find_source(name: str) -> Source:
     """Find, and if need be convert or download, the model of that name; its files are read once."""
     # An alias goes before a path of the same spelling, a path before a hub id.
-    return _find(name, download, read_weights=True)
+    return _find(name, _download, read_weights=True)
 
 
 def find_without_weights(name: str) -> Source:
     """As ``find_source``, but weights are neither downloaded from the hub nor compared."""
-    return _find(name, download_without_weights, read_weights=False)
+    return _find(name, lambda hub_id: _fetch(hub_id, _OUTLINE), read_weights=False)
 
 
 def _find(name: str, fetch: Callable[[str], Path], *, read_weights: bool) -> Source:
@@ -189,7 +179,7 @@ def _find(name: str, fetch: Callable[[str], Path], *, read_weights: bool) -> Sou
             f"There is no file or folder {_shown(name)}: expected a GGUF file or a folder in hub "
             "format; check the path."
         )
-    if is_hub_id(name):
+    if len(name) <= _LONGEST and _HUB_ID.fullmatch(name):
         return _of_folder(Source(name, "hub", fetch(name)), read_weights=read_weights)
     known = [*BUNDLED, *WIRED_MODELS, "a hub id owner/name", "a path"]
     raise unknown_name("model", name[:_SHOWN], known)
@@ -199,7 +189,7 @@ def _of_folder(source: Source, *, read_weights: bool) -> Source:
     _refuse_irregular_files(source.folder)
     if is_adapter(source.folder):
         return _of_adapter(source, read_weights=read_weights)
-    if read_weights and has_hashed_weights(source.folder):
+    if read_weights and _has_hashed_weights(source.folder):
         return replace(source, verified="weights have the SHA-256 that the hub names them by")
     return source
 
@@ -230,9 +220,9 @@ def _of_adapter(source: Source, *, read_weights: bool) -> Source:
     from layerwise.models.files.adapter_merge import merged_folder
 
     adapter = read_adapter(source.folder)
-    has_hashed_weights(source.folder)  # those of the hub's cache must be what they are named by
+    _has_hashed_weights(source.folder)  # those of the hub's cache must be what they are named by
     # Who names an adapter on the hub asks for its base, too; who names a folder does not.
-    base = _base_of(adapter, download if source.kind == "hub" else cached)
+    base = _base_of(adapter, _download if source.kind == "hub" else _cached)
     both = (base.file_hash or folder_sha256(base.folder), folder_sha256(source.folder))
     digest = key_of(both)
     folder = merged_folder(adapter, base.folder, digest)

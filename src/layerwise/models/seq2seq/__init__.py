@@ -1,5 +1,4 @@
 """Encoder-decoder models with hook points at every site, over Hugging Face's own modules."""
 
-from .blocks import DecoderCache as DecoderCache
 from .model import Seq2SeqConfig as Seq2SeqConfig
 from .model import Seq2SeqModel as Seq2SeqModel

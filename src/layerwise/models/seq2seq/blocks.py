@@ -6,7 +6,6 @@ TransformerLens's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,28 +13,13 @@ from jaxtyping import Bool, Float, Int
 from torch import nn
 
 from layerwise.models.conversion.hooked import HookPoint
+from layerwise.models.decoder.blocks import Past
 
 from .parts import AttentionParts, BlockParts, Resid, StackParts
 
 Heads = Float[torch.Tensor, "batch pos head d_head"]
 # Of self-attention and of cross-attention, which differ in their keys.
 Bias = Float[torch.Tensor, "_ _ _ _"]
-
-
-@dataclass
-class Past:
-    """Keys and values of what one decoder block has seen."""
-
-    own: tuple[torch.Tensor, torch.Tensor] | None = None  # of the decoder's tokens so far
-    cross: tuple[torch.Tensor, torch.Tensor] | None = None  # of the encoder's output; made once
-
-
-@dataclass
-class DecoderCache:
-    """Cached keys and values of a decoder, for decoding step by step."""
-
-    blocks: list[Past] = field(default_factory=list)
-    n_tokens: int = 0  # tokens that were decoded
 
 
 class HookedAttention(nn.Module):
@@ -93,7 +77,8 @@ class HookedBlock(nn.Module):
         parts = self.parts
         resid = self.hook_resid_pre(resid)
         read = self._before(parts.attn_norm, resid)
-        own = self._extended(past, *self.attn.keys_values(read))
+        own = self.attn.keys_values(read)
+        own = own if past is None else past.extended(*own)
         attn_out = self.hook_attn_out(self.attn(read, *own, bias))
         resid = self.hook_resid_mid(self._after(parts.attn_norm, resid + attn_out))
         if parts.cross_norm is not None and memory is not None and memory_bias is not None:
@@ -109,17 +94,6 @@ class HookedBlock(nn.Module):
 
     def _after(self, norm: nn.Module, resid: Resid) -> Resid:
         return norm(resid) if self.post_norm else resid
-
-    def _extended(
-        self, past: Past | None, keys: torch.Tensor, values: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of all tokens so far."""
-        if past is None:
-            return keys, values
-        if past.own is not None:
-            keys, values = torch.cat([past.own[0], keys], 1), torch.cat([past.own[1], values], 1)
-        past.own = keys, values
-        return past.own
 
     def _cross(self, past: Past | None, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of the encoder's output."""
@@ -150,22 +124,19 @@ class HookedStack(nn.Module):
         mask: Bool[torch.Tensor, "batch seen"] | None,
         memory: torch.Tensor | None = None,
         memory_mask: Bool[torch.Tensor, "batch input_pos"] | None = None,
-        cache: DecoderCache | None = None,
+        cache: list[Past] | None = None,
     ) -> Float[torch.Tensor, "batch pos d_model"]:
         """What leaves the last block, before the final norm."""
-        before = 0 if cache is None else cache.n_tokens
+        before = cache[0].n_tokens if cache else 0
         positions = torch.arange(before, before + tokens.shape[1], device=tokens.device)
         resid = self.hook_embed(self.parts.embed(tokens, positions))
-        if cache is not None and not cache.blocks:
-            cache.blocks = [Past() for _ in self.blocks]
+        if cache is not None and not cache:
+            cache += [Past() for _ in self.blocks]
         causal = memory is not None
         bias = self._bias(positions, resid, mask, causal=causal)
         memory_bias = None if memory is None else _padding(memory_mask, memory)
         for number, block in enumerate(self.blocks):
-            past = None if cache is None else cache.blocks[number]
-            resid = block(resid, bias, memory, memory_bias, past)
-        if cache is not None:
-            cache.n_tokens += tokens.shape[1]
+            resid = block(resid, bias, memory, memory_bias, cache[number] if cache else None)
         return resid
 
     def _bias(

@@ -6,6 +6,7 @@ It wraps a Hugging Face model and computes with its weights.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +17,11 @@ from transformers import PreTrainedTokenizerBase
 
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.conversion.hooked import HookedRootModule, HookPoint
+from layerwise.models.decoder.blocks import Past, greedy
 from layerwise.models.huggingface.quiet import no_deprecation_of
 from layerwise.models.huggingface.untrusted_tokenizer import try_texts
 
-from .blocks import DecoderCache, HookedStack
+from .blocks import HookedStack
 from .parts import Parts, StackParts
 
 Tokens = Int[torch.Tensor, "batch pos"]
@@ -135,7 +137,7 @@ class Seq2SeqModel(HookedRootModule):
         memory: Float[torch.Tensor, "batch pos d_model"],
         attention_mask: Bool[torch.Tensor, "batch pos"] | None = None,
         decoder_attention_mask: Bool[torch.Tensor, "batch seen"] | None = None,
-        cache: DecoderCache | None = None,
+        cache: list[Past] | None = None,
     ) -> Float[torch.Tensor, "batch decoder_pos d_vocab"]:
         """Logits at the decoder positions that are given.
 
@@ -144,7 +146,8 @@ class Seq2SeqModel(HookedRootModule):
             memory: the encoder's output.
             attention_mask: which positions of it are no padding; None for all.
             decoder_attention_mask: which decoder tokens are no padding, cached ones included.
-            cache: keys and values of earlier tokens; is extended.
+            cache: keys and values of earlier tokens by layer, none at all to begin with; is
+                extended.
         """
         resid = self.decoder(decoder_tokens, decoder_attention_mask, memory, attention_mask, cache)
         return self.hook_logits(self.unembed(resid))
@@ -216,14 +219,10 @@ class Seq2SeqModel(HookedRootModule):
             use_cache: keep keys and values, rather than run the decoder on everything anew.
         """
         memory = self.encode(tokens, attention_mask)
-        written = torch.tensor([self.prefix] * len(tokens), device=tokens.device)
-        cache = DecoderCache() if use_cache else None
-        new = written
-        for _ in range(max_new_tokens):
-            logits = self.decode(new if use_cache else written, memory, attention_mask, cache=cache)
-            new = logits[:, -1].argmax(-1, keepdim=True)
-            written = torch.cat([written, new], dim=1)
-        return written[:, len(self.prefix) :]
+        begin = torch.tensor([self.prefix] * len(tokens), device=tokens.device)
+        given: dict[str, Any] = {"memory": memory, "attention_mask": attention_mask}
+        run = partial(self.decode, **given, cache=[] if use_cache else None)
+        return greedy(run, begin, max_new_tokens, use_cache=use_cache)
 
 
 def _config(parts: Parts, name: str, architecture: str) -> Seq2SeqConfig:

@@ -12,7 +12,7 @@ from torch import nn
 from layerwise.models.decoder.parts import Parts
 from layerwise.models.decoder.reading import FamilyTraits, read_parts
 
-from . import alibi, fairseq, own_attention
+from . import own_modules
 
 
 def _cohere(original: nn.Module) -> Parts:
@@ -29,9 +29,7 @@ def _granite(original: nn.Module) -> Parts:
 
 
 _PARTS_OF: dict[str, Callable[[nn.Module], Parts]] = {
-    **alibi.PARTS_OF,
-    **fairseq.PARTS_OF,
-    **own_attention.PARTS_OF,
+    **own_modules.PARTS_OF,
     **dict.fromkeys(("CohereForCausalLM", "Cohere2ForCausalLM"), _cohere),
     **dict.fromkeys(("GraniteForCausalLM", "GraniteMoeForCausalLM"), _granite),
 }
