@@ -31,6 +31,7 @@ from layerwise.report.html import findings
 from layerwise.results import AblationResult
 from layerwise.tasks import PROTOCOLS, Task
 from layerwise.tasks.suites.toy import toy_suites
+from tests.cases import in_long_runs
 from tests.models.refusal import refused
 
 NAMES = [name for name in BUNDLED if name.startswith("organism")]
@@ -113,7 +114,9 @@ def test_weights_are_those_that_were_recorded_and_it_is_its_original(name):
     assert facts.d_vocab == len(language.words)
 
 
-@pytest.mark.parametrize("name", [*ASKED, *LETTERED])
+@pytest.mark.parametrize(
+    "name", [*ASKED, *LETTERED[:1], *in_long_runs(*((name,) for name in LETTERED[1:]))]
+)
 def test_held_out_accuracy(name):
     language, stored = (LETTERS, "letters") if name in LETTERED else (ORGANISM, "organism")
     suites = lw.task_names(stored)
@@ -204,7 +207,7 @@ def test_the_saved_study_of_letters_found_exactly_what_was_planted():
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name.startswith("organism-letters-other") else [
+        pytest.param(name, marks=[] if name == "organism-letters-other" else [
             pytest.mark.long]) for name in LETTERED
     ],
 )  # fmt: skip

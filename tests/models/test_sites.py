@@ -29,7 +29,7 @@ TABLES = ("biogpt", "gpt-2", "gpt-2, by layer", "gpt-bigcode", "gpt-neo", "opt",
 TWO_STACKS = ("t5", "flan-t5", "mt5", "bart", "mbart", "marian", "pegasus")
 EVERY = [*CASES, *TWO_STACKS]
 FAMILIES = [
-    pytest.param(case, marks=() if case in (*BY_DAY, *TWO_STACKS) else pytest.mark.long)
+    pytest.param(case, marks=() if case in (*BY_DAY, "t5", "bart", "mbart") else pytest.mark.long)
     for case in EVERY
 ]
 

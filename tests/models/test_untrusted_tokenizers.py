@@ -78,11 +78,9 @@ OFTEN = {"type": "TemplateProcessing", "single": AGAIN * 99, "pair": BOTH, "spec
         ({"pre_tokenizer": splitting(SLOW.replace("x", "a"))}, "0.514 seconds of the processor"),
         ({"normalizer": replacing({"Regex": SLOW.replace("x", "1")}, "c")}, "0.514 seconds"),
         ({"normalizer": many("normalizers", [DOUBLING] * 7)}, "256,001 tokens of a text of 2,001"),
-        ({"normalizer": many("normalizers", [DOUBLING] * 40)}, "needs more than"),
         ({"post_processor": OFTEN}, "tokens of a text"),
         ({"decoder": many("decoders", [DOUBLING] * 8)}, "more than 64 times"),
         ({"decoder": replacing({"Regex": "a*"}, "b")}, "replaces a pattern"),
-        ({"decoder": replacing({"String": ""}, "b")}, "replaces a pattern"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -206,7 +204,6 @@ LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% end
         ("{{ 'a' * 10**10 }}", "needs more than 0.25 GiB of memory"),
         ("{{ messages[0].content * 10**6 }}", "makes 3,000,000 characters of a prompt of 3"),
         ("{{ raise_exception('not so') }}", "fails (TemplateError: not so)"),
-        ("{{", "fails (TemplateSyntaxError"),
     ],
 )
 def test_a_template_that_hangs_grows_or_fails_is_refused(folder, monkeypatch, template, part):

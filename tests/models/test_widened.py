@@ -29,8 +29,7 @@ MADE: dict[str, tuple[Callable[[Path], tuple[Path, Path]], str]] = {
 }
 
 
-@pytest.mark.parametrize("method", MADE)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("method", "dtype"), [("fp8", "bfloat16"), ("mxfp4", "float32")])
 def test_weights_are_the_numbers_that_they_stand_for(method, dtype, tmp_path):
     """Bit by bit those of a folder that holds the numbers."""
     make, words = MADE[method]

@@ -10,6 +10,7 @@ import torch
 
 from layerwise.models.decoder.families import TESTED
 from layerwise.models.decoder.load import hooked_decoder
+from tests.cases import in_long_runs
 from tests.models.decoder.tiny import CASES, NEWER, tiny_decoder, tiny_original
 
 TOKENS = torch.randint(0, 50, (2, 31), generator=torch.Generator().manual_seed(3))
@@ -75,7 +76,7 @@ def test_stopping_early_gives_the_stream_that_enters_a_layer() -> None:
             assert torch.equal(model(TOKENS, stop_at_layer=layer), kept[names[layer]])
 
 
-@pytest.mark.parametrize("case", ["bloom", "mpt"])
+@pytest.mark.parametrize("case", ["bloom", *in_long_runs(("mpt",))])
 def test_slopes_of_long_texts_are_not_rounded_away_in_a_narrow_format(case: str) -> None:
     """Bloom's original rounds a slope times a position, thousands, to bfloat16: 2 nats here."""
     longer = {"max_seq_len": 2048} if case == "mpt" else {}

@@ -10,7 +10,6 @@ import contextlib
 import copy
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,9 +73,7 @@ def hooked_model(
                 own[key] = _own(weight, cfg.dtype)
                 release(weight)
                 del weight
-        state = model.fill_missing_keys(own)
-        for name, of_block in _by_block(state).items():
-            model.get_submodule(name).load_state_dict(of_block, strict=False, assign=True)
+        model.load_state_dict(model.fill_missing_keys(own), strict=False, assign=True)
     if cfg.positional_embedding_type == "alibi" and hasattr(model, "pos_embed"):
         # Nothing reads these, and TransformerLens leaves them as it found the memory.
         model.pos_embed.W_pos.data.zero_()
@@ -103,16 +100,6 @@ def _own(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def _prepends_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     ids = tokenizer("a").input_ids
     return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
-
-
-def _by_block(state: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-    """Weights by the block that they belong to: torch looks through all of them for each block."""
-    parts: dict[str, dict[str, torch.Tensor]] = {"": {}}
-    for key, weight in state.items():
-        block = re.match(r"blocks\.\d+(?=\.)", key)
-        name = block[0] if block else ""
-        parts.setdefault(name, {})[key.removeprefix(f"{name}.")] = weight
-    return parts
 
 
 def _longest_context(config: PreTrainedConfig, cfg: HookedTransformerConfig) -> int:

@@ -6,8 +6,11 @@ which of them are in the chain, and where each one's result is kept. No model is
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from typing import Any
 
 from .layout import NEEDED, Spot, WiredLayout
 
@@ -28,6 +31,11 @@ class Planted:
     def mechanisms(self) -> dict[str, Spot]:
         """The chain, in order: where each mechanism is."""
         return {name: getattr(self.layout, name) for name in NEEDED[self.capability]}
+
+    @property
+    def movers(self) -> list[Spot]:
+        """Those of the chain that bring what is asked about nearer to the last position."""
+        return [spot for name, spot in self.mechanisms.items() if name in MOVING]
 
     @property
     def alone(self) -> dict[str, Spot]:
@@ -57,24 +65,20 @@ class Planted:
         """
         if site.startswith("resid"):
             return set(range(self.layout.n_layers))
-        return {
-            spot.layer
-            for name, spot in self.alone.items()
-            if (name in WITH_MLP if site == "mlp_out" else kind != "resample" or name in MOVING)
-        }
+        if site == "mlp_out":
+            return {spot.layer for name, spot in self.alone.items() if name in WITH_MLP}
+        return {spot.layer for spot in self._heads(kind)}
 
     def critical_heads(self, site: str = "z", kind: str = "zero") -> set[Spot]:
-        """The heads (``z``) or key/value groups (``kv_group``) that are needed.
-
-        The head of ``gate`` sees how one asks, which is the same in all prompts of a suite: what
-        is taken from another one (``resample``) is as good.
-        """
+        """The heads (``z``) or key/value groups (``kv_group``) that are needed."""
         n_shared = self.layout.n_shared if site == "kv_group" else 1
-        return {
-            Spot(spot.layer, spot.head // n_shared)
-            for name, spot in self.alone.items()
-            if kind != "resample" or name in MOVING
-        }
+        return {Spot(spot.layer, spot.head // n_shared) for spot in self._heads(kind)}
+
+    def _heads(self, kind: str) -> list[Spot]:
+        # The head of ``gate`` sees how one asks, which is the same in all prompts of a suite: what
+        # is taken from another one is as good.
+        spots = self.alone.items()
+        return [spot for name, spot in spots if kind != "resample" or name in MOVING]
 
     @property
     def readable_from(self) -> int:
@@ -84,23 +88,20 @@ class Planted:
     @property
     def brought_at(self) -> int:
         """The layer whose head brings the answer to the last position: nothing reads it before."""
-        return [spot for name, spot in self.mechanisms.items() if name in MOVING][-1].layer
+        return self.movers[-1].layer
 
     @property
     def moved_at(self) -> int:
         """The layer whose head takes what is asked about to the last position."""
-        return next(iter(self.mechanisms.values())).layer
+        return self.movers[0].layer
 
     def recovers(self, site: str, layer: int, at_last: bool) -> float:
         """The share recovered by one patch between prompts that ask about different words."""
         if site.startswith("resid"):
             moved = layer > self.moved_at if site == "resid_pre" else layer >= self.moved_at
             return float(moved == at_last)
-        carries = {
-            spot.layer
-            for name, spot in self.mechanisms.items()
-            if (site == "mlp_out" and name in WITH_MLP) or (site == "attn_out" and name in MOVING)
-        }
+        carrying = {"mlp_out": WITH_MLP, "attn_out": MOVING}.get(site, ())
+        carries = {spot.layer for name, spot in self.mechanisms.items() if name in carrying}
         return float(at_last and layer in carries)
 
     def recovers_by_head(self, site: str, spot: Spot) -> float:
@@ -118,11 +119,10 @@ class Planted:
         By receiver, as ``patch_paths`` names it, the layer and head of the one sender that brings
         there what depends on the word asked about; head None is the MLP, layer -1 the embedding.
         """
-        movers = [spot for name, spot in self.mechanisms.items() if name in MOVING]
-        first, last, writes = movers[0], movers[-1], self.readable_from
+        first, last, writes = self.movers[0], self.movers[-1], self.readable_from
         queries = {
             f"q:{after.layer}.{after.head}": (before.layer, before.head)
-            for before, after in reversed(list(pairwise(movers)))
+            for before, after in reversed(list(pairwise(self.movers)))
         }
         return {
             "logits": (writes, None),
@@ -137,17 +137,21 @@ class Planted:
 
         Whatever acts by way of a query meets a saturated softmax, whose slope is 0.
         """
-        return [spot for name, spot in self.mechanisms.items() if name in MOVING][-1]
+        return self.movers[-1]
 
     @property
     def half_effect_depth(self) -> float:
         """By ablation, in layers: all layers of the chain cost the same."""
-        layers = sorted(self.critical("layer"))
-        middle = layers[(len(layers) - 1) // 2]
-        return middle + (0.0 if len(layers) % 2 else 0.5)
+        return middle(self.critical("layer"))
 
 
-def spared(layout: WiredLayout, *capabilities: str) -> list[int]:
+def middle(layers: Collection[int]) -> float:
+    """Where half of some layers, all alike, is reached."""
+    # Of an even number, half is reached at the end of the lower middle one.
+    return statistics.median_low(layers) + (0.0 if len(layers) % 2 else 0.5)
+
+
+def spared(layout: Any, *capabilities: str, planted: Any = Planted) -> list[int]:
     """The layers that none of the capabilities needs, in the order in which they can go."""
-    needed = {layer for c in capabilities for layer in Planted(layout, c).critical("layer")}
+    needed = {layer for c in capabilities for layer in planted(layout, c).critical("layer")}
     return [layer for layer in reversed(range(layout.n_layers)) if layer not in needed]

@@ -6,13 +6,15 @@ model is run here.
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
 from layerwise.ground.layer_names import stack_name
 from layerwise.models.organisms.layout import Spot
+from layerwise.models.organisms.truth import middle
+from layerwise.models.organisms.truth import spared as all_spared
 
 from .layout import IN_ENCODER, NEEDED, WiredSeq2SeqLayout
 
@@ -46,6 +48,11 @@ class PlantedSeq2Seq:
         """The chain, in order."""
         return NEEDED[self.capability]
 
+    @property
+    def movers(self) -> list[Spot]:
+        """Those of the chain that bring what is asked about to the end of the prompt."""
+        return [getattr(self.layout, name) for name in self.mechanisms if name in IN_ENCODER]
+
     def critical(self, site: str, kind: str = "skip") -> set[int]:
         """The layers at which a site's contribution is needed.
 
@@ -53,13 +60,13 @@ class PlantedSeq2Seq:
         taken from other prompts (``resample``, ``mean``) is as good where all have the same,
         which is so in the decoder until it reads the encoder.
         """
-        if site.startswith("resid"):
-            return {
-                layer
-                for layer in self._with(site)
-                if kind not in FROM_OTHERS or self._differs(site, layer)
-            }
-        return {self.layout.layer_of(name) for name in self._chain(site, kind)}
+        if not site.startswith("resid"):
+            return {self.layout.layer_of(name) for name in self._chain(site, kind)}
+        n_encoder = self.layout.n_encoder_layers
+        layers = range(n_encoder if site == "resid_mid_cross" else 0, self.layout.n_layers)
+        if kind not in FROM_OTHERS:
+            return set(layers)
+        return {layer for layer in layers if layer < n_encoder or self._moved(site, layer)}
 
     def critical_heads(self, site: str = "z", kind: str = "zero") -> set[Spot]:
         """The heads of self-attention (``z``) or of cross-attention (``cross_z``) needed."""
@@ -78,22 +85,22 @@ class PlantedSeq2Seq:
         A decoder that is given the stream behind this layer for the encoder's output says the
         answer; one that is given an earlier one does not.
         """
-        return [self.layout.layer_of(name) for name in self.mechanisms if name in IN_ENCODER][-1]
+        return self.movers[-1].layer
 
     @property
     def moved_at(self) -> int:
         """The layer whose head takes what is asked about to the end of the prompt."""
-        return self.layout.layer_of(self.mechanisms[0])
+        return self.movers[0].layer
 
     @property
     def half_effect_depth(self) -> float:
         """By ablation, in layers of both stacks: all layers of the chain cost the same."""
-        return _middle(self.critical("layer"))
+        return middle(self.critical("layer"))
 
     def half_effect_depth_in(self, stack: str) -> float:
         """The same of the chain's layers in ``encoder`` or ``decoder`` alone."""
         n_encoder = self.layout.n_encoder_layers
-        return _middle({k for k in self.critical("layer") if stack_name(k, n_encoder) == stack})
+        return middle({k for k in self.critical("layer") if stack_name(k, n_encoder) == stack})
 
     def recovers(self, site: str, layer: int, where: Where) -> float:
         """The share recovered by one patch between prompts that ask about different words."""
@@ -136,10 +143,7 @@ class PlantedSeq2Seq:
         credits the sender to the logits with all of the answer, and nothing else with anything.
         """
         layout, copy = self.layout, self._address(self.layout.copy)
-        movers: list[Spot] = [
-            getattr(layout, name) for name in self.mechanisms if name in IN_ENCODER
-        ]
-        first, last = movers[0], movers[-1]
+        first, last = self.movers[0], self.movers[-1]
         sender: tuple[str, int, int | None] = ("z", last.layer, last.head)
         facts = {}
         if last == layout.facts:  # what the head found is let out by neurons
@@ -147,7 +151,7 @@ class PlantedSeq2Seq:
             sender = ("mlp_out", last.layer, None)
         queries = {
             f"q:{self._address(after)}": ("z", before.layer, before.head)
-            for before, after in reversed(list(pairwise(movers)))
+            for before, after in reversed(list(pairwise(self.movers)))
         }
         return {
             "logits": ("mlp_out", layout.say, None),
@@ -167,15 +171,6 @@ class PlantedSeq2Seq:
         needed = [name for name in self.mechanisms if name in HELD_BY[site]]
         return [name for name in needed if kind not in FROM_OTHERS or name != STANDING]
 
-    def _with(self, site: str) -> range:
-        """The layers that have a site of the residual stream."""
-        first = self.layout.n_encoder_layers if site == "resid_mid_cross" else 0
-        return range(first, self.layout.n_layers)
-
-    def _differs(self, site: str, layer: int) -> bool:
-        """Whether the stream, at any position, depends on what is asked."""
-        return layer < self.layout.n_encoder_layers or self._moved(site, layer)
-
     def _moved(self, site: str, layer: int) -> bool:
         """Whether what is asked about has come to where it is read, in the layer's own stack."""
         in_encoder = layer < self.layout.n_encoder_layers
@@ -184,14 +179,4 @@ class PlantedSeq2Seq:
         return layer > mover if site in before else layer >= mover
 
 
-def _middle(chosen: set[int]) -> float:
-    """Where half of some layers, all alike, is reached."""
-    layers = sorted(chosen)
-    # Of an even number, half is reached at the end of the lower middle one.
-    return statistics.median_low(layers) + (0.0 if len(layers) % 2 else 0.5)
-
-
-def spared(layout: WiredSeq2SeqLayout, *capabilities: str) -> list[int]:
-    """The layers that none of the capabilities needs, the deepest first."""
-    needed = {k for c in capabilities for k in PlantedSeq2Seq(layout, c).critical("layer")}
-    return [layer for layer in reversed(range(layout.n_layers)) if layer not in needed]
+spared = partial(all_spared, planted=PlantedSeq2Seq)
