@@ -8,9 +8,8 @@ import pytest
 
 from layerwise.models import load_model
 from layerwise.models.files import gguf_files
-from layerwise.models.files.gguf_files import folder_of_gguf
 from tests.models.refusal import refused
-from tests.models.test_gguf import D_MLP, D_MODEL, D_VOCAB, shapes, write_gguf
+from tests.models.test_gguf import D_MODEL, shapes, write_gguf
 
 
 def nothing_kept(cache):
@@ -68,71 +67,6 @@ def test_values_that_are_not_those_of_the_file_are_refused(
     with refused("was not converted rightly", name):
         load_model(path)
     assert nothing_kept(cache)
-
-
-MLP = {"ffn_up.weight": (D_MLP, D_MODEL), "ffn_down.weight": (D_MODEL, D_MLP)}
-JOINT = {"attn_qkv.weight": (3 * D_MODEL, D_MODEL), "attn_output.weight": (D_MODEL, D_MODEL)}
-BIASES = {"attn_qkv.bias": (3 * D_MODEL,), "ffn_up.bias": (4 * D_MODEL,)} | dict.fromkeys(
-    ["attn_output.bias", "ffn_down.bias", "attn_norm.bias", "ffn_norm.bias"], (D_MODEL,)
-)
-WIDE = BIASES | {
-    "ffn_up.weight": (4 * D_MODEL, D_MODEL),
-    "ffn_down.weight": (D_MODEL, 4 * D_MODEL),
-}
-NORMS = dict.fromkeys(["attn_norm.weight", "ffn_norm.weight"], (D_MODEL,))
-SEPARATE = {
-    name.removeprefix("blk.0."): shape for name, shape in shapes().items() if "blk.0" in name
-}
-EMBEDDINGS = {
-    **dict.fromkeys(["token_embd.weight", "output.weight"], (D_VOCAB, D_MODEL)),
-    "output_norm.weight": (D_MODEL,),
-}
-FAMILIES = {
-    "gpt2": (
-        JOINT | WIDE | NORMS,
-        EMBEDDINGS
-        | {"position_embd.weight": (1024, D_MODEL), "output_norm.bias": (D_MODEL,)}
-        # Of GPT-2 transformers counts the tokens itself, and takes 1024 positions, and
-        # an MLP of four times the width.
-        | dict.fromkeys(["token_embd.weight", "output.weight"], (300, D_MODEL)),
-    ),
-    "qwen2": (
-        SEPARATE | {"attn_q.bias": (D_MODEL,), "attn_k.bias": (16,), "attn_v.bias": (16,)},
-        EMBEDDINGS,
-    ),
-    # transformers takes the size of Qwen3's heads to be 128, whatever the file says.
-    "qwen3": (
-        SEPARATE
-        | dict.fromkeys(["attn_q_norm.weight", "attn_k_norm.weight"], (128,))
-        | dict.fromkeys(["attn_k.weight", "attn_v.weight"], (256, D_MODEL))
-        | {"attn_q.weight": (512, D_MODEL), "attn_output.weight": (D_MODEL, 512)},
-        EMBEDDINGS,
-    ),
-    "phi3": (
-        JOINT
-        | MLP
-        | NORMS
-        | {"attn_qkv.weight": (2 * D_MODEL, D_MODEL), "ffn_up.weight": (2 * D_MLP, D_MODEL)},
-        EMBEDDINGS,
-    ),
-    "bloom": (
-        JOINT | WIDE | NORMS,
-        EMBEDDINGS
-        | dict.fromkeys(
-            ["output_norm.bias", "token_embd_norm.weight", "token_embd_norm.bias"], (D_MODEL,)
-        ),
-    ),
-}
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_check_knows_how_transformers_reads_each_family(tmp_path, family):
-    block, others = FAMILIES[family]
-    tensors = {f"blk.{n}.{name}": shape for n in range(2) for name, shape in block.items()}
-    if family == "bloom":  # whose output is the embedding, whatever the file says
-        others = {name: shape for name, shape in others.items() if name != "output.weight"}
-    path = write_gguf(tmp_path / "tiny.gguf", family, tensors=tensors | others)
-    assert folder_of_gguf(path).is_dir()
 
 
 def put(content, place, form, value):

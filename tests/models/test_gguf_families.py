@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from einops import rearrange
 from transformers import AutoModelForCausalLM
 
 from layerwise.models import load_model, model_facts
@@ -57,6 +58,17 @@ class Family(NamedTuple):
 
 
 FAMILIES = {
+    # Whose positions and tokens transformers counts itself.
+    "gpt2": Family(
+        "gpt2", "GPT2Config", {"vocab_size": 301, "max_position_embeddings": 1024}, {}
+    ),
+    # Whose output is the embedding, whatever the file says.
+    "bloom": Family("bloom", "BloomConfig", {"tie_word_embeddings": True}, {}),
+    "llama": Family("llama", "LlamaConfig", {}, {}),
+    "phi3": Family("phi3", "Phi3Config", {"rms_norm_eps": 1e-6}, {}),
+    "qwen2": Family("qwen2", "Qwen2Config", {}, {}),
+    # The size of whose heads transformers takes to be 128.
+    "qwen3": Family("qwen3", "Qwen3Config", {"head_dim": 128}, {}),
     "gemma2": Family("gemma2", "Gemma2Config", GEMMA, {**OF_GEMMA, "rope.freq_base": 1e4}),
     "gemma3": Family(
         "gemma3", "Gemma3TextConfig", {**GEMMA, "num_hidden_layers": 7},
@@ -84,7 +96,7 @@ KINDS = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
 
 def original_of(name: str) -> Any:
     family = FAMILIES[name]
-    rope = {} if name.startswith("gemma") else {"rope_parameters": ROPE}
+    rope = {} if name in ("gpt2", "bloom", "gemma2", "gemma3") else {"rope_parameters": ROPE}
     config = getattr(transformers, family.config)(**{**SIZES, **rope, **family.fields})
     # Gemma's others of transformers' earlier releases leave out soft-caps.
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
@@ -108,11 +120,28 @@ def stored(model: Any, architecture: str) -> dict[str, np.ndarray]:
         elif of_block == "down_proj":
             found[f"blk.{block.rpartition('.')[2]}.ffn_down_exps.weight"] = weight
         elif name != "lm_head.weight" or not model.config.tie_word_embeddings:
-            key = table.get_name(name, try_suffixes=(".weight", ".bias"))
+            spellings = (name, name.partition(".")[2])  # of a model without its head
+            found_in = (table.get_name(one, try_suffixes=(".weight", ".bias")) for one in spellings)
+            key = next(filter(None, found_in))
             found[key] = weight[0] if name.endswith("shared_expert_gate.weight") else weight
             if architecture.startswith("gemma") and "norm" in name:
                 found[key] = weight + 1
-    return {key: weight.numpy().astype(np.float32) for key, weight in found.items()}
+    return {
+        key: np.ascontiguousarray(rows_in_file(weight, architecture, key).numpy(), np.float32)
+        for key, weight in found.items()
+    }
+
+
+def rows_in_file(weight: torch.Tensor, architecture: str, key: str) -> torch.Tensor:
+    """A weight as llama.cpp stores it: matrices transposed, rows of heads in its own order."""
+    if architecture == "gpt2" and key.startswith("blk.") and weight.ndim == 2:
+        return weight.T
+    if architecture == "bloom" and ".attn_qkv." in key:
+        return rearrange(weight, "(head qkv d) ... -> (qkv head d) ...", head=4, qkv=3)
+    if architecture == "llama" and (".attn_q." in key or ".attn_k." in key):
+        n_heads = 4 if ".attn_q." in key else 2
+        return rearrange(weight, "(head half d) c -> (head d half) c", head=n_heads, half=2)
+    return weight
 
 
 def write(path: Path, architecture: str, tensors: dict[str, np.ndarray], said: Any) -> Path:
@@ -160,7 +189,17 @@ def file_of(name: str, folder: Path, model: Any = None, **more: Any) -> Path:
     return write(folder / "tiny.gguf", family.architecture, tensors, {**family.header, **more})
 
 
-BY_DAY = ("gemma3", "starcoder2, tied", "stablelm, parallel", "qwen3moe")
+BY_DAY = (
+    "gpt2",
+    "bloom",
+    "llama",
+    "phi3",
+    "qwen3",
+    "gemma3",
+    "starcoder2, tied",
+    "stablelm, parallel",
+    "qwen3moe",
+)
 SELDOM = in_long_runs(*((name,) for name in FAMILIES if name not in BY_DAY))
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from layerwise.models.decoder.load import refuse_wrong_sites
-from tests.models.activations import activations
 from tests.models.decoder.tiny import BY_DAY, CASES, tiny_decoder
 from tests.models.refusal import refused
 from tests.models.seq2seq.tiny import tiny_seq2seq
@@ -38,9 +37,19 @@ def model_of(case: str) -> Any:
     return tiny_seq2seq(case) if case in TWO_STACKS else tiny_decoder(case)
 
 
+@torch.inference_mode()
 def run(model: Any, name: str | None = None, edit: Any = None) -> dict[str, torch.Tensor]:
+    """What is at every hook point, in order of computation; one may be edited."""
     given = (TOKENS, SAID) if hasattr(model, "encoder") else (TOKENS,)
-    return activations(model, *given, name=name, edit=edit)
+    found: dict[str, torch.Tensor] = {}
+
+    def keep(value: torch.Tensor, hook: Any) -> None:
+        found[hook.name] = value.clone()
+
+    hooks: list[Any] = [] if name is None else [(name, edit)]
+    hooks += [(point, keep) for point in model.hook_dict]
+    model.run_with_hooks(*given, fwd_hooks=hooks)
+    return found
 
 
 def sites_of(case: str, model: Any) -> set[str]:
