@@ -3,7 +3,8 @@
 Every figure is measured on a tiny random model of the class: which backend ``load_model`` takes,
 how far the log-probabilities of either backend are from the original's on texts several times as
 long as a window, and how far the engine over the model's own modules is from brute force, over
-skips, single heads, means, patches and texts.
+skips, single heads, means, patches and texts. Beneath it are the distances of narrow formats, which
+are told there too.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from layerwise.models import load_model, model_facts
 from layerwise.models.decoder import DecoderModel
+from layerwise.models.decoder.load import hooked_decoder
 from layerwise.sweep import Generate, LogLikelihood, Scored, mean, patch, skip, sweep, zero
 from layerwise.sweep.checks.rounding import distance
-from tests.models.tiny import tiny_tokenizer
+from tests.models.tiny import scramble, tiny_tokenizer
 
 from .tiny import CASES, tiny_decoder, tiny_original
 
@@ -137,6 +140,38 @@ def _engine_error(model: DecoderModel) -> tuple[float, int]:
     return largest, parted
 
 
+NARROW: dict[str, tuple[int, dict[str, Any]]] = {
+    "GPTJ": (500, {"n_embd": 64, "n_layer": 2, "n_head": 8, "rotary_dim": 4}),
+    "GPTNeo": (500, {
+        "hidden_size": 64, "num_layers": 2, "num_heads": 8, "window_size": 100,
+        "attention_types": [[["global", "local"], 1]]}),
+    "Bloom": (2000, {"hidden_size": 64, "n_layer": 2, "n_head": 8}),
+    "Mpt": (2000, {"d_model": 64, "n_layers": 2, "n_heads": 8, "max_seq_len": 2048}),
+}  # fmt: skip
+"""Of each family how long the text is, and the configuration."""
+
+
+@torch.inference_mode()
+def distances(family: str, dtype: torch.dtype) -> tuple[float, float]:
+    """How far the original in a format, and the hooked model in it, are from float32, in nats."""
+    length, fields = NARROW[family]
+    config = getattr(transformers, f"{family}Config")(vocab_size=50, **fields)
+    kind = getattr(transformers, f"{family}ForCausalLM")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        original = kind._from_config(config, attn_implementation="eager").eval()
+        tokens = torch.randint(2, 50, (1, length))
+    scramble(original, 1)
+    exact = original(tokens).logits.log_softmax(-1)
+    original.to(dtype)
+    theirs = original(tokens).logits.float().log_softmax(-1)
+    ours = hooked_decoder(original, None, family)(tokens).float().log_softmax(-1)
+    return float((theirs - exact).abs().max()), float((ours - exact).abs().max())
+
+
 if __name__ == "__main__":
     for line in rows():
         print(line)
+    for family, (length, _) in NARROW.items():
+        theirs, ours = distances(family, torch.bfloat16)
+        print(f"{family}, {length} tokens: original {theirs:.2g}, over its modules {ours:.2g} nats")
