@@ -35,17 +35,15 @@ class Objective:
                 f"The temperature is {self.temperature:g}; expected a number above 0, such as 1: "
                 "logits are divided by it."
             )
-        for name in ("mixture", "on_policy"):
-            share = getattr(self, name)
-            within = 0 < share < 1 if name == "mixture" else 0 <= share <= 1
-            if not within:
-                between = "between 0 and 1, such as 0.5" if name == "mixture" else "from 0 to 1"
-                raise UserError(f"Argument {name!r} is {share:g}; expected a share {between}.")
-        for name in ("cross_entropy", "hidden"):
-            if getattr(self, name) < 0:
-                raise UserError(
-                    f"Argument {name!r} is {getattr(self, name):g}; expected a weight of 0 or more."
-                )
+        for name, fits, expected in (
+            ("mixture", 0 < self.mixture < 1, "a share between 0 and 1, such as 0.5"),
+            ("on_policy", 0 <= self.on_policy <= 1, "a share from 0 to 1"),
+            ("cross_entropy", self.cross_entropy >= 0, "a weight of 0 or more"),
+            ("hidden", self.hidden >= 0, "a weight of 0 or more"),
+        ):
+            if not fits:
+                value = getattr(self, name)
+                raise UserError(f"Argument {name!r} is {value:g}; expected {expected}.")
 
 
 def divergences(
