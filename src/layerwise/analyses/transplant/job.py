@@ -29,8 +29,8 @@ from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.runs.task_loading import refuse_no_chance
 from layerwise.storage.parquet import frame
-from layerwise.sweep import Intervention, Sweep
-from layerwise.sweep.changes.interventions import with_weights
+from layerwise.storage.schemas import SCHEMAS
+from layerwise.sweep import Sweep
 from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
@@ -39,19 +39,7 @@ from .names import ACTIVATIONS, BASE, BRINGS, DESTROYS, HOSTS, OTHER, WEIGHTS
 from .result import TransplantResult
 from .spec import Change, TransplantSpec
 from .tables import DESCRIBED, best_of, gaps_table, parted, with_gap
-from .weights import (
-    Exchange,
-    distances,
-    is_alone,
-    patched_with,
-    swept_with_donor,
-)
-
-_KEPT = (
-    "intervention", "kind", "site", "layer", "layers", "task", "capability", "item", "protocol",
-    "correct", "correct_norm", "gold_logprob", "margin", "generated", "extracted", "chosen",
-    "cluster", "set", "t", "head", "heads", "exchange",
-)  # fmt: skip
+from .weights import Exchange, distances, is_alone, swept_with_donor
 
 
 @dataclass(frozen=True)
@@ -214,14 +202,14 @@ class Transplant:
         """The records of a piece, and what they cost."""
         task, (setup, exchange) = piece.task, self._hosts[piece.host]
         if piece.changes:
-            changes, (first, *_) = self._changes(piece), piece.changes
             in_place: AbstractContextManager[object] = nullcontext()
             if piece.exchange == WEIGHTS:  # blocks are run by the engine as the host's are
                 check_faithful(exchange.donor, self.method)
-                if is_alone(first):  # weights that no branch of a sweep can have
-                    in_place = exchange.donated(first).in_place()
+                if is_alone(piece.changes[0]):  # weights that no branch of a sweep can have
+                    in_place = exchange.donated(piece.changes[0]).in_place()
             with in_place:
-                swept = self._answers(piece, changes, setup)
+                swept = self._answers(piece, setup)
+            changes = list(map(exchange.intervention, piece.changes))
             described = {
                 made.id: {name: getattr(change, name) for name in DESCRIBED}
                 | {"intervention": change.id, "kind": "transplant", "heads": change.heads or None}
@@ -234,28 +222,16 @@ class Transplant:
             rows, stats = records_as_is(self.setup, task, piece.protocols, self.method, setup)
             rows += guessed_rows(self.setup, task, task.items, piece.protocols)
         work = pd.DataFrame([work_entry("transplant", task.name, each) for each in stats])
-        kept = [
-            {name: row.get(name) for name in _KEPT}
-            | {"host": piece.host, "split": piece.split}
-            | {"step": len(row["layers"]) if piece.split else None}
-            for row in rows
-        ]
+        for row in rows:
+            row |= {"host": piece.host, "split": piece.split}
+            row["step"] = len(row["layers"]) if piece.split else None
+        names = SCHEMAS["transplant"].names
+        kept = [{name: row.get(name) for name in names} for row in rows]
         return frame("transplant", kept), joined_work([work])[0]
 
-    def _changes(self, piece: Piece) -> list[Intervention]:
-        """What is exchanged as what a sweep makes of it; nothing where it is done in place."""
-        _, exchange = self._hosts[piece.host]
-        if piece.exchange == ACTIVATIONS:
-            return [patched_with(change, exchange.donor) for change in piece.changes]
-        return [
-            with_weights(change.id, change.site, ())
-            if is_alone(change)
-            else exchange.intervention(change)
-            for change in piece.changes
-        ]
-
-    def _answers(self, piece: Piece, changes: Sequence[Intervention], by: Sweeper) -> Sweep:
+    def _answers(self, piece: Piece, by: Sweeper) -> Sweep:
         """The answers of a model with layers of the other, or with what the other has there."""
+        changes = list(map(self._hosts[piece.host][1].intervention, piece.changes))
         made = requests_of(self.setup, piece.task, piece.task.items, piece.protocols)
         requests = [request.request for request in made]
         if piece.exchange == ACTIVATIONS:
@@ -267,7 +243,7 @@ class Transplant:
         setup, exchange = self._hosts[piece.host]
         make = partial(answers_as_is, self.setup, piece.task, piece.protocols, self.method)
         if piece.changes:
-            make = partial(self._answers, piece, self._changes(piece))
+            make = partial(self._answers, piece)
         made = [
             exchange.donated(change).copied_bytes
             for change in piece.changes

@@ -55,10 +55,14 @@ class Exchange:
     known: dict[Hashable, OtherWeights] = field(default_factory=dict, repr=False)
 
     def intervention(self, change: Change) -> Intervention:
-        """A change of weights as what a sweep makes of it."""
+        """A change as what a sweep makes of it; nothing where the model has it in place."""
+        if change.exchange == names.ACTIVATIONS:
+            return patched_with(change, self.donor)
         return with_weights(change.id, change.site, tuple(self._edits(change)))
 
     def _edits(self, change: Change) -> Iterator[SwapWeights]:
+        if is_alone(change):
+            return
         if change.site in names.OF_NO_LAYER:
             weights, last = self._weights(change, (), ()), self.host.cfg.n_layers
             n_encoder = n_encoder_layers(self.host)
