@@ -91,64 +91,40 @@ IN_CHAT = (
     *in_long_runs(("texts",), ("letters",), ("described-examples",), ("filled",), ("written",)),
 )  # fmt: skip
 FIRST = [{"function": "regex", "regex_pattern": "([a-z])"}, {"function": "take_first"}]
-TASKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "texts": ("continuation", CHOICE),
-    "examples": ("continuation", {**CHOICE, "num_fewshot": 2, "fewshot_split": "train"}),
-    "own-examples": ("continuation", {**CHOICE, "num_fewshot": 2}),
-    "described": ("continuation", DESCRIBED),
-    "described-examples": (
-        "continuation",
-        {**DESCRIBED, "num_fewshot": 2, "fewshot_split": "train"},
-    ),
-    "filled": ("continuation", FILLED),
-    "filled-examples": ("continuation", {**FILLED, "num_fewshot": 2, "fewshot_split": "train"}),
-    "letters": (
-        "continuation",
-        {**CHOICE, "doc_to_choice": ["A", "B"], "doc_to_target": "{{label % 2}}"},
-    ),
-    "target-as-text": (
-        "continuation",
-        {**CHOICE, "doc_to_target": "answer", "target_delimiter": ""},
-    ),
-    "mutual-information": (
-        "continuation",
-        {**CHOICE, "metric_list": [{"metric": "acc"}, {"metric": "acc_mutual_info"}]},
-    ),
-    "trailing-space": ("continuation", {**CHOICE, "doc_to_text": "{{question}} "}),
-    "next-word": (
-        "continuation",
-        {
-            "output_type": "loglikelihood",
-            "doc_to_text": "{{question.rsplit(' ', 1)[0]}}",
-            "doc_to_target": "{{' ' + question.rsplit(' ', 1)[1]}}",
-            "metric_list": [{"metric": "perplexity"}, {"metric": "acc"}],
-        },
-    ),
-    "written": ("generate", WRITTEN),
-    "written-described": (
-        "generate",
-        {**WRITTEN, "description": "Be short.", "gen_prefix": "The river is", "num_fewshot": 1},
-    ),
-    "filtered": (
-        "generate",
-        {
-            **WRITTEN,
-            "doc_to_target": "{{'abcdefghijklm' | list}}",
-            "filter_list": [{"name": "first", "filter": FIRST}],
-        },
-    ),
-    "several-filters": (
-        "generate",
-        {
-            **WRITTEN,
-            "num_fewshot": 1,
-            "fewshot_split": "train",
-            "filter_list": [
-                {"name": "whole", "filter": [{"function": "take_first"}]},
-                {"name": "first", "filter": FIRST},
-            ],
-        },
-    ),
+EXAMPLES = {"num_fewshot": 2, "fewshot_split": "train"}
+LAST_WORD = {
+    "output_type": "loglikelihood",
+    "doc_to_text": "{{question.rsplit(' ', 1)[0]}}",
+    "doc_to_target": "{{' ' + question.rsplit(' ', 1)[1]}}",
+    "metric_list": [{"metric": "perplexity"}, {"metric": "acc"}],
+}
+SEVERAL = [
+    {"name": "whole", "filter": [{"function": "take_first"}]},
+    {"name": "first", "filter": FIRST},
+]
+MUTUAL = [{"metric": "acc"}, {"metric": "acc_mutual_info"}]
+BRIEF = {"description": "Be short.", "gen_prefix": "The river is", "num_fewshot": 1}
+TASKS: dict[str, dict[str, Any]] = {
+    "texts": CHOICE,
+    "examples": {**CHOICE, **EXAMPLES},
+    "own-examples": {**CHOICE, "num_fewshot": 2},
+    "described": DESCRIBED,
+    "described-examples": {**DESCRIBED, **EXAMPLES},
+    "filled": FILLED,
+    "filled-examples": {**FILLED, **EXAMPLES},
+    "letters": {**CHOICE, "doc_to_choice": ["A", "B"], "doc_to_target": "{{label % 2}}"},
+    "target-as-text": {**CHOICE, "doc_to_target": "answer", "target_delimiter": ""},
+    "mutual-information": {**CHOICE, "metric_list": MUTUAL},
+    "trailing-space": {**CHOICE, "doc_to_text": "{{question}} "},
+    "next-word": LAST_WORD,
+    "written": WRITTEN,
+    "written-described": {**WRITTEN, **BRIEF},
+    "filtered": {
+        **WRITTEN,
+        "doc_to_target": "{{'abcdefghijklm' | list}}",
+        "filter_list": [{"name": "first", "filter": FIRST}],
+    },
+    "several-filters": {**WRITTEN, **EXAMPLES, "num_fewshot": 1, "filter_list": SEVERAL},
 }
 
 
@@ -208,7 +184,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
     for split, rows in (("train", ROWS[:3]), ("test", ROWS)):
         text = "\n".join(map(json.dumps, rows))
         (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
-    for name, (_, config) in TASKS.items():
+    for name, config in TASKS.items():
         write_task(folder, name, config)
     weights = tiny_folder(tmp_path_factory.mktemp("models"), "llama", max_position_embeddings=1024)
     with pytest.MonkeyPatch.context() as patch:
@@ -299,7 +275,7 @@ def test_scores_without_a_layer_are_those_of_a_checkpoint_without_it(both, witho
 def assert_same_scores(
     both: Both, lm: Any, name: str, change: Intervention, *, chat: bool = False
 ) -> list[Any]:
-    protocol, _ = TASKS[name]
+    protocol = "generate" if TASKS[name]["output_type"] == "generate_until" else "continuation"
     path = both.folder / f"{name}.yaml"
     task = load_task(f"lm-eval:{path}")
     scores = ours(both.model, task, protocol, change, chat=chat)

@@ -50,11 +50,11 @@ def mentions_of(options: Options) -> Mapping[str, Feature]:
     first, last, times = made.values()
     for index, (context, texts) in enumerate(zip(options.contexts, options.texts, strict=True)):
         patterns = [rf"(?<!\w){re.escape(text)}(?!\w)" for text in texts]
-        found = [[m.start() for m in re.finditer(each, context or "")] for each in patterns]
-        if sum(map(bool, found)) >= 2:
-            first[index, : len(texts)] = [places[0] if places else np.inf for places in found]
-            last[index, : len(texts)] = [places[-1] if places else np.inf for places in found]
-            times[index, : len(texts)] = list(map(len, found))
+        starts = [[m.start() for m in re.finditer(each, context or "")] for each in patterns]
+        if sum(map(bool, starts)) >= 2:
+            first[index, : len(texts)] = [places[0] if places else np.inf for places in starts]
+            last[index, : len(texts)] = [places[-1] if places else np.inf for places in starts]
+            times[index, : len(texts)] = list(map(len, starts))
     return {name: feature for name, feature in made.items() if tells_apart(feature)}
 
 
@@ -101,9 +101,9 @@ def _shared(options: Options, parts: Callable[[str], Iterable[Hashable]]) -> Fea
     """How many parts an option has in common with the other ones, on average."""
     values = np.full(options.offered.shape, np.nan)
     for index, row in enumerate(options.texts):
-        told_apart = [_numbered(parts(text.casefold())) for text in row]
-        times = Counter(chain.from_iterable(told_apart))
-        for place, own in enumerate(told_apart):
+        numbered = [_numbered(parts(text.casefold())) for text in row]
+        times = Counter(chain.from_iterable(numbered))
+        for place, own in enumerate(numbered):
             values[index, place] = sum(times[part] - 1 for part in own) / (len(row) - 1)
     return values
 

@@ -28,8 +28,8 @@ def matches(name: str) -> bool:
 
 def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
     """Make a task of one of the harness, with its prompts, its options and its verdicts."""
-    asked = _read(name)
-    task = as_task(load_theirs(asked, name), asked.arguments, name, seed, fewshot)
+    source = _read(name)
+    task = as_task(load_theirs(source, name), source.arguments, name, seed, fewshot)
     if isinstance(task.judge, HarnessJudge):
         task = replace(
             task, judge=replace(task.judge, loaded_by=(_judge_of, (name, seed, fewshot)))
@@ -76,14 +76,14 @@ def expand(name: str) -> list[str]:
 
 def refuse_unknown(name: str) -> None:
     """Refuse a task that is not there or may not run, without its data."""
-    asked = _read(name)
+    source = _read(name)
     for one in expand(name):
-        trusted_config(_read(one) if one != name else asked, one)
+        trusted_config(_read(one) if one != name else source, one)
 
 
 def _read(name: str) -> SourceName:
-    asked = read_source_name(name, _ARGUMENTS)
-    capability, trust = asked.arguments.get("capability"), asked.arguments.get("trust")
+    source = read_source_name(name, _ARGUMENTS)
+    capability, trust = source.arguments.get("capability"), source.arguments.get("trust")
     if capability not in (None, *CAPABILITIES):
         raise UserError(
             f"Capability {capability!r} of task {name!r} is unknown; expected one of "
@@ -91,4 +91,4 @@ def _read(name: str) -> SourceName:
         )
     if trust not in (None, "yes"):
         raise UserError(f"Task {name!r} has trust={trust}; expected trust=yes, or leave it out.")
-    return asked
+    return source

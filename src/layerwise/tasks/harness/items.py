@@ -150,14 +150,14 @@ def _with_turns(
     in_chat = {"apply_chat_template": True, "fewshot_as_multiturn": True, "chat_template": record}
     _build(theirs, name, seed, fewshot, **in_chat)
     documents = _by_document(theirs, label)
-    found = []
+    with_turns = []
     for item in items:
         turns = recorded.get(documents[item.id][0].args[0], ())
         if turns and item.ending is not None:
             *before, (role, content) = turns
             turns = (*before, (role, content.removesuffix(item.choices[0])))
-        found.append(replace(item, turns=turns))
-    return found
+        with_turns.append(replace(item, turns=turns))
+    return with_turns
 
 
 def _build(theirs: Any, name: str, seed: int, fewshot: int | None, **in_chat: Any) -> int:
@@ -245,15 +245,15 @@ def _given(theirs: Any, documents: Documents, _: Mapping[str, str], name: str) -
     return _cued(items, "")
 
 
-def _written(theirs: Any, documents: Documents, asked: Mapping[str, str], name: str) -> _Made:
+def _written(theirs: Any, documents: Documents, arguments: Mapping[str, str], name: str) -> _Made:
     """A text that the model writes, judged by the task's own filter and metric."""
     settings = dict(next(iter(documents.values()))[0].args[1])
     if settings.get("do_sample") and settings.get("temperature", 1.0) > 0:
         raise _refused(name, "draws texts at random (do_sample)", "greedy ones")
     filters = [one.name for one in theirs._filters]
     metrics = [str(one) for one in theirs.aggregation() if _is_accuracy(str(one))]
-    pipeline = _one_of("filter", asked, filters, name)
-    metric = _one_of("metric", asked, metrics, name)
+    pipeline = _one_of("filter", arguments, filters, name)
+    metric = _one_of("metric", arguments, metrics, name)
     items = []
     for number, (instance,) in documents.items():
         target = theirs.doc_to_target(instance.doc)
@@ -281,7 +281,9 @@ def _written(theirs: Any, documents: Documents, asked: Mapping[str, str], name: 
         Template(),
         generate=GenerateSpec(stop, int(most), "lm-eval"),
         judge=judge,
-        suffix="".join(f":{key}={asked[key]}" for key in ("filter", "metric") if key in asked),
+        suffix="".join(
+            f":{key}={arguments[key]}" for key in ("filter", "metric") if key in arguments
+        ),
     )
 
 
@@ -299,13 +301,13 @@ def _refuse_other_metrics(theirs: Any, name: str) -> None:
         raise _refused(name, f"is scored by {', '.join(metrics)} of its own", "acc or acc_norm")
 
 
-def _one_of(field: str, asked: Mapping[str, str], known: Sequence[str], name: str) -> str:
+def _one_of(field: str, arguments: Mapping[str, str], known: Sequence[str], name: str) -> str:
     """The filter or the metric that a name asks for; the first if it does not."""
     if not known:
         raise _refused(name, f"has no {field} that says right or wrong", "exact_match or acc")
-    if field in asked and asked[field] not in known:
-        raise unknown_name(f"{field} of {name!r}", asked[field], known)
-    return asked.get(field, known[0])
+    if field in arguments and arguments[field] not in known:
+        raise unknown_name(f"{field} of {name!r}", arguments[field], known)
+    return arguments.get(field, known[0])
 
 
 def _cued(items: list[Item], delimiter: str, *, lettered: bool = False) -> _Made:

@@ -32,18 +32,18 @@ def quiet() -> Iterator[None]:
         utils.env = usual
 
 
-def members(asked: SourceName, name: str) -> list[str]:
+def members(source: SourceName, name: str) -> list[str]:
     """The names of the tasks that a name stands for."""
-    found = list(dict.fromkeys(_leaves(asked.base, name)))
-    if found == [asked.base]:
+    tasks = list(dict.fromkeys(_leaves(source.base, name)))
+    if tasks == [source.base]:
         return [name]
-    if asked.data is not None:
+    if source.data is not None:
         raise UserError(
             f"{name!r} is a group, and each of its tasks has data of its own; expected data= "
-            f"behind one task; name one of {', '.join(found[:5])}."
+            f"behind one task; name one of {', '.join(tasks[:5])}."
         )
-    arguments = [f"{key}={value}" for key, value in asked.arguments.items()]
-    return [":".join([asked.source, one, *arguments]) for one in found]
+    arguments = [f"{key}={value}" for key, value in source.arguments.items()]
+    return [":".join([source.source, one, *arguments]) for one in tasks]
 
 
 def harness() -> Any:
@@ -149,15 +149,15 @@ def _of_group(listed: Any, path: Path, name: str) -> Iterator[str]:
 _PLAIN = ("json", "csv", "parquet", "arrow", "text")
 
 
-def trusted_config(asked: SourceName, name: str) -> dict[str, Any]:
+def trusted_config(source: SourceName, name: str) -> dict[str, Any]:
     """The configuration of a task without its functions, unless it would run code."""
-    path = file_of(asked.base)
+    path = file_of(source.base)
     config = read_yaml(path, name)
-    code = None if "trust" in asked.arguments else _code_of(path, config)
+    code = None if "trust" in source.arguments else _code_of(path, config)
     if code:
         raise UserError(
             f"Task {name!r} runs code: {code}; expected a task of plain values, so read the code "
-            f"and, if you trust it, write {asked.source}:{asked.base}:trust=yes."
+            f"and, if you trust it, write {source.source}:{source.base}:trust=yes."
         )
     return config
 
@@ -211,29 +211,29 @@ _READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parqu
 _NO_DATA = ("ConnectionError", "OfflineModeIsEnabled", "DatasetNotFoundError", "LocalEntryNotFound")
 
 
-def load_theirs(asked: SourceName, name: str) -> Any:
+def load_theirs(source: SourceName, name: str) -> Any:
     """The harness's own task, with its data."""
-    path = file_of(asked.base)
-    config = trusted_config(asked, name)
+    path = file_of(source.base)
+    config = trusted_config(source, name)
     if "group" in config:
-        known = ", ".join(members(asked, name))
+        known = ", ".join(members(source, name))
         raise UserError(f"{name!r} is a group; expected one task; load one of {known}.")
     # Read again with its functions, now that they may run.
-    config = {**read_yaml(path, name, functions=True), **_local_data(config, asked, name)}
+    config = {**read_yaml(path, name, functions=True), **_local_data(config, source, name)}
     with quiet():
         try:
             loaded = harness().TaskManager(include_defaults=False).load(config)
         except Exception as error:
-            raise _cannot_load(name, asked, error) from error
+            raise _cannot_load(name, source, error) from error
     (theirs,) = loaded["tasks"].values()
     return theirs
 
 
-def _local_data(config: Mapping[str, Any], asked: SourceName, name: str) -> dict[str, Any]:
+def _local_data(config: Mapping[str, Any], source: SourceName, name: str) -> dict[str, Any]:
     """What a task's configuration has in place of a download: local files of its splits."""
-    if asked.data is None:
+    if source.data is None:
         return {}
-    folder = Path(asked.data)
+    folder = Path(source.data)
     own = {key: str(config[key]) for key in _SPLITS if config.get(key)}
     inner = config.get("fewshot_config") or {}
     examples = str(inner.get("split") or next((own[key] for key in _EXAMPLES if key in own), ""))
@@ -245,13 +245,13 @@ def _local_data(config: Mapping[str, Any], asked: SourceName, name: str) -> dict
     asks = str(own.get("test_split") or own.get("validation_split"))
     if asks not in files:
         raise UserError(
-            f"{asked.data!r} has no file of the split {asks!r} that task {name!r} asks; expected "
+            f"{source.data!r} has no file of the split {asks!r} that task {name!r} asks; expected "
             f"{asks}.jsonl, .json, .csv or .parquet there, and the same for examples."
         )
     kinds = {_READERS[Path(file).suffix] for file in files.values()}
     if len(kinds) > 1:
-        raise UserError(f"{asked.data!r} has files of several kinds; expected one kind.")
-    found: dict[str, Any] = {
+        raise UserError(f"{source.data!r} has files of several kinds; expected one kind.")
+    local: dict[str, Any] = {
         "dataset_path": kinds.pop(),
         "dataset_name": None,
         "dataset_kwargs": {"data_files": files},
@@ -259,14 +259,14 @@ def _local_data(config: Mapping[str, Any], asked: SourceName, name: str) -> dict
     }
     if examples not in files and "samples" not in inner:
         # The harness leaves an item out of its own examples only if both splits have one name.
-        found |= {"fewshot_split": asks, "test_split": asks}
-        found |= {"fewshot_config": {**inner, "split": asks}} if "split" in inner else {}
-    return found
+        local |= {"fewshot_split": asks, "test_split": asks}
+        local |= {"fewshot_config": {**inner, "split": asks}} if "split" in inner else {}
+    return local
 
 
-def _cannot_load(name: str, asked: SourceName, error: Exception) -> UserError:
+def _cannot_load(name: str, source: SourceName, error: Exception) -> UserError:
     kind = type(error).__name__
-    if asked.data is None and any(one in kind for one in _NO_DATA):
+    if source.data is None and any(one in kind for one in _NO_DATA):
         return UserError(
             f"The data of task {name!r} is not on this machine and cannot be fetched ({kind}); "
             f"expected a network, or local files: {name}:data=FOLDER with a file for each split, "

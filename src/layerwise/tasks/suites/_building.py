@@ -161,3 +161,8 @@ def require(condition: bool, what: str) -> None:
     """Refuse a suite's parameter."""
     if not condition:
         raise UserError(f"{what}; choose another value.")
+
+
+def within(low: int, value: int, high: int, things: str, there: str = "There are") -> None:
+    """Refuse a number of things that is too low or too high."""
+    require(low <= value <= high, f"{there} {low} to {high} {things}, not {value}")

@@ -21,6 +21,7 @@ from ._building import (
     require,
     spread,
     suite,
+    within,
 )
 
 _BY_RARITY = ("facts", "facts_rarer")
@@ -74,12 +75,12 @@ def fewshot_pool(
     """For each relation, some facts of which neither subject nor answer comes up elsewhere."""
     # They are left to the few-shot examples, which then give away no item.
     texts = Counter(text.casefold() for fact in facts for text in {fact.subject, fact.answer})
-    lonely = [fact for fact in facts if texts[fact.subject.casefold()] == 1]
-    lonely = [fact for fact in lonely if texts[fact.answer.casefold()] == 1]
-    return [
-        draw(rng, [fact for fact in lonely if fact.relation == relation], each)
-        for relation in relations
+    lonely = [
+        fact
+        for fact in facts
+        if texts[fact.subject.casefold()] == texts[fact.answer.casefold()] == 1
     ]
+    return [draw(rng, [f for f in lonely if f.relation == name], each) for name in relations]
 
 
 def option_groups(rng: np.random.Generator, facts: Sequence[Fact], size: int) -> list[list[Fact]]:
@@ -144,18 +145,14 @@ def facts_open_book(
     """The same facts, each stated in the context among others of its kind."""
     # Item by item the pair of ``facts`` with the same choices: their difference under one change is
     # what the passage protects (Song et al. 2025, arXiv:2510.02091, on retrieval augmentation).
-    require(
-        n_options <= n_sentences <= _MOST_SENTENCES,
-        f"The context holds {n_options} to {_MOST_SENTENCES} facts, not {n_sentences}",
-    )
+    within(n_options, n_sentences, _MOST_SENTENCES, "facts", "The context holds")
     return _paired(seed, n_options, rarity, n_sentences)
 
 
 def _paired(seed: int, n_options: int, rarity: int, n_sentences: int) -> Task:
     """Facts with so many sentences in the context; items are alike whether there are any or not."""
-    require(2 <= n_options <= 6, f"There are 2 to 6 options, not {n_options}")
-    most = len(_BY_RARITY)
-    require(1 <= rarity <= most, f"Rarity is 1 to {most}, not {rarity}")
+    within(2, n_options, 6, "options")
+    require(rarity in (1, 2), f"Rarity is 1 or 2, not {rarity}")
     rng, order = generator(seed, "facts"), generator(seed, "facts-open-book")
     known = all_facts(rarity)
     # Answers of items are not among those of rare facts' examples, which are common ones.
@@ -239,10 +236,7 @@ def open_book(seed: int = 0, *, n_statements: int = 4, n_items: int = N_ITEMS) -
     """Facts in the context that contradict the world, or that the world does not have."""
     # Half of the items state false facts, with the true answer among the choices (``contradicts``);
     # half are about made-up places (``absent``). The context states every option.
-    require(
-        4 <= n_statements <= _MOST_STATEMENTS,
-        f"There are 4 to {_MOST_STATEMENTS} statements, not {n_statements}",
-    )
+    within(4, n_statements, _MOST_STATEMENTS, "statements")
     rng = generator(seed, "open-book")
     known, relations = all_facts(), ("capital", "opposite", "past", "color", "currency")
     pool = fewshot_pool(rng, known, relations[:2], n_statements)

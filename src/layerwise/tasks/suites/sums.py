@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import combinations_with_replacement
+from operator import attrgetter
 
 import numpy as np
 
@@ -157,23 +158,20 @@ def _task(
     n_fewshot: int,
 ) -> Task:
 
-    # 3 + 4 and 4 + 3 are one question, so that the cluster tells questions apart.
+    by_cluster = attrgetter("cluster")  # 3 + 4 and 4 + 3 are one question
+
     def make_examples(taken: Sequence[Item] = ()) -> list[Item]:
         built: list[Item] = []
         for turn in range(n_fewshot):
-            built += turned_over(
-                lambda misses, turn=turn: make(turn + misses)[:1],
-                1,
-                [*built, *taken],
-                lambda item: item.cluster,
-            )
+            others = [*built, *taken]
+            built += turned_over(lambda n, turn=turn: make(turn + n)[:1], 1, others, by_cluster)
         return built
 
     def corrupted(drafts: Sequence[Item]) -> list[Item]:
         return [_corrupted(rng, draft) for draft in drafts]
 
     examples = make_examples()
-    drafts = turned_over(make, n_items, examples, lambda item: item.cluster)
+    drafts = turned_over(make, n_items, examples, by_cluster)
     items = settle(rng, name, corrupted(drafts))
     return suite(
         rng,
@@ -245,11 +243,8 @@ def word_problems(
     shown_things, things = halves(rng, data("words")["things"], n_fewshot)
 
     def make_examples(people: Sequence[str], story_things: Sequence[str]) -> list[list[Item]]:
-        alone = [slice(index, index + 1) for index in range(n_fewshot)]
-        return [
-            _stories(rng, i, largest, people[start], story_things[start])
-            for i, start in enumerate(alone)
-        ]
+        alone = enumerate(zip(people, story_things, strict=True))
+        return [_stories(rng, turn, largest, [name], [thing]) for turn, (name, thing) in alone]
 
     def others() -> list[Item]:
         blocks: list[list[Item]] = [[]]
