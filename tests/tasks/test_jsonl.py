@@ -183,35 +183,23 @@ def test_bad_lines_are_named(tmp_path: Path, line: str, what: str) -> None:
     assert what in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "\n \n"])
-def test_empty_file(tmp_path: Path, content: str) -> None:
-    path = written(tmp_path, content)
-    with pytest.raises(UserError) as caught:
-        load_task(path)
-    assert str(caught.value) == f"File {path!r} is empty; expected one JSON object a line."
-
-
-def test_not_utf8(tmp_path: Path) -> None:
-    path = tmp_path / "latin.jsonl"
-    path.write_bytes(GOOD.encode() + b"\n" + '{"question": "Où?"}'.encode("latin-1"))
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", " is empty; expected one JSON object a line."),
+        (b"\n \n", " is empty; expected one JSON object a line."),
+        (GOOD.encode() + b'\n{"question": "O\xf9?"}',
+         ", line 2: not UTF-8; save the file in that encoding."),
+        (None, " cannot be read (No such file or directory); give the path of a .jsonl file."),
+    ],
+)  # fmt: skip
+def test_files_without_rows_or_text_are_told(tmp_path, content, sentence):
+    path = tmp_path / "mine.jsonl"
+    if content is not None:
+        path.write_bytes(content)
     with pytest.raises(UserError) as caught:
         load_task(str(path))
-    assert str(caught.value) == (
-        f"File {str(path)!r}, line 2: not UTF-8; save the file in that encoding."
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"), [("none.jsonl", "No such file or directory"), (".jsonl", "Is a directory")]
-)
-def test_unreadable_file(tmp_path: Path, name: str, reason: str) -> None:
-    (tmp_path / ".jsonl").mkdir()
-    path = str(tmp_path / name)
-    with pytest.raises(UserError) as caught:
-        load_task(path)
-    assert str(caught.value) == (
-        f"File {path!r} cannot be read ({reason}); give the path of a .jsonl file."
-    )
+    assert str(caught.value) == f"File {str(path)!r}{sentence}"
 
 
 def test_a_long_line_is_refused_before_it_is_read_to_its_end(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def test_difficulty_is_a_parameter() -> None:
     ("make", "sentence"),
     [
         (lambda: suites.kv_words(n_pairs=3), "There are 4 to 26 pairs, not 3"),
-        (lambda: suites.kv_ids(sizes=(4, 40)), "Sizes must be from 4 to 16, not (4, 40)"),
+        (lambda: suites.kv_ids(sizes=(4, 40)), "There are 4 to 16 pairs, not 40"),
         (lambda: suites.facts_open_book(n_sentences=3), "The context holds 4 to 8 facts, not 3"),
         (
             lambda: suites.facts(n_options=9),
