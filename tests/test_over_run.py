@@ -23,6 +23,7 @@ from layerwise.stats.families.estimate import (
 )
 from layerwise.stats.signals.signal import above_chance_p_values, have_signal
 from tests.cases import data_sets, in_long_runs, most_errors
+from tests.synthetic import cell_records
 
 
 def outcomes(n: int) -> np.ndarray:
@@ -93,9 +94,9 @@ def test_tests_of_tasks_that_are_not_swept_are_counted_like_those_that_are():
 def test_tasks_without_signal_count_among_the_tests_of_a_run():
     """One of them was swept all the same, one was not."""
     rng = np.random.default_rng(0)
-    able = records(rng.random((60, 5)) < [0.9, 0.9, 0.2, 0.5, 0.9], "able", "letter")
-    swept = records(rng.random((60, 5)) < 0.25, "swept", "letter")
-    unswept = records(rng.random((60, 1)) < 0.25, "unswept", "letter")
+    able = cell_records(rng.random((60, 5)) < [0.9, 0.9, 0.2, 0.5, 0.9], "able", "knowledge")
+    swept = cell_records(rng.random((60, 5)) < 0.25, "swept", "knowledge")
+    unswept = cell_records(rng.random((60, 1)) < 0.25, "unswept", "knowledge")
     effects = effects_table(pd.concat([able, swept, unswept]), lambda task, protocol: 0.25, 0)
     told = effects.loc[effects["signal"]]
     assert told["task"].unique().tolist() == ["able"]
@@ -139,29 +140,6 @@ def test_a_weak_model_that_needs_no_layer_is_rarely_said_to_need_one(accuracy, a
         assert lucky > 0.07 * n
 
 
-def records(correct: np.ndarray, task: str, protocol: str) -> pd.DataFrame:
-    """Ablation records: column 0 is the intact model, the others are skipped layers."""
-    n, m = correct.shape
-    layers = [pd.NA, *range(m - 1)]
-    return pd.DataFrame(
-        {
-            "intervention": np.repeat(["intact", *(f"skip:layer={i}" for i in range(m - 1))], n),
-            "kind": np.repeat(["intact", *["skip"] * (m - 1)], n),
-            "site": np.repeat(np.array([None, *["layer"] * (m - 1)], dtype=object), n),
-            "layer": pd.array(layers, dtype="Int64").repeat(n),
-            "task": task,
-            "capability": "knowledge",
-            "item": [f"{i:03d}" for i in range(n)] * m,
-            "protocol": protocol,
-            "correct": correct.T.ravel(),
-            "gold_logprob": np.nan,
-            "head": pd.array([None] * (n * m), dtype="Int64"),
-            "layers": [[] if layer is pd.NA else [layer] for layer in np.repeat(layers, n)],
-            "heads": None,
-        }
-    )
-
-
 def run_of(rng: np.random.Generator, keep: np.ndarray, n: int = 40) -> pd.DataFrame:
     """Effects of a run, each cell of ``keep`` (tasks by layers) losing a share of its answers."""
     tables = []
@@ -170,7 +148,7 @@ def run_of(rng: np.random.Generator, keep: np.ndarray, n: int = 40) -> pd.DataFr
         kept = rng.random((n, len(shares))) < shares
         flipped = rng.random((n, len(shares))) < 0.05
         correct = np.column_stack([intact, (intact[:, None] & kept) ^ flipped])
-        tables.append(records(correct, f"task-{i}", "letter"))
+        tables.append(cell_records(correct, f"task-{i}", "knowledge"))
     return effects_table(pd.concat(tables, ignore_index=True), lambda task, protocol: 0.1, 0)
 
 
@@ -187,19 +165,6 @@ def test_the_largest_of_a_run_is_covered_where_a_bootstrap_misses_it():
         pointwise += not top["acc_diff_low"] <= truth <= top["acc_diff_high"]
     assert missed <= most_errors(n)
     assert pointwise > n / 2
-
-
-def test_the_largest_mean_of_many_is_covered():
-    """Skewed losses in nats of 24 items, in 100 cells that all lose 1 nat on average."""
-    rng, n, missed = np.random.default_rng(0), data_sets(300), 0
-    for _ in range(n):
-        values = rng.gamma(4.0, 0.25, size=(24, 100))
-        means, errors = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(24)
-        table = pd.DataFrame({"mean": means, "error": errors, "n_clusters": 24})
-        low, high = student("mean")(table, 100)
-        top = int(means.argmax())
-        missed += not low[top] <= 1.0 <= high[top]
-    assert missed <= most_errors(n)
 
 
 def test_means_reach_as_far_as_t_at_the_divided_level():
@@ -267,10 +232,9 @@ def test_where_no_answer_changed_or_all_did_the_bounds_are_exact():
     rng = np.random.default_rng(0)
     intact = np.ones(40, dtype=bool)
     correct = np.column_stack([intact, intact, ~intact, rng.random(40) < 0.5])
-    table = records(correct, "task", "letter")
-    none = records(np.zeros((40, 1), dtype=bool), "task", "letter")
-    none = none.assign(intervention="no layers", kind="no layers")
-    effects = effects_table(pd.concat([table, none]), lambda task, protocol: 0.1, 0)
+    none = np.zeros(40, dtype=bool)
+    table = cell_records(correct, "task", "knowledge", no_layers=none)
+    effects = effects_table(table, lambda task, protocol: 0.1, 0)
     same, all_lost, half = effects.to_dict("records")
     exact = exact_difference_bounds(np.zeros(1, dtype=int), np.zeros(1, dtype=int), np.array([40]))
     assert (same["acc_diff_low"], same["acc_diff_high"]) == (exact[0][0], exact[1][0])

@@ -11,7 +11,6 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.stats import beta, multinomial
 
@@ -26,7 +25,7 @@ from layerwise.stats.share_tests.share_bounds import (
     wide_enough,
 )
 from tests.cases import LONG, data_sets
-from tests.test_over_run import records
+from tests.synthetic import cell_records
 
 SIDE = 0.025
 
@@ -162,10 +161,9 @@ def test_shares_of_tables_cover(cell: Truth) -> None:
     missed, told = 0, 0
     for seed in range(data_sets(60)):
         whole, changed, truth = answers(np.random.default_rng(seed), cell)
-        asked = records(np.concatenate([whole[:, :1], changed], axis=1), "task", "generate")
-        without = records(whole[:, 1:], "task", "generate")
-        without = without.assign(intervention="no layers", kind="no layers")
-        effects = effects_table(pd.concat([asked, without]), lambda task, protocol: 0.0, 0)
+        right = np.concatenate([whole[:, :1], changed], axis=1)
+        table = cell_records(right, "task", "knowledge", "generate", no_layers=whole[:, 1])
+        effects = effects_table(table, lambda task, protocol: 0.0, 0)
         low, high = (effects[name].to_numpy(dtype=float) for name in ("share_low", "share_high"))
         missed += np.count_nonzero((low > truth + 1e-9) | (high < truth - 1e-9))
         told += np.count_nonzero(effects["share_lost"].notna())

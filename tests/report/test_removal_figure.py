@@ -55,13 +55,6 @@ def test_lines_and_bands_are_the_table():
     assert len(lines(figure, "intact")) == 2
 
 
-def test_the_dashed_lines_are_the_measured_floors_of_both_splits():
-    steps = removal(5).steps()
-    steps["floor"] = np.where(steps["split"] == "selection", 0.1, 0.2)
-    figure = removal_curve(steps)
-    assert sorted(line.get_ydata()[0] for line in lines(figure, "floor")) == [10, 20]
-
-
 @pytest.mark.parametrize(
     ("by", "names"), [("greedy", ["3", "2", "1"]), ("block", ["3", "2-3", "1-3"])]
 )

@@ -265,7 +265,6 @@ def test_intervals_over_seeds_are_students():
     values = np.array([0.2, 0.5, 0.35])
     mean, error = values.mean(), values.std(ddof=1) / np.sqrt(3)
     expected = (mean, *student.interval(0.95, 2, mean, error))
-    assert module("healing", "healing_told").over_seeds(values.tolist()) == pytest.approx(expected)
     over_seeds = module("decoder_vs_seq2seq", "depths").interval_over_seeds
     assert over_seeds(values) == pytest.approx(expected)
 
@@ -297,40 +296,6 @@ def test_nothing_that_is_kept_for_tests_is_trained_on(tmp_path, study, name, oth
         opened = [one.split("->")[0].split()[1:] for one in text.split(" ;") if "open" in one]
         assert opened
         assert not [words for words in opened if ORGANISM.for_tests(*words)]
-
-
-def test_a_layer_that_was_not_needed_before_makes_it_others():
-    """Two hops need layers 2 and 3 before; after healing those, or layer 5, too, or no signal."""
-
-    def lost(case: str, seed: int, layers: set[int]) -> list[dict[str, Any]]:
-        return [
-            {"case": case, "seed": seed, "task": "two-hops", "protocol": "generate",
-             "original": layer, "significant": layer in layers, "share_lost": 0.5}
-            for layer in range(8) if layer != 4
-        ]  # fmt: skip
-
-    sets = ((0, {2, 3}, True), (1, {2, 5}, True), (2, {2, 3}, False))
-    each = [row for seed, after, _ in sets
-            for row in lost("original", seed, {2, 3}) + lost("two-hops", seed, after)]  # fmt: skip
-    gains = [{"case": "two-hops", "seed": seed, "task": "two-hops", "protocol": "generate",
-              "improved": improved} for seed, _, improved in sets]  # fmt: skip
-    known = {"layers": pd.DataFrame(each), "gains": pd.DataFrame(gains)}
-    placed = module("healing", "healing_told").placed(known, "two-hops", "two-hops")
-    assert placed == {0: "same", 1: "others", 2: "none"}
-
-
-def test_a_carrier_brings_the_gain_and_its_return_destroys_it():
-    """Layer 3 does both, 5 only destroys, and 7 brings less than before it brought nothing."""
-    each = [
-        {"case": "adapted", "task": "sum-chain", "set": "single", "direction": way,
-         "layer": layer, "p_run": p, "moved": moved}
-        for way, layer, p, moved in (
-            ("brings", 3, 0.01, 0.2), ("destroys", 3, 0.01, 0.3), ("destroys", 5, 0.01, 0.3),
-            ("brings", 5, 0.4, 0.1), ("brings", 7, 0.01, -0.2), ("destroys", 7, 0.01, 0.2),
-        )
-    ]  # fmt: skip
-    carriers = module("adapters", "adapters_told").carriers
-    assert carriers({"transplant": pd.DataFrame(each)}) == [3]
 
 
 # --- decoders and encoder-decoders --------------------------------------------------------------

@@ -79,15 +79,6 @@ def test_each_kind_of_sentence_is_made(found: list[Claim]) -> None:
     }
 
 
-def test_every_sentence_is_one_sentence_with_n_and_rows(run: RunTables, found: list[Claim]) -> None:
-    for finding in found:
-        assert finding.full.endswith(".")
-        assert len(about(run, finding)) > 0
-        assert 0 < finding.importance <= 1
-        if "no order" not in finding.full:
-            assert "n = " in finding.full or finding.items
-
-
 def test_layers_that_are_needed_are_those_that_were_planted(run, found, plan):
     planted = set.union(*map(set, plan.critical.values()))
     (general,) = of_kind(found, "general")

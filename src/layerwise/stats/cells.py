@@ -199,8 +199,8 @@ def _cell(whole: pd.DataFrame) -> Cell:
     described = ["kind", "site", "layer", "head", "intervention"]
     group = _of_kinds(whole, CONTROLS, among=False)
     items = pd.Index(sorted(set(group["item"])))
-    listed = group.drop_duplicates("intervention")[[*described, "layers", "heads"]]
-    listed = listed.sort_values(by=described)
+    once = group.drop_duplicates("intervention")
+    listed = pd.DataFrame(once[[*described, "layers", "heads"]]).sort_values(by=described)
     changed = listed.loc[listed["intervention"] != INTACT].reset_index(drop=True)
     # which draw a record is of; 0 where nothing is drawn
     drawn = np.zeros(len(group), dtype=int)
