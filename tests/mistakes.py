@@ -238,8 +238,8 @@ FAULTS = [
     Fault(
         "draws added up within an item",
         "stats/cells.py",
-        "correct, n_draws = right.sum(axis=0) / n_draws, n_draws[1:]",
-        "correct, n_draws = right.sum(axis=0), n_draws[1:]",
+        "(right.sum(axis=0) / n_draws)[:, 1:]",
+        "right.sum(axis=0)[:, 1:]",
         ("tests/test_draws.py::test_effects_are_those_of_the_mean_over_an_items_draws",),
     ),
     Fault(

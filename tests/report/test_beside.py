@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -68,7 +69,8 @@ def two_cores(monkeypatch):
     monkeypatch.setattr(page, "_FEWEST", 3)
 
 
-@pytest.mark.parametrize("how", [drawn, pytest.param(drawn_here_only, marks=pytest.mark.long)])
+@pytest.mark.long  # by day the last test has the pictures of a second process
+@pytest.mark.parametrize("how", [drawn, drawn_here_only])
 def test_a_second_process_gives_the_pictures_of_this_one_also_if_it_is_ended(two_cores, how):
     drawings = jobs(how)
     with narrow_pictures(drawings) as narrow:
@@ -108,23 +110,24 @@ def test_after_an_interrupt_nothing_more_is_begun(two_cores, monkeypatch) -> Non
 
 
 WAITING = """
-import multiprocessing, sys, time
+import hashlib, multiprocessing, sys, time
 from test_beside import jobs
 from layerwise.ground.process import work_beside
 from layerwise.presentation import page
 if __name__ == "__main__":
     work_beside()
     page._n_cores, page._FEWEST = (lambda: 2), 1
-    drawings = jobs(n=1)
+    drawings = jobs()
     with page.narrow_pictures(drawings) as narrow:
-        narrow(*drawings)
-        print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+        made = "".join(map(narrow, drawings))
+        (child,) = multiprocessing.active_children()
+        print(child.pid, hashlib.md5(made.encode()).hexdigest(), flush=True)
         time.sleep(60)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks processes up in /proc")
-def test_it_ends_with_the_first_process(tmp_path) -> None:
+def test_it_gives_the_same_pictures_and_ends_with_the_first_process(tmp_path) -> None:
     script = tmp_path / "waiting.py"
     script.write_text(WAITING)
     first = subprocess.Popen(
@@ -133,13 +136,15 @@ def test_it_ends_with_the_first_process(tmp_path) -> None:
     )  # fmt: skip
     assert first.stdout is not None
     with first:
-        second = int(first.stdout.readline())
+        process, digest = first.stdout.readline().split()
+        second = int(process)
         assert runs(second)
         first.send_signal(signal.SIGKILL)
     until = time.monotonic() + 20
     while runs(second) and time.monotonic() < until:
         time.sleep(0.05)
     assert not runs(second)
+    assert digest == hashlib.md5("".join(pictures_here()).encode()).hexdigest()
 
 
 def runs(process: int) -> bool:

@@ -115,7 +115,7 @@ OF_RUNS = {
     "scoring steps": (figures.ladder, "ladder"),
 }
 BY_DAY: dict[str, Draw] = {
-    **{name: of_run(*drawn, 8, 80) for name, drawn in OF_RUNS.items()},
+    **{name: of_run(*drawn, 6, 80) for name, drawn in OF_RUNS.items()},
     "attribution": of(figures.attribution_lines, LARGE, "summary"),
     "attribution of heads": of(figures.attribution_heads, LARGE, "summary"),
     "attribution in two stacks": of(figures.attribution_lines, TWO_STACKS, "summary"),

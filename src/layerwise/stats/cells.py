@@ -193,85 +193,99 @@ def _over_examples(whole: pd.DataFrame) -> Cell:
     )
 
 
+class _Rows(NamedTuple):
+    """The records of a cell, numbered once, so that each control is picked from arrays."""
+
+    table: pd.DataFrame  # the records themselves
+    kind: Shaped[np.ndarray, " records"]
+    correct: Bool[np.ndarray, " records"]  # whether the answer was right
+    item: Int[np.ndarray, " records"]  # the number of its item among all that are named
+    items: pd.Index  # the items of the cell: those that are asked, not of its controls alone
+    row: Int[np.ndarray, " records"]  # the row of its item among these; -1 if it has none
+    change: Int[np.ndarray, " records"]  # the number of its intervention among all that are named
+    changes: pd.Index  # these interventions
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> _Rows:
+        """The records of one task under one protocol."""
+        kind = table["kind"].to_numpy(dtype=object)
+        named = table["item"].to_numpy(dtype=object)
+        items = pd.Index(sorted(set(named[~np.isin(kind, CONTROLS)])))
+        item, names = pd.factorize(named)
+        change, changes = pd.factorize(table["intervention"].to_numpy(dtype=object))
+        row, correct = items.get_indexer(pd.Index(names))[item], table["correct"]
+        return cls(
+            table, kind, correct.to_numpy(dtype=bool), item, items, row, change, pd.Index(changes)
+        )  # fmt: skip
+
+
 def _cell(whole: pd.DataFrame) -> Cell:
-    """The records of one task under one protocol as matrices, with its controls."""
     task, capability, protocol = (str(whole[c].iloc[0]) for c in ("task", "capability", "protocol"))
     described = ["kind", "site", "layer", "head", "intervention"]
-    group = _of_kinds(whole, CONTROLS, among=False)
-    items = pd.Index(sorted(set(group["item"])))
-    once = group.drop_duplicates("intervention")
-    listed = pd.DataFrame(once[[*described, "layers", "heads"]]).sort_values(by=described)
+    read = _Rows.of(whole)
+    items, is_change = read.items, ~np.isin(read.kind, CONTROLS)
+    group, change = whole.loc[is_change], read.change[is_change]
+    first = np.unique(change, return_index=True)[1]
+    listed = group[[*described, "layers", "heads"]].iloc[first].sort_values(described)
     changed = listed.loc[listed["intervention"] != INTACT].reset_index(drop=True)
     # which draw a record is of; 0 where nothing is drawn
-    drawn = np.zeros(len(group), dtype=int)
-    if "draw" in group:
-        drawn = group["draw"].fillna(0).to_numpy(dtype=int)
-    columns = _places(pd.Index([INTACT, *changed["intervention"]]), group, "intervention")
-    place = drawn, _places(items, group, "item"), columns
+    drawn = group["draw"].fillna(0).to_numpy(dtype=int) if "draw" in group else 0 * change
+    columns = pd.Index([INTACT, *changed["intervention"]]).get_indexer(read.changes)[change]
+    place = drawn, read.row[is_change], columns
     shape = int(drawn.max()) + 1, len(items), len(listed)
     _check_complete(group, place, shape, len(changed))
     right = np.zeros(shape, dtype=bool)
-    right[place] = group["correct"].to_numpy(dtype=bool)
+    right[place] = read.correct[is_change]
     in_nats = np.full((2, *shape), np.nan)
     for values, name in zip(in_nats, ("gold_logprob", "margin"), strict=True):
         if name in group:
             values[place] = group[name].to_numpy(dtype=float)
-    correct, scores, n_draws = right[0], in_nats[:, 0], None
+    correct, scores, n_draws = right[0, :, 1:], in_nats[:, 0], None
     if len(right) > 1:  # means over the draws of each item, so that draws are no items
         there = np.zeros((len(right), 1, shape[2]), dtype=bool)
         there[drawn, 0, columns] = True
         n_draws = there.sum(axis=(0, 1))
         scores = np.where(there, in_nats, 0.0).sum(axis=1) / n_draws
-        correct, n_draws = right.sum(axis=0) / n_draws, n_draws[1:]
+        correct, n_draws = (right.sum(axis=0) / n_draws)[:, 1:], n_draws[1:]
     nats, margins = scores[:, :, :1] - scores[:, :, 1:]
     return Cell(
-        task, capability, protocol, changed, right[0, :, 0], correct[:, 1:], nats, margins,
-        tuple(map(str, items)), clusters_of(group, items), _blind(whole, items, BLIND),
-        _without_layers(whole, items), _guessed(whole, items), n_draws,
+        task, capability, protocol, changed, right[0, :, 0], correct, nats, margins,
+        tuple(map(str, items)), clusters_of(group, items), _blind(read, BLIND),
+        _without_layers(read), _guessed(read), n_draws,
     )  # fmt: skip
 
 
-def _of_kinds(records: pd.DataFrame, kinds: Sequence[str], *, among: bool = True) -> pd.DataFrame:
-    """The records of some kinds, or of all others."""
-    return records.loc[np.isin(records["kind"].to_numpy(dtype=object), kinds) == among]
-
-
-def _places(names: pd.Index, records: pd.DataFrame, column: str) -> Int[np.ndarray, " records"]:
-    """The number of each record's item or intervention among some; -1 if it is not there."""
-    codes, known = pd.factorize(records[column].to_numpy(dtype=object))
-    return names.get_indexer(pd.Index(known))[codes]
-
-
-def _guessed(whole: pd.DataFrame, items: pd.Index) -> Guessed | None:
+def _guessed(read: _Rows) -> Guessed | None:
     for kind in (GUESSER, GUESSER_AT_CHANCE):
-        blind = _blind(whole, items, kind)
+        blind = _blind(read, kind)
         if blind is not None:
-            named = str(_of_kinds(whole, [kind])["intervention"].iloc[0])
+            named = str(read.changes[read.change[read.kind == kind][0]])
             return Guessed(blind, named.removeprefix(f"{GUESSER}: "), kind == GUESSER)
     return None
 
 
-def _blind(whole: pd.DataFrame, items: pd.Index, kind: str) -> Blind | None:
-    asked = _of_kinds(whole, [kind])
-    if asked.empty:
+def _blind(read: _Rows, kind: str) -> Blind | None:
+    chosen = read.kind == kind
+    if not chosen.any():
         return None
-    if asked.duplicated(["item", "intervention"]).any():
-        raise _incomplete(whole)
-    rows, correct = _places(items, asked, "item"), asked["correct"].to_numpy(dtype=bool)
+    pairs = read.item[chosen] * len(read.changes) + read.change[chosen]
+    if len(np.unique(pairs)) < len(pairs):
+        raise _incomplete(read.table)
+    rows, correct, n = read.row[chosen], read.correct[chosen], len(read.items)
     right, times = (
-        np.bincount(chosen[chosen >= 0], minlength=len(items)) for chosen in (rows[correct], rows)
+        np.bincount(chosen[chosen >= 0], minlength=n) for chosen in (rows[correct], rows)
     )
     return Blind(right, times)
 
 
-def _without_layers(whole: pd.DataFrame, items: pd.Index) -> Bool[np.ndarray, " items"] | None:
-    asked = _of_kinds(whole, [NO_LAYERS])
-    if asked.empty:
+def _without_layers(read: _Rows) -> Bool[np.ndarray, " items"] | None:
+    chosen = read.kind == NO_LAYERS
+    if not chosen.any():
         return None
-    rows = _places(items, asked, "item")
-    if not np.array_equal(np.sort(rows), np.arange(len(items))):
-        raise _incomplete(whole)
-    return asked["correct"].to_numpy(dtype=bool)[np.argsort(rows)]
+    rows = read.row[chosen]
+    if not np.array_equal(np.sort(rows), np.arange(len(read.items))):
+        raise _incomplete(read.table)
+    return read.correct[chosen][np.argsort(rows)]
 
 
 def _check_complete(
