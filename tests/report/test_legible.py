@@ -73,9 +73,11 @@ def sets(n_tasks: int, n_layers: int, width: float) -> Figure:
 def pairs(n_tasks: int, n_layers: int, width: float, n_encoder: int = 0) -> Iterable[Figure]:
     names = [f"{'a-task-with-a-long-name-' * 2}{seed}" for seed in range(n_tasks)]
     made = joined_results(
-        *(interacting(n_layers, 12, {}, seed, task=task, n_encoder=n_encoder)
-          for seed, task in enumerate(names))
-    )  # fmt: skip
+        *(
+            interacting(n_layers, 12, {}, seed, task=task, n_encoder=n_encoder)
+            for seed, task in enumerate(names)
+        )
+    )
     with naming_layers_of(made.facts.model):
         yield interaction_triangles(made.pairs(), width=width)
         yield shapley_values(made.shapley(), "pairs", width=width)

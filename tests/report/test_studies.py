@@ -67,8 +67,10 @@ def saved(study: str, name: str) -> pd.DataFrame:
 
 
 def tables(study: str) -> dict[str, pd.DataFrame]:
-    return {path.stem: saved(study, path.stem)
-            for path in (STUDIES / study / "results").glob("*.parquet")}  # fmt: skip
+    return {
+        path.stem: saved(study, path.stem)
+        for path in (STUDIES / study / "results").glob("*.parquet")
+    }
 
 
 def page(study: str) -> str:
@@ -222,8 +224,10 @@ def test_figures_are_legible_and_have_every_seed():
     figure = depths.depths_over_seeds(estimates, 0.625)
     assert_legible(figure)
     shown = rows(estimates, family="depth", axis="computation")
-    expected = [rows(shown, method=method, measure=measure, protocol=protocol)["estimate"]
-                for method, measure, protocol in depths.PANELS]  # fmt: skip
+    expected = [
+        rows(shown, method=method, measure=measure, protocol=protocol)["estimate"]
+        for method, measure, protocol in depths.PANELS
+    ]
     assert list(drawn_values(figure, "|", "x")) == sorted(np.concatenate(expected))
 
 
