@@ -31,9 +31,9 @@ SIZES = {
 }  # fmt: skip
 
 
-# Their examples, branches and contexts are those of other sizes.
+# By day one size in which examples are shared, prompts are long, and texts are written.
 FOR_LONG_RUNS = (
-    "distinct items", "few-shot items", "few branches",
+    "distinct items", "few-shot items", "long contexts", "few branches",
     "few branches with a long few-shot prefix", "generation",
 )  # fmt: skip
 TRIED = {name: size for name, size in SIZES.items() if LONG or name not in FOR_LONG_RUNS}

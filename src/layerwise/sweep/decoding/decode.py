@@ -9,7 +9,7 @@ Prompts were run by the walk, whose keys and values of shared beginnings are att
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -184,46 +184,46 @@ class Decoder:
         return True
 
     def _prompts_into(self, new: list[Job]) -> None:
-        """Copy the rows' own part of their prompts to the cache, rows of one length at once."""
-        by_length: dict[int, list[Job]] = {}
-        for job in new:
-            by_length.setdefault(self._n_own(job), []).append(job)
-        for length, jobs in by_length.items():
-            if not length:
-                continue
-            device = self.walk.device
-            paths = torch.tensor([self.walk.side.paths[j.request][-length:] for j in jobs])
-            paths = paths.to(device)[:, None]
-            slots = torch.tensor([j.slot for j in jobs], device=device)
+        """Copy the rows' own part of their prompts to the cache, and what they look at."""
+        walk, device, side = self.walk, self.walk.device, self.walk.side
+        own = {job.slot: side.paths[job.request][-n:] for job in new if (n := self._n_own(job))}
+        for jobs, slots, paths in self._of_one_length(new, own):
             branches = np.array([0 if j.branch is None else 1 + j.branch for j in jobs])
             for layer, cache in self.batch.caches.items():
-                kept = self.walk.kept[layer]
+                kept = walk.kept[layer]
                 assert kept is not None, "the walk keeps keys and values where texts are asked for"
                 sources = torch.from_numpy(self.batch.sources[layer, branches]).to(device)
-                at = (sources[:, None, None], torch.arange(kept.keys.shape[1])[:, None], paths)
-                cache.keys[slots, :, :length] = kept.keys[at]
-                cache.values[slots, :, :length] = kept.values[at]
-        if self.inputs:
-            self._inputs_into(new)
-
-    def _inputs_into(self, new: list[Job]) -> None:
-        """Copy keys and values of the encoder outputs that rows look at, of one length at once."""
-        walk, device = self.walk, self.walk.device
+                heads = torch.arange(kept.keys.shape[1])[:, None]
+                at = (sources[:, None, None], heads, paths[:, None])
+                cache.keys[slots, :, : paths.shape[1]] = kept.keys[at]
+                cache.values[slots, :, : paths.shape[1]] = kept.values[at]
         for layer, cache in self.batch.across.items():
             for weights, numbers in self.batch.apart(new, layer).items():
                 look = walk.looked_at[layer].get(weights)
                 if look is None:  # all pass the layer by
                     continue
-                by_length: dict[int, list[Job]] = {}
-                for job in (new[number] for number in numbers):
-                    by_length.setdefault(len(self.inputs[job.request]), []).append(job)
-                for length, jobs in by_length.items():
+                rows = [new[number] for number in numbers]
+                inputs = {job.slot: self.inputs[job.request] for job in rows}
+                for jobs, slots, paths in self._of_one_length(rows, inputs):
                     memories = [walk.plan.memory_of(job.branch) for job in jobs]
                     at = torch.tensor(memories, device=device)[:, None]
-                    inputs = torch.tensor([self.inputs[j.request] for j in jobs], device=device)
-                    slots = torch.tensor([job.slot for job in jobs], device=device)
-                    cache.keys[slots, :, :length] = look.keys[at, inputs].transpose(1, 2)
-                    cache.values[slots, :, :length] = look.values[at, inputs].transpose(1, 2)
+                    cache.keys[slots, :, : paths.shape[1]] = look.keys[at, paths].transpose(1, 2)
+                    cache.values[slots, :, : paths.shape[1]] = look.values[at, paths].transpose(
+                        1, 2
+                    )
+
+    def _of_one_length(
+        self, jobs: Sequence[Job], paths: Mapping[int, Sequence[int]]
+    ) -> Iterator[tuple[list[Job], torch.Tensor, torch.Tensor]]:
+        """Texts whose packed tokens, by slot, are equally many; their slots and these tokens."""
+        by_length: dict[int, list[Job]] = {}
+        for job in jobs:
+            if job.slot in paths:
+                by_length.setdefault(len(paths[job.slot]), []).append(job)
+        for alike in by_length.values():
+            slots = [job.slot for job in alike]
+            tokens = torch.tensor([paths[slot] for slot in slots], device=self.walk.device)
+            yield alike, torch.tensor(slots, device=self.walk.device), tokens
 
     def _step(self) -> None:
         """Push the last token of every row, and its draft, through all layers."""

@@ -155,19 +155,14 @@ def plan_sweep(
     while not plans or (at_once > 1 and len(plans[-1]) > 1):
         plans.append(_cut(interventions, requests, shape, memory_budget, at_once))
         at_once = (at_once + 1) // 2
-    made = [
-        (
-            sum(
-                walk_of(batch, interventions, requests, shape).token_passes(shape.in_parts)
-                for batch in batches
-            ),
-            batches,
-        )
-        for batches in plans
-    ]
-    passes, batches = min(made, key=lambda both: both[0])
+
+    def passes(batches: list[Batch]) -> int:
+        walks = (walk_of(batch, interventions, requests, shape) for batch in batches)
+        return sum(walk.token_passes(shape.in_parts) for walk in walks)
+
+    token_passes, batches = min(((passes(cut), cut) for cut in plans), key=lambda both: both[0])
     brute = sum(map(shape.forward_passes, requests)) * len(interventions)
-    return SweepPlan(tuple(batches), passes, brute)
+    return SweepPlan(tuple(batches), token_passes, brute)
 
 
 def _cut(
