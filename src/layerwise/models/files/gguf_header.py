@@ -89,9 +89,11 @@ def _refusals(path: Path) -> Iterator[None]:
 
 def _refuse_wrong_places(reader: gguf.GGUFReader) -> None:
     """Accept only tensors that have numbers, of which none are another's too."""
-    end = 0
+    end, alignment = 0, int(reader.alignment)
+    if alignment < 1 or alignment & (alignment - 1):
+        raise ValueError(f"an alignment of {alignment}")
     for tensor in sorted(reader.tensors, key=lambda stored: stored.data_offset):
-        if not tensor.n_elements or tensor.data_offset % int(reader.alignment):
+        if not tensor.n_elements or tensor.data_offset % alignment:
             raise ValueError(f"tensor {tensor.name[:60]!r} is empty or at an odd place")
         if tensor.data_offset < end:
             raise ValueError(f"tensor {tensor.name[:60]!r} lies over another one")
