@@ -137,10 +137,10 @@ def group_rows(groups: Mapping[str, Sequence[Prepared]]) -> Iterator[dict[str, A
 
 
 def corrected(
-    rows: Sequence[dict[str, Any]], asked: Mapping[str, int] | None = None
+    rows: Sequence[dict[str, Any]], planned: Mapping[str, int] | None = None
 ) -> list[dict[str, Any]]:
     """The rows with Holm's correction within each family and over all, and their significance."""
-    tested, tests = [], n_tests([row["family"] for row in rows], asked or {})
+    tested, tests = [], n_tests([row["family"] for row in rows], planned or {})
     for family in COMPARED:
         of_family = with_holm((row for row in rows if row["family"] == family), tests[family])
         for row in of_family:
@@ -152,9 +152,9 @@ def corrected(
     return with_holm([row | {"run_tests": whole} for row in tested], whole, to="p_run")
 
 
-def n_tests(families: Sequence[str], asked: Mapping[str, int]) -> dict[str, int]:
+def n_tests(families: Sequence[str], planned: Mapping[str, int]) -> dict[str, int]:
     """How many tests are corrected together, by family."""
-    return {one: max(asked.get(one, 0), list(families).count(one)) for one in COMPARED}
+    return {one: max(planned.get(one, 0), list(families).count(one)) for one in COMPARED}
 
 
 def _named(key: Key, quantity: Quantity) -> dict[str, Any]:

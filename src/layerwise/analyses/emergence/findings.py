@@ -211,7 +211,7 @@ def _no_order(unordered: list[pd.DataFrame], n_run: int) -> Claim:
     named = [" and ".join(pair) for pair in pairs]
     p, (difference, low, high) = numbers(tests, "p_holm"), (numbers(tests, end) for end in _ENDS)
     away, unsure = (low > 0) | (high < 0), (p >= LEVEL) & np.isfinite(difference)
-    found = {
+    outcomes = {
         f"{'is' if unsure.sum() == 1 else 'are'} not significant": unsure,
         "found nothing that one of both needs beyond the layers they share": np.isnan(difference),
         "found two different depths, but not which of them comes first": (p < LEVEL) & ~away,
@@ -227,7 +227,7 @@ def _no_order(unordered: list[pd.DataFrame], n_run: int) -> Claim:
         capabilities=tuple(dict.fromkeys(name for pair in pairs for name in pair)),
         details=(*([f"The pairs: {'; '.join(named)}."] if several else []),
                  *(f"{each.sum()} of {counted(len(tests), 'test')} {words}."
-                   for words, each in found.items() if each.any())),
+                   for words, each in outcomes.items() if each.any())),
         p=float(p.min()) if (p >= LEVEL).all() else None,
         test=f"the smallest, {after_holm(n_run)}",
     )  # fmt: skip

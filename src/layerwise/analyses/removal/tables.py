@@ -40,8 +40,8 @@ def tasks_that_count(removal: pd.DataFrame, chance: Chance) -> list[str]:
     # The tests of other protocols are not waited for, because layers are chosen by these tasks
     # before the items of the next protocol are asked.
     counting: set[str] = set()
-    for _, asked in _baselines(removal, SELECTION).groupby("protocol"):
-        have = signals(list(_cells(asked)), chance)
+    for _, intact in _baselines(removal, SELECTION).groupby("protocol"):
+        have = signals(list(_cells(intact)), chance)
         counting |= {task for (task, _), signal in have.items() if signal}
     return sorted(counting)
 
@@ -69,8 +69,8 @@ def _orders(removal: pd.DataFrame) -> list[pd.DataFrame]:
 
 def _candidates(removal: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     counted = removal["task"].isin(tasks_that_count(removal, chance))
-    asked = removal["kind"].isin((_effects.INTACT, "skip")) & (removal["split"] == SELECTION)
-    measured = removal.loc[counted & asked]
+    scored = removal["kind"].isin((_effects.INTACT, "skip")) & (removal["split"] == SELECTION)
+    measured = removal.loc[counted & scored]
     floors = {
         cell.task: float(cell.floor(chance(cell.task, cell.protocol)).mean())
         for cell in _cells(_baselines(removal, SELECTION))
@@ -233,8 +233,8 @@ def _steps(used: pd.DataFrame, baselines: pd.DataFrame, chance: Chance, seed: in
     if used.empty:
         return frame("removal_steps", [])
     named = _once(used).reindex(columns=["intervention", "by", "step", "split"])
-    asked = pd.concat([baselines, used], ignore_index=True)
-    effects = _effects.effects_table(_as_records(asked), chance, seed)
+    answers = pd.concat([baselines, used], ignore_index=True)
+    effects = _effects.effects_table(_as_records(answers), chance, seed)
     table = effects.merge(named, on="intervention")
     return conform("removal_steps", table.sort_values(["task", "step"], ignore_index=True))
 

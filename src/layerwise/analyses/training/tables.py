@@ -177,10 +177,10 @@ def series_tables(
     series: Series, seed: int, smallest_gain: float, interest: Interest
 ) -> dict[str, pd.DataFrame]:
     """All tables of a series, by the names of their files without ``training_``."""
-    asked, accuracy = series.cells(), _accuracy(series)
+    by_task, accuracy = series.cells(), _accuracy(series)
     layers = _layers(series, accuracy)
-    onsets = _onsets(series, asked, accuracy, layers, smallest_gain, interest)
-    moves = _moves(series, asked, accuracy, layers, interest)
+    onsets = _onsets(series, by_task, accuracy, layers, smallest_gain, interest)
+    moves = _moves(series, by_task, accuracy, layers, interest)
     return {
         "accuracy": accuracy,
         "layers": layers,
@@ -241,10 +241,10 @@ def excess_of(cells: Sequence[Cell], chance: float) -> list[Excess]:
     excesses = [Excess(right - chance, clusters)]
     blind = [cell.blind for cell in cells if cell.blind is not None]
     if len(blind) == len(cells):
-        asked = np.all([draw.n_asked > 0 for draw in blind], axis=0)
-        if asked.any():
+        with_controls = np.all([draw.n_asked > 0 for draw in blind], axis=0)
+        if with_controls.any():
             rates = np.stack([draw.right / np.maximum(draw.n_asked, 1) for draw in blind], axis=1)
-            excesses.append(Excess((right - rates)[asked], clusters.only(asked)))
+            excesses.append(Excess((right - rates)[with_controls], clusters.only(with_controls)))
     if any(cell.no_layers is not None for cell in cells):
         unknown = np.full(len(right), np.nan)
         without = [unknown if cell.no_layers is None else cell.no_layers for cell in cells]
@@ -254,18 +254,18 @@ def excess_of(cells: Sequence[Cell], chance: float) -> list[Excess]:
 
 def _onsets(
     series: Series,
-    asked: Cells,
+    by_task: Cells,
     accuracy: pd.DataFrame,
     layers: pd.DataFrame,
     smallest_gain: float,
     interest: Interest,
 ) -> list[dict[str, Any]]:
     onsets = []
-    for (task, protocol), of_steps in asked.items():
+    for (task, protocol), of_steps in by_task.items():
         p = numbers(rows(accuracy, task=task, protocol=protocol).sort_values("step"), "p")
         excess = excess_of(of_steps, series.chance(task, protocol))
-        when = onset(excess, p, smallest_gain, ALPHA / len(asked))
-        last = min(1.0, float(p[-1]) * len(asked))
+        when = onset(excess, p, smallest_gain, ALPHA / len(by_task))
+        last = min(1.0, float(p[-1]) * len(by_task))
         row = _about(of_steps[0], series.steps)
         row |= {"p": p[-1], "p_corrected": last, "appears": when is not None}
         if when is not None:
@@ -299,11 +299,11 @@ def _needed(of_step: pd.DataFrame, interest: Interest) -> dict[str, Any]:
 
 
 def _moves(
-    series: Series, asked: Cells, accuracy: pd.DataFrame, layers: pd.DataFrame, interest: Interest
+    series: Series, by_task: Cells, accuracy: pd.DataFrame, layers: pd.DataFrame, interest: Interest
 ) -> list[dict[str, Any]]:
     """Whether what is needed lies deeper in the later half of the checkpoints with signal."""
     moves = []
-    for (task, protocol), of_steps in asked.items():
+    for (task, protocol), of_steps in by_task.items():
         signal = set(rows(accuracy, task=task, protocol=protocol, signal=True)["step"])
         chosen = {
             step: cell
