@@ -123,7 +123,7 @@ OF_THE_ORGANISM = [
     ("train-lens --text short.txt", "Only 1 text to train a tuned lens on came from"),
     ("path-patch --receiver q:3", "Cannot read the receiver 'q:3': expected logits,"),
     ("path-patch --receiver q:3.9", "expected logits, q:0.0 to q:7.3, k:0.0 to k:7.3"),
-    ("path-patch --receiver mlp:8", "has layers 0 to 7; choose one of these."),
+    ("path-patch --receiver mlp:8", "mlp:0 to mlp:7; choose one of these."),
     ("attribution-patch --site layer", "Unknown site 'layer'. Expected one of: attn_"),
     ("attribution-patch --position end", "Unknown position 'end'. Expected one of:"),
     ("attribution-patch --direction both", "Unknown direction 'both'."),

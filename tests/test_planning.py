@@ -418,7 +418,7 @@ JOBS = {
     "ablation": lambda setup: Ablation(
         setup, (AblationSpec.of(setup.model, "skip", None, tuple(range(8))),)
     ),
-    "patching": lambda setup: Patching(setup, ("attn_out",), 1),
+    "patching": lambda setup: Patching(setup, 1, ("attn_out",)),
     "removal": lambda setup: Removal(setup, 1, ("greedy",), 0.5),
 }
 

@@ -202,7 +202,7 @@ class Jobs:
                 fewshot_seeds=fewshot_seeds,
             ),
             Lens(replace(setup, protocols=protocols), strict=False),
-            Patching(replace(setup, protocols=("continuation",)), sites, pairs, strict=False),
+            Patching(replace(setup, protocols=("continuation",)), pairs, sites, strict=False),
             extras,
         )  # fmt: skip
 

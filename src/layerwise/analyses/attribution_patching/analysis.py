@@ -91,11 +91,11 @@ def sections(run: RunTables) -> list[Section]:
 
 
 def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
-    from .api import SAMPLE, AttributionPatching, Patching, heads_estimated
+    from .api import AttributionPatching, heads_estimated
 
     paired = replace(start.able, protocols=("continuation",))
     sites = heads_estimated(start.able.model)
-    yield AttributionPatching(Patching(paired, sites, start.pairs, strict=False), SAMPLE)
+    yield AttributionPatching(paired, start.pairs, sites, strict=False)
 
 
 ANALYSIS = Analysis(

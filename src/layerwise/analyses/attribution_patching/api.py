@@ -25,31 +25,21 @@ from layerwise.analyses.patching.cells import (
     answer_logits,
     refuse_unknown_places,
 )
-from layerwise.analyses.patching.pairs import (
-    Measured,
-    Pair,
-    PairPiece,
-    cost_of_passes,
-    cut,
-    run_pairs,
-)
-from layerwise.analyses.patching.tables import DIRECTIONS
+from layerwise.analyses.patching.pairs import Measured, Pair, cost_of_passes, cut
+from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, embedding_hooks, hook_name, token_passes
-from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import PairOptions
-from layerwise.runs.progress import Meter
-from layerwise.runs.setup import Setup, TaskLike, prepare
+from layerwise.runs.setup import TaskLike, prepare
 from layerwise.sweep import SweepStats
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Tokens
-from layerwise.tasks import Task
+from layerwise.tasks import PatchingPrompts, Task
 
 from .result import AttributionPatchingResult
 
-SAMPLE = 64
 # So many tokens are run side by side: what their blocks leave for the backward must be kept.
 _TOKENS_AT_ONCE = 512
 _PLACE = ("site", "layer", "head", "pos_label", "pos")
@@ -107,8 +97,9 @@ def attribute_patches(
     )
     wanted = heads_estimated(model) if sites is None else sites
     places = None if positions is None else tuple(positions)
-    patching = Patching(setup, tuple(wanted), pairs, directions=(direction,), positions=places)
-    job = AttributionPatching(patching, sample)
+    job = AttributionPatching(
+        setup, pairs, tuple(wanted), (direction,), positions=places, sample=sample
+    )
     return execute_job(job, AttributionPatchingResult, "attribution patching", run)
 
 
@@ -118,46 +109,35 @@ def heads_estimated(model: Model) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class AttributionPatching:
-    """A planned estimate of a patching in one direction; one piece per task."""
+class AttributionPatching(Patching):
+    """A planned estimate of a patching in one direction, with a sample truly patched."""
 
-    patching: Patching
-    sample: int  # cells of each task and site that are truly patched
+    table = "attribution_patching"
+    analysis = "attribution patching"
+    result = AttributionPatchingResult
+    whole_tasks = True  # the same cells are sampled in all pairs of a task
+
+    sample: int = 64  # cells of each task and site
 
     def settings(self) -> dict[str, Any]:
         """What makes it this estimate and no other."""
-        return {"sample": self.sample, **self.patching.settings()}
+        return {"sample": self.sample, **super().settings()}
 
-    @property
-    def setup(self) -> Setup:
-        """The start."""
-        return self.patching.setup
+    def cost(self, task: Task, some: Sequence[PatchingPrompts]) -> Cost:
+        """What the estimates and the true patches are expected to cost."""
+        estimates = cost_of_passes(self.setup.model, self._work(some).token_passes)
+        (direction,) = self.directions
+        sampled = self._sampled(task, self._cells(some))
+        return estimates + self.cost_of(task, some, direction, sampled)
 
-    def run(
-        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
-    ) -> AttributionPatchingResult:
-        """Make the pieces that are missing, and join all of them."""
-        table, work = run_pairs(
-            self.patching.choice(), parts, progress, "attribution_patching",
-            "attribution patching", self.cost, self.measure, whole=True,
-        )  # fmt: skip
-        return AttributionPatchingResult(table, self.setup.facts(settings, work))
-
-    def cost(self, piece: PairPiece[Pair]) -> Cost:
-        """What a piece is expected to cost: its estimates, and the true patches."""
-        (direction,) = self.patching.directions
-        estimates = cost_of_passes(self.setup.model, self._work(piece.pairs).token_passes)
-        prompts = [pair.prompts for pair in piece.pairs]
-        sampled = self._sampled(piece.task, self._cells(piece.pairs))
-        return estimates + self.patching.cost_of(piece.task, prompts, direction, sampled)
-
-    def measure(self, piece: PairPiece[Pair]) -> Measured:
+    def measure(self, task: Task, pairs: Sequence[Pair]) -> Measured:
         """The rows of a task, and what they cost."""
-        pairs, (direction,) = piece.pairs, self.patching.directions
-        started, cells = time.perf_counter(), self._cells(pairs)
+        (direction,), started = self.directions, time.perf_counter()
+        prompts = [pair.prompts for pair in pairs]
+        cells = self._cells(prompts)
         changes = self._estimates(pairs, cells)
-        estimates = replace(self._work(pairs), seconds=time.perf_counter() - started)
-        true, patches = self.patching.patched(pairs, direction, self._sampled(piece.task, cells))
+        estimates = replace(self._work(prompts), seconds=time.perf_counter() - started)
+        true, patches = self.patched(pairs, direction, self._sampled(task, cells))
         rows = []
         for pair, cells_of, estimated, patched in zip(pairs, cells, changes, true, strict=True):
             truly = {tuple(row[name] for name in _PLACE): row for row in patched}
@@ -172,33 +152,34 @@ class AttributionPatching:
                 })  # fmt: skip
         return rows, estimates + patches
 
-    def _cells(self, pairs: Sequence[Pair]) -> list[list[Cell]]:
+    def _cells(self, some: Sequence[PatchingPrompts]) -> list[list[Cell]]:
         """The cells of each pair."""
-        (direction,) = self.patching.directions
-        return [self.patching.cells(pair.prompts, direction) for pair in pairs]
+        (direction,) = self.directions
+        return [self.cells(prompts, direction) for prompts in some]
 
     def _sampled(self, task: Task, cells: Sequence[Sequence[Cell]]) -> list[list[Cell]]:
         """The cells of each pair that are truly patched, the same in all pairs of a task."""
         chosen: set[tuple[Any, ...]] = set()
         every = {key_of(cell) for of_pair in cells for cell in of_pair}
-        for site in self.patching.sites:
+        for site in self.sites:
             of_site = sorted((key for key in every if key[0] == site), key=str)
             rng = stats.generator(self.setup.seed, task.name, site)
             chosen.update(of_site[i] for i in rng.permutation(len(of_site))[: self.sample])
         return [[cell for cell in of_pair if key_of(cell) in chosen] for of_pair in cells]
 
-    def _work(self, pairs: Sequence[Pair]) -> SweepStats:
+    def _work(self, some: Sequence[PatchingPrompts]) -> SweepStats:
         """Two forwards and a backward for each pair; a backward pass counts as one forward."""
-        model, (direction,) = self.setup.model, self.patching.directions
-        blocks = 3 * model.cfg.n_layers * len(pairs)
-        passes = 3 * sum(token_passes(model, len(pair.runs(direction)[0])) for pair in pairs)
+        model, (direction,) = self.setup.model, self.directions
+        patched = (patched_and_source(p.clean, p.corrupted, direction)[0] for p in some)
+        blocks = 3 * model.cfg.n_layers * len(some)
+        passes = 3 * sum(token_passes(model, len(tokens)) for tokens in patched)
         return SweepStats(blocks, blocks, passes, passes)
 
     def _estimates(
         self, pairs: Sequence[Pair], cells: Sequence[Sequence[Cell]]
     ) -> list[list[float]]:
         """The estimated change of each pair's cells; pairs of one shape are run side by side."""
-        (direction,) = self.patching.directions
+        (direction,) = self.directions
         runs = [pair.runs(direction) for pair in pairs]
         answers = [(pair.prompts.clean_answer, pair.prompts.corrupted_answer) for pair in pairs]
         shapes = [

@@ -292,7 +292,7 @@ def _tables(result: PatchingResult, others: Sequence[Result]) -> dict[str, pd.Da
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     from .api import Patching
 
-    return PlannedJobs({"patching": Patching(setup, ("resid_pre",), options["pairs"])})
+    return PlannedJobs({"patching": Patching(setup, options["pairs"], ("resid_pre",))})
 
 
 ANALYSIS = Analysis(

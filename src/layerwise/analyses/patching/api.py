@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar, Unpack
 
@@ -21,11 +20,8 @@ from layerwise.errors import UserError
 from layerwise.ground.readers import some_of
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, token_passes
-from layerwise.runs.checkpoints import CheckpointStore
-from layerwise.runs.dry_sweeps import tell_of_more_memory
 from layerwise.runs.options import PairOptions
-from layerwise.runs.progress import Meter
-from layerwise.runs.setup import Setup, TaskLike, prepare
+from layerwise.runs.setup import TaskLike, prepare
 from layerwise.sweep import LogLikelihood, SweepStats, intact
 from layerwise.sweep.changes.edits import SITES as ENGINE_SITES
 from layerwise.sweep.plans.cost import Cost
@@ -39,19 +35,7 @@ from .cells import (
     intact_logprobs,
     refuse_unknown_places,
 )
-from .pairs import (
-    BATCH,
-    PAIRS_AT_ONCE,
-    Measured,
-    Pair,
-    PairChoice,
-    PairPiece,
-    answer_requests,
-    both,
-    cut,
-    logprob_of,
-    run_pairs,
-)
+from .pairs import Measured, Pair, PairJob, answer_requests, logprob_of
 from .result import PatchingResult
 from .tables import DENOISING, DIRECTIONS, patched_and_source
 
@@ -59,17 +43,17 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Patching:
-    """A planned patching; a few pairs of a task make a piece."""
+class Patching(PairJob):
+    """A planned patching."""
 
-    setup: Setup
+    table = "patching"
+    analysis = "activation patching"
+    result = PatchingResult
+
     sites: tuple[str, ...]
-    pairs: int  # of a task, at most
-    strict: bool = True  # whether a task without any pair is refused
     directions: tuple[str, ...] = (DENOISING,)
     positions: tuple[str, ...] | None = None  # labels; the sites' own if None
     kl: bool = False
-    align: bool = False  # whether pairs of unequal length are taken, too
 
     def __post_init__(self) -> None:
         layout = self.layout()
@@ -83,15 +67,11 @@ class Patching:
                     f"Site {site} is not at position {', '.join(map(repr, self.positions))}: "
                     f"expected one of {', '.join(known)}; name one of these, or leave the site out."
                 )
-        self.choice()
+        super().__post_init__()
 
     def layout(self) -> PatchingLayout:
         """Which sites and positions the model has."""
         return PatchingLayout.of(self.setup.model)
-
-    def choice(self) -> PairChoice:
-        """Which pairs are used."""
-        return PairChoice(self.setup, self.pairs, self.align, self.strict)
 
     def _refuse_missing_sites(self) -> None:
         cfg = self.setup.model.cfg
@@ -119,36 +99,8 @@ class Patching:
             "align": self.align,
         }
 
-    def run(
-        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
-    ) -> PatchingResult:
-        """Make the pieces that are missing, and join all of them."""
-        records, work = run_pairs(
-            self.choice(), parts, progress, "patching", "activation patching", self.cost,
-            self.measure, partial(self._tell_of_more_memory, progress),
-        )  # fmt: skip
-        return PatchingResult(records, self.setup.facts(settings, work))
-
-    def _tell_of_more_memory(self, progress: Meter, pieces: Sequence[PairPiece[Pair]]) -> None:
-        costs = [self.cost(piece) for piece in pieces]
-        tell_of_more_memory(
-            self.setup, costs, progress,
-            lambda roomy, at: replace(self, setup=roomy).cost(pieces[at]),
-        )  # fmt: skip
-
-    def cost(self, piece: PairPiece[Pair]) -> Cost:
-        """What a piece is expected to cost."""
-        return self._cost(piece.task, [pair.prompts for pair in piece.pairs])
-
-    def expected(self, task: Task, *protocols: str) -> Cost:
-        """What a task is expected to cost, if the model solves the first pairs."""
-        # All pairs are of ``continuation``, whichever protocols are named.
-        usable = self.choice().usable(task)
-        asked = (self.setup.cost(task, [intact()], both(some)) for some in cut(usable, BATCH))
-        pieces = cut(usable[: self.pairs], PAIRS_AT_ONCE)
-        return sum((self._cost(task, prompts) for prompts in pieces), start=sum(asked, Cost()))
-
-    def _cost(self, task: Task, some: Sequence[PatchingPrompts]) -> Cost:
+    def cost(self, task: Task, some: Sequence[PatchingPrompts]) -> Cost:
+        """What it is expected to cost to patch all cells of some pairs, in all directions."""
         every = ((d, [self.cells(prompts, d) for prompts in some]) for d in self.directions)
         return sum((self.cost_of(task, some, *given) for given in every), start=Cost())
 
@@ -187,12 +139,12 @@ class Patching:
         """Whether the engine patches a cell; if not, plain hooks do."""
         return not self.kl and cell.site in ENGINE_SITES
 
-    def measure(self, piece: PairPiece[Pair]) -> Measured:
-        """The rows of a piece, pair by pair, and what they cost."""
+    def measure(self, task: Task, pairs: Sequence[Pair]) -> Measured:
+        """The rows of some pairs, one after the other, and what they cost."""
         by_direction, stats = [], SweepStats()
         for direction in self.directions:
-            cells = [self.cells(pair.prompts, direction) for pair in piece.pairs]
-            patched_rows, cost = self.patched(piece.pairs, direction, cells)
+            cells = [self.cells(pair.prompts, direction) for pair in pairs]
+            patched_rows, cost = self.patched(pairs, direction, cells)
             by_direction.append(patched_rows)
             stats = stats + cost
         of_pairs = (chain(*of_pair) for of_pair in zip(*by_direction, strict=True))
@@ -352,7 +304,7 @@ def patch_activations(
         model, tasks, ("continuation",), paired=True, memory_budget=memory_budget, **run
     )
     job = Patching(
-        setup, tuple(sites), pairs, directions=tuple(directions),
+        setup, pairs, tuple(sites), directions=tuple(directions),
         positions=None if positions is None else tuple(positions), kl=kl, align=align,
     )  # fmt: skip
     return execute_job(job, PatchingResult, "activation patching", run)

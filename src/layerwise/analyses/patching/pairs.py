@@ -1,17 +1,16 @@
-"""Which pairs of prompts are patched: those that can be compared and that the model solves.
+"""Analyses between a clean and a corrupted prompt: which pairs they use, piece by piece.
 
-They are cut into pieces, which workers make. All analyses that run between a clean and a
-corrupted prompt choose them here.
+Pairs are those that can be compared and that the model solves. What is done with them is for each
+analysis.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from operator import add
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,6 +20,7 @@ from layerwise.errors import UserError
 from layerwise.models.instance.kinds import Model
 from layerwise.presentation.wording import joined
 from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
+from layerwise.runs.dry_sweeps import tell_of_more_memory
 from layerwise.runs.pieces import Recorded, joined_work, make_pieces
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry
@@ -91,12 +91,22 @@ class PairPiece(Generic[_Value]):
     pairs: tuple[_Value, ...]
 
 
+Measured = tuple[list[dict[str, Any]], SweepStats]
+"""Rows of a piece, but for its task, and what they cost."""
+
+
 @dataclass(frozen=True)
-class PairChoice:
-    """The rule by which pairs are chosen."""
+class PairJob:
+    """A planned analysis between a clean and a corrupted prompt, a few pairs at a time."""
+
+    table: ClassVar[str]
+    analysis: ClassVar[str]  # in words
+    result: ClassVar[type[Any]]
+    whole_tasks: ClassVar[bool] = False  # whether a piece has all pairs of a task
 
     setup: Setup
     pairs: int  # of a task, at most
+    _: KW_ONLY
     align: bool = False  # whether pairs of unequal length are taken, too
     strict: bool = True  # whether a task without any pair is refused
 
@@ -109,6 +119,71 @@ class PairChoice:
                 raise UserError(self._why_none(task))
             for prompts in usable:
                 check_room(task, prompts, self.setup.model.cfg.n_ctx)
+
+    def cost(self, task: Task, some: Sequence[PatchingPrompts]) -> Cost:
+        """What some pairs of a task are expected to cost."""
+        raise NotImplementedError
+
+    def measure(self, task: Task, pairs: Sequence[Pair]) -> Measured:
+        """The rows of some pairs of a task, and what they cost."""
+        raise NotImplementedError
+
+    def run(self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter) -> Any:
+        """Choose the pairs of all tasks, make the pieces that are missing, and join them."""
+        setup, tasks = self.setup, [task for task in self.setup.tasks if self.usable(task)]
+        batches = [
+            PairPiece(f"pairs of {self.table} {task.name} {some[0].item}", task, some)
+            for task in tasks for some in cut(self.usable(task), BATCH)
+        ]  # fmt: skip
+        make_pieces(
+            setup.executor, parts, progress, batches,
+            lambda batch: f"asking the model: {batch.task.name}",
+            lambda batch: setup.cost(batch.task, [intact()], both(batch.pairs)),
+            self._answered,
+        )  # fmt: skip
+        pieces = []
+        for task in tasks:
+            names = [f"records {batch.name}" for batch in batches if batch.task is task]
+            chosen = self.chosen(task, together(parts, names))
+            pieces += [
+                PairPiece(f"{self.table} {task.name} {some[0].prompts.item}", task, some)
+                for some in cut(chosen, self._at_once)
+            ]
+        tell_of_more_memory(
+            setup, [self._cost(piece) for piece in pieces], progress,
+            lambda roomy, at: replace(self, setup=roomy)._cost(pieces[at]),
+        )  # fmt: skip
+        make_pieces(
+            setup.executor, parts, progress, pieces,
+            lambda piece: f"{self.analysis}: {piece.task.name}", self._cost, self._measured,
+        )  # fmt: skip
+        rows = rows_of(parts, self.table, [f"records {piece.name}" for piece in pieces])
+        rows = with_clusters(rows, setup.tasks) if pieces else frame(self.table, [])
+        work = joined_work([parts.read_part(f"work {one.name}") for one in (*batches, *pieces)])
+        work += [entry for task in setup.tasks for entry in self._left_out(task)]
+        return self.result(rows, setup.facts(settings, work))
+
+    def expected(self, task: Task, *protocols: str) -> Cost:
+        """What a task is expected to cost, if the model solves the first pairs."""
+        # All pairs are of ``continuation``, whichever protocols are named.
+        usable = self.usable(task)
+        asked = (self.setup.cost(task, [intact()], both(some)) for some in cut(usable, BATCH))
+        pieces = cut(usable[: self.pairs], self._at_once)
+        return sum((self.cost(task, prompts) for prompts in pieces), start=sum(asked, Cost()))
+
+    @property
+    def _at_once(self) -> int:
+        return self.pairs if self.whole_tasks else PAIRS_AT_ONCE
+
+    def _cost(self, piece: PairPiece[Pair]) -> Cost:
+        return self.cost(piece.task, [pair.prompts for pair in piece.pairs])
+
+    def _measured(self, piece: PairPiece[Pair]) -> Recorded:
+        """The rows of a piece under their task, and its entry of the work."""
+        task, (rows, stats) = piece.task, self.measure(piece.task, piece.pairs)
+        of_task = {"task": task.name, "capability": task.capability}
+        work = {**work_entry(self.analysis, task.name, stats), "pairs": len(piece.pairs)}
+        return frame(self.table, [of_task | row for row in rows]), work
 
     def usable(self, task: Task) -> list[PatchingPrompts]:
         """The pairs of a task that can be compared."""
@@ -123,15 +198,11 @@ class PairChoice:
             if prompts is not None
         ]
 
-    def tasks(self) -> list[Task]:
-        """The tasks that have any."""
-        return [task for task in self.setup.tasks if self.usable(task)]
-
-    def answered(self, analysis: str, batch: PairPiece[PatchingPrompts]) -> Recorded:
+    def _answered(self, batch: PairPiece[PatchingPrompts]) -> Recorded:
         """The intact model's answers to some pairs, a row each, with their entry of the work."""
         swept = self.setup.sweep([intact()], both(batch.pairs))
         values = [logprob_of(outcome) for outcome in swept.outcomes[0]]
-        work = work_entry(analysis, batch.task.name, swept.stats)
+        work = work_entry(self.analysis, batch.task.name, swept.stats)
         return pd.DataFrame(cut(values, 4), columns=_ANSWERS), {**work, "pairs": 0}
 
     def chosen(self, task: Task, answers: pd.DataFrame) -> list[Pair]:
@@ -147,7 +218,7 @@ class PairChoice:
             for prompts, a, b, c, d in solved[: self.pairs]
         ]
 
-    def left_out(self, task: Task, analysis: str) -> Iterator[dict[str, Any]]:
+    def _left_out(self, task: Task) -> Iterator[dict[str, Any]]:
         """An entry of the work that names a task's items that are no pairs to be compared."""
         pairs = {prompts.item: (prompts, problem) for prompts, problem in self._pairs(task)}
         unused = {}
@@ -167,7 +238,7 @@ class PairChoice:
             counts = Counter(unused.values())
             numbers = [f" ({n})" if len(counts) > 1 else "" for n in counts.values()]
             why = joined(map(add, counts, numbers))
-            named = {"analysis": analysis, "task": task.name, "protocol": "continuation"}
+            named = {"analysis": self.analysis, "task": task.name, "protocol": "continuation"}
             yield {**named, **left_out(list(unused), why)}
 
     def _why_none(self, task: Task) -> str:
@@ -214,66 +285,6 @@ def logprob_of(outcome: object) -> float:
     """The log-probability that was asked for, in nats."""
     assert isinstance(outcome, Scored)
     return outcome.logprob
-
-
-Measured = tuple[list[dict[str, Any]], SweepStats]
-"""Rows of a piece, but for its task, and what they cost."""
-
-
-def run_pairs(
-    choice: PairChoice,
-    parts: CheckpointStore,
-    progress: Meter,
-    table: str,
-    analysis: str,
-    cost: Callable[[PairPiece[Pair]], Cost],
-    measure: Callable[[PairPiece[Pair]], Measured],
-    before: Callable[[Sequence[PairPiece[Pair]]], None] = lambda pieces: None,
-    whole: bool = False,
-) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Choose the pairs of all tasks, and make the pieces of a table that are missing."""
-    # ``before`` is called with the pieces: a few pairs each, or a ``whole`` task's.
-    setup = choice.setup
-    batches = [
-        PairPiece(f"pairs of {table} {task.name} {some[0].item}", task, some)
-        for task in choice.tasks() for some in cut(choice.usable(task), BATCH)
-    ]  # fmt: skip
-    make_pieces(
-        setup.executor, parts, progress, batches,
-        lambda batch: f"asking the model: {batch.task.name}",
-        lambda batch: setup.cost(batch.task, [intact()], both(batch.pairs)),
-        partial(choice.answered, analysis),
-    )  # fmt: skip
-    pieces, size = [], choice.pairs if whole else PAIRS_AT_ONCE
-    for task in choice.tasks():
-        names = [f"records {batch.name}" for batch in batches if batch.task is task]
-        pieces += [
-            PairPiece(f"{table} {task.name} {some[0].prompts.item}", task, some)
-            for some in cut(choice.chosen(task, together(parts, names)), size)
-        ]
-    before(pieces)
-    make_pieces(
-        setup.executor, parts, progress, pieces,
-        lambda piece: f"{analysis}: {piece.task.name}", cost,
-        partial(_recorded, measure, table, analysis),
-    )  # fmt: skip
-    rows = rows_of(parts, table, [f"records {piece.name}" for piece in pieces])
-    work = joined_work([parts.read_part(f"work {one.name}") for one in (*batches, *pieces)])
-    rows = with_clusters(rows, setup.tasks) if pieces else frame(table, [])
-    return rows, [*work, *(e for task in setup.tasks for e in choice.left_out(task, analysis))]
-
-
-def _recorded(
-    measure: Callable[[PairPiece[Pair]], Measured],
-    table: str,
-    analysis: str,
-    piece: PairPiece[Pair],
-) -> Recorded:
-    """The rows of a piece under their task, and its entry of the work."""
-    task, (rows, stats) = piece.task, measure(piece)
-    of_task = {"task": task.name, "capability": task.capability}
-    work = {**work_entry(analysis, task.name, stats), "pairs": len(piece.pairs)}
-    return frame(table, [of_task | row for row in rows]), work
 
 
 def cost_of_passes(model: Model, passes: int) -> Cost:

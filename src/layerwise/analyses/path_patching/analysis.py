@@ -105,7 +105,7 @@ def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
     from .api import PathPatching
 
     paired = replace(start.able, protocols=("continuation",))
-    yield PathPatching(paired, ("logits",), DENOISING, start.pairs, strict=False)
+    yield PathPatching(paired, start.pairs, ("logits",), DENOISING, strict=False)
 
 
 _INTO = "path patching into the logits"

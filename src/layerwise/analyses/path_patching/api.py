@@ -14,15 +14,8 @@ import torch
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.analyses.patching.pairs import (
-    Measured,
-    Pair,
-    PairChoice,
-    PairPiece,
-    cost_of_passes,
-    run_pairs,
-)
-from layerwise.analyses.patching.tables import DIRECTIONS
+from layerwise.analyses.patching.pairs import Measured, Pair, PairJob, cost_of_passes
+from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
 from layerwise.models.instance.exclusive import exclusive
@@ -33,13 +26,12 @@ from layerwise.models.instance.kinds import (
     n_encoder_layers,
     token_passes,
 )
-from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import PairOptions
-from layerwise.runs.progress import Meter
-from layerwise.runs.setup import Setup, TaskLike, prepare
+from layerwise.runs.setup import TaskLike, prepare
 from layerwise.sweep import SweepStats
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Tokens
+from layerwise.tasks import PatchingPrompts, Task
 
 from .paths import Receiver, parse_receiver, received, senders_of, written
 from .result import PathPatchingResult
@@ -86,28 +78,26 @@ def patch_paths(
             outputs are normed before they are added.
     """
     setup = prepare(model, tasks, ("continuation",), paired=True, **run)
-    job = PathPatching(setup, tuple(receivers), direction, pairs)
+    job = PathPatching(setup, pairs, tuple(receivers), direction)
     return execute_job(job, PathPatchingResult, "path patching", run)
 
 
 @dataclass(frozen=True)
-class PathPatching:
-    """A planned path patching; a few pairs of a task make a piece."""
+class PathPatching(PairJob):
+    """A planned path patching."""
 
-    setup: Setup
+    table = "path_patching"
+    analysis = "path patching"
+    result = PathPatchingResult
+
     receivers: tuple[str, ...]
     direction: str
-    pairs: int
-    strict: bool = True
 
     def __post_init__(self) -> None:
         self._receivers()
         cfg: Any = self.setup.model.cfg
         refuse_norms_after(cfg)
-        self._choice()
-
-    def _choice(self) -> PairChoice:
-        return PairChoice(self.setup, self.pairs, strict=self.strict)
+        super().__post_init__()
 
     def _receivers(self) -> list[Receiver]:
         return [parse_receiver(name, self.setup.model) for name in self.receivers]
@@ -120,24 +110,15 @@ class PathPatching:
             "pairs": self.pairs,
         }
 
-    def run(
-        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
-    ) -> PathPatchingResult:
-        """Make the pieces that are missing, and join all of them."""
-        table, work = run_pairs(
-            self._choice(), parts, progress, "path_patching", "path patching", self.cost,
-            self.measure,
-        )  # fmt: skip
-        return PathPatchingResult(table, self.setup.facts(settings, work))
-
-    def cost(self, piece: PairPiece[Pair]) -> Cost:
-        """What a piece is expected to cost."""
-        passes = sum(self._work_of_pair(pair).token_passes for pair in piece.pairs)
+    def cost(self, task: Task, some: Sequence[PatchingPrompts]) -> Cost:
+        """What the paths of some pairs are expected to cost."""
+        passes = sum(self._work_of_pair(prompts).token_passes for prompts in some)
         return cost_of_passes(self.setup.model, passes)
 
-    def _work_of_pair(self, pair: Pair) -> SweepStats:
+    def _work_of_pair(self, prompts: PatchingPrompts) -> SweepStats:
         """What the paths of a pair take: its two runs, and those into each receiver."""
-        model, (tokens, _) = self.setup.model, pair.runs(self.direction)
+        model = self.setup.model
+        tokens, _ = patched_and_source(prompts.clean, prompts.corrupted, self.direction)
         senders, parallel = senders_of(model), model.cfg.parallel_attn_mlp
         work = _work(2, model.cfg.n_layers, token_passes(model, len(tokens)))
         for receiver in self._receivers():
@@ -145,9 +126,9 @@ class PathPatching:
             work = work + _work_of(model, tokens, receiver, n_heard)
         return work
 
-    def measure(self, piece: PairPiece[Pair]) -> Measured:
-        """The rows of a piece, and what they cost."""
-        rows, stats = zip(*map(self._paths, piece.pairs), strict=True)
+    def measure(self, task: Task, pairs: Sequence[Pair]) -> Measured:
+        """A row for every receiver and sender of each pair, and what they cost."""
+        rows, stats = zip(*map(self._paths, pairs), strict=True)
         return [row for of_pair in rows for row in of_pair], sum(stats, start=SweepStats())
 
     def _paths(self, pair: Pair) -> Measured:
@@ -181,7 +162,7 @@ class PathPatching:
                 for sender, patched in zip(heard, values, strict=True)
             ]
         seconds = time.perf_counter() - started
-        return rows, replace(self._work_of_pair(pair), seconds=seconds)
+        return rows, replace(self._work_of_pair(prompts), seconds=seconds)
 
 
 def _work(n: int, blocks: int, tokens: int) -> SweepStats:
