@@ -244,46 +244,39 @@ _MOST = 0.9
 _PAUSE = 0.1
 
 
-@dataclass
-class PieceMeter:
-    """Reports a piece's progress to a meter while its sweeps run."""
-
-    whole: Meter  # the meter, which expects the piece
-    left: float  # its work of which nothing was told yet
-
-    def sweep(self) -> Callable[[float], None]:
-        """A function to which a sweep reports its finished share, from 0 to 1."""
-        least, whole, last_time = self.left * (1 - _MOST), self.left, time.monotonic()
-
-        def tell(share: float) -> None:
-            nonlocal last_time
-            more, now = self.left - max(least, whole * (1 - _MOST * share)), time.monotonic()
-            if more > 0 and now - last_time >= _PAUSE:
-                self.left, last_time = self.left - more, now
-                self.whole.done(more)
-
-        return tell
-
-
-_PIECE: ContextVar[PieceMeter | None] = ContextVar("piece", default=None)
+Tell = Callable[[float], None]
+_SWEEP: ContextVar[Callable[[], Tell] | None] = ContextVar("sweep", default=None)
 
 
 @contextlib.contextmanager
 def telling_of_piece(progress: Meter, amount: float) -> Iterator[None]:
     """Have the sweeps within tell a meter how much of a piece is done; all of it at the end."""
-    piece = PieceMeter(progress, amount)
-    before = _PIECE.set(piece)
+    left = amount  # work of which nothing was told yet
+
+    def sweep() -> Tell:
+        least, whole, last_time = left * (1 - _MOST), left, time.monotonic()
+
+        def tell(share: float) -> None:
+            nonlocal left, last_time
+            more, now = left - max(least, whole * (1 - _MOST * share)), time.monotonic()
+            if more > 0 and now - last_time >= _PAUSE:
+                left, last_time = left - more, now
+                progress.done(more)
+
+        return tell
+
+    before = _SWEEP.set(sweep)
     try:
         yield
     finally:
-        _PIECE.reset(before)
-    progress.done(piece.left)
+        _SWEEP.reset(before)
+    progress.done(left)
 
 
-def told_of_sweep() -> Callable[[float], None] | None:
+def told_of_sweep() -> Tell | None:
     """What a sweep of the piece that is being made tells its progress; None of no piece."""
-    piece = _PIECE.get()
-    return None if piece is None else piece.sweep()
+    sweep = _SWEEP.get()
+    return None if sweep is None else sweep()
 
 
 @contextlib.contextmanager
