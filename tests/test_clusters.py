@@ -289,8 +289,11 @@ def sign_flips(values: np.ndarray, clusters: Clusters) -> bool:
 PAIRS = groups_of(40, 2)
 DEPENDENT = {
     "answers that flip": Dependent(
-        flips_of(40, 2, 0.15, 0.7, 0.15), lambda x, of: paired_p_values(x, of)[0] < 0.05, PAIRS,
-        0.12, sets=1500,
+        flips_of(40, 2, 0.15, 0.7, 0.15),
+        lambda x, of: paired_p_values(x, of)[0] < 0.05,
+        PAIRS,
+        0.12,
+        sets=1500,
     ),
     "nats by sign flips": Dependent(heavy_tails, sign_flips, PAIRS, 0.12),
     "nats by t": Dependent(heavy_tails, lambda x, of: mean_p_values(x, of)[0] < 0.05, PAIRS, 0.12),
@@ -301,15 +304,18 @@ DEPENDENT = {
         lambda rng: (rng.random((40, 1)) < 0.7).repeat(2, axis=0), outside(0.7), PAIRS, 0.08
     ),
     # a loss of 5 points on balance, in 60 facts asked twice
-    "no loss": Dependent(flips_of(60, 2, 0.05, 0.85, 0.1), tango, groups_of(60, 2), 0.09, 0.06,
-                         1500),
+    "no loss": Dependent(
+        flips_of(60, 2, 0.05, 0.85, 0.1), tango, groups_of(60, 2), 0.09, 0.06, 1500
+    ),
     # a mean of 0.1, in few facts
     "no loss of nats": Dependent(
         lambda rng: 1.0 * (rng.random((25, 1)) < 0.1).repeat(10, axis=0),
-        lambda x, of: no_loss_of_nats_p_values(x, clusters=of)[0] < 0.05, groups_of(25, 10), 0.09,
+        lambda x, of: no_loss_of_nats_p_values(x, clusters=of)[0] < 0.05,
+        groups_of(25, 10),
+        0.09,
         sets=1500,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", DEPENDENT.values(), ids=DEPENDENT)
@@ -432,8 +438,10 @@ def prepared(name: str, n_resamples: int, *parts: pd.DataFrame) -> Prepared:
 def two_runs(seed: int, n_resamples: int) -> list[Prepared]:
     """Two models that need the same layers, asked for the same facts by two tasks."""
     rng = np.random.default_rng(seed)
-    return [prepared(name, n_resamples, *asked_twice(rng, "letter", 0.2, (1, 3, 4)))
-            for name in ("one", "two")]  # fmt: skip
+    return [
+        prepared(name, n_resamples, *asked_twice(rng, "letter", 0.2, (1, 3, 4)))
+        for name in ("one", "two")
+    ]
 
 
 def test_thirds_of_two_models_alike_miss_no_more_often_than_stated():
@@ -540,8 +548,11 @@ def depth_read(measure: str, scatter: float) -> float:
     return float(depth(mean / mean[:, -1:])[0])
 
 
-SCATTERED = [(read_layer(scatter), measure, depth_read(measure, scatter))
-             for scatter in (1e-3, 0.5) for measure in (HALF, CENTRE)]  # fmt: skip
+SCATTERED = [
+    (read_layer(scatter), measure, depth_read(measure, scatter))
+    for scatter in (1e-3, 0.5)
+    for measure in (HALF, CENTRE)
+]
 
 
 @pytest.mark.parametrize(

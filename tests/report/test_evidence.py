@@ -10,12 +10,10 @@ from layerwise.presentation.columns import (
     cells,
     decided,
     estimated,
-    heads,
     named,
     numbered,
     p_column,
     plain,
-    without,
 )
 from layerwise.presentation.rows import rows
 from layerwise.presentation.section import Table
@@ -105,14 +103,6 @@ def test_columns_say_rows_in_their_units():
         ["keys", "12", "50", "−50 [−60, −40]", "0.0123", "yes"],
         ["sums", "–", "25", "−25 [−30, ?]", "1", "no"],
     ]
-
-
-def test_columns_are_left_out_by_their_heads():
-    assert heads(without(COLUMNS, "items", "p (Holm)")) == (
-        "task", "accuracy (%)", "loss (points)", "significant",
-    )  # fmt: skip
-    with pytest.raises(KeyError, match="No column p among task, items"):
-        without(COLUMNS, "p")
 
 
 @pytest.fixture(scope="module")

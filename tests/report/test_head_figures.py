@@ -215,13 +215,6 @@ def test_where_no_head_matters_none_is_named():
     assert claim.evidence == "not established"
 
 
-def test_layers_and_heads_of_one_run_share_a_page(ablation):
-    layers = synthetic.results(PLAN)[0]  # the same seed, so the same intact model
-    page = report([layers, ablation])
-    assert "Comparison" not in page.html
-    assert {"role_map_skip_layer", "head_effects_zero_z_letter"} <= set(page.figures)
-
-
 def test_methods_name_the_planted_heads_side_by_side():
     patched = patched_heads(n_pairs=16).summary()
     attributed = made_up_attribution(n_heads=4).summary()
