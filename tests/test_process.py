@@ -9,9 +9,10 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
@@ -23,8 +24,10 @@ from layerwise.ground.process import keep_freed_memory
 from layerwise.ground.waiting import (
     DECIDED_BY,
     SECONDS,
-    Counts,
+    Delays,
+    ProcessorCounts,
     Waiting,
+    busy_seconds,
     loaded_libraries,
     wait_briefly_beside_others,
 )
@@ -109,32 +112,95 @@ LINUX = sys.platform.startswith("linux")
 
 
 def after(looks: list[tuple[float, float]]) -> list[bool]:
-    """Whether threads wait briefly after each of some looks: processors taken, and idle."""
-    briefly, now = [], Waiting()
-    for taken, idle in looks:
-        now = now.after(taken, idle)
-        briefly.append(now.briefly)
-    return briefly
+    """Whether threads wait briefly after each of some looks: delayed, and processors taken."""
+    found, now = [], Waiting()
+    for delayed, taken in looks:
+        now = now.after(delayed, taken)
+        found.append(now.briefly)
+    return found
 
 
-def test_threads_sleep_while_others_want_their_processors():
-    a_second, one, two = [(1.0, 0.0), *[(0.0, 0.0)] * 9], round(1 / SECONDS), round(2 / SECONDS)
-    assert after([(0.0, 0.0), (0.9, 0.0), (0.9, 0.0)]) == [False, False, True]
-    assert not any(after(a_second * 20))  # a moment now and then
-    assert not any(after([(1.0, 1.0)] * 20))  # there are idle ones for all
-    assert all(after([(2.0, 0.0), *[(0.7, 0.6)] * 100])[1:])  # they sleep on
-    briefly = after([(2.0, 0.0)] * 30 + [(0.0, 0.0)] * two)
-    assert all(briefly[1 : 30 + one])
-    assert not briefly[-1]
+def test_two_looks_beside_a_busy_process_are_enough():
+    assert after([(0.0, 1.0), (0.5, 1.0), (0.5, 1.0)]) == [False, False, True]
+
+
+def test_a_moment_now_and_then_changes_nothing():
+    a_second = [(0.5, 0.2), *[(0.0, 0.0)] * 9]
+    assert not any(after(a_second * 20))
+
+
+def test_threads_that_sleep_sleep_on_while_others_have_their_processors():
+    """They hardly wait for processors, which is not to say that nobody else wants these."""
+    assert all(after([(2.0, 1.0), *[(0.01, 0.7)] * 100]))
+
+
+def test_threads_wait_awake_again_a_second_or_two_after_the_others_have_ended():
+    one, two = round(1 / SECONDS), round(2 / SECONDS)
+    found = after([(2.0, 1.0)] * 30 + [(0.0, 0.0)] * two)
+    assert all(found[: 30 + one])
+    assert not found[-1]
+
+
+def test_delays_are_those_of_threads_in_both_looks():
+    before = ProcessorCounts(10.0, {"1": 10, "2": 5 * 10**8}, 0.0, 0.0)
+    now = ProcessorCounts(12.0, {"2": 10**9, "3": 7 * 10**9}, 0.0, 0.0)
+    assert now.delayed_since(before) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("busy", "own", "usable", "taken"),
+    [
+        (0.2, 0.19, 2, 0.005 / 0.1 * 2),  # alone: what is left is what was rounded
+        (0.2, 0.1, 2, 1.0),  # beside one that is always busy
+        (0.4, 0.2, 4, 2.0),
+        (0.4, 0.2, 2, 0.0),  # there are as many others as this process may not use
+        (0.1, 0.12, 2, 0.0),
+    ],
+)
+def test_processors_are_taken_that_others_are_busy_on(busy, own, usable, taken):
+    n = max(usable, round(busy / 0.1))
+    before, now = (
+        ProcessorCounts(3.0, {}, 5.0, 1.0),
+        ProcessorCounts(3.1, {}, 5.0 + busy, 1.0 + own),
+    )
+    assert now.taken_since(before, usable, n) == pytest.approx(taken)
 
 
 @pytest.mark.skipif(not LINUX, reason="asks Linux")
-def test_what_others_have_is_what_is_busy_and_not_this_process(monkeypatch):
-    monkeypatch.setattr(waiting.os, "sched_getaffinity", lambda pid: {0, 1})
-    before, now = Counts(3.0, 5.0, 1.0), Counts(3.5, 5.9, 1.4)
-    assert now.since(before) == pytest.approx((1.0, 0.2))
-    assert Counts(3.5, 5.3, 1.4).since(before) == pytest.approx((0.0, 1.4))
-    assert 0 < Counts.now().busy <= 2 * psutil.boot_time()
+def test_processors_have_been_busy_for_as_long_as_the_kernel_says(tmp_path, monkeypatch):
+    assert 0 < busy_seconds() <= time.monotonic() * 2 * (os.cpu_count() or 1) + 60
+    (tmp_path / "stat").write_text("cpu  100 20 30 7000 900 5 6 39 400 0\ncpu0 1 2 3 4 5 6 7 8\n")
+    monkeypatch.setattr(waiting, "_PROCESS", tmp_path / "self")
+    assert busy_seconds() * os.sysconf("SC_CLK_TCK") == 200
+
+
+@pytest.mark.skipif(not LINUX, reason="asks Linux")
+def test_every_thread_of_the_process_has_its_delay():
+    delays = Delays()
+    before = delays.now()
+    if not before:
+        pytest.skip("this kernel does not tell how long threads wait")
+    end = threading.Event()
+    more = threading.Thread(target=end.wait)
+    more.start()
+    after = delays.now()
+    end.set()
+    more.join()
+    assert {*before, str(more.native_id)} <= after.keys()
+    assert all(after[each] >= before[each] for each in before)
+
+
+@pytest.mark.skipif(not LINUX, reason="reads files of Linux")
+def test_threads_that_ended_and_files_that_are_not_there_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting, "_PROCESS", tmp_path)
+    assert Delays().now() == {}
+    fields = " ".join(str(number) for number in range(100, 140))
+    (tmp_path / "stat").write_text(f"7 (a name) of (its own)) R {fields}\n")
+    for number, text in {"7": "100 2500 3\n", "8": "", "9": None}.items():
+        (tmp_path / "task" / number).mkdir(parents=True)
+        if text is not None:
+            (tmp_path / "task" / number / "schedstat").write_text(text)
+    assert Delays().now() == {"7": 2500}
 
 
 def test_copies_of_the_library_are_found_whatever_their_path():
@@ -158,7 +224,7 @@ def begun(monkeypatch) -> list[str]:
     names: list[str] = []
     monkeypatch.setattr(waiting.threading.Thread, "start", lambda self: names.append(self.name))
     monkeypatch.setattr(waiting.sys, "platform", "linux")
-    monkeypatch.setattr(Counts, "now", lambda: Counts(0.0, 1.0, 1.0))
+    monkeypatch.setattr(Delays, "now", lambda self: {"1": 0})
     return names
 
 
@@ -169,10 +235,10 @@ def test_a_machine_is_looked_after_where_its_user_has_not_decided(begun):
     assert environment == {}
 
 
-@pytest.mark.parametrize("busy", [0.0, 1.0])
-def test_what_a_user_has_set_stays(busy, begun, monkeypatch):
-    monkeypatch.setattr(Counts, "now", lambda: Counts(0.0, busy, 0.0))
-    for name in DECIDED_BY:
+@pytest.mark.parametrize("name", DECIDED_BY)
+def test_what_a_user_has_set_stays(name, begun, monkeypatch):
+    for told in ({"1": 0}, {}):
+        monkeypatch.setattr(Delays, "now", lambda self, told=told: told)
         environment = {name: "1"}
         assert not wait_briefly_beside_others(environment)
         assert environment == {name: "1"}
@@ -180,7 +246,7 @@ def test_what_a_user_has_set_stays(busy, begun, monkeypatch):
 
 
 def test_threads_always_wait_briefly_where_the_kernel_does_not_tell(begun, monkeypatch):
-    monkeypatch.setattr(Counts, "now", lambda: Counts(0.0, 0.0, 0.0))
+    monkeypatch.setattr(Delays, "now", lambda self: {})
     environment: dict[str, str] = {}
     assert not wait_briefly_beside_others(environment)
     assert environment == {"GOMP_SPINCOUNT": "1000"}

@@ -3,23 +3,22 @@
 OpenMP's threads wait awake for some milliseconds, so that the next product finds them ready. Where
 other programs want the processors, that takes from this very process what it needs. GNU's library
 waits briefly once it has more threads than there are processors. So here is a thread that gives it
-some, which sleep, while others want this process's processors. The number of threads that compute
-stays what it is, and with it every bit of the results.
+some, which sleep, while this process has to wait for processors. The number of threads that
+compute stays what it is, and with it every bit of the results.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 DECIDED_BY = (
     "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_DYNAMIC", "OMP_THREAD_LIMIT", "OMP_PROC_BIND",
@@ -30,12 +29,17 @@ DECIDED_BY = (
 
 SECONDS = 0.1
 """Between two looks."""
-# Processors that others have, of those that this process may use, from which threads sleep: two
-# looks beside one busy process suffice, and a moment now and then changes nothing. Threads that
-# sleep leave others more, so that a second or two must go by in which these want them no more.
-_TAKEN_FROM, _WEIGHT, _WEIGHT_ASLEEP = 0.3, 0.25, 0.1
+# Beside one busy process threads wait for half of each second or more; a look weighs so much that
+# two suffice there, and that a moment of waiting now and then changes nothing.
+_DELAYED_FROM, _DELAY_WEIGHT = 0.15, 0.25
+# Threads that sleep hardly wait for processors, whoever else has them. So it is looked at who has
+# them, and a second or two must go by in which they are free.
+_TAKEN_FROM, _TAKEN_WEIGHT = 0.3, 0.1
 # Where the kernel does not tell, threads always wait awake for so many turns of a loop: 20 us.
 _TURNS = "1000"
+_PROCESS = Path("/proc/self")
+# Of the fields of ``stat`` behind the name.
+_N_THREADS = 17
 
 
 def wait_briefly_beside_others(environment: MutableMapping[str, str] = os.environ) -> bool:
@@ -44,7 +48,7 @@ def wait_briefly_beside_others(environment: MutableMapping[str, str] = os.enviro
     decided = any(name in environment for name in DECIDED_BY)
     if decided or not sys.platform.startswith("linux"):
         return False
-    if not Counts.now().busy:
+    if not Delays().now():
         environment["GOMP_SPINCOUNT"] = _TURNS
         return False
     threading.Thread(target=_look_after, name="layerwise-waiting", daemon=True).start()
@@ -56,54 +60,106 @@ class Waiting:
     """How threads wait, and why."""
 
     briefly: bool = False  # whether they soon sleep
-    taken: float = (
-        0.0  # how many processors others had lately, with none idle if threads wait awake
-    )
+    # How long they waited for a processor lately, in seconds of all threads for each second that
+    # went by.
+    delayed: float = 0.0
+    # Of the processors that they could use, how many others had lately; all where nobody has
+    # looked.
+    taken: float = 1.0
 
-    def after(self, taken: float, idle: float) -> Waiting:
-        """How to wait after another look: processors that others had, and that nobody had."""
-        # Who leaves processors idle takes none from this process.
-        if not self.briefly and idle >= _TAKEN_FROM:
-            taken = 0.0
-        weight = _WEIGHT_ASLEEP if self.briefly else _WEIGHT
-        lately = self.taken + weight * (taken - self.taken)
-        if lately < _TAKEN_FROM:
-            return Waiting(False, lately)
-        return Waiting(True, lately if self.briefly else max(1.0, lately))
+    def after(self, delayed: float, taken: float) -> Waiting:
+        """How to wait after another look."""
+        lately = self.delayed + _DELAY_WEIGHT * (delayed - self.delayed)
+        if self.briefly:
+            had = self.taken + _TAKEN_WEIGHT * (taken - self.taken)
+            return Waiting(had >= _TAKEN_FROM, lately, had)
+        return Waiting(lately >= _DELAYED_FROM, lately)
+
+
+class Delays:
+    """How long each thread of the process could have run and had no processor."""
+
+    # Python's other threads do not run while this reads: whoever takes turns with them for each
+    # file would have them wait for a processor, too, each time.
+
+    def __init__(self) -> None:
+        self._n_threads, self._threads = -1, list[str]()
+
+    def now(self) -> dict[str, int]:
+        """Nanoseconds since each thread began, by its number; empty where the kernel tells not."""
+        fields = _text(_PROCESS / "stat").rpartition(")")[2].split()
+        if not fields:
+            return {}
+        if int(fields[_N_THREADS]) != self._n_threads:
+            with suppress(OSError):
+                self._threads = os.listdir(_PROCESS / "task")
+            self._n_threads = int(fields[_N_THREADS])
+        texts = {each: _text(_PROCESS / "task" / each / "schedstat") for each in self._threads}
+        return {each: int(text.split()[1]) for each, text in texts.items() if text}
+
+
+@functools.cache
+def _system() -> ctypes.PyDLL:
+    return ctypes.PyDLL(None)
+
+
+def _text(path: Path) -> str:
+    """What a short file of the kernel holds; nothing if it cannot be read."""
+    system = _system()
+    file = system.open(os.fsencode(path), os.O_RDONLY)
+    if file < 0:
+        return ""
+    buffer = ctypes.create_string_buffer(1024)
+    size = system.read(file, buffer, len(buffer))
+    system.close(file)
+    return buffer.raw[: max(0, size)].decode()
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Processor time, in seconds, that the kernel has counted until a moment."""
+class ProcessorCounts:
+    """What the kernel has counted until a moment."""
 
-    at: float  # the moment
-    busy: float  # of the processors that this process may use, by whomever
-    own: float  # of this process
+    at: float  # the moment, in seconds
+    delays: Mapping[str, int]  # how long each thread of the process waited for a processor, in ns
+    busy: float  # seconds that all processors were busy, together
+    own: float  # of these, for this process
 
-    @classmethod
-    def now(cls) -> Counts:
-        """What is counted now."""
-        every, usable = psutil.cpu_times(percpu=True), os.sched_getaffinity(0)
-        # Time of guests is the user's, too; that of waiting for a disk is idle.
-        kinds = ("user", "nice", "system", "irq", "softirq", "steal")
-        times = [every[each] for each in usable if each < len(every)]
-        busy = sum(getattr(one, kind) for one in times for kind in kinds)
-        return cls(time.monotonic(), busy, time.process_time())
+    def delayed_since(self, before: ProcessorCounts) -> float:
+        """Seconds that threads waited for a processor, of those in both looks, in each second."""
+        both = self.delays.keys() & before.delays.keys()
+        waited = sum(self.delays[each] - before.delays[each] for each in both) / 1e9
+        return waited / (self.at - before.at)
 
-    def since(self, before: Counts) -> tuple[float, float]:
-        """How many of its processors others have had, and how many were idle."""
-        seconds = self.at - before.at
-        busy, own = (self.busy - before.busy) / seconds, (self.own - before.own) / seconds
-        return max(0.0, busy - own), len(os.sched_getaffinity(0)) - busy
+    def taken_since(self, before: ProcessorCounts, usable: int, n_processors: int) -> float:
+        """How many of the processors that the process can use others have had."""
+        busy, own = self.busy - before.busy, self.own - before.own
+        others = (busy - own) / (self.at - before.at)
+        return max(0.0, others - (n_processors - usable))
+
+
+def busy_seconds() -> float:
+    """Seconds that the machine's processors were busy, together, since it was started."""
+    counted = [
+        int(number) for number in _text(_PROCESS.parent / "stat").split("\n")[0].split()[1:9]
+    ]
+    idle = sum(counted[3:5])  # and those in which there was nothing to do but wait for a disk
+    return (sum(counted) - idle) / os.sysconf("SC_CLK_TCK")
 
 
 def _look_after() -> None:
-    """Look now and then whether others want processors, and set the waiting accordingly."""
-    waiting, more, before = Waiting(), _MoreThreads(), Counts.now()
+    """Measure now and then how long threads had to wait, and set their waiting accordingly."""
+    waiting, more, delays = Waiting(), _MoreThreads(), Delays()
+    usable, n_processors = len(os.sched_getaffinity(0)), os.cpu_count() or 1
+
+    def look() -> ProcessorCounts:
+        return ProcessorCounts(time.monotonic(), delays.now(), busy_seconds(), time.process_time())
+
+    before = look()
     while True:
         time.sleep(SECONDS)
-        now = Counts.now()
-        waiting = waiting.after(*now.since(before))
+        now = look()
+        taken = now.taken_since(before, usable, n_processors)
+        waiting = waiting.after(now.delayed_since(before), taken)
         more.set(waiting.briefly)
         before = now
 
@@ -119,7 +175,7 @@ class _MoreThreads:
         if wanted and self._end is None:
             mapped: list[str] = []
             with suppress(OSError):
-                mapped = Path("/proc/self/maps").read_text(errors="replace").splitlines()
+                mapped = (_PROCESS / "maps").read_text(errors="replace").splitlines()
             libraries = list(loaded_libraries(mapped))
             if libraries:  # not before torch is loaded
                 self._end = threading.Event()
