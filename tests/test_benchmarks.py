@@ -7,6 +7,8 @@ import csv
 import functools
 import importlib
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -161,12 +163,42 @@ def test_products_are_counted_and_left_as_they_are() -> None:
     assert products.rate_of(made.shapes, torch.float32) > 0
 
 
+def test_pieces_share_no_prefix_and_shots_are_not_asked() -> None:
+    texts = benchmark("texts")
+    tokenizer = original_tokenizer(tiny_model("llama"))
+    cut = texts.pieces(tokenizer, 9, 30)
+    assert {len(piece) for piece in cut} == {30}
+    assert len({piece[0] for piece in cut}) == 9
+    task = texts.with_shots("word-problems", 6, 5)
+    assert (len(task.fewshot), len(task.items)) == (6, 5)
+    assert not {one.id for one in task.fewshot} & {one.id for one in task.items}
+    with pytest.raises(SystemExit, match="has only"):
+        texts.with_shots("word-problems", 300, 5)
+    assert texts.shared_prefix([(1, 2, 3), (1, 2), (1, 2, 4)]) == 2
+
+
 def test_encoder_decoders_against_pruned_models(capsys):
     module = benchmark("encoder_decoder")
     module.main(["--quick", "--threads", "1"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 2 + 2")]
     assert len(lines) == 2
     assert "8 texts, the same" in lines[1]
+
+
+def test_other_outcomes_of_encoder_decoders_end_the_program():
+    module, model = benchmark("encoder_decoder"), tiny_seq2seq("t5")
+    scored, texts = [LogLikelihood((5, 6, 7), (8, 9))], [Generate((5, 6, 7), 2)]
+    ((right,),) = sweep(model, [skip(0)], scored).outcomes
+    wrong = replace(
+        right, token_logprobs=(right.token_logprobs[0] + 1e-2, *right.token_logprobs[1:])
+    )
+    with pytest.raises(SystemExit, match=r"skip:layer=0: the other way is 0\.01 nats off"):
+        module.agreement(model, [0], scored, [[right]], [[wrong]])
+    ((text,),) = sweep(model, [skip(0)], texts).outcomes
+    other = (*text.tokens[:-1], (text.tokens[-1] + 1) % model.cfg.d_vocab)
+    assert module.agreement(model, [0], texts, [[text]], [[text.tokens]]) == "1 texts, the same"
+    with pytest.raises(SystemExit, match="part without a tie"):
+        module.agreement(model, [0], texts, [[text]], [[other]])
 
 
 @pytest.mark.parametrize(
@@ -236,6 +268,17 @@ def test_growth_is_measured_saved_and_drawn(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("\n| ") == 1 + 4
 
 
+def test_growth_beyond_what_is_promised_is_refused():
+    growth = benchmark("growth")
+    good = {
+        "varied": "items", "value": 2, "block_passes": 3, "formula": 3, "peak": 10, "budget": 10,
+    }  # fmt: skip
+    growth.refuse_excess(pd.DataFrame([good]))
+    for bad, sentence in ({"block_passes": 4}, "4 block passes"), ({"peak": 11}, "a peak of"):
+        with pytest.raises(SystemExit, match=f"items 2: {sentence}"):
+            growth.refuse_excess(pd.DataFrame([good, {**good, **bad}]))
+
+
 def test_growth_of_whole_runs_is_measured():
     growth = benchmark("growth_of_runs")
     sizes = [growth.Size(items=n, options=3, layers=2) for n in (4, 8)]
@@ -249,6 +292,17 @@ def test_growth_of_whole_runs_is_measured():
     planned = growth.measure(growth.Size(planned=8, options=3))
     assert planned.run > 0
     assert planned.tables == planned.comparison == 0
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux")
+def test_real_processes_are_measured(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "busy_machine.py"), "--quick", "--rounds", "1", "--out",
+         str(tmp_path / "busy.csv")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "| the command line's |" in done.stdout
 
 
 def write_data(folder: Path) -> Path:
@@ -320,3 +374,19 @@ def test_a_study_is_counted_from_plans_of_its_models(tmp_path, monkeypatch, caps
     layer = 32 * (2 * 32 + 2 * 16) + 3 * 32 * 64 + 2 * 32
     whole = 2 * 49152 * 32 + 32 + 3 * layer
     assert f"Weights: {whole * 2 / 1e9:.1f} GB" in told
+
+
+@pytest.mark.smollm2
+@pytest.mark.long
+@pytest.mark.filterwarnings(
+    "ignore:subprocess .* is still running:ResourceWarning",
+    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning",
+)
+def test_workers_are_measured_beside_one_process(capsys, tmp_path):
+    script = benchmark("ray_workers")
+    out = tmp_path / "results" / "rows.csv"
+    asked = ["--layers", "2", "--items", "4", "--rounds", "1", "--out", str(out)]
+    script.main(asked)
+    told = capsys.readouterr().out
+    assert list(pd.read_csv(out)["way"]) == list(script.WAYS)
+    assert "two workers, one thread each" in told

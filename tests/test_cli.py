@@ -15,6 +15,14 @@ import layerwise as lw
 from layerwise import cli
 from layerwise.cli.commands import default_folder
 from layerwise.models import load_model, weights_hash
+from layerwise.stats.effects import (
+    BASELINES,
+    BLIND,
+    GUESSER,
+    GUESSER_AT_CHANCE,
+    INTACT,
+    NO_LAYERS,
+)
 from layerwise.tasks import languages
 from tests import commands
 from tests.analysis import solved_file, word_task, write_jsonl
@@ -89,6 +97,25 @@ def test_the_command_and_the_function_find_the_same(here):
     assert settings()["model"]["hash"] == weights_hash(model)
     assert settings()["tasks"][0]["n_fewshot"] == 1
     assert settings()["seed"] == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "interventions"),
+    [
+        (["--layers", "1"], {"skip:layer=1"}),
+        (["--layers", "0-1", "--site", "attn_out"], {f"skip:attn_out,layer={k}" for k in (0, 1)}),
+        (["--layers", "0, 2", "--kind", "zero"], {f"zero:resid_post,layer={k}" for k in (0, 2)}),
+        (["--kind", "mean", "--site", "mlp_out"], {f"mean:mlp_out,layer={k}" for k in range(3)}),
+    ],
+)
+def test_kinds_sites_and_layers(here, options, interventions):
+    base = ["--task", "other.jsonl", "--protocol", "letter", "--out", "run"]
+    done("ablate", model_folder(), *base, *options)
+    changed = records().loc[~records()["kind"].isin(BASELINES)]
+    assert set(changed["intervention"]) == interventions
+    measured = set(records()["kind"])
+    assert measured >= {INTACT, BLIND, NO_LAYERS}
+    assert measured & {GUESSER, GUESSER_AT_CHANCE}
 
 
 def test_number_formats_and_methods(here):

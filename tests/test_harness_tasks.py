@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,11 +16,13 @@ import pytest
 import yaml
 from scipy.stats import binomtest
 
+import layerwise
 import layerwise as lw
 from layerwise.analyses.ablation.questions import questions_of
 from layerwise.errors import UserError
 from layerwise.lm_eval import LM
 from layerwise.models import load_model, original_tokenizer
+from layerwise.models.names.sources import find_source
 from layerwise.runs.records import text_line
 from layerwise.sweep import Intervention, intact, skip, sweep
 from layerwise.tasks import (
@@ -33,6 +37,7 @@ from layerwise.tasks.other_questions import with_other_questions
 from tests.cases import in_long_runs
 from tests.commands import run
 from tests.harness import harness_model
+from tests.models.real import smollm2
 from tests.models.tiny import tiny_folder
 from tests.tasks.tokenizers import CHAT
 
@@ -564,8 +569,6 @@ def test_a_group_stands_for_its_tasks(both: Both) -> None:
     both_names = [f"lm-eval:{both.folder / one}.yaml" for one in ("texts", "letters")]
     assert expand_task_names([f"lm-eval:{path}"]) == both_names
     assert "is a group; expected one task" in refused(f"lm-eval:{path}")
-    with pytest.raises(UserError, match="each of its tasks has data of its own"):
-        expand_task_names([f"lm-eval:{path}:data=docs"])
     path.write_text(yaml.safe_dump({"group": "all", "task": ["texts", "nowhere"]}))
     with pytest.raises(UserError) as caught:
         expand_task_names([f"lm-eval:{path}"])
@@ -579,6 +582,15 @@ def test_a_group_stands_for_its_tasks(both: Both) -> None:
     path.write_text(yaml.safe_dump({"group": "all", "task": [{"task": "texts", "repeats": 2}]}))
     with pytest.raises(UserError, match="changes its task 'texts'"):
         expand_task_names([f"lm-eval:{path}"])
+
+
+@pytest.mark.slow
+def test_a_group_of_the_harness() -> None:
+    names = expand_task_names(["lm-eval:mmlu"])
+    assert len(names) == 57
+    assert "lm-eval:mmlu_anatomy" in names
+    with pytest.raises(UserError, match="each of its tasks has data of its own"):
+        expand_task_names(["lm-eval:mmlu:data=docs"])
 
 
 def test_a_named_task_does_not_list_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -601,6 +613,18 @@ def test_without_a_file_of_examples_no_item_shows_its_own_answer(tmp_path: Path)
 def test_chance_without_distractors_is_that_of_the_commonest_answer(both: Both) -> None:
     task = load_task(f"lm-eval:{both.folder / 'next-word.yaml'}")
     assert task.chance == {"continuation": 0.2, "generate": 0.2}
+
+
+@pytest.mark.long
+@pytest.mark.smollm2
+@pytest.mark.parametrize("name", ["examples", "next-word", "filtered", "several-filters"])
+def test_scores_of_a_real_model_are_the_harness_own(both: Both, real: Both, name: str) -> None:
+    assert_same_scores(real, real.lm, name, intact())
+
+
+@pytest.fixture(scope="module")
+def real(both: Both) -> Both:
+    return Both(both.folder, smollm2(), harness_model(find_source("smollm2-135m").folder))
 
 
 def test_a_task_object_of_the_harness(both: Both) -> None:
@@ -639,9 +663,38 @@ def test_whole_texts_are_scored_in_windows_as_the_harness_does(both: Both) -> No
     assert mine == pytest.approx(both.lm.loglikelihood_rolling(asked), abs=1e-2)
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_perplexity_with_a_layer_removed_is_that_of_a_checkpoint_without_it(
+    both: Both, without_layer: Any, cut: bool
+) -> None:
+    config = {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "question",
+        "metric_list": [{"metric": "word_perplexity"}, {"metric": "bits_per_byte"}],
+    }
+    path = Path(write_task(both.folder, "rolling", config).removeprefix("lm-eval:"))
+    mine = theirs(LM(both.model, skip(1) if cut else None), path)
+    expected = theirs(without_layer if cut else both.lm, path)
+    assert [one["bits_per_byte"] for one in mine] == [
+        pytest.approx(one["bits_per_byte"], abs=1e-3) for one in expected
+    ]
+
+
 def test_what_the_harness_cannot_ask_is_refused() -> None:
     with pytest.raises(UserError, match="expected a decoder"):
         LM(load_model("organism-seq2seq"))
+
+
+def test_a_pruned_folder_goes_through_the_harness_as_it_is(both: Both, tmp_path: Path) -> None:
+    path = both.folder / "texts.yaml"
+    out = tmp_path / "cut"
+    layerwise.prune_model(both.model, [1], out, tasks=f"lm-eval:{path}", protocols="continuation")
+    written, changed = (theirs(lm, path) for lm in (harness_model(out), LM(both.model, skip(1))))
+    for one, other in zip(written, changed, strict=True):
+        assert [each[0][0] for each in one["resps"]] == pytest.approx(
+            [each[0][0] for each in other["resps"]], abs=1e-3
+        )
 
 
 def write(path, values, metric="acc", **more):
@@ -669,6 +722,22 @@ def test_the_test_is_mcnemars_by_hand(tmp_path):
     assert "better on 10 items and worse on 1" in str(found)
 
 
+@pytest.mark.parametrize(
+    ("given", "answer"),
+    [
+        ([["-9.5", "False"], ["-2.5", "True"], ["-3", "False"]], "1"),
+        ([[-9.5, False], [-12.5, False]], "0"),
+        (["Paris"], "Paris"),
+        ([["Paris", "Rome"]], "['Paris', 'Rome']"),
+        ("", ""),
+    ],
+)
+def test_of_options_the_most_likely_is_named(tmp_path, given, answer):
+    first = write(tmp_path / "a.jsonl", [1.0], filtered_resps=given)
+    second = write(tmp_path / "b.jsonl", [0.0], filtered_resps=["C"])
+    assert lw.compare_logs(first, second).changed["first_answer"].tolist() == [answer]
+
+
 def test_items_are_paired_by_what_was_asked_not_by_place(tmp_path):
     first = write(tmp_path / "a.jsonl", [1.0, 0.0, 1.0])
     lines = write(tmp_path / "b.jsonl", [1.0, 0.0, 1.0]).read_text("utf-8").splitlines()
@@ -678,6 +747,15 @@ def test_items_are_paired_by_what_was_asked_not_by_place(tmp_path):
     assert found.difference.estimate == 0
     assert found.alone == (1, 0)
     assert "1 and 0 items are in one log alone" in str(found)
+
+
+def test_what_is_no_share_of_right_answers_is_compared_too(tmp_path):
+    first = write(tmp_path / "a.jsonl", [0.1, 0.2, 0.3, 0.4], "f1")
+    second = write(tmp_path / "b.jsonl", [0.5, 0.6, 0.7, 0.8], "f1", prompt_hash="q")
+    found = lw.compare_logs(first, second)
+    assert found.metric == "f1"
+    assert found.p == pytest.approx(2 / 16)
+    assert found.other_prompts == 4
 
 
 @pytest.mark.parametrize(
@@ -707,6 +785,13 @@ def test_logs_of_other_tasks_and_unknown_metrics_are_refused(tmp_path):
         lw.compare_logs(bare, bare)
 
 
-def test_the_command_compares_logs(tmp_path):
+def test_the_command_compares_logs_without_a_model(tmp_path):
     first = write(tmp_path / "a.jsonl", [1.0, 0.0])
     assert "p = 1" in run("compare", first, first).out
+    code = (
+        "import sys, layerwise as lw\n"
+        f"lw.compare_logs({str(first)!r}, {str(first)!r})\n"
+        "print([m for m in ('torch', 'transformers', 'lm_eval') if m in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
