@@ -255,3 +255,20 @@ def test_values_from_pairs_are_exact_where_only_pairs_interact():
     last = two[3,] + sum((beyond[pair] for pair in beyond if 3 in pair), np.zeros(10)) / 2
     assert table["se"].iloc[3] == pytest.approx(last.std(ddof=1) / np.sqrt(10))
     assert table["se_sampling"].isna().all()
+
+
+def test_q_values_are_corrected_over_the_pairs_of_a_measure():
+    found = interactions_result(additive(np.random.default_rng(3), 30)).pairs()
+    for _, group in found.groupby("measure"):
+        expected = stats.benjamini_hochberg(group["p"].to_numpy())
+        np.testing.assert_allclose(group["p_bh"], expected)
+        assert len(group) == N_PAIRS
+
+
+def test_standard_errors_are_those_of_the_mean_over_items():
+    rng = np.random.default_rng(5)
+    costs = with_pairs(rng.normal(size=(50, 2)), rng.normal(size=(50, 1)))
+    table = interactions_result(costs).shapley().query(f"{NATS} and layer == 0")
+    values = costs[0,] + (costs[0, 1] - costs[0,] - costs[1,]) / 2
+    assert table["se"].iloc[0] == pytest.approx(values.std(ddof=1) / np.sqrt(50))
+    assert table["se_sampling"].isna().all()

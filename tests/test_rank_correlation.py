@@ -128,3 +128,11 @@ def test_without_ranks_or_items_there_is_no_interval():
     undefined = np.concatenate([rising[:5], np.full((5, 8), np.nan)])
     assert rank_correlation(undefined, rising, 10, rng)[1:3] == (-1.0, 1.0)
     assert RankCorrelation._fields == ("estimate", "low", "high", "p")
+
+
+def test_correlations_are_scipys():
+    rng = np.random.default_rng(3)
+    one, other = rng.integers(0, 4, (20, 9)).astype(float), rng.normal(size=(20, 9))
+    expected = [spearmanr(a, b).statistic for a, b in zip(one, other, strict=True)]
+    np.testing.assert_allclose(stats.rank_correlations(one, other), expected, atol=1e-12)
+    assert np.isnan(stats.rank_correlations(np.ones((1, 5)), other[:1, :5]))[0]

@@ -19,6 +19,7 @@ from layerwise.stats.signals.signal import (
     Answered,
     Answers,
     Blind,
+    above_chance_p_values,
     accuracy_difference,
     better_than_blind_p_value,
     signal_p_values,
@@ -232,3 +233,9 @@ def test_accuracies_are_means_over_tasks_and_the_same_answers_do_not_differ():
     found = accuracy_difference([answers([1, 1, 0, 0]), answers([1, 1])], [answers([0, 1, 0, 0])])
     assert found[:2] == (0.75, 0.25)
     assert accuracy_difference([answers([1, 1])], [answers([1, 1])]).p == 1.0
+
+
+def test_p_values_are_those_of_scipy():
+    for right, n, chance in ((10, 32, 0.25), (0, 5, 0.5), (7, 7, 1 / 3)):
+        (p,) = above_chance_p_values(np.array([right]), np.array([n]), np.array([chance]))
+        assert p == pytest.approx(binomtest(right, n, chance, alternative="greater").pvalue)

@@ -391,3 +391,20 @@ def test_no_loss_is_not_concluded_where_whole_clusters_lose():
         p = no_loss_p_values(np.clip(lost + flipped, -1, 1), 0.05, clusters)
         claimed += (stats.holm(p) < 0.05).any()
     assert claimed <= 5
+
+
+def test_mcnemar_arrays_equal_single_tests():
+    b, c = np.array([[0, 3], [9, 1]]), np.array([[0, 1], [2, 12]])
+    found = stats.mcnemar_p_values(b, c)
+    expected = [
+        [stats.mcnemar_exact(int(x), int(y)) for x, y in zip(*rows, strict=True)]
+        for rows in zip(b, c, strict=True)
+    ]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_exact_interval_published_values():
+    # Newcombe (1998), Statistics in Medicine 17, 857-872, table I: method 5.
+    for successes, n, low, high in [(81, 263, 0.2527, 0.3676), (15, 148, 0.0578, 0.1617)]:
+        found = stats.exact_interval(successes, n)
+        assert (round(found.low, 4), round(found.high, 4)) == (low, high)

@@ -204,7 +204,7 @@ CALLS = [
          ("1,000,000,000 draws would make", "GiB of memory")),
     Call("many resamples", lambda at: lw.compare(["a", "b"], n_resamples=10**9),
          ("1,000,000,000", "bootstrap samples", "at most 100,000")),
-    Call("length is huge", scoring(length=10**6), ("1000000 different tokens", "expected 2 to 128")),
+    Call("length is huge", scoring(length=10**6), ("1000000 different", "expected 2 to 128")),
     Call("pairs of one", of(lw.interactions, layers=[1]), ("Only one", "at least two")),
     Call("sets of three", of(lw.interactions, order=3), ("The order is 3", "expected 2")),
     Call("no sets", of(lw.interactions, order=1), ("Nothing", "expected order 2")),
