@@ -24,7 +24,7 @@ from .checkpoints import Machine
 from .executors import Executor, Keep, Make, Work
 from .progress import Meter
 from .ray_pool import Needs, Pool, Worker, refuse_silent, refuse_without_ray
-from .travel import pack
+from .travel import pack, table_from_bytes
 
 _TEXT = {"cpus": "num_cpus", "gpus": "num_gpus", "actors": "actors", "device": "device"}
 _MOST = 10_000
@@ -307,7 +307,7 @@ class Round:
             reason = printable(str(answer["failed"]))[:_LONGEST]
             self._again(number, "failed", MOST_FAILURES, f"last on {on}, {reason}")
             return
-        tables = {name: table.to_pandas() for name, table in answer["tables"].items()}
+        tables = {name: table_from_bytes(table) for name, table in answer["tables"].items()}
         self._keep(work, tables, worker.machine)
         self._progress.done(work.amount)
 

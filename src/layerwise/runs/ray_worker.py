@@ -1,7 +1,7 @@
 """A worker of ``RayExecutor``: a process of its own, with models that it loads by name.
 
 It is told a job once, then makes its pieces by number. What goes in and out are plain values and
-tables of Arrow; a mistake comes back as a sentence, so that only a lost process is an error to Ray.
+bytes; a mistake comes back as a sentence, so that only a lost process is an error to Ray.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ import platform
 from importlib import metadata
 from typing import Any
 
-import pyarrow as pa
-
 from layerwise.errors import UserError
 from layerwise.ground.process import collect_rarely, keep_texts_as_objects, settle
 from layerwise.storage.provenance import installed_versions
 
 from .checkpoints import environment_now
 from .encoding import Built
-from .travel import unpack
+from .travel import table_to_bytes, unpack
 
 
 class RayWorker:
@@ -69,8 +67,7 @@ class RayWorker:
                 tables = self._make(*self._asked[number])
         except Exception as error:
             return {"failed": f"{type(error).__name__}: {error}"}
-        arrow = {n: pa.Table.from_pandas(t, preserve_index=False) for n, t in tables.items()}
-        return {"tables": arrow}
+        return {"tables": {name: table_to_bytes(table) for name, table in tables.items()}}
 
     def _load(self, models: list[dict[str, Any]]) -> None:
         from layerwise.models import load_model, model_facts

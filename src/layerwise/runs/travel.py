@@ -12,6 +12,9 @@ import pickle
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+import pyarrow as pa
+
 from layerwise.models import original_tokenizer
 from layerwise.models.instance.kinds import Model
 
@@ -79,3 +82,18 @@ def pack(job: Any) -> tuple[bytes, list[Model]]:
 def unpack(content: bytes, models: Sequence[Model], built: Built) -> Any:
     """Unpack a job; the sending process is trusted."""
     return _Unpacker(io.BytesIO(content), models, built).load()
+
+
+def table_to_bytes(table: pd.DataFrame) -> bytes:
+    """A table in Arrow's format for streams; the index is not kept."""
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, arrow.schema) as writer:
+        writer.write_table(arrow)
+    return sink.getvalue().to_pybytes()
+
+
+def table_from_bytes(content: bytes) -> pd.DataFrame:
+    """A table of ``table_to_bytes``."""
+    with pa.ipc.open_stream(content) as reader:
+        return reader.read_all().to_pandas()
