@@ -96,7 +96,7 @@ ONE = ("single",)
             ("cohere 2", "layer", ONE, 1), ("falcon, two norms", "layer", ONE, 1),
             ("falcon, two norms", "norms", SETS, 1), ("gpt-oss", "z", ONE, 1),
             ("gpt-oss", "kv_group", ("single", "together"), 1), ("opt", "embed", ONE, 1),
-            ("gpt-neo", "z", ONE, 1),
+            ("gpt-neo", "attn_out", ONE, 1),
         ),
     ],
 )  # fmt: skip
