@@ -242,22 +242,3 @@ def test_where_cross_attention_looks_is_what_the_model_itself_has():
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("case", CASES)
-@torch.inference_mode()
-def test_heads_and_biases_of_cross_attention(case):
-    model = tiny_seq2seq(case)
-    parts, _ = parts_of(model, CONTEXTS)
-    for index, context in enumerate(CONTEXTS):
-        run = Held(model, context)
-        for layer, block in enumerate(model.parts.decoder.blocks):
-            z = run.at("decoder", layer, "cross_attn.hook_z")
-            for head in range(block.cross_attn.n_heads):
-                expected = run.by_decoder(wrote(block.cross_attn, z, head), layer, 1)
-                close(parts.own["cross_z"][index, :, layer, head], expected)
-            bias = run.by_decoder(output_bias(block.cross_attn), layer, 1)
-            close(parts.own["cross_attn_bias"][index, :, layer], bias)
-            close(parts.own["cross_v_bias"][index, :, layer], run.by_values(layer))
-        logits = model.b_U.double()
-        close(parts.own["unembed_bias"][index], run.differences(logits))
