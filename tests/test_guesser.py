@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 import layerwise as lw
 from layerwise.models import original_tokenizer
@@ -18,10 +19,12 @@ from layerwise.stats.signals.signal import (
     Answered,
     Blind,
     Guessed,
+    better_than_blind_p_value,
     signals,
 )
 from layerwise.tasks import Item
 from layerwise.tasks.blind import guesses
+from layerwise.tasks.blind.control import ABOVE_CHANCE
 from layerwise.tasks.task import Task, take
 from tests.analysis import word_task
 from tests.cases import LONG, data_sets, most_errors
@@ -150,6 +153,25 @@ def test_a_question_blind_model_passes_as_rarely_as_stated_with_all_controls() -
             right, others = rng.random(40) < 0.4, rng.binomial(3, 0.4, 40)
             found += passes(CELL(right, Blind(others, np.full(40, 3)), guessed=guessed))
     assert found <= most_errors(n_sets * 20, 0.025)
+
+
+def test_it_costs_a_model_that_reads_the_question_little() -> None:
+    """One of nine tasks of 200 items; the model knows 60 % of 40. Nothing tells of its options."""
+    rng = np.random.default_rng(6)
+    n_sets = data_sets(2000)
+    power = dict.fromkeys(("without", "with", "always"), 0)
+    for _ in range(n_sets):
+        right, guesses_right = rng.random(40) < 0.6, rng.random(200) < 0.25
+        held = binom.sf(guesses_right.sum() - 1, 200, 0.25) < ABOVE_CHANCE
+        p = better_than_blind_p_value(right, Blind(rng.binomial(3, 0.25, 40), np.full(40, 3)))
+        guessed = Blind(guesses_right[:40].astype(int), np.ones(40, dtype=int))
+        p_guesser = better_than_blind_p_value(right, guessed)
+        power["without"] += p < 0.025 / 9
+        power["with"] += max(p, p_guesser if held else 0) < 0.025 / 9
+        power["always"] += max(p, p_guesser) < 0.025 / 9
+    assert power["without"] > 0.8 * n_sets
+    assert power["with"] > power["without"] - 0.05 * n_sets
+    assert power["always"] < power["without"] - 0.08 * n_sets
 
 
 def leaky_lines(n: int) -> list[dict[str, object]]:
