@@ -15,17 +15,18 @@ from layerwise.presentation.claim import GAINED
 from layerwise.presentation.rows import rows
 from layerwise.stats.capability_layers import (
     GAIN,
+    LOSES_MORE,
     NEEDED,
-    NEEDED_MORE,
     SPARE,
-    Pool,
     estimates_table,
     layer_estimates,
     task_gains,
 )
 from layerwise.stats.cells import Cell
+from layerwise.stats.crossings import CROSSING
 from layerwise.stats.depth.item_curves import beyond_background
 from layerwise.stats.items.clusters import Clusters
+from layerwise.stats.pools import LEAST_TO_LOSE, Pool, compared_alike
 from layerwise.stats.signals.signal import signals
 from layerwise.storage.parquet import conform
 from layerwise.storage.run_tables import RunTables
@@ -40,10 +41,10 @@ def pool(name, loss, *, labels=None, n_choices=1, floor=0.0) -> Pool:
     loss = np.asarray(loss, dtype=float)
     n, n_layers = loss.shape
     clusters = Clusters.apart(n) if labels is None else Clusters.of(labels)
+    nothing = np.full(loss.shape, np.nan)
     return Pool(
-        name, (f"{name} task",), ("letter",), np.arange(n_layers), loss,
-        np.rint(loss).astype(int), np.ones(n), np.full(n, floor), np.full(n, "letter"), clusters,
-        n_choices,
+        name, np.arange(n_layers), loss, np.rint(loss).astype(int), nothing, np.ones(n),
+        np.full(n, floor), np.full(n, f"{name} task"), np.full(n, "letter"), clusters, n_choices,
     )  # fmt: skip
 
 
@@ -86,13 +87,13 @@ def test_capabilities_without_signal_count_in_every_family():
     rng = np.random.default_rng(2)
     both = [pool(name, losses(rng, 30, 0.5, 0.1, 0.0)) for name in "ab"]
     assert set(rows_of(both, NEEDED, 4)["n_tests"]) == {12}
-    assert set(rows_of(both, NEEDED_MORE, 4)["n_tests"]) == {18}
+    assert set(rows_of(both, LOSES_MORE, 4)["n_tests"]) == {18}
 
 
 def test_contrast_is_welchs_test_of_raw_losses_and_of_those_beyond_the_background():
     rng = np.random.default_rng(3)
     one, other = losses(rng, 40, 0.1, 0.6, 0.1, 0.1), losses(rng, 60, 0.1, 0.2, 0.2, 0.1)
-    found = rows_of([pool("a", one), pool("b", other)], NEEDED_MORE).set_index("layer")
+    found = rows_of([pool("a", one), pool("b", other)], LOSES_MORE).set_index("layer")
     a, b = (beyond_background(each) for each in (one, other))
     whole = ttest_ind(one[:, 1], other[:, 1], equal_var=False).pvalue
     beyond = ttest_ind(a[:, 1], b[:, 1], equal_var=False).pvalue
@@ -105,7 +106,7 @@ def test_more_fragile_everywhere_is_not_needed_more_anywhere():
     rng = np.random.default_rng(4)
     one = losses(rng, 400, 0.05, 0.05, 0.05, 0.6, 0.05, 0.05, 0.05, 0.05)
     other = losses(rng, 400, 0.3, 0.3, 0.3, 0.6, 0.3, 0.3, 0.3, 0.3)
-    assert not rows_of([pool("a", one), pool("b", other)], NEEDED_MORE)["established"].any()
+    assert not rows_of([pool("a", one), pool("b", other)], LOSES_MORE)["established"].any()
 
 
 def test_items_of_both_that_lose_at_opposite_ends_are_no_independent_samples():
@@ -113,15 +114,15 @@ def test_items_of_both_that_lose_at_opposite_ends_are_no_independent_samples():
     one = losses(rng, 40, 0.5, 0.1)
     other = np.maximum(0.0, 1 - one - losses(rng, 40, 0.4, 0.1))
     labels = [f"fact {i}" for i in range(40)]
-    apart = rows_of([pool("a", one), pool("b", other)], NEEDED_MORE)
-    shared = rows_of([pool("a", one, labels=labels), pool("b", other, labels=labels)], NEEDED_MORE)
+    apart = rows_of([pool("a", one), pool("b", other)], LOSES_MORE)
+    shared = rows_of([pool("a", one, labels=labels), pool("b", other, labels=labels)], LOSES_MORE)
     assert (shared["p"] >= apart["p"] - 1e-12).all()
     assert (shared["p"] > apart["p"]).any()
 
 
 def test_losses_that_all_items_share_are_not_known_without_error():
     few = [pool(name, np.full((3, 4), value)) for name, value in (("a", 1.0), ("b", 0.0))]
-    assert not rows_of(few, NEEDED_MORE)["established"].any()
+    assert not rows_of(few, LOSES_MORE)["established"].any()
 
 
 def test_spare_needs_more_than_no_loss_in_few_items():
@@ -161,31 +162,78 @@ def test_tasks_without_signal_and_sets_of_layers_are_left_out():
     )
 
 
+def in_cells(capability, *parts) -> Pool:
+    """A capability of several tasks and protocols, each with its losses."""
+    each = [pool(capability, loss) for _, _, loss in parts]
+    labels = [f"{task} {i}" for task, _, loss in parts for i in range(len(loss))]
+    n = [len(loss) for _, _, loss in parts]
+    together = pool(capability, np.concatenate([one.loss for one in each]), labels=labels)
+    return together._replace(
+        task=np.repeat([task for task, _, _ in parts], n),
+        protocol=np.repeat([protocol for _, protocol, _ in parts], n),
+    )
+
+
 def test_capabilities_are_compared_under_the_protocols_that_both_have_signal_under():
     rng = np.random.default_rng(8)
     # Any layer costs more where answers are written, and only one capability can choose.
     chosen, written = losses(rng, 80, 0.1, 0.1, 0.1, 0.1), losses(rng, 80, 0.1, 0.7, 0.1, 0.1)
-    both = pool(
-        "a",
-        np.concatenate([chosen, written]),
-        labels=[f"item {i}" for i in (*range(80), *range(80))],
-    )
-    names = np.repeat(["continuation", "generate"], 80)
-    both = both._replace(protocols=("continuation", "generate"), protocol=names)
-    alone = pool("b", losses(rng, 80, 0.1, 0.7, 0.1, 0.1))
-    alone = alone._replace(protocols=("generate",), protocol=np.full(80, "generate"))
-    found = rows_of([both, alone], NEEDED_MORE)
+    both = in_cells("a", ("a 1", "continuation", chosen), ("a 1", "generate", written))
+    alone = in_cells("b", ("b 1", "generate", losses(rng, 80, 0.1, 0.7, 0.1, 0.1)))
+    found = rows_of([both, alone], LOSES_MORE)
     assert not found["established"].any()
     assert set(found["protocols"]) == {"generate"}
-    assert rows_of([both, alone._replace(protocols=("letter",))], NEEDED_MORE).empty
+    picks = alone._replace(protocol=np.full(80, "letter"))
+    assert rows_of([both, picks], LOSES_MORE).empty
+    assert rows_of([both, picks], CROSSING).empty
 
 
-def test_a_share_is_the_mean_over_protocols():
+def test_only_tasks_with_signal_under_all_that_is_compared_are_compared():
+    loss = np.zeros((20, 2))
+    one = in_cells(
+        "a", ("a 1", "continuation", loss), ("a 1", "generate", loss), ("a 2", "generate", loss)
+    )
+    two = in_cells("b", ("b 1", "continuation", loss), ("b 1", "generate", loss))
+    first, second = compared_alike(one, two)
+    assert (first.tasks, second.tasks) == (("a 1",), ("b 1",))
+    assert first.protocols == second.protocols == ("continuation", "generate")
+    # Without a task in common protocols there is one protocol with more items.
+    apart = in_cells("b", ("b 1", "continuation", loss), ("b 2", "generate", loss))
+    first, second = compared_alike(one, apart)
+    assert (first.tasks, second.tasks) == (("a 1", "a 2"), ("b 2",))
+
+
+def test_a_share_weighs_protocols_by_what_there_is_to_lose():
     loss = np.zeros((30, 1))
     loss[:10], loss[10:15] = 1.0, 1.0
-    names = np.repeat(["continuation", "generate"], [10, 20])
-    one = pool("a", loss)._replace(protocols=("continuation", "generate"), protocol=names)
-    assert one.shares(one.loss)[0].tolist() == pytest.approx([(1.0 + 0.25) / 2])
+    one = pool("a", loss)
+    assert one.shares(one.loss)[0].tolist() == pytest.approx([15 / 30])
+    floors = np.repeat([0.5, 0.0], [10, 20])
+    assert one._replace(floor=floors).shares(one.loss)[0].tolist() == pytest.approx([15 / 25])
+
+
+def test_a_small_task_that_loses_keeps_its_layer_from_being_spare():
+    large, small = np.zeros((2500, 2)), np.zeros((60, 2))
+    small[:54, 1] = 1.0
+    both = in_cells("a", ("a 1", "letter", large), ("a 2", "letter", small[:, [0, 1]]))
+    found = rows_of([both], SPARE)
+    assert found["established"].tolist() == [False, False]  # 60 items exclude no loss of 5 points
+    alone = rows_of([in_cells("a", ("a 1", "letter", large))], SPARE)
+    assert alone["established"].all()
+
+
+def test_what_hardly_has_anything_to_lose_enters_no_pool():
+    rng = np.random.default_rng(9)
+    right = np.zeros((200, 4), dtype=bool)
+    right[: LEAST_TO_LOSE - 1] = True
+    few = cell_records(right, "few", "retrieval", "generate")
+    right[LEAST_TO_LOSE - 1] = True
+    enough = cell_records(right, "enough", "knowledge", "generate")
+    able = cell_records(rng.random((60, 4)) < 0.9, "able", "reasoning", "generate")
+    table = estimates_table(pd.concat([few, enough, able], ignore_index=True), lambda *_: 0.0, 0.05)
+    needed = table.loc[table["what"] == NEEDED]
+    assert set(needed["tasks"]) == {"enough", "able"}
+    assert set(needed["n_tests"]) == {9}
 
 
 def hidden_by_a_layer(gained: int, lost: int, n: int = 60, chance: float = 0.25) -> pd.DataFrame:
@@ -213,8 +261,7 @@ def test_a_changed_model_that_answers_what_the_intact_one_guesses_on_is_a_claim(
     run = RunTables(synthetic.ablation(records).facts, {"estimates": found})
     (claim,) = [one for one in claims(run) if one.kind == GAINED]
     assert claim.short == (
-        "Without layer 2, the model answers own file when it chooses: accuracy rises from 25 to "
-        "58 %."
+        "Without layer 2, accuracy on own file when it chooses rises from 25 to 58 %."
     )
     assert claim.evidence == "established"
 
@@ -284,8 +331,9 @@ def test_claims_on_many_stretches_of_layers_are_short():
     estimates = conform("estimates", made.assign(kind="skip", site="layer"))
     names = ["retrieval", "knowledge", "reasoning"]
     run = RunTables(facts, {"estimates": estimates, "signal": pd.DataFrame({"capability": names})})
-    general, *_, spare = claims(run)
-    assert (general.kind, spare.kind) == ("general", "spare")
+    (general,), (spare,) = (
+        [claim for claim in claims(run) if claim.kind == kind] for kind in ("general", "spare")
+    )
     assert general.layers == tuple(range(0, 20, 2))
     assert spare.layers == tuple(range(1, 20, 2))
     for claim in (general, spare):
@@ -305,8 +353,8 @@ def test_a_layer_that_three_of_four_capabilities_need_is_claimed_once():
     (shared,) = (claim for claim in found if claim.kind == "shared")
     assert shared.layers == (1,)
     assert shared.capabilities == ("retrieval", "knowledge", "reasoning")
-    assert shared.short.startswith(
-        "Layer 1 is needed by retrieval, knowledge and reasoning: losing"
+    assert shared.short == (
+        "Layer 1 is needed by retrieval, knowledge and reasoning; retrieval loses least: 66 points."
     )
     about = rows(conform("estimates", made), **shared.source["where"])
     assert len(about) == 3

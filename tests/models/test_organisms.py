@@ -6,7 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from functools import cache
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from layerwise.models.names.registry import BUNDLED, ORGANISM_WEIGHTS, PackagedM
 from layerwise.models.organisms import LETTERS, ORGANISM
 from layerwise.models.organisms.lettered import PLANS
 from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.presentation.claim import GAINED, GENERAL, MORE, NEEDED, SPARED
+from layerwise.presentation.claim import APART, GAINED, GENERAL, NEEDED, SPARED
+from layerwise.presentation.wording import CAPABILITY_ORDER, in_order
 from layerwise.report.html import findings
 from layerwise.results import AblationResult
 from layerwise.tasks import PROTOCOLS, Task
@@ -83,11 +84,15 @@ def share_right(name: str, task: Task) -> float:
 
 
 def assert_planted_are_claimed(result: AblationResult, planted: dict[str, Any]) -> None:
-    """Each capability needs its planted layers, more than another does, and no others."""
+    """Each capability needs its planted layers, they cross with all others', and no others do."""
     claims = findings([result])
-    for kind in (NEEDED, MORE):
-        named = [(c.capabilities[0], tuple(c.layers)) for c in claims if c.kind == kind]
-        assert sorted(named) == sorted((name, tuple(layers)) for name, layers in planted.items())
+    named = [(c.capabilities[0], tuple(c.layers)) for c in claims if c.kind == NEEDED]
+    assert sorted(named) == sorted((name, tuple(layers)) for name, layers in planted.items())
+    apart = {c.capabilities: set(c.layers) for c in claims if c.kind == APART}
+    assert apart == {
+        pair: {layer for name in pair for layer in planted[name]}
+        for pair in combinations(in_order(planted, CAPABILITY_ORDER), 2)
+    }
     assert not {claim.kind for claim in claims} & {GENERAL, SPARED, GAINED}
 
 

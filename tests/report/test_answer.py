@@ -12,7 +12,7 @@ import synthetic
 from synthetic import Plan
 
 from layerwise.analyses.registry import tables_of_run
-from layerwise.presentation.claim import GENERAL, MORE, SILENT
+from layerwise.presentation.claim import APART, GENERAL, NEEDED, SILENT
 from layerwise.report import report, report_from_folders
 from layerwise.report._answer import Answer, Column, answer_of
 from layerwise.report._terminal import MOST_LINES, WIDTH, answer_text
@@ -53,22 +53,25 @@ def answer(run: RunTables) -> Answer:
 
 def test_the_headline_names_the_planted_layers(answer: Answer) -> None:
     assert answer.headline == (
-        "Retrieval needs layer 7 more than another does; knowledge 5. "
+        "Look-up and facts depend on different layers: look-up on layer 7, facts on layer 5. "
         "Both capabilities with signal need layer 2."
     )
     kinds = [claim.kind for claim in answer.claims]
-    assert kinds[:3] == [MORE, MORE, GENERAL]
+    assert kinds[:2] == [APART, GENERAL]
+    assert NEEDED not in kinds
 
 
 def test_the_strip_marks_what_is_established(answer: Answer) -> None:
     blocks = {block.capability: block for block in answer.blocks}
     assert answer.general == {2}
     assert blocks["retrieval"].needed == {2, 7}
-    assert blocks["retrieval"].more == {7}
+    assert blocks["retrieval"].particular == {7}
     assert blocks["knowledge"].needed == {2, 5}
-    assert blocks["knowledge"].more == {5}
+    assert blocks["knowledge"].particular == {5}
     first = blocks["knowledge"].bands[0]
     assert first.words == "picks a letter"
+    assert re.fullmatch(r"\d+ %, \d+ right", first.right)
+    assert not first.pale
     assert first.cells[5].shade == 10
     assert first.cells[4].shade <= 1
     assert "facts" in first.cells[5].words
@@ -145,7 +148,7 @@ def test_layers_that_were_not_changed_have_no_column(run: RunTables) -> None:
 def test_the_page_opens_with_the_answer(run: RunTables) -> None:
     page = report(AblationResult(run.tables["records"], run.facts))
     text = unescape(page.html)
-    assert re.search(r"<h1>Retrieval needs layer 7 .* need layer 2\.</h1>", text)
+    assert re.search(r"<h1>Look-up and facts depend on .* need layer 2\.</h1>", text)
     assert '<details class="part" open>' not in text
     assert text.index("<h1>") < text.index('class="strip"') < text.index('class="part"')
     assert page.text.splitlines()[0].startswith("tiny <b>model</b>")

@@ -12,12 +12,14 @@ import pytest
 import layerwise as lw
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.claim import (
+    APART,
     ESTABLISHED,
     EVIDENCE,
     GAINED,
     GENERAL,
     MORE,
     NEEDED,
+    ONE_ORDER,
     OPEN,
     ORDER,
     SPARED,
@@ -102,7 +104,7 @@ def made_up(request: pytest.FixtureRequest) -> tuple[RunTables, list[Claim]]:
 def test_made_up_runs_earn_most_kinds_of_claims() -> None:
     kinds = {claim.kind for seed in SEEDS for claim in run_and_claims(seed)[1]}
     others = {"scoring", "no loss", "no signal", "open book"}
-    assert {GENERAL, MORE, NEEDED, SPARED, GAINED, ORDER, *others} <= kinds
+    assert {APART, ONE_ORDER, GENERAL, MORE, NEEDED, SPARED, GAINED, ORDER, *others} <= kinds
 
 
 def without_names(claim: Claim) -> str:
@@ -193,6 +195,8 @@ def test_no_claim_contradicts_another(made_up: tuple[RunTables, list[Claim]]) ->
             assert known == ("improves" in claim.short)
         if claim.kind == NEEDED and claim.evidence == OPEN:
             assert claim.capabilities[0] not in {capability for capability, _ in needed}
+    apart, one = ({c.capabilities for c in found if c.kind == kind} for kind in (APART, ONE_ORDER))
+    assert not apart & one
     more = set(differences(run, found))
     assert not {(layer, other, one) for layer, one, other in more} & more
     before = [c.capabilities for c in found if c.kind == ORDER and " comes before " in c.short]

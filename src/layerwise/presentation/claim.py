@@ -37,11 +37,11 @@ class Evidence(StrEnum):
 EVIDENCE = ESTABLISHED, IN_TABLE, OPEN = tuple(Evidence)
 
 # The kinds of claims in the order in which a reader is to meet them.
-GENERAL, SHARED, MORE, NEEDED = "general", "shared", "needed more", "needed"
-SPARED, GAINED = "spare", "gain"
+APART, ONE_ORDER, GENERAL = "different layers", "one order", "general"
+SHARED, NEEDED, MORE, SPARED, GAINED = "shared", "needed", "loses more", "spare", "gain"
 ORDER, SCORING, LENS, PATCHING = "order", "scoring", "lens", "patching"
 SILENT = "no signal"
-ROLES = (GENERAL, SHARED, MORE, NEEDED, SPARED, GAINED)
+ROLES = (APART, ONE_ORDER, GENERAL, SHARED, NEEDED, MORE, SPARED, GAINED)
 _FIRST = (*ROLES, ORDER, SCORING, LENS, PATCHING)
 
 

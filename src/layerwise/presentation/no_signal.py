@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from layerwise.stats.pools import LEAST_TO_LOSE
 from layerwise.stats.signals.power import items_for_signal
 from layerwise.storage.provenance import Facts
 from layerwise.storage.run_tables import RunTables
@@ -104,6 +105,31 @@ def by_protocol(signal: pd.DataFrame) -> Iterator[str]:
             silent = records(rows(dull.loc[known == also], protocol=protocol))
             if silent:
                 yield f"No signal: {in_short(silent, n_asked)}{why}."
+
+
+def right_answers(row: Row) -> tuple[int, float]:
+    """Right answers of the intact model, and how many of them lie above the floor."""
+    measured: Any = row.get("no_layers")
+    floor = row["chance"] if pd.isna(measured) else measured
+    right = row["accuracy"] * row["n_items"]
+    return round(right), right - floor * row["n_items"]
+
+
+def has_little_to_lose(row: Row) -> bool:
+    """True if there is signal, but too few right answers to compare layers by."""
+    return bool(row["signal"]) and right_answers(row)[1] < LEAST_TO_LOSE - 1e-9
+
+
+def little_to_lose(signal: pd.DataFrame) -> Iterator[str]:
+    """A sentence for tasks whose few right answers enter no claim on capabilities."""
+    for row in records(signal):
+        if has_little_to_lose(row):
+            right, above = right_answers(row)
+            yield (
+                f"Little to lose: {row['task']} {when(row['protocol'])}: {right} right answers, "
+                f"{max(above, 0):.0f} above guessing. Claims about capabilities need "
+                f"{LEAST_TO_LOSE}."
+            )
 
 
 def in_full(row: Row, signal: pd.DataFrame, facts: Facts) -> tuple[str, ...]:

@@ -12,13 +12,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from layerwise.analyses.ablation.claims_compared import different_layers
 from layerwise.analyses.ablation.saved_effects import ablations, effects_of
 from layerwise.presentation.claim import (
+    APART,
     ESTABLISHED,
     GENERAL,
     LENS,
-    MORE,
     NEEDED,
+    ONE_ORDER,
     ORDER,
     PATCHING,
     ROLES,
@@ -29,7 +31,14 @@ from layerwise.presentation.claim import (
     Claim,
 )
 from layerwise.presentation.naming import model_title, name_layer, naming_layers_of
-from layerwise.presentation.no_signal import by_protocol, levels, sentences
+from layerwise.presentation.no_signal import (
+    by_protocol,
+    has_little_to_lose,
+    levels,
+    little_to_lose,
+    right_answers,
+    sentences,
+)
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.section import GridCell
 from layerwise.presentation.wording import (
@@ -51,6 +60,8 @@ from layerwise.storage.run_tables import RunTables
 
 # Claims on the first screen: of each kind, and in all.
 _MOST_OF_KIND, _MOST = 4, 8
+# Pairs of capabilities that the headline names beside the first.
+_MOST_NAMED = 2
 _SHADES = 10
 # Labels on the axis of layers.
 _LABELS = 10
@@ -62,6 +73,8 @@ class Band(NamedTuple):
     protocol: str
     cells: Mapping[int, GridCell]  # the share of the score that is lost without the layer
     silent: str = ""
+    right: str = ""  # how often the intact model is right
+    pale: bool = False  # whether it has too few right answers to compare layers by
 
     @property
     def words(self) -> str:
@@ -76,7 +89,7 @@ class Block(NamedTuple):
     tasks: tuple[str, ...]
     bands: tuple[Band, ...]  # those without signal last
     needed: frozenset[int]  # layers that it is shown to need
-    more: frozenset[int]  # layers that it is shown to need more than another capability does
+    particular: frozenset[int]  # layers that it depends on and another capability does not
 
     @property
     def n_with_signal(self) -> int:
@@ -162,32 +175,37 @@ def _headline(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) ->
         return f"{model} guesses. Nothing can be said about its layers here."
     names = in_order(rows(effects, signal=True)["capability"], CAPABILITY_ORDER)
     general = sorted(_of_kind(claims, GENERAL))
-    more, needs = (
-        {name: layers for name in names if (layers := sorted(_of_kind(claims, kind, name)))}
-        for kind in (MORE, NEEDED)
-    )
+    needs = {name: layers for name in names if (layers := sorted(_of_kind(claims, NEEDED, name)))}
     every = "Both capabilities" if len(names) == 2 else f"All {len(names)} capabilities"
     signal = " with signal" * (len(set(effects["capability"])) > len(names))
     of_all = f"{every}{signal} need {few_layers(general)}." if general else ""
-    if more:
-        parts = [
-            f"{name} needs {few_layers(layers)} more than another does"
-            if i == 0
-            else f"{name} {few_layers(layers, noun='')}"
-            for i, (name, layers) in enumerate(more.items())
-        ]
-        without = [name for name in names if name not in more]
-        parts += [f"{joined(without)} none"] * bool(without)
-        spared = of_all or "No layer is shown to be needed by all."
-        return f"{capitalised('; '.join(parts))}. {spared}"
+    if apart := [claim for claim in claims if claim.kind == APART]:
+        return " ".join(filter(None, [apart[0].short, _others_apart(run), _open(claims), of_all]))
     shown = joined(f"{name} needs {few_layers(layers)}" for name, layers in needs.items())
     nothing = "No layer is shown to be needed."
     if run.table("estimates") is None:
         nothing = "Layers are shown task by task; capabilities were not compared."
-    sentences = [of_all or (f"{capitalised(shown)}." if shown else nothing)]
-    if len(names) > 1:
-        sentences.append("No capability is shown to need a layer more than another does.")
-    return " ".join(sentences)
+    return " ".join(
+        [of_all or (f"{capitalised(shown)}." if shown else nothing), *filter(None, [_open(claims)])]
+    )
+
+
+def _others_apart(run: RunTables) -> str:
+    """The other pairs that depend on different layers."""
+    named = [joined(pair.names) for pair in different_layers(run)[1:]]
+    if len(named) > _MOST_NAMED:
+        return f"So do {len(named)} other pairs of capabilities."
+    return f"So do {'; '.join(named)}." if named else ""
+
+
+def _open(claims: Sequence[Claim]) -> str:
+    """The pairs that one order of layers may explain."""
+    pairs = [claim.capabilities for claim in claims if claim.kind == ONE_ORDER]
+    if len(pairs) > _MOST_NAMED:
+        every = joined(in_order((name for pair in pairs for name in pair), CAPABILITY_ORDER))
+        return f"One order of layers may explain {len(pairs)} pairs of {every}."
+    named = "; or ".join(map(joined, pairs))
+    return f"One order of layers may explain {named}." if named else ""
 
 
 def _columns(layers: Sequence[int], n_encoder: int) -> tuple[Column, ...]:
@@ -225,9 +243,21 @@ def _blocks(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) -> t
         ordered = tuple(sorted(bands, key=lambda band: bool(band.silent)))
         silent = all(band.silent for band in bands)
         needed = frozenset() if silent else _of_kind(claims, NEEDED, capability) | general
-        tasks, more = tuple(in_order(gates["task"], ())), _of_kind(claims, MORE, capability)
-        blocks.append(Block(capability, tasks, ordered, needed, more))
+        particular = frozenset() if silent else _particular(run, capability)
+        tasks = tuple(in_order(gates["task"], ()))
+        blocks.append(Block(capability, tasks, ordered, needed, particular))
     return tuple(blocks)
+
+
+def _particular(run: RunTables, capability: str) -> frozenset[int]:
+    """Layers that the capability depends on and any other one does not."""
+    return frozenset(
+        layer
+        for pair in different_layers(run)
+        for name, layers in zip(pair.capabilities, pair.layers, strict=True)
+        if name == capability
+        for layer in layers
+    )
 
 
 def _band(protocol: str, effects: pd.DataFrame, gates: pd.DataFrame) -> Band:
@@ -246,13 +276,17 @@ def _band(protocol: str, effects: pd.DataFrame, gates: pd.DataFrame) -> Band:
         lost = f"{number(100 * share)} % of the score lost ({tasks})"
         words = f"layer {name_layer(layer)}, {when(protocol)}: {lost}"
         cells[layer] = GridCell("", round(_SHADES * min(max(share, 0.0), 1.0)), words)
-    return Band(protocol, cells)
+    with_signal = records(rows(gates, signal=True))
+    right = sum(right_answers(row)[0] for row in with_signal)
+    percentage = number(100 * right / sum(row["n_items"] for row in with_signal))
+    pale = all(map(has_little_to_lose, with_signal))
+    return Band(protocol, cells, right=f"{percentage} %, {right} right", pale=pale)
 
 
 def _first(claims: Sequence[Claim]) -> tuple[Claim, ...]:
     """Claims for the first screen, in the order in which they come."""
-    needed = [] if any(claim.kind == MORE for claim in claims) else [NEEDED]
-    most = dict.fromkeys((GENERAL, MORE, *needed, SPARED), _MOST_OF_KIND)
+    needed = [] if any(claim.kind == APART for claim in claims) else [NEEDED]
+    most = dict.fromkeys((APART, ONE_ORDER, GENERAL, *needed, SPARED), _MOST_OF_KIND)
     most |= dict.fromkeys((SHARED, ORDER, SCORING, LENS, PATCHING), 1)
     chosen = [claim for kind, n in most.items()
               for claim in [claim for claim in claims if claim.kind == kind][:n]]  # fmt: skip
@@ -262,7 +296,7 @@ def _first(claims: Sequence[Claim]) -> tuple[Claim, ...]:
     ids |= {id(claim) for claim, _ in zip(others, range(_MOST // 2 - len(ids)), strict=False)}
     shown = (claim for claim in claims if id(claim) in ids)
     # What everything needs is no news, and does not lead.
-    return tuple(sorted(shown, key=lambda claim: claim.kind not in (MORE, NEEDED)))
+    return tuple(sorted(shown, key=lambda claim: claim.kind not in (APART, ONE_ORDER, NEEDED)))
 
 
 def _not_shown(run: RunTables, claims: Sequence[Claim], effects: pd.DataFrame) -> tuple[str, ...]:
@@ -272,7 +306,7 @@ def _not_shown(run: RunTables, claims: Sequence[Claim], effects: pd.DataFrame) -
         lines = "\n".join(sentences(signal, run.facts)).split("\n")
         shown += dict.fromkeys(sentence.strip() for sentence in lines)
     elif signal is not None:
-        shown += by_protocol(signal)
+        shown += [*by_protocol(signal), *little_to_lose(signal)]
     if len(effects):
         shown += _unlike(rows(effects, signal=True))
         if not _of_kind(claims, SPARED):

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from layerwise.analyses.ablation.items import answers, shortened
 from layerwise.analyses.ablation.questions import KEY, QUESTIONS
+from layerwise.analyses.ablation.report import state_traces
 from layerwise.analyses.ablation.saved_effects import (
     ablations,
     effects_of,
@@ -28,7 +29,7 @@ from layerwise.presentation.naming import name_layer, naming_layers_of
 from layerwise.presentation.page import drawn, filled
 from layerwise.presentation.power import HowSure, how_sure
 from layerwise.presentation.rows import layers_of, numbers, records, rows
-from layerwise.presentation.section import Section, Table
+from layerwise.presentation.section import FigureSpec, Section, Table
 from layerwise.presentation.wording import counted, doing, in_order, joined, number, percent
 from layerwise.report._answer import Answer, answer_of
 from layerwise.report._layers import sections
@@ -239,6 +240,11 @@ class Page:
         with naming_layers_of(self.run.facts.model):
             return sections(self.run)
 
+    @cached_property
+    def leading(self) -> list[FigureSpec]:
+        """The picture beside the strip; none where no layers cross."""
+        return list(state_traces(self.run, first=True))
+
     @property
     def facts(self) -> list[Table]:
         """What is needed to repeat the run."""
@@ -289,8 +295,7 @@ def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
             (f"run{i}_{drawing.name}" if len(pages) > 1 else drawing.name, drawing,
              page.run.facts.model)
             for i, page in enumerate(pages, start=1)
-            for section in page.parts
-            for drawing in section.drawings
+            for drawing in [*page.leading, *(d for part in page.parts for d in part.drawings)]
         ]
     )  # fmt: skip
     text = filled(

@@ -10,8 +10,8 @@ from layerwise.report._answer import Answer, Block, Column
 
 WIDTH, MOST_LINES = 80, 39
 _SHADES = "·░░░▒▒▒▓▓██"
-_NEEDED, _MORE, _ALL = "•", "◆", "━"
-_STRENGTHS = ("", _ALL, _NEEDED, _MORE, *dict.fromkeys(_SHADES))
+_NEEDED, _PARTICULAR, _ALL = "•", "◆", "━"
+_STRENGTHS = ("", _ALL, _NEEDED, _PARTICULAR, *dict.fromkeys(_SHADES))
 _ROOM = 26  # for the names of a row
 
 
@@ -63,7 +63,9 @@ def _strip(answer: Answer) -> Iterator[str]:
 
 def _block(block: Block, row: Callable[[Callable[[int], str]], str]) -> Iterator[str]:
     def mark(layer: int) -> str:
-        return _MORE if layer in block.more else _NEEDED if layer in block.needed else ""
+        return (
+            _PARTICULAR if layer in block.particular else _NEEDED if layer in block.needed else ""
+        )
 
     for i, band in enumerate(block.bands):
         shades = {layer: _SHADES[cell.shade or 0] for layer, cell in band.cells.items()}
@@ -72,7 +74,7 @@ def _block(block: Block, row: Callable[[Callable[[int], str]], str]) -> Iterator
             f"{name:<11}{band.words}",
             band.silent or row(lambda at, shades=shades: shades.get(at, "")),
         )
-    if block.needed or block.more:
+    if block.needed or block.particular:
         yield _named("", row(mark))
 
 
@@ -97,7 +99,7 @@ def _axis(groups: Sequence[Sequence[Column]], wide: int, stacks: bool = False) -
 
 def _legend(answer: Answer, size: int) -> str:
     parts = [f"{''.join(dict.fromkeys(_SHADES))} 0 to 100 % lost"]
-    parts += [f"{_NEEDED} needed"] * any(block.needed - block.more for block in answer.blocks)
-    parts += [f"{_MORE} more than another"] * any(b.more for b in answer.blocks)
+    parts += [f"{_NEEDED} needed"] * any(b.needed - b.particular for b in answer.blocks)
+    parts += [f"{_PARTICULAR} crosses"] * any(b.particular for b in answer.blocks)
     parts += [f"1 character = {size} layers"] * (size > 1)
     return f"{'  '.join(parts):>{WIDTH}}"

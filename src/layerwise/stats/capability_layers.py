@@ -1,4 +1,4 @@
-"""Which layers a capability needs, which it needs more than another does, and which it can spare.
+"""Which layers a capability needs, which are particular to it, and which it can spare.
 
 The answers of a capability's tasks and protocols are pooled by item, so that a run asks one
 question of each capability and layer. ``docs/statistics.md`` has the formulas.
@@ -9,147 +9,35 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from math import comb
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float
 
 from layerwise.stats.cells import Cell, cells
+from layerwise.stats.crossings import crossings_table
 from layerwise.stats.depth.item_curves import beyond_background
 from layerwise.stats.families.estimate import exact_difference_bounds
 from layerwise.stats.inference import holm
-from layerwise.stats.items.clusters import Clusters, independent_items, paired_p_values
+from layerwise.stats.items.clusters import independent_items, paired_p_values
 from layerwise.stats.items.crossed import crossed_means
+from layerwise.stats.pools import LEVEL, Pool, compared_alike, pool_of, pools
 from layerwise.stats.share_tests.equivalence import no_loss_p_values
 from layerwise.stats.signals.signal import signal_p_values, signals
 from layerwise.storage.parquet import conform, frame
 
-LEVEL = 0.05
 # The change that is meant where several were made.
 MAIN = ("skip", "layer")
-NEEDED, NEEDED_MORE, SPARE, GAIN = "needed", "needed more", "spare", "gain"
+NEEDED, LOSES_MORE, SPARE, GAIN = "needed", "loses more", "spare", "gain"
 Chance = Callable[[str, str], float]
-
-
-class Pool(NamedTuple):
-    """The answers of one capability, over its tasks and protocols with signal."""
-
-    capability: str
-    tasks: tuple[str, ...]  # its tasks with signal
-    protocols: tuple[str, ...]  # the protocols under which they have signal
-    layers: Int[np.ndarray, " layers"]  # the layers, in the order of the columns
-    # Right answers of the intact model minus those without each layer.
-    loss: Float[np.ndarray, "answers layers"]
-    # The same as whole numbers: summed over draws, where an intervention has several.
-    net: Int[np.ndarray, "answers layers"]
-    intact: Float[np.ndarray, " answers"]  # right answers of the intact model
-    floor: Float[np.ndarray, " answers"]  # right answers that are left without any layer, or chance
-    protocol: Shaped[np.ndarray, " answers"]
-    # Which answers are about the same item, or about items that ask for the same.
-    clusters: Clusters
-    n_choices: int  # in how many ways as many tasks and protocols could have had signal
-    # Losses with each draw of few-shot examples, where there are several.
-    draws: Float[np.ndarray, "draws answers layers"] | None = None
-
-    @property
-    def scale(self) -> float:
-        """The accuracy that the layers bring: that of the intact model above the floor."""
-        return float((self.intact - self.floor).mean())
-
-    def under(self, protocols: Sequence[str]) -> Pool:
-        """The answers under some of the protocols alone."""
-        chosen = np.isin(self.protocol, protocols)
-        return self._replace(
-            protocols=tuple(name for name in self.protocols if name in protocols),
-            protocol=self.protocol[chosen],
-            loss=self.loss[chosen],
-            net=self.net[chosen],
-            intact=self.intact[chosen],
-            floor=self.floor[chosen],
-            clusters=self.clusters.only(chosen),
-        )
-
-    def shares(
-        self, loss: Float[np.ndarray, "answers layers"]
-    ) -> tuple[Float[np.ndarray, " layers"], Float[np.ndarray, "clusters layers"]]:
-        """Mean losses as shares of the scale, and how far each cluster moves them."""
-        # A share is the mean over protocols, whatever number of tasks has signal under each. The
-        # squared moves sum to its variance.
-        share, away = np.zeros(loss.shape[1]), np.zeros(loss.shape)
-        above, weight = self.intact - self.floor, self._weights()
-        for name in self.protocols:
-            rows = self.protocol == name
-            weighted = (weight[rows, None] * loss[rows]).sum(axis=0)
-            share += weighted
-            away[rows] = weight[rows, None] * (
-                loss[rows] - len(self.protocols) * weighted * above[rows, None]
-            )
-        n = self.clusters.n
-        return share, self.clusters.sums(away) * np.sqrt(n / (n - 1))
-
-    def _weights(self) -> Float[np.ndarray, " answers"]:
-        """Weight of each answer's loss in the share."""
-        weight = np.zeros(len(self.loss))
-        for name in self.protocols:
-            rows = self.protocol == name
-            whole = (self.intact - self.floor)[rows].sum()
-            weight[rows] = 1 / (whole * len(self.protocols)) if whole > 0 else 0.0
-        return weight
-
-    @property
-    def least_error(self) -> float:
-        """Standard error of a share if a single cluster had another outcome than all others."""
-        # A sample in which all agree has no spread to see.
-        return float(self.clusters.sums(self._weights()).max())
-
-
-def pools(
-    cells: Sequence[Cell], signal: Mapping[tuple[str, str], bool], floors: Mapping[Any, np.ndarray]
-) -> list[Pool]:
-    """The answers of each capability that has signal somewhere."""
-    pooled = []
-    for capability in dict.fromkeys(cell.capability for cell in cells):
-        every = [cell for cell in cells if cell.capability == capability]
-        known = [c for c in every if signal[c.task, c.protocol] and len(c.interventions)]
-        if known:
-            pooled.append(_pool_of(known, floors, comb(len(every), len(known))))
-    return [pool for pool in pooled if pool.clusters.n > 1 and pool.scale > 0]
-
-
-def _pool_of(cells: Sequence[Cell], floors: Mapping[Any, np.ndarray], n_choices: int) -> Pool:
-    """The answers of some cells of one capability, as one pool."""
-    swept = [cell.interventions["layer"].to_numpy(dtype=int) for cell in cells]
-    layers = sorted(set.intersection(*(set(each.tolist()) for each in swept)))
-    columns = [np.flatnonzero(np.isin(each, layers)) for each in swept]
-    cut = [cell.only(at) for cell, at in zip(cells, columns, strict=True)]
-    draws = None
-    if cells[0].of_examples:
-        each = [np.stack([draw.change for draw in cell.of_examples]) for cell in cut]
-        draws = np.concatenate(each, axis=1)
-    labels = [
-        f"{cell.task}\0{item}" if label is None else label
-        for cell in cells
-        for item, label in zip(cell.items, cell.clusters.labels, strict=True)
-    ]
-    return Pool(
-        cells[0].capability,
-        tuple(dict.fromkeys(cell.task for cell in cells)),
-        tuple(dict.fromkeys(cell.protocol for cell in cells)),
-        np.array(layers, dtype=int),
-        np.concatenate([cell.change for cell in cut]),
-        np.concatenate([cell.net for cell in cut]),
-        np.concatenate([cell.intact.astype(float) for cell in cells]),
-        np.concatenate([floors[cell.task, cell.protocol] for cell in cells]),
-        np.concatenate([np.full(len(cell.intact), cell.protocol) for cell in cells]),
-        Clusters.of(labels),
-        n_choices,
-        draws,
-    )
+_COMPARED = (
+    "other", "other_layer", "n_other", "share_other", "acc_intact_other", "acc_other",
+    "acc_other_layer", "margin", "margin_other", "tasks_alone", "protocols_alone",
+)  # fmt: skip
 
 
 def estimates_table(records: pd.DataFrame, chance: Chance, smallest_loss: float) -> pd.DataFrame:
-    """``estimates.parquet``: what each capability needs, needs more than another, can spare."""
+    """``estimates.parquet``: needed layers, crossings, shares lost, spare layers and gains."""
     every = list(cells(records, over_examples=True))
     changes = pd.concat([cell.interventions for cell in every] or [pd.DataFrame()])
     single = changes.loc[_is_single(changes)] if len(changes) else changes
@@ -171,7 +59,7 @@ def estimates_table(records: pd.DataFrame, chance: Chance, smallest_loss: float)
     if table.empty:
         return frame("estimates", [])
     # of a single capability nothing is compared
-    compared = {name: None for name in ("other", "n_other", "share_other") if name not in table}
+    compared = {name: None for name in _COMPARED if name not in table}
     return conform("estimates", table.assign(kind=kind, site=site, **compared))
 
 
@@ -183,11 +71,12 @@ def _is_single(interventions: pd.DataFrame) -> pd.Series:
 def layer_estimates(
     every: Sequence[Pool], n_capabilities: int, smallest_loss: float
 ) -> pd.DataFrame:
-    """Rows of ``estimates.parquet``: what each capability needs, needs more, and can spare."""
+    """Rows of ``estimates.parquet``: needed layers, crossings, shares lost, and spare layers."""
     needed, spare = (
         _test_layers(what, every, n_capabilities, smallest_loss) for what in (NEEDED, SPARE)
     )
-    return _joined([needed, _needed_more(every, n_capabilities), spare])
+    compared = crossings_table(every, n_capabilities), _shares_lost(every, n_capabilities)
+    return _joined([needed, *compared, spare])
 
 
 def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -208,7 +97,7 @@ def task_gains(
         several = cell.n_draws is not None or cell.of_examples
         if several or not len(cell.interventions) or cell.clusters.n < 2:
             continue
-        pool = _pool_of([cell], {(cell.task, cell.protocol): np.zeros(len(cell.intact))}, 1)
+        pool = pool_of([cell], {(cell.task, cell.protocol): np.zeros(len(cell.intact))}, 1)
         p = paired_p_values(pool.net, pool.clusters)
         if not signal[cell.task, cell.protocol]:
             changed = [cell._replace(intact=right) for right in cell.correct.T]
@@ -257,10 +146,17 @@ def _test_layers(
             p = p if means is None else np.maximum(p, means.p_values())
             p = np.minimum(p * n_choices, 1.0)
         else:
-            p = no_loss_p_values(pool.loss, smallest_loss, pool.clusters)
+            # A large task without a loss must not hide what a small one loses: each task must show
+            # it under each way of scoring (Berger 1982, Technometrics 24).
+            each = [no_loss_p_values(one.loss, smallest_loss, one.clusters) for one in pool.parts]
+            p = np.max(each, axis=0)
             p = p if means is None else np.maximum(p, 1 - means.upper_p_values(smallest_loss))
         bounds = _loss_bounds(pool, n_tests * n_choices)
-        rows.append(_rows(what, pool, pool.loss.mean(axis=0), bounds, p))
+        tests = _rows(what, pool, pool.loss.mean(axis=0), bounds, p)
+        if what == NEEDED:
+            alone = pool.tasks_alone(pool.net), pool.protocols_alone(pool.net)
+            tests = tests.assign(tasks_alone=alone[0], protocols_alone=alone[1])
+        rows.append(tests)
     return _corrected(rows, n_tests)
 
 
@@ -277,21 +173,20 @@ def _loss_bounds(pool: Pool, n_tests: int) -> tuple[Float[np.ndarray, " layers"]
     return low, high
 
 
-def _needed_more(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
-    """Test whether one capability loses more than another, also beyond its background loss."""
-    # Both are compared under the protocols that both have signal under. Both contrasts of shares
-    # must be significant and agree, so p is the larger one.
+def _shares_lost(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
+    """Test whether one capability loses more of its score than another, also beyond background."""
+    # Both contrasts of shares must be significant and agree, so p is the larger one. A difference
+    # of shares may be one of difficulty: layers that take the same from the margin of every answer
+    # take more of a score whose margins are small.
     rows = []
     n_layers = max((len(pool.layers) for pool in every), default=0)
     n_tests = comb(n_capabilities, 2) * n_layers
     level = LEVEL / max(n_tests, 1)
     for pair in combinations(every, 2):
-        both = [name for name in pair[0].protocols if name in pair[1].protocols]
-        # Draws of examples that all items share are no part of Welch's test.
-        alike = np.array_equal(pair[0].layers, pair[1].layers) and pair[0].draws is None
-        first, second = (pool.under(both) for pool in pair)
-        if not both or not alike or min(first.clusters.n, second.clusters.n) < 2:
+        compared = compared_alike(*pair)
+        if compared is None:
             continue
+        first, second = compared
         difference, p, reach = _contrast(first, second, first.loss, second.loss, level)
         losses = beyond_background(first.loss), beyond_background(second.loss)
         beyond, p_beyond, _ = _contrast(first, second, *losses, level)
@@ -300,13 +195,25 @@ def _needed_more(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
         more = difference >= 0
         for pool, less, more_here, sign in ((first, second, more, 1), (second, first, ~more, -1)):
             away = sign * difference
-            contrasts = _rows(NEEDED_MORE, pool, away, (away - reach, away + reach), p)
+            contrasts = _rows(LOSES_MORE, pool, away, (away - reach, away + reach), p)
             contrasts = contrasts.assign(
-                other=less.capability, n_other=less.clusters.n,
-                share=pool.shares(pool.loss)[0], share_other=less.shares(less.loss)[0],
+                other=less.capability, n_other=less.clusters.n, share_other=_share(less),
+                acc_intact_other=float(less.intact.mean()),
+                acc_other=less.intact.mean() - less.loss.mean(axis=0),
+                margin=_margin_lost(pool), margin_other=_margin_lost(less),
             )  # fmt: skip
             rows.append(contrasts.loc[more_here])
     return _corrected(rows, n_tests)
+
+
+def _share(pool: Pool) -> Float[np.ndarray, " layers"]:
+    return pool.loss.mean(axis=0) / (pool.scale or np.nan)
+
+
+def _margin_lost(pool: Pool) -> Float[np.ndarray, " layers"]:
+    """Nats that the margin of the right answer loses on average; nan where it is never known."""
+    known = ~np.isnan(pool.margins).any(axis=1)
+    return pool.margins[known].mean(axis=0) if known.any() else np.full(len(pool.layers), np.nan)
 
 
 def _contrast(
@@ -356,7 +263,7 @@ def _rows(
             "acc_intact": float(pool.intact.mean()),
             "acc": [float((pool.intact - lost).mean()) for lost in pool.loss.T],
             "estimate": estimate,
-            "share": pool.loss.mean(axis=0) / (pool.scale or np.nan),
+            "share": _share(pool),
             "low": bounds[0],
             "high": bounds[1],
             "p": p,

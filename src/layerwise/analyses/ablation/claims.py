@@ -1,4 +1,4 @@
-"""What layers are for, from ``estimates.parquet`` alone: needed by all, by some more, or spare."""
+"""What layers are for, from ``estimates.parquet`` alone: where capabilities differ, and needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from layerwise.presentation.claim import (
-    ESTABLISHED,
     GAINED,
     GENERAL,
     MORE,
@@ -19,7 +18,6 @@ from layerwise.presentation.claim import (
     SHARED,
     SPARED,
     Claim,
-    Estimate,
     source,
 )
 from layerwise.presentation.naming import name_layer
@@ -33,19 +31,23 @@ from layerwise.presentation.wording import (
     few_layers,
     in_order,
     joined,
-    layer_ranges,
     number,
-    share_lost,
-    spread,
     when,
 )
 from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.stats.signals.power import independent_answers
 from layerwise.storage.run_tables import RunTables
 
+from .claims_compared import (
+    compared_capabilities,
+    depend_on_different_layers,
+    loses_more,
+    one_order,
+)
+from .established import established, names_in, parts_in_points, percent_of
+
 # Capabilities that share a layer, for a claim of its own.
 _MANY = 3
-Row = dict[str, Any]
 
 
 def claims(run: RunTables) -> list[Claim]:
@@ -67,12 +69,16 @@ def claims(run: RunTables) -> list[Claim]:
     together = list(_needed_together(losses, names, noun))
     general = [layer for claim in together if claim.kind == GENERAL for layer in claim.layers]
     return [
+        *(
+            depend_on_different_layers(pair) if pair.layers[0] else one_order(pair)
+            for pair in compared_capabilities(run)
+        ),
         *together,
-        *_needed_more(more.merge(losses[["capability", "layer"]])),
         *(
             _needed(rows(needed, capability=name), rows(losses, capability=name), general)
             for name in names
         ),
+        *loses_more(more.merge(losses[["capability", "layer"]])),
         *_gains(pd.DataFrame(gains), run),
         *_spare(spare, names, noun),
     ]
@@ -94,47 +100,18 @@ def _needed_together(losses: pd.DataFrame, names: Sequence[str], noun: str) -> I
         else:
             continue
         about = rows(losses, layer=layers)
-        are, one = ("is", "it") if len(layers) == 1 else ("are", "one")
-        points = spread((100 * numbers(about, "estimate")).round())
-        yield _established(
+        are = "is" if len(layers) == 1 else "are"
+        weakest = records(about.sort_values("estimate", kind="stable"))[0]
+        where = f" without {name_layer(weakest['layer'])}" if layers[1:] else ""
+        yield established(
             kind,
-            f"{capitalised(few_layers(layers))} {are} needed by {named}: losing {one} costs "
-            f"{points} accuracy points.",
+            f"{capitalised(few_layers(layers))} {are} needed by {named}; {weakest['capability']} "
+            f"loses least: {number(100 * weakest['estimate'])} points{where}.",
             about,
             {"what": NEEDED, "layer": layers, "capability": list(who)},
             capabilities=who,
             test=f"the largest of each capability's, {_flips(about)}",
             caveat=caveat,
-        )
-
-
-def _needed_more(more: pd.DataFrame) -> Iterator[Claim]:
-    """Claims on capabilities that need layers more than another, by the layer that fewest share."""
-    shared = more.groupby("layer")["capability"].transform("nunique")
-    for capability in in_order(more["capability"], CAPABILITY_ORDER):
-        about = rows(more.assign(shared=shared), capability=capability)
-        others = in_order(about["other"], CAPABILITY_ORDER)
-        top = records(about.sort_values(["shared", "estimate"], ascending=[True, False]))[0]
-        layer, share = name_layer(top["layer"]), float(top["share"])
-        average = " on average" * (0.005 <= share < 0.995)  # over tasks and ways of scoring
-        unit = f"% of the score more than {top['other']} without layer {layer}"
-        yield _established(
-            MORE,
-            f"{capitalised(capability)} needs {few_layers(layers_of(about))} more than "
-            f"{others[0] if len(others) == 1 else 'another capability'} does. Without {layer} it "
-            f"loses {share_lost(share)}{average}, {top['other']} {share_lost(top['share_other'])}.",
-            about,
-            {"what": MORE, "capability": capability, "other": others, "established": True},
-            importance=min(float(top["estimate"]), 1.0),
-            capabilities=(capability, *others),
-            details=tuple(
-                f"More than {other}: {layer_ranges(layers_of(rows(about, other=other)))}."
-                for other in others
-            ),
-            estimate=_estimate(top, unit, "contrasts"),
-            test="the largest of Welch's t over items, of the losses and of what exceeds each "
-            f"capability's usual loss; Holm over {counted(int(top['n_tests']), 'contrast')}",
-            caveat="Other layers may break without it; that does not show what it does.",
         )
 
 
@@ -153,24 +130,39 @@ def _needed(effects: pd.DataFrame, losses: pd.DataFrame, general: list[int]) -> 
     if losses.empty:
         none = f"{capitalised(capability)}: no layer is shown to be needed."
         test = f"the smallest; {_flips(effects)}"
-        claim = _established(NEEDED, none, effects, where, test=test, **common)
+        claim = established(NEEDED, none, effects, where, test=test, **common)
         least = float(numbers(effects, "p_family").min())
         return replace(claim, evidence=OPEN, source=source("estimates", where), layers=(), p=least)
     own = [layer for layer in layers_of(losses) if layer not in general]
     about = rows(losses, layer=own or layers_of(losses))
+    ways = {name for row in about["protocols_alone"] for name in names_in(row)}
+    only = f" {when(*ways)}" if len(ways) == 1 else ""
+    common["details"] += tuple(_shown_alone(about))
     top = records(about.sort_values("acc", kind="stable"))[0]
     layer, also = name_layer(top["layer"]), "also " if own and general else ""
-    return _established(
+    return established(
         NEEDED,
-        f"{capitalised(capability)} {also}needs {few_layers(layers_of(about))}. Without {layer}, "
-        f"accuracy falls from {_percent(top['acc_intact'])} to {_percent(top['acc'])} %.",
+        f"{capitalised(capability)} {also}needs {few_layers(layers_of(about))}{only}. Without "
+        f"{layer}, "
+        f"accuracy falls from {percent_of(top['acc_intact'])} to {percent_of(top['acc'])} %.",
         about,
         where,
         importance=min(float(top["estimate"]), 1.0),
-        estimate=_estimate(top, f"accuracy points without layer {layer}"),
+        estimate=parts_in_points(top, f"accuracy points without layer {layer}"),
         test=f"the largest; {_flips(effects)}",
         **common,
     )
+
+
+def _shown_alone(about: pd.DataFrame) -> Iterator[str]:
+    """Layers that each task and way of scoring shows by itself, where there are several."""
+    for names, column in (("tasks", "tasks_alone"), ("protocols", "protocols_alone")):
+        asked = names_in(about[names].iloc[0])
+        for name in asked if len(asked) > 1 else ():
+            chosen = [name in names_in(alone) for alone in about[column]]
+            layers = layers_of(pd.DataFrame(about.loc[chosen]))
+            who = f"Taken {when(name)} alone, it" if names == "protocols" else f"By itself, {name}"
+            yield f"{who} shows {few_layers(layers) if layers else 'none of them'}."
 
 
 def _gains(gains: pd.DataFrame, run: RunTables) -> Iterator[Claim]:
@@ -180,24 +172,27 @@ def _gains(gains: pd.DataFrame, run: RunTables) -> Iterator[Claim]:
     for row in records(gains):
         task, protocol, capability = (str(row[of]) for of in ("tasks", "protocols", "capability"))
         about = pd.DataFrame([row])
-        who, test = f"{capability} improves", _flips(about)
+        who, test = f"{capability} improves: accuracy", _flips(about)
         details, caveat = (), ""
         if row["what"] == GAINED:
             if (row["capability"], row["layer"]) in known:
                 continue
             holm = f"Holm over {counted(int(row['n_tests']), 'test')} (tasks, protocols and layers)"
-            who, test = f"{task} improves {when(protocol)}", f"exact sign flips of items, {holm}"
+            who, test = (
+                f"{task} improves {when(protocol)}: accuracy",
+                f"exact sign flips of items, {holm}",
+            )
             caveat = "Other tasks of the capability may lose."
             if not has_signal(run, task, protocol):
-                who = f"the model answers {task} {when(protocol)}"
+                who = f"accuracy on {task} {when(protocol)}"
                 test = f"the largest of exact tests against the intact model and controls, {holm}"
                 details = ("The intact model is not shown to be better than its controls there.",)
-                caveat = "Other items' questions were asked of the intact model alone."
+                caveat = "That it reads the question is not shown."
         where = {"what": row["what"], "capability": capability, "tasks": task}
-        yield _established(
+        yield established(
             GAINED,
-            f"Without layer {name_layer(row['layer'])}, {who}: accuracy rises from "
-            f"{_percent(row['acc_intact'])} to {_percent(row['acc'])} %.",
+            f"Without layer {name_layer(row['layer'])}, {who} rises from "
+            f"{percent_of(row['acc_intact'])} to {percent_of(row['acc'])} %.",
             about,
             where | {"protocols": protocol},
             importance=min(abs(float(row["estimate"])), 1.0),
@@ -215,50 +210,19 @@ def _spare(spare: pd.DataFrame, names: Sequence[str], noun: str) -> Iterator[Cla
     about = pd.DataFrame(sure.loc[n_capabilities == len(names)])
     if len(about):
         layers = layers_of(about)
-        yield _established(
+        yield established(
             SPARED,
             f"{capitalised(few_layers(layers))} can {'each ' * (len(layers) > 1)}be spared: "
             f"none of the {noun} loses enough to matter.",
             about,
             {"what": SPARED, "layer": layers},
             capabilities=tuple(names),
-            test="the largest; paired tests of equivalence over items, Holm over "
+            test="the largest of every task's and protocol's test of equivalence, Holm over "
             f"{counted(int(spare['n_tests'].iloc[0]), 'test')}",
             caveat="Nothing is shown about leaving out several.",
         )
 
 
-def _established(
-    kind: str, short: str, about: pd.DataFrame, where: dict[str, Any], **more: Any
-) -> Claim:
-    """A claim on the layers of some estimates, with the largest of their p-values."""
-    layers = layers_of(about)
-    names = {
-        name: tuple(dict.fromkeys(part for row in about[name] for part in row.split(", ")))
-        for name in ("tasks", "protocols")
-    }
-    return Claim(
-        kind=kind,
-        short=short,
-        evidence=ESTABLISHED,
-        source=source("estimates", where, layer=layers),
-        layers=tuple(layers),
-        p=float(numbers(about, "p_family").max()),
-        items=f"{spread(about['n_items'])} items a capability",
-        **names,
-        **more,
-    )
-
-
-def _estimate(row: Row, unit: str, tests: str = "tests") -> Estimate:
-    value, low, high = (100 * float(row[name]) for name in ("estimate", "low", "high"))
-    return Estimate(value, low, high, unit, f"bounds for all {row['n_tests']} {tests} together")
-
-
 def _flips(about: pd.DataFrame) -> str:
     n = counted(int(about["n_tests"].iloc[0]), "test")
     return f"exact sign flips of items, Holm over {n} (capabilities and layers)"
-
-
-def _percent(share: float) -> str:
-    return number(100 * float(share))

@@ -7,7 +7,7 @@ from functools import partial
 
 import pandas as pd
 
-from layerwise.presentation.claim import ROLES, SCORING, SILENT
+from layerwise.presentation.claim import APART, ONE_ORDER, ROLES, SCORING, SILENT
 from layerwise.presentation.columns import as_text, table_of
 from layerwise.presentation.over_run import HOLM, LEVEL, RATE, count_that_hold, n_tests
 from layerwise.presentation.rows import by_protocol, by_task, numbers, parts, records, rows
@@ -24,6 +24,7 @@ from layerwise.presentation.wording import (
 )
 from layerwise.storage.run_tables import RunTables
 
+from .claims_compared import compared_capabilities, with_named_sides
 from .columns import PASSAGE_PAIRS, SIGNAL, STEPS, WITH_PASSAGES, effect_columns
 from .findings_scoring import PASSAGES
 from .items import examples_section
@@ -42,6 +43,12 @@ from .saved_effects import (
 _ROLE_WORDS = (
     "Share of the accuracy above guessing that is lost when a layer is left out or overwritten. "
     "It shows what breaks without the layer, not what the layer does."
+)
+_CROSSING_WORDS = (
+    "If layers differ only in how much damage their loss does, a point per layer rises along one "
+    "curve, whatever the difficulty of either task. Two layers cross if each costs one capability "
+    "more than the other layer does. Then no one order of layers explains both capabilities. That "
+    "no layers are shown to cross does not show that there is one order."
 )
 _HEAD_WORDS = (
     "One attention head is changed at a time, before the output projection mixes it with the "
@@ -96,6 +103,30 @@ def _role_map(run: RunTables, kind: str, site: str) -> FigureSpec:
     alt = f"Heat map of accuracy lost by {action}, tasks and protocols by layers."
     draw = partial(role_map, effects, kind, site, signal=run.table("signal"))
     return FigureSpec(f"role_map_{kind}_{site}", draw, caption, alt)
+
+
+def state_traces(run: RunTables, *, first: bool = False) -> Iterator[FigureSpec]:
+    """Capabilities against each other: all pairs, or the one with the largest crossing alone."""
+    pairs = compared_capabilities(run)
+    pairs = [pair for pair in pairs if pair.layers[0]][:1] if first else pairs
+    if not pairs:
+        return
+    from .state_trace import state_trace
+
+    row = pairs[0].closest[0]
+    kind, site = str(row["kind"]), str(row["site"])
+    n_items = spread_of([row["n_items"] for pair in pairs for row in pair.closest], "item")
+    caption = (
+        f"Each point is the model when {doing(kind, site, 'one layer')}; star: the full model. "
+        "Marked layers cross: without one, the vertical capability loses more than without the "
+        "other, and the horizontal one less (exact sign flips of items on both sides, Holm over "
+        f"{row['n_tests']} crossings). Axes: right answers, over the tasks and ways of scoring "
+        f"that both capabilities have signal under (n = {n_items})."
+    )
+    alt = "Scatter of one capability's accuracy against another's, a point per layer."
+    name = "first_state_trace" if first else "state_traces"
+    draw = partial(state_trace, effects_of(run, kind, site), pairs, kind, site)
+    yield FigureSpec(name, draw, with_named_sides(pairs[0]) if first else caption, alt)
 
 
 def _hold(run: RunTables, shown: pd.DataFrame, *, of_heads: bool = False) -> str:
@@ -282,6 +313,8 @@ def sections(run: RunTables) -> list[Section]:
     silent = table_of(run, "signal", _WITHOUT_SIGNAL, SIGNAL, collapsed=False, signal=False)
     of_heads = tuple(effects_tables(run, of_heads=True))
     return [
+        Section("crossings", "Different layers, or one order?", 4, _CROSSING_WORDS,
+                tuple(state_traces(run)), kinds=(APART, ONE_ORDER)),
         Section("roles", "Role map", 5, _ROLE_WORDS + _over_draws(run),
                 tuple(_role_map(run, *pair) for pair in every), kinds=ROLES),
         examples_section(run),

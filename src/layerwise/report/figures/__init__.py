@@ -15,6 +15,7 @@ from layerwise.analyses.ablation.figures import ladder as ladder
 from layerwise.analyses.ablation.figures import protocol_comparison as protocol_comparison
 from layerwise.analyses.ablation.figures import role_map as role_map
 from layerwise.analyses.ablation.figures import set_losses as set_losses
+from layerwise.analyses.ablation.state_trace import state_trace as state_trace
 from layerwise.analyses.attribution.figures import attribution_heads as attribution_heads
 from layerwise.analyses.attribution.figures import attribution_lines as attribution_lines
 from layerwise.analyses.attribution_patching.figures import estimate_agreement as estimate_agreement
