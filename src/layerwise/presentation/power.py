@@ -12,6 +12,7 @@ from pathlib import PurePath
 from layerwise.stats.capability_layers import NEEDED
 from layerwise.stats.signals.power import (
     GAINED,
+    HALF,
     LEVEL,
     POWER,
     SHOWN,
@@ -34,12 +35,16 @@ def could_be_found(n: int, n_tests: int, gained: float = GAINED) -> str:
     return f"{loses} would be found in {10 * POWER:.0f} of 10 samples"
 
 
-def likely_missed(items: int, loss: float | None) -> str:
-    """``"With 24 items a task, layers that cost less than ... are likely missed."``."""
-    cost = "all its points" if loss is None else f"less than {100 * loss:.0f} points"
-    even = "even " if loss is None else ""
-    those = f"{even}layers that cost a capability {cost}"
-    return f"With {counted(items, 'item')} a task, {those} are likely missed."
+def found_in_half(items: int, loss: float | None) -> str:
+    """``"With 24 items a task, a layer that costs a capability ... is found in half ..."``."""
+    # The bound is of the first step of Holm's correction: where many layers matter, more are found.
+    asked = f"With {counted(items, 'item')} a task"
+    if loss is None:
+        return (
+            f"{asked}, not even a layer that costs a capability all is found in half of the runs."
+        )
+    cost = f"{100 * loss:.0f} points"
+    return f"{asked}, a layer that costs a capability {cost} is found in at least half of the runs."
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,12 @@ class PlannedPower:
 
     items: int  # of a task that are asked
     there: int  # of a task that there are
-    loss: float | None  # the smallest loss of a layer that is found in 8 of 10 runs, if any is
+    loss: float | None  # the smallest loss of a layer that is found in half of the runs, if any is
     enough: int  # items a task that show a loss of ``SHOWN``
 
     def note(self, time: str) -> str:
-        """What will be missed, and what it takes to show more."""
-        sentence = likely_missed(self.items, self.loss)
+        """What will be found, and what it takes to show more."""
+        sentence = found_in_half(self.items, self.loss)
         if self.items >= self.enough:
             return sentence
         takes = f"{sentence} To show {100 * SHOWN:.0f} points in 8 of 10 runs takes {self.enough}"
@@ -69,7 +74,7 @@ class HowSure:
     capability: str  # the one with the fewest answers, of which all else is said
     items: int  # of a task
     there: int  # of a task that there are
-    loss: float | None  # the smallest loss of a layer that is found in 8 of 10 runs, if any is
+    loss: float | None  # the smallest loss of a layer that is found in half of the runs, if any is
     half: float  # half of it, or of the largest; more if the tasks have too few items for that
     items_for_half: int  # items a task that find that in 8 of 10 runs
     minutes: float | None  # about how long these take, at the rate of this run, if it is known
@@ -77,18 +82,18 @@ class HowSure:
 
     @property
     def sentences(self) -> list[str]:
-        """What was likely missed, and what would show half of it."""
-        missed = likely_missed(self.items, self.loss)
-        missed += " “Established” holds after correction for all tests of its kind."
+        """What half of the runs find, and what would show half as much."""
+        found = found_in_half(self.items, self.loss)
+        found += " “Established” holds after correction for all tests of its kind."
         if self.items_for_half <= self.items:
-            return [missed]
+            return [found]
         more = f"{self.items_for_half} items would show {100 * self.half:.0f} points"
         if self.minutes:
             hours, whole = self.minutes / 60, max(round(self.minutes), 1)
             time = f"{hours:.0f} hours" if hours >= 2 else counted(whole, "minute")
             more += f" and take about {time}"
         few = f"; there are {self.there}" if self.there < self.items_for_half else ""
-        return [missed, f"{more}{few}."]
+        return [found, f"{more}{few}."]
 
 
 def how_sure(run: RunTables) -> HowSure | None:
@@ -119,7 +124,8 @@ def how_sure(run: RunTables) -> HowSure | None:
     seconds = sum(second for second in taken if isinstance(second, (int, float)))
     minutes = seconds / 60 * more / items if seconds else None
     command = _command(run, more) if more <= there else None
-    return HowSure(capability, items, there, loss, half, more, minutes, command)
+    shown = smallest_loss(answers, n_tests, HALF)
+    return HowSure(capability, items, there, shown, half, more, minutes, command)
 
 
 # Settings of an ablation that a command of few words does not repeat.

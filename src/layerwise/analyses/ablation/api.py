@@ -16,7 +16,13 @@ from layerwise.presentation.power import PlannedPower
 from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
-from layerwise.stats.signals.power import SHOWN, answers_for, independent_answers, smallest_loss
+from layerwise.stats.signals.power import (
+    HALF,
+    SHOWN,
+    answers_for,
+    independent_answers,
+    smallest_loss,
+)
 from layerwise.tasks import Task
 from layerwise.tasks.task import refuse_fewshot_seeds
 
@@ -133,7 +139,7 @@ def planned_power(setup: Setup, n_layers: int) -> PlannedPower:
     return PlannedPower(
         max(len(task.items) for task in setup.tasks),
         max(len(task.items) + len(task.unasked) for task in setup.tasks),
-        smallest_loss(answers, len(n_items) * n_layers),
+        smallest_loss(answers, len(n_items) * n_layers, HALF),
         enough_items(setup.tasks, len(setup.protocols), n_layers),
     )
 

@@ -22,6 +22,7 @@ from layerwise.presentation.wording import (
     joined,
     number,
     when,
+    writes,
 )
 from layerwise.stats.crossings import CROSSING
 from layerwise.storage.run_tables import RunTables
@@ -102,7 +103,7 @@ def depend_on_different_layers(pair: Compared) -> Claim:
     own, others = (few_layers(layers) for layers in pair.layers)
     sure = pair.crossings
     alone = sorted({name for row in sure["protocols_alone"] for name in names_in(row)})
-    only = f" {when(alone[0])}" if len(alone) == 1 else ""
+    only = f" when the model {writes(alone[0])}" if len(alone) == 1 else ""
     n_tests = int(sure["n_tests"].iloc[0])
     both = list(pair.capabilities)
     return established(

@@ -15,6 +15,8 @@ LEVEL = 0.05
 # Share of samples in which a loss is to be found, and of answers that a change gains for nothing,
 # unless it is known: on SmolLM2-135M layers that do not matter flip 10 % and more of the answers.
 POWER, GAINED = 0.8, 0.05
+# Share of the runs in which a page says that a loss is found.
+HALF = 0.5
 # The loss that a run is to show unless its user asks fewer items.
 SHOWN = 0.2
 # Correlation of an item's changes under two protocols: 0 to 0.5 by capability of SmolLM2-135M.
@@ -38,15 +40,17 @@ def power_of_mcnemar(loss: float, n: int, level: float, gained: float = GAINED) 
 
 
 @lru_cache(maxsize=1024)
-def detectable_loss(n: int, level: float, gained: float = GAINED) -> float | None:
+def detectable_loss(
+    n: int, level: float, gained: float = GAINED, power: float = POWER
+) -> float | None:
     """The smallest loss of accuracy that so many items establish in 8 of 10 samples."""
     top = 1 - 2 * gained
-    if n < 1 or power_of_mcnemar(top, n, level, gained) < POWER:
+    if n < 1 or power_of_mcnemar(top, n, level, gained) < power:
         return None
     low, high = 0.0, top
     while high - low > 0.0005:
         middle = (low + high) / 2
-        enough = power_of_mcnemar(middle, n, level, gained) >= POWER
+        enough = power_of_mcnemar(middle, n, level, gained) >= power
         low, high = (low, middle) if enough else (middle, high)
     return high
 
@@ -56,11 +60,11 @@ def independent_answers(n_items: int, n_answers: int) -> float:
     return n_answers / (1 + (n_answers / n_items - 1) * ALIKE) if n_items else 0.0
 
 
-def smallest_loss(answers: float, n_tests: int) -> float | None:
+def smallest_loss(answers: float, n_tests: int, power: float = POWER) -> float | None:
     """The smallest loss of a layer that a capability's test establishes in 8 of 10 runs."""
     # The test flips the signs of whole items; of independent answers it is McNemar's. Holm's first
     # step divides the level by all tests, so that this is an upper bound where many layers matter.
-    return detectable_loss(int(answers), LEVEL / max(n_tests, 1))
+    return detectable_loss(int(answers), LEVEL / max(n_tests, 1), GAINED, power)
 
 
 @lru_cache(maxsize=1024)
