@@ -234,7 +234,7 @@ def test_templates_and_several_files_of_a_split(tmp_path: Path) -> None:
     ("arguments", "part"),
     [
         ("question=query", "line 1: no column 'query'; its columns are id, q, choices, key."),
-        ("question=q:answer=id:choices=q", "line 1: field 'choices' is not a list"),
+        ("question=q:answer=id:choices=q", "line 1: column 'q' is 'Which, A or B?', not a list"),
         ("question=q:answer=id:choices=choices", "line 2: field 'answer' is '2'; expected"),
         ("question=q:split=dev", "has no file of the split 'dev'; expected dev.jsonl, .csv or"),
         ("questions=q", "it takes question=..., answer=..., choices=..., context=..., cluster="),
