@@ -60,7 +60,7 @@ def objects(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
         if not text.strip():
             continue
         try:
-            value = parsed_json(text)
+            value = json_value(text)
         except UserError as error:
             raise bad_line(path, number, str(error)) from error
         except ValueError as error:
@@ -74,7 +74,7 @@ def objects(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, value
 
 
-def parsed_json(text: str) -> Any:
+def json_value(text: str) -> Any:
     """The value of a JSON text, with the digits of its numbers; ValueError says why it has none."""
     try:
         return json.loads(text, object_pairs_hook=_distinct, parse_float=WrittenNumber)

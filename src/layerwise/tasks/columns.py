@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from layerwise.errors import UserError, one_line, shown, unknown_name
+from layerwise.errors import UserError, counted, one_line, shown, unknown_name
 
 from ._lines import MOST_LINES, bad_line, known_values, some_names
 from ._source_names import SourceName, read_source_name
@@ -50,21 +50,21 @@ def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
     if read_as not in (None, *READINGS):
         raise unknown_name("way to read answers (answer_is)", str(read_as), READINGS)
     given = [
-        _Given(path, line, *_fields(path, line, values, source.arguments))
+        _MappedRow(path, line, *_fields(path, line, values, source.arguments))
         for path, line, values in _rows(source, name)
     ]
     if not given:
         raise UserError(f"Task {name!r} has no rows; expected one at least.")
     rows = [
         (number, row_of(one.path, one.line, fields))
-        for number, (one, fields) in enumerate(_answered(given, read_as), 1)
+        for number, (one, fields) in enumerate(_with_right_answers(given, read_as), 1)
     ]
     return replace(
         task_of(given[-1].path, rows, fewshot), name=f"{PREFIX}:{source.base}", source=name
     )
 
 
-class _Given(NamedTuple):
+class _MappedRow(NamedTuple):
     """A row with the fields of a user's own file, whose answer may name a choice."""
 
     path: str
@@ -73,9 +73,9 @@ class _Given(NamedTuple):
     labels: list[str] | None  # of the choices, where the data set has some
 
 
-def _answered(
-    rows: Sequence[_Given], read_as: str | None
-) -> Iterator[tuple[_Given, dict[str, Any]]]:
+def _with_right_answers(
+    rows: Sequence[_MappedRow], read_as: str | None
+) -> Iterator[tuple[_MappedRow, dict[str, Any]]]:
     """The rows, each with the text of its right choice as the answer."""
     if "choices" not in rows[0].fields:
         yield from ((row, row.fields) for row in rows)
@@ -120,7 +120,7 @@ def _rows(source: SourceName, name: str) -> Iterator[tuple[str, int, dict[str, A
     if source.data is None:
         yield from _of_hub(source, split, name)
         return
-    files = list(_files(source.data, split))
+    files = _files(source.data, split) if "\0" not in source.data else []
     if not files:
         raise UserError(
             f"{source.data!r} has no file of the split {split!r}; expected {split}.jsonl, .csv or "
@@ -202,19 +202,19 @@ def _fields(
         except ValueError as error:
             raise bad_line(path, number, f"column {shown(name)} is {error}") from error
 
-    def written(spec: str) -> str:
+    def spec_text(spec: str) -> str:
         if "{" in spec:
             return re.sub(r"\{(\w+)\}", lambda match: text(match[1], column(match[1])), spec)
         return text(spec, column(spec))
 
-    def listed(name: str, value: Any) -> list[str]:
+    def text_list(name: str, value: Any) -> list[str]:
         if not isinstance(value, list):
             what = f"column {shown(name)} is {shown(value)}, not a list"
             raise bad_line(path, number, f"{what}; expected a list of texts")
         return [text(name, one) for one in value]
 
-    fields = {key: written(named.get(key, key)) for key in ("question", "answer")}
-    fields |= {key: written(named[key]) for key in ("context", "cluster") if key in named}
+    fields = {key: spec_text(named.get(key, key)) for key in ("question", "answer")}
+    fields |= {key: spec_text(named[key]) for key in ("context", "cluster") if key in named}
     fields |= {"capability": named["capability"]} if "capability" in named else {}
     if "choices" not in named:
         return fields, None
@@ -223,9 +223,9 @@ def _fields(
         return {**fields, "choices": [text(one, column(one)) for one in name.split("+")]}, None
     value = column(name)
     if not (isinstance(value, Mapping) and {"text", "label"} <= set(value)):
-        return {**fields, "choices": listed(name, value)}, None
-    options, labels = listed(name, value["text"]), listed(name, value["label"])
+        return {**fields, "choices": text_list(name, value)}, None
+    options, labels = text_list(name, value["text"]), text_list(name, value["label"])
     if len(options) != len(labels):
-        what = f"column {shown(name)} has {len(options)} texts, but {len(labels)} labels"
+        what = f"column {shown(name)} has {counted(len(options), 'text')} and {counted(len(labels), 'label')}"
         raise bad_line(path, number, f"{what}; expected one label for each text")
     return {**fields, "choices": options}, labels
