@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from layerwise.errors import UserError
+from layerwise.ground import limited
 from layerwise.sweep.requests import Generated
 from layerwise.tasks import build_requests, expand_task_names, load_task, score
 
@@ -189,6 +190,12 @@ def test_items_may_be_those_of_any_task(tmp_path: Path) -> None:
         ('task = "facts"\nextractor = "first_lime"', "Did you mean 'first_line'?"),
         ('task = "facts"\nextractor = "regex:("', "regular expression '(' cannot be read"),
         ('task = "facts"\nstop = [""]', "expected a tuple of texts, none of them empty"),
+        (
+            'task = "facts"\nextractor = "regex:a{99999999999}"',
+            "number is too large); expected one",
+        ),
+        ("task = 2020-01-01", "cannot be read (TypeError: Object of type date"),
+        ("task = " + "[" * 5000, "cannot be read (RecursionError: maximum recursion depth"),
         ('task = "asked.toml"', "'task' is 'asked.toml', another task file"),
         ('task = "factz"', "Unknown task 'factz'"),
         ('task = "facts"\nfewshot = "none.jsonl"', "none.jsonl' cannot be read"),
@@ -199,6 +206,40 @@ def test_a_bad_task_file_is_refused_in_a_sentence(tmp_path: Path, text: str, sai
     with pytest.raises(UserError) as caught:
         load_task(task_file(tmp_path, text))
     assert said in str(caught.value)
+
+
+@pytest.fixture
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what is tried in a limited process have little time."""
+    monkeypatch.setattr(limited, "SECONDS", 0.5)
+
+
+@pytest.mark.usefixtures("briefly")
+def test_a_pattern_that_backtracks_is_refused_and_others_go_on(tmp_path: Path) -> None:
+    path = task_file(tmp_path, 'task = "mine.jsonl"\nextractor = "regex:(a+)+$"')
+    task = load_task(path)
+    (asked,) = build_requests(task, task.items[0], "generate", byte_level())
+    with pytest.raises(UserError, match=r"'\(a\+\)\+\$' needs more than .* for 41 characters; ex"):
+        score(task, task.items[0], "generate", [asked], [Generated((), "a" * 40 + "!")])
+    scored = score(task, task.items[0], "generate", [asked], [Generated((), "baa")])
+    assert scored.extracted == "aa"
+
+
+@pytest.mark.usefixtures("briefly")
+def test_a_key_of_many_dots_is_refused(tmp_path: Path) -> None:
+    path = task_file(tmp_path, "a" + ".a" * 50_000 + " = 1")
+    with pytest.raises(
+        UserError, match=r"cannot be read \(more than .* expected a task file in TO"
+    ):
+        load_task(path)
+
+
+def test_an_answer_of_many_digits_is_compared(tmp_path: Path) -> None:
+    path = task_file(tmp_path, 'task = "mine.jsonl"\nextractor = "integer"')
+    task = load_task(path)
+    (asked,) = build_requests(task, task.items[0], "generate", byte_level())
+    scored = score(task, task.items[0], "generate", [asked], [Generated((), "9" * 5000)])
+    assert (scored.correct, scored.extracted) == (False, "9" * 5000)
 
 
 ARC = [

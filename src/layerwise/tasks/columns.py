@@ -226,6 +226,7 @@ def _fields(
         return {**fields, "choices": text_list(name, value)}, None
     options, labels = text_list(name, value["text"]), text_list(name, value["label"])
     if len(options) != len(labels):
-        what = f"column {shown(name)} has {counted(len(options), 'text')} and {counted(len(labels), 'label')}"
-        raise bad_line(path, number, f"{what}; expected one label for each text")
+        both = f"{counted(len(options), 'text')} and {counted(len(labels), 'label')}"
+        what = f"column {shown(name)} has {both}; expected one label for each text"
+        raise bad_line(path, number, what)
     return {**fields, "choices": options}, labels
