@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from layerwise.runs.task_loading import load_tasks
 from layerwise.tasks import Task, build_requests, load_task, patching_prompts
 from layerwise.tasks._own import check_own_task
 from layerwise.tasks.benchmarks import BENCHMARKS
+from layerwise.tasks.items import bad_choices
+from tests.hostile.documents import places_in
+from tests.hostile.limits import is_sentence
 
 from .tokenizers import byte_level
 
@@ -83,6 +88,26 @@ FILES: dict[str, tuple[str, Any, tuple[str, str, tuple[str, ...]]]] = {
         ("A boat. it", "sinks.", ("sinks.", "swims.")),
     ),
 }  # fmt: skip
+
+
+TRUE_OR_NOT = {"a": 1, "b": 0}
+FACTS = [("Paris", "France"), ("Rome", "Italy"), ("Turin", "Italy"), ("Bonn", "Germany")]
+SAMPLES = [{"subject": city, "object": land} for city, land in FACTS]
+OTHERS: dict[str, list[dict[str, Any]]] = {
+    "openbookqa_facts": [FILES["openbookqa"][1] | {"fact1": "a fact"}],
+    "truthfulqa": [{"question": "Q?", "mc1_targets": TRUE_OR_NOT}],
+    "kv_retrieval": [{"ordered_kv_records": pairs(5), "key": "key1", "value": "b-value"}],
+    "known_1000": [
+        {"subject": city, "attribute": land, "prompt": f"{city} lies in", "relation_id": "P17"}
+        for city, land in FACTS
+    ],
+    "relations": [{"prompt_templates": ["{} is in"], "samples": SAMPLES}],
+    "mmlu": [
+        {"question": "Q?", "answer": "1"} | {f"choice{n}": one for n, one in enumerate(RIVER)}
+    ],
+}
+ROWS = {case: [row] for case, (_, row, _) in FILES.items()} | OTHERS
+"""Rows as they are published, of each benchmark in each of its forms."""
 
 
 def write(folder: Path, name: str, rows: Any) -> Path:
@@ -191,9 +216,6 @@ def test_a_look_up_has_a_twin_that_asks_for_another_key(tmp_path: Path) -> None:
     assert asked.continuation in item.choices
 
 
-FACTS = [("Paris", "France"), ("Rome", "Italy"), ("Turin", "Italy"), ("Bonn", "Germany")]
-
-
 def test_a_fact_has_a_twin_about_another_subject(tmp_path: Path) -> None:
     rows = [
         {"subject": city, "attribute": land, "prompt": f"{city} lies in", "relation_id": "P17"}
@@ -283,7 +305,6 @@ def test_damaged_files(tmp_path: Path, content: str, part: str) -> None:
     assert part in str(caught.value)
 
 
-TRUE_OR_NOT = {"a": 1, "b": 0}
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("gsm8k", {"answer": "2+3\n#### "}, "expected a number behind ####"),
     ("gsm8k", {"answer": "2+3\n#### many"}, "expected a number behind ####"),
@@ -424,6 +445,31 @@ def test_a_cell_that_is_too_long_is_refused(tmp_path: Path) -> None:
 def test_a_folder_name_that_is_too_long_is_refused() -> None:
     with pytest.raises(UserError, match=r"cannot be read .File name too long"):
         load_task("benchmark:gsm8k:data=" + "x" * 5000)
+
+
+ODD_VALUES: list[Any] = [
+    None, True, -1, 10**400, float("nan"), "", "x", "\ud83d", [], [None], {}, "gone",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_any_value_in_any_place_of_a_row_is_read_or_refused(tmp_path: Path, case: str) -> None:
+    name = f"benchmark:{case.split(',')[0]}:data={tmp_path / 'rows.json'}"
+    for number, value in product(range(len([*places_in(ROWS[case])])), ODD_VALUES):
+        rows = copy.deepcopy(ROWS[case])
+        holder, key = [*places_in(rows)][number]
+        holder[key] = value
+        if value == "gone":
+            del holder[key]
+        write(tmp_path, "rows.json", rows)
+        try:
+            task, refusal = load_task(name, fewshot=0), None
+        except UserError as error:
+            task, refusal = None, str(error)
+        if task is None:
+            assert is_sentence(str(refusal)), refusal
+        else:
+            assert {bad_choices(item) for item in task.items} == {None}
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the benchmarks' files are not here")
