@@ -155,6 +155,8 @@ def test_gsm8k_takes_its_worked_examples_from_its_training_file(tmp_path: Path) 
     assert asked.context == f"Question: Q0\nAnswer: {SUMS}\n\nQuestion: How many?\nAnswer:"
     assert task.chance == {"generate": 1.0}
     assert len(load_task(f"benchmark:gsm8k:data={tmp_path}").fewshot) == 5
+    write(tmp_path, "gsm8k/train.jsonl", [row | {"question": f"Q{n}"[n:]} for n in range(4)])
+    assert [item.question for item in load_task(task.source).fewshot] == ["Q0", "1"]
 
 
 HEADER = "question,choice0,choice1,choice2,choice3,answer\n"

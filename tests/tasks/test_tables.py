@@ -194,6 +194,7 @@ def test_items_may_be_those_of_any_task(tmp_path: Path) -> None:
             'task = "facts"\nextractor = "regex:a{99999999999}"',
             "number is too large); expected one",
         ),
+        (f'task = "{"x" * 5000}"', "Unknown task 'xxx"),
         ("task = 2020-01-01", "cannot be read (TypeError: Object of type date"),
         ("task = " + "[" * 5000, "cannot be read (RecursionError: maximum recursion depth"),
         ('task = "asked.toml"', "'task' is 'asked.toml', another task file"),

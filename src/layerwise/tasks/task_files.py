@@ -126,4 +126,8 @@ def _read(path: str) -> TaskFile:
 def _beside(path: str, name: str) -> str:
     """A file beside the task file, if there is one of that name."""
     beside = Path(path).parent / name
-    return str(beside) if beside.is_file() else name
+    try:  # what is no ordinary file is refused by who reads it
+        there = beside.exists() and not beside.is_dir()
+    except OSError:  # no name of a file
+        there = False
+    return str(beside) if there else name

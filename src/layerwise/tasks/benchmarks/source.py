@@ -233,7 +233,9 @@ def _apart(
     whole = bool(benchmark.part) and not source.arguments
     files = [] if whole or Path(str(source.data)).is_file() else _found(source, benchmark.dev)
     dev = [
-        item for part, path in files for item in _items(source, benchmark, part, path, seed, "dev")
+        item
+        for part, path in files
+        for item in filter(_can_be_asked, _items(source, benchmark, part, path, seed, "dev"))
     ]
     room = len(dev) if dev else 0 if whole else len(items) - 1
     usual = min(benchmark.fewshot, room if dev else room // 2)
