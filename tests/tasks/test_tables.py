@@ -200,6 +200,7 @@ def test_items_may_be_those_of_any_task(tmp_path: Path) -> None:
         ('task = "asked.toml"', "'task' is 'asked.toml', another task file"),
         ('task = "factz"', "Unknown task 'factz'"),
         ('task = "facts"\nfewshot = "none.jsonl"', "none.jsonl' cannot be read"),
+        ('task = "facts"\nfewshot = "mine.txt"', "mine.txt' is of no kind that is read; expected"),
         ('task = "mine.jsonl"\nfewshot = "mine.jsonl"', "shows the answer to its item"),
     ],
 )
@@ -394,7 +395,8 @@ def test_files_of_a_split_stand_in_folders_below(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")
 @pytest.mark.parametrize("source", ["hf:x", "benchmark:mmlu", "benchmark:relations"])
-def test_a_folder_of_the_system_is_refused(source: str) -> None:
+def test_a_folder_of_the_system_is_refused(source: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr("layerwise.tasks.columns._MOST_FOLDERS", 50)
     with pytest.raises(UserError, match="'/proc' has"):
         load_task(f"{source}:data=/proc")
 
@@ -416,7 +418,7 @@ def test_templates_and_several_files_of_a_split(tmp_path: Path) -> None:
         ("question=query", "line 1: no column 'query'; its columns are id, q, choices, key."),
         ("question=q:answer=id:choices=q", "line 1: column 'q' is 'Which, A or B?', not a list"),
         ("question=q:answer=id:choices=choices", "line 2: field 'answer' is '2'; expected"),
-        ("question=q:split=dev", "has no file of the split 'dev'; expected dev.jsonl, .csv or"),
+        ("question=q:split=dev", "has no file of the split 'dev'; expected a .jsonl, .csv or"),
         ("questions=q", "it takes question=..., answer=..., choices=..., context=..., cluster="),
         ("question=q:answer=key:capability=maths", "field 'capability' is unknown"),
     ],

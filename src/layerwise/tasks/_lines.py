@@ -184,6 +184,7 @@ def parquet_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    number = 0
     try:
         refuse_irregular(Path(path))
         file = pq.ParquetFile(path)
@@ -191,7 +192,6 @@ def parquet_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
             raise UserError(
                 f"File {path!r} has more than {MOST_LINES:,} rows; expected fewer, so cut the file."
             )
-        number = 0
         for batch in file.iter_batches(1000):
             for row in _as_written(batch).to_pylist():
                 number += 1

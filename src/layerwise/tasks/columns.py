@@ -90,7 +90,9 @@ def _with_right_answers(
         row.labels and "label" in one for row, one in zip(rows, named, strict=True)
     ):
         kept.remove("place")
-    places = [{one: at for one, at in row.items() if one in kept} for row in named]
+    places: list[dict[Reading, int]] = [
+        {one: at for one, at in row.items() if one in kept} for row in named
+    ]
     fitting, at = fitting_readings(places)
     if at < len(rows):
         wrong = _unreadable(rows[at].fields["answer"], places[at], fitting, read_as)
@@ -107,9 +109,9 @@ def _unreadable(
     if not fitting:
         expected = f"the {read_as}" if read_as else "the text, label or place from 0"
         return f"field 'answer' is {shown(answer)}; expected {expected} of a choice, as in all rows"
-    ways = [one for one in READINGS if one in fitting]
+    ways: dict[Reading, int] = {one: places[one] for one in READINGS if one in fitting}
     return (
-        f"the answer {shown(answer)} is {in_words({one: places[one] for one in ways})}; add "
+        f"the answer {shown(answer)} is {in_words(ways)}; add "
         f"{' or '.join(f'answer_is={one}' for one in ways)} to the task's name"
     )
 
@@ -123,8 +125,8 @@ def _rows(source: SourceName, name: str) -> Iterator[tuple[str, int, dict[str, A
     files = _files(source.data, split) if "\0" not in source.data else []
     if not files:
         raise UserError(
-            f"{source.data!r} has no file of the split {split!r}; expected {split}.jsonl, .csv or "
-            ".parquet there; name another split with split=."
+            f"{source.data!r} has no file of the split {split!r}; expected a .jsonl, .csv or "
+            ".parquet file whose name begins so; name another split with split=."
         )
     for file in files:
         for line, values in READERS[file.suffix](str(file)):

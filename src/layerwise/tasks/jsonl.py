@@ -151,7 +151,12 @@ def task_name(path: str) -> str:
 
 
 def _suffix(path: str) -> str:
-    return next(suffix for suffix in READERS if path.endswith(suffix))
+    suffix = next((suffix for suffix in READERS if path.endswith(suffix)), None)
+    if suffix is None:
+        raise UserError(
+            f"File {path!r} is of no kind that is read; expected .jsonl, .csv or .parquet."
+        )
+    return suffix
 
 
 def load(path: str, seed: int = 0, fewshot: int | None = None) -> Task:

@@ -113,7 +113,9 @@ def right_option(
         ValueError: '2', the text of option 2 and the place of option 3; expected one option
     """
     places = option_places(answer, options, labels)
-    read = {reading: places[reading] for reading in readings if reading in places}
+    read: dict[Reading, int] = {
+        reading: places[reading] for reading in readings if reading in places
+    }
     if not read:
         expected = " or ".join(f"the {_NOUNS[reading]}" for reading in readings)
         raise ValueError(f"{shown(answer)}; expected {expected} of one option")
