@@ -16,6 +16,7 @@ from layerwise.errors import DamagedFileWarning, UserError
 from layerwise.models import load_model
 from layerwise.report import report_from_folders
 from layerwise.results import AblationResult, RunFolder, load_results
+from layerwise.tasks import load_task
 from tests import commands, synthetic
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
@@ -122,6 +123,34 @@ def test_a_part_of_a_run_that_is_a_pipe_or_a_device_counts_as_missing(tmp_path, 
         put(tmp_path / "parts" / "part.part")
         assert not run.has_part("part")
         assert run.read_bytes("part") is None
+
+
+QUESTIONS = [
+    *((name, f"HERE/{name}") for name in ("a.jsonl", "a.csv", "a.parquet", "a.toml")),
+    *(("beside.jsonl", f"HERE/{name}.toml") for name in ("asked", "examples")),
+    *((f"data/test.{kind}", "hf:x:data=HERE") for kind in ("jsonl", "csv", "parquet")),
+    ("test.jsonl", "benchmark:gsm8k:data=HERE"),
+    ("SVAMP.json", "benchmark:svamp:data=HERE"),
+    ("test/a_test.csv", "benchmark:mmlu:data=HERE"),
+    ("kind/a.json", "benchmark:relations:data=HERE"),
+    ("SVAMP.json", "benchmark:svamp:data=HERE/SVAMP.json"),
+    ("test.jsonl", "hf:x:data=HERE/test.jsonl"),
+]
+
+
+@pytest.mark.parametrize("put", KINDS)
+@pytest.mark.parametrize(("file", "name"), QUESTIONS)
+def test_questions_that_are_a_pipe_or_a_device_are_refused(tmp_path, file, name, put):
+    (tmp_path / "asked.toml").write_text('task = "beside.jsonl"')
+    (tmp_path / "examples.toml").write_text('task = "facts"\nfewshot = "beside.jsonl"')
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    put(tmp_path / file)
+    itself = name.endswith(f"data=HERE/{file}")  # where a folder, or an ordinary file, is expected
+    says = (
+        "has no file of" if itself else r"cannot be read \(a pipe or a device, no ordinary file\);"
+    )
+    with pytest.raises(UserError, match=says):
+        load_task(name.replace("HERE", str(tmp_path)))
 
 
 @pytest.mark.parametrize("put", KINDS)

@@ -31,6 +31,7 @@ from layerwise.ground.waiting import (
     loaded_libraries,
     wait_briefly_beside_others,
 )
+from tests.forking import exit_code, forked, needs_fork
 
 PAGES = """
 import gc, resource, sys
@@ -388,6 +389,19 @@ def test_an_interrupted_request_leaves_no_answer_behind():
         signal.signal(signal.SIGALRM, before)
     assert process._process is None
     assert process.ask(QUICK) is None
+
+
+@needs_fork
+def test_a_fork_asks_a_process_of_its_own():
+    process = LimitedProcess("search_pattern")
+    assert process.ask({"pattern": "a|b", "text": "a"}) == "a"
+
+    def answers() -> int:
+        return int(process.ask({"pattern": "a|b", "text": "b"}) != "b")
+
+    child = forked(answers)
+    assert process.ask({"pattern": "x(y)?", "text": "x"}) == "x"
+    assert exit_code(child, 60) == 0
 
 
 def test_a_process_ends_with_its_owner():

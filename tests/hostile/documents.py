@@ -37,7 +37,7 @@ def changed(draw: Any, document: Any) -> Any:
     """A document of which one to three entries are gone, are something else, or are new."""
     made = copy.deepcopy(document)
     for _ in range(draw(st.integers(1, 3))):
-        places = list(_places(made))
+        places = list(places_in(made))
         if places:
             holder, key = draw(st.sampled_from(places))
             _change(draw, holder, key)
@@ -71,13 +71,13 @@ def _near(draw: Any, value: Any) -> Any:
     return draw(st.sampled_from([[value], str(value), {}, []]))
 
 
-def _places(value: Any) -> Any:
+def places_in(value: Any) -> Any:
     """Every entry of the lists and objects in a document, as holder and key."""
     entries = value.items() if isinstance(value, dict) else enumerate(value)
     for key, inner in list(entries):
         yield value, key
         if isinstance(inner, dict | list):
-            yield from _places(inner)
+            yield from places_in(inner)
 
 
 def _repeated(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:

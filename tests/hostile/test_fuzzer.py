@@ -26,6 +26,8 @@ from layerwise.models.huggingface.originals import read_tokenizer
 from layerwise.results import load_results
 from layerwise.tasks import load_task
 from layerwise.tasks._encoding import as_chat, encode
+from layerwise.tasks.extractors import extractor
+from layerwise.tasks.items import bad_choices
 from tests.forking import exit_code, forked
 from tests.hostile.documents import (
     PATTERNS,
@@ -46,8 +48,9 @@ from tests.hostile.limits import is_sentence, limited
 from tests.models.seq2seq.tiny import tiny_folder as tiny_seq2seq_folder
 from tests.models.test_gguf import write_gguf
 from tests.models.tiny import tiny_folder
+from tests.tasks.test_benchmarks import ROWS
 
-OF_MODELS, OF_OTHERS = 16, 11
+OF_MODELS, OF_OTHERS = 16, 17
 SIZES = [0, 1, 5, 1000, 10**5, 10**6, 10**9, 2**31, 2**63 - 1, 2**64, -1]
 
 
@@ -86,6 +89,13 @@ def copied(folder: Path, tmp_path: Path) -> Path:
     return shutil.copytree(folder, tmp_path / "model")
 
 
+@pytest.fixture
+def little(monkeypatch) -> None:
+    """Let what is tried in a limited process have little time and memory."""
+    monkeypatch.setattr(tried_apart, "SECONDS", 0.5)
+    monkeypatch.setattr(tried_apart, "MEMORY", 2**29)
+
+
 ROW = {
     "question": "Where?", "answer": "Rome", "choices": ["Rome", "Oslo"], "context": "It is here.",
     "capability": "knowledge", "id": "one",
@@ -119,6 +129,110 @@ def test_any_file_of_questions_is_read_or_refused():
                 ]
 
 
+BENCHMARK_ROWS = st.sampled_from(list(ROWS)).flatmap(
+    lambda case: st.tuples(st.just(case.split(",")[0]), texts_of(ROWS[case]))
+)
+
+
+def test_any_rows_of_a_benchmark_are_read_or_refused(tmp_path: Path):
+    path = tmp_path / "rows.json"
+
+    @fuzz(OF_OTHERS, made=BENCHMARK_ROWS)
+    def tried(made: tuple[str, bytes]):
+        name, content = made
+        path.write_bytes(content)
+        task = outcome(lambda: load_task(f"benchmark:{name}:data={path}", fewshot=0))
+        assert task is None or not any(map(bad_choices, task.items))
+
+
+CELLS = st.one_of(TEXTS, st.sampled_from(["", "1", "B", "9" * 500, "q" * 140_000, '"', "nan"]))
+
+
+def test_any_cells_of_a_table_are_read_or_refused(tmp_path: Path):
+    names = [("mmlu.csv", "benchmark:mmlu:data={}"), ("test.csv", "hf:x:data={}"), ("a.csv", "{}")]
+
+    @fuzz(OF_OTHERS, kind=st.sampled_from(names), rows=st.lists(st.lists(CELLS, max_size=7)))
+    def tried(kind: tuple[str, str], rows: list[list[str]]):
+        with tempfile.TemporaryDirectory() as place:
+            path = Path(place) / kind[0]
+            lines = ["question,answer,choices", *map(",".join, rows)]
+            path.write_bytes("\n".join(lines).encode("utf-8", "surrogatepass"))
+            at = place if kind[0] == "test.csv" else path
+            outcome(lambda: load_task(kind[1].format(at), fewshot=0))
+
+
+MAPPED = {"question": "Which?", "answer": 2, "context": "c", "choices": [1, 2.5, "x", "y"]}
+LABELLED = {"question": "?", "answer": "B", "choices": {"text": ["a", "b"], "label": ["A", "B"]}}
+
+
+def test_any_rows_of_a_data_set_are_read_alike_from_lines_and_parquet(tmp_path: Path):
+    name = f"hf:x:choices=choices:data={tmp_path}"
+
+    @fuzz(OF_OTHERS, rows=st.lists(st.sampled_from([MAPPED, LABELLED]).flatmap(changed)))
+    def tried(rows: list[dict[str, Any]]):
+        tasks = []
+        for kind in ("jsonl", "parquet"):
+            path = tmp_path / f"test.{kind}"
+            if kind == "jsonl":
+                path.write_text("\n".join(map(json.dumps, rows)))
+            else:
+                try:
+                    pq.write_table(pa.Table.from_pylist(rows), path)
+                except (pa.ArrowException, OverflowError, UnicodeEncodeError, TypeError):
+                    return
+            tasks.append(outcome(lambda: load_task(name, fewshot=0)))
+            path.unlink()
+        if None not in tasks:
+            assert tasks[0].items == tasks[1].items
+
+
+NAMES = st.one_of(TEXTS, st.sampled_from(["**", "/", "..", "*", "[", "{}", "a" * 300]))
+
+
+def test_any_name_of_a_source_is_read_or_refused(tmp_path: Path):
+    forms = ["hf:x:{}:data=FOLDER", "hf:x:question={}:data=FOLDER", "hf:x:choices={}:data=FOLDER",
+             "benchmark:mmlu:subject={}:data=FOLDER", "benchmark:relations:relation={}:data=FOLDER",
+             "benchmark:{}:data=FOLDER", "benchmark:gsm8k:data=FOLDER/{}", "hf:x:data=FOLDER/{}",
+             "FOLDER/{}.toml", "FOLDER/{}.jsonl"]  # fmt: skip
+    (tmp_path / "test.jsonl").write_text(json.dumps(MAPPED))
+
+    @fuzz(OF_OTHERS, form=st.sampled_from(forms), text=NAMES)
+    def tried(form: str, text: str):
+        outcome(lambda: load_task(form.replace("FOLDER", str(tmp_path)).replace("{}", text)))
+
+
+TASK_FILE = {
+    "task": "mine.jsonl", "fewshot": "mine.jsonl", "system": "a", "question_prefix": "Q: ",
+    "stop": ["a"], "max_tokens": 3, "extractor": "integer",
+}  # fmt: skip
+DOTS = st.sampled_from([3, 1000, 30_000]).map(lambda n: "a" + ".a" * n + " = 1")
+
+
+@pytest.mark.usefixtures("little")
+def test_any_task_file_is_read_or_refused(tmp_path: Path, monkeypatch):
+    (tmp_path / "mine.jsonl").write_text(json.dumps({"question": "Who?", "answer": "Anna"}))
+    monkeypatch.chdir(tmp_path)
+    fields = changed(TASK_FILE).map(
+        lambda made: "\n".join(f"{name} = {json.dumps(value)}" for name, value in made.items())
+    )
+
+    @fuzz(OF_OTHERS, text=st.one_of(fields, DOTS, TEXTS))
+    def tried(text: str):
+        (tmp_path / "asked.toml").write_bytes(text.encode("utf-8", "surrogatepass"))
+        outcome(lambda: load_task("asked.toml"))
+
+
+RUNS = st.builds(lambda one, n, end: one * n + end, st.sampled_from(["a", "_", "é", "a "]),
+                 st.integers(0, 3000), st.sampled_from(["", "!", "b"]))  # fmt: skip
+
+
+@pytest.mark.usefixtures("little")
+def test_any_pattern_takes_an_answer_or_is_refused():
+    @fuzz(OF_OTHERS, pattern=PATTERNS, text=RUNS)
+    def tried(pattern: str, text: str):
+        outcome(lambda: extractor(f"regex:{pattern}")(text))
+
+
 @pytest.mark.parametrize("kind", ["decoder", "seq2seq"])
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "tokenizer.json"])
 def test_any_description_of_a_model_is_read_or_refused(folder, tmp_path, kind, name):
@@ -130,13 +244,6 @@ def test_any_description_of_a_model_is_read_or_refused(folder, tmp_path, kind, n
     def tried(content: bytes):
         (copy / name).write_bytes(content)
         same_twice(copy)
-
-
-@pytest.fixture
-def little(monkeypatch) -> None:
-    """Let what is tried in a limited process have little time and memory."""
-    monkeypatch.setattr(tried_apart, "SECONDS", 0.5)
-    monkeypatch.setattr(tried_apart, "MEMORY", 2**29)
 
 
 def refused_or_done(work: Callable[[], Any]) -> None:
@@ -161,8 +268,6 @@ STEPS = st.one_of(
         }
     ),
 )  # fmt: skip
-RUNS = st.builds(lambda one, n, end: one * n + end, st.sampled_from(["a", "_", "é", "a "]),
-                 st.integers(0, 3000), st.sampled_from(["", "!", "b"]))  # fmt: skip
 
 
 @pytest.mark.usefixtures("little")

@@ -168,6 +168,8 @@ CALLS = [
     Call("two tasks of one name",
          lambda at: lw.ablate(at.model, [at.task, replace(at.task, items=at.task.items[:1])]),
          ("have the same name", "rename one")),
+    Call("a task twice", lambda at: lw.ablate(at.model, ["facts", "facts"]),
+         ("'facts' is given twice", "leave one out")),
     Call("lens unknown", of(lw.logit_lens, lens="tunde"), ("Unknown lens", "mean 'tuned'?")),
     Call("lens of no site", of(lw.logit_lens, sites=[]), ("'sites' is empty", "name at least one")),
     Call("lens at a site that is none", of(lw.logit_lens, sites="z"), ("'z'", "resid_post")),

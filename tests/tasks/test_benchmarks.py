@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from layerwise.runs.task_loading import load_tasks
 from layerwise.tasks import Task, build_requests, load_task, patching_prompts
 from layerwise.tasks._own import check_own_task
 from layerwise.tasks.benchmarks import BENCHMARKS
+from layerwise.tasks.items import bad_choices
+from tests.hostile.documents import places_in
+from tests.hostile.limits import is_sentence
 
 from .tokenizers import byte_level
 
@@ -85,6 +90,26 @@ FILES: dict[str, tuple[str, Any, tuple[str, str, tuple[str, ...]]]] = {
 }  # fmt: skip
 
 
+TRUE_OR_NOT = {"a": 1, "b": 0}
+FACTS = [("Paris", "France"), ("Rome", "Italy"), ("Turin", "Italy"), ("Bonn", "Germany")]
+SAMPLES = [{"subject": city, "object": land} for city, land in FACTS]
+OTHERS: dict[str, list[dict[str, Any]]] = {
+    "openbookqa_facts": [FILES["openbookqa"][1] | {"fact1": "a fact"}],
+    "truthfulqa": [{"question": "Q?", "mc1_targets": TRUE_OR_NOT}],
+    "kv_retrieval": [{"ordered_kv_records": pairs(5), "key": "key1", "value": "b-value"}],
+    "known_1000": [
+        {"subject": city, "attribute": land, "prompt": f"{city} lies in", "relation_id": "P17"}
+        for city, land in FACTS
+    ],
+    "relations": [{"prompt_templates": ["{} is in"], "samples": SAMPLES}],
+    "mmlu": [
+        {"question": "Q?", "answer": "1"} | {f"choice{n}": one for n, one in enumerate(RIVER)}
+    ],
+}
+ROWS = {case: [row] for case, (_, row, _) in FILES.items()} | OTHERS
+"""Rows as they are published, of each benchmark in each of its forms."""
+
+
 def write(folder: Path, name: str, rows: Any) -> Path:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +142,7 @@ def test_openbookqa_with_facts_is_paired_with_the_same_questions_without(tmp_pat
     assert asked.context == "fact 1\nWhich flows here?"
     assert told.chance["continuation"] == 0.25
     write(tmp_path, "openbookqa/Additional/test_complete.jsonl", rows)
-    with pytest.raises(UserError, match="not as benchmark:openbookqa_facts is published"):
+    with pytest.raises(UserError, match="line 1: no field 'fact1'; expected the authors' own"):
         load_task(names[1])
 
 
@@ -130,6 +155,8 @@ def test_gsm8k_takes_its_worked_examples_from_its_training_file(tmp_path: Path) 
     assert asked.context == f"Question: Q0\nAnswer: {SUMS}\n\nQuestion: How many?\nAnswer:"
     assert task.chance == {"generate": 1.0}
     assert len(load_task(f"benchmark:gsm8k:data={tmp_path}").fewshot) == 5
+    write(tmp_path, "gsm8k/train.jsonl", [row | {"question": f"Q{n}"[n:]} for n in range(4)])
+    assert [item.question for item in load_task(task.source).fewshot] == ["Q0", "1"]
 
 
 HEADER = "question,choice0,choice1,choice2,choice3,answer\n"
@@ -189,9 +216,6 @@ def test_a_look_up_has_a_twin_that_asks_for_another_key(tmp_path: Path) -> None:
     (asked, *_) = build_requests(task, item, "continuation", byte_level())
     assert asked.context.endswith('Key: "key1"\nCorresponding value: "')
     assert asked.continuation in item.choices
-
-
-FACTS = [("Paris", "France"), ("Rome", "Italy"), ("Turin", "Italy"), ("Bonn", "Germany")]
 
 
 def test_a_fact_has_a_twin_about_another_subject(tmp_path: Path) -> None:
@@ -259,18 +283,21 @@ def test_files_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         load_task(f"benchmark:kv_retrieval:data={path}")
     assert str(caught.value) == (
-        f"File {str(path)!r} is not as benchmark:kv_retrieval is published (KeyError: "
-        "'ordered_kv_records'); expected the authors' own file."
+        f"File {str(path)!r}, line 1: no field 'ordered_kv_records'; expected the authors' own "
+        "file of benchmark:kv_retrieval."
     )
 
 
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        ("[" * 100_000, "RecursionError"),
+        ("[" * 100_000, "SVAMP.json': not JSON (nested too deeply); expected"),
         ('[{"Body": "\\ud83d", "Question": "?", "Answer": 1}]', "half of one (a lone surrogate)"),
-        ('[{"Body": "a", "Question": "?", "Answer": {}}]', "TypeError"),
-        ("[3]", "TypeError"),
+        (
+            '[{"Body": "a", "Question": "?", "Answer": {}}]',
+            "row 1: field 'Answer' is {}; expected a",
+        ),
+        ("[3]", "a row is no object; expected"),
     ],
 )
 def test_damaged_files(tmp_path: Path, content: str, part: str) -> None:
@@ -278,6 +305,173 @@ def test_damaged_files(tmp_path: Path, content: str, part: str) -> None:
     with pytest.raises(UserError) as caught:
         load_task(f"benchmark:svamp:data={tmp_path}")
     assert part in str(caught.value)
+
+
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("gsm8k", {"answer": "2+3\n#### "}, "expected a number behind ####"),
+    ("gsm8k", {"answer": "2+3\n#### many"}, "expected a number behind ####"),
+    ("gsm8k", {"question": None}, "row 1: field 'question' is None; expected a text"),
+    *(("svamp", {"Answer": value}, "row 1: field 'Answer' is") for value in
+      (float("nan"), float("-inf"), True, None, "many", "1e999", "1e-999", [1])),
+    *(("mathqa", {"correct": value}, "row 1: the answer is") for value in ("", "f", "ab", "ä")),
+    ("mathqa", {"correct": 1}, "row 1: field 'correct' is 1; expected a text"),
+    ("mathqa, as lists", {"instruction": "what ? The options: ['A ) 1', 2]"}, "no list of texts"),
+    ("mathqa, as lists", {"instruction": "? The options: [" + "-" * 9000}, "no list of texts"),
+    *(("openbookqa", {"answerKey": value}, "row 1: the answer is") for value in
+      ("", "E", "AB", "0", 1, None, True)),
+    *(("openbookqa, as instructions", {"answer": value}, "row 1: the answer is") for value in
+      ("answer0", "answer5", "answer", "", "answer12", "1", None)),
+    *(("hellaswag", {"label": value}, "row 1: the answer is") for value in
+      (-1, "-1", "", 2, 1.5, True, None, "A", [1])),
+    ("hellaswag", {"endings": ["a", 3]}, "row 1: field 'endings' has 3; expected texts"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("case", "changes", "says"), WRONG)
+def test_an_answer_that_names_no_option_is_refused(tmp_path, case, changes, says):
+    _, row, _ = FILES[case]
+    path = write(tmp_path, "rows.json", [row | changes])
+    with pytest.raises(UserError) as caught:
+        load_task(f"benchmark:{case.split(',')[0]}:data={path}")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("targets", "says"),
+    [
+        ({"a": 1, "b": 1, "c": 0}, "has 2 true answers, not one"),
+        ({"a": 0, "b": 0}, "has 0 true answers, not one"),
+        ({"a": 1, "b": 2}, "expected 0 or 1 for each text"),
+        ({"a": True, "b": False}, "expected 0 or 1 for each text"),
+        (["a"], "expected an object"),
+    ],
+)
+def test_truthfulqa_has_one_true_answer(tmp_path: Path, targets: Any, says: str) -> None:
+    rows = [{"question": "Q?", "mc1_targets": one} for one in (TRUE_OR_NOT, targets)]
+    write(tmp_path, "mc_task.json", rows)
+    with pytest.raises(UserError, match="row 2: field 'mc1_targets'") as caught:
+        load_task(f"benchmark:truthfulqa:data={tmp_path}")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", ["", "BC", "E", "4", "-1", "0123"])
+def test_mmlu_refuses_an_answer_that_is_no_letter_or_place(tmp_path: Path, answer: str) -> None:
+    path = tmp_path / "rivers.csv"
+    path.write_text(f"Q?,Rhine,Danube,Seine,Po,B\nQ?,0,BC,E,4,{answer}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"line 2: the answer is .*; expected the label or the pla"):
+        load_task(f"benchmark:mmlu:data={path}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [("1234567", "1234567"), ("22090603.0", "22090603"), ("0.1", "0.1"), ("2.50", "2.50"),
+     ("1e3", "1000"), ("9" * 400, "9" * 400), ('"12"', "12"), ("-3.0", "-3")],
+)  # fmt: skip
+def test_a_number_is_the_answer_with_all_of_its_digits(tmp_path, answer, gold):
+    path = tmp_path / "SVAMP.json"
+    path.write_text(f'[{{"Body": "a", "Question": "?", "Answer": {answer}}}]', encoding="utf-8")
+    (item,) = load_task(f"benchmark:svamp:data={tmp_path}").items
+    assert item.answer == gold
+
+
+def test_options_in_one_text_go_by_their_letters(tmp_path: Path) -> None:
+    texts = ["a ) 1 , c ) 3 , b ) 2", "a ) 1 , a ) 3 , b ) 2", "a ) 1 , a ) 3 , b ) 2", "none"]
+    rows = [
+        {"Problem": f"{n} ?", "options": text, "correct": "ba"[n == 1]}
+        for n, text in enumerate(texts)
+    ]
+    write(tmp_path, "test.json", rows)
+    task = load_task(f"benchmark:mathqa:data={tmp_path}")
+    assert [item.answer for item in task.items] == ["2", "2"]
+    assert task.description.endswith("; 2 rows left out, with equal options or none")
+
+
+def test_texts_of_many_brackets_are_read_in_linear_time(tmp_path: Path) -> None:
+    begun = "[" * 500_000
+    row = {"ctx": f"x[header] y{begun}", "endings": [f"a[b]c\n]{begun}", "b"], "label": 0}
+    write(tmp_path, "validation.json", [row])
+    (item,) = load_task(f"benchmark:hellaswag:data={tmp_path}/validation.json").items
+    assert item.question == f"x y{begun}"
+    assert item.answer == f"ac\n]{begun}"
+    options = "a)" * 200_000 + "\n1 , b ) 2"
+    write(tmp_path, "test.json", [{"Problem": "?", "options": options, "correct": "b"}])
+    (item,) = load_task(f"benchmark:mathqa:data={tmp_path}/test.json").items
+    assert item.answer == "2"
+
+
+@pytest.mark.parametrize(
+    "template", ["{:>1500000000}", "{0.__class__}", "{}{}", "no subject", "{}{{", "{} " * 2]
+)
+def test_a_relation_fills_nothing_but_a_subject_into_its_template(tmp_path, template):
+    samples = [{"subject": city, "object": land} for city, land in FACTS]
+    write(tmp_path, "x.json", {"prompt_templates": [template], "samples": samples})
+    with pytest.raises(UserError, match=r"row 1: field 'prompt_templates' is .*; expected"):
+        load_task(f"benchmark:relations:data={tmp_path}/x.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"value": "c-value"}, "the value 'c-value' is not that of the key 'key1'"),
+        ({"key": "key9"}, "is not that of the key 'key9'"),
+        ({"ordered_kv_records": [*pairs(5), ["key1", "x"]]}, "has a key twice"),
+        ({"ordered_kv_records": [["key1", 3]]}, "has ['key1', 3]; expected two texts"),
+    ],
+)
+def test_a_looked_up_value_is_that_of_its_key(tmp_path, changes, says):
+    row = {"ordered_kv_records": pairs(5), "key": "key1", "value": "b-value"}
+    path = write(tmp_path, "kv.jsonl", [row | changes])
+    with pytest.raises(UserError) as caught:
+        load_task(f"benchmark:kv_retrieval:data={path}")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["**", "/etc", "..", "[", "a\0b", "{}"])
+def test_a_part_is_a_name_and_no_pattern(tmp_path: Path, part: str) -> None:
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "rivers_test.csv").write_text("Q?,a,b,c,d,A\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"Unknown subject .*Expected one of: rivers"):
+        load_task(f"benchmark:mmlu:subject={part}:data={tmp_path}")
+
+
+def test_a_cell_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rivers.csv"
+    path.write_text(f"Q?,a,b,c,d,A\n{'q' * 131_073},a,b,c,d,A\n", encoding="utf-8")
+    with pytest.raises(UserError, match="line 2: a cell has more than 131,072 characters; expecte"):
+        load_task(f"benchmark:mmlu:data={path}")
+    path.write_text("Q?,a,b,A\n", encoding="utf-8")
+    with pytest.raises(UserError, match="line 1: 4 cells; expected question, choice0, "):
+        load_task(f"benchmark:mmlu:data={path}")
+
+
+def test_a_folder_name_that_is_too_long_is_refused() -> None:
+    with pytest.raises(UserError, match=r"cannot be read .File name too long"):
+        load_task("benchmark:gsm8k:data=" + "x" * 5000)
+
+
+ODD_VALUES: list[Any] = [
+    None, True, -1, 10**400, float("nan"), "", "x", "\ud83d", [], [None], {}, "gone",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_any_value_in_any_place_of_a_row_is_read_or_refused(tmp_path: Path, case: str) -> None:
+    name = f"benchmark:{case.split(',')[0]}:data={tmp_path / 'rows.json'}"
+    for number, value in product(range(len([*places_in(ROWS[case])])), ODD_VALUES):
+        rows = copy.deepcopy(ROWS[case])
+        holder, key = [*places_in(rows)][number]
+        holder[key] = value
+        if value == "gone":
+            del holder[key]
+        write(tmp_path, "rows.json", rows)
+        try:
+            task, refusal = load_task(name, fewshot=0), None
+        except UserError as error:
+            task, refusal = None, str(error)
+        if task is None:
+            assert is_sentence(str(refusal)), refusal
+        else:
+            assert {bad_choices(item) for item in task.items} == {None}
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the benchmarks' files are not here")

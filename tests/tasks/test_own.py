@@ -88,6 +88,36 @@ def test_the_same_question_twice_is_one_cluster():
     assert [item.cluster for item in task.items] == [None, f"as {BEN.id}", f"as {BEN.id}"]
 
 
+def by_name(*names: str) -> list[str]:
+    return [task.name for task in load_tasks(names, seed=0, limit=8, fewshot=None)]
+
+
+def test_a_task_that_is_named_twice_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "mine.jsonl").write_text('{"question": "Who?", "answer": "Anna"}')
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.jsonl").write_text('{"question": "Who?", "answer": "Ben"}')
+    monkeypatch.chdir(tmp_path)
+    for first, second, both in (
+        ("facts", "facts", "'facts'"),
+        ("brackets:depth=3", "brackets:depth=3", "'brackets:depth=3'"),
+        ("mine.jsonl", "mine.jsonl", "'mine.jsonl'"),
+        ("mine.jsonl", "./mine.jsonl", "'mine.jsonl' and './mine.jsonl'"),
+    ):
+        with pytest.raises(UserError, match=r"is given twice, as .* expected each task once") as it:
+            by_name("kv-words", first, second)
+        assert f"as {both};" in str(it.value)
+    with pytest.raises(
+        UserError, match=r"the same name 'mine' \(from 'mine.jsonl' and 'other/mine"
+    ):
+        by_name("mine.jsonl", "other/mine.jsonl")
+
+
+def test_sets_may_share_tasks_with_others():
+    assert by_name("knowledge", "facts", "knowledge", "facts:rarity=2") == [
+        "facts", "facts:rarity=2",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", [*task_names(), *task_names("toy")])
 def test_built_in_suites_are_whole(name):
     task = load_task(name)

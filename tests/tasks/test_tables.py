@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from layerwise.errors import UserError
+from layerwise.ground import limited
 from layerwise.sweep.requests import Generated
 from layerwise.tasks import build_requests, expand_task_names, load_task, score
 
@@ -85,6 +86,22 @@ def test_tables_that_are_not_tasks(tmp_path: Path, text: str, sentence: str) -> 
     assert str(caught.value) == f"File {path!r}" + (
         sentence if sentence.startswith(",") else f" {sentence}"
     )
+
+
+def test_cells_and_headers_that_are_too_long_are_refused_at_once(tmp_path: Path) -> None:
+    path = as_csv(tmp_path, f"question,answer\na,{'b' * 131_073}\n")
+    with pytest.raises(UserError, match="line 2: a cell has more than 131,072 characters; expecte"):
+        load_task(path)
+    path = as_csv(tmp_path, ",".join(map(str, range(150_000))) + ",1\n")
+    with pytest.raises(UserError, match="line 1: column '1' stands twice"):
+        load_task(path)
+    path = as_csv(
+        tmp_path, "question," + ",".join(f"c{n}" for n in range(99)) + f"\na{',b' * 99}\n"
+    )
+    with pytest.raises(
+        UserError, match=r"'answer' is missing \(there are 'question', .*, \.\.\.\)"
+    ):
+        load_task(path)
 
 
 def test_parquet_files_that_are_not_tasks(tmp_path: Path) -> None:
@@ -173,9 +190,17 @@ def test_items_may_be_those_of_any_task(tmp_path: Path) -> None:
         ('task = "facts"\nextractor = "first_lime"', "Did you mean 'first_line'?"),
         ('task = "facts"\nextractor = "regex:("', "regular expression '(' cannot be read"),
         ('task = "facts"\nstop = [""]', "expected a tuple of texts, none of them empty"),
+        (
+            'task = "facts"\nextractor = "regex:a{99999999999}"',
+            "number is too large); expected one",
+        ),
+        (f'task = "{"x" * 5000}"', "Unknown task 'xxx"),
+        ("task = 2020-01-01", "cannot be read (TypeError: Object of type date"),
+        ("task = " + "[" * 5000, "cannot be read (RecursionError: maximum recursion depth"),
         ('task = "asked.toml"', "'task' is 'asked.toml', another task file"),
         ('task = "factz"', "Unknown task 'factz'"),
         ('task = "facts"\nfewshot = "none.jsonl"', "none.jsonl' cannot be read"),
+        ('task = "facts"\nfewshot = "mine.txt"', "mine.txt' is of no kind that is read; expected"),
         ('task = "mine.jsonl"\nfewshot = "mine.jsonl"', "shows the answer to its item"),
     ],
 )
@@ -183,6 +208,40 @@ def test_a_bad_task_file_is_refused_in_a_sentence(tmp_path: Path, text: str, sai
     with pytest.raises(UserError) as caught:
         load_task(task_file(tmp_path, text))
     assert said in str(caught.value)
+
+
+@pytest.fixture
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what is tried in a limited process have little time."""
+    monkeypatch.setattr(limited, "SECONDS", 0.5)
+
+
+@pytest.mark.usefixtures("briefly")
+def test_a_pattern_that_backtracks_is_refused_and_others_go_on(tmp_path: Path) -> None:
+    path = task_file(tmp_path, 'task = "mine.jsonl"\nextractor = "regex:(a+)+$"')
+    task = load_task(path)
+    (asked,) = build_requests(task, task.items[0], "generate", byte_level())
+    with pytest.raises(UserError, match=r"'\(a\+\)\+\$' needs more than .* for 41 characters; ex"):
+        score(task, task.items[0], "generate", [asked], [Generated((), "a" * 40 + "!")])
+    scored = score(task, task.items[0], "generate", [asked], [Generated((), "baa")])
+    assert scored.extracted == "aa"
+
+
+@pytest.mark.usefixtures("briefly")
+def test_a_key_of_many_dots_is_refused(tmp_path: Path) -> None:
+    path = task_file(tmp_path, "a" + ".a" * 50_000 + " = 1")
+    with pytest.raises(
+        UserError, match=r"cannot be read \(more than .* expected a task file in TO"
+    ):
+        load_task(path)
+
+
+def test_an_answer_of_many_digits_is_compared(tmp_path: Path) -> None:
+    path = task_file(tmp_path, 'task = "mine.jsonl"\nextractor = "integer"')
+    task = load_task(path)
+    (asked,) = build_requests(task, task.items[0], "generate", byte_level())
+    scored = score(task, task.items[0], "generate", [asked], [Generated((), "9" * 5000)])
+    assert (scored.correct, scored.extracted) == (False, "9" * 5000)
 
 
 ARC = [
@@ -219,6 +278,129 @@ def test_the_answer_is_a_text_a_place_or_a_letter(tmp_path: Path, answer: Any, r
     assert (task.items[0].answer, task.capability) == (right, "reasoning")
 
 
+def as_source(folder: Path, kind: str, rows: list[dict[str, Any]]) -> str:
+    """Rows of questions with choices as a data set of a kind."""
+    path = folder / f"test.{kind}"
+    if kind == "jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    elif kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        lines = [f"Q{n}?,{r['answer']},{'|'.join(map(str, r['choices']))}" for n, r in
+                 enumerate(rows)]  # fmt: skip
+        path.write_text("\n".join(["question,answer,choices", *lines]), encoding="utf-8")
+    return f":data={folder}"
+
+
+def asked(answer: Any, choices: list[Any]) -> dict[str, Any]:
+    return {"question": "Q?", "answer": answer, "choices": choices}
+
+
+DIGITS = [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize(
+    ("rows", "read_as", "right"),
+    [
+        ([asked(2, DIGITS)], "", None),
+        ([asked(2, DIGITS)], "place", ["3"]),
+        ([asked(2, DIGITS)], "text", ["2"]),
+        ([asked(2, DIGITS)], "label", None),
+        ([asked(4, DIGITS)], "", ["4"]),
+        ([asked(2, DIGITS), asked(0, [7, 8, 9])], "", ["3", "7"]),
+        ([asked(2, DIGITS), asked(9, [7, 8, 9])], "", ["2", "9"]),
+        ([asked(1, [5, 6, 7]), asked(3, DIGITS[:3])], "", None),
+        ([asked("A", ["B", "A"])], "", None),
+        ([asked("A", ["B", "A"]), asked("B", ["x", "y"])], "", ["B", "y"]),
+        ([asked(0.1, [0.1, 2.5])], "", ["0.1"]),
+    ],
+)
+def test_all_kinds_of_files_have_the_same_right_choice(tmp_path, kind, rows, read_as, right):
+    arguments = f":answer_is={read_as}" if read_as else ""
+    name = f"hf:mine:choices=choices{arguments}{as_source(tmp_path, kind, rows)}"
+    if right is None:
+        with pytest.raises(UserError, match=rf"test\.{kind}', line \d: .*answer"):
+            load_task(name)
+    else:
+        assert [item.answer for item in load_task(name).items] == right
+
+
+def test_an_answer_that_may_be_two_choices_is_refused_with_what_to_add(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        load_task("hf:mine:choices=choices" + as_source(tmp_path, "jsonl", [asked(2, DIGITS)]))
+    assert str(caught.value).endswith(
+        "test.jsonl', line 1: the answer '2' is the text of option 2 and the place of option 3; "
+        "add answer_is=text or answer_is=place to the task's name."
+    )
+    with pytest.raises(UserError, match=r"Unknown way to read answers .* Did you mean 'place'"):
+        load_task(f"hf:mine:choices=choices:answer_is=plac:data={tmp_path}")
+
+
+def test_labels_of_the_data_set_are_named_rather_than_places(tmp_path: Path) -> None:
+    rows = [ARC[1] | {"choices": {"text": ["2", "1"], "label": ["1", "2"]}}] * 2
+    name = "hf:arc:question=q:choices=choices:answer=key"
+    with pytest.raises(UserError, match="the text of option 2 and the label of option 1"):
+        load_task(f"{name}:data={folder_of(tmp_path, rows)}")
+    rows[0] = ARC[1]
+    task = load_task(f"{name}:data={folder_of(tmp_path, rows)}")
+    assert [item.answer for item in task.items] == ["u", "2"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("2.50", "2.50"), ("1234567", "1234567"), ("0.1", "0.1"), ("1e3", "1000")]
+)
+def test_numbers_of_a_data_set_keep_their_digits(tmp_path: Path, value: str, text: str) -> None:
+    (tmp_path / "test.jsonl").write_text(f'{{"question": {value}, "answer": {value}}}')
+    (item,) = load_task(f"hf:x:question=is {{question}}:data={tmp_path}").items
+    assert (item.question, item.answer) == (f"is {text}", text)
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "null", "[]", "{}", "[1]"])
+@pytest.mark.parametrize("column", ["question", "answer", "choices", "context", "label"])
+def test_a_column_of_another_type_is_refused(tmp_path: Path, value: str, column: str) -> None:
+    choices = {"text": ["a", "b"], "label": ["A", "B"]}
+    row: dict[str, Any] = {"question": "?", "answer": "a", "context": "c", "choices": choices}
+    holder = choices if column == "label" else row
+    holder[column] = json.loads(value)
+    (tmp_path / "test.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    with pytest.raises(UserError, match=r"test.jsonl', line 1: (column|field) .*; expected"):
+        load_task(f"hf:x:choices=choices:context=context:data={tmp_path}")
+
+
+def test_short_floats_of_parquet_do_not_gain_digits(tmp_path: Path) -> None:
+    short = pa.array([0.1, 2.5], pa.float32())
+    listed = pa.array([[0.1, 0.7]] * 2, pa.list_(pa.float32()))
+    pq.write_table(pa.table({"question": ["a?", "b?"], "answer": short, "many": listed}),
+                   tmp_path / "test.parquet")  # fmt: skip
+    assert [item.answer for item in load_task(f"hf:x:data={tmp_path}").items] == ["0.1", "2.5"]
+    with pytest.raises(UserError, match=r"line 2: field 'answer' is '2\.5'"):
+        load_task(f"hf:x:choices=many:data={tmp_path}")
+
+
+@pytest.mark.parametrize("split", ["**", "te?t", "[", "..", "*"])
+def test_a_split_is_a_name_and_no_pattern(tmp_path: Path, split: str) -> None:
+    with pytest.raises(UserError, match="has no file of the split"):
+        load_task(f"hf:arc:{split}:data={folder_of(tmp_path, ARC)}")
+
+
+def test_files_of_a_split_stand_in_folders_below(tmp_path: Path) -> None:
+    (tmp_path / "easy" / "data").mkdir(parents=True)
+    folder_of(tmp_path / "easy", ARC, "test-1")
+    folder_of(tmp_path / "easy" / "data", ARC[:1], "test")
+    mapped = "question=q:choices=choices:answer=key"
+    assert len(load_task(f"hf:arc:{mapped}:data={tmp_path}").items) == 3
+    assert len(load_task(f"hf:arc:split=data/te:{mapped}:data={tmp_path}").items) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize("source", ["hf:x", "benchmark:mmlu", "benchmark:relations"])
+def test_a_folder_of_the_system_is_refused(source: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr("layerwise.tasks.columns._MOST_FOLDERS", 50)
+    with pytest.raises(UserError, match="'/proc' has"):
+        load_task(f"{source}:data=/proc")
+
+
 def test_templates_and_several_files_of_a_split(tmp_path: Path) -> None:
     for shard in range(2):
         table = pa.table({"a": [3, 4], "b": [shard, shard], "sum": [3 + shard, 4 + shard]})
@@ -234,9 +416,9 @@ def test_templates_and_several_files_of_a_split(tmp_path: Path) -> None:
     ("arguments", "part"),
     [
         ("question=query", "line 1: no column 'query'; its columns are id, q, choices, key."),
-        ("question=q:answer=id:choices=q", "line 1: field 'choices' is not a list"),
+        ("question=q:answer=id:choices=q", "line 1: column 'q' is 'Which, A or B?', not a list"),
         ("question=q:answer=id:choices=choices", "line 2: field 'answer' is '2'; expected"),
-        ("question=q:split=dev", "has no file of the split 'dev'; expected dev.jsonl, .csv or"),
+        ("question=q:split=dev", "has no file of the split 'dev'; expected a .jsonl, .csv or"),
         ("questions=q", "it takes question=..., answer=..., choices=..., context=..., cluster="),
         ("question=q:answer=key:capability=maths", "field 'capability' is unknown"),
     ],

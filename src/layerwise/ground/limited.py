@@ -53,6 +53,7 @@ class LimitedProcess:
         self._job, self._setup = job, setup
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._started_by = 0
         self._stop: Callable[[], Any] = lambda: None
 
     def ask(self, request: Any, n_characters: int = 0) -> Any:
@@ -64,8 +65,9 @@ class LimitedProcess:
 
     def _answer(self, request: Any, n_characters: int) -> Any:
         try:
-            if self._process is None:
-                self._process = self._started()
+            # A fork that asks the same process would read answers to others' requests.
+            if self._process is None or self._started_by != os.getpid():
+                self._process, self._started_by = self._started(), os.getpid()
                 _exchange(self._process, self._setup(), 0)
             return _exchange(self._process, request, n_characters)
         except BaseException:  # one that was interrupted would answer the next request with this
@@ -88,7 +90,7 @@ class LimitedProcess:
         except OSError as error:
             raise UserError(
                 f"No process can be started ({error.strerror or error}): expected one, in which "
-                "files of a model from elsewhere are tried; free memory or raise its limits."
+                "files from elsewhere are tried; free memory or raise its limits."
             ) from error
         self._stop = weakref.finalize(self, _stop, process, os.getpid())
         return process

@@ -41,6 +41,26 @@ def match_patterns() -> Start:
     return lambda setup: answer
 
 
+def search_pattern() -> Start:
+    """Search a text for a pattern: its first group that took part, or all of the match, or None."""
+    import re
+
+    def answer(request: dict[str, str]) -> str | None:
+        match = re.compile(request["pattern"]).search(request["text"])
+        if match is None:
+            return None
+        return next((group for group in match.groups() if group is not None), match[0])
+
+    return lambda setup: answer
+
+
+def read_toml() -> Start:
+    """Read a TOML document, as far as JSON has its values."""
+    import tomllib
+
+    return lambda setup: tomllib.loads
+
+
 def count_tokens() -> Start:
     """Count the tokens of texts; the error in words for a text that cannot be encoded."""
     from tokenizers import Tokenizer
@@ -111,7 +131,10 @@ def render_template() -> Start:
     return start
 
 
-_JOBS = {job.__name__: job for job in (match_patterns, count_tokens, render_template)}
+_JOBS = {
+    job.__name__: job
+    for job in (match_patterns, search_pattern, read_toml, count_tokens, render_template)
+}
 
 
 def _limit_memory(n_bytes: int) -> None:

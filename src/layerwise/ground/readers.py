@@ -254,7 +254,7 @@ def task_name(
 ) -> str:
     """Read the name of a task that is to be loaded, or the path of its file."""
     named = _path_text(name, value, expected)
-    if named.endswith((".jsonl", ".csv", ".parquet")):
+    if named.endswith((".jsonl", ".csv", ".parquet", ".toml")):
         refuse_path(name, named)
     return named
 

@@ -20,7 +20,7 @@ from layerwise.stats.signals.power import items_for_any_signal
 from layerwise.tasks import Task, expand_task_names, load_task, task_names
 from layerwise.tasks._own import check_own_task, refuse_false_pairs
 from layerwise.tasks.items import Item
-from layerwise.tasks.registry import TEXT
+from layerwise.tasks.registry import TEXT, is_suite
 from layerwise.tasks.task import take
 
 _NAMED = 3
@@ -106,17 +106,33 @@ def load_tasks(
 ) -> tuple[Task, ...]:
     """Tasks by name (capabilities stand for their suites), and ready-made ones as they are."""
     loaded: list[Task] = []
+    given: dict[str, str] = {}  # the names that tasks were asked for by, by the tasks' hashes
     for task in tasks:
         if isinstance(task, Task):
             loaded.append(take(check_own_task(task), limit, fewshot))
-        else:
-            names = expand_task_names([task], language)
-            loaded += [load_task(n, seed=seed, limit=limit, fewshot=fewshot) for n in names]
-    unique = list({task.name: task for task in loaded}.values())
-    if len({task.hash for task in loaded}) != len(unique):
-        raise UserError("Two different tasks have the same name; rename one of them.")
-    refuse_false_pairs(unique)
-    return tuple(unique)
+            continue
+        names = expand_task_names([task], language)
+        members = [load_task(n, seed=seed, limit=limit, fewshot=fewshot) for n in names]
+        loaded += members
+        if is_suite(task) or names == [task]:  # sets may share tasks
+            (one,) = members
+            if one.hash in given:
+                as_named = dict.fromkeys((given[one.hash], task))
+                raise UserError(
+                    f"Task {one.name!r} is given twice, as {' and '.join(map(repr, as_named))}; "
+                    "expected each task once; leave one out."
+                )
+            given[one.hash] = task
+    unique: dict[str, Task] = {}
+    for task in loaded:
+        other = unique.setdefault(task.name, task)
+        if other.hash != task.hash:
+            raise UserError(
+                f"Two different tasks have the same name {task.name!r} (from {other.source!r} and "
+                f"{task.source!r}); expected a name for each; rename one of them."
+            )
+    refuse_false_pairs([*unique.values()])
+    return tuple(unique.values())
 
 
 def refuse_no_chance(task: Task, protocols: Iterable[str]) -> None:

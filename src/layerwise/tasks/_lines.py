@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from layerwise.errors import UserError, one_line, shown
 from layerwise.ground.regular_files import open_regular, refuse_irregular
 
+from .right_option import WrittenNumber
+
 # A line of 100 MB would take gigabytes once it is parsed, tokenised and kept; so would a file
 # without an end.
 MOST_BYTES_A_LINE = 2**20
 MOST_LINES = 1_000_000
+_MOST_NAMED = 12
 
 
 def bad_line(path: str, number: int, what: str) -> UserError:
@@ -56,15 +60,11 @@ def objects(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
         if not text.strip():
             continue
         try:
-            value = json.loads(text, object_pairs_hook=_distinct)
+            value = json_value(text)
         except UserError as error:
             raise bad_line(path, number, str(error)) from error
-        except (ValueError, RecursionError) as error:
-            # The only other ValueError is that of Python's own bound for the digits of a number.
-            deep = isinstance(error, RecursionError)
-            reason = "nested too deeply" if deep else "a number is too long"
-            what = f"not JSON ({getattr(error, 'msg', reason)}); expected one object a line"
-            raise bad_line(path, number, what) from error
+        except ValueError as error:
+            raise bad_line(path, number, f"{error}; expected one object a line") from error
         if not isinstance(value, dict):
             what = 'not a JSON object; expected one like {"question": ..., "answer": ...}'
             raise bad_line(path, number, what)
@@ -74,13 +74,42 @@ def objects(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, value
 
 
+def json_value(text: str) -> Any:
+    """The value of a JSON text, with the digits of its numbers; ValueError says why it has none."""
+    try:
+        return json.loads(text, object_pairs_hook=_distinct, parse_float=WrittenNumber)
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
+        # The only other ValueError is that of Python's own bound for the digits of a number.
+        deep = isinstance(error, RecursionError)
+        reason = "nested too deeply" if deep else "a number is too long"
+        raise ValueError(f"not JSON ({getattr(error, 'msg', reason)})") from error
+
+
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = _repeated(name for name, _ in pairs)
         raise UserError(f"field {shown(twice)} stands twice; expected each field once")
     return fields
+
+
+def _repeated(names: Iterable[str]) -> str | None:
+    """The first name that an earlier one equals; None if all differ."""
+    known: set[str] = set()
+    for name in names:
+        if name in known:
+            return name
+        known.add(name)
+    return None
+
+
+def some_names(names: Iterable[str]) -> str:
+    """The first of some names, as a sentence can tell them."""
+    first = [*islice(names, _MOST_NAMED + 1)]
+    more = ", ..." * (len(first) > _MOST_NAMED)
+    return ", ".join(name[:40] for name in first[:_MOST_NAMED]) + more
 
 
 def is_whole(text: str) -> bool:
@@ -108,34 +137,46 @@ def known_values(path: str, number: int, row: Mapping[str, Any]) -> dict[str, An
     return known
 
 
-def csv_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a CSV file with a header, each with the number of its last line."""
+def csv_cells(path: str, *, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file as cells, each with the number of its last line; blank ones too."""
 
     def texts() -> Iterator[str]:
         for number, text in lines(path):
             refuse_broken(path, number, "a cell", text)
             yield text.rstrip("\r") + "\n"
 
+    reader = csv.reader(texts(), strict=strict)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        reason = one_line(error)
+        if "field limit" in reason:
+            what = f"a cell has more than {csv.field_size_limit():,} characters; expected fewer"
+            raise bad_line(path, reader.line_num, f"{what}; shorten it, or use .jsonl") from error
+        raise bad_line(path, reader.line_num, f"not CSV ({reason})") from error
+
+
+def csv_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a CSV file with a header, each with the number of its last line."""
+
     def cell(field: str, text: str) -> Any:
         several = field in ("choices", "aliases")
         return [part.strip() for part in text.split("|")] if several else text
 
-    reader = csv.reader(texts(), strict=True)
-    try:
-        header = next(reader, [])
-        twice = [name for name in header if header.count(name) > 1]
-        if twice:
-            raise bad_line(path, 1, f"column {shown(twice[0])} stands twice; expected each once")
-        for row in reader:
-            if len(row) > len(header):
-                what = f"{len(row)} cells, but {len(header)} columns; expected one for each column"
-                raise bad_line(path, reader.line_num, f"{what}, with quotes around commas")
-            named = zip(header, row, strict=False)
-            cells = {field: cell(field, text) for field, text in named if text.strip()}
-            if cells:
-                yield reader.line_num, cells
-    except csv.Error as error:
-        raise bad_line(path, reader.line_num, f"not CSV ({one_line(error)})") from error
+    rows = csv_cells(path)
+    _, header = next(rows, (1, []))
+    twice = _repeated(header)
+    if twice is not None:
+        raise bad_line(path, 1, f"column {shown(twice)} stands twice; expected each once")
+    for number, row in rows:
+        if len(row) > len(header):
+            what = f"{len(row)} cells, but {len(header)} columns; expected one for each column"
+            raise bad_line(path, number, f"{what}, with quotes around commas")
+        named = zip(header, row, strict=False)
+        cells = {field: cell(field, text) for field, text in named if text.strip()}
+        if cells:
+            yield number, cells
 
 
 def parquet_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -143,6 +184,7 @@ def parquet_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    number = 0
     try:
         refuse_irregular(Path(path))
         file = pq.ParquetFile(path)
@@ -150,13 +192,36 @@ def parquet_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
             raise UserError(
                 f"File {path!r} has more than {MOST_LINES:,} rows; expected fewer, so cut the file."
             )
-        number = 0
         for batch in file.iter_batches(1000):
-            for row in batch.to_pylist():
+            for row in _as_written(batch).to_pylist():
                 number += 1
                 yield number, known_values(path, number, row)
     except (pa.ArrowException, OSError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise UserError(
-            f"File {path!r} cannot be read ({one_line(error)}); expected a Parquet file with a "
+            f"File {path!r} cannot be read ({reason}); expected a Parquet file with a "
             "question and an answer in each row."
         ) from error
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, UserError):
+            raise
+        what = f"a value that cannot be read ({one_line(error)}); expected texts and numbers"
+        raise bad_line(path, number + 1, what) from error
+
+
+def _as_written(batch: Any) -> Any:
+    """A batch whose short floats, such as 0.1, do not get digits that they do not have."""
+    import pyarrow as pa
+
+    def other(kind: Any, made: Any) -> Any:
+        if pa.types.is_list(kind):
+            return pa.list_(other(kind.value_type, made))
+        return made if pa.types.is_float32(kind) else kind
+
+    columns = []
+    for column in batch.columns:
+        digits = other(column.type, pa.string())
+        if digits != column.type:
+            column = column.cast(digits).cast(other(column.type, pa.float64()))
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)

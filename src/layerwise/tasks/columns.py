@@ -6,20 +6,32 @@ is used only without it.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from layerwise.errors import UserError, one_line, shown
+from layerwise.errors import UserError, counted, one_line, shown, unknown_name
 
-from ._lines import MOST_LINES, bad_line, known_values
+from ._lines import MOST_LINES, bad_line, known_values, some_names
 from ._source_names import SourceName, read_source_name
 from .jsonl import READERS, row_of, task_of
+from .right_option import (
+    LETTERS,
+    READINGS,
+    Reading,
+    fitting_readings,
+    in_words,
+    option_places,
+    plain_text,
+)
 from .task import Task
 
 PREFIX = "hf"
+# A folder with more below it is no data set, but a disk.
+_MOST_FOLDERS = 10_000
 # The split behind the name, which may also be given as ``split=``.
 _SPLIT = re.compile(rf"({PREFIX}:[^:]+):([^:=]+)(?=:|$)")
 
@@ -32,15 +44,76 @@ def matches(name: str) -> bool:
 def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
     """Read a split of a data set from a folder, or fetch it from the hub."""
     fields = ("question", "answer", "choices", "context", "cluster")
-    known = (*fields, "split", "capability", "config")
+    known = (*fields, "answer_is", "split", "capability", "config")
     source = read_source_name(_SPLIT.sub(r"\1:split=\2", name, count=1), known)
-    path, rows = "", []
-    for path, line, values in _rows(source, name):
-        row = row_of(path, line, _fields(path, line, values, source.arguments))
-        rows.append((len(rows) + 1, row))
-    if not rows:
+    read_as = source.arguments.get("answer_is")
+    if read_as not in (None, *READINGS):
+        raise unknown_name("way to read answers (answer_is)", str(read_as), READINGS)
+    given = [
+        _MappedRow(path, line, *_fields(path, line, values, source.arguments))
+        for path, line, values in _rows(source, name)
+    ]
+    if not given:
         raise UserError(f"Task {name!r} has no rows; expected one at least.")
-    return replace(task_of(path, rows, fewshot), name=f"{PREFIX}:{source.base}", source=name)
+    rows = [
+        (number, row_of(one.path, one.line, fields))
+        for number, (one, fields) in enumerate(_with_right_answers(given, read_as), 1)
+    ]
+    return replace(
+        task_of(given[-1].path, rows, fewshot), name=f"{PREFIX}:{source.base}", source=name
+    )
+
+
+class _MappedRow(NamedTuple):
+    """A row with the fields of a user's own file, whose answer may name a choice."""
+
+    path: str
+    line: int
+    fields: dict[str, Any]
+    labels: list[str] | None  # of the choices, where the data set has some
+
+
+def _with_right_answers(
+    rows: Sequence[_MappedRow], read_as: str | None
+) -> Iterator[tuple[_MappedRow, dict[str, Any]]]:
+    """The rows, each with the text of its right choice as the answer."""
+    if "choices" not in rows[0].fields:
+        yield from ((row, row.fields) for row in rows)
+        return
+    # Labels of the data set's own are there to be named, so no place is meant beside them.
+    kept = {read_as} if read_as else {*READINGS}
+    named = [
+        option_places(row.fields["answer"], row.fields["choices"], row.labels or LETTERS)
+        for row in rows
+    ]
+    if not read_as and all(
+        row.labels and "label" in one for row, one in zip(rows, named, strict=True)
+    ):
+        kept.remove("place")
+    places: list[dict[Reading, int]] = [
+        {one: at for one, at in row.items() if one in kept} for row in named
+    ]
+    fitting, at = fitting_readings(places)
+    if at < len(rows):
+        wrong = _unreadable(rows[at].fields["answer"], places[at], fitting, read_as)
+        raise bad_line(rows[at].path, rows[at].line, wrong)
+    reading = next(iter(fitting))
+    for row, one in zip(rows, places, strict=True):
+        yield row, {**row.fields, "answer": row.fields["choices"][one[reading]]}
+
+
+def _unreadable(
+    answer: str, places: Mapping[Reading, int], fitting: set[Reading], read_as: str | None
+) -> str:
+    """Why it is not known which choice an answer names, and what to do."""
+    if not fitting:
+        expected = f"the {read_as}" if read_as else "the text, label or place from 0"
+        return f"field 'answer' is {shown(answer)}; expected {expected} of a choice, as in all rows"
+    ways: dict[Reading, int] = {one: places[one] for one in READINGS if one in fitting}
+    return (
+        f"the answer {shown(answer)} is {in_words(ways)}; add "
+        f"{' or '.join(f'answer_is={one}' for one in ways)} to the task's name"
+    )
 
 
 def _rows(source: SourceName, name: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
@@ -49,16 +122,32 @@ def _rows(source: SourceName, name: str) -> Iterator[tuple[str, int, dict[str, A
     if source.data is None:
         yield from _of_hub(source, split, name)
         return
-    folder = Path(source.data)
-    files = [file for file in sorted(folder.rglob(f"{split}*")) if file.suffix in READERS]
+    files = _files(source.data, split) if "\0" not in source.data else []
     if not files:
         raise UserError(
-            f"{source.data!r} has no file of the split {split!r}; expected {split}.jsonl, .csv or "
-            ".parquet there; name another split with split=."
+            f"{source.data!r} has no file of the split {split!r}; expected a .jsonl, .csv or "
+            ".parquet file whose name begins so; name another split with split=."
         )
     for file in files:
         for line, values in READERS[file.suffix](str(file)):
             yield str(file), line, values
+
+
+def _files(folder: str, split: str) -> list[Path]:
+    """The files in a folder, or in one below it, whose names begin with the split."""
+    files, depth = [], split.count("/") + 1
+    # Folders that cannot be listed are passed over.
+    for number, (place, folders, names) in enumerate(os.walk(folder)):
+        if number >= _MOST_FOLDERS:
+            raise UserError(
+                f"{folder!r} has more than {_MOST_FOLDERS:,} folders; expected that of a data set; "
+                "give the folder that has its files behind data=."
+            )
+        folders.sort()
+        for path in (Path(place, name) for name in names):
+            if path.suffix in READERS and "/".join(path.parts[-depth:]).startswith(split):
+                files.append(path)
+    return sorted(files)
 
 
 def _of_hub(source: SourceName, split: str, name: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
@@ -100,45 +189,46 @@ def _of_hub(source: SourceName, split: str, name: str) -> Iterator[tuple[str, in
 
 def _fields(
     path: str, number: int, values: Mapping[str, Any], named: Mapping[str, str]
-) -> dict[str, Any]:
-    """A row with the fields of a user's own file."""
+) -> tuple[dict[str, Any], list[str] | None]:
+    """A row with the fields of a user's own file, and the labels of its choices if it has some."""
 
     def column(name: str) -> Any:
         if name not in values:
-            known = ", ".join(values)
-            raise bad_line(path, number, f"no column {shown(name)}; its columns are {known}")
+            columns = some_names(values)
+            raise bad_line(path, number, f"no column {shown(name)}; its columns are {columns}")
         return values[name]
 
-    def text(spec: str) -> Any:
+    def text(name: str, value: Any) -> str:
+        try:
+            return plain_text(value)
+        except ValueError as error:
+            raise bad_line(path, number, f"column {shown(name)} is {error}") from error
+
+    def spec_text(spec: str) -> str:
         if "{" in spec:
-            return re.sub(r"\{(\w+)\}", lambda match: str(column(match[1])), spec)
-        return column(spec)
+            return re.sub(r"\{(\w+)\}", lambda match: text(match[1], column(match[1])), spec)
+        return text(spec, column(spec))
 
-    given = {key: text(named.get(key, key)) for key in ("question", "answer")}
-    given |= {key: text(named[key]) for key in ("context", "cluster") if key in named}
-    given |= {"capability": named["capability"]} if "capability" in named else {}
-    if "choices" in named:
-        listed = [column(part) for part in named["choices"].split("+")]
-        options, labels = _options(listed[0] if len(listed) == 1 else listed)
-        given |= {"choices": options, "answer": _answer(given["answer"], options, labels)}
-    return {key: str(value) if isinstance(value, (int, float)) else value
-            for key, value in given.items()}  # fmt: skip
+    def text_list(name: str, value: Any) -> list[str]:
+        if not isinstance(value, list):
+            what = f"column {shown(name)} is {shown(value)}, not a list"
+            raise bad_line(path, number, f"{what}; expected a list of texts")
+        return [text(name, one) for one in value]
 
-
-def _options(column: Any) -> tuple[Any, list[str]]:
-    """Texts and their labels; of a list without labels these are letters."""
-    if isinstance(column, Mapping) and {"text", "label"} <= set(column):
-        return column["text"], list(map(str, column["label"]))
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    texts = [str(value) for value in column] if isinstance(column, list) else column
-    return texts, list(letters[: len(texts)] if isinstance(texts, list) else ())
-
-
-def _answer(answer: Any, options: Any, labels: list[str]) -> Any:
-    """The text of the right option, which a row names by text, label or place from 0."""
-    if not isinstance(options, list) or answer in options:
-        return answer
-    if answer in labels:
-        return options[labels.index(answer)]
-    place = int(answer) if str(answer).isdecimal() else -1
-    return options[place] if 0 <= place < len(options) else answer
+    fields = {key: spec_text(named.get(key, key)) for key in ("question", "answer")}
+    fields |= {key: spec_text(named[key]) for key in ("context", "cluster") if key in named}
+    fields |= {"capability": named["capability"]} if "capability" in named else {}
+    if "choices" not in named:
+        return fields, None
+    name = named["choices"]
+    if "+" in name:
+        return {**fields, "choices": [text(one, column(one)) for one in name.split("+")]}, None
+    value = column(name)
+    if not (isinstance(value, Mapping) and {"text", "label"} <= set(value)):
+        return {**fields, "choices": text_list(name, value)}, None
+    options, labels = text_list(name, value["text"]), text_list(name, value["label"])
+    if len(options) != len(labels):
+        both = f"{counted(len(options), 'text')} and {counted(len(labels), 'label')}"
+        what = f"column {shown(name)} has {both}; expected one label for each text"
+        raise bad_line(path, number, what)
+    return {**fields, "choices": options}, labels

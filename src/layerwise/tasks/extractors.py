@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 
-from layerwise.errors import UserError, one_line, shown, unknown_name
+from layerwise.errors import UserError, counted, one_line, shown, unknown_name
+from layerwise.ground.limited import JobError, LimitedProcess, OverLimitError
 
 _EDGES = " \t\n.,;:!?\"'`*"
 _INTEGER = re.compile(r"[-\u2212]?\d+(?:,\d{3})*(?![\d])")
@@ -90,7 +91,7 @@ def _symbols(text: str) -> str:
 def _number(text: str) -> str:
     """``"1,234"`` and ``"1234"`` are the same number; anything else is compared as text."""
     match = _INTEGER.search(text)
-    return str(int(match[0].replace(",", "").replace("\u2212", "-"))) if match else plain(text)
+    return _value(match[0]) if match else plain(text)
 
 
 def _first(pattern: re.Pattern[str]) -> Callable[[str], str | None]:
@@ -111,13 +112,29 @@ def _first_line(text: str) -> str | None:
 
 @lru_cache(maxsize=64)
 def _matched(pattern: str) -> Callable[[str], str | None]:
+    _search(pattern, "")  # which refuses what is no pattern
+    return partial(_search, pattern)
+
+
+_SEARCHES = LimitedProcess("search_pattern")
+
+
+def _search(pattern: str, text: str) -> str | None:
+    """What a pattern matches first, in a process with limits, for it may backtrack for ever."""
+    told = f"The extractor's regular expression {shown(pattern)}"
     try:
-        return _first(re.compile(pattern))
-    except re.error as error:
+        return _SEARCHES.ask({"pattern": pattern, "text": text}, len(text))
+    except JobError as error:
+        reason = one_line(error).partition(": ")[2]
         raise UserError(
-            f"The extractor's regular expression {shown(pattern)} cannot be read "
-            f"({one_line(error)}); expected one of Python's, such as regex:answer: (\\w+)."
+            f"{told} cannot be read ({reason}); expected one of Python's, such as "
+            "regex:answer: (\\w+)."
         ) from error
+    except OverLimitError as limit:
+        raise UserError(
+            f"{told} needs more than {limit} for {counted(len(text), 'character')}; expected one "
+            "that matches quickly; repeat nothing that repeats something."
+        ) from limit
 
 
 def _answer_is(text: str) -> str | None:

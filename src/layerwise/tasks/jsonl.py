@@ -17,7 +17,7 @@ from pydantic import (
 
 from layerwise.errors import UserError, counted, shown
 
-from ._lines import bad_line, csv_rows, objects, parquet_rows
+from ._lines import bad_line, csv_rows, objects, parquet_rows, some_names
 from .items import CAPABILITIES, Capability, Corruption, Item, chance_of, repeats_joined
 from .task import Task, Template, one_line_answers
 
@@ -123,7 +123,7 @@ def _sentence(error: Any, value: dict[str, Any]) -> str:
     known = ", ".join(Row.model_fields)
     match error["type"]:
         case "missing":
-            others = ", ".join(map(shown, value))
+            others = some_names(map(shown, value))
             beside = f" (there are {others})" if value.keys() - Row.model_fields.keys() else ""
             return f"field {field!r} is missing{beside}; expected a text"
         case "extra_forbidden":
@@ -151,7 +151,12 @@ def task_name(path: str) -> str:
 
 
 def _suffix(path: str) -> str:
-    return next(suffix for suffix in READERS if path.endswith(suffix))
+    suffix = next((suffix for suffix in READERS if path.endswith(suffix)), None)
+    if suffix is None:
+        raise UserError(
+            f"File {path!r} is of no kind that is read; expected .jsonl, .csv or .parquet."
+        )
+    return suffix
 
 
 def load(path: str, seed: int = 0, fewshot: int | None = None) -> Task:

@@ -6,7 +6,6 @@ that ``load_task`` knows.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from layerwise.errors import UserError, one_line, shown
+from layerwise.ground.limited import JobError, LimitedProcess, OverLimitError
 from layerwise.ground.regular_files import open_regular
 
 from . import jsonl
@@ -104,11 +104,15 @@ def _read(path: str) -> TaskFile:
             content = file.read(MOST_BYTES_A_LINE + 1)
         if len(content) > MOST_BYTES_A_LINE:
             raise UserError(f"File {path!r} is larger than 1 MiB; expected a small task file.")
-        return TaskFile.model_validate(tomllib.loads(content.decode("utf-8-sig")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        # A key of many dots takes gigabytes to be read.
+        read = LimitedProcess("read_toml").ask(content.decode("utf-8-sig"), len(content))
+        return TaskFile.model_validate(read)
+    except (OSError, UnicodeDecodeError, JobError, OverLimitError) as error:
+        over = isinstance(error, OverLimitError)
+        reason = getattr(error, "strerror", None) or f"{'more than ' * over}{one_line(error)}"
         raise UserError(
-            f"File {path!r} cannot be read ({one_line(error)}); expected a task file in TOML, with "
-            'task = "mine.jsonl" at least.'
+            f"File {path!r} cannot be read ({reason.removeprefix('TOMLDecodeError: ')}); expected "
+            'a task file in TOML, with task = "mine.jsonl" at least.'
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
@@ -122,4 +126,8 @@ def _read(path: str) -> TaskFile:
 def _beside(path: str, name: str) -> str:
     """A file beside the task file, if there is one of that name."""
     beside = Path(path).parent / name
-    return str(beside) if beside.is_file() else name
+    try:  # what is no ordinary file is refused by who reads it
+        there = beside.exists() and not beside.is_dir()
+    except OSError:  # no name of a file
+        there = False
+    return str(beside) if there else name

@@ -5,26 +5,34 @@ Which files and which template a benchmark has is in ``table``.
 
 from __future__ import annotations
 
-import csv
-import json
+import glob
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from layerwise import stats
-from layerwise.errors import UserError, counted, one_line, unknown_name
-from layerwise.ground.regular_files import refuse_irregular
-from layerwise.tasks._lines import objects, refuse_broken
+from layerwise.errors import UserError, counted, shown, unknown_name
+from layerwise.ground.regular_files import open_regular
+from layerwise.tasks._lines import (
+    bad_line,
+    csv_cells,
+    is_whole,
+    json_value,
+    objects,
+    some_names,
+)
 from layerwise.tasks._source_names import SourceName, read_source_name
 from layerwise.tasks.items import Item, chance_of, commonest_answer, repeats_joined
 from layerwise.tasks.task import Task, one_line_answers
 
-from .table import BENCHMARKS, N_OPTIONS, Benchmark, Row, mixed
+from .rows import Row
+from .table import BENCHMARKS, N_OPTIONS, Benchmark, mixed
 
 PREFIX = "benchmark"
-_MOST_BYTES = 2**30
+_MOST_BYTES = 2**26
+_IN_A_FOLDER = {"/", "\\", "\0"}
 
 
 def matches(name: str) -> bool:
@@ -95,20 +103,29 @@ def _missing(source: SourceName, benchmark: Benchmark) -> NoReturn:
 
 def _found(source: SourceName, patterns: Iterable[str]) -> list[tuple[str, Path]]:
     """The files of the first pattern that matches any, each with the part that it holds."""
-    data, part = Path(str(source.data)), next(iter(source.arguments.values()), "*")
-    if data.is_file():
-        return [(data.stem, data)]
-    for folder in (data / source.base, data):
-        for pattern in patterns:
-            paths = sorted(folder.glob(pattern.format(part=part)))
-            if "{part}" not in pattern and len(paths) > 1:
-                names = ", ".join(path.name for path in paths)
-                raise UserError(
-                    f"Folder {str(folder)!r} has several files of {PREFIX}:{source.base} "
-                    f"({names}); expected one, so give its path behind data=."
-                )
-            if paths:
-                return [(path.stem.removesuffix("_test"), path) for path in paths]
+    data, parts = Path(str(source.data)), [*source.arguments.values()]
+    part = glob.escape(parts[0]) if parts else "*"
+    if not _IN_A_FOLDER.isdisjoint(part):  # a part is the name of a file
+        return []
+    try:
+        if data.is_file():
+            return [(data.stem, data)]
+        for folder in (data / source.base, data):
+            for pattern in patterns:
+                paths = sorted(folder.glob(pattern.format(part=part)))
+                if "{part}" not in pattern and len(paths) > 1:
+                    names = some_names(path.name for path in paths)
+                    raise UserError(
+                        f"Folder {str(folder)!r} has several files of {PREFIX}:{source.base} "
+                        f"({names}); expected one, so give its path behind data=."
+                    )
+                if paths:
+                    return [(path.stem.removesuffix("_test"), path) for path in paths]
+    except OSError as error:
+        raise UserError(
+            f"Folder {shown(source.data)} cannot be read ({error.strerror}); expected the folder "
+            "of a benchmark; give its path behind data=."
+        ) from error
     return []
 
 
@@ -117,18 +134,17 @@ def _items(
 ) -> list[Item]:
     """The items of a file, with their ids, and in random order the options that have none."""
     rng = stats.generator(seed, PREFIX, source.base, part, split)
+    rows = _Rows(path)
     try:
-        made = list(benchmark.items(_rows(path), rng))
-    except (LookupError, TypeError, ValueError, AttributeError, OSError, RecursionError) as error:
+        made = list(benchmark.items(rows, rng))
+        for item in made:
+            _refuse_broken(item)
+    except ValueError as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(
-            f"File {str(path)!r} is not as {PREFIX}:{source.base} is published "
-            f"({type(error).__name__}: {one_line(error)}); expected the authors' own file."
-        ) from error
-    for number, item in enumerate(made, 1):
-        for text in (item.question, item.context, item.answer, *item.choices):
-            refuse_broken(str(path), number, "text", text)
+        wrong, usual = str(error), f"; expected the authors' own file of {PREFIX}:{source.base}"
+        said = wrong if "; expected " in wrong else wrong + usual
+        raise UserError(f"File {str(path)!r}{rows.place}: {said}.") from error
     place = "/".join(
         [source.base, *([part] if benchmark.part else []), *([split] if split else [])]
     )
@@ -143,22 +159,64 @@ def _items(
     ]
 
 
-def _rows(path: Path) -> list[Row]:
+class _Rows:
+    """The rows of a file, and the place of the one that was read last."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.place = ""
+
+    def __iter__(self) -> Iterator[Row]:
+        noun = "row" if self._path.suffix == ".json" else "line"
+        for number, row in _numbered_rows(self._path):
+            self.place = f", {noun} {number}"
+            yield row
+
+
+def _numbered_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """The rows of a file, each with its line, or its number in a list."""
     if path.suffix == ".jsonl":
-        return [row for _, row in objects(str(path))]
-    if path.stat().st_size > _MOST_BYTES:
-        raise UserError(f"File {str(path)!r} is larger than 1 GiB; expected less, so cut it.")
-    refuse_irregular(path)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        if path.suffix == ".csv":  # with a header, or without as MMLU is published
-            fields = ["question", *(f"choice{place}" for place in range(N_OPTIONS)), "answer"]
-            rows = [row for row in csv.reader(file) if row and row != fields]
-            return [dict(zip(fields, row, strict=True)) for row in rows]
-        read: Any = json.load(file)
+        yield from objects(str(path))
+    elif path.suffix == ".csv":  # with a header, or without as MMLU is published
+        fields = ["question", *(f"choice{place}" for place in range(N_OPTIONS)), "answer"]
+        for number, row in csv_cells(str(path), strict=False):
+            if row and row != fields:
+                if len(row) != len(fields):
+                    what = f"{counted(len(row), 'cell')}; expected {', '.join(fields)}"
+                    raise bad_line(str(path), number, what)
+                yield number, dict(zip(fields, row, strict=True))
+    else:
+        yield from enumerate(_json_rows(path), 1)
+
+
+def _json_rows(path: Path) -> list[Row]:
+    """The rows of a JSON file."""
+    try:
+        with open_regular(path) as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise UserError(f"File {str(path)!r} is larger than 64 MiB; expected less, so cut it.")
+        read = json_value(content.decode("utf-8-sig"))
+    except OSError as error:
+        raise UserError(
+            f"File {str(path)!r} cannot be read ({error.strerror}); expected the authors' own file."
+        ) from error
     rows = read if isinstance(read, list) else [read]
     if not all(isinstance(row, dict) for row in rows):
-        raise TypeError("a row that is no object")
+        raise ValueError("a row is no object")
     return rows
+
+
+def _refuse_broken(item: Item) -> None:
+    """Refuse texts that no table or page can hold."""
+    twin = item.corruption
+    changed = (twin.question, twin.answer, twin.context) if twin else ()
+    alone = (item.question, item.answer, item.context, item.worked, item.group)
+    for text in (*alone, *item.choices, *item.aliases, *changed):
+        if text is not None and not is_whole(text):
+            raise ValueError(
+                f"the text {shown(text)} has a null character or half of one (a lone surrogate)"
+            )
 
 
 def _can_be_asked(item: Item) -> bool:
@@ -175,7 +233,9 @@ def _apart(
     whole = bool(benchmark.part) and not source.arguments
     files = [] if whole or Path(str(source.data)).is_file() else _found(source, benchmark.dev)
     dev = [
-        item for part, path in files for item in _items(source, benchmark, part, path, seed, "dev")
+        item
+        for part, path in files
+        for item in filter(_can_be_asked, _items(source, benchmark, part, path, seed, "dev"))
     ]
     room = len(dev) if dev else 0 if whole else len(items) - 1
     usual = min(benchmark.fewshot, room if dev else room // 2)

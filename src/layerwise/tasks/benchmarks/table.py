@@ -5,135 +5,189 @@ Each has a reader of the fields that its authors publish. How files are found is
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
+from layerwise.errors import counted, shown
 from layerwise.tasks.items import Capability, Corruption, Item
+from layerwise.tasks.right_option import LETTERS, Reading, right_option
 from layerwise.tasks.task import GenerateSpec, Template
 
-Row = dict[str, Any]
-Items = Callable[[Sequence[Row], np.random.Generator], Iterator[Item]]
+from .rows import (
+    Row,
+    field,
+    lettered_options,
+    number,
+    objects_of,
+    scalar_text,
+    subject_template,
+    texts,
+    without_marks,
+    worked_answer,
+)
+
+Items = Callable[[Iterable[Row], np.random.Generator], Iterator[Item]]
 N_OPTIONS = 4
 # Of more facts than this, so many are looked at for the options and the twin of each.
 _MOST_TRIED = 100
-_OPTION = re.compile(r"(?i)\b[a-e] ?\) ?(.*?) ?(?=, ?[a-e] ?\)|$)")
+# Each fact draws among all of its relation.
+_MOST_FACTS = 10_000
+LETTERED = tuple("abcde")
 
 
 def gsm8k(row: Row) -> Item:
     """A word problem with its worked answer."""
-    worked, mark, answer = row["answer"].rpartition("####")
-    if not mark:
-        raise ValueError("an answer without ####")
-    return _item(row["question"], answer, worked=f"{worked.strip()}\n#### {answer.strip()}")
+    worked, answer = worked_answer(row, "answer")
+    return _item(field(row, "question"), answer, worked=f"{worked}\n#### {answer}")
 
 
 def svamp(row: Row) -> Item:
     """A one-step word problem."""
-    story = row["Body"].strip().rstrip(".")
-    return _item(f"{story}. {row['Question']}", f"{float(row['Answer']):g}")
+    story = field(row, "Body").strip().rstrip(".")
+    return _item(f"{story}. {field(row, 'Question')}", number(row, "Answer"))
 
 
 def mmlu(row: Row) -> Item:
     """A question with four options; the answer is a place from 0, or a letter."""
-    options = [row[f"choice{place}"] for place in range(N_OPTIONS)]
-    return _choice(row["question"], options, "0123ABCD".index(row["answer"].strip()) % N_OPTIONS)
+    options = [field(row, f"choice{place}") for place in range(N_OPTIONS)]
+    return _choice(field(row, "question"), options, row.get("answer"), by=("label", "place"))
 
 
 def hellaswag(row: Row) -> Item:
     """The beginning of a text with four endings."""
-    begun = row["ctx"]
+    begun = field(row, "ctx")
     if "activity_label" in row:
-        begun = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
-    return _choice(_plain(begun), list(map(_plain, row["endings"])), int(row["label"]))
-
-
-def _plain(text: str) -> str:
-    """A text of WikiHow without its marks, as lm-evaluation-harness has it."""
-    text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
-    return text.replace("  ", " ")
+        activity, first, second = (
+            field(row, name) for name in ("activity_label", "ctx_a", "ctx_b")
+        )
+        begun = f"{activity}: {first} {second.capitalize()}"
+    endings = list(map(without_marks, texts(row, "endings")))
+    return _choice(without_marks(begun), endings, row.get("label"), by=("place",))
 
 
 def openbookqa(row: Row) -> Item:
     """A science question, as published or rendered as an instruction."""
     if "instruction" not in row:
-        question, choices = row["question"], row["question"]["choices"]
-        right = [choice["label"] for choice in choices].index(row["answerKey"])
-        return _choice(question["stem"], [choice["text"] for choice in choices], right)
-    question, _, options = row["instruction"].partition("\n\nAnswer1: ")
-    texts = re.split(r" Answer\d: ", options.partition("\n\n")[0])
-    return _choice(question.partition(": ")[2], texts, int(row["answer"][-1]) - 1)
+        question = field(row, "question", dict)
+        choices = objects_of(question, "choices")
+        listed = [field(choice, "text") for choice in choices]
+        labels = [field(choice, "label") for choice in choices]
+        return _choice(field(question, "stem"), listed, row.get("answerKey"), labels)
+    question, _, options = field(row, "instruction").partition("\n\nAnswer1: ")
+    first, *rest = re.split(r" Answer(\d): ", options.partition("\n\n")[0])
+    labels = [f"answer{n}" for n in ("1", *rest[::2])]
+    listed = [first, *rest[1::2]]
+    return _choice(question.partition(": ")[2], listed, row.get("answer"), labels)
 
 
-def openbookqa_facts(rows: Sequence[Row], _: np.random.Generator) -> Iterator[Item]:
+def openbookqa_facts(rows: Iterable[Row], _: np.random.Generator) -> Iterator[Item]:
     """The same questions behind the fact that each is about, paired with those without."""
-    for number, row in enumerate(rows):
-        fact = row["fact1"].strip()
-        yield replace(openbookqa(row), context=fact, pair=f"openbookqa/{number:04d}")
+    for place, row in enumerate(rows):
+        fact = field(row, "fact1").strip()
+        if not fact:
+            raise ValueError("field 'fact1' is empty; expected a text")
+        yield replace(openbookqa(row), context=fact, pair=f"openbookqa/{place:04d}")
 
 
 def mathqa(row: Row) -> Item:
     """A problem with five options, as published or rendered as an instruction."""
     if "instruction" in row:
-        question, _, options = row["instruction"].partition(" The options: ")
-        answer = row["answer"]
+        question, _, options = field(row, "instruction").partition(" The options: ")
+        answer = field(row, "answer")
     else:
-        question, options, answer = row["Problem"], row["options"], row["correct"]
-    if options.startswith("["):
-        options = ", ".join(ast.literal_eval(options))
-    return _choice(question, _OPTION.findall(options), "abcde".index(answer.lower()))
+        question, options, answer = (field(row, name) for name in ("Problem", "options", "correct"))
+    labels, listed = lettered_options(options)
+    letter = answer.strip().lower()
+    if letter not in LETTERED:
+        raise ValueError(f"the answer is {shown(answer)}; expected one of {', '.join(LETTERED)}")
+    # Some rows have an option's letter within another option, or not at all.
+    return _choice(question, listed, letter, labels) if labels.count(letter) == 1 else _NOTHING
 
 
 def truthfulqa(row: Row) -> Item:
     """A question with one true answer among false ones, which the file puts first (mc1)."""
-    targets = {text: right for text, right in row["mc1_targets"].items() if text.strip()}
-    return _choice(row["question"], list(targets), list(targets.values()).index(1))
+    targets = field(row, "mc1_targets", dict)
+    if any(value not in (0, 1) or isinstance(value, bool) for value in targets.values()):
+        raise ValueError(f"field 'mc1_targets' is {shown(targets)}; expected 0 or 1 for each text")
+    right = [text for text, value in targets.items() if value]
+    if len(right) != 1:
+        raise ValueError(f"field 'mc1_targets' has {counted(len(right), 'true answer')}, not one")
+    listed = [text for text in targets if text.strip()]
+    if not right[0].strip():
+        return _NOTHING
+    return _choice(field(row, "question"), listed, listed.index(right[0]), by=("place",))
 
 
-def key_values(rows: Sequence[Row], rng: np.random.Generator) -> Iterator[Item]:
+def key_values(rows: Iterable[Row], rng: np.random.Generator) -> Iterator[Item]:
     """Look-ups among pairs of identifiers; the twin asks for another key of them."""
     for row in rows:
-        pairs, value = dict(row["ordered_kv_records"]), row["value"]
-        others = [key for key in pairs if pairs[key][0] != value[0]]
+        records, key, value = _pairs(row), field(row, "key"), field(row, "value")
+        if records.get(key) != value or not value:
+            raise ValueError(f"the value {shown(value)} is not that of the key {shown(key)}")
+        others = [other for other in records if records[other][:1] != value[0]]
+        if not others:
+            raise ValueError("field 'ordered_kv_records' has no value that begins otherwise")
         drawn = [others[place] for place in rng.permutation(len(others))[: N_OPTIONS - 1].tolist()]
-        context = "JSON data:\n" + json.dumps(pairs, indent=0)
+        context = "JSON data:\n" + json.dumps(records, indent=0)
         yield replace(
-            _item(f'Key: "{row["key"]}"', value),
-            choices=mixed([value, *(pairs[key] for key in drawn)], rng),
+            _item(f'Key: "{key}"', value),
+            choices=mixed([value, *(records[other] for other in drawn)], rng),
             context=context,
-            corruption=Corruption(f'Key: "{drawn[0]}"', pairs[drawn[0]], context),
+            corruption=Corruption(f'Key: "{drawn[0]}"', records[drawn[0]], context),
         )
 
 
-def known_facts(rows: Sequence[Row], rng: np.random.Generator) -> Iterator[Item]:
+def _pairs(row: Row) -> dict[str, str]:
+    """The keys of a row with their values, each key once."""
+    listed = field(row, "ordered_kv_records", list)
+    for pair in listed:
+        if not (
+            isinstance(pair, list) and len(pair) == 2 and all(isinstance(t, str) for t in pair)
+        ):
+            raise ValueError(f"field 'ordered_kv_records' has {shown(pair)}; expected two texts")
+    pairs = dict(listed)
+    if len(pairs) < len(listed):
+        raise ValueError("field 'ordered_kv_records' has a key twice")
+    return pairs
+
+
+def known_facts(rows: Iterable[Row], rng: np.random.Generator) -> Iterator[Item]:
     """Facts of several relations; the twin is the same sentence about another subject."""
     by_relation: dict[str, list[Item]] = defaultdict(list)
     subjects: dict[str, str] = {}
     for row in rows:
-        item = replace(_item(row["prompt"], row["attribute"]), group=row["relation_id"])
-        by_relation[row["relation_id"]].append(item)
-        subjects.setdefault(item.question, row["subject"])
+        prompt, answer, name = (field(row, one) for one in ("prompt", "attribute", "relation_id"))
+        subject = field(row, "subject")
+        if not (subject.strip() and answer.strip() and prompt.strip()):
+            yield _NOTHING
+            continue
+        item = replace(_item(prompt, answer), group=name)
+        by_relation[name].append(item)
+        subjects.setdefault(item.question, subject)
     for items in by_relation.values():
         yield from _with_others(items, lambda item: subjects[item.question], rng)
 
 
-def relation(rows: Sequence[Row], rng: np.random.Generator) -> Iterator[Item]:
+def relation(rows: Iterable[Row], rng: np.random.Generator) -> Iterator[Item]:
     """Facts of one relation; a subject's further objects are other spellings of its answer."""
     (row,) = rows
-    pattern = row["prompt_templates"][0]
+    pattern = subject_template(row, "prompt_templates")
     objects: dict[str, list[str]] = defaultdict(list)
-    for sample in row["samples"]:
-        objects[sample["subject"]].append(str(sample["object"]))
-    subjects = {pattern.format(subject): subject for subject in objects}
+    for sample in objects_of(row, "samples"):
+        subject, answer = field(sample, "subject"), scalar_text(sample, "object")
+        if subject.strip() and answer.strip():
+            objects[subject].append(answer)
+        else:
+            yield _NOTHING
+    subjects = {pattern.replace("{}", subject): subject for subject in objects}
     items = [
-        replace(_item(pattern.format(subject), first), aliases=tuple(more))
+        replace(_item(pattern.replace("{}", subject), first), aliases=tuple(more))
         for subject, (first, *more) in objects.items()
     ]
     yield from _with_others(items, lambda item: subjects[item.question], rng)
@@ -143,6 +197,8 @@ def _with_others(
     items: Sequence[Item], subject: Callable[[Item], str], rng: np.random.Generator
 ) -> Iterator[Item]:
     """Facts of one relation with other facts' answers as options, and one of them as the twin."""
+    if len(items) > _MOST_FACTS:
+        raise ValueError(f"{len(items):,} facts of one relation; expected at most {_MOST_FACTS:,}")
     for item in items:
         right = {item.answer, *item.aliases}
         # In proportion to how often each is an answer, so that no option is a rarer one.
@@ -176,15 +232,31 @@ def mixed(options: list[str] | tuple[str, ...], rng: np.random.Generator) -> tup
     return tuple(options[place] for place in rng.permutation(len(options)).tolist())
 
 
-def _choice(question: str, options: Sequence[str], right: int) -> Item:
-    texts = tuple(text.strip() for text in options)
-    return replace(_item(question, texts[right]), choices=texts)
+def _choice(
+    question: str,
+    options: Sequence[str],
+    answer: object,
+    labels: Sequence[str] = LETTERS,
+    by: Sequence[Reading] = ("label",),
+) -> Item:
+    """A question whose answer names one of its options, in the ways that its file has."""
+    if len(options) < 2:
+        return _NOTHING
+    try:
+        right = right_option(answer, options, labels, by)
+    except ValueError as error:
+        raise ValueError(f"the answer is {error}") from error
+    listed = tuple(text.strip() for text in options)
+    return replace(_item(question, listed[right]), choices=listed)
 
 
 def _item(question: str, answer: str, worked: str | None = None) -> Item:
     """An item whose id its file gives it."""
     return Item("", question.strip(), answer.strip(), worked=worked)
 
+
+_NOTHING = Item("", "", "")
+"""What a row becomes that cannot be asked."""
 
 _QUESTION = Template(question_prefix="Question: ", answer_cue="\nAnswer:")
 _FACT = Template(separator="\n")
