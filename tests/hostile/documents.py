@@ -137,6 +137,29 @@ TEMPLATES = st.recursive(
 """Chat templates, many of which loop or grow."""
 
 
+TASK = "task: mine\ndataset_path: json\n"
+CALLS = {
+    "plainly": TASK + "doc_to_text: !function code.run\n",
+    "by an escape": TASK + "doc_to_text: !%66unction code.run\n",
+    "verbatim": TASK + "doc_to_text: !<!function> code.run\n",
+    "verbatim by an escape": TASK + "doc_to_text: !<%21function> code.run\n",
+    "by a handle": "%TAG !x! !func\n---\n" + TASK + "doc_to_text: !x!tion code.run\n",
+    "by another primary handle": "%TAG ! !func\n---\n" + TASK + "doc_to_text: !tion code.run\n",
+    "behind a quoted number sign": '{task: "#", dataset_path: json, doc_to_text: !function '
+    "code.run}",
+    "behind a next line in a comment": TASK + "# c\u0085doc_to_text: !function code.run\n",
+    "behind a separator in a comment": TASK + "# c\u2028doc_to_text: !function code.run\n",
+    "behind a return in a comment": TASK + "# c\rdoc_to_text: !function code.run\n",
+    "as a block": TASK + "doc_to_text: !function >-\n  code.run\n",
+    "by an alias": TASK + "metadata: &f !function code.run\ndoc_to_text: *f\n",
+    "by a merge": TASK + "metadata: &f {doc_to_text: !function code.run}\n<<: *f\n",
+    "in a list": TASK + "metric_list: [{metric: acc, aggregation: !function code.run}]\n",
+    "where nothing reads it": TASK + "metadata: {a: [{b: !function code.run}]}\n",
+    "as a key": TASK + "metadata: {? !function code.run : 1}\n",
+}
+"""Task files of lm-evaluation-harness that name a function of the module beside them."""
+
+
 def texts_of(document: Any) -> st.SearchStrategy[bytes]:
     """Files of a JSON document that was changed; some are no JSON, or too deep."""
     return st.one_of(

@@ -14,6 +14,7 @@ from layerwise.tasks._source_names import SourceName, read_source_name
 from layerwise.tasks.items import CAPABILITIES
 from layerwise.tasks.task import Task
 
+from . import loading
 from .items import HarnessJudge, as_task
 from .loading import load_theirs, members, trusted_config
 
@@ -72,6 +73,11 @@ def from_lm_eval(
 def expand(name: str) -> list[str]:
     """The tasks that a group or a tag stands for; a task stands for itself."""
     return members(_read(name), name)
+
+
+def is_trusted(name: str) -> bool:
+    """Whether a name lets its task run code."""
+    return loading.is_trusted(_read(name))
 
 
 def refuse_unknown(name: str) -> None:
