@@ -31,6 +31,7 @@ from layerwise.ground.waiting import (
     loaded_libraries,
     wait_briefly_beside_others,
 )
+from tests.forking import exit_code, forked, needs_fork
 
 PAGES = """
 import gc, resource, sys
@@ -362,6 +363,21 @@ def test_a_process_that_ended_idle_is_started_again():
     first.wait()
     process.ask(QUICK)
     assert process._process is not first
+
+
+@needs_fork
+def test_a_fork_has_a_process_of_its_own():
+    process = LimitedProcess("match_patterns")
+    process.ask(QUICK)
+    first = process._process
+
+    def another() -> int:
+        process.ask(QUICK)
+        return int(process._process is first)
+
+    assert exit_code(forked(another), 60) == 0
+    process.ask(QUICK)
+    assert process._process is first
 
 
 def test_an_idle_process_ends(monkeypatch):

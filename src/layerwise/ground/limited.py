@@ -53,6 +53,7 @@ class LimitedProcess:
         self._job, self._setup = job, setup
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._started_by = 0
         self._stop: Callable[[], Any] = lambda: None
 
     def ask(self, request: Any, n_characters: int = 0) -> Any:
@@ -63,6 +64,8 @@ class LimitedProcess:
             return self._answer(request, n_characters)
 
     def _answer(self, request: Any, n_characters: int) -> Any:
+        if self._started_by != os.getpid():  # a fork would take its parent's answers
+            self._process = None
         try:
             if self._process is None:
                 self._process = self._started()
@@ -90,7 +93,8 @@ class LimitedProcess:
                 f"No process can be started ({error.strerror or error}): expected one, in which "
                 "files of a model from elsewhere are tried; free memory or raise its limits."
             ) from error
-        self._stop = weakref.finalize(self, _stop, process, os.getpid())
+        self._started_by = os.getpid()
+        self._stop = weakref.finalize(self, _stop, process, self._started_by)
         return process
 
 
