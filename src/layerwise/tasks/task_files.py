@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from layerwise.errors import UserError, one_line, shown
 from layerwise.ground.regular_files import open_regular
 
-from . import jsonl
+from . import harness, jsonl
 from ._lines import MOST_BYTES_A_LINE
 from ._own import check_own_task
 from .task import GenerateSpec, Task, Template, take
@@ -65,6 +65,11 @@ def load(path: str, seed: int, fewshot: int | None, load_other: Callable[..., Ta
         raise UserError(
             f"File {path!r}: 'task' is {shown(read.task)}, another task file; expected the name or "
             "the path of its items."
+        )
+    if harness.matches(read.task) and harness.is_trusted(read.task):
+        raise UserError(
+            f"File {path!r}: 'task' says trust=yes, which only your command can; leave it out "
+            "there, and ask for the task itself to run its code."
         )
     own = read.fewshot is not None
     count = 0 if own else fewshot
