@@ -194,23 +194,39 @@ def test_functions_of_the_harness_may_be_included(tmp_path, rows):
     assert (item.question, item.answer) == ("A: b. C", " e")
 
 
-@pytest.mark.parametrize("where", ["group", "task file"])
-def test_trust_comes_from_the_user_alone(tmp_path, where):
+@pytest.mark.parametrize(
+    "denied", ["", "unsafe_code: false\n", "include: [unsafe.yaml, safe.yaml]\n"]
+)
+def test_what_runs_the_models_code_cannot_be_denied_by_another_file(tmp_path, denied):
+    write(tmp_path, "unsafe_code: true", "unsafe.yaml")
+    write(tmp_path, "unsafe_code: false", "safe.yaml")
+    own = "" if "include" in denied else "include: unsafe.yaml\n"
+    assert "runs what the model writes" in refusal(write(tmp_path, TASK + own + denied))
+
+
+def test_a_group_cannot_trust_its_members(tmp_path):
     mark = with_code(tmp_path)
     write(tmp_path, CALLS["plainly"])
-    if where == "group":
-        beside = "mine.yaml:trust=yes:data=x"
-        write(tmp_path, CALLS["plainly"], f"{beside}.yaml")
-        group = write(tmp_path, {"group": "all", "task": [beside]}, "group.yaml")
-        with pytest.raises(UserError, match="expected names without a colon"):
-            expand_task_names([group])
-    else:
-        path = tmp_path / "own.toml"
-        path.write_text(f'task = "lm-eval:{tmp_path}/mine.yaml:trust=yes"', encoding="utf-8")
-        assert load_refusal(str(path)).endswith(
-            "'task' says trust=yes, which only your command can; leave it out there, and ask for "
-            "the task itself to run its code."
-        )
+    beside = "mine.yaml:trust=yes:data=x"
+    write(tmp_path, CALLS["plainly"], f"{beside}.yaml")
+    group = write(tmp_path, {"group": "all", "task": [beside]}, "group.yaml")
+    with pytest.raises(UserError, match="expected names without a colon"):
+        expand_task_names([group])
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("start", ["", "./", ".//"])
+def test_a_task_file_of_ours_cannot_trust_its_task(tmp_path, start, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mark = with_code(tmp_path)
+    write(tmp_path, CALLS["plainly"])
+    name = "lm-eval:mine.yaml:trust=yes"
+    (tmp_path / name).touch()  # a path to it becomes the name
+    (tmp_path / "own.toml").write_text(f'task = "{start}{name}"', encoding="utf-8")
+    assert load_refusal("own.toml") == (
+        "File 'own.toml': 'task' says trust=yes, which only your command can; leave it out there, "
+        "and ask for the task itself to run its code."
+    )
     assert not mark.exists()
 
 

@@ -66,14 +66,15 @@ def load(path: str, seed: int, fewshot: int | None, load_other: Callable[..., Ta
             f"File {path!r}: 'task' is {shown(read.task)}, another task file; expected the name or "
             "the path of its items."
         )
-    if harness.matches(read.task) and harness.is_trusted(read.task):
+    name = _beside(path, read.task)
+    if harness.matches(name) and harness.is_trusted(name):
         raise UserError(
             f"File {path!r}: 'task' says trust=yes, which only your command can; leave it out "
             "there, and ask for the task itself to run its code."
         )
     own = read.fewshot is not None
     count = 0 if own else fewshot
-    task = load_other(_beside(path, read.task), seed=seed, fewshot=count)
+    task = load_other(name, seed=seed, fewshot=count)
     if read.fewshot is not None:
         # Their ids are apart from those of the items.
         file = _beside(path, read.fewshot)

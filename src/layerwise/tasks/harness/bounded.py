@@ -125,7 +125,7 @@ _OF_PATTERNS = ("regex", "multi_choice_regex", "regex_pos")
 
 def filter_apart(theirs: Any, name: str) -> None:
     """Let a task's patterns meet the model's answers in a limited process only."""
-    listed: list[Any] = theirs.config.filter_list or []
+    listed: list[Any] = theirs.get_config("filter_list") or []
     for one, pipeline in zip(listed, theirs._filters, strict=False):
         steps = [
             [step["function"], {key: step[key] for key in step if key != "function"}]
@@ -139,7 +139,8 @@ def filter_apart(theirs: Any, name: str) -> None:
                 "in quotes."
             )
         pipeline.filters = [lambda steps=steps: _Apart(steps, name)]
-    arguments = theirs._metric_fn_kwargs.get("exact_match") or {}
+    # A class of a task's own may have its own ways.
+    arguments = getattr(theirs, "_metric_fn_kwargs", {}).get("exact_match") or {}
     if arguments.get("regexes_to_ignore") and theirs._metric_fn_list.get("exact_match"):
         theirs._metric_fn_list["exact_match"] = _compare_apart(name)
 

@@ -51,9 +51,13 @@ def _merged(path: Path, read: list[Path]) -> dict[str, Any]:
         if not isinstance(one, str):
             raise ValueError(f"{path.name} includes {shown(one)}, which is no path")
         included = _merged(path.parent / one, read)
+        if merged.get("unsafe_code"):
+            included["unsafe_code"] = True
         included.pop("task_list", None)
         merged.update(included)
-    return {**merged, **config}
+    # What runs the model's code still does so if another file denies it.
+    unsafe = {"unsafe_code": True} if merged.get("unsafe_code") else {}
+    return {**merged, **config, **unsafe}
 
 
 def _parsed(path: Path) -> dict[str, Any]:
