@@ -27,7 +27,7 @@ from layerwise.models.huggingface.originals import read_tokenizer
 from layerwise.results import load_results
 from layerwise.tasks import load_task
 from layerwise.tasks._encoding import as_chat, encode
-from layerwise.tasks.harness import loading
+from layerwise.tasks.harness import finding
 from tests.forking import exit_code, forked
 from tests.hostile.documents import (
     PATTERNS,
@@ -229,7 +229,7 @@ def test_any_task_file_of_the_harness_is_loaded_or_refused_and_runs_nothing(tmp_
     import huggingface_hub.constants
 
     nothing = SimpleNamespace(task_index={}, all_tasks=[], all_tags=[])
-    monkeypatch.setattr(loading, "everything", lambda: nothing)  # which takes ten seconds
+    monkeypatch.setattr(finding, "everything", lambda: nothing)  # which takes ten seconds
     for module in (huggingface_hub.constants, datasets.config):
         monkeypatch.setattr(module, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")

@@ -164,24 +164,24 @@ def test_what_a_link_includes_lies_beside_its_target(tmp_path):
 
 
 def test_a_file_that_changes_after_it_was_judged_runs_nothing(tmp_path, rows, monkeypatch):
-    from layerwise.tasks.harness import loading
+    from layerwise.tasks.harness import trust
 
     mark = with_code(tmp_path)
     name = write(tmp_path, whole(rows))
-    judged = loading.check_fields
+    judged = trust.check_fields
 
     def change_then(*arguments: Any) -> None:
         judged(*arguments)
         write(tmp_path, CALLS["plainly"])
 
-    monkeypatch.setattr(loading, "check_fields", change_then)
+    monkeypatch.setattr(trust, "check_fields", change_then)
     assert len(load_task(name).items) == len(ROWS)
     assert "names a !function" in load_refusal(name)
     assert not mark.exists()
 
 
 def test_functions_of_the_harness_may_be_included(tmp_path, rows):
-    from layerwise.tasks.harness.loading import own_folder
+    from layerwise.tasks.harness.finding import own_folder
 
     own = own_folder() / "hellaswag" / "hellaswag.yaml"
     name = write(tmp_path, {"include": str(own), "task": "mine"})

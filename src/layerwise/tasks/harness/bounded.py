@@ -5,13 +5,15 @@ A template may loop or grow, a pattern backtrack for hours, and nothing interrup
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from layerwise.errors import UserError, counted
+from layerwise.errors import UserError, counted, one_line
 from layerwise.ground.limited import JobError, LimitedProcess, OverLimitError
 from layerwise.tasks._lines import is_whole
 
@@ -102,6 +104,36 @@ def _in_parts(documents: Iterable[str]) -> Iterator[list[str]]:
             part, n_characters = [], len(document)
         part.append(document)
     yield part
+
+
+@contextlib.contextmanager
+def quiet(templates: Templates | None = None) -> Iterator[None]:
+    """Without the harness's progress bars and warnings, and with templates that run no code.
+
+    They are rendered by ``templates``; without it they are trusted, and rendered in this process.
+    """
+    import lm_eval.utils as utils
+    from jinja2.sandbox import SandboxedEnvironment
+
+    usual, usual_render = utils.env, utils.apply_template
+    safe = SandboxedEnvironment(undefined=usual.undefined, keep_trailing_newline=True)
+    safe.filters = usual.filters
+    utils.env, utils.apply_template = safe, templates or usual_render
+    try:
+        # The harness prints the type of what it cannot use.
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        utils.env, utils.apply_template = usual, usual_render
+
+
+def reason_of(error: Exception) -> str:
+    """Kind and message of an error, also of one in another process."""
+    return (
+        one_line(error)
+        if isinstance(error, JobError)
+        else f"{type(error).__name__}: {one_line(error)}"
+    )
 
 
 _TEMPLATES: WeakKeyDictionary[Any, Templates] = WeakKeyDictionary()

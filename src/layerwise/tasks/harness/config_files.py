@@ -27,7 +27,7 @@ class Function:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What a file and those that it includes say, merged as the harness does.
+    """Contents of a file and of those that it includes, merged as the harness does.
 
     Raises OSError, ValueError or what the parser has for a file that cannot be read.
     """
@@ -61,7 +61,7 @@ def _merged(path: Path, read: list[Path]) -> dict[str, Any]:
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    """What one file says."""
+    """Contents of one file."""
     import yaml
 
     with open_regular(path) as file:

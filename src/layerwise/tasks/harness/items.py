@@ -16,8 +16,7 @@ from layerwise.tasks._lines import is_whole
 from layerwise.tasks.items import Item, chance_of, repeats_joined
 from layerwise.tasks.task import GenerateSpec, Task, Template, one_line_answers
 
-from .bounded import templates_of
-from .loading import quiet, reason_of
+from .bounded import quiet, reason_of, templates_of
 
 
 @dataclass(frozen=True)
