@@ -18,7 +18,7 @@ from layerwise.errors import UserError
 from layerwise.ground import limited
 from layerwise.tasks import expand_task_names, load_task
 from layerwise.tasks.harness import bounded, refuse_unknown
-from tests.cases import LONG
+from tests.cases import LONG, in_long_runs
 from tests.hostile.documents import CALLS, TASK
 from tests.hostile.limits import is_sentence
 
@@ -413,9 +413,11 @@ LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% end
     ("field", "template", "part"),
     [
         ("doc_to_text", LOOP, "needs more than 0.5 seconds"),
-        ("doc_to_target", LOOP, "needs more than 0.5 seconds"),
-        ("doc_to_choice", LOOP, "needs more than 0.5 seconds"),
-        ("description", LOOP, "needs more than 0.5 seconds"),
+        *in_long_runs(
+            ("doc_to_target", LOOP, "needs more than 0.5 seconds"),
+            ("doc_to_choice", LOOP, "needs more than 0.5 seconds"),
+            ("description", LOOP, "needs more than 0.5 seconds"),
+        ),
         ("gen_prefix", LOOP, "needs more than 0.5 seconds"),
         ("doc_to_text", "{% if question == 'Q3?' %}" + LOOP + "{% endif %}", "for 4 documents"),
         ("doc_to_text", "{{ ('a' * 40) | regex_replace('(a+)+b', '') }}", "needs more than 0.5"),
@@ -451,18 +453,24 @@ METRIC = {"metric": "exact_match", "regexes_to_ignore": ["(a|a)+$"]}
 
 @pytest.mark.usefixtures("_little")
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "seconds"),
     [
-        {"filter_list": [{"name": "x", "filter": [REGEX, {"function": "take_first"}]}]},
-        {"filter_list": [{"name": "x", "filter": [CHOICES, {"function": "take_first"}]}]},
-        {"metric_list": [METRIC]},
+        ({"filter_list": [{"name": "x", "filter": [REGEX, {"function": "take_first"}]}]}, 0.5),
+        ({"metric_list": [METRIC]}, 0.5),
+        # The harness looks at each character that there is before this filter begins.
+        *in_long_runs(
+            ({"filter_list": [{"name": "x", "filter": [CHOICES, {"function": "take_first"}]}]}, 4)
+        ),
     ],
 )
-def test_patterns_that_backtrack_over_an_answer_are_refused(tmp_path, rows, changes):
+def test_patterns_that_backtrack_over_an_answer_are_refused(
+    tmp_path, rows, changes, seconds, monkeypatch
+):
+    monkeypatch.setattr(limited, "SECONDS", seconds)
     task = load_task(write(tmp_path, whole(rows, **WRITTEN | changes)))
     assert task.judge is not None
     correct, _ = task.judge(task.items[0], "b")
-    with pytest.raises(UserError, match=r"needs more than 0\.5 seconds") as caught:
+    with pytest.raises(UserError, match=rf"needs more than {seconds} seconds") as caught:
         task.judge(task.items[0], "a" * 40 + "!")
     assert is_sentence(str(caught.value))
     assert task.judge(task.items[0], "b")[0] is correct
