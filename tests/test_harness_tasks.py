@@ -32,7 +32,7 @@ from layerwise.tasks import (
     load_task,
     score,
 )
-from layerwise.tasks.harness import from_lm_eval, loading
+from layerwise.tasks.harness import finding, from_lm_eval
 from layerwise.tasks.other_questions import with_other_questions
 from tests.cases import in_long_runs
 from tests.commands import run
@@ -154,18 +154,18 @@ def a_short_list() -> Iterator[None]:
     """The harness lists a few folders of its tasks: all of them take ten seconds."""
     from lm_eval import tasks
 
-    own = loading.own_folder()
+    own = finding.own_folder()
     few = [own / name for name in ("arc", "winogrande", "mmlu/default")]
     whole = tasks.TaskManager
 
     def listed(include_defaults: bool = True) -> Any:
         return whole(include_path=few if include_defaults else None, include_defaults=False)
 
-    loading.everything.cache_clear()
+    finding.everything.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks, "TaskManager", listed)
         yield
-    loading.everything.cache_clear()
+    finding.everything.cache_clear()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -597,7 +597,7 @@ def test_a_named_task_does_not_list_all_others(monkeypatch: pytest.MonkeyPatch) 
     def listed(*_: Any) -> None:
         raise AssertionError("all tasks were listed")
 
-    monkeypatch.setattr(loading, "everything", listed)
+    monkeypatch.setattr(finding, "everything", listed)
     assert expand_task_names(["lm-eval:mmlu_anatomy"]) == ["lm-eval:mmlu_anatomy"]
 
 

@@ -8,6 +8,7 @@ import json
 from itertools import chain
 from typing import Any
 
+import yaml
 from hypothesis import strategies as st
 
 from tests.hostile.strings import STRINGS
@@ -135,6 +136,82 @@ TEMPLATES = st.recursive(
     _nested, max_leaves=4,
 )  # fmt: skip
 """Chat templates, many of which loop or grow."""
+
+
+RENDERED = TEMPLATES.map(lambda one: one.replace("messages[0].content", "question"))
+FILTERS = PATTERNS.map(
+    lambda pattern: [
+        {
+            "name": "x",
+            "filter": [{"function": "regex", "regex_pattern": pattern}, {"function": "take_first"}],
+        }
+    ]
+)
+IGNORED = PATTERNS.map(lambda one: [{"metric": "exact_match", "regexes_to_ignore": [one]}])
+
+TASK = "task: mine\ndataset_path: json\n"
+CALLS = {
+    "plainly": TASK + "doc_to_text: !function code.run\n",
+    "by an escape": TASK + "doc_to_text: !%66unction code.run\n",
+    "verbatim": TASK + "doc_to_text: !<!function> code.run\n",
+    "verbatim by an escape": TASK + "doc_to_text: !<%21function> code.run\n",
+    "by a handle": "%TAG !x! !func\n---\n" + TASK + "doc_to_text: !x!tion code.run\n",
+    "by another primary handle": "%TAG ! !func\n---\n" + TASK + "doc_to_text: !tion code.run\n",
+    "behind a quoted number sign": '{task: "#", dataset_path: json, doc_to_text: !function '
+    "code.run}",
+    "behind a next line in a comment": TASK + "# c\u0085doc_to_text: !function code.run\n",
+    "behind a separator in a comment": TASK + "# c\u2028doc_to_text: !function code.run\n",
+    "behind a return in a comment": TASK + "# c\rdoc_to_text: !function code.run\n",
+    "as a block": TASK + "doc_to_text: !function >-\n  code.run\n",
+    "by an alias": TASK + "metadata: &f !function code.run\ndoc_to_text: *f\n",
+    "by a merge": TASK + "metadata: &f {doc_to_text: !function code.run}\n<<: *f\n",
+    "in a list": TASK + "metric_list: [{metric: acc, aggregation: !function code.run}]\n",
+    "where nothing reads it": TASK + "metadata: {a: [{b: !function code.run}]}\n",
+    "as a key": TASK + "metadata: {? !function code.run : 1}\n",
+}
+"""Task files of lm-evaluation-harness that name a function of the module beside them."""
+
+
+@st.composite
+def expanding(draw: Any) -> str:
+    """A field whose aliases stand for each other, once or many times."""
+    levels, times = draw(st.integers(1, 60)), draw(st.sampled_from([1, 2, 9]))
+    form = draw(st.sampled_from(["[{}]", "{{<<: [{}]}}", "{{a: [{}]}}"]))
+    lines = ["a0: &a0 {x: y}"]
+    for n in range(levels):
+        again = draw(st.sampled_from([f"*a{n}", f"*a{n}", f"*a{n + 1}"]))
+        lines.append(f"a{n + 1}: &a{n + 1} " + form.format(", ".join([again] * times)))
+    return "metadata:\n  " + "\n  ".join(lines) + "\n"
+
+
+def task_files(fields: dict[str, Any]) -> st.SearchStrategy[bytes]:
+    """Task files of lm-evaluation-harness, of which none that names a function may be loaded."""
+    written = {name: value for name, value in fields.items() if name != "doc_to_choice"} | {
+        "output_type": "generate_until", "doc_to_target": "{{question}}",
+        "metric_list": [{"metric": "exact_match"}],
+    }  # fmt: skip
+    places = st.sampled_from(["doc_to_text", "doc_to_target", "doc_to_choice", "description"])
+    whole = st.one_of(
+        changed(fields),
+        changed(written),
+        st.builds(lambda place, one: fields | {place: one}, places, RENDERED),
+        FILTERS.map(lambda one: written | {"filter_list": one}),
+        IGNORED.map(lambda one: written | {"metric_list": one}),
+    ).map(yaml.safe_dump)
+    ends = st.sampled_from(["\n", "\r", "\u0085", "\u2028", "\u2029", " "])
+    calls = st.builds(
+        lambda call, end: call if "%TAG" in call else f"# {end}".rstrip(" ") + f"\n{call}",
+        st.sampled_from(list(CALLS.values())), ends,
+    )  # fmt: skip
+    more = st.builds(lambda text, aliases: text + aliases, whole, expanding())
+    return st.one_of(
+        st.builds(str.encode, st.one_of(whole, whole, more, calls), st.sampled_from(_ENCODINGS)),
+        deep().map(lambda text: Mutated(text.encode())),
+        st.binary(max_size=60),
+    ).map(lambda content: content if len(content) < 2000 else Mutated(content))
+
+
+_ENCODINGS = ["utf-8", "utf-8", "utf-8-sig", "utf-16"]
 
 
 def texts_of(document: Any) -> st.SearchStrategy[bytes]:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gguf
@@ -27,6 +28,7 @@ from layerwise.results import load_results
 from layerwise.tasks import load_task
 from layerwise.tasks._encoding import as_chat, encode
 from layerwise.tasks.extractors import extractor
+from layerwise.tasks.harness import finding
 from layerwise.tasks.items import bad_choices
 from tests.forking import exit_code, forked
 from tests.hostile.documents import (
@@ -40,6 +42,7 @@ from tests.hostile.documents import (
     deep,
     mutated,
     replacing,
+    task_files,
     texts_of,
 )
 from tests.hostile.extent import fuzz
@@ -314,6 +317,41 @@ def test_any_patterns_of_an_adapter_are_matched_or_refused(folder: Path, tmp_pat
     def tried(more: dict[str, Any]):
         (adapter / "adapter_config.json").write_text(json.dumps(fields | more))
         refused_or_done(lambda: read_model(adapter, tmp_path / "cache"))
+
+
+TASK_FIELDS = {
+    "task": "mine", "dataset_path": "json", "test_split": "test", "output_type": "multiple_choice",
+    "doc_to_text": "{{question}}", "doc_to_choice": "choices", "doc_to_target": "label",
+    "metric_list": [{"metric": "acc"}], "num_fewshot": 1,
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("little")
+@pytest.mark.filterwarnings("ignore")  # of a template's text that is evaluated as a value
+def test_any_task_file_of_the_harness_is_loaded_or_refused_and_runs_nothing(tmp_path, monkeypatch):
+    pytest.importorskip("lm_eval")
+    import datasets.config
+    import huggingface_hub.constants
+
+    nothing = SimpleNamespace(task_index={}, all_tasks=[], all_tags=[])
+    monkeypatch.setattr(finding, "everything", lambda: nothing)  # which takes ten seconds
+    for module in (huggingface_hub.constants, datasets.config):
+        monkeypatch.setattr(module, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    mark, path, data = tmp_path / "ran", tmp_path / "mine.yaml", tmp_path / "test.jsonl"
+    (tmp_path / "code.py").write_text(CODE.format(mark=str(mark)) + "def run(*_): return 'Q'\n")
+    asked = [{"question": f"Q{n}?", "choices": ["x", "y"], "label": n % 2} for n in range(3)]
+    data.write_text("\n".join(map(json.dumps, asked)))
+    fields = TASK_FIELDS | {"dataset_kwargs": {"data_files": {"test": str(data)}}}
+
+    @fuzz(OF_OTHERS, content=task_files(fields), text=RUNS)
+    def tried(content: bytes, text: str):
+        path.write_bytes(content)
+        task = outcome(lambda: load_task(f"lm-eval:{path}"))
+        if task is not None and task.judge is not None:
+            outcome(lambda: task.judge(task.items[0], text))
+        assert not mark.exists()
 
 
 def test_any_index_of_weights_is_read_or_refused(copied: Path, folder: Path, tmp_path: Path):

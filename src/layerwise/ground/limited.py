@@ -64,10 +64,11 @@ class LimitedProcess:
             return self._answer(request, n_characters)
 
     def _answer(self, request: Any, n_characters: int) -> Any:
+        if self._started_by != os.getpid():  # a fork would take its parent's answers
+            self._process = None
         try:
-            # A fork that asks the same process would read answers to others' requests.
-            if self._process is None or self._started_by != os.getpid():
-                self._process, self._started_by = self._started(), os.getpid()
+            if self._process is None:
+                self._process = self._started()
                 _exchange(self._process, self._setup(), 0)
             return _exchange(self._process, request, n_characters)
         except BaseException:  # one that was interrupted would answer the next request with this
@@ -92,7 +93,8 @@ class LimitedProcess:
                 f"No process can be started ({error.strerror or error}): expected one, in which "
                 "files from elsewhere are tried; free memory or raise its limits."
             ) from error
-        self._stop = weakref.finalize(self, _stop, process, os.getpid())
+        self._started_by = os.getpid()
+        self._stop = weakref.finalize(self, _stop, process, self._started_by)
         return process
 
 

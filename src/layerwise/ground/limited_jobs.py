@@ -131,9 +131,71 @@ def render_template() -> Start:
     return start
 
 
+def render_documents() -> Start:
+    """Render a template of lm-evaluation-harness with each of several documents, as it does."""
+    import re
+
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
+
+    def regex_replace(string: str, pattern: str, repl: str, count: int = 0) -> str:
+        return re.sub(pattern, repl, string, count=count)
+
+    environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters["regex_replace"] = regex_replace
+
+    def rendered(template: Any, document: str, most: int) -> dict[str, Any]:
+        try:
+            text = template.render(**json.loads(document))
+        except MemoryError:
+            raise
+        except Exception as error:  # this document's; others may do
+            return {"error": f"{type(error).__name__}: {str(error)[:1000]}"}
+        is_short = len(text) <= most + len(document)
+        return {"text": text} if is_short else {"n_characters": len(text)}
+
+    def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
+        template = environment.from_string(request["template"])
+        answers: list[dict[str, Any]] = []
+        n_characters = 0
+        for document in request["documents"]:
+            answers.append(rendered(template, document, request["most"]))
+            n_characters += len(answers[-1].get("text", ""))
+            if n_characters > request["most_together"]:
+                return [{"n_characters": n_characters}] * len(request["documents"])
+        return answers
+
+    return lambda setup: answer
+
+
+def filter_answers() -> Start:
+    """Take answers from texts by filters of lm-evaluation-harness, or compare them exactly."""
+    from lm_eval.api.metrics import exact_match_hf_evaluate
+    from lm_eval.filters import get_filter
+
+    def answer(request: dict[str, Any]) -> Any:
+        if "compared" in request:
+            scores = exact_match_hf_evaluate(**request["compared"])
+            return {name: float(score) for name, score in scores.items()}
+        answers = request["answers"]
+        for function, arguments in request["filters"]:
+            answers = get_filter(function)(**arguments).apply(answers, request["documents"])
+        return list(answers)
+
+    return lambda setup: answer
+
+
 _JOBS = {
     job.__name__: job
-    for job in (match_patterns, search_pattern, read_toml, count_tokens, render_template)
+    for job in (
+        match_patterns,
+        search_pattern,
+        read_toml,
+        count_tokens,
+        render_template,
+        render_documents,
+        filter_answers,
+    )  # fmt: skip
 }
 
 

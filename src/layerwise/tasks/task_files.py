@@ -16,7 +16,7 @@ from layerwise.errors import UserError, one_line, shown
 from layerwise.ground.limited import JobError, LimitedProcess, OverLimitError
 from layerwise.ground.regular_files import open_regular
 
-from . import jsonl
+from . import harness, jsonl
 from ._lines import MOST_BYTES_A_LINE
 from ._own import check_own_task
 from .task import GenerateSpec, Task, Template, take
@@ -66,9 +66,15 @@ def load(path: str, seed: int, fewshot: int | None, load_other: Callable[..., Ta
             f"File {path!r}: 'task' is {shown(read.task)}, another task file; expected the name or "
             "the path of its items."
         )
+    name = _beside(path, read.task)
+    if harness.matches(name) and harness.is_trusted(name):
+        raise UserError(
+            f"File {path!r}: 'task' says trust=yes, which only your command can; leave it out "
+            "there, and ask for the task itself to run its code."
+        )
     own = read.fewshot is not None
     count = 0 if own else fewshot
-    task = load_other(_beside(path, read.task), seed=seed, fewshot=count)
+    task = load_other(name, seed=seed, fewshot=count)
     if read.fewshot is not None:
         # Their ids are apart from those of the items.
         file = _beside(path, read.fewshot)

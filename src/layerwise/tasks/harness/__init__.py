@@ -1,7 +1,7 @@
 """Tasks of lm-evaluation-harness by name: ``lm-eval:arc_easy``, ``lm-eval:./mine.yaml``, a group.
 
-Where a task is found and whether its code may run is in ``loading``, what becomes of its documents
-in ``items``. The harness itself is imported when one is asked for.
+Where a task is found is in ``finding``, whether its code may run in ``trust``, what becomes of its
+documents in ``items``. The harness itself is imported when one is asked for.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from layerwise.tasks._source_names import SourceName, read_source_name
 from layerwise.tasks.items import CAPABILITIES
 from layerwise.tasks.task import Task
 
+from . import trust
+from .finding import members
 from .items import HarnessJudge, as_task
-from .loading import load_theirs, members, trusted_config
+from .loading import load_theirs
 
 PREFIX = "lm-eval"
 _ARGUMENTS = ("filter", "metric", "capability", "trust")
@@ -74,11 +76,16 @@ def expand(name: str) -> list[str]:
     return members(_read(name), name)
 
 
+def is_trusted(name: str) -> bool:
+    """True if a name lets its task run code."""
+    return trust.is_trusted(_read(name))
+
+
 def refuse_unknown(name: str) -> None:
     """Refuse a task that is not there or may not run, without its data."""
     source = _read(name)
     for one in expand(name):
-        trusted_config(_read(one) if one != name else source, one)
+        trust.trusted_config(_read(one) if one != name else source, one)
 
 
 def _read(name: str) -> SourceName:

@@ -11,11 +11,12 @@ from itertools import takewhile
 from string import ascii_letters, digits
 from typing import Any
 
-from layerwise.errors import UserError, counted, one_line, unknown_name
+from layerwise.errors import UserError, counted, shown, unknown_name
+from layerwise.tasks._lines import is_whole
 from layerwise.tasks.items import Item, chance_of, repeats_joined
 from layerwise.tasks.task import GenerateSpec, Task, Template, one_line_answers
 
-from .loading import quiet
+from .bounded import quiet, reason_of, templates_of
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,18 @@ class HarnessJudge:
         instance = Instance("generate_until", document, ("", {}), 0)
         instance.resps = [text] * (self.theirs.config.repeats or 1)
         (pipeline,) = [one for one in self.theirs._filters if one.name == self.filter]
-        with quiet():
-            pipeline.apply([instance])
-            taken = instance.filtered_resps[self.filter]
-            value = self.theirs.process_results(document, [taken])[self.metric]
+        try:
+            with quiet(templates_of(self.theirs)):
+                pipeline.apply([instance])
+                taken = instance.filtered_resps[self.filter]
+                value = self.theirs.process_results(document, [taken])[self.metric]
+        except UserError:
+            raise
+        except Exception as error:
+            raise _refused(
+                self.theirs.task_name, f"cannot judge a text ({reason_of(error)})",
+                "a metric that says 0 or 1, and the packages that it needs",
+            ) from error  # fmt: skip
         return bool(value == 1), taken if isinstance(taken, str) else repr(taken)
 
 
@@ -87,12 +96,20 @@ def as_task(
     examples = _build(theirs, name, seed, fewshot)
     label = f"lm-eval:{theirs.task_name}"
     documents = _by_document(theirs, label)
-    with quiet():
-        made = _MAKERS[kind](theirs, documents, arguments, name)
+    with quiet(templates_of(theirs)):
+        try:
+            made = _MAKERS[kind](theirs, documents, arguments, name)
+        except UserError:
+            raise
+        except Exception as error:
+            raise _refused(
+                name, f"cannot be asked ({reason_of(error)})", "data with the fields that it names"
+            ) from error
     if not made.items:
         raise _refused(name, "has no item that can be asked", "one at least")
     if examples or theirs.get_config("description") or theirs.get_config("gen_prefix"):
         made = replace(made, items=_with_turns(theirs, made.items, label, name, seed, fewshot))
+    _refuse_broken_texts(made.items, name)
     left_out = len(documents) - len(made.items)
     dropped = f"; {counted(left_out, 'document')} left out, with equal options or none right"
     capability: Any = arguments.get("capability", "knowledge")
@@ -122,6 +139,16 @@ def _chance(kind: str, made: _Made, examples: int) -> dict[str, float]:
         # Lettered options are no match for examples that are answered by texts.
         chance.pop("letter", None)
     return chance
+
+
+def _refuse_broken_texts(items: Sequence[Item], name: str) -> None:
+    """Refuse what is no text, or none that tables and pages can hold."""
+    for item in items:
+        turns = (content for _, content in item.turns)
+        options = (item.answer, *item.choices, *item.aliases, item.ending or "")
+        for text in (item.question, *options, *turns):
+            if not isinstance(text, str) or not is_whole(text):
+                raise _refused(name, f"has an item with {shown(text)}", "texts of whole characters")
 
 
 def _refused(name: str, what: str, expected: str) -> UserError:
@@ -168,14 +195,15 @@ def _build(theirs: Any, name: str, seed: int, fewshot: int | None, **in_chat: An
     count = (own or 0) if fewshot is None else fewshot
     theirs.set_config("num_fewshot", count)
     theirs.set_fewshot_seed(_FEWSHOT_SEED + seed)
-    with quiet():
+    with quiet(templates_of(theirs)):
         try:
             theirs.build_all_requests(**in_chat)
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(
-                f"Task {name!r} cannot make its prompts ({type(error).__name__}: "
-                f"{one_line(error)}); expected data with its fields, and as many few-shot examples "
-                f"as the {count} that are asked for."
+                f"Task {name!r} cannot make its prompts ({reason_of(error)}); expected data with "
+                f"its fields, and as many few-shot examples as the {count} that are asked for."
             ) from error
         finally:
             theirs.set_config("num_fewshot", own)
@@ -269,13 +297,7 @@ def _written(theirs: Any, documents: Documents, arguments: Mapping[str, str], na
     most = settings.get("max_gen_toks") or settings.get("max_new_tokens") or 256
     sources = {number: instance.doc for number, (instance,) in documents.items()}
     judge = HarnessJudge(theirs, sources, pipeline, metric)
-    try:
-        judge(items[0], "")
-    except Exception as error:
-        raise _refused(
-            name, f"cannot judge a text ({type(error).__name__}: {one_line(error)})",
-            "a metric that says 0 or 1, and the packages that it needs",
-        ) from error  # fmt: skip
+    judge(items[0], "")
     return _Made(
         items,
         Template(),
