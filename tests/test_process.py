@@ -365,21 +365,6 @@ def test_a_process_that_ended_idle_is_started_again():
     assert process._process is not first
 
 
-@needs_fork
-def test_a_fork_has_a_process_of_its_own():
-    process = LimitedProcess("match_patterns")
-    process.ask(QUICK)
-    first = process._process
-
-    def another() -> int:
-        process.ask(QUICK)
-        return int(process._process is first)
-
-    assert exit_code(forked(another), 60) == 0
-    process.ask(QUICK)
-    assert process._process is first
-
-
 def test_an_idle_process_ends(monkeypatch):
     monkeypatch.setattr(limited, "_IDLE_SECONDS", 1)
     process = LimitedProcess("match_patterns")

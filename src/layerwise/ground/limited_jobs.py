@@ -195,7 +195,7 @@ _JOBS = {
         render_template,
         render_documents,
         filter_answers,
-    )  # fmt: skip
+    )
 }
 
 
