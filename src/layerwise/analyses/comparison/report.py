@@ -75,7 +75,7 @@ class Comparison(JoinedRuns):
 
     def report(self) -> Report:
         """The page with figures, sentences and tables."""
-        sure, rest = self.established(), not_established(self.differences)
+        sure, rest = self.established(), not_established(self.claimable())
         return Report((*sure, *rest), lambda: _page(self, sure, rest))
 
     def established(self) -> list[Claim]:
