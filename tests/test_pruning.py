@@ -432,17 +432,17 @@ def test_the_documented_example_runs_as_written(tmp_path: Path, monkeypatch) -> 
     (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
     (tmp_path / "questions.toml").write_text(TO_ASK, "utf-8")
     names = {"smollm2-135m": "organism-decoder", "questions.jsonl": "questions.toml"}
-    printed = []
+    printed, removed = [], ()
     for line in block.strip().splitlines():
         words = [names.get(word, word) for word in line.split()[1:]]
         printed.append(commands.done(*words))
         if words[0] == "remove":
             (removal,) = lw.load_results("runs/removal")
             assert isinstance(removal, lw.RemovalResult)
-            names["20-22"] = ",".join(map(str, removal.order[-1]))
+            removed = removal.order[-1]
+            names["20-22"] = ",".join(map(str, removed))
     assert "selected by 10 items; the other 10 are held out" in printed[0]
-    assert f"--remove {','.join(map(str, sorted(removal.order[-1])))}" in printed[0]
-    assert "whole" in printed[-1]
+    assert f"--remove {','.join(map(str, sorted(removed)))} " in printed[0]
     shown = lw.Comparison.load("runs/compared")
     accuracy = shown.differences.query("family == 'accuracy'")
     assert accuracy["n_items"].tolist() == [20]

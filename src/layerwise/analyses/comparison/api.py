@@ -156,7 +156,7 @@ def _layers(runs: Sequence[SavedRun], change: tuple[str, str] | None) -> pd.Data
         if run.ablation is not None and change is not None:
             kind, site = change
             effects = rows(single_layers(run.ablation.effects()), kind=kind, site=site)
-            effects = effects.loc[effects["protocol"].isin(set.intersection(*asked))]
+            effects = effects.loc[effects["protocol"].isin(list(set.intersection(*asked)))]
             layer, n_layers = effects["layer"].to_numpy(dtype=int), run.facts.model.n_layers
             ends = {"start": layer / n_layers, "end": (layer + 1) / n_layers}
             tables += [effects.assign(run=run.name, **ends)] * bool(len(effects))

@@ -230,42 +230,45 @@ def _by_filter(path: str) -> dict[str | None, list[_Row]]:
     """The rows of a log by their filter, in the order of the file."""
     rows: dict[str | None, list[_Row]] = {}
     for number, line in lines(path, _MOST_BYTES, "one item a line"):
-        if not line.strip():
-            continue
-        try:
-            fields = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise _no_log(path, number, "it is not JSON") from error
-        if not isinstance(fields, dict):
-            raise _no_log(path, number, "it is not a JSON object")
-        doc_id, name = fields.get("doc_id"), fields.get("filter")
-        if isinstance(doc_id, bool) or not isinstance(doc_id, int | str):
-            raise _no_log(path, number, _wrong(fields, "doc_id", "a number or text"))
-        for field in _HASHES:
-            if not isinstance(fields.get(field), str):
-                raise _no_log(path, number, _wrong(fields, field, "a text"))
-        if not isinstance(name, str | None):
-            raise _no_log(path, number, _wrong(fields, "filter", "a text"))
-        rows.setdefault(name, []).append(_Row(
-            number, doc_id, *(fields[field] for field in _HASHES),
-            {
-                field: value for field, value in fields.items()
-                if isinstance(value, int | float) and field != "doc_id"
-                and len(field) <= _LONGEST_METRIC
-            },
-            _text(fields.get("target", "")), _answer(fields.get("filtered_resps", "")),
-        ))  # fmt: skip
+        if line.strip():
+            name, row = _read(path, number, line)
+            rows.setdefault(name, []).append(row)
     if not rows:
         raise UserError(f"File {path!r} is empty: {_EXPECTED}.")
     return rows
 
 
+def _read(path: str, number: int, line: str) -> tuple[str | None, _Row]:
+    """The filter of a line, and its row, checked."""
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _no_log(path, number, "it is not JSON") from error
+    if not isinstance(fields, dict):
+        raise _no_log(path, number, "it is not a JSON object")
+    doc_id, name = fields.get("doc_id"), fields.get("filter")
+    if isinstance(doc_id, bool) or not isinstance(doc_id, int | str):
+        raise _no_log(path, number, _wrong(fields, "doc_id", "no number or text"))
+    for field in _HASHES:
+        if not isinstance(fields.get(field), str):
+            raise _no_log(path, number, _wrong(fields, field, "no text"))
+    if not isinstance(name, str | None):
+        raise _no_log(path, number, _wrong(fields, "filter", "no text"))
+    values = {
+        field: value for field, value in fields.items()
+        if isinstance(value, int | float) and field != "doc_id" and len(field) <= _LONGEST_METRIC
+    }  # fmt: skip
+    target, answer = _text(fields.get("target", "")), _answer(fields.get("filtered_resps", ""))
+    doc, asked, prompt = (fields[field] for field in _HASHES)
+    return name, _Row(number, doc_id, doc, asked, prompt, values, target, answer)
+
+
 _EXPECTED = "expected a file samples_TASK_DATE.jsonl that lm_eval wrote with --log_samples"
 
 
-def _wrong(fields: dict[str, Any], field: str, expected: str) -> str:
-    given = f"is {shown(fields[field])}" if field in fields else "is missing"
-    return f"field {field!r} {given} and not {expected}"
+def _wrong(fields: dict[str, Any], field: str, what: str) -> str:
+    given = f"is {shown(fields[field])}, {what}" if field in fields else "is missing"
+    return f"field {field!r} {given}"
 
 
 def _no_log(path: str, number: int, why: str) -> UserError:

@@ -237,7 +237,7 @@ def _is_silent(run: SavedRun) -> bool:
     """True if an ablation changed no layer because no task has signal."""
     if run.ablation is None or _single_changes(run.ablation):
         return False
-    return not run.ablation.signal()["signal"].any()
+    return not bool(run.ablation.signal()["signal"].any())
 
 
 def _single_changes(ablation: AblationResult | None) -> list[tuple[str, str]]:

@@ -178,7 +178,7 @@ _MORE_TO_SELECT_BY = (
 def held_out_words(facts: Facts) -> Iterator[str]:
     """A sentence on how many items selected layers, and how many were held out."""
     share = facts.settings.get("held_out")
-    if not share or not facts.tasks:
+    if not isinstance(share, float) or not share or not facts.tasks:
         return
     n_out = [round(share * task.n_items) for task in facts.tasks]
     selected = spread(task.n_items - n for task, n in zip(facts.tasks, n_out, strict=True))
