@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,9 @@ import pytest
 import layerwise as lw
 from layerwise.analyses.comparison.api import compare, runs_or_groups
 from layerwise.analyses.comparison.quantities import COMPARED
+from layerwise.analyses.comparison.report import _accuracies, _drawings
 from layerwise.errors import UserError
+from layerwise.presentation.rows import rows
 from tests import synthetic
 from tests.commands import run
 from tests.comparing import ablation, answers, model, one_run, row, saved
@@ -147,6 +150,67 @@ def test_lenses_are_compared_where_both_were_read(tmp_path: Path):
     assert set(found.differences["family"]) == {"depth"}
     assert found.layers.empty
     assert set(found.report().figures) == {"depths", "differences_depth"}
+
+
+def role_panels(comparison: lw.Comparison, protocol: str) -> list[Any]:
+    """The panels of the role map under a protocol, one for each run."""
+    (drawing,) = (each for each in _drawings(comparison) if each.name == f"roles_{protocol}")
+    return [axes for axes in drawing.draw().axes if axes.get_title(loc="left")]
+
+
+def _pruned(folder: Path, protocols: tuple[str, ...]) -> Path:
+    """A model that guesses under ``letter``, whose layers are skipped under some protocols."""
+    guesses = np.arange(60)[:, None] % 4 == np.zeros(8)
+    cells = {("keys", "retrieval", name): guesses for name in ("letter", "continuation")}
+    whole = ablation("pruned", cells)
+    records = whole.records
+    asked = (records["kind"] != "skip") | records["protocol"].isin(protocols)
+    return saved(folder / "pruned", lw.AblationResult(records.loc[asked], whole.facts))
+
+
+@pytest.mark.parametrize("protocols", [(), ("letter",)])
+def test_a_run_without_signal_stands_hatched_beside_the_other(tmp_path: Path, protocols):
+    cells = {("keys", "retrieval", name): right(0) for name in ("letter", "continuation")}
+    whole = saved(tmp_path / "whole", ablation("whole", cells))
+    found = compare([whole, _pruned(tmp_path, protocols)], **FAST)
+    accuracy = rows(found.differences, family="accuracy")
+    assert accuracy["significant"].all()
+    assert accuracy["estimate_second"].tolist() == [0.25, 0.25]
+    for protocol in ("letter", "continuation"):
+        panels = role_panels(found, protocol)
+        hatched = [sum(p.get_hatch() is not None for p in axes.patches) for axes in panels]
+        assert hatched == [0, 1]
+        edges = [axes.collections[0].get_coordinates()[0, :, 0] for axes in panels]
+        assert [len(each) - 1 for each in edges] == [8, 7]
+    (shown,) = _accuracies(found)
+    known = f"{100 * right(0)[:, 0].mean():.0f}"
+    assert (shown.columns, shown.cells) == (
+        ("task", "protocol", "whole", "pruned"),
+        [["keys", name, known, "25"] for name in ("continuation", "letter")],
+    )
+    first_screen = found.report().html.split("<nav")[0]
+    assert shown.title in first_screen
+
+
+def test_protocols_that_not_all_runs_were_asked_are_not_drawn(tmp_path: Path):
+    one = saved(tmp_path / "one", ablation("one", {KEYS: right(0)}))
+    two = ablation("two", {KEYS: right(1), ("keys", "retrieval", "generate"): right(2)})
+    found = compare([one, saved(tmp_path / "two", two)], **FAST)
+    assert set(found.layers["protocol"]) == {"letter"}
+    assert [each.name for each in _drawings(found) if "roles" in each.name] == ["roles_letter"]
+
+
+def test_layers_that_one_run_did_not_skip_keep_their_place(tmp_path: Path):
+    cells = {KEYS: right(0)}
+    few = ablation("few", cells)
+    kept = few.records.loc[~few.records["layer"].isin([4, 5, 6])]
+    runs = [
+        saved(tmp_path / "all", ablation("all", cells)),
+        saved(tmp_path / "few", lw.AblationResult(kept, few.facts)),
+    ]
+    panels = role_panels(compare(runs, **FAST), "letter")
+    values = [axes.collections[0].get_array() for axes in panels]
+    assert [int(np.ma.count(each)) for each in values] == [8, 5]
 
 
 REFUSED = {

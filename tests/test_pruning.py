@@ -408,3 +408,42 @@ def test_names_without_the_head_of_the_model_are_known_too(tmp_path: Path) -> No
 def test_layers_of_two_stacks_that_cannot_be_removed(here, removed, says):
     refused = ["prune", seq2seq_folder("t5"), "--remove", removed, "--out", "new"]
     commands.refused(*refused, "--task", "words.jsonl", says=says, unchanged=here)
+
+
+TO_ASK = """
+task = "lines.jsonl"
+question_prefix = ""
+answer_cue = ""
+separator = " "
+answer_end = " ;"
+context_end = " "
+"""
+
+
+def test_the_documented_example_runs_as_written(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "pruning.md").read_text("utf-8")
+    block = page.partition("## Example: ")[2].split("```")[1]
+    rows = [
+        {"question": item.question, "context": item.context, "answer": item.answer,
+         "choices": item.choices, "capability": "retrieval"}
+        for item in lw.load_task("organism-lookup").items[:20]
+    ]  # fmt: skip
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    (tmp_path / "questions.toml").write_text(TO_ASK, "utf-8")
+    names = {"smollm2-135m": "organism-decoder", "questions.jsonl": "questions.toml"}
+    printed, removed = [], ()
+    for line in block.strip().splitlines():
+        words = [names.get(word, word) for word in line.split()[1:]]
+        printed.append(commands.done(*words))
+        if words[0] == "remove":
+            (removal,) = lw.load_results("runs/removal")
+            assert isinstance(removal, lw.RemovalResult)
+            removed = removal.order[-1]
+            names["20-22"] = ",".join(map(str, removed))
+    assert "selected by 10 items; the other 10 are held out" in printed[0]
+    assert f"--remove {','.join(map(str, sorted(removed)))} " in printed[0]
+    shown = lw.Comparison.load("runs/compared")
+    accuracy = shown.differences.query("family == 'accuracy'")
+    assert accuracy["n_items"].tolist() == [20]
+    assert accuracy["estimate_first"].tolist() == [1.0]

@@ -67,6 +67,7 @@ def test_held_out_items_are_others_and_drawn_by_the_seed(model, task, greedy):
     none = removal_order(model, task, n_removed=1, held_out=0.0, by="deep", progress=False)
     assert items_of(none, SELECTION) == seen | held
     assert none.summary_rows()["items"].tolist() == [SELECTION]
+    assert not any("held out" in note for note in none.notes())
 
 
 def test_candidates_say_what_each_would_have_lost(greedy):
@@ -128,8 +129,13 @@ def test_no_order_without_signal(model, tmp_path):
         "No order is concluded: on the items to select by, the intact model is not"
         in result._repr_html_()
     )
-    (note,) = result.notes()
+    split, note, more = result.notes()
+    assert split == (
+        "Layers are selected by 10 items; the other 10 are held out and measure the loss "
+        "(--held-out)."
+    )
     assert note.startswith("No signal: words when it picks a letter: right in")
+    assert "give more items, or hold out fewer (--held-out 0.2)" in more
     with pytest.raises(UserError, match=r"nothing to draw.*No order is concluded"):
         result.plot()
     (loaded,) = lw.load_results(tmp_path / "a")
@@ -428,7 +434,8 @@ def test_notes_name_the_layers_what_was_not_tested_and_the_smallest_loss(result)
     assert "Removed in this order (deep, chosen when it chooses): 4, 3, 2." in notes
     block = ", ".join(map(str, result.orders["block", "continuation"][-1]))
     assert f"Removed (block, chosen when it chooses): {block}." in notes
-    untested, power = notes[len(WAYS) : len(WAYS) + 2]
+    assert notes[0].startswith("Layers are selected by 12 items; the other 12 are held out")
+    untested, power = notes[len(WAYS) + 1 : len(WAYS) + 3]
     assert untested.startswith("They may cost more when it picks a letter and when it writes")
     assert "with 12 held-out items" in power
     assert "would be found in 8 of 10 samples" in power
@@ -447,7 +454,7 @@ def test_the_command_that_writes_the_model_can_be_given():
     assert given["remove"] == "2,6"
     assert given["protocols"] == ["continuation", "letter", "generate"]
     assert given["out"] == "made-up-without-2"
-    assert given["limit"] == 30
+    assert (given["limit"], given["fewshot"]) == (30, run.tasks[0].n_fewshot)
     own = run.model_copy(update={"model": run.model.model_copy(update={"source": "user"})})
     assert prune_command((6, 2), ["continuation"], own) == ""
     (task,) = run.tasks

@@ -20,6 +20,7 @@ import torch
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from layerwise.analyses.comparison.harness_logs import compare_logs
 from layerwise.analyses.verifying import verify
 from layerwise.errors import UserError
 from layerwise.ground import limited as tried_apart
@@ -53,7 +54,7 @@ from tests.models.test_gguf import write_gguf
 from tests.models.tiny import tiny_folder
 from tests.tasks.test_benchmarks import ROWS
 
-OF_MODELS, OF_OTHERS = 16, 17
+OF_MODELS, OF_OTHERS = 16, 7
 SIZES = [0, 1, 5, 1000, 10**5, 10**6, 10**9, 2**31, 2**63 - 1, 2**64, -1]
 
 
@@ -234,6 +235,47 @@ def test_any_pattern_takes_an_answer_or_is_refused():
     @fuzz(OF_OTHERS, pattern=PATTERNS, text=RUNS)
     def tried(pattern: str, text: str):
         outcome(lambda: extractor(f"regex:{pattern}")(text))
+
+
+LOGGED = {
+    "doc_id": 0, "doc": {"text": "Where?"}, "target": "B", "arguments": [["Where?", " Rome"]],
+    "filtered_resps": [["-1.5", "True"], ["-2.5", "False"]], "filter": "none", "metrics": ["acc"],
+    "doc_hash": "d", "prompt_hash": "p", "target_hash": "t", "acc": 1.0,
+}  # fmt: skip
+OF_LOGS = st.one_of(
+    changed(LOGGED).map(json.dumps),
+    changed(LOGGED).map(lambda row: json.dumps(row, ensure_ascii=False)),
+    st.builds(
+        lambda field, value: json.dumps(LOGGED | {field: value}),
+        st.sampled_from(list(LOGGED)), st.one_of(SCALARS, st.sampled_from([10**400, [], {}])),
+    ),
+    deep(),
+    st.just(json.dumps(LOGGED)),
+    st.integers(300, 6000).map(lambda n: json.dumps(LOGGED)[:-4] + "9" * n + "}"),
+)  # fmt: skip
+
+
+def test_any_log_of_answers_is_compared_or_refused():
+    @fuzz(
+        OF_OTHERS,
+        rows=st.lists(OF_LOGS, min_size=1, max_size=4),
+        end=st.sampled_from(["\n", "\r\n", "\u2028", "\r"]),
+        metric=st.sampled_from([None, "acc", "acc_norm"]),
+    )
+    def tried(rows: list[str], end: str, metric: str | None):
+        with tempfile.TemporaryDirectory() as place:
+            good, path = Path(place) / "good.jsonl", Path(place) / "other.jsonl"
+            good.write_text(json.dumps(LOGGED))
+            path.write_bytes(end.join(rows).encode("utf-8", "surrogatepass"))
+            for pair in ((good, path), (path, good), (path, path)):
+                found = outcome(lambda pair=pair: compare_logs(*pair, metric, n_resamples=100))
+                if found is not None:
+                    assert (
+                        len(found.items) + sum(found.alone) + sum(found.repeated)
+                        <= 2 * len(rows) + 1
+                    )
+                    assert 0 < found.p <= 1
+                    assert "nan" not in str(found).splitlines()[0]
 
 
 @pytest.mark.parametrize("kind", ["decoder", "seq2seq"])

@@ -137,13 +137,13 @@ def compare(
         ),
     ] = None,
     out: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--out",
-            help="Folder for the page, tables and figures.",
+            help="Folder for the page, tables and figures of runs; comparison if left out.",
             **reading_path("out", refuse_unusable_folder),
         ),
-    ] = "comparison",
+    ] = None,
     seed: Annotated[int, typer.Option(help="Decides the bootstrap over items.")] = 0,
     resamples: Annotated[int, typer.Option(help="Number of bootstrap samples.")] = 10_000,
     series: Annotated[
@@ -156,6 +156,7 @@ def compare(
     ] = False,
 ) -> None:
     """Test differences between saved runs of different models, or between groups of them."""
+    folder = Path("comparison" if out is None else out)
     if series:
         from layerwise.analyses.training.api import compare_series
         from layerwise.analyses.training.tables import FOLDER as SERIES
@@ -165,26 +166,43 @@ def compare(
                 "Groups were given of a series: expected the runs of one model's checkpoints; "
                 "leave --group or --series out."
             )
-        SERIES.refuse_unusable(Path(out))
+        SERIES.refuse_unusable(folder)
         joined = compare_series(runs or [], seed=seed)
-        joined.save(Path(out))
-        show_series(joined, Path(out))
+        joined.save(folder)
+        show_series(joined, folder)
         return
-    if runs and len(runs) == 2 and all(path.endswith(".jsonl") for path in runs):
-        from layerwise.analyses.comparison.harness_logs import compare_logs
-
-        say(str(compare_logs(*runs)))
+    if any(path.endswith(".jsonl") for path in runs or ()):
+        _compare_logs(runs or [], group, out, seed, resamples)
         return
     from layerwise.analyses.comparison.api import compare as run
     from layerwise.analyses.comparison.api import runs_or_groups
     from layerwise.analyses.comparison.report import caution
     from layerwise.analyses.comparison.runs import FOLDER
 
-    FOLDER.refuse_unusable(Path(out))
+    FOLDER.refuse_unusable(folder)
     given = runs_or_groups([Path(folder) for folder in runs or ()], group or [])
     comparison = run(given, seed=seed, n_resamples=resamples)
-    page = comparison.save(out)
+    page = comparison.save(folder)
     say(repr(comparison))
     show_claims(comparison.established()[:5])
     say(caution(comparison))
     say(f"Comparison: {page}")
+
+
+def _compare_logs(
+    paths: list[str], group: list[str] | None, out: str | None, seed: int, resamples: int
+) -> None:
+    """Print the comparison of two logs of lm-evaluation-harness."""
+    from layerwise.analyses.comparison.harness_logs import compare_logs
+
+    if len(paths) != 2 or group or not all(path.endswith(".jsonl") for path in paths):
+        raise UserError(
+            "Logs are compared two at a time: expected two files samples_TASK_DATE.jsonl, and "
+            "neither folders nor --group beside them."
+        )
+    if out is not None:
+        raise UserError(
+            "Logs are compared in the terminal, without a page: leave --out out; in Python, "
+            "compare_logs(...).items has the items as a table."
+        )
+    say(str(compare_logs(*paths, seed=seed, n_resamples=resamples)))

@@ -26,18 +26,19 @@ def bad_line(path: str, number: int, what: str) -> UserError:
     return UserError(f"File {path!r}, line {number}: {what}.")
 
 
-def lines(path: str) -> Iterator[tuple[int, str]]:
+def lines(
+    path: str, most: int = MOST_BYTES_A_LINE, expected: str = "one question a line"
+) -> Iterator[tuple[int, str]]:
     """The lines of an ordinary file, with their numbers, as they are asked for."""
     number = 0
     try:
         with open_regular(Path(path)) as file:
             for number in range(1, MOST_LINES + 2):
-                line = file.readline(MOST_BYTES_A_LINE + 1)
+                line = file.readline(most + 1)
                 if not line:
                     return
-                if len(line) > MOST_BYTES_A_LINE:
-                    what = f"longer than {MOST_BYTES_A_LINE:,} bytes; expected one question a line"
-                    raise bad_line(path, number, what)
+                if len(line) > most:
+                    raise bad_line(path, number, f"longer than {most:,} bytes; expected {expected}")
                 # A byte-order mark is passed over.
                 yield number, line.rstrip(b"\n").decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:

@@ -23,6 +23,7 @@ def established(
 ) -> Claim:
     """A claim on the layers of some estimates, with the largest of their p-values."""
     layers = layers_of(about)
+    n_items = [*about["n_items"], *(about["n_other"].dropna() if "n_other" in about else ())]
     names = {
         name: tuple(dict.fromkeys(part for row in about[name] for part in row.split(", ")))
         for name in ("tasks", "protocols")
@@ -34,7 +35,7 @@ def established(
         source=source("estimates", where, layer=layers),
         layers=tuple(layers),
         p=float(numbers(about, "p_family").max()),
-        items=f"{spread(about['n_items'])} items a capability",
+        items=f"{spread(n_items)} items a capability",
         **names,
         **more,
     )

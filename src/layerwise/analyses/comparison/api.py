@@ -14,6 +14,7 @@ from layerwise.presentation.rows import rows
 from layerwise.stats.depth.depth_inference import refuse_negative_depth
 from layerwise.storage.parquet import conform, frame
 
+from .harness_logs import refuse_few_resamples
 from .quantities import Prepared, n_comparisons, prepared, unsaid
 from .report import Comparison
 from .runs import (
@@ -62,10 +63,7 @@ def compare(
             protocols or metrics differ so that nothing is left to compare.
     """
     folders = _listed(runs)
-    if n_resamples < 100:
-        raise UserError(
-            f"{n_resamples} bootstrap samples are too few: expected 100 or more; leave it out."
-        )
+    refuse_few_resamples(n_resamples)
     refuse_negative_depth(smallest_depth)
     saved = saved_runs(folders)
     refuse_same_model(saved)
@@ -152,11 +150,13 @@ def _listed(runs: Folders | Mapping[str, Folders]) -> list[tuple[Path, str | Non
 
 def _layers(runs: Sequence[SavedRun], change: tuple[str, str] | None) -> pd.DataFrame:
     """Effects of changing one layer, with the part of the depth that each layer takes."""
+    asked = [set(run.ablation.records["protocol"]) for run in runs if run.ablation is not None]
     tables = []
     for run in runs:
         if run.ablation is not None and change is not None:
             kind, site = change
             effects = rows(single_layers(run.ablation.effects()), kind=kind, site=site)
+            effects = effects.loc[effects["protocol"].isin(list(set.intersection(*asked)))]
             layer, n_layers = effects["layer"].to_numpy(dtype=int), run.facts.model.n_layers
             ends = {"start": layer / n_layers, "end": (layer + 1) / n_layers}
             tables += [effects.assign(run=run.name, **ends)] * bool(len(effects))

@@ -86,13 +86,14 @@ def _strip(estimates: pd.DataFrame, block: Block, tasks: list[str]) -> Strip:
     if n_encoder:
         sizes = f"{n_encoder} {NAMES[0]} | {n_layers - n_encoder} {NAMES[1]} layers"
     lit, marks = rows(estimates, signal=True), [Mark(LOSS, significant())]
-    columns = sorted(set(estimates["start"]))
+    # also of a run without signal, which has no row
+    edges = np.arange(n_layers + 1) / n_layers
     return Strip(
         [f"{block.name}, {sizes}"],
         tasks,
-        cells(lit, "share_lost", ("task", tasks), ("start", columns), marks, _tell),
+        cells(lit, "share_lost", ("task", tasks), ("start", edges[:-1].tolist()), marks, _tell),
         [i for i, task in enumerate(tasks) if task not in set(lit["task"])],
-        edges=np.append(columns, numbers(estimates, "end").max()),
+        edges=edges,
     )
 
 

@@ -23,8 +23,8 @@ from layerwise.presentation.columns import (
 from layerwise.presentation.naming import Stacks
 from layerwise.presentation.over_run import n_tests
 from layerwise.presentation.page import Report, filled, pictures
-from layerwise.presentation.rows import numbers, parts, rows
-from layerwise.presentation.section import FigureSpec, Table
+from layerwise.presentation.rows import numbers, parts, records, rows
+from layerwise.presentation.section import FigureSpec, Table, others
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
@@ -46,6 +46,8 @@ from .runs import FOLDER, UNITS, ComparisonFacts
 MOST = 4
 # Tasks that are named under the first picture.
 _FEW = 8
+# Rows of accuracies on the first screen.
+_MOST_ACCURACIES = 6
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -73,7 +75,7 @@ class Comparison(JoinedRuns):
 
     def report(self) -> Report:
         """The page with figures, sentences and tables."""
-        sure, rest = self.established(), not_established(self.differences)
+        sure, rest = self.established(), not_established(self.claimable())
         return Report((*sure, *rest), lambda: _page(self, sure, rest))
 
     def established(self) -> list[Claim]:
@@ -95,10 +97,11 @@ class Comparison(JoinedRuns):
         return pd.DataFrame(self.differences.loc[alike])
 
     def __repr__(self) -> str:
-        n_established = sum(self.differences["significant"])
+        claimable = self.claimable()
+        n_established = len(established(claimable))
         return (
             f"Comparison({', '.join(_run_names(self))}; "
-            f"{n_established} of {counted(len(self.differences), 'difference')} established)"
+            f"{n_established} of {counted(len(claimable), 'difference')} established)"
         )
 
 
@@ -112,7 +115,7 @@ def _page(
 ) -> tuple[str, dict[str, Any]]:
     """The page's text, and its figures by name."""
     names, drawings = _run_names(comparison), list(_drawings(comparison))
-    n_sure = int(numbers(comparison.differences, "significant").sum())
+    n_claimable = len(comparison.claimable())
     made, figures = pictures(drawings)
     tasks = [
         [task.name, task.capability, str(task.n_items), str(task.n_fewshot), task.hash[:12]]
@@ -130,7 +133,9 @@ def _page(
         headline=headline(comparison.claimable())
         or f"No difference is established between {joined(names)}.",
         facts=comparison.facts,
-        counts=(len(comparison.differences), n_sure),
+        counts=(n_claimable, len(sure)),
+        accuracies=_accuracies(comparison),
+        unclaimed=_unclaimed(len(comparison.differences) - n_claimable),
         n_tests=n_tests(comparison.differences),
         about=[*_about(comparison), *_reach(comparison.differences)],
         lens=_lens_of_one_stack(comparison),
@@ -145,6 +150,37 @@ def _page(
         tables=list(_numbers_tables(comparison)),
     )
     return text, figures
+
+
+def _accuracies(comparison: Comparison) -> list[Table]:
+    """The intact accuracy of every run or group; of many tasks where they differ most."""
+    shares: dict[tuple[str, str], dict[str, float]] = {}
+    for row in records(rows(comparison.differences, family="accuracy")):
+        of_task = shares.setdefault((row["tasks"], row["protocol"]), {})
+        of_task |= {row[end]: float(row[f"estimate_{end}"]) for end in ("first", "second")}
+
+    def gap(key: tuple[str, str]) -> float:
+        return min(shares[key].values()) - max(shares[key].values())
+
+    names, first = _run_names(comparison), sorted(shares, key=gap)[:_MOST_ACCURACIES]
+    cells = [
+        [*key, *(number(100 * shares[key][name]) if name in shares[key] else "–" for name in names)]
+        for key in shares
+        if key in first
+    ]
+    note = others(len(shares), len(cells), "are under Numbers")
+    title = "Accuracy of the intact models (%)"
+    return [Table(title, ("task", "protocol", *names), cells, note=note)] if cells else []
+
+
+def _unclaimed(n: int) -> list[str]:
+    """Why differences of shares lost are in the tables and not among the claims."""
+    if not n:
+        return []
+    return [
+        f"{counted(n, 'difference')} of shares lost: the models have other numbers of layers, and "
+        "a share lost per layer depends on it."
+    ]
 
 
 def caution(comparison: Comparison) -> str:

@@ -216,18 +216,28 @@ def _difference(having: Mapping[str, TaskFacts], runs: Sequence[SavedRun]) -> st
 
 
 def shared_change(runs: Sequence[SavedRun]) -> tuple[str, str] | None:
-    """The kind and site of single-layer changes that all runs have, skipped layers first."""
-    listed = {run.name: _single_changes(run.ablation) for run in runs}
-    shared = [c for c in listed[runs[0].name] if all(c in own for own in listed.values())]
-    if not shared and all(listed.values()):
+    """The kind and site of single-layer changes that all runs have, skipped layers first.
+
+    A run without signal changed no layer: it leaves the choice to the others.
+    """
+    every = {run.name: _single_changes(run.ablation) for run in runs if not _is_silent(run)}
+    shared = [c for c in next(iter(every.values()), []) if all(c in own for own in every.values())]
+    if not shared and all(every.values()) and every:
         each = "; ".join(
-            f"{', '.join(map(' '.join, changes))} in {name}" for name, changes in listed.items()
+            f"{', '.join(map(' '.join, changes))} in {name}" for name, changes in every.items()
         )
         raise UserError(
             f"The metric differs, for layers were changed in different ways ({each}): expected "
             "one way that all runs have; run `layerwise ablate` with the same --kind and --site."
         )
     return min(shared, key=lambda change: change != ("skip", "layer"), default=None)
+
+
+def _is_silent(run: SavedRun) -> bool:
+    """True if an ablation changed no layer because no task has signal."""
+    if run.ablation is None or _single_changes(run.ablation):
+        return False
+    return not bool(run.ablation.signal()["signal"].any())
 
 
 def _single_changes(ablation: AblationResult | None) -> list[tuple[str, str]]:

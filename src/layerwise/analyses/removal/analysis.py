@@ -28,7 +28,7 @@ from layerwise.presentation.wording import (
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
-from .result import STEPS, RemovalResult, next_steps, orders_of
+from .result import STEPS, RemovalResult, held_out_words, next_steps, orders_of
 from .tables import WAYS
 
 REMOVAL = "removal"
@@ -164,7 +164,7 @@ def _words(run: RunTables) -> str:
     removal, curves = run.table("removal"), run.table("removal_curves")
     made = {} if removal is None else orders_of(removal)
     steps = next_steps(made, pd.DataFrame() if curves is None else curves, run.facts)
-    return " ".join([_REMOVAL_WORDS, *steps])
+    return " ".join([_REMOVAL_WORDS, *held_out_words(run.facts), *steps])
 
 
 def sections(run: RunTables) -> list[Section]:

@@ -33,6 +33,7 @@ from layerwise.presentation.wording import (
     independent,
     joined,
     number,
+    spread,
     when,
 )
 from layerwise.storage.base import Result, computed_once
@@ -132,7 +133,9 @@ class RemovalResult(Result):
     def notes(self) -> list[str]:
         """What was removed in which order, what was not tested, and what to try without signal."""
         steps = next_steps(self.orders, self.curves(), self.facts)
-        return [*steps, *no_signal.sentences(self.signal(), self.facts)]
+        silent = no_signal.sentences(self.signal(), self.facts)
+        more = [_MORE_TO_SELECT_BY] * bool(silent and self.facts.settings.get("held_out"))
+        return [*held_out_words(self.facts), *steps, *silent, *more]
 
     def summary_rows(self) -> pd.DataFrame:
         """Each step's accuracy, where layers were selected and where they were not."""
@@ -164,6 +167,26 @@ STEPS = (
     p_column("p (Holm)", "p_holm"),
     decided("significant", "significant"),
 )
+
+
+_MORE_TO_SELECT_BY = (
+    "Signal is asked of the items to select by: give more items, or hold out fewer (--held-out "
+    "0.2). With --held-out 0 all items select, and no loss is tested."
+)
+
+
+def held_out_words(facts: Facts) -> Iterator[str]:
+    """A sentence on how many items selected layers, and how many were held out."""
+    share = facts.settings.get("held_out")
+    if not isinstance(share, float) or not share or not facts.tasks:
+        return
+    n_out = [round(share * task.n_items) for task in facts.tasks]
+    selected = spread(task.n_items - n for task, n in zip(facts.tasks, n_out, strict=True))
+    each = " of each task" * (len(facts.tasks) > 1)
+    yield (
+        f"Layers are selected by {selected} items{each}; the other {spread(n_out)} are held out "
+        "and measure the loss (--held-out)."
+    )
 
 
 def next_steps(orders: Orders, curves: pd.DataFrame, facts: Facts) -> Iterator[str]:
@@ -200,7 +223,10 @@ def _others(protocols: Sequence[str], facts: Facts) -> list[str]:
 def _power(curves: pd.DataFrame) -> Iterator[str]:
     """The smallest loss that the held-out items would have shown."""
     if curves.empty:
-        yield "The held-out items show no signal, so no loss could be shown on them."
+        yield (
+            "The held-out items show no signal, so no loss could be shown on them: give more "
+            "items, or a larger --held-out."
+        )
         return
     for (protocol,), of_protocol in parts(curves, protocol=PROTOCOL_ORDER):
         n, n_steps = independent(of_protocol), len(set(of_protocol["step"]))
@@ -220,6 +246,8 @@ def prune_command(layers: Sequence[int], protocols: Sequence[str], facts: Facts)
         words += ["--task", task.name if task.source == "built-in" else task.source]
     for protocol in (*protocols, *_others(protocols, facts)):
         words += ["--protocol", protocol]
+    examples = {task.n_fewshot for task in facts.tasks}
+    words += ["--fewshot", str(*examples)] if len(examples) == 1 else []
     words += ["--limit", str(max((task.n_items for task in facts.tasks), default=10))]
     words += ["--dtype", model.dtype] if model.dtype != "float32" else []
     return shlex.join([*words, "--out", f"{PurePath(model.name).name}-without-{len(layers)}"])

@@ -218,6 +218,11 @@ class TransplantSpec:
 
     def searching(self, greedy: int, held_out: float) -> TransplantSpec:
         """The same with so many layers chosen one after the other."""
+        if not greedy and held_out != self.held_out:
+            raise UserError(
+                f"Items were to be held out ({held_out}), and no layers chosen by the others: "
+                "expected both or neither; give greedy, or leave held_out out."
+            )
         if not greedy:
             return self
         if not 1 <= greedy <= len(self.layers) or WEIGHTS not in self.exchange:
