@@ -27,7 +27,7 @@ from layerwise.tasks.blind import guesses
 from layerwise.tasks.blind.control import ABOVE_CHANCE
 from layerwise.tasks.task import Task, take
 from tests.analysis import word_task
-from tests.cases import LONG, data_sets, most_errors
+from tests.cases import data_sets, most_errors
 from tests.models.tiny import tiny_model
 from tests.tasks.test_blind import nearest, numbers, planted, value
 
@@ -116,7 +116,7 @@ def test_a_model_that_uses_what_options_give_away_rarely_passes(n_task: int, n: 
     The guesser has to find the rule, and is a point or two worse; so are 2.4 and 3.2 % at 2.5 %.
     """
     rng = np.random.default_rng(3)
-    n_sets = 60 if LONG else 12
+    n_sets = data_sets(48)
     by_chance, by_guesser = 0, 0
     for seed in range(n_sets):
         guessed = guessed_in(near_fifteen(0.6, n_task, seed), n)
@@ -130,7 +130,7 @@ def test_a_model_that_uses_what_options_give_away_rarely_passes(n_task: int, n: 
 def test_where_it_is_alone_few_items_do_not_let_a_model_pass() -> None:
     """Of 40 items in all a cross-fitted guesser is worse than the rule; the best of all is not."""
     rng = np.random.default_rng(4)
-    n_sets = 60 if LONG else 12
+    n_sets = data_sets(48)
     passed = {alone: 0 for alone in (False, True)}
     for seed in range(n_sets):
         task = near_fifteen(0.5, 40, seed)
@@ -146,7 +146,7 @@ def test_where_it_is_alone_few_items_do_not_let_a_model_pass() -> None:
 def test_a_question_blind_model_passes_as_rarely_as_stated_with_all_controls() -> None:
     """Other questions hold the level where the guesser has not found what gives answers away."""
     rng = np.random.default_rng(5)
-    n_sets, found = (60 if LONG else 12), 0
+    n_sets, found = data_sets(48), 0
     for seed in range(n_sets):
         guessed = guessed_in(near_fifteen(0.4, 60, seed), 40)
         for _ in range(20):

@@ -349,6 +349,26 @@ def test_a_request_that_needs_too_much_memory_is_ended(monkeypatch):
         process.ask([{"content": "a"}])
 
 
+@pytest.mark.parametrize(
+    ("end", "part"),
+    [
+        ("kill -ABRT $$", r"2 GiB of memory"),  # so libraries in Rust end for want of memory
+        ("kill -KILL $$", r"2 GiB of memory"),
+        ("printf '{\"answer\": 1'; kill -KILL $$", r"2 GiB of memory"),
+        ("kill -PROF $$", r"20 seconds of the processor"),
+        ("kill -SEGV $$", r"a process survives \(signal 11\)"),
+        ("exit 3", r"a process survives \(exit code 3\)"),
+    ],
+)
+def test_a_process_that_ends_in_any_way_is_reported(tmp_path, monkeypatch, end, part):
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\nread line\n{end}\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(limited.sys, "executable", str(script))
+    with pytest.raises(OverLimitError, match=part):
+        LimitedProcess("match_patterns").ask(QUICK)
+
+
 def test_a_failure_is_reported_with_its_type():
     with pytest.raises(JobError, match="Exception: "):
         LimitedProcess("count_tokens", lambda: {"json": "{"}).ask(["a"])

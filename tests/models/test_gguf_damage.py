@@ -122,7 +122,7 @@ TENSOR = text(b"a") + struct.pack("<IQIQ", 1, 32, 0, 0)
         ([field(b"k", 9, ARRAYS * 5000)], [], "an array of type 9"),
         ([field(b"k", 9, struct.pack("<IQ", 0, 3_000_000) + bytes(3_000_000))], [], "elements"),
         ([field(b"k", 8, text(b"\xff\xfe"))], [], "can't decode"),
-        ([field(b"k", 0, b"\0")] * 2, [], ""),
+        ([field(b"k", 0, b"\0")] * 2, [], "'k' is there twice"),
         ([field(b"general.alignment", 4, struct.pack("<I", 3))], [], "alignment"),
         ([], [text(b"a") + struct.pack("<I", 2**31)], ""),
         ([], [text(b"a") + struct.pack("<IQIQ", 1, 2**63, 0, 0)], ""),

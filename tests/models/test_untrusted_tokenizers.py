@@ -116,15 +116,42 @@ def test_a_text_that_hangs_is_refused_where_it_is_encoded(folder):
     refused_in_time(lambda: encode_pair(tokenizer, RUN, "", apart=True), "3,000 characters")
 
 
-def test_an_id_far_above_all_others_is_refused(folder):
-    """The library lists the ids that are missing, and aborts the process for want of memory."""
+def with_id(folder: Path, token_id: int) -> None:
+    """Give a token of a folder's vocabulary another id."""
     content = json.loads((folder / FILE).read_bytes())
     token = next(iter(content["model"]["vocab"]))
-    content["model"]["vocab"][token] = 2**32 - 2
+    content["model"]["vocab"][token] = token_id
     (folder / FILE).write_text(json.dumps(content))
+
+
+def test_an_id_far_above_all_others_is_refused(folder):
+    """The library lists the ids that are missing, and aborts the process for want of memory."""
+    with_id(folder, 2**32 - 2)
     refused_in_time(
         lambda: read_tokenizer(folder), "has token id 4,294,967,294: expected ids below 16,777,216"
     )
+
+
+def test_an_id_far_above_all_others_is_refused_before_transformers_reads_the_file(
+    folder, monkeypatch
+):
+    def fails(*_, **__):
+        raise AssertionError("read")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", fails)
+    with_id(folder, 2**24)
+    with refused("has token id 16,777,216"):
+        read_tokenizer(folder)
+
+
+def test_a_process_that_aborts_is_a_refusal(folder, monkeypatch):
+    """So it ends where memory is short, in whatever release of the library."""
+    script = folder / "python"
+    script.write_text("#!/bin/sh\nread line\nkill -ABRT $$\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(limited.sys, "executable", str(script))
+    with refused(str(folder), "needs more than 0.25 GiB of memory", "use the tokenizer"):
+        read_tokenizer(folder)
 
 
 def test_a_text_that_fails_is_refused(folder):

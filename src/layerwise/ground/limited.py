@@ -33,7 +33,7 @@ _ALONE = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "HF_HUB_OFF
 
 
 class OverLimitError(Exception):
-    """A request needs more than its time or memory; the message says how much that is."""
+    """A request needs more than its process has; the message says what and how much that is."""
 
 
 class JobError(Exception):
@@ -112,16 +112,25 @@ def _exchange(process: subprocess.Popen[bytes], request: Any, n_characters: int)
     if not poll.poll(1000 * seconds * _WAITED):
         raise OverLimitError(time)
     reply = process.stdout.readline()
-    if not reply:
-        ended_by = -process.wait()
-        if ended_by == signal.SIGALRM:
-            raise _IdleError
-        memory = f"{MEMORY / 2**30:.3g} GiB of memory"
-        raise OverLimitError(time if ended_by == signal.SIGPROF else memory)
+    if not reply.endswith(b"\n"):
+        raise _reason_of_end(process.wait(), time)
     answer = json.loads(reply)
     if "error" in answer:
         raise JobError(": ".join(answer["error"]))
     return answer["answer"]
+
+
+def _reason_of_end(code: int, time: str) -> Exception:
+    """The exception for a process that ended before its answer was whole."""
+    if code == -signal.SIGALRM:
+        return _IdleError()
+    if code == -signal.SIGPROF:
+        return OverLimitError(time)
+    # MemoryError ends it by 1; libraries abort, and the system kills, for want of memory.
+    if code in (1, -signal.SIGABRT, -signal.SIGKILL):
+        return OverLimitError(f"{MEMORY / 2**30:.3g} GiB of memory")
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return OverLimitError(f"a process survives ({how})")
 
 
 def _stop(process: subprocess.Popen[bytes], started_by: int) -> None:

@@ -62,7 +62,7 @@ def read_toml() -> Start:
 
 
 def count_tokens() -> Start:
-    """Count the tokens of texts; the error in words for a text that cannot be encoded."""
+    """Count the tokens of texts, or say why one cannot be encoded; the largest id of any token."""
     from tokenizers import Tokenizer
 
     def start(setup: dict[str, Any]) -> Answer:
@@ -81,7 +81,11 @@ def count_tokens() -> Start:
                 _n_tokens(tokenizer, text)
                 with contextlib.suppress(Exception):
                     tokenizer.normalizer.normalize_str(text)
-        return lambda texts: [_n_tokens(tokenizer, text) for text in texts]
+        largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        return lambda texts: {
+            "counts": [_n_tokens(tokenizer, text) for text in texts],
+            "largest_id": largest,
+        }
 
     return start
 

@@ -112,8 +112,13 @@ class _Reader:
             raise ValueError(f"version {version}")
         self.count(_MAX_TENSORS, "tensors")
         n_fields = self.count(_MAX_FIELDS, "fields")
-        # Of a field that is there twice the library complains.
-        return {self.text(): self.value(self.scalar("<I")) for _ in range(n_fields)}
+        fields: dict[str, Any] = {}
+        for _ in range(n_fields):
+            name = self.text()
+            if name in fields:  # of which some releases of the library rename the second
+                raise ValueError(f"the field {name[:60]!r} is there twice")
+            fields[name] = self.value(self.scalar("<I"))
+        return fields
 
     def take(self, n_bytes: int) -> bytes:
         if n_bytes > len(self.content) - self.place:

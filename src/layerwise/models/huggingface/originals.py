@@ -39,9 +39,6 @@ from layerwise.models.weights.quantization import quantization_of, settings_of
 from .quiet import no_notes_of_gptqmodel
 from .untrusted_tokenizer import distrust, refuse_costly_file, try_texts
 
-# Far above any vocabulary: the library lists all ids that are missing below the largest.
-_MOST_IDS = 2**24
-
 
 def load_tokenizer(
     folder: Path, config: PreTrainedConfig, *, trusted: bool = False
@@ -70,12 +67,6 @@ def read_tokenizer(folder: Path, *, trusted: bool = False) -> PreTrainedTokenize
             )
         )
         if not trusted:
-            largest = _largest_id(tokenizer)
-            if largest >= _MOST_IDS:  # with gaps that it cannot list the library aborts the process
-                raise UserError(
-                    f"The tokenizer in {folder} has token id {largest:,}: expected ids below "
-                    f"{_MOST_IDS:,}; use the tokenizer that the model was trained with."
-                )
             distrust(tokenizer, folder)
         # Used once, so that lazily raised errors appear now.
         try_texts(tokenizer, "a", TEXT)  # all that a load encodes

@@ -30,6 +30,9 @@ _RUNS = tuple(
 _TOKENS_EACH, _TOKENS_MORE = 64, 1000
 _TEMPLATE_CHARACTERS = 200_000
 _GROWTH = 64  # of a text when it is decoded
+# Far above any vocabulary: the library lists all ids that are missing below the largest, and aborts
+# the process for want of memory, in some releases where transformers copies what it just read.
+_MOST_IDS = 2**24
 
 _MOST_REMEMBERED = 100_000  # texts that were tried
 
@@ -54,7 +57,8 @@ def refuse_costly_file(folder: Path) -> None:
 
 
 def distrust(tokenizer: Any, folder: Path) -> None:
-    """Mark a tokenizer as untrusted; refuse decoders that let texts grow."""
+    """Mark a tokenizer as untrusted; refuse huge ids, and decoders that let texts grow."""
+    _refuse_huge_id(folder, max(tokenizer.get_vocab().values(), default=-1))
     setattr(tokenizer, _FOLDER, str(folder))
     decoder = tokenizer.backend_tokenizer.decoder if tokenizer.is_fast else None
     if decoder is not None and _growth(json.loads(decoder.__getstate__())) > _GROWTH:
@@ -62,6 +66,14 @@ def distrust(tokenizer: Any, folder: Path) -> None:
             f"The decoder of the tokenizer in {folder} replaces a pattern, or lets texts grow more "
             f"than {_GROWTH} times: expected replacements of plain texts; use the tokenizer that "
             "the model was trained with."
+        )
+
+
+def _refuse_huge_id(folder: Path | str, largest: int) -> None:
+    if largest >= _MOST_IDS:
+        raise UserError(
+            f"The tokenizer in {folder} has token id {largest:,}: expected ids below "
+            f"{_MOST_IDS:,}; use the tokenizer that the model was trained with."
         )
 
 
@@ -113,21 +125,22 @@ def _refuse_costly(
     """The numbers of tokens of texts, or why one cannot be encoded."""
     longest = max(map(len, texts), default=0)
     try:
-        counts = process.ask(texts, sum(map(len, texts)))
+        answer = process.ask(texts, sum(map(len, texts)))
     except OverLimitError as limit:
         raise UserError(
             f"The tokenizer in {folder} needs more than {limit} for texts of up to {longest:,} "
             "characters: expected far less; use the tokenizer that the model was "
             "trained with."
         ) from limit
-    for text, n_tokens in zip(texts, counts, strict=True):
+    _refuse_huge_id(folder, answer["largest_id"])
+    for text, n_tokens in zip(texts, answer["counts"], strict=True):
         if isinstance(n_tokens, int) and n_tokens > _TOKENS_EACH * len(text) + _TOKENS_MORE:
             raise UserError(
                 f"The tokenizer in {folder} makes {n_tokens:,} tokens of a text of {len(text):,} "
                 f"characters: expected at most {_TOKENS_EACH} a character; use the tokenizer that "
                 "the model was trained with."
             )
-    return counts
+    return answer["counts"]
 
 
 def is_untrusted(tokenizer: Any) -> bool:
