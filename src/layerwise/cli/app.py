@@ -30,7 +30,7 @@ from layerwise.ground.waiting import wait_briefly_beside_others
 from layerwise.storage.atomic_files import FULL
 
 from .commands import COMMANDS
-from .printing import print_grid, say
+from .printing import print_grid, say, say_start
 from .saved_runs import compare, figures, items, report, show, verify
 
 _Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
@@ -59,6 +59,7 @@ def look(
     from .commands import load_named
 
     loaded = load_named(model, dtype=dtype, device=device, backend=backend)
+    say_start("Loading", model)
     print_grid(lens_grid(loaded, prompt, token=token, chat=chat))
     if skips:
         print_grid(skip_grid(loaded, prompt, chat=chat))
@@ -96,6 +97,7 @@ def models(
         say(f"{field}: {getattr(facts, field)}")
     say(f"attention: {attention_in_use(model)}")
 
+    say_start("Loading", name)
 
 def tasks() -> None:
     """List the built-in tasks, and what other tasks there are by source."""

@@ -90,6 +90,7 @@ class Command:
             if self.folder is not None and arguments["out"] is None:
                 arguments["out"] = self.folder(model)
             result = self._call(named, how, arguments)
+            printing.say_start("Loading", *(model if self.several else named))
             if "progress" in self.signature.parameters:
                 printing.say(f"Took {seconds_in_words(time.monotonic() - started)}.")
             self.show(result, arguments.get("out"))
