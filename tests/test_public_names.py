@@ -208,7 +208,7 @@ def test_heavy_modules_are_seen(startup):
     assert "pandas" in startup.heavy_modules("import pandas")
 
 
-@pytest.mark.parametrize("name", ["IMPORT", "HELP"])
+@pytest.mark.parametrize("name", ["IMPORT", "HELP", "COMPLETION"])
 def test_start_is_quick(startup, name):
     start = getattr(startup, name)
     # Processor time, which other programs on the machine change little; twice the goal, as they

@@ -30,6 +30,7 @@ from layerwise.ground.waiting import wait_briefly_beside_others
 from layerwise.storage.atomic_files import FULL
 
 from .commands import COMMANDS
+from .completion import complete_model
 from .printing import print_grid, say, say_start
 from .saved_runs import compare, figures, items, report, show, verify
 
@@ -41,7 +42,12 @@ _Backend = Annotated[
 
 
 def look(
-    model: Annotated[str, typer.Argument(help="Bundled alias, file, folder or hub id.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Bundled alias, file, folder or hub id.", autocompletion=complete_model
+        ),
+    ],
     prompt: Annotated[str, typer.Argument(help="The text, in quotes.")],
     token: Annotated[
         str | None, typer.Option(help="One token, such as ' Paris': colours show it alone.")
@@ -53,20 +59,23 @@ def look(
     backend: _Backend = "auto",
 ) -> None:
     """Show what each layer would say next in a prompt, and what is said without it."""
+    say_start("Loading", model)
     from layerwise.prompts.lens import lens_grid
     from layerwise.prompts.skip import skip_grid
 
     from .commands import load_named
 
     loaded = load_named(model, dtype=dtype, device=device, backend=backend)
-    say_start("Loading", model)
     print_grid(lens_grid(loaded, prompt, token=token, chat=chat))
     if skips:
         print_grid(skip_grid(loaded, prompt, chat=chat))
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="Model to load and describe.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Model to load and describe.", autocompletion=complete_model),
+    ] = None,
     offload: Annotated[
         str | None, typer.Option(help="disk: only the layer that runs has its weights in memory.")
     ] = None,
@@ -88,6 +97,7 @@ def models(
             say(f"{known.name}: {known.summary} ({state})")
         say("or: a .gguf file, a folder of a model or an adapter, a hub id such as owner/name")
         return
+    say_start("Loading", name)
     from layerwise.models import load_model, model_facts
     from layerwise.sweep.packed.blocks import attention_in_use
 
@@ -97,7 +107,6 @@ def models(
         say(f"{field}: {getattr(facts, field)}")
     say(f"attention: {attention_in_use(model)}")
 
-    say_start("Loading", name)
 
 def tasks() -> None:
     """List the built-in tasks, and what other tasks there are by source."""
