@@ -62,7 +62,8 @@ def test_the_command_prints_controls_and_what_to_try_in_80_columns(tmp_path, mon
     for word in ("letter", "continuation", "generate", "chance", "blind", "takes"):
         assert word in body
     assert body.count("No signal: words when it") == 3
-    assert "Try --fewshot 5: prompts have 0 examples." in body
+    assert body.count("Ask at least 7 items: of 6, even all right would be no signal.") == 3
+    assert "Try" not in body
 
 
 def test_a_model_that_can_do_a_task_has_signal_and_nothing_to_try():
@@ -86,6 +87,30 @@ def test_more_items_are_tried_only_if_the_model_is_above_its_controls():
     away = tried(signal_row(guesser=0.9, guesser_held=True))
     assert "these give the answer away without the question" in away
     assert "more items" not in away.lower()
+
+
+@pytest.mark.parametrize(
+    ("row", "fewest"),
+    [
+        ({"n_items": 2}, 3),  # 0.25**3 < 0.025
+        ({"n_items": 5, "no_layers": 0.0}, 6),  # 0.5**6 < 0.025
+        ({"n_items": 9, "chance": 0.7}, 11),
+    ],
+)
+def test_of_too_few_items_more_are_asked_for_and_nothing_else(row, fewest):
+    few = signal_row(**row)
+    asked = f"Ask at least {fewest} items: of {row['n_items']}, even all right would be no signal."
+    assert tried(few) == asked
+    larger = signal_row(protocol="continuation")  # it may pass first, so that it does not count
+    assert tried(few, larger) == asked
+    heard = signal_row(protocol="generate", signal=True)
+    assert tried(few, heard) == f"There is signal when it writes: use --protocol generate. {asked}"
+    assert "Ask" not in tried(signal_row(**row | {"n_items": fewest}))
+
+
+def test_a_control_that_was_not_measured_takes_no_items():
+    assert "Ask" not in tried(signal_row(n_items=4))
+    assert "Ask" not in tried(signal_row(n_items=4, chance=1.0, accuracy=1.0))
 
 
 def test_a_chat_template_is_tried_on_instruct_models_that_were_asked_without():
