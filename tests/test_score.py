@@ -10,12 +10,14 @@ from scipy.stats import binom
 import layerwise as lw
 from layerwise.analyses.ablation.findings import silent
 from layerwise.analyses.registry import tables_of_run
+from layerwise.models.huggingface.quiet import no_deprecation_of
 from layerwise.presentation.no_signal import sentences, taken, what_to_try
 from layerwise.stats.effects import BASELINES, CONTROLS, INTACT, NO_LAYERS
 from layerwise.stats.signals.power import items_for_signal
 from layerwise.stats.signals.signal import LEVEL
 from tests.analysis import decided_by_layers, word_task, write_jsonl
 from tests.commands import done, model_folder
+from tests.hooked import HookedTransformer
 from tests.models.tiny import tiny_model
 from tests.synthetic import ablation, cell_records, facts, small_ablation, task_facts
 
@@ -51,6 +53,17 @@ def test_a_score_is_an_ablation_without_changes():
     assert found.effects().empty
     names = ["accuracy", "low", "high", "chance", "blind", "no_layers", "signal"]
     pd.testing.assert_frame_equal(found.signal()[names], swept.signal()[names])
+
+
+@pytest.mark.hooked_transformer
+def test_a_model_of_ones_own_is_scored_as_the_same_loaded_from_files():
+    loaded = tiny_model("llama")
+    with no_deprecation_of("HookedTransformer"):
+        own = HookedTransformer(loaded.cfg, loaded.tokenizer, move_to_device=False).eval()
+    own.load_state_dict(loaded.state_dict())
+    scores = [lw.score(model, TASK, progress=False) for model in (loaded, own)]
+    assert (scores[1].facts.model.source, scores[1].facts.model.parity) == ("user", None)
+    pd.testing.assert_frame_equal(*(score.signal() for score in scores))
 
 
 def test_the_command_prints_controls_and_what_to_try_in_80_columns(tmp_path, monkeypatch):
