@@ -10,6 +10,7 @@ from scipy.stats import binom
 import layerwise as lw
 from layerwise.analyses.ablation.findings import silent
 from layerwise.analyses.registry import tables_of_run
+from layerwise.models import original_tokenizer
 from layerwise.models.huggingface.quiet import no_deprecation_of
 from layerwise.presentation.no_signal import sentences, taken, what_to_try
 from layerwise.stats.effects import BASELINES, CONTROLS, INTACT, NO_LAYERS
@@ -59,7 +60,8 @@ def test_a_score_is_an_ablation_without_changes():
 def test_a_model_of_ones_own_is_scored_as_the_same_loaded_from_files():
     loaded = tiny_model("llama")
     with no_deprecation_of("HookedTransformer"):
-        own = HookedTransformer(loaded.cfg, loaded.tokenizer, move_to_device=False).eval()
+        own = HookedTransformer(loaded.cfg, move_to_device=False).eval()
+    own.tokenizer = original_tokenizer(loaded)  # TransformerLens's copy begins with a BOS token
     own.load_state_dict(loaded.state_dict())
     scores = [lw.score(model, TASK, progress=False) for model in (loaded, own)]
     assert (scores[1].facts.model.source, scores[1].facts.model.parity) == ("user", None)

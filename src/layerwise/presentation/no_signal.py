@@ -221,7 +221,8 @@ def _fewest_items(row: Row, signal: pd.DataFrame) -> int:
     # Cells with more items may pass first, and then take no part in Holm's correction. A paired
     # test is no surer than if the control were wrong in all items: a coin for each.
     n_cells = int((numbers(signal, "n_items") <= row["n_items"]).sum())
-    coin = 0.5 if pd.notna(row.get("no_layers")) else 0.0
+    control: Any = row.get("no_layers")
+    coin = 0.5 if pd.notna(control) else 0.0
     return items_for_any_signal(max(row["chance"], coin), n_cells) or 0
 
 
