@@ -41,6 +41,10 @@ IMPORT = Start("import layerwise", (*_PYTHON, "import layerwise"), 0.3)
 HELP = Start(
     "layerwise --help", (*_PYTHON, "from layerwise.cli import main; main()", "--help"), 0.5
 )
+COMPLETION = Start(
+    "a task's name by the tab key",
+    (*_PYTHON, "from layerwise.cli.completion import complete_task; complete_task('fac')"), 1,
+)  # fmt: skip
 MODEL = Start(
     "SmolLM2-135M from the cache", (*_PYTHON, "import layerwise; layerwise.load_model()"), 6
 )
@@ -86,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=5, help="of each, the best counts (default 5)")
     wanted = parser.parse_args(arguments)
     where, rows = machine(), []
-    for start in (IMPORT, HELP, MODEL):
+    for start in (IMPORT, HELP, COMPLETION, MODEL):
         cost = best_cost(start, wanted.runs)
         numbers = (f"{cost.seconds:.2f}", f"{cost.cpu_seconds:.2f}", f"{start.limit:g}")
         rows.append([start.name, *numbers])

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,12 +26,15 @@ COMMAND = [sys.executable, "-m", "layerwise.cli"]
 _folders: set[str] = set()
 
 
+START = re.compile(r"\Alayerwise: (Loading|Reading|Checking|Comparing) .* \.\.\.\n")
+
+
 class Outcome(NamedTuple):
     """How a command ended."""
 
     code: int
     out: str
-    err: str
+    err: str  # without the line that says at once what takes a while
 
 
 @functools.cache
@@ -75,7 +79,7 @@ def run(*args: object, load: Callable[..., Any] = _load) -> Outcome:
         patch.setattr(sys, "argv", ["layerwise", *map(str, args)])
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = _exit_code(cli.main)
-    return Outcome(code, out.getvalue(), err.getvalue())
+    return Outcome(code, out.getvalue(), START.sub("", err.getvalue(), count=1))
 
 
 def _exit_code(main: Callable[[], None]) -> int:
@@ -100,7 +104,7 @@ def process(*args: object, **variables: str) -> Outcome:
         [*COMMAND, *map(str, args)],
         capture_output=True, text=True, timeout=120, env=environment(**variables),
     )  # fmt: skip
-    return Outcome(ended.returncode, ended.stdout, ended.stderr)
+    return Outcome(ended.returncode, ended.stdout, START.sub("", ended.stderr, count=1))
 
 
 def assert_refused(outcome: Outcome, *parts: str) -> None:

@@ -9,6 +9,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import contextlib
 import gc
+import re
+import sys
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -119,6 +121,27 @@ def tokenizers_tried_once():
             untrusted_tokenizer, "read_record", lambda kind, key: passed.get(key) or read(kind, key)
         )
         patched.setattr(untrusted_tokenizer, "write_record", know)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def claims_are_short():
+    """No claim that any test makes has more than 25 words; a task's name is one, a sign is none."""
+    from layerwise.presentation.claim import Claim  # after its types are checked
+
+    make = Claim.__init__
+
+    def checked(self, **given):
+        make(self, **given)
+        short = self.short
+        for name in self.tasks:
+            short = short.replace(name, "task")
+        # A page of several runs puts the name of the run before a claim that was made.
+        is_changed = sys._getframe(1).f_globals["__name__"] == "dataclasses"
+        assert is_changed or len(re.findall(r"\S*\w\S*", short)) <= 25, self.short
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Claim, "__init__", checked)
         yield
 
 

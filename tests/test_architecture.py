@@ -139,6 +139,20 @@ def test_no_module_imports_itself_by_a_circle():
     assert [found for found in map(circle, MODULES) if found is not None] == []
 
 
+def test_no_part_of_the_analyses_imports_itself_by_a_circle_of_folders():
+    """Modules without a circle can stand in folders that have one."""
+    parts: dict[str, set[str]] = {}
+    for name, others in imports().items():
+        if folder(name) == "analyses" and name.count(".") > 1:
+            reached = (other.split(".")[2] for other in others if folder(other) == "analyses"
+                       and other.count(".") > 1)  # fmt: skip
+            parts.setdefault(name.split(".")[2], set()).update(reached)
+    left = {part: others - {part} for part, others in parts.items()}
+    while ready := [part for part, others in left.items() if not others & left.keys()]:
+        left = {part: others for part, others in left.items() if part not in ready}
+    assert not left
+
+
 def analyses_named(start: str) -> set[str]:
     """The analyses whose modules are imported by those of a name that begins so."""
     every = {
@@ -188,24 +202,26 @@ def test_what_plans_analyses_has_them_from_the_contract():
     assert analyses_named("layerwise.planning.timing") == set()
 
 
-def test_an_analysis_is_listed_once_and_its_function_knows_no_list():
-    """What stands across analyses imports the registry; what makes one result does not."""
-    joins = {"comparison", "emergence", "training"}
-    wrong = [
-        name
+def importers_in_analyses(module: str) -> set[str]:
+    """The analyses with a module that imports one."""
+    return {
+        name.split(".")[2]
         for name, others in imports().items()
-        if "layerwise.analyses.registry" in others
-        and folder(name) == "analyses"
-        and name.count(".") > 2
-        and name.split(".")[2] not in joins
-    ]
-    assert not wrong
+        if module in others and folder(name) == "analyses" and name.count(".") > 2
+    } - {"loading", "registry"}
+
+
+def test_an_analysis_is_listed_once_and_its_function_knows_no_list():
+    """What joins analyses imports the list of them; what makes one result does not."""
+    assert importers_in_analyses("layerwise.analyses.registry") == set()
+    joins = {"comparison", "emergence", "training"}
+    assert importers_in_analyses("layerwise.analyses.measurements") == joins
     for start in ("layerwise.analyses.ablation.api", "layerwise.analyses.logit_lens.job"):
         assert needed_by(start) <= {start.split(".")[2], "shared"}
 
 
 def needed_by(start: str) -> set[str]:
-    """The analyses that importing a module needs, and the registry."""
+    """The analyses that importing a module needs, and the lists of them."""
     needed, left = set(), [start]
     while left:
         name = left.pop()
@@ -213,7 +229,8 @@ def needed_by(start: str) -> set[str]:
             needed.add(name)
             left += imports()[name]
     of_analyses = (name.split(".")[2:] for name in needed if folder(name) == "analyses")
-    return {parts[0] for parts in of_analyses if len(parts) > 1 or parts == ["registry"]}
+    lists = (["measurements"], ["registry"])
+    return {parts[0] for parts in of_analyses if len(parts) > 1 or parts in lists}
 
 
 def test_carrying_out_one_analysis_needs_no_other():

@@ -14,6 +14,7 @@ import pytest
 import layerwise as lw
 from layerwise import cli
 from layerwise.cli.commands import default_folder
+from layerwise.cli.printing import say_start
 from layerwise.models import load_model, weights_hash
 from layerwise.stats.effects import (
     BASELINES,
@@ -185,6 +186,13 @@ def test_a_process_of_its_own_says_nothing_else(here):
     ended = process("lens", model_folder(), "--task", "other.jsonl", "--protocol", "continuation")
     assert (ended.code, ended.err) == (0, "")
     assert re.match(r"Took [\d.]+ s\.\nLensResult\(", ended.out)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_command_goes_on_where_what_it_does_cannot_be_said(monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        say_start("Loading", "a model")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import subprocess
+import sys
+from itertools import chain
+from operator import itemgetter
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
@@ -14,6 +19,7 @@ import layerwise as lw
 from layerwise.cli import saved_runs
 from layerwise.cli.app import app
 from layerwise.cli.commands import COMMANDS, Command
+from layerwise.cli.completion import complete_task
 from layerwise.cli.options import REQUIRED, Flag, Option, help_of, signature_of
 from layerwise.models import load_model
 from layerwise.planning.plan import plan_run
@@ -180,14 +186,98 @@ def test_what_is_wrong_with_any_model_is_told_before_one_is_loaded(words, says):
 
 @pytest.mark.parametrize(
     ("typed", "completed"),
-    [("ab", "ablate"), ("plan --ana", "--analysis"), ("profile --lim", "--limit")],
+    [
+        ("ab", "ablate"),
+        ("plan --ana", "--analysis"),
+        ("profile --lim", "--limit"),
+        ("ablate smol", "smollm2-135m"),
+        ("look wired-s", "wired-seq2seq"),
+        ("models organism-decoder-2", "organism-decoder-2"),
+        ("transplant wired-decoder wired-d", "wired-decoder"),
+        ("score mod", "model model.gguf"),
+        ("score deeper/", "deeper/adapter"),
+        ("score .hid", ".hidden"),
+        ("ablate m --task fact", "facts-open-book facts"),
+        ("patch m --task kv-w", "kv-words"),
+        ("plan m --task organism-f", "organism-facts"),
+        ("profile m --task reas", "reasoning"),
+        ("profile m --task hf", "hf:"),
+        ("profile m --task lm-", "lm-eval:"),
+        ("profile m --task bench", "benchmark:"),
+        ("lens m --task deeper/m", "deeper/mine.jsonl"),
+        ("lens m --task nothing", ""),
+        ("lens m --protocol le", "letter"),
+    ],
 )
-def test_a_shell_completes_commands_and_options(monkeypatch, typed, completed):
+def test_a_shell_completes_commands_options_and_names(monkeypatch, tmp_path, typed, completed):
+    for folder in ("model", ".hidden", "deeper/adapter", "deeper/$(date)"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("model/config.json", ".hidden/config.json", "deeper/$(date)/config.json",
+                 "deeper/adapter/adapter_config.json", "deeper/mine.jsonl", "model.gguf",
+                 "model.txt"):  # fmt: skip
+        (tmp_path / file).touch()
+    monkeypatch.chdir(tmp_path)
     words = f"layerwise {typed}"
     monkeypatch.setenv("_LAYERWISE_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", words)
     monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
-    assert run().out.split() == [completed]
+    assert run().out.split() == completed.split()
+
+
+def test_a_benchmark_is_completed_behind_its_prefix_and_hidden_files_behind_their_dot(
+    monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    Path(".mine.jsonl").touch()
+    assert "benchmark:gsm8k:" in complete_task("benchmark:g")
+    assert ".mine.jsonl" not in complete_task("")
+    assert complete_task(".") == [".mine.jsonl"]
+
+
+# Whatever is slow to import ends the process.
+NOTHING_SLOW = """
+import sys
+from layerwise import cli
+class Refuse:
+    def find_spec(self, name, *rest):
+        if name in ("torch", "pandas", "matplotlib", "transformers"):
+            sys.exit("slow")
+sys.meta_path.insert(0, Refuse())
+for words in {words}:
+    sys.argv = ["layerwise", *words]
+    try:
+        cli.main()
+    except SystemExit as ended:
+        sys.stderr.write(f"{{ended}}\\n")
+"""
+
+
+def words_of(name: str) -> list[str]:
+    """A command with something for each argument and option that it needs."""
+    needed = [each for each in GROUP.commands[name].params if each.required]
+    options = [(each.opts[0], "1") for each in needed if each.opts[0].startswith("--")]
+    arguments = ["here" for each in needed if not each.opts[0].startswith("--")]
+    return [name, *arguments, *chain.from_iterable(options)]
+
+
+def test_every_command_says_what_it_does_before_anything_slow_is_imported(tmp_path):
+    asked = [words_of(name) for name in GROUP.commands if name not in ("models", "tasks")]
+    asked += [["models", "here"], ["compare", "here", "there"]]
+    asked.remove(["compare"])
+    ended = subprocess.run(
+        [sys.executable, "-c", NOTHING_SLOW.format(words=asked)],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    lines = ended.stderr.splitlines()
+    assert set(lines[1::2]) == {"slow"}
+    said = dict(zip(map(itemgetter(0), asked), lines[::2], strict=True))
+    assert said.pop("profile") == "layerwise: Loading smollm2-135m ..."
+    assert said.pop("transplant") == said.pop("distill") == "layerwise: Loading here and here ..."
+    assert said.pop("compare") == "layerwise: Comparing here and there ..."
+    assert said.pop("verify") == "layerwise: Checking here ..."
+    for name in ("report", "show", "figures", "items"):
+        assert said.pop(name) == "layerwise: Reading here ..."
+    assert set(said.values()) == {"layerwise: Loading here ..."}
 
 
 def test_completion_is_installed_for_the_shell_that_one_uses(monkeypatch, tmp_path):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from fnmatch import fnmatch
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -29,6 +33,35 @@ def test_the_lowest_releases_are_not_below_what_transformer_lens_needs():
     assert "transformers" in [one.name for one in ours]
     for one in ours:
         assert one.specifier.contains(claimed[canonicalize_name(one.name)]), str(one)
+
+
+def imported_in(folder: Path) -> set[str]:
+    """The packages of others that a folder's modules import, also within functions."""
+    names: set[str] = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {one.name.partition(".")[0] for one in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+    return names - sys.stdlib_module_names - {"layerwise"}
+
+
+def test_every_package_that_is_imported_is_declared_and_has_its_reason():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    named = [*project["dependencies"], *chain(*(extras[one] for one in extras if one != "test"))]
+    declared = {canonicalize_name(Requirement(one).name) for one in named}
+    distributions = metadata.packages_distributions()
+    missing = {
+        name
+        for name in imported_in(ROOT / "src")
+        if not declared & {canonicalize_name(one) for one in distributions.get(name, [name])}
+    }
+    assert missing == set()
+    page = (ROOT / "docs" / "dependencies.md").read_text("utf-8")
+    rows = set(re.findall(r"^\| ([\w-]+) \|", page, re.MULTILINE))
+    assert declared - {canonicalize_name(row) for row in rows} == set()
 
 
 def pins(*names: str) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from layerwise.analyses.contract import Curves
 from layerwise.analyses.emergence.api import CENTRE, CRITICAL, HALF, emergence
 from layerwise.analyses.emergence.findings import suites_apart
-from layerwise.analyses.registry import CURVES
+from layerwise.analyses.measurements import CURVES
 from layerwise.errors import UserError
 from layerwise.report import report
 from layerwise.results import AblationResult, EmergenceResult, Facts, PatchingResult

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -20,6 +24,7 @@ from layerwise.lm_eval import LM
 from layerwise.models import load_model, original_tokenizer
 from layerwise.models.names.sources import find_source
 from layerwise.runs.records import text_line
+from layerwise.stats.signals.power import items_for_signal
 from layerwise.sweep import Intervention, intact, skip, sweep
 from layerwise.tasks import (
     Task,
@@ -460,6 +465,25 @@ def refused(name: str) -> str:
     with pytest.raises(UserError) as caught:
         load_task(name)
     return str(caught.value)
+
+
+def test_the_example_of_the_page_has_enough_items_whose_options_give_nothing_away(
+    tmp_path, monkeypatch
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "tasks.md").read_text("utf-8")
+    (code,) = re.findall(r"<<'END' > science/test.jsonl\n(.*?)END\n", page, re.DOTALL)
+    (tmp_path / "science").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with open("science/test.jsonl", "w") as file, redirect_stdout(file):
+        exec(code, {})
+    items = load_task("lm-eval:arc_easy:data=science").items
+    assert len(items) == 18
+    for item in items:  # each option is right once, so that none of them is a better guess
+        right = [one.answer for one in items if one.choices == item.choices]
+        assert sorted(right) == sorted(item.choices)
+    needed = items_for_signal(0.8, 1 / 3, [1 / 3, 1 / 3], 1)
+    assert needed is not None
+    assert needed <= len(items)
 
 
 @pytest.mark.slow

@@ -52,6 +52,23 @@ def test_a_notebook_runs_with_other_parameters(number, given, monkeypatch):
     assert {name: names[name] for name in given} == given
 
 
+def test_the_notebook_on_prompts_names_all_layers_without_which_its_answer_is_lost():
+    cells = json.loads(FILES[1].read_text("utf-8"))["cells"]
+    place = next(i for i, cell in enumerate(cells) if "lw.skip_grid(" in "".join(cell["source"]))
+    (grid,) = cells[place]["outputs"]
+    rows = re.findall(r"<tr>.*?</tr>", "".join(grid["data"]["text/html"]), re.DOTALL)
+    written = {}
+    for row in rows:
+        name = re.search(r"text-align:right\">(\d+)<", row)
+        if name:
+            written[int(name[1])] = re.findall(r"writes: (.*?)\">", row, re.DOTALL)[-1]
+    assert len(written) == 30
+    lost = [layer for layer, text in written.items() if "Paris" not in text]
+    *first, last = map(str, lost)
+    words = "".join(cells[place + 2]["source"])
+    assert f"Paris is lost without layer {', '.join(first)} or {last}." in words
+
+
 @pytest.mark.parametrize("number", range(1, 7))
 def test_a_notebook_asks_answers_takes_parameters_and_is_committed_as_it_ran(number):
     file = FILES[number - 1]

@@ -102,6 +102,47 @@ def test_unknown_names_are_told():
         _ = lw.ablat
 
 
+ROOT = Path(__file__).parents[1]
+# Names of values in examples, and of files, are no names of the package's.
+_FOLDERS = "ground|models|presentation|runs|stats|storage|sweep|tasks"
+_FILE = r"(?!\.(?:csv|html|jsonl?|md|parquet|py|toml)\b)"
+CODE = re.compile(rf"(?<![\w./-])((?:layerwise|lw|{_FOLDERS})(?:{_FILE}\.[A-Za-z_]\w*)+)(?![\w/])")
+METADATA = "layerwise.facts"  # a key of a file
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted(ROOT.glob("docs/*.md"))]
+
+
+def named_code(page: str) -> list[str]:
+    """What a page's code names of the package, in spans and in blocks."""
+    spans = re.findall(r"```.*?```|`[^`\n]+`|^ {4}\S[^\n]*", page, re.DOTALL | re.MULTILINE)
+    return [name for span in spans for name in CODE.findall(span) if name != METADATA]
+
+
+def resolved(name: str) -> object:
+    """A module of the package, or what one has, by its name."""
+    parts = name.removeprefix("lw.").removeprefix("layerwise.").split(".")
+    value: object = lw
+    for n, part in enumerate(parts):
+        try:
+            value = getattr(value, part)
+        except AttributeError:
+            value = importlib.import_module(".".join(["layerwise", *parts[: n + 1]]))
+    return value
+
+
+def test_code_that_pages_name_is_seen():
+    page = "`stats.holm(x)`, `lw.ablate` and `runs.md`\n\n    layerwise.a.b\n\nsweep.none\n"
+    assert named_code(page) == ["stats.holm", "lw.ablate", "layerwise.a.b"]
+    assert resolved("layerwise.stats.signals.power.least_change")
+    with pytest.raises(ImportError):
+        resolved("stats.least.least_change")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_of_the_package_is_there(page):
+    for name in named_code(page.read_text("utf-8")):
+        assert resolved(name) is not None, name
+
+
 def in_a_new_process(code: str) -> object:
     ended = subprocess.run(
         [sys.executable, "-W", "error::ImportWarning", "-c", code],
@@ -208,7 +249,7 @@ def test_heavy_modules_are_seen(startup):
     assert "pandas" in startup.heavy_modules("import pandas")
 
 
-@pytest.mark.parametrize("name", ["IMPORT", "HELP"])
+@pytest.mark.parametrize("name", ["IMPORT", "HELP", "COMPLETION"])
 def test_start_is_quick(startup, name):
     start = getattr(startup, name)
     # Processor time, which other programs on the machine change little; twice the goal, as they

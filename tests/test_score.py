@@ -10,12 +10,15 @@ from scipy.stats import binom
 import layerwise as lw
 from layerwise.analyses.ablation.findings import silent
 from layerwise.analyses.registry import tables_of_run
+from layerwise.models import original_tokenizer
+from layerwise.models.huggingface.quiet import no_deprecation_of
 from layerwise.presentation.no_signal import sentences, taken, what_to_try
 from layerwise.stats.effects import BASELINES, CONTROLS, INTACT, NO_LAYERS
 from layerwise.stats.signals.power import items_for_signal
 from layerwise.stats.signals.signal import LEVEL
 from tests.analysis import decided_by_layers, word_task, write_jsonl
 from tests.commands import done, model_folder
+from tests.hooked import HookedTransformer
 from tests.models.tiny import tiny_model
 from tests.synthetic import ablation, cell_records, facts, small_ablation, task_facts
 
@@ -53,6 +56,18 @@ def test_a_score_is_an_ablation_without_changes():
     pd.testing.assert_frame_equal(found.signal()[names], swept.signal()[names])
 
 
+@pytest.mark.hooked_transformer
+def test_a_model_of_ones_own_is_scored_as_the_same_loaded_from_files():
+    loaded = tiny_model("llama")
+    with no_deprecation_of("HookedTransformer"):
+        own = HookedTransformer(loaded.cfg, move_to_device=False).eval()
+    own.tokenizer = original_tokenizer(loaded)  # TransformerLens's copy begins with a BOS token
+    own.load_state_dict(loaded.state_dict())
+    scores = [lw.score(model, TASK, progress=False) for model in (loaded, own)]
+    assert (scores[1].facts.model.source, scores[1].facts.model.parity) == ("user", None)
+    pd.testing.assert_frame_equal(*(score.signal() for score in scores))
+
+
 def test_the_command_prints_controls_and_what_to_try_in_80_columns(tmp_path, monkeypatch):
     monkeypatch.setattr("layerwise.cli.printing.WIDE", 80)
     write_jsonl(tmp_path / "words.jsonl", TASK.items)
@@ -62,7 +77,8 @@ def test_the_command_prints_controls_and_what_to_try_in_80_columns(tmp_path, mon
     for word in ("letter", "continuation", "generate", "chance", "blind", "takes"):
         assert word in body
     assert body.count("No signal: words when it") == 3
-    assert "Try --fewshot 5: prompts have 0 examples." in body
+    assert body.count("Ask at least 7 items: of 6, even all right would be no signal.") == 3
+    assert "Try" not in body
 
 
 def test_a_model_that_can_do_a_task_has_signal_and_nothing_to_try():
@@ -86,6 +102,30 @@ def test_more_items_are_tried_only_if_the_model_is_above_its_controls():
     away = tried(signal_row(guesser=0.9, guesser_held=True))
     assert "these give the answer away without the question" in away
     assert "more items" not in away.lower()
+
+
+@pytest.mark.parametrize(
+    ("row", "fewest"),
+    [
+        ({"n_items": 2}, 3),  # 0.25**3 < 0.025
+        ({"n_items": 5, "no_layers": 0.0}, 6),  # 0.5**6 < 0.025
+        ({"n_items": 9, "chance": 0.7}, 11),
+    ],
+)
+def test_of_too_few_items_more_are_asked_for_and_nothing_else(row, fewest):
+    few = signal_row(**row)
+    asked = f"Ask at least {fewest} items: of {row['n_items']}, even all right would be no signal."
+    assert tried(few) == asked
+    larger = signal_row(protocol="continuation")  # it may pass first, so that it does not count
+    assert tried(few, larger) == asked
+    heard = signal_row(protocol="generate", signal=True)
+    assert tried(few, heard) == f"There is signal when it writes: use --protocol generate. {asked}"
+    assert "Ask" not in tried(signal_row(**row | {"n_items": fewest}))
+
+
+def test_a_control_that_was_not_measured_takes_no_items():
+    assert "Ask" not in tried(signal_row(n_items=4))
+    assert "Ask" not in tried(signal_row(n_items=4, chance=1.0, accuracy=1.0))
 
 
 def test_a_chat_template_is_tried_on_instruct_models_that_were_asked_without():

@@ -18,7 +18,7 @@ import layerwise as lw
 from layerwise import stats
 from layerwise.analyses.ablation.findings import SILENT
 from layerwise.analyses.emergence.api import CRITICAL
-from layerwise.analyses.registry import with_curves
+from layerwise.analyses.measurements import with_curves
 from layerwise.analyses.similarity.analysis import SIMILARITY
 from layerwise.analyses.similarity.result import prediction_table
 from layerwise.models.organisms.wired import wired_model

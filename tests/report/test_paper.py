@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from pathlib import Path
 
 import matplotlib.image
 import pytest
@@ -39,7 +41,11 @@ def test_each_figure_has_a_picture_a_caption_and_its_values(folder, tmp_path):
     methods = (tmp_path / "methods.txt").read_text("utf-8")
     assert small_task().name in methods
     assert "The seed was 0." in methods
-    assert "2510.02091" in (tmp_path / "references.bib").read_text("utf-8")
+    references = (tmp_path / "references.bib").read_text("utf-8")
+    assert "2510.02091" in references
+    page = (Path(__file__).parents[2] / "docs" / "index.md").read_text("utf-8")
+    (entry,) = re.findall(r"@software.*?\n}\n", page, re.DOTALL)
+    assert re.sub(r"\d{4}", "", entry) in re.sub(r"\d{4}", "", references)
     assert any(name.endswith(".tex") for name in names)
 
 

@@ -14,7 +14,8 @@ from layerwise.storage.provenance import listed_files
 from layerwise.storage.written import refuse_without_list
 
 from .emergence.result import EmergenceResult
-from .registry import RESULTS, curves_in_words, with_curves
+from .measurements import curves_in_words, with_curves
+from .registry import RESULTS
 from .restoring import load_kinds
 
 

@@ -30,7 +30,8 @@ from layerwise.ground.waiting import wait_briefly_beside_others
 from layerwise.storage.atomic_files import FULL
 
 from .commands import COMMANDS
-from .printing import print_grid, say
+from .completion import complete_model
+from .printing import print_grid, say, say_start
 from .saved_runs import compare, figures, items, report, show, verify
 
 _Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
@@ -41,7 +42,12 @@ _Backend = Annotated[
 
 
 def look(
-    model: Annotated[str, typer.Argument(help="Bundled alias, file, folder or hub id.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Bundled alias, file, folder or hub id.", autocompletion=complete_model
+        ),
+    ],
     prompt: Annotated[str, typer.Argument(help="The text, in quotes.")],
     token: Annotated[
         str | None, typer.Option(help="One token, such as ' Paris': colours show it alone.")
@@ -53,6 +59,7 @@ def look(
     backend: _Backend = "auto",
 ) -> None:
     """Show what each layer would say next in a prompt, and what is said without it."""
+    say_start("Loading", model)
     from layerwise.prompts.lens import lens_grid
     from layerwise.prompts.skip import skip_grid
 
@@ -65,7 +72,10 @@ def look(
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="Model to load and describe.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Model to load and describe.", autocompletion=complete_model),
+    ] = None,
     offload: Annotated[
         str | None, typer.Option(help="disk: only the layer that runs has its weights in memory.")
     ] = None,
@@ -87,6 +97,7 @@ def models(
             say(f"{known.name}: {known.summary} ({state})")
         say("or: a .gguf file, a folder of a model or an adapter, a hub id such as owner/name")
         return
+    say_start("Loading", name)
     from layerwise.models import load_model, model_facts
     from layerwise.sweep.packed.blocks import attention_in_use
 

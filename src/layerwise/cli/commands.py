@@ -17,6 +17,7 @@ from layerwise.ground.arguments import check_ahead
 from layerwise.ground.process import keep_texts_as_objects, settle
 
 from . import printing
+from .completion import complete_model, complete_task
 from .options import (
     FLAGS,
     PAIRED,
@@ -89,6 +90,7 @@ class Command:
             arguments = {name: option.value(given[name]) for name, option in options.items()}
             if self.folder is not None and arguments["out"] is None:
                 arguments["out"] = self.folder(model)
+            printing.say_start("Loading", *(model if self.several else named))
             result = self._call(named, how, arguments)
             if "progress" in self.signature.parameters:
                 printing.say(f"Took {seconds_in_words(time.monotonic() - started)}.")
@@ -99,7 +101,8 @@ class Command:
         declared = {self.first: (self._named_first(), self.model)}
         if self.beside is not None:
             text = help_of(self.signature.texts[self.beside])
-            declared[self.beside] = (Annotated[str, typer.Argument(help=text)], REQUIRED)
+            second = typer.Argument(help=text, autocompletion=complete_model)
+            declared[self.beside] = (Annotated[str, second], REQUIRED)
         for name, option in {**options, **loading}.items():
             declared[name] = option.declared()
         run.__annotations__ = {name: kind for name, (kind, _) in declared.items()}
@@ -119,7 +122,8 @@ class Command:
         text = flag.help or help_of(self.signature.texts[self.first])
         words = _MODEL if self.first == "model" else text
         kind = list[str] if self.several else str
-        return Annotated[kind, typer.Argument(help=words, metavar=self.called)]
+        argument = typer.Argument(help=words, metavar=self.called, autocompletion=complete_model)
+        return Annotated[kind, argument]
 
     def _call(self, models: tuple[Any, ...], how: dict[str, Any], arguments: dict[str, Any]) -> Any:
         """Call the function; no model is loaded for what would be refused."""
@@ -219,7 +223,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "plan": Command(
         "layerwise.planning.plan:plan_run", lambda plan, _: printing.say(plan),
-        flags={"tasks": Flag(("--task", "--tasks"))},
+        flags={"tasks": Flag(("--task", "--tasks"), complete=complete_task)},
     ),
 }  # fmt: skip
 """Every command that runs a model, by name."""

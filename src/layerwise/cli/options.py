@@ -26,6 +26,8 @@ from layerwise.ground.readers import refuse_path
 from layerwise.runs import options
 from layerwise.storage.places import refuse_unusable_folder
 
+from .completion import complete_protocol, complete_task
+
 REQUIRED = inspect.Parameter.empty
 
 
@@ -138,6 +140,7 @@ class Flag:
     help: str = ""  # the docstring's text if empty
     default: Any = SAME  # where that is not the function's
     read: Callable[[str], Any] | None = None  # makes the value of a text, where it is given as one
+    complete: Callable[[str], list[str]] | None = None  # what the shell completes a text to
 
 
 _TASK = ("--task", "--tasks")
@@ -145,9 +148,15 @@ PAIRED = Flag(
     _TASK,
     "Task with pairs of prompts; kv-words and facts if left out, or all suites of the model's "
     "toy language.",
+    complete=complete_task,
 )
 FLAGS: Mapping[str, Flag] = {
-    "tasks": Flag(_TASK, "Task, NAME:argument=value, capability, 'all', 'matched', or JSONL file."),
+    "tasks": Flag(
+        _TASK,
+        "Task, NAME:argument=value, capability, 'all', 'matched', or JSONL file.",
+        complete=complete_task,
+    ),
+    "protocols": Flag(complete=complete_protocol),
     "layers": Flag(
         help="Which layers, e.g. 0-5,9 or encoder.0-3,decoder.2; all if left out.",
         read=read_layers,
@@ -203,6 +212,7 @@ class Option:
         info = typer.Option(
             *names,
             help=f"{text} Repeatable." if several else text,
+            autocompletion=self.flag.complete,
             **self._read(names[0]),
         )
         kind = self.kind | None if self.default is None else self.kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,12 @@ SENTENCES = 12
 def say(text: object, err: bool = False) -> None:
     """Print text; what names of files, tasks and models hold is shown and not obeyed."""
     typer.echo(printable(str(text), lines=True), err=err)
+
+
+def say_start(what: str, *names: str) -> None:
+    """Say on the error stream what takes a while, before what is slow to import is imported."""
+    with contextlib.suppress(OSError, ValueError):  # a run does not end for want of such a line
+        say(f"layerwise: {what} {' and '.join(names)} ...", err=True)
 
 
 def _console() -> Console:

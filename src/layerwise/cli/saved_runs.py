@@ -18,7 +18,7 @@ from layerwise.storage.places import (
 )
 
 from .options import reading_path
-from .printing import say, show_claims, show_items, show_series
+from .printing import say, say_start, show_claims, show_items, show_series
 
 _Folders = Annotated[
     list[str], typer.Argument(help="Folders of finished runs.", **reading_path("folders"))
@@ -35,6 +35,7 @@ def report(
     ] = None,
 ) -> None:
     """Make the report again from saved results of one or several runs."""
+    say_start("Reading", *folders)
     from layerwise.report import report_from_folders
     from layerwise.storage.written import refuse_results_file
 
@@ -56,6 +57,7 @@ def show(
     folders: _Folders,
 ) -> None:
     """Print the answer of saved runs again: the strip over the layers, and what is claimed."""
+    say_start("Reading", *folders)
     from layerwise.report import report_from_folders
 
     say(report_from_folders(list(folders)).text)
@@ -76,6 +78,7 @@ def items(
     ] = False,
 ) -> None:
     """List items with the answers of the intact model, and without a layer."""
+    say_start("Reading", run)
     from layerwise.analyses.ablation.items import items as of_run
 
     show_items(of_run(run, layer, task, protocol, changed=False), layer, every=every)
@@ -96,6 +99,7 @@ def figures(
     ] = None,
 ) -> None:
     """Write a run's figures for a paper, with captions, values, LaTeX tables and a methods text."""
+    say_start("Reading", folder)
     from layerwise.report.paper import figures_for_paper
 
     files = figures_for_paper(folder, out, width=width, formats=formats or ("pdf",))
@@ -111,6 +115,7 @@ def verify(
     ],
 ) -> None:
     """Check file by file whether saved results are unchanged."""
+    say_start("Checking", folder)
     from layerwise.analyses.verifying import verify as run
 
     verified = run(folder)
@@ -156,6 +161,8 @@ def compare(
     ] = False,
 ) -> None:
     """Test differences between saved runs of different models, or between groups of them."""
+    if runs or group:
+        say_start("Comparing", *(runs or ()), *(group or ()))
     folder = Path("comparison" if out is None else out)
     if series:
         from layerwise.analyses.training.api import compare_series

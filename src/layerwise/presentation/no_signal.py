@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise.stats.pools import LEAST_TO_LOSE
-from layerwise.stats.signals.power import items_for_signal
+from layerwise.stats.signals.power import items_for_any_signal, items_for_signal
 from layerwise.storage.provenance import Facts
 from layerwise.storage.run_tables import RunTables
 
@@ -217,7 +217,13 @@ def what_to_try(row: Row, signal: pd.DataFrame, facts: Facts) -> Iterator[str]:
     left = [name for name in known if name not in set(gates["protocol"])]
     if able:
         yield f"There is signal {joined(map(when, able))}: use {_flags('protocol', able)}."
-    elif left:
+    fewest = _fewest_items(row, signal)
+    if row["n_items"] < fewest:
+        yield (
+            f"Ask at least {fewest} items: of {row['n_items']}, even all right would be no signal."
+        )
+        return
+    if left and not able:
         yield f"Try {_flags('protocol', left)}."
     controls = [float(row[name]) for name, _ in _known(row)]
     controls += [float(row["guesser"])] if _is_held(row) else []
@@ -234,6 +240,16 @@ def what_to_try(row: Row, signal: pd.DataFrame, facts: Facts) -> Iterator[str]:
     named = f"{facts.model.name} {facts.model.gguf}".replace("_", " ")
     if not facts.settings.get("chat") and _INSTRUCT.search(named):
         yield "Try --chat: this is an instruct model."
+
+
+def _fewest_items(row: Row, signal: pd.DataFrame) -> int:
+    """Items of which all must be right for signal; 0 where no number is enough."""
+    # Cells with more items may pass first, and then take no part in Holm's correction. A paired
+    # test is no surer than if the control were wrong in all items: a coin for each.
+    n_cells = int((numbers(signal, "n_items") <= row["n_items"]).sum())
+    control: Any = row.get("no_layers")
+    coin = 0.5 if pd.notna(control) else 0.0
+    return items_for_any_signal(max(row["chance"], coin), n_cells) or 0
 
 
 def _flags(option: str, values: list[str]) -> str:

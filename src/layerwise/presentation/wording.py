@@ -23,8 +23,8 @@ CAPABILITY_ORDER = ("retrieval", "knowledge", "reasoning", "coherence")
 MINUS = "−"
 Name = TypeVar("Name")
 LAYER_MAIN = ("skip", "layer")
-# Stretches of layers that a claim names.
-_MOST_STRETCHES = 7
+# Stretches of layers that a claim of 25 words has room for, and how many it names of more.
+_MOST_STRETCHES, _NAMED_STRETCHES = 5, 3
 
 _SITE_WORDS = {
     "attn_out": "the attention output",
@@ -125,12 +125,12 @@ def layer_ranges(layers: Iterable[Any]) -> str:
 
 
 def few_layers(layers: Sequence[int], noun: str = "layer") -> str:
-    """``"layers 0–2, 7 and 11"``; of very many stretches the first are named."""
+    """``"layers 0–2, 7 and 11"``; of many stretches the first are named."""
     stretches = layer_ranges(layers).replace(" and ", ", ").split(", ")
     noun = f"{noun}{'s' * (len(layers) > 1)} " if noun else ""
     if len(stretches) > _MOST_STRETCHES:
-        rest = len(stretches) - _MOST_STRETCHES
-        return f"{noun}{', '.join(stretches[:_MOST_STRETCHES])} and {rest} more"
+        rest = len(stretches) - _NAMED_STRETCHES
+        return f"{noun}{', '.join(stretches[:_NAMED_STRETCHES])} and {rest} more"
     return f"{noun}{joined(stretches)}"
 
 

@@ -13,7 +13,8 @@ from layerwise.analyses.ablation.result import AblationResult, joinable
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.emergence.result import EmergenceResult
 from layerwise.analyses.loading import load_results
-from layerwise.analyses.registry import ANALYSES, tables_of_run, with_curves
+from layerwise.analyses.measurements import with_curves
+from layerwise.analyses.registry import ANALYSES, tables_of_run
 from layerwise.errors import UserError
 from layerwise.presentation.claim import ROLES, Claim, ranked
 from layerwise.presentation.naming import naming_layers_of

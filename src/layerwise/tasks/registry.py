@@ -45,6 +45,8 @@ _SOURCES = (
     "hf:OWNER/NAME:SPLIT:question=COLUMN",
     "lm-eval:NAME",
 )
+PREFIXES = ("benchmark:", "hf:", "lm-eval:")
+"""What names begin with that belong to a source and are no paths."""
 _FILES = (jsonl, columns, benchmarks, task_files)
 """Sources that are read before there is a model."""
 _suites: dict[str, _Suite] = {}
@@ -241,8 +243,13 @@ def _label(name: str) -> str:
     return next((source.task_name(name) for source in paths if source.matches(name)), name)
 
 
+def named_tasks() -> list[str]:
+    """All suites, in whichever language, and the names for several of them."""
+    return [*_suites, *_SETS]
+
+
 def _known() -> list[str]:
-    return [*_suites, *_SETS, *_SOURCES]
+    return [*named_tasks(), *_SOURCES]
 
 
 for _name, _capability, _factory in BUILT_IN:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.loading import load_results
-from layerwise.analyses.registry import curves_in_words, with_curves
+from layerwise.analyses.measurements import curves_in_words, with_curves
 from layerwise.errors import UserError, counted
 from layerwise.storage.base import Result
 from layerwise.storage.joined_folder import JoinedFolder

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from layerwise.analyses.ablation.result import AblationResult, join_ablations
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.registry import CURVES, curves_in_words, with_curves
+from layerwise.analyses.measurements import CURVES, curves_in_words, with_curves
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import COMPUTATION, axes_of
 from layerwise.stats.cells import has_several_examples

@@ -116,8 +116,8 @@ def _later(row: dict[str, Any], run: RunTables, means: pd.DataFrame, n_tests: in
     low, high = sorted(sign * float(row[name]) for name in ("low", "high"))
     return Claim(
         kind=LENS, evidence=ESTABLISHED, importance=weight(0.7, 2 * share - 1),
-        short=f"By the {row['lens']} lens, the final answer is fixed later for {names[0]} than "
-        f"for {names[1]} {when(row['protocol'])}: at {depths} % of the depth.",
+        short=f"By the {row['lens']} lens, the answer is fixed later for {names[0]} than "
+        f"{names[1]} {when(row['protocol'])}: at {depths} % of depth.",
         capabilities=names, protocols=(where["protocol"],),
         tasks=tuple(task for mean in both for task in mean["tasks"].split(",")),
         details=(

@@ -22,7 +22,7 @@ from layerwise.analyses.comparison.runs import (
 )
 from layerwise.analyses.emergence.api import evidence_of
 from layerwise.analyses.emergence.summaries import summarised, summary_row
-from layerwise.analyses.registry import with_curves
+from layerwise.analyses.measurements import with_curves
 from layerwise.errors import UserError, counted
 from layerwise.ground.layer_names import axes_of
 from layerwise.presentation.rows import numbers, rows
