@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
+import warnings
 from html import unescape
 from itertools import pairwise, product
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -18,6 +21,7 @@ from layerwise.models.instance.kinds import (
     logit_cap,
     n_encoder_layers,
 )
+from layerwise.models.names.sources import find_without_weights
 from layerwise.prompts import lens
 from layerwise.prompts.drawing import SMALL, TOO_NARROW, colors_of, in_cell
 from layerwise.prompts.patch import aligned, shown
@@ -27,7 +31,7 @@ from layerwise.sweep.walk import readout
 from .commands import run
 from .models.decoder.tiny import tiny_decoder
 from .models.seq2seq.tiny import tiny_seq2seq
-from .models.tiny import tiny_model
+from .models.tiny import tiny_folder, tiny_model
 
 PROMPT, OTHER = (5, 17, 40, 9, 33), (5, 17, 41, 9, 33)
 # By TransformerLens; with soft-caps and norms on both sides; with sinks; two stacks, norms behind.
@@ -636,3 +640,31 @@ def test_a_note_says_which_changed_tokens_are_paired():
     assert "only the last are paired" in notes[1]
     notes = lw.patch_grid(tiny_model("llama"), (5, 9), (5, 41, 42, 9), 7, 8).notes
     assert "Without counterpart" in notes[1]
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """A tiny model of as many layers as SmolLM2-135M, with its tokenizer."""
+    size = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 30}
+    size |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4}
+    folder = tiny_folder(
+        tmp_path_factory.mktemp("reader"), "llama", vocab_size=49_152,
+        max_position_embeddings=256, **size,
+    )  # fmt: skip
+    for path in find_without_weights("smollm2-135m").folder.glob("*token*"):
+        shutil.copyfile(path, folder / path.name)
+    return lw.load_model(folder)
+
+
+def test_the_python_of_the_page_on_prompts_runs(reader, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "prompts.md").read_text("utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lw, "load_model", lambda name: reader)
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 3
+    names = {}
+    for block in blocks:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Too few items")  # one stands for some twenty
+            exec(block, names)
+    assert (tmp_path / "france.html").is_file()

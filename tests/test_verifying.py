@@ -446,7 +446,7 @@ def test_missing_requests_are_told_when_the_results_are_read(run_again, tmp_path
 def test_changed_requests_are_refused_and_their_texts_never_shown(run_again, tmp_path):
     run_again(tmp_path)
     path = tmp_path / "requests.jsonl"
-    path.write_bytes(path.read_bytes().replace(b"red", b"bad"))
+    path.write_bytes(path.read_bytes().replace(b'"context": "', b'"context": "No. '))
     says = "requests.jsonl was changed after it was written (its SHA-256 differs): restore"
     for command in ("report", "show"):
         commands.refused(command, tmp_path, says=says, unchanged=tmp_path)
