@@ -31,6 +31,8 @@ _ROW_NAME, _COLUMN_NAME = 20, 15
 # of any other, the least height of a panel, the colour bar and what is left of it where it stands
 # below, and a line of text.
 _ROW, WIDE, _NARROW, _LEAST, _BAR, _MARGIN, _LINE = 0.145, 0.165, 0.035, 0.5, 0.65, 0.15, 0.13
+# Cells with text so narrow have the colour bar below, which leaves them more room.
+_SHORT_OF_ROOM = 0.3
 # A figure says so where its cells are too narrow for their texts.
 TOO_NARROW = "(a wider figure names tokens in its cells)"
 
@@ -140,7 +142,7 @@ def draw_grid(
     while (places := _abreast(panels, width, across, _BAR, texts=texts)) is None:
         across -= 1
     # Where cells are too narrow for their texts, the colour bar makes room.
-    below = texts and not all(place.lettered for place in places)
+    below = texts and any(place.cell < _SHORT_OF_ROOM for place in places)
     if below:
         places = _abreast(panels, width, across, _MARGIN, texts=texts) or places
     same_rows, same_columns = (
@@ -187,7 +189,9 @@ def in_cell(text: str, room: float) -> str:
     """A token that fits into a cell; of bytes and characters without a glyph only the number."""
     if text_inches(text, SMALL) > room:
         text = _NAMED.sub(r"x\1", text)
-    return fitted(text, room, SMALL)
+    while len(text) > 1 and text_inches(text, SMALL) > room:
+        text = text[:-1]  # of a few letters, the first say most
+    return text
 
 
 def _draw_panel(axes: Axes, shown: pd.DataFrame, place: _Place, bar: Bar) -> None:

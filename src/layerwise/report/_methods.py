@@ -84,7 +84,8 @@ def _done(run: RunTables) -> Iterator[str]:
         sites = joined(in_order(patching["site"], ()))
         ways = {"denoising": "from the clean into the corrupted run",
                 "noising": "from the corrupted into the clean run"}  # fmt: skip
-        how = joined(ways.get(one, one) for one in in_order(patching["direction"], tuple(ways)))
+        named = in_order(patching["direction"], tuple(ways))
+        how = joined(str(ways.get(one, one)) for one in named)
         yield (
             f"Activations ({sites}) were patched {how}, one layer and position at a time, between "
             "prompts that differ in a few words."
