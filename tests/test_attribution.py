@@ -12,6 +12,7 @@ from scipy.stats import false_discovery_control, ttest_1samp
 from statsmodels.stats.multitest import multipletests
 
 from layerwise.analyses.attribution.api import Attribution, attribution
+from layerwise.analyses.shared import decompose
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.results import AttributionResult
@@ -21,6 +22,7 @@ from layerwise.runs.setup import prepare
 from layerwise.tasks import Item, build_requests
 from tests import analysis
 from tests.analysis import word_task
+from tests.models.decoder.tiny import tiny_decoder
 from tests.models.real import smollm2
 from tests.models.tiny import tiny_model, tiny_tokenizer
 from tests.test_logit_lens import handmade
@@ -249,3 +251,18 @@ def test_parts_sum_to_the_real_models_answers():
     np.testing.assert_allclose(
         sums(table, WHOLE, "metric"), sums(table, ["total"], "metric"), atol=1e-4
     )
+
+
+@pytest.mark.parametrize("case", ["gemma 2", "cohere"])
+def test_the_unembedding_is_scaled_once_for_all_tokens(case, monkeypatch):
+    """A scaled copy of it for each part of a large vocabulary took most of the time."""
+    model = tiny_decoder(case)
+    unembedding, reads = model.W_U, []
+    monkeypatch.setattr(type(model), "W_U", property(lambda _: reads.append(1) or unembedding))
+    monkeypatch.setattr(decompose, "_COLUMNS", 50)
+    pulls = torch.randn(1, 2, unembedding.shape[1], generator=torch.Generator().manual_seed(0))
+    direction = decompose._through_unembedding(model, pulls.double())
+    assert torch.allclose(direction, pulls.double() @ unembedding.double().T)
+    assert len(reads) == 1
+    weight = model.parts.unembed.weight
+    assert (unembedding.data_ptr() == weight.data_ptr()) == (model.parts.logit_scale == 1.0)

@@ -12,7 +12,7 @@ import pytest
 
 import layerwise as lw
 from layerwise.analyses.shared.translators import TunedLens
-from layerwise.errors import DamagedFileWarning, UserError
+from layerwise.errors import UserError
 from layerwise.models import load_model
 from layerwise.report import report_from_folders
 from layerwise.results import AblationResult, RunFolder, load_results
@@ -109,7 +109,7 @@ def test_what_lies_beside_tables_may_be_a_pipe_or_a_device(tmp_path, name, put):
         run.finish(result.facts)
     put(folder / name)
     if name == "requests.jsonl":
-        with pytest.warns(DamagedFileWarning, match=r"requests\.jsonl is changed or damaged"):
+        with pytest.raises(UserError, match=r"requests\.jsonl was changed after it was written"):
             load_results(folder)
     else:
         load_results(folder)

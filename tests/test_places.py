@@ -132,9 +132,9 @@ def test_a_report_is_refused_where_nothing_can_be_written(place, tmp_path, read_
 )
 def test_a_report_does_not_replace_what_it_is_made_of(name, tmp_path):
     (tmp_path / name).write_text("results")
-    says = f"{name} holds what a run found, and a page would replace it: expected the name of a"
+    says = f"{name} is no page that layerwise wrote, and would be replaced: choose another name, or"
     commands.refused("report", tmp_path, "--out", tmp_path / name, says=says, unchanged=tmp_path)
-    with pytest.raises(UserError, match="and a page would replace it"):
+    with pytest.raises(UserError, match="is no page that layerwise wrote"):
         Report((), lambda: ("", {})).save(tmp_path / name)
     assert (tmp_path / name).read_text() == "results"
 

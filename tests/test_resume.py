@@ -25,6 +25,7 @@ from layerwise.report import Report
 from layerwise.results import AblationResult, RunFolder, load_results
 from layerwise.runs.checkpoints import rows_of
 from layerwise.storage.parquet import frame
+from layerwise.storage.places import PAGE_MARK
 from layerwise.tasks import Task
 from tests import commands, synthetic
 from tests.analysis import solved_by, solved_file, word_task, write_jsonl
@@ -130,7 +131,7 @@ def test_an_interrupted_run_says_so_and_goes_on_to_the_same_records(command, who
 
 
 def empty_report(results: object) -> Report:
-    return Report((), lambda: ("", {}))
+    return Report((), lambda: (PAGE_MARK, {}))
 
 
 @pytest.fixture

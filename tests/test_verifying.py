@@ -29,6 +29,7 @@ from layerwise.runs import records
 from layerwise.storage import base
 from layerwise.storage.file_list import NOT_KEPT_FILE
 from layerwise.storage.parquet import frame
+from layerwise.storage.places import PAGE_MARK
 from tests import commands, synthetic
 from tests.analysis import word_task
 from tests.cases import in_long_runs
@@ -315,7 +316,7 @@ def test_what_cannot_be_verified_is_told(tmp_path):
 @pytest.fixture
 def comparison(monkeypatch) -> Comparison:
     """One of no runs, with an empty page."""
-    monkeypatch.setattr(Comparison, "report", lambda self: Report((), lambda: ("", {})))
+    monkeypatch.setattr(Comparison, "report", lambda self: Report((), lambda: (PAGE_MARK, {})))
     tables = {name: frame(f"comparison_{name}", []) for name in Comparison.tables}
     return Comparison(**tables, facts=ComparisonFacts(seed=0, n_resamples=100, runs=()))
 
@@ -433,14 +434,25 @@ def test_the_same_run_makes_what_is_lost_again(run_again, tmp_path, name, damage
     assert {path.name for path in tmp_path.iterdir()} == before.keys()
 
 
-@pytest.mark.parametrize("damage", [truncated, Path.unlink])
-def test_lost_requests_are_told_when_the_results_are_read(run_again, tmp_path, damage):
+def test_missing_requests_are_told_when_the_results_are_read(run_again, tmp_path):
     whole = run_again(tmp_path).records
-    damage(tmp_path / "requests.jsonl")
-    with pytest.warns(DamagedFileWarning, match=r"requests\.jsonl is (missing|changed)"):
+    (tmp_path / "requests.jsonl").unlink()
+    with pytest.warns(DamagedFileWarning, match=r"requests\.jsonl is missing"):
         (read,) = lw.load_results(tmp_path)
     pd.testing.assert_frame_equal(read.records, whole)
     assert not lw.verify(tmp_path).ok
+
+
+def test_changed_requests_are_refused_and_their_texts_never_shown(run_again, tmp_path):
+    run_again(tmp_path)
+    path = tmp_path / "requests.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"context": "', b'"context": "No. '))
+    says = "requests.jsonl was changed after it was written (its SHA-256 differs): restore"
+    for command in ("report", "show"):
+        commands.refused(command, tmp_path, says=says, unchanged=tmp_path)
+    read = AblationResult.load(tmp_path)
+    assert read.questions is not None
+    assert read.questions().empty
 
 
 def test_a_run_that_is_made_again_can_be_killed_too(run_again, tmp_path):

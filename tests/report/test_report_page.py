@@ -21,6 +21,7 @@ from layerwise.presentation.section import FigureSpec
 from layerwise.report import Report, report, report_from_folders
 from layerwise.report.html import grouped
 from layerwise.results import AblationResult, LensResult, PatchingResult, Result
+from layerwise.storage.places import PAGE_MARK
 from tests.pages import blank, blank_pages, figures_alone
 
 VOID = {"meta", "img", "source", "br", "hr", "link", "input", "col"}
@@ -135,6 +136,7 @@ def test_what_was_not_run_has_no_part() -> None:
 
 
 def test_the_page_is_well_formed_and_needs_nothing_else(page: Report, pictured: Report) -> None:
+    assert PAGE_MARK in page.html[:200]  # which tells it from the pages of others
     assert Reader(page.html).all("script") == [{}]  # the page's own
     reader = Reader(pictured.html)
     assert reader.all("script") == [{}]  # the page's own

@@ -25,13 +25,13 @@ def load_results(folder: str | Path) -> list[Result]:
 
     Raises:
         UserError: if the folder does not exist, holds no result or an unfinished run, or results
-            and no ``run.json``; if a table is damaged, missing or changed since it was written
+            and no ``run.json``; if a file was changed since it was written, or a table is missing,
             and does not follow from others.
 
     Warns:
         MadeAgainWarning: if tables were missing or changed, and were made again from others.
-        DamagedFileWarning: if another file of the run is missing or changed, on which no result
-            rests that is read here.
+        DamagedFileWarning: if another file of the run is missing, on which no result rests that
+            is read here.
     """
     folder = Path(folder)
     if not is_folder(folder):

@@ -24,14 +24,16 @@ def refuse_lost(folder: Path) -> None:
         raise _refusal(folder, lost)
 
 
-def warn_of_lost(folder: Path) -> None:
-    """Warn of listed files that are not as written: requests, or a lens; tables were restored."""
-    lost = _lost(folder, listed_files(folder) or {})
-    each = [
-        f"{name} is {_in_words(state)}"
-        for name, state in sorted(lost.items())
-        if state != "not kept"
-    ]
+def refuse_damaged(folder: Path) -> None:
+    """Refuse requests or a lens that were changed; warn of other files; tables were restored."""
+    lost = sorted(_lost(folder, listed_files(folder) or {}).items())
+    for name, state in lost:
+        if state == "changed" and not name.startswith("../"):  # a model's, beside the folder
+            raise DamagedResultsError(
+                f"{folder / name} was changed after it was written (its SHA-256 differs): restore "
+                "it, or delete it to read the tables alone."
+            )
+    each = [f"{name} is {_in_words(state)}" for name, state in lost if state != "not kept"]
     if each:
         warnings.warn(
             f"In {folder} {', '.join(each)}; the tables are as they were written, and what is read "
@@ -122,7 +124,7 @@ def load_kinds(folder: Path, kinds: Kinds, join: Join | None = None) -> list[Res
     if (folder / RUN_FILE).exists():
         read_facts(folder)
         restore(folder, kinds, join)
-        warn_of_lost(folder)
+        refuse_damaged(folder)
     return [kind.load(folder) for kind in kinds if _there(kind, folder)]
 
 

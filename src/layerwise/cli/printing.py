@@ -209,10 +209,15 @@ def print_grid(grid: Grid) -> None:
     from rich.text import Text
 
     from layerwise.prompts.drawing import colors_of
-    from layerwise.prompts.grid import ILLUSTRATION
+    from layerwise.prompts.grid import ILLUSTRATION, SHARE
+    from layerwise.prompts.texts import probability
 
-    console, size = Console(), 9
-    console.print(Text(f"{grid.title} (colour: {grid.unit})", style="bold"))
+    console = Console()
+    # Without colours the values stand behind the texts.
+    plain = console.no_color or console.color_system is None
+    size = 14 if plain else 9
+    means = "behind each text" if plain else "colour"
+    console.print(Text(f"{grid.title} ({means}: {grid.unit})", style="bold"))
     for place, panel in enumerate(grid.panels):
         names = max(len(panel.row_axis), *map(len, panel.rows)) + 1
         first = max(0, len(panel.columns) - (console.width - names) // (size + 1))
@@ -230,7 +235,11 @@ def print_grid(grid: Grid) -> None:
                     texts.append(Text(""))
                     continue
                 back, front = colors_of(grid.bar, cell.value)
-                texts.append(Text(cell.text[:size].ljust(size), style=f"{front} on {back}"))
+                if plain:
+                    value = probability(cell.value) if grid.scale == SHARE else f"{cell.value:.1f}"
+                    texts.append(Text(f"{cell.text[: size - 5]} {value}"))
+                else:
+                    texts.append(Text(cell.text[:size].ljust(size), style=f"{front} on {back}"))
             table.add_row(Text(panel.rows[row]), *texts)
         console.print(table)
         if first:

@@ -12,7 +12,7 @@ from layerwise.storage.places import (
     FIGURES,
     PAGE,
     is_folder,
-    refuse_unusable_file,
+    refuse_foreign_page,
     refuse_unusable_folder,
     refuse_unusable_page,
 )
@@ -37,13 +37,11 @@ def report(
     """Make the report again from saved results of one or several runs."""
     say_start("Reading", *folders)
     from layerwise.report import report_from_folders
-    from layerwise.storage.written import refuse_results_file
 
     path = Path(folders[0]) / PAGE if out is None else Path(out)
     if out is not None or is_folder(path.parent):  # else it is told that there is no such run
-        refuse = refuse_unusable_page if len(folders) == 1 else refuse_unusable_file
+        refuse = refuse_unusable_page if len(folders) == 1 else refuse_foreign_page
         refuse(path)
-    refuse_results_file(path)
     made = report_from_folders(list(folders))
     made.save(path)
     if len(folders) == 1:

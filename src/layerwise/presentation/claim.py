@@ -19,7 +19,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from layerwise.ground.regular_files import read_regular
 from layerwise.storage.atomic_files import remove_temporaries, write_atomically
+from layerwise.storage.places import refuse_foreign
 
 from .rows import rows
 from .section import Table
@@ -180,7 +182,8 @@ _COLUMNS = pa.schema(
 
 def save_claims(claims: Sequence[Claim], folder: Path) -> None:
     """Write claims in the order in which a reader is to meet them."""
-    for kind in ("json", "parquet"):
+    for kind, is_own in (("json", _is_list), ("parquet", _is_table)):
+        refuse_foreign(folder / f"{CLAIMS}.{kind}", "file of claims", is_own)
         remove_temporaries(folder, f"{CLAIMS}.{kind}")
     records = [claim.record() for claim in claims]
     text = json.dumps(records, ensure_ascii=False, indent=1, default=lambda number: number.item())
@@ -193,6 +196,20 @@ def save_claims(claims: Sequence[Claim], folder: Path) -> None:
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(flat, schema=_COLUMNS), buffer)
     write_atomically(folder / f"{CLAIMS}.parquet", buffer.getvalue())
+
+
+def _is_list(path: Path) -> bool:
+    """Whether layerwise wrote a JSON file of claims."""
+    known = json.loads(read_regular(path))
+    named = {"kind", "evidence", "short", "full", "source"}
+    return isinstance(known, list) and all(
+        isinstance(one, dict) and named <= one.keys() for one in known
+    )
+
+
+def _is_table(path: Path) -> bool:
+    """Whether layerwise wrote a table of claims."""
+    return {"kind", "evidence", "short", "full", "table"} <= set(pq.read_schema(path).names)
 
 
 # Rows that are shown under a sentence; the file has the others.

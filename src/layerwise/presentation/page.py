@@ -25,9 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from layerwise.ground.process import has_beside
 from layerwise.storage.atomic_files import remove_temporaries, write_atomically
-from layerwise.storage.places import refuse_unusable_file
+from layerwise.storage.places import PAGE_MARK, refuse_foreign_page
 from layerwise.storage.provenance import ModelFacts
-from layerwise.storage.written import refuse_results_file
 
 from .claim import Claim, save_claims
 from .naming import naming_layers_of
@@ -93,12 +92,11 @@ class Report:
         """Write the page as one file; an older file stays until the new one is whole.
 
         Raises:
-            UserError: if the path is a folder, a file of saved results, or cannot be written, or
-                the disk is full.
+            UserError: if the path is a folder, a file that is no page of layerwise, or cannot be
+                written, or the disk is full.
         """
         path = Path(path)
-        refuse_unusable_file(path)
-        refuse_results_file(path)
+        refuse_foreign_page(path)
         remove_temporaries(path.parent, path.name)
         write_atomically(path, self.html.encode())
         return path
@@ -107,7 +105,7 @@ class Report:
         """Write every figure as PNG and SVG.
 
         Raises:
-            UserError: if the folder cannot be written.
+            UserError: if the folder cannot be written, or has other files of these names.
         """
         from .save import save_figure
 
@@ -119,7 +117,7 @@ class Report:
         """Write ``claims.json`` and ``claims.parquet``: what the report says, for programs.
 
         Raises:
-            UserError: if the folder cannot be written.
+            UserError: if the folder cannot be written, or has other files of these names.
         """
         save_claims(self.findings, Path(folder))
 
@@ -139,6 +137,7 @@ def filled(package: str, template: str, script: str = "", **values: Any) -> str:
         loader=where, autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["hash_source"] = _hash_source
+    environment.globals["page_mark"] = Markup(PAGE_MARK)
     folder = resources.files("layerwise.presentation")
     style, tables = (
         Markup(folder.joinpath(name).read_text("utf-8")) for name in ("style.css", "tables.js")

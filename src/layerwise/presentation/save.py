@@ -23,12 +23,20 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 
+from layerwise.ground.regular_files import open_regular
 from layerwise.storage.atomic_files import write_atomically
-from layerwise.storage.places import refuse_unusable_folder
+from layerwise.storage.places import holds_mark, refuse_foreign, refuse_unusable_folder
 
 from .style import style
 
 DPI = 200
+# What a picture says of who wrote it, and how that stands in its file.
+_WRITER = "layerwise"
+_MARKS = (
+    f"Software\0{_WRITER}", f"<dc:title>{_WRITER}</dc:title>", f"/Creator ({_WRITER})",
+)  # fmt: skip
+# Earlier clones wrote PNG at 200 dots per inch and said nothing else of it.
+_UNMARKED = b"IHDR", b"pHYs\0\0\x1e\xc2\0\0\x1e\xc2\x01", b"IDAT"
 _PALETTE = 256
 # SVG of figures as they were when last drawn; matplotlib calls them stale once they are changed.
 _SVG: WeakKeyDictionary[Figure, bytes] = WeakKeyDictionary()
@@ -44,12 +52,12 @@ def figure_bytes(figure: Figure, file_format: str) -> bytes:
     if file_format == "svg":
         if figure.stale or figure not in _SVG:
             with _canvas(figure, FigureCanvasSVG) as canvas:
-                canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
+                canvas.print_svg(buffer, metadata={"Date": None, "Creator": _WRITER})
             _SVG[figure] = buffer.getvalue()
             figure.stale = False
         return _SVG[figure]
     with _canvas(figure, FigureCanvasAgg) as canvas:
-        canvas.print_png(buffer, metadata={"Software": None})
+        canvas.print_png(buffer, metadata={"Software": _WRITER})
     return buffer.getvalue()
 
 
@@ -59,8 +67,22 @@ def picture_bytes(figure: Figure, kind: str) -> bytes:
         return figure_bytes(figure, kind)
     buffer = io.BytesIO()
     with style(), rc_context({"pdf.fonttype": 42}):
-        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
+        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None, "Creator": _WRITER})
     return buffer.getvalue()
+
+
+def refuse_foreign_picture(path: Path) -> None:
+    """Refuse a picture that cannot be written, or would replace another file than a picture."""
+    refuse_foreign(path, "picture", _is_picture)
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether layerwise wrote a picture."""
+    if holds_mark(path, *_MARKS):
+        return True
+    with open_regular(path) as file:
+        head = file.read(66)  # the signature, and what stands before the first pixels
+    return (head[12:16], head[37:50], head[58:62]) == _UNMARKED
 
 
 @contextmanager
@@ -89,10 +111,13 @@ def save_figure(figure: Figure, folder: Path | str, name: str) -> tuple[Path, Pa
         The paths of the PNG and of the SVG file.
 
     Raises:
-        UserError: if the folder cannot be made or written to, or the disk is full.
+        UserError: if the folder cannot be made or written to, or has another file of the name, or
+            the disk is full.
     """
     refuse_unusable_folder(Path(folder), "a folder for figures")
     paths = Path(folder) / f"{name}.png", Path(folder) / f"{name}.svg"
+    for path in paths:
+        refuse_foreign_picture(path)
     for path in paths:
         write_atomically(path, figure_bytes(figure, path.suffix[1:]))
     return paths

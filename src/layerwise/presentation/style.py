@@ -67,6 +67,18 @@ def protocol_look(protocol: str) -> Look:
 
 
 _WITH_TITLES = ContextVar("with titles", default=True)
+# How many times as tall as wide a figure may be, and which part is drawn of one that is taller.
+PART: ContextVar[tuple[float, int] | None] = ContextVar("part of a figure", default=None)
+
+
+@contextmanager
+def part_of_figures(tallest: float, number: int) -> Iterator[None]:
+    """Figures that would be more than so many times as tall as wide are drawn in parts."""
+    before = PART.set((tallest, number))
+    try:
+        yield
+    finally:
+        PART.reset(before)
 
 
 @contextmanager
@@ -90,6 +102,7 @@ class LayerFigure(Figure):
         # Panels, corners of marks in their data, texts, and what changed which items; empty where
         # no single layer did.
         self.tooltips: list[tuple[Axes, tuple[float, float, float, float], str, str]] = []
+        self.n_parts = 1  # into how many it was parted, of which it is one
 
     def entitle(self, lines: Sequence[str]) -> None:
         """Write the figure's title above it, where it is to have one."""

@@ -25,6 +25,8 @@ from .lens import MOST_COLUMNS, called
 from .texts import Prompt, encode_prompt, probability, prompt, readable
 
 PATTERNS = ("pattern", "cross_pattern")
+EARLIER = "earlier"
+"""The column of all tokens before those that are shown."""
 
 
 @check_arguments(
@@ -54,7 +56,8 @@ def attention_grid(
 
     Returns:
         A cell per pair of tokens: the share of its attention that a token (row) gives to another
-        (column). Rows sum to 1. Of a long prompt, the last 48 tokens.
+        (column). Rows sum to 1, but for what a model's own attention sinks take. Of a long prompt,
+        the last 48 tokens; the first column sums what they give to tokens before these.
 
     Raises:
         UserError: for an empty prompt, or a layer or head that is not there.
@@ -83,21 +86,28 @@ def attention_grid(
         tuple(readable(model, ids[cut:])) for ids, cut in zip((looking, seen), cuts, strict=True)
     )
     causal = site == "pattern" and n_encoder == 0  # what comes later is not seen
+    cut = cuts[1]
+    shares = pattern[:, cuts[0] :, cut:]
+    if cut:  # most of a row may go to the first token
+        earlier = pattern[:, cuts[0] :, :cut].sum(-1, keepdims=True)
+        shares, columns = np.concatenate([earlier, shares], axis=2), (EARLIER, *columns)
+    first = cut - (cut > 0)  # the position that the first column stands for
     table = pd.DataFrame([
         {
             "panel": place, "row": row, "column": column, "layer": layer, "head": number,
-            "position": row + cuts[0], "attended": column + cuts[1], "value": float(value),
+            "position": row + cuts[0],
+            "attended": None if cut and not column else column + first, "value": float(value),
             "text": "",
             "details": f"{rows[row]} looks at {columns[column]}: {probability(float(value))}",
         }
         for place, number in enumerate(heads)
-        for (row, column), value in np.ndenumerate(pattern[number, cuts[0] :, cuts[1] :])
-        if not (causal and column > row)
+        for (row, column), value in np.ndenumerate(shares[number])
+        if not (causal and column + first > row + cuts[0])
     ])  # fmt: skip
     axes, notes = ["token", "token it looks at"], ()
     if any(cuts):
         shown = f"the last {MOST_COLUMNS} of {len(tokens)}"
-        notes = (f"Shown are {shown} tokens.",)
+        notes = (f"Shown are {shown} tokens; {EARLIER!r} sums what they give to those before.",)
         axes = [f"{axis}: {shown}" if cut else axis for axis, cut in zip(axes, cuts, strict=True)]
     panels = tuple(Panel(f"head {number}", rows, columns, *axes) for number in heads)
     title = f"Attention of layer {layer_name(layer, n_encoder)} of {called(model)}"

@@ -15,7 +15,7 @@ from layerwise.models.instance.kinds import Model, n_encoder_layers
 from .drawing import Panel
 from .grid import SIGNED, Grid
 from .lens import called
-from .texts import Prompt, answers_of, encode_prompt, prompt, token
+from .texts import Prompt, answers_of, encode_prompt, in_short, prompt, token
 
 _OUTSIDE = ("embedding", "norm_bias", "unembed_bias")
 _SUBLAYERS = ("attn_out", "cross_attn_out", "mlp_out", "norm_bias")
@@ -88,6 +88,7 @@ def attribute(
     whose = "sublayers of the decoder" if n_encoder else "sublayers"
     beside = [f"{v:.2f} from the {str(name).replace('_', ' ')}" for name, v in outside.items()]
     title = f"Direct logit attribution of {called(model)}: {answer!r} minus {wrong!r}"
+    title += f", after {in_short(model, prompt, tokens)}"
     sources = ", ".join([*beside, f"{'the rest' if beside else 'all'} from the {whose}"])
     notes = [f"The logit difference is {total:.2f}: {sources}."]
     if n_encoder:

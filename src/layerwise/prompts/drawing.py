@@ -27,9 +27,14 @@ _NAMED = re.compile(r"<(?:0x|U\+)([0-9A-F]+)>")
 SMALL = 5.5
 # Characters of a row's and of a column's name; "cross-attention" has 15.
 _ROW_NAME, _COLUMN_NAME = 20, 15
-# Inches: the height of a row with text, the least width of a cell with text and of any other, the
-# least height of a panel, the colour bar, and a line of text.
-_ROW, WIDE, _NARROW, _LEAST, _BAR, _LINE = 0.145, 0.24, 0.035, 0.5, 0.65, 0.13
+# Inches: the height of a row with text, the least width of a cell with text (some four letters) and
+# of any other, the least height of a panel, the colour bar and what is left of it where it stands
+# below, and a line of text.
+_ROW, WIDE, _NARROW, _LEAST, _BAR, _MARGIN, _LINE = 0.145, 0.165, 0.035, 0.5, 0.65, 0.15, 0.13
+# Cells with text so narrow have the colour bar below, which leaves them more room.
+_SHORT_OF_ROOM = 0.3
+# A figure says so where its cells are too narrow for their texts.
+TOO_NARROW = "(a wider figure names tokens in its cells)"
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,9 @@ def _names(names: Sequence[str], room: float, longest: int, *, small: bool) -> _
 class _Place:
     """A panel as it is drawn: the size of its cells and of all around them in inches."""
 
-    def __init__(self, panel: Panel, cell: float, tall: float) -> None:
+    def __init__(self, panel: Panel, cell: float, tall: float, *, texts: bool) -> None:
         self.panel, self.cell = panel, cell
+        self.lettered = texts and cell >= WIDE
         self.width = cell * len(panel.columns)
         self.height = max(_LEAST, tall * len(panel.rows))
         self.rows = _names(panel.rows, tall, _ROW_NAME, small=tall < 0.11)
@@ -85,26 +91,29 @@ class _Place:
         self.slanted = self.columns.inches > cell * 0.96
         if self.slanted:
             self.columns = _names(panel.columns, cell, _COLUMN_NAME, small=cell < 0.3)
-        self.axis = fill(panel.column_axis, max(12, characters(self.width)))
+        axis = panel.column_axis
+        if texts and not self.lettered:
+            axis = f"{axis} {TOO_NARROW}".strip()
+        self.axis = fill(axis, max(12, characters(self.width)))
         names = 0.87 * self.columns.inches + 0.1 if self.slanted else _LINE
         self.below = names + _LINE * len(self.axis.splitlines()) + 0.1
 
 
 def _abreast(
-    panels: Sequence[Panel], width: float, across: int, *, texts: bool
+    panels: Sequence[Panel], width: float, across: int, bar: float, *, texts: bool
 ) -> list[_Place] | None:
     """The panels, so many side by side; None if there is no room for their columns."""
     same_rows = len({panel.rows for panel in panels}) == 1
     sizes = [max(len(panel.columns) for panel in panels[k::across]) for k in range(across)]
     names = (_names(panel.rows, _ROW, _ROW_NAME, small=False).inches for panel in panels)
     beside = (2 * _LINE + max(names)) * (1 if same_rows else across)
-    cell = (width - _BAR - beside) / sum(sizes)
+    cell = (width - bar - beside) / sum(sizes)
     if across > 1 and cell < (WIDE if texts else _NARROW):
         return None
     cell = max(cell, 0.001)
     tall = _ROW if texts else max(_NARROW, min(_ROW, cell))
     return [
-        _Place(panel, cell * sizes[number % across] / len(panel.columns), tall)
+        _Place(panel, cell * sizes[number % across] / len(panel.columns), tall, texts=texts)
         for number, panel in enumerate(panels)
     ]
 
@@ -130,8 +139,12 @@ def draw_grid(
     """The heat maps of a grid with one scale of colours; names that panels share stand once."""
     width = FULL_WIDTH if width is None else inches(width)
     across, texts = min(3, len(panels)), any(table["text"] != "")
-    while (places := _abreast(panels, width, across, texts=texts)) is None:
+    while (places := _abreast(panels, width, across, _BAR, texts=texts)) is None:
         across -= 1
+    # Where cells are too narrow for their texts, the colour bar makes room.
+    below = texts and any(place.cell < _SHORT_OF_ROOM for place in places)
+    if below:
+        places = _abreast(panels, width, across, _MARGIN, texts=texts) or places
     same_rows, same_columns = (
         len({getattr(panel, names) for panel in panels}) == 1 for names in ("rows", "columns")
     )
@@ -144,7 +157,7 @@ def draw_grid(
         (max(place.below for place in line) if below else 0) + (0.2 if line[0].panel.name else 0.05)
         for line, below in zip(lines, named, strict=True)
     )
-    figure = new_figure(width, height)
+    figure = new_figure(width, height + below * 4 * _LINE)
     axes = figure.subplots(
         len(lines), across, squeeze=False, height_ratios=heights,
         width_ratios=[max(place.width for place in places[k::across]) for k in range(across)],
@@ -159,13 +172,15 @@ def draw_grid(
     for unused in axes[len(panels) :]:
         unused.set_visible(False)
     # Ticks that do not depend on its height: the layout is made once.
+    along = width if below else height
     drawn_bar = figure.colorbar(
         ScalarMappable(Normalize(bar.low, bar.high), bar.colors), ax=list(axes), pad=0.01,
-        shrink=min(1.0, 1.6 / height), ticks=MaxNLocator(4, steps=[1, 2, 5, 10]),
+        location="bottom" if below else "right", aspect=30 if below else 20,
+        shrink=min(1.0, 1.6 / along), ticks=MaxNLocator(4, steps=[1, 2, 5, 10]),
     )  # fmt: skip
     # Beside a low panel its name goes on beside the names of columns.
-    unit = fill(bar.unit, max(8, characters(height - 0.1)))
-    drawn_bar.set_label(unit, loc="top" if height < 2 else "center")
+    unit = fill(bar.unit, max(8, characters(along - 0.1)))
+    drawn_bar.set_label(unit, loc="top" if height < 2 and not below else "center")
     drawn_bar.outline.set_visible(False)  # type: ignore[operator]
     return figure
 
@@ -174,7 +189,9 @@ def in_cell(text: str, room: float) -> str:
     """A token that fits into a cell; of bytes and characters without a glyph only the number."""
     if text_inches(text, SMALL) > room:
         text = _NAMED.sub(r"x\1", text)
-    return fitted(text, room, SMALL)
+    while len(text) > 1 and text_inches(text, SMALL) > room:
+        text = text[:-1]  # of a few letters, the first say most
+    return text
 
 
 def _draw_panel(axes: Axes, shown: pd.DataFrame, place: _Place, bar: Bar) -> None:
@@ -183,7 +200,7 @@ def _draw_panel(axes: Axes, shown: pd.DataFrame, place: _Place, bar: Bar) -> Non
     values = shown.pivot_table(index="row", columns="column", values="value", dropna=False)
     values = values.reindex(index=range(len(panel.rows)), columns=range(len(panel.columns)))
     axes.pcolormesh(values.to_numpy(float), cmap=bar.colors, vmin=bar.low, vmax=bar.high)
-    if cell >= WIDE:
+    if place.lettered:
         for row in shown.itertuples():
             one: Any = row
             axes.text(

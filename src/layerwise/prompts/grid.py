@@ -13,14 +13,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import seaborn as sns
 from matplotlib.figure import Figure
 
 from layerwise.errors import UserError
+from layerwise.ground.regular_files import open_regular
 from layerwise.presentation.charts.heat import DIVERGING
 from layerwise.presentation.charts.panels import Bar
-from layerwise.presentation.save import picture_bytes
+from layerwise.presentation.save import picture_bytes, refuse_foreign_picture
 from layerwise.storage.atomic_files import write_atomically
+from layerwise.storage.parquet import to_bytes
+from layerwise.storage.places import PAGE_MARK, refuse_foreign, refuse_foreign_page
 
 from .drawing import Panel, colors_of, draw_grid
 
@@ -37,6 +42,10 @@ _STYLE = "font:inherit;border-collapse:collapse;display:block;overflow:auto;max-
 _NAME = "padding:1px 5px;white-space:pre;text-align:left"
 _ROW_NAME = "padding:1px 6px;text-align:right"
 _CELL = "padding:1px 5px;border:1px solid #8883;white-space:pre;text-align:left"
+# What the metadata of a grid's table have its title under.
+_TITLE_KEY = b"layerwise.grid"
+_ALWAYS = {"panel", "row", "column", "value"}
+"""Columns that the table of every grid has."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -84,21 +93,32 @@ class Grid:
         return draw_grid(self.table, self.panels, self.bar, upward=self.upward, width=width)
 
     def save(self, path: str | Path) -> Path:
-        """Write it to a file: a table (.csv, .parquet, .html) or a picture (.png, .svg, .pdf)."""
+        """Write it to a file: a table (.csv, .parquet, .html) or a picture (.png, .svg, .pdf).
+
+        Raises:
+            UserError: for another ending, or a file that is there and is no such table or picture
+                of layerwise.
+        """
         path = Path(path)
         kind = path.suffix.lower()
         if kind in PICTURES:
+            refuse_foreign_picture(path)
             content = picture_bytes(self.plot(), kind[1:])
         elif kind == ".html":
+            refuse_foreign_page(path)
             content = (
-                '<!doctype html><meta charset="utf-8">'
+                f'<!doctype html><meta charset="utf-8">{PAGE_MARK}'
                 '<meta name="color-scheme" content="light dark">'
                 f"<title>{escape(self.title)}</title>{self._repr_html_()}"
             ).encode()
         elif kind == ".csv":
+            refuse_foreign(path, "table of a grid", _is_csv)
             content = self.to_pandas().to_csv(index=False).encode()
         elif kind == ".parquet":
-            content = self.to_pandas().to_parquet(index=False)
+            refuse_foreign(path, "table of a grid", _is_parquet)
+            arrow = pa.Table.from_pandas(self.to_pandas(), preserve_index=False)
+            noted = {**(arrow.schema.metadata or {}), _TITLE_KEY: self.title.encode()}
+            content = to_bytes(arrow.replace_schema_metadata(noted))
         else:
             raise UserError(
                 f"Cannot write {path.name!r}: expected a name that ends in one of "
@@ -150,3 +170,14 @@ class Grid:
             f'<td style="{_CELL};background:{back};color:{front}" title="{escape(cell.details)}">'
             f"<bdi>{escape(cell.text)}</bdi></td>"
         )
+
+
+def _is_csv(path: Path) -> bool:
+    """Whether a CSV file has the columns that the table of every grid has."""
+    with open_regular(path) as file:
+        return set(file.readline(2**14).decode().strip().split(",")) >= _ALWAYS
+
+
+def _is_parquet(path: Path) -> bool:
+    """Whether a Parquet file is the table of a grid."""
+    return _TITLE_KEY in (pq.read_schema(path).metadata or {})

@@ -299,8 +299,9 @@ def _cells(
     # Several layers at once: for a few rows, most of the time goes to reading the weights.
     for part in streams.split(max(1, _ROWS_AT_ONCE // len(final))):
         logprobs = logits_of(model, part.flatten(0, 1)).log_softmax(-1).unflatten(0, part.shape[:2])
-        entropy = -torch.einsum("prv,prv->pr", logprobs.exp(), logprobs).flatten()
-        kl = torch.einsum("rv,prv->pr", usual, final - logprobs).clamp(min=0).flatten()
+        # Over a large vocabulary einsum would lose digits that a sum in pairs keeps.
+        entropy = -(logprobs.exp() * logprobs).sum(-1).flatten()
+        kl = (usual * (final - logprobs)).sum(-1).clamp(min=0).flatten()
         logprobs = logprobs.flatten(0, 1)
         best = logprobs.topk(min(TOP, logprobs.shape[-1]))
         texts = iter(readable(model, best.indices.flatten().tolist()))

@@ -175,6 +175,10 @@ def patch_grid(
     alone = [token for pair in pairs if None in pair for token in pair.tokens if token is not None]
     if alone:
         several = ", ".join([*map(closed, readable(model, alone[:8])), *["…"] * (len(alone) > 8)])
+        n_changed = sum(None not in pair and len(set(pair.tokens)) > 1 for pair in pairs)
+        if n_changed:
+            which = "first and the last" if n_changed > 1 else "last"
+            notes.append(f"Of the tokens that differ, only the {which} are paired.")
         notes.append(f"Without counterpart in the other prompt, so not patched: {several}.")
     if site == "z":
         names = [str(head) for head in range(1 + max(column for column, _ in cells))]

@@ -20,7 +20,7 @@ from layerwise.sweep.run import next_logprobs
 from .drawing import Panel
 from .grid import AMOUNT, SHARE, Grid
 from .lens import TOP, called
-from .texts import Prompt, encode_prompt, most_likely, prompt, readable
+from .texts import Prompt, encode_prompt, in_short, most_likely, prompt, readable
 
 _PLACES = ("1st", "2nd", "3rd", "4th", "5th")
 _NAMES = {"attn_out": "attention", "mlp_out": "MLP", "z": "head", "cross_z": "head of "
@@ -92,7 +92,8 @@ def skip_grid(
             words += f"\nwrites: {written[0].text!r}"
         answer |= {"layer": change.layer, "head": change.head, "panel": 0}
         details.append(words)
-    title = f"{called(model)} without each {_NAMES.get(site, site)}"
+    asked = f"after {in_short(model, prompt, tokens)}"
+    title = f"{called(model)} without each {_NAMES.get(site, site)}, {asked}"
     layers_skipped = list(dict.fromkeys(answer["layer"] for answer in answers[1:]))
     names = tuple(layer_name(layer, n_encoder_layers(model)) for layer in layers_skipped)
     if site in BY_HEAD:  # coloured by how far the next token's distribution moves
@@ -108,7 +109,7 @@ def skip_grid(
             f"Intact, the model says {most_likely(answers[0])}. "
             "Cells name the next token where it changes."
         )
-        panel = Panel("", names, columns, "layer", "head")
+        panel = Panel("", names, columns, "layer", f"head ({asked})")
         unit = "KL to the intact model (nats)"
         return Grid(title, pd.DataFrame(rows), (panel,), unit, AMOUNT, (note,))
     rows = [
@@ -119,5 +120,5 @@ def skip_grid(
         )
     ]  # fmt: skip
     columns = _PLACES[: len(answers[0]["top"])]
-    panel = Panel("", ("intact", *names), columns, "without layer", "next token")
+    panel = Panel("", ("intact", *names), columns, "without layer", f"next token {asked}")
     return Grid(title, pd.DataFrame(rows), (panel,), "probability", SHARE, upward=False)

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from layerwise.errors import UserError, counted
+from layerwise.errors import UserError, counted, shown
 from layerwise.ground.readers import entries, numbers, plain, refuse, whole
 from layerwise.models.huggingface.untrusted_tokenizer import try_texts
-from layerwise.models.instance.facts import origin_of, original_tokenizer
+from layerwise.models.instance.facts import language_of, origin_of, original_tokenizer
 from layerwise.models.instance.kinds import Model, is_seq2seq, vocabularies
 from layerwise.sweep.requests import Generate, Tokens, refuse_unknown_tokens
 from layerwise.tasks._encoding import as_chat, encode, encode_pair
+from layerwise.tasks.registry import TEXT
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]
 """A text, token ids, or the turns of a chat."""
@@ -23,6 +24,8 @@ _VISIBLE = str.maketrans({" ": SPACE, "\n": NEWLINE, "\t": TAB, "\r": "␍", "\u
 _LEFT_TO_RIGHT = "\u200e"
 # What accents stand on that begin a token; variation selectors, which emoji end with, show nothing.
 _CIRCLE, _SELECTORS = "◌", ("\ufe0e", "\ufe0f")
+# Characters of a prompt that are shown where it is not what a figure is about.
+_SHORT = 60
 # What a piece of SentencePiece begins with where a space stands before it.
 _WORD_START = "▁"
 
@@ -36,6 +39,7 @@ def encode_prompt(model: Model, prompt: Prompt, *, chat: bool = False) -> Tokens
         text = as_chat(tokenizer, given) if chat or turns else given
         if not text:
             raise UserError("The prompt is empty: expected some text; write one.")
+        _refuse_unknown_words(model, tokenizer, text)
         tokens = encode(tokenizer, text, apart=is_seq2seq(model))
     else:
         tokens = tuple(int(one) for one in given)
@@ -49,6 +53,19 @@ def encode_prompt(model: Model, prompt: Prompt, *, chat: bool = False) -> Tokens
             "expected no more; shorten the prompt."
         )
     return tokens
+
+
+def _refuse_unknown_words(model: Model, tokenizer: Any, text: str) -> None:
+    """Refuse a text that a model of a toy language reads as unknown words."""
+    if language_of(model) == TEXT:
+        return
+    words = [one for one in tokenizer.get_vocab() if one.isalnum()]
+    unknown = [one for one in text.split() if one not in tokenizer.get_vocab()]
+    if unknown:
+        raise UserError(
+            f"The model does not know {shown(unknown[0])}: it speaks a toy language; expected "
+            f"words such as {', '.join(sorted(words)[:3])}; write these."
+        )
 
 
 def token_of(model: Model, text: str | int, name: str = "token") -> int:
@@ -110,6 +127,12 @@ def _bytes_of_characters() -> dict[str, int]:
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     return {character: code for code, character in bytes_to_unicode().items()}
+
+
+def in_short(model: Model, prompt: Prompt, tokens: Tokens) -> str:
+    """The end of a prompt in quotes: a text as it was typed, others by their tokens."""
+    whole = prompt if isinstance(prompt, str) else "".join(readable(model, tokens))
+    return repr(whole if len(whole) <= _SHORT else f"…{whole[1 - _SHORT :]}")
 
 
 def visible(text: str) -> str:

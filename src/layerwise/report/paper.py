@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
-from collections.abc import Iterator, Sequence
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.loading import load_results
 from layerwise.analyses.registry import tables_of_run
+from layerwise.errors import UserError, counted
 from layerwise.ground.readers import some_of
+from layerwise.ground.regular_files import read_regular
+from layerwise.presentation.claim import Claim
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.save import picture_bytes
 from layerwise.presentation.section import FigureSpec, Table
-from layerwise.presentation.style import COLUMN_WIDTH, inches, without_titles
+from layerwise.presentation.style import COLUMN_WIDTH, inches, part_of_figures, without_titles
+from layerwise.presentation.wording import MINUS, interval, number, p_value
 from layerwise.storage.atomic_files import write_atomically
-from layerwise.storage.provenance import Facts
+from layerwise.storage.file_list import listed, states, with_list
+from layerwise.storage.places import refuse_foreign, refuse_unusable_folder
+from layerwise.storage.run_tables import RunTables
 
+from ._answer import answer_of
 from ._layers import sections
+from ._methods import methods, references
+from .html import findings_of
 
 FORMATS = ("pdf", "svg", "png")
+LIST_FILE = "figures.json"
+"""The list of the files that were written, by which they are known when they are written again."""
+# A figure is drawn in parts rather than taller than so many times its width, and a table of more
+# rows is cut.
+_TALLEST, _MOST_ROWS = 1.5, 40
 _ESCAPED = str.maketrans({char: f"\\{char}" for char in "&%$#_{}"} | {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
 })  # fmt: skip
-_BIBTEX = """@software{layerwise,
-  title = {layerwise: which layers of a language model retrieve, know and reason},
-  version = {VERSION},
-  year = {YEAR},
-}
-
-@article{song2025demystifying,
-  title = {Demystifying the Roles of {LLM} Layers in Retrieval, Knowledge, and Reasoning},
-  author = {Song, Xinyuan and others},
-  journal = {arXiv preprint arXiv:2510.02091},
-  year = {2025},
-}
-"""
+_NUMBER = r"([-−]?\d[\d,]*(?:\.\d+)?)"
+_ESTIMATE = re.compile(rf"{_NUMBER}(?: \[{_NUMBER}, {_NUMBER}\])?(?P<unit>[^,;(]*)")
+_LAYER = re.compile(r"(?:^|, )layer ([^\s,]+)")
 
 
 @check_arguments(
@@ -51,12 +61,15 @@ def figures_for_paper(
 ) -> list[Path]:
     """Write the figures of a saved run at the width of a paper's column, with what goes with them.
 
-    Beside each figure lie its caption (.txt) and the values of its marks (.csv). Tables are
-    written as LaTeX, and ``methods.txt`` and ``references.bib`` are filled in from the run.
+    The first is the picture of layers and capabilities that a page begins with. A figure that would
+    be more than 1.5 times as tall as wide comes in parts (``_part1``, ``_part2``). Beside each lie
+    its caption (.txt) and the numbers of its marks (.csv). Tables are written as LaTeX, long ones
+    cut after 40 rows, with all rows beside them (.csv). ``tests`` is the table of claims with their
+    tests; ``methods.txt`` and ``references.bib`` are filled in from the run.
 
     Args:
         folder: the folder of a finished run.
-        out: the folder to write to.
+        out: the folder to write to: a new or empty one, or one that this function wrote.
         width: of the figures, in inches, or a text such as ``"84mm"``: 3.3 fits a column of
             most papers.
         formats: ``pdf`` (fonts embedded), ``svg`` or ``png``; one or several.
@@ -65,63 +78,180 @@ def figures_for_paper(
         The files that were written.
 
     Raises:
-        UserError: if the run cannot be read, or the folder not be written.
+        UserError: if the run cannot be read, or the folder not be written, holds other files, or
+            files that were changed since.
     """
-    run, place = tables_of_run(load_results(folder)), Path(out)
-    place.mkdir(parents=True, exist_ok=True)
+    place = Path(out)
+    known = _files_before(place)
+    run = tables_of_run(load_results(folder))
+    claims = findings_of(run)
     files: dict[str, bytes] = {}
     with naming_layers_of(run.facts.model), without_titles():
+        for drawing in _first_screen(run, claims):
+            files |= dict(_files_of(drawing, width, formats))
         for section in sections(run):
             for drawing in section.drawings:
                 files |= dict(_files_of(drawing, width, formats))
-            for number, table in enumerate(section.tables, start=1):
-                files[f"{section.anchor}_{number}.tex"] = latex(table).encode()
-    files["methods.txt"] = methods(run.facts).encode()
-    year = str(run.facts.created)[:4]
-    version = run.facts.versions.get("layerwise", "0.1.0")
-    files["references.bib"] = _BIBTEX.replace("VERSION", version).replace("YEAR", year).encode()
+            for nth, table in enumerate(section.tables, start=1):
+                files |= dict(_files_of_table(f"{section.anchor}_{nth}", table))
+        files |= dict(_files_of_tests(claims))
+    files["methods.txt"] = methods(run).encode()
+    files["references.bib"] = references(run.facts).encode()
+    for name in files:
+        refuse_foreign(place / name, "file of figures", lambda path: path.name in known)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    # The list comes first, so that the same call goes on in the folder of one that was killed.
+    write_atomically(place / LIST_FILE, with_list({}, LIST_FILE, hashes | known))
     for name, content in files.items():
         write_atomically(place / name, content)
+    write_atomically(place / LIST_FILE, with_list({}, LIST_FILE, known | hashes))
     return [place / name for name in files]
+
+
+def _files_before(place: Path) -> dict[str, str]:
+    """The files that an earlier call wrote there, by their hashes; others are refused."""
+    refuse_unusable_folder(place, "a folder for figures")
+    there = sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+    if not there:
+        return {}
+    try:
+        content = json.loads(read_regular(place / LIST_FILE))
+        known = listed(content, LIST_FILE) or {}
+        of_now = states(place, known)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        raise UserError(
+            f"{place} holds other files ({there[0]}, ...): expected a new or empty folder, or one "
+            "that this command wrote; choose another."
+        ) from None
+    changed = [name for name, state in of_now.items() if state == "changed"]
+    if changed:
+        raise UserError(
+            f"{place / changed[0]} was changed after it was written, and would be replaced: choose "
+            "another folder, or delete the file."
+        )
+    return {name: digest for name, digest in known.items() if of_now[name] == "ok"}
+
+
+def _first_screen(run: RunTables, claims: Sequence[Claim]) -> Iterator[FigureSpec]:
+    """The picture that a page begins with, of a run that changed layers."""
+    from .figures.first_screen import layers_by_capability
+
+    answer = answer_of(run, claims)
+    if not answer.blocks:
+        return
+    caption = (
+        f"What each capability loses by {answer.change}: share of the above-floor score, the mean "
+        "over its tasks with signal, for each way of scoring. Dots: layers that the capability is "
+        "shown to need, its rows taken together. Frames: layers that it is shown to need more than "
+        f"another capability does. Hatched: no signal. {answer.headline}"
+    )
+    alt = "Strips of cells: capabilities and ways of scoring down, layers across."
+    yield FigureSpec("first_screen", partial(layers_by_capability, answer), caption, alt)
 
 
 def _files_of(
     drawing: FigureSpec, width: float | str, formats: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
-    """A figure's files: its pictures, its caption and the values of its marks."""
-    figure = drawing.draw(width=width)
-    for kind in formats:
-        yield f"{drawing.name}.{kind}", picture_bytes(figure, kind)
-    yield f"{drawing.name}.txt", drawing.caption.encode()
-    rows = [(axes.get_title("left").replace("\n", " "), text)
-            for axes, _, text, _ in getattr(figure, "tooltips", ())]  # fmt: skip
+    """A figure's files, or those of each of its parts: pictures, caption, numbers of its marks."""
+    n_parts, part = 1, 0
+    while part < n_parts:
+        with part_of_figures(_TALLEST, part):
+            figure: Any = drawing.draw(width=width)
+        n_parts = getattr(figure, "n_parts", 1)
+        name = drawing.name if n_parts == 1 else f"{drawing.name}_part{part + 1}"
+        which = "" if n_parts == 1 else f" (Part {part + 1} of {n_parts}.)"
+        for kind in formats:
+            yield f"{name}.{kind}", picture_bytes(figure, kind)
+        yield f"{name}.txt", f"{drawing.caption}{which}\n".encode()
+        marks = [
+            [axes.get_title("left").replace("\n", " "), *numbers_of(text)]
+            for axes, _, text, _ in getattr(figure, "tooltips", ())
+        ]
+        yield f"{name}.csv", _csv([("panel", *COLUMNS), *marks])
+        part += 1
+
+
+COLUMNS = ("series", "layer", "value", "low", "high", "unit", "n", "significant")
+
+
+def numbers_of(text: str) -> list[str]:
+    """What a mark's tooltip says, as the entries of ``COLUMNS``."""
+    where, _, said = text.rpartition(": ") if ": " in text else ("", "", text)
+    layer = _LAYER.search(where)
+    series = where if layer is None else (where[: layer.start()] + where[layer.end() :]).strip(", ")
+    found = _ESTIMATE.match(said)
+    if found is None:
+        return [text, *[""] * (len(COLUMNS) - 1)]
+    middle, low, high = (
+        (one or "").replace(MINUS, "-").replace(",", "") for one in found.groups()[:3]
+    )
+    items = re.findall(r"n = (\d+)", said)
+    sure = "" if "significant" not in said else str("not significant" not in said).lower()
+    at = "" if layer is None else layer[1].replace(MINUS, "-")
+    unit = found["unit"].strip()
+    return [series, at, middle, low, high, unit, items[0] if len(items) == 1 else "", sure]
+
+
+def _csv(rows: Iterable[Sequence[str]]) -> bytes:
     buffer = io.StringIO()
-    csv.writer(buffer).writerows([("panel", "value"), *rows])
-    yield f"{drawing.name}.csv", buffer.getvalue().encode()
+    csv.writer(buffer).writerows(rows)
+    return buffer.getvalue().encode()
 
 
-def latex(table: Table) -> str:
-    """A table as a LaTeX ``tabular`` with rules of the booktabs package."""
-    lines = [[text.translate(_ESCAPED) for text in row] for row in (table.columns, *table.cells)]
+def _files_of_table(name: str, table: Table) -> Iterator[tuple[str, bytes]]:
+    """A table as LaTeX; of a long one its first rows, and beside it all of them."""
+    yield f"{name}.tex", latex(table, name).encode()
+    if len(table.cells) > _MOST_ROWS:
+        yield f"{name}.csv", _csv(split_estimates(table))
+
+
+def split_estimates(table: Table) -> list[list[str]]:
+    """A table's rows with estimates and their bounds in columns of their own."""
+    columns = list(zip(*table.cells, strict=True))
+    parted: list[list[str]] = []
+    for head, cells in zip(table.columns, columns, strict=True):
+        found = [re.fullmatch(rf"{_NUMBER} \[{_NUMBER}, {_NUMBER}\](?: •)?", one) for one in cells]
+        if not any(found):
+            parted.append([head, *(one.replace(MINUS, "-") for one in cells)])
+            continue
+        for group, more in ((1, ""), (2, " low"), (3, " high")):
+            kept = [one[group] if one else text * (group == 1)
+                    for one, text in zip(found, cells, strict=True)]  # fmt: skip
+            parted.append([head + more, *(one.replace(MINUS, "-") for one in kept)])
+    return list(map(list, zip(*parted, strict=True)))
+
+
+def latex(table: Table, name: str = "") -> str:
+    """A table as LaTeX ``tabular`` with rules of the booktabs package; a long one is cut."""
+    cells = table.cells[:_MOST_ROWS]
+    lines = [[text.translate(_ESCAPED) for text in row] for row in (table.columns, *cells)]
     first, *rest = [" & ".join(row) + r" \\" for row in lines]
     columns = "l" * len(table.columns)
     body = [r"\toprule", first, r"\midrule", *rest, r"\bottomrule"]
-    title = f"% {table.title}"
-    return "\n".join([title, rf"\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}", ""])
+    title = [f"% {table.title}"]
+    if len(cells) < len(table.cells):
+        title.append(f"% The first {len(cells)} of {len(table.cells)} rows; all are in {name}.csv.")
+    return "\n".join([*title, rf"\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}", ""])
 
 
-def methods(facts: Facts) -> str:
-    """What was done, in sentences for a methods section."""
-    tasks = ", ".join(f"{task.name} (n = {task.n_items})" for task in facts.tasks)
-    versions = facts.versions
-    model = facts.model
-    return (
-        f"We measured {model.name} ({model.n_layers} layers, {model.dtype}; SHA-256 of the weights "
-        f"{model.hash[:12]}) with layerwise {versions.get('layerwise', '0.1.0')} "
-        f"(torch {versions.get('torch', 'unknown')}). "
-        f"Tasks were {tasks}, scored under {', '.join(facts.protocols)}. "
-        "Effects are paired by item; intervals are bootstrap intervals over items, and p-values "
-        "are exact and corrected by Holm's method. "
-        "Nothing is claimed where the model is not above chance and its controls. "
-        f"The seed was {facts.seed}.\n"
-    )
+def _files_of_tests(claims: Sequence[Claim]) -> Iterator[tuple[str, bytes]]:
+    """The claims with their estimates and tests: numbers as CSV, and a table as LaTeX."""
+    heads = ("claim", "evidence", "estimate", "low", "high", "unit", "bounds", "p", "test", "items")
+    rows, cells = [], []
+    for claim in claims:
+        found, p = claim.estimate, "" if claim.p is None else f"{claim.p:.6g}"
+        values = ["" if math.isnan(one) else f"{one:.6g}" for one in (found or [math.nan] * 3)[:3]]
+        named = [found.unit, found.bounds] if found else ["", ""]
+        rows.append([claim.short, claim.evidence, *values, *named, p, claim.test, claim.items])
+        shown = "–"
+        if found and math.isnan(found.low + found.high):
+            shown = number(found.value, found.digits)
+        elif found:
+            shown = interval(*found[:3], found.digits)
+        sure = "–" if claim.p is None else p_value(claim.p)
+        cells.append([claim.short, shown, named[0], sure, claim.test, claim.items])
+    if rows:
+        yield "tests.csv", _csv([heads, *rows])
+        columns = ("claim", "estimate", "unit", "p", "test", "items")
+        title = f"Claims and their tests ({counted(len(rows), 'claim')})"
+        yield "tests.tex", latex(Table(title, columns, cells), "tests").encode()

@@ -39,7 +39,7 @@ from layerwise.storage.provenance import (
     read_run_file,
     write_run_file,
 )
-from layerwise.storage.written import refuse_without_list, written_files
+from layerwise.storage.written import refuse_other_files, written_files
 
 from .checkpoints import (
     CheckpointStore,
@@ -96,13 +96,7 @@ class RunFolder(CheckpointStore):
         refuse_unusable_folder(path)
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-        visible = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
-        if visible and RUN_FILE not in visible:
-            refuse_without_list(path)
-            raise UserError(
-                f"{path} holds other files ({visible[0]}, ...) and no {RUN_FILE}: expected an "
-                "empty folder or that of an earlier run; choose another folder."
-            )
+        refuse_other_files(path)
         lock = _acquire(path / _LOCK)
         try:
             folder = cls(path, _agree(path, settings), lock)

@@ -15,7 +15,8 @@ from layerwise.errors import DamagedFileWarning, DamagedResultsError, UserError,
 
 from .atomic_files import refuse_special, remove_temporaries
 from .file_list import hashes_of
-from .parquet import conform, read_table, write_table
+from .parquet import conform, is_table, read_table, write_table
+from .places import refuse_foreign
 from .provenance import (
     RUN_FILE,
     Facts,
@@ -98,8 +99,8 @@ class Result:
 
         Raises:
             UserError: if the folder holds results of another model or of other items, a comparison
-                or series, or results without their ``run.json``; if it cannot be written, or the
-                disk is full.
+                or series, results without their ``run.json``, or files that are no results under
+                their names; if it cannot be written, or the disk is full.
         """
         folder = Path(folder)
         refuse_results_of_others(folder, (), JOINED_TABLES)
@@ -112,8 +113,13 @@ class Result:
                 before = read_facts(folder)
                 together = join_facts([before, self.facts])
                 joined = before if self.joins_others else together
-        own = {name: getattr(self, name) for name in self.tables}
-        self.write_tables(folder, own | self.derived(), joined)
+        tables = {name: getattr(self, name) for name in self.tables} | self.derived()
+        if joined is not None:
+            listed = listed_files(folder) or {}
+            for name in (f"{name}.parquet" for name in tables):
+                if name not in listed:
+                    refuse_foreign(folder / name, "table", is_table)
+        self.write_tables(folder, tables, joined)
 
     def write_tables(
         self, folder: Path, tables: Mapping[str, pd.DataFrame], joined: Facts | None

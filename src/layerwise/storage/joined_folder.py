@@ -16,8 +16,8 @@ from layerwise.ground.regular_files import read_regular
 
 from .atomic_files import disk_errors, remove_temporaries, write_atomically
 from .file_list import FILES, hashes_of, listed, refuse_edited, with_list
-from .parquet import conform, read_table, write_table
-from .places import FIGURES, refuse_unusable_folder, refuse_unusable_page
+from .parquet import conform, is_table, read_table, write_table
+from .places import FIGURES, refuse_foreign, refuse_unusable_folder, refuse_unusable_page
 from .schemas import SCHEMAS
 from .written import refuse_results_of_others
 
@@ -56,19 +56,24 @@ class JoinedFolder(Generic[_Facts]):
         return f"{self.own}_{name}"
 
     def refuse_unusable(self, folder: Path) -> None:
-        """Refuse a folder that cannot be written, or holds a run, a model or other joined runs."""
+        """Refuse a folder that cannot be written, or holds what is not of such joined runs."""
         refuse_unusable_folder(folder, self.what)
         refuse_unusable_page(folder / self.page)
         refuse_results_of_others(folder, (self.list_file, *self.table_files))
+        place = folder / self.list_file
+        refuse_foreign(place, "list of results", lambda path: _files_in(path) is not None)
+        known = (_files_in(place) if place.exists() else None) or {}
+        for name in self.table_files:
+            if name not in known:
+                refuse_foreign(folder / name, "table", is_table)
 
     def is_in(self, folder: Path) -> bool:
         """Whether joined runs of this kind were written there, as a table or a list tells."""
         try:
-            content = json.loads(read_regular(folder / self.list_file))
+            files = _files_in(folder / self.list_file)
         except (OSError, ValueError, RecursionError):
-            content = None
-        listed_there = isinstance(content, dict) and FILES in content
-        return listed_there or any((folder / name).exists() for name in self.table_files)
+            files = None
+        return files is not None or any((folder / name).exists() for name in self.table_files)
 
     def write(self, folder: Path, tables: Mapping[str, pd.DataFrame], facts: _Facts) -> None:
         """Write the tables and their list, in the place of earlier ones."""
@@ -107,6 +112,13 @@ class JoinedFolder(Generic[_Facts]):
             ) from error
         refuse_edited(content, path)
         return content
+
+
+def _files_in(path: Path) -> dict[str, str] | None:
+    """The files that a JSON file lists; None if it has no such list."""
+    content = json.loads(read_regular(path))
+    files = content.get(FILES) if isinstance(content, dict) else None
+    return files if isinstance(files, dict) else None
 
 
 class JoinedRuns:

@@ -60,6 +60,11 @@ def write_table(path: Path, name: str, table: pd.DataFrame, facts: str) -> None:
     write_atomically(path, to_bytes(arrow.replace_schema_metadata({_FACTS_KEY: facts.encode()})))
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file is a table of results that layerwise wrote."""
+    return _FACTS_KEY in (pq.read_schema(path).metadata or {})
+
+
 def read_table(
     path: Path, name: str, digest: str | None = None
 ) -> tuple[pd.DataFrame, bytes | None]:

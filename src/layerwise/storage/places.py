@@ -1,8 +1,9 @@
 """Where results and pages may be written: refused in a sentence before any work is done for it.
 
-That a place can be written to is tried, for what the system says of it is not always true: of a
-folder of the system itself, or one on another machine, it may allow its owner anything and do
-nothing. How files are written is in ``atomic_files``.
+A file is replaced only by one of its kind, if layerwise wrote it: ``refuse_foreign`` stands before
+every file that a user names. That a place can be written to is tried, for what the system says of
+it is not always true: of a folder of the system itself, or one on another machine, it may allow its
+owner anything and do nothing. How files are written is in ``atomic_files``.
 """
 
 from __future__ import annotations
@@ -10,14 +11,20 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from layerwise.errors import UserError
+from layerwise.ground.regular_files import open_regular
 
 from .atomic_files import LONGEST_NAME, disk_errors, refuse_special
 
 PAGE, COMPARISON_PAGE, FIGURES = "report.html", "comparison.html", "figures"
 SERIES_PAGE = "training.html"
+PAGE_MARK = '<meta name="generator" content="layerwise">'
+"""What tells a page that layerwise wrote from others."""
+# Bytes at both ends of a file in which marks are looked for: a file to be replaced may be huge.
+_ENDS = 2**14
 
 
 def refuse_unusable_folder(path: Path, what: str = "a folder for the run") -> None:
@@ -39,9 +46,39 @@ def refuse_unusable_file(path: Path) -> None:
     _refuse_unwritable(path.parent if above == path else above, path)
 
 
-def refuse_unusable_page(path: Path) -> None:
-    """Refuse a page that cannot be written, or whose figures cannot be written beside it."""
+def refuse_foreign(path: Path, what: str, is_own: Callable[[Path], bool]) -> None:
+    """Refuse a file that cannot be written, or would replace what layerwise did not write."""
     refuse_unusable_file(path)
+    if not os.path.lexists(path):
+        return
+    try:
+        own = is_own(path)
+    except Exception:  # a link to nothing, or content that its reader never expects
+        own = False
+    if not own:
+        raise UserError(
+            f"{path} is no {what} that layerwise wrote, and would be replaced: choose another "
+            "name, or delete the file first."
+        )
+
+
+def holds_mark(path: Path, *marks: str) -> bool:
+    """Whether one of some texts is near the beginning or the end of a file."""
+    with open_regular(path) as file:
+        ends = file.read(_ENDS)
+        file.seek(max(file.tell(), os.fstat(file.fileno()).st_size - _ENDS))
+        ends += file.read(_ENDS)
+    return any(mark.encode() in ends for mark in marks)
+
+
+def refuse_foreign_page(path: Path) -> None:
+    """Refuse a page that cannot be written, or would replace another file than a page."""
+    refuse_foreign(path, "page", lambda path: holds_mark(path, PAGE_MARK))
+
+
+def refuse_unusable_page(path: Path) -> None:
+    """Refuse a page as ``refuse_foreign_page``, or one whose figures cannot stand beside it."""
+    refuse_foreign_page(path)
     refuse_unusable_folder(path.parent / FIGURES, "a folder for figures")
 
 

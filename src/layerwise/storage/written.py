@@ -11,7 +11,6 @@ from pathlib import Path
 from layerwise.errors import DamagedResultsError, UserError
 
 from .file_list import hashes_of
-from .places import PAGE
 from .provenance import RUN_FILE, listed_files, read_facts, write_run_file
 from .schemas import SCHEMAS
 
@@ -41,15 +40,6 @@ def results_without_list(folder: Path) -> list[str]:
     return written_files(folder)
 
 
-def refuse_results_file(path: Path) -> None:
-    """Refuse to replace a file of saved results, by a page for instance."""
-    if path.name in _RESULTS and path.exists():
-        raise UserError(
-            f"{path} holds what a run found, and a page would replace it: expected the name of a "
-            f"page, such as {path.with_name(PAGE)}."
-        )
-
-
 def refuse_results_of_others(folder: Path, own: Sequence[str], others: Sequence[str] = ()) -> None:
     """Refuse a folder that holds results of another kind, or a model, before it has two lists."""
     every = ("config.json", f"{COMPARED}/{RUN_FILE}", *_RESULTS)
@@ -70,6 +60,18 @@ def refuse_without_list(folder: Path, written_anew: Sequence[str] = ()) -> None:
             f"{LOST_WITH_RUN_FILE}, so that nobody can know whether results are missing or "
             f"changed; expected {RUN_FILE} beside them, so restore it, or delete the folder and "
             "give the command that made it again."
+        )
+
+
+def refuse_other_files(folder: Path) -> None:
+    """Refuse a folder with files that is not a run's, as a run's folder."""
+    there = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else ()
+    visible = [name for name in there if not name.startswith(".")]
+    if visible and RUN_FILE not in visible:
+        refuse_without_list(folder)
+        raise UserError(
+            f"{folder} holds other files ({visible[0]}, ...) and no {RUN_FILE}: expected an "
+            "empty folder or that of an earlier run; choose another folder."
         )
 
 

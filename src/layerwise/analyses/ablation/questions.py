@@ -12,6 +12,8 @@ from typing import Any
 import pandas as pd
 
 from layerwise.ground.regular_files import open_regular
+from layerwise.storage.file_list import hashes_of
+from layerwise.storage.provenance import listed_files
 from layerwise.storage.written import REQUESTS_FILE
 
 QUESTIONS = "questions"
@@ -63,8 +65,11 @@ def questions_of(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def read_questions(folder: Path, items: frozenset[str]) -> pd.DataFrame:
-    """The questions of a saved run; of a file that is missing or damaged, those that are whole."""
-    return questions_of(_lines(folder / REQUESTS_FILE, items))
+    """The questions of a saved run; none if their file is missing, or was changed."""
+    path, digest = folder / REQUESTS_FILE, (listed_files(folder) or {}).get(REQUESTS_FILE)
+    if digest is not None and hashes_of(folder, [REQUESTS_FILE]) != {REQUESTS_FILE: digest}:
+        return questions_of([])
+    return questions_of(_lines(path, items))
 
 
 def _lines(path: Path, items: frozenset[str]) -> Iterator[dict[str, Any]]:

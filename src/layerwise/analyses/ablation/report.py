@@ -98,7 +98,7 @@ def _role_map(run: RunTables, kind: str, site: str) -> FigureSpec:
         f"(n = {spread_of(effects['n_items'], 'item')} a row). Dot: "
         "loss significant after Holm's correction over the layers of the row (exact McNemar "
         f"test, p < 0.05); triangle: significant gain{_hold(run, effects)}. Hatched: no "
-        "signal, so nothing is claimed. The intervals are in the tables below."
+        "signal, so nothing is claimed. The intervals are in the table of effects."
     )
     alt = f"Heat map of accuracy lost by {action}, tasks and protocols by layers."
     draw = partial(role_map, effects, kind, site, signal=run.table("signal"))
@@ -172,7 +172,7 @@ def _head_maps(run: RunTables) -> Iterator[FigureSpec]:
                 "signal). Red is lost, blue gained. Dot: significant after Benjamini-Hochberg "
                 f"correction over the {spread(shown.groupby('task').size())} {noun}s of a task "
                 f"(exact McNemar test, q < 0.05{_hold(run, shown, of_heads=True)}). The "
-                "intervals are in the table below."
+                "intervals are in the table."
             )
             alt = f"Heat maps of accuracy lost by {action}, layers by {noun}s."
             name = f"head_effects_{kind}_{site}_{protocol}"
@@ -196,7 +196,7 @@ def _sets(run: RunTables) -> Iterator[FigureSpec]:
             f"{joined(in_order(shown['protocol'], PROTOCOL_ORDER))}). A row per block or set of "
             f"{sets_noun(site)}{most}. Lines: paired bootstrap 95 % intervals. Filled: "
             "significant after Holm's correction over the sets of a task and protocol (exact "
-            f"McNemar test, p < 0.05{_hold(run, shown)}). The numbers are in the tables below."
+            f"McNemar test, p < 0.05{_hold(run, shown)}). The numbers are in the tables."
         )
         alt = f"Points with intervals: accuracy lost by {action}."
         draw = partial(set_losses, shown, kind, site)

@@ -182,7 +182,7 @@ def _figures(attribution: pd.DataFrame) -> list[FigureSpec]:
             heads = (
                 f"What each {head} adds directly {what}: logit difference in nats, mean over "
                 "items. Dots: not 0 after Benjamini-Hochberg correction over all heads of the "
-                "task. The largest, with their intervals, are in the table below."
+                "task. The largest, with their intervals, are in the table."
                 f"{grey if two and component == 'z' else ''}"
             )
             draw = partial(attribution_heads, shown, protocol, component=component)

@@ -76,7 +76,7 @@ def sections(run: RunTables) -> list[Section]:
             f"Attribution patching ({direction}): the change of the logit difference that a "
             "gradient predicts for a patch, against that of the true patch, for cells drawn at "
             f"random (means over n = {spread_of(agreed['n_items'], 'pair')}). Dashed: equal. The "
-            "rank correlations' intervals are in the table below."
+            "rank correlations' intervals are in the table."
         )
         alt = "Scatter plots of estimated against true changes, one per task and site."
         draw = partial(estimate_agreement, estimated, agreed)

@@ -6,6 +6,7 @@ from two loaded models to a written one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -211,5 +212,7 @@ def train_student(
             training["progress"], beside=files,
         )  # fmt: skip
         remove_temporaries(out, CARD)
-        write_atomically(out / CARD, card(result).encode())
+        # One that is there is of the same command, and may have been written on since.
+        if not os.path.lexists(out / CARD):
+            write_atomically(out / CARD, card(result).encode())
         return result

@@ -237,7 +237,7 @@ def _figure(table: pd.DataFrame, direction: str, site: str) -> FigureSpec:
         where = " at one layer and position"
         marks = (
             ", clipped to −1 to 1. Minus signs mark cells below −0.1, grey what was not patched. "
-            "The intervals are in the table below."
+            "The intervals are in the table of patching."
         )
     caption = (
         f"Activation patching {'of single heads ' * by_head}at {site}: {PATCHES[direction]}{where} "

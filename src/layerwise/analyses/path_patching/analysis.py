@@ -79,7 +79,7 @@ def sections(run: RunTables) -> list[Section]:
             f"{verb(direction)}, over n = {spread_of(own['n_items'], 'pair')}. Dot: differs from "
             "0 by a sign-flip test over pairs, after Benjamini and Hochberg's correction over the "
             f"senders of the receiver (5 %). Grey: not heard by the receiver, or not there.{cross} "
-            "The intervals are in the table below."
+            "The intervals are in the table."
         )
         alt = "Heat maps of what each head and MLP carries to a receiver."
         figures.append(FigureSpec(f"paths_{direction}", partial(path_senders, own), caption, alt))

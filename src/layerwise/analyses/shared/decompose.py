@@ -114,9 +114,10 @@ def _through_unembedding(
     model: Model, pulls: Float[torch.Tensor, "item metric d_vocab"]
 ) -> Directions:
     total = pulls.new_zeros(*pulls.shape[:2], model.cfg.d_model)
+    unembedding = model.W_U  # once, for some models multiply all of it by a scale
     for start in range(0, pulls.shape[-1], _COLUMNS):
         columns = slice(start, start + _COLUMNS)
-        total += pulls[..., columns] @ model.W_U[:, columns].double().T
+        total += pulls[..., columns] @ unembedding[:, columns].double().T
     return total
 
 

@@ -16,6 +16,8 @@ from jaxtyping import Float
 
 from layerwise.errors import UserError
 from layerwise.storage.atomic_files import write_atomically
+from layerwise.storage.places import refuse_foreign
+from layerwise.storage.provenance import listed_files
 from layerwise.storage.written import LENS_FILE as FILE
 from layerwise.sweep.activations.intact_run import Place
 
@@ -86,13 +88,23 @@ class TunedLens:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write it as safetensors, with its facts and a checksum in the metadata."""
+        """Write it as safetensors, with its facts and a checksum in the metadata.
+
+        Raises:
+            UserError: if another file than a tuned lens, or the lens of a run, is there; if it
+                cannot be written, or the disk is full.
+        """
+        refuse_foreign(Path(path), "free-standing tuned lens", _is_free)
+        self.write(Path(path))
+
+    def write(self, path: Path) -> None:
+        """Write it as ``save`` does, over whatever is there."""
         from safetensors.torch import save
 
         tensors = self._tensors()
         # In one entry: of several the library keeps no order.
         noted = json.dumps([self.facts, _checksum(tensors, self.facts)])
-        write_atomically(Path(path), save(tensors, metadata={_FACTS: noted}))
+        write_atomically(path, save(tensors, metadata={_FACTS: noted}))
 
     @classmethod
     def load(cls, path: str | Path) -> TunedLens:
@@ -121,6 +133,16 @@ class TunedLens:
         if self.weight is not None:
             tensors["weight"] = self.weight.detach().cpu().contiguous()
         return tensors
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a file is a tuned lens, and no run lists it."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as opened:
+        return _FACTS in (opened.metadata() or {}) and path.name not in (
+            listed_files(path.parent) or {}
+        )
 
 
 def _checksum(tensors: dict[str, torch.Tensor], facts: Any) -> str:

@@ -85,7 +85,7 @@ def similarities(run: RunTables) -> list[FigureSpec]:
             "the cosine of what enters and what leaves a layer, mean over all positions; bands: "
             "range over the capability's tasks; values below 0.001 stand there. Right: unbiased "
             "linear CKA between depths, at the last position, over items; grey: undefined. The "
-            f"intervals are in the table below.{of_stacks}"
+            f"intervals are in the table.{of_stacks}"
         )
         alt = f"Heat maps and curves of how similar layers are, {protocol} prompts."
         draw = partial(similarity_map, angular, influence, cka, protocol)

@@ -97,7 +97,7 @@ def _of_heads(effects: pd.DataFrame) -> list[FigureSpec]:
             f"Share of the gap in accuracy between the two models that moves with one {what}: the "
             f"{models[direction != BRINGS]}, {when(protocol)}, on n = {spread(shown['n_items'])} "
             f"items. Dots: significant after Holm's correction over the {noun}s of a panel. The "
-            "intervals are in the table below."
+            "intervals are in the table."
         )
         alt = f"Heat maps of layers by {noun}s, one per task: the share of the gap that moves."
         draw = partial(moved_by_head, effects, direction, protocol, exchange=exchange)

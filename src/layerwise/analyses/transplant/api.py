@@ -26,11 +26,12 @@ from .job import Transplant
 from .names import EXCHANGES, SETS
 from .result import TransplantResult
 from .spec import TransplantSpec, refuse_misfit, refuse_unknown
-from .writing import write_merged
+from .writing import refuse_one_folder, write_merged
 
 
 @check_arguments(
     refuse_unknown,
+    refuse_one_folder,
     sets=some_of("choice of layers", SETS),
     exchange=some_of("exchange", EXCHANGES),
     write=READERS["out"],
@@ -101,6 +102,7 @@ def transplant(
             unknown, out of range or contradictory, before work begins.
     """
     refuse_uninteresting(smallest_loss=smallest_loss)
+    refuse_one_folder(run["out"], write)
     with several_exclusive(model, other):
         refuse_misfit(model, other)
         base = prepare(

@@ -28,6 +28,7 @@ from layerwise.models.instance.own_files import files_of, load_alike, stored_sta
 from layerwise.models.weights.quantization import quantization_of
 from layerwise.storage.file_list import hashes_of, states
 from layerwise.storage.places import refuse_unusable_folder
+from layerwise.storage.written import refuse_other_files
 
 from .names import ACTIVATIONS
 from .parts import parts_at
@@ -36,6 +37,19 @@ from .weights import transplanted
 
 RECIPE, MADE = "mergekit.yaml", "transplant.json"
 """The recipe, and what the folder was made of, with the hashes of its files."""
+
+
+def refuse_one_folder(out: str | Path | None, write: str | Path | None) -> None:
+    """Refuse a run's folder that the model would be written into, or that others' files are in."""
+    if out is None or write is None:
+        return
+    run, model = Path(out).resolve(), Path(write).resolve()
+    if model.is_relative_to(run):
+        raise UserError(
+            f"The model would be written into the folder of the run, {out}: expected a folder of "
+            "its own; choose another for one of them."
+        )
+    refuse_other_files(Path(out))
 
 
 def write_merged(base: Model, other: Model, spec: TransplantSpec, out: Path) -> None:

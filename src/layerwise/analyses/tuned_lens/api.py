@@ -132,7 +132,7 @@ def train_lens(
 
     (result,) = execute(
         make, (TunedLensResult,), out, settings, setup.refuse_changed, progress,
-        lambda folder: made[0].save(folder / FILE),
+        lambda folder: made[0].write(folder / FILE),
     )  # fmt: skip
     return Trained(made[0] if made else TunedLens.load(Path(str(out))), result)
 

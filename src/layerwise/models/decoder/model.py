@@ -147,7 +147,8 @@ class DecoderModel(HookedRootModule):
     @property
     def W_U(self) -> Float[torch.Tensor, "d_model d_vocab_out"]:
         """The unembedding, with the scale of the logits."""
-        return self.parts.unembed.weight.T * self.parts.logit_scale
+        weight, scale = self.parts.unembed.weight.T, self.parts.logit_scale
+        return weight if scale == 1.0 else weight * scale
 
     @property
     def b_U(self) -> Float[torch.Tensor, " d_vocab_out"]:

@@ -172,7 +172,8 @@ class Seq2SeqModel(HookedRootModule):
     @property
     def W_U(self) -> Float[torch.Tensor, "d_model d_vocab"]:
         """The unembedding, with the scale that some models apply first."""
-        return self.parts.unembed.weight.T * self.parts.unembed_scale
+        weight, scale = self.parts.unembed.weight.T, self.parts.unembed_scale
+        return weight if scale == 1.0 else weight * scale
 
     @property
     def b_U(self) -> Float[torch.Tensor, " d_vocab"]:

@@ -9,6 +9,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from matplotlib.artist import Artist
@@ -22,7 +23,7 @@ from layerwise.presentation.layer_axis import name_layers
 from layerwise.presentation.lettering import FONT, characters, label, text_inches
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import rows
-from layerwise.presentation.style import COLUMN_WIDTH, new_figure
+from layerwise.presentation.style import COLUMN_WIDTH, PART, new_figure
 from layerwise.presentation.wording import MINUS, PROTOCOL_ORDER, in_order, spread
 
 # Inches of a line of text, of what stands around it, and between panels.
@@ -68,9 +69,10 @@ class Panels:
         self.room = (wide - left) / self.across - _GAP
         self.fits = characters(self.room + _GAP - 0.02)
         self.figure = new_figure(wide, 1.0)
+        self._ratios = [*heights] * self.down
         grid = self.figure.subplots(
             self.down * self._parts, self.across, sharex="x" in share, squeeze=False,
-            height_ratios=[*heights] * self.down,
+            height_ratios=self._ratios,
         )  # fmt: skip
         places = [divmod(i, self.across) for i in range(self.down * self.across)]
         every = [tuple(grid[y * self._parts :][: self._parts, x]) for y, x in places]
@@ -135,7 +137,42 @@ class Panels:
         height += _LINE * 1.15 * len(lines) + _MARGIN
         height += legend_below(figure, [*figure.entries.values(), *figure.notes.values()])
         figure.set_figheight(height + (self.add_bar(bar) if bar else 0.0))
+        if part := PART.get():
+            self._keep_part(*part, x)
         return figure
+
+    def _keep_part(self, tallest: float, number: int, x: str) -> None:
+        """Leave one part of a figure that is too tall: some whole rows of its panels."""
+        figure, each = self.figure, self._height / self.down
+        around = figure.get_figheight() - self._height
+        fit = max(1, int((tallest * figure.get_figwidth() - around) / each))
+        figure.n_parts = math.ceil(self.down / fit)
+        if figure.n_parts == 1:
+            return
+        fit = math.ceil(self.down / figure.n_parts)  # parts of one size
+        first, down = number * fit, min(fit, self.down - number * fit)
+        kept = self.axes[first * self.across : (first + down) * self.across]
+        staying = {axes for parts in kept for axes in parts}
+        for bar in [axes for axes in figure.axes if hasattr(axes, "_colorbar_info")]:
+            info: Any = vars(bar)["_colorbar_info"]
+            info["parents"] = [axes for axes in info["parents"] if axes in staying]
+            # Both are shares of the panels' height, and stay so many inches.
+            info |= {name: info[name] * self.down / down for name in ("fraction", "pad")}
+            if not info["parents"]:
+                bar.remove()
+        for axes in [axes for parts in self.axes for axes in parts if axes not in staying]:
+            axes.remove()
+        heights = self._ratios[: self._parts * down]
+        grid = figure.add_gridspec(self._parts * down, self.across, height_ratios=heights)
+        for i, parts in enumerate(kept):
+            row, column = divmod(i, self.across)
+            for part, axes in enumerate(parts):
+                axes.set_subplotspec(grid[row * self._parts + part, column])
+            if i >= len(kept) - self.across:
+                parts[-1].tick_params(which="both", labelbottom=True)
+                parts[-1].set_xlabel(x)
+        figure.tooltips = [one for one in figure.tooltips if one[0] in staying]
+        figure.set_figheight(around + each * down)
 
     def legend_under(self, axes: Axes) -> None:
         """What has a name so far, in a legend of its own under a panel."""

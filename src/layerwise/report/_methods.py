@@ -1,0 +1,113 @@
+"""The words for a methods section and what to cite, filled in from a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+
+from layerwise.analyses.ablation.saved_effects import HEADS, SETS, ablations
+from layerwise.presentation.wording import doing, in_order, joined
+from layerwise.storage.provenance import Facts
+from layerwise.storage.run_tables import RunTables
+
+_BIBTEX = """@software{{layerwise,
+  title = {{layerwise: which layers of a language model retrieve, know and reason}},
+  author = {{{{The layerwise authors}}}},
+  version = {{{version}}},
+  year = {{{year}}},{url}
+}}
+
+@article{{song2025demystifying,
+  title = {{Demystifying the Roles of {{LLM}} Layers in Retrieval, Knowledge, and Reasoning}},
+  author = {{Song, Xinyuan and others}},
+  journal = {{arXiv preprint arXiv:2510.02091}},
+  year = {{2025}},
+  url = {{https://arxiv.org/abs/2510.02091}},
+}}
+"""
+# What was done, by the table that it made.
+_DONE = {
+    "tuned_lens": "A tuned lens, an affine map per depth, was trained and tested on other texts "
+    "(Belrose et al. 2023).",
+    "attribution_summary": "Direct logit attribution split the answer's logit difference among "
+    "layers and heads, with the final norm held at its scale.",
+    "heads_summary": "Heads were scored by their attention on repeated random tokens.",
+    "influence": "Similarity of the residual stream before and after layers was measured.",
+    "path_effects": "Direct paths between components were patched one by one.",
+    "attribution_agreement": "Patches were also estimated by gradients.",
+    "interaction_pairs": "Pairs of layers were removed together.",
+    "shapley": "Shapley values of layers were estimated.",
+    "early_exit": "The model was read out after each layer, as if it ended there.",
+    "removal": "Layers were removed one after another.",
+    "transplant_effects": "Layers were exchanged with those of another model.",
+    "distillation": "A student was trained on the teacher's predictions.",
+}
+
+
+def methods(run: RunTables) -> str:
+    """What was done, in sentences for a methods section."""
+    return " ".join([*_measured(run.facts), *_done(run), *_tested(run)]) + "\n"
+
+
+def _measured(facts: Facts) -> Iterator[str]:
+    model, versions = facts.model, facts.versions
+    stored = next(filter(None, (model.quantization, model.gguf)), "")
+    weights = f", from files with weights quantized as {stored}" if stored else ""
+    merged = f", with adapter {model.adapter}" if model.adapter else ""
+    yield (
+        f"We measured {model.name} ({model.n_layers} layers, computed in {model.dtype}{weights}"
+        f"{merged}; SHA-256 of the weights in memory {model.hash[:12]}) with layerwise "
+        f"{versions.get('layerwise', '0.1.0')} (torch {versions.get('torch', 'unknown')})."
+    )
+    tasks = ", ".join(f"{task.name} (n = {task.n_items})" for task in facts.tasks)
+    if tasks:
+        yield f"Tasks were {tasks}, scored under {', '.join(facts.protocols)}."
+
+
+def _done(run: RunTables) -> Iterator[str]:
+    """What was done to the model, or read of it, as far as the run has its tables."""
+    for kind, site in ablations(run):
+        yield f"Every item was asked again by {doing(kind, site, 'each layer')}, one at a time."
+    for kind, site in ablations(run, HEADS):
+        yield f"Every item was asked again by {doing(kind, site, 'each head')}, one at a time."
+    for kind, site in ablations(run, SETS):
+        yield f"Every item was asked again by {doing(kind, site, 'sets of layers')}."
+    lens = run.table("lens")
+    if lens is not None:
+        kinds = joined(f"{one} lens" for one in in_order(lens["lens"], ("logit", "tuned")))
+        yield (
+            f"The residual stream after each layer was read as if it were the last ({kinds}; "
+            "nostalgebraist 2020)."
+        )
+    patching = run.table("patching_summary")
+    if patching is not None:
+        sites = joined(in_order(patching["site"], ()))
+        ways = {"denoising": "from the clean into the corrupted run",
+                "noising": "from the corrupted into the clean run"}  # fmt: skip
+        named = in_order(patching["direction"], tuple(ways))
+        how = joined(str(ways.get(one, one)) for one in named)
+        yield (
+            f"Activations ({sites}) were patched {how}, one layer and position at a time, between "
+            "prompts that differ in a few words."
+        )
+    yield from (text for name, text in _DONE.items() if run.table(name) is not None)
+
+
+def _tested(run: RunTables) -> Iterator[str]:
+    yield "Effects are paired by item; intervals are over items, from the bootstrap or exact."
+    yield (
+        "Each claim's test and the family that its p-value is corrected over are in tests.csv; "
+        "corrections are Holm's, and Benjamini and Hochberg's for heads."
+    )
+    if run.table("signal") is not None:
+        yield "Nothing is claimed where the model is not above chance and its controls."
+    yield f"The seed was {run.facts.seed}."
+
+
+def references(facts: Facts) -> str:
+    """What to cite, as BibTeX."""
+    version, year = facts.versions.get("layerwise", "0.1.0"), str(facts.created)[:4]
+    # As the installed package names it; none is made up.
+    urls = metadata.metadata("layerwise").get_all("Project-URL") or []
+    url = "".join(f"\n  url = {{{one.partition(', ')[2]}}}," for one in urls[:1])
+    return _BIBTEX.format(version=version, year=year, url=url)

@@ -1,0 +1,50 @@
+"""The picture of a page's first screen for a paper: what each capability loses without a layer."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from layerwise.presentation.charts.heat import LOST, Cells, Mark, Strip, strips
+from layerwise.presentation.style import FULL_WIDTH, styled
+from layerwise.presentation.wording import counted
+from layerwise.report._answer import Answer, Block
+
+_NEEDED = Mark("needed, rows taken together", lambda _: True, gid="needed")
+_MORE = Mark(
+    "needed more than by another capability", lambda _: True, "s", "more",
+    {"color": "none", "mec": "#de8f05", "mew": 1.1, "ms": 4.5},
+)  # fmt: skip
+_SHADES = 10.0
+
+
+@styled
+def layers_by_capability(answer: Answer, width: float = FULL_WIDTH) -> Figure:
+    """The strip of a run's first screen, from ``answer_of``: a panel per capability."""
+    layers = [column.layer for column in answer.columns]
+    panels = strips([_strip(block, layers) for block in answer.blocks], width, left=1.05,
+                    least=width)  # fmt: skip
+    panels.over_layers(layers, cells=True)
+    return panels.finish(f"What is lost by {answer.change}, by capability", "layer", bar=LOST)
+
+
+def _strip(block: Block, layers: list[int]) -> Strip:
+    """A capability's rows: one for each way of scoring, those without signal hatched."""
+    values = np.full((len(block.bands), len(layers)), np.nan)
+    tooltips = []
+    for row, band in enumerate(block.bands):
+        for layer, cell in band.cells.items():
+            values[row, layers.index(layer)] = (cell.shade or 0) / _SHADES
+            tooltips.append((row, layers.index(layer), cell.words, ""))
+    lit = range(block.n_with_signal)
+    needed, more = (
+        tuple((row, layers.index(layer)) for row in rows for layer in sorted(which))
+        for rows, which in ((lit[:1], block.needed), (lit, block.more))
+    )
+    tasks = ", ".join(block.tasks) if len(block.tasks) < 3 else counted(len(block.tasks), "task")
+    return Strip(
+        [f"{block.capability} ({tasks})"],
+        [band.protocol for band in block.bands],
+        Cells(values, tuple(tooltips), ((_MORE, more), (_NEEDED, needed))),
+        [row for row, band in enumerate(block.bands) if band.silent],
+    )
