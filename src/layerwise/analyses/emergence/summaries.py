@@ -22,7 +22,7 @@ from layerwise.stats.depth.depth_inference import (
     is_established,
 )
 from layerwise.stats.depth.depths import accumulated, bounds, centre_of_mass, half_depth, later_by
-from layerwise.stats.depth.item_curves import ItemCurves, costly_layers, curves_beyond_background
+from layerwise.stats.depth.item_curves import ItemCurves, curves_beyond_background, shared_layers
 from layerwise.stats.depth.layer_curves import (
     ABLATION,
     LeftOut,
@@ -303,9 +303,9 @@ def _order_row(first: Summary, second: Summary, n_layers: int) -> dict[str, Any]
     one, other, depths = first.curves, second.curves, (first.draws[0], second.draws[0])
     shared = None
     if first.method == ABLATION:
-        # Layers that both need say nothing of which comes first, and damage that is spread
+        # Layers that both may need say nothing of which comes first, and damage that is spread
         # evenly pulls a depth to the middle.
-        shared = sorted(costly_layers(one) & costly_layers(other))
+        shared = sorted(shared_layers(one, other))
         one, other = (
             tuple(curves_beyond_background(task, shared) for task in group)
             for group in (one, other)
