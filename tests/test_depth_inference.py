@@ -28,6 +28,7 @@ from layerwise.stats.depth.item_curves import (
     ItemCurves,
     costly_layers,
     curves_beyond_background,
+    layers_in_doubt,
     losses_by_item,
     shared_layers,
     unseen_spread,
@@ -363,18 +364,20 @@ def test_a_layer_that_one_needs_a_little_is_not_the_other_s_own():
     assert _claimed(0.0, 200, 4) >= 3
 
 
-def test_layers_are_shared_unless_shown_to_cost_one_of_both_little():
+def test_layers_are_in_doubt_unless_shown_to_cost_one_of_both_little():
     def curves(n: int, **lost: int) -> list[ItemCurves]:
         answers = np.ones((n, 12))
         for layer, n_lost in lost.items():
             answers[:n_lost, int(layer[1:])] = 0
         return [losses_by_item(np.ones(n), answers, 0.0)]
 
-    assert shared_layers(curves(40, l0=40, l3=20), curves(40, l0=20, l5=40)) == {0, 3}
-    assert shared_layers(curves(200, l0=200, l3=100), curves(200, l0=100, l5=200)) == {0}
+    one, other = curves(40, l0=40, l3=20), curves(40, l0=20, l5=40)
+    assert shared_layers(one, other) == {0}
+    assert layers_in_doubt(one, other) == {3}
+    assert not layers_in_doubt(curves(200, l0=200, l3=100), curves(200, l0=100, l5=200))
     # A layer costs the other too little to be shown, and too much to be none.
-    assert shared_layers(curves(60, l3=60), curves(60, l3=2, l5=60)) == set()
-    assert shared_layers(curves(60, l3=60), curves(60, l3=4, l5=60)) == {3}
+    assert not layers_in_doubt(curves(60, l3=60), curves(60, l3=1, l5=60))
+    assert layers_in_doubt(curves(60, l3=60), curves(60, l3=4, l5=60)) == {3}
 
 
 def test_costs_beyond_the_background_leave_out_layers_and_damage_that_all_share():

@@ -56,7 +56,7 @@ def _item(rng: np.random.Generator, capability: str, item: int, n: int) -> list[
 
 def compared(result: LensResult) -> list[Claim]:
     """What its page says of both capabilities by the lens."""
-    run = tables_of_run([result, emergence(result, n_resamples=20)])
+    run = tables_of_run([result, emergence([result], n_resamples=20)])
     return [claim for claim in findings_of(run, EVERYTHING)
             if claim.kind in (LENS, ORDER) and len(claim.capabilities) == 2
             and claim.source["table"] != "emergence"]  # fmt: skip

@@ -217,7 +217,7 @@ def _no_order(unordered: list[pd.DataFrame], n_run: int) -> Claim:
     away, unsure = (low > 0) | (high < 0), (p >= LEVEL) & np.isfinite(difference)
     outcomes = {
         f"{'is' if unsure.sum() == 1 else 'are'} not significant": unsure,
-        "found nothing that one of both surely needs alone": np.isnan(difference),
+        "found nothing that one of both is shown to need alone": np.isnan(difference),
         "found two different depths, but not which of them comes first": (p < LEVEL) & ~away,
         "found a difference too small to be of interest": (p < LEVEL) & away,
     }

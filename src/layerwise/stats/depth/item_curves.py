@@ -124,26 +124,19 @@ def costly_layers(group: Sequence[ItemCurves]) -> set[int]:
 
 
 def shared_layers(one: Sequence[ItemCurves], other: Sequence[ItemCurves]) -> set[int]:
-    """Layers that cost both, or cost one of both and are not shown to cost the other little."""
+    """Layers whose loss is above the median layer's and of interest, in both."""
+    return costly_layers(one) & costly_layers(other)
+
+
+def layers_in_doubt(one: Sequence[ItemCurves], other: Sequence[ItemCurves]) -> set[int]:
+    """Layers that cost one of both and are not shown to cost the other little."""
     # Where one of both needs a layer a little, too few items show it, and the other would seem to
     # have it alone.
-    costly = costly_layers(one), costly_layers(other)
-    unsure = [
-        _not_cheap(group, others, sorted(theirs - own))
-        for group, others, own, theirs in ((one, other, *costly), (other, one, *costly[::-1]))
-    ]
-    return (costly[0] & costly[1]).union(*unsure)
+    return _not_cheap(one, other) | _not_cheap(other, one)
 
 
-def _not_cheap(
-    group: Sequence[ItemCurves], other: Sequence[ItemCurves], layers: Sequence[int]
-) -> set[int]:
-    """Those of some layers not shown to cost less than is of interest, or an eighth of the other's.
-
-    One-sided tests, with Bonferroni's correction over the layers.
-    """
-    if not layers:
-        return set()
+def _not_cheap(group: Sequence[ItemCurves], other: Sequence[ItemCurves]) -> set[int]:
+    """Layers of the other not shown to cost less than is of interest, or an eighth of its loss."""
     (lost, squared), (others, unsure) = _beyond_median(group), _beyond_median(other)
     units = [np.mean([task.scale.mean() for task in tasks]) for tasks in (group, other)]
     part = _LITTLE * units[0] / units[1]
@@ -151,8 +144,11 @@ def _not_cheap(
     # a loss of that size has no less spread, whatever the sample shows (a score test)
     least = sum(most * (1 - most) / task.grouped.n for task in group) / len(group) ** 2
     error = np.sqrt(np.maximum(squared, least) + part**2 * unsure)
-    shown = lost - ndtri(_ALPHA / len(layers)) * error < most
-    return {layer for layer in layers if not shown[layer]}
+    # those that surely cost more are no tests, over which Bonferroni's correction is
+    tested = [layer for layer in sorted(costly_layers(other))
+              if lost[layer] - _ONE_SIDED * error[layer] <= most[layer]]  # fmt: skip
+    quantile = -ndtri(_ALPHA / max(len(tested), 1))
+    return {layer for layer in tested if lost[layer] + quantile * error[layer] >= most[layer]}
 
 
 def _beyond_median(group: Sequence[ItemCurves]) -> tuple[np.ndarray, np.ndarray]:
