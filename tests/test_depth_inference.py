@@ -28,7 +28,9 @@ from layerwise.stats.depth.item_curves import (
     ItemCurves,
     costly_layers,
     curves_beyond_background,
+    layers_in_doubt,
     losses_by_item,
+    shared_layers,
     unseen_spread,
 )
 from layerwise.stats.items.clusters import Clusters
@@ -348,6 +350,36 @@ def test_an_order_of_layers_of_their_own_is_established_whatever_both_need(share
     assert all(_order_of(first, second, 100, seed) for seed in range(2))
 
 
+def _claimed(little: float, n: int, n_sets: int) -> int:
+    """Data sets in which the first comes before the second, whose own layer costs it a little."""
+    study, rng = part("order_claims"), np.random.default_rng(0)
+    costs = [study.SHARED | own for own in ({"l13": 0.6, "l20": little}, {"l20": 0.6})]
+    asked = [study.Asked((study.profile(0.0, **layers),), n, 0.9, 1) for layers in costs]
+    return sum(study.claimed_order(study.made_up_cells(rng, asked)) > 0 for _ in range(n_sets))
+
+
+def test_a_layer_that_one_needs_a_little_is_not_the_other_s_own():
+    n_sets = data_sets(100)
+    assert _claimed(0.08, 50, n_sets) <= most_errors(n_sets)
+    assert _claimed(0.0, 200, 4) >= 3
+
+
+def test_layers_are_in_doubt_unless_shown_to_cost_one_of_both_little():
+    def curves(n: int, **lost: int) -> list[ItemCurves]:
+        answers = np.ones((n, 12))
+        for layer, n_lost in lost.items():
+            answers[:n_lost, int(layer[1:])] = 0
+        return [losses_by_item(np.ones(n), answers, 0.0)]
+
+    one, other = curves(40, l0=40, l3=20), curves(40, l0=20, l5=40)
+    assert shared_layers(one, other) == {0}
+    assert layers_in_doubt(one, other) == {3}
+    assert not layers_in_doubt(curves(200, l0=200, l3=100), curves(200, l0=100, l5=200))
+    # A layer costs the other too little to be shown, and too much to be none.
+    assert not layers_in_doubt(curves(60, l3=60), curves(60, l3=1, l5=60))
+    assert layers_in_doubt(curves(60, l3=60), curves(60, l3=4, l5=60)) == {3}
+
+
 def test_costs_beyond_the_background_leave_out_layers_and_damage_that_all_share():
     rng = np.random.default_rng(0)
     lost = rng.random((40, 12)) < _lost(0.1, l0=0.9, l7=0.8)[:12]
@@ -417,7 +449,7 @@ def test_orders_by_ablation_are_claimed_falsely_as_rarely_as_is_nominal():
     assert table["low"].max() <= 0.05
     found = table.loc[table["order"] & (table["items"] == 200)].set_index("world")["found"]
     far = [name for name in found.index if "any layer costs" not in name]
-    assert (found[far] / study.N_SETS > 0.9).all()
+    assert (found[far] / study.N_SETS > 0.7).all()
 
 
 def test_only_the_estimator_in_use_holds_in_all_cells():

@@ -20,6 +20,7 @@ from tests import analysis
 from tests.cases import data_sets, most_errors
 from tests.models.tiny import tiny_model
 from tests.synthetic import facts, task_facts
+from tests.test_validity_study import FOLDER, part
 
 N_LAYERS = 11
 
@@ -149,8 +150,24 @@ def test_nothing_settles_later_whose_mean_does_not():
     for depths, told in ((alike, 0), (later, 1)):
         result = reading(depths)
         assert result.derived()["prediction_depth_comparisons"]["significant"].all()
-        said = [f for f in report(result).findings if "fixed later" in f.short]
+        said = [f for f in report(result).findings if f.short.startswith("Answers stay on top")]
         assert len(said) == told
+        assert all("no order of the capabilities" in claim.caveat for claim in said)
+
+
+def test_answers_with_fewer_rivals_make_no_order():
+    """They are on top and probable earlier, where the answer's logit rises alike."""
+    study = part("lens_claims")
+    rates = study.lens_rates(n_sets=1).set_index("world")
+    assert rates["differ"].tolist() == [0, 1]
+    assert not rates["false"].any()
+
+
+def test_the_saved_rates_show_that_rivals_alone_make_a_difference():
+    table = pd.read_parquet(FOLDER / "results" / "lens_claims.parquet")
+    assert table["world"].tolist() == list(part("lens_claims").WORLDS)
+    assert not table["false"].any()
+    assert (table["differ"] / table["sets"]).tolist() == [pytest.approx(0, abs=0.1), 1.0]
 
 
 def test_emergence_has_the_same_depths_and_tests_their_order():

@@ -228,3 +228,15 @@ def test_claims_of_what_layers_are_for_are_rarely_false():
         table = layer_claims.estimates(layer_claims.made_up_cells(rng, weak[0].asked), gate=True)
         false += bool(len(table) and (table["established"] & weak[0].false(table)).any())
     assert false <= 2
+
+
+def test_the_page_on_statistics_states_the_saved_rates():
+    table = pd.read_parquet(FOLDER / "results" / "stated.parquet")
+    page = (FOLDER.parents[1] / "docs" / "statistics.md").read_text()
+    stated = part("stated")
+    rates = {what: (100 * rows["rate"]).round().astype(int).tolist()
+             for what, rows in table.groupby("what")}  # fmt: skip
+    *few, most = rates[stated.REPORTED]
+    assert f"A depth is reported in {', '.join(map(str, few))} and {most} %" in page
+    assert f"A t-test that their mean is small is wrong in {rates[stated.T_TEST][0]} of 100" in page
+    assert f"it is wrong in {rates[stated.T_TEST][1]} of 100" in page

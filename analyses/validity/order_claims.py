@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 from layer_claims import CHANCE, N_LAYERS, Asked, made_up_cells, profile
 
+from layerwise.analyses.emergence import summaries
 from layerwise.analyses.emergence.summaries import HALF, Summary, order_rows
 from layerwise.stats.cells import Cell
 from layerwise.stats.depth.item_curves import losses_by_item
@@ -19,10 +21,17 @@ from layerwise.stats.depth.layer_curves import ABLATION
 from layerwise.stats.inference import exact_interval, holm
 from layerwise.stats.items.clusters import Clusters, paired_p_values
 
-N_SETS = 300
+N_SETS = 60
 SIZES = (24, 50, 100, 200)
 # What every capability of a small model needs.
 SHARED = {"l0": 0.85, "l1": 0.85, "l2": 0.4, "l8": 0.3, "l11": 0.5}
+# Beyond the five that both need.
+SECOND_NEEDS = "the first needs layer 13, the second"
+EARLIER = (
+    f"{SECOND_NEEDS} 1 that cost the first 8",
+    "the same five layers, and 13 against 20 cost 60; 6 % flip",
+    "the same five layers, and 5, 6 against 16, 17 cost 60; 6 % flip",
+)
 Draw = Callable[[np.random.Generator, int], list[Cell]]
 
 
@@ -90,6 +99,13 @@ def worlds() -> list[World]:
             )
             name += f", any layer costs {100 * low:.0f}" * bool(low)
             found.append(World(name, two(one, other, (low, low), (flips, flips)), order=True))
+    for layers, cost, flips in (((20,), 0.08, 0.06), ((20,), 0.08, 0.0), ((20,), 0.1, 0.06),
+                                ((20, 21, 22, 23), 0.08, 0.06)):  # fmt: skip
+        little, much = ({f"l{layer}": c for layer in layers} for c in (cost, 0.6))
+        name = f"{SECOND_NEEDS} {len(layers)} that cost the first {100 * cost:.0f}"
+        name += ", no flips" * (not flips)
+        found.append(World(name, two(SHARED | {"l13": 0.6} | little, SHARED | much,
+                                     flips=(flips, flips))))  # fmt: skip
     return found
 
 
@@ -136,4 +152,20 @@ def order_rates(n_sets: int = N_SETS, seed: int = 0) -> pd.DataFrame:
             rows.append({"world": world.name, "items": n, "sets": n_sets, "order": world.order,
                          "found": true, "false": false, "rate": false / n_sets,
                          "low": interval.low, "high": interval.high})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def earlier_rates(n_sets: int = N_SETS, seed: int = 0) -> pd.DataFrame:
+    """How often an order was claimed by the earlier rule, in worlds that show what it costs."""
+    rows = []
+    for number, world in enumerate(worlds()):
+        if world.name not in EARLIER:
+            continue
+        for n in SIZES:
+            rng = np.random.default_rng([seed, number, n])
+            with mock.patch.object(summaries, "layers_in_doubt", return_value=set()):
+                found = np.array([claimed_order(world.draw(rng, n)) for _ in range(n_sets)])
+            claimed = int((found > 0 if world.order else found != 0).sum())
+            rows.append({"world": world.name, "items": n, "sets": n_sets, "order": world.order,
+                         "claimed": claimed})  # fmt: skip
     return pd.DataFrame(rows)

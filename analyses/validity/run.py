@@ -12,6 +12,7 @@ import depth_curves
 import depth_grid
 import guessing
 import layer_claims
+import lens_claims
 import nothing
 import order_claims
 import overview
@@ -19,6 +20,7 @@ import planted
 import planted_seq2seq
 import sentences
 import shown
+import stated
 import trained
 import tuned
 import within_trained
@@ -43,6 +45,9 @@ TABLES = {
     "layer_power": (layer_claims.power, lambda table: table),
     "layer_gains": (layer_claims.gain_rates, lambda table: table),
     "order_claims": (order_claims.order_rates, lambda table: table),
+    "order_rules": (order_claims.earlier_rates, lambda table: table),
+    "lens_claims": (lens_claims.lens_rates, lambda table: table),
+    "stated": (stated.rates, lambda table: table),
     "sentences": (sentences.measure, sentences.told),
     "depth_curves": (depth_curves.measure, depth_curves.told),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -105,7 +105,9 @@ def sentences(draw: Draw, rng: np.random.Generator) -> list[Claim]:
     for capability in CAPABILITIES:
         for protocol in LUCK:
             parts.append(_records(capability, protocol, *draw(rng, protocol), rng))
-    result = AblationResult(frame("records", [row for part in parts for row in part]), _facts())
+    result = AblationResult(
+        frame("records", [row for part in parts for row in part]), facts(CAPABILITIES, N_ITEMS)
+    )
     run = tables_of_run([result, lw.emergence(result)])
     return findings_of(run, EVERYTHING)
 
@@ -183,16 +185,16 @@ def _records(
     return found
 
 
-def _facts() -> Facts:
-    """The facts of a model that is made of numbers."""
+def facts(tasks: Sequence[str], n_items: int) -> Facts:
+    """The facts of a model that is made of numbers, and of tasks named for their capabilities."""
     model = ModelFacts(
         name="simulated", source="drawn", hash="0" * 64, n_layers=N_LAYERS, n_heads=1, d_model=1,
         d_vocab=2, n_ctx=1, n_parameters=1, dtype="float32", device="cpu", parity=None,
         attention="none",
     )  # fmt: skip
-    tasks = [
-        TaskFacts(name=one, capability=one, description="drawn", hash="0" * 64, n_items=N_ITEMS,
+    asked = [
+        TaskFacts(name=one, capability=one, description="drawn", hash="0" * 64, n_items=n_items,
                   n_fewshot=0, chance=dict(LUCK), source="drawn")
-        for one in CAPABILITIES
+        for one in tasks
     ]  # fmt: skip
-    return Facts(model=model, tasks=tuple(tasks), protocols=tuple(LUCK), seed=0, settings={})
+    return Facts(model=model, tasks=tuple(asked), protocols=tuple(LUCK), seed=0, settings={})

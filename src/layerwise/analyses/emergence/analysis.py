@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from layerwise.analyses.contract import Analysis
+from layerwise.analyses.shared.lens_names import FEWER_RIVALS
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
 from layerwise.presentation.claim import ORDER
 from layerwise.presentation.columns import (
@@ -28,7 +29,7 @@ from .result import DEPTHS, EmergenceResult, listed
 _EMERGENCE_WORDS = (
     "Half-effect depth: where half of the effect is reached. Centre of mass: the mean depth, "
     "weighted by importance; it is described and not tested. Critical set: layers with a "
-    "significant loss."
+    f"significant loss. By a lens no order is claimed: {FEWER_RIVALS}."
 )
 _INTERACTION_WORDS = (
     "Do the ways of scoring differ more in some part of the model than in another? There is one "
@@ -67,7 +68,7 @@ def _ranges(run: RunTables) -> Iterator[FigureSpec]:
 _ORDER = (
     *plain("first", "second", "protocol", "method", "measure"),
     estimated("depth of second minus first", "difference", "", 1, 2),
-    Column("shared layers, left out", lambda row: listed(row.get("shared"))),
+    Column("layers that both may need, left out", lambda row: listed(row.get("shared"))),
     p_column("p (Holm)", "p_holm"),
 )
 _LEFT_OUT = plain("capability", "task", "protocol", "method", "axis", "reason")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.shared.difficulty_words import beside_order, beside_orders
+from layerwise.analyses.shared.lens_names import FEWER_RIVALS, LENS_ORDER
 from layerwise.ground.layer_names import COMPUTATION
 from layerwise.presentation.claim import (
     ESTABLISHED,
@@ -46,6 +47,8 @@ from layerwise.storage.run_tables import RunTables
 AGREEMENT = "agreement"
 HALF, RANKS = "half-effect depth", "rank correlation"
 _ENDS = ("difference", "low", "high")
+# By these no order is claimed: an answer with fewer rivals is read earlier.
+_LENSES = [f"{name} lens" for name in LENS_ORDER]
 # An interval over more of the depth than this names no place.
 _WIDEST = 0.5
 # What each method says of the layer in which half of its effect is reached.
@@ -135,7 +138,8 @@ def orders(run: RunTables) -> list[Claim]:
     if order is None:
         return []
     established, contrary, unordered = [], [], []
-    for _, pair in order.groupby(["first", "second"], sort=False):
+    claimed = order.loc[~order["method"].isin(_LENSES)]
+    for _, pair in claimed.groupby(["first", "second"], sort=False):
         sure = records(rows(pair, significant=True))
         if not sure:
             unordered.append(pair)
@@ -177,10 +181,10 @@ def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> 
     ahead, *ends = (sign * best[end] for end in _ENDS)
     at = {name: str(best[name]) for name in ("protocol", "method", "measure")}
     beyond, only = "", ""
-    if isinstance(best.get("shared"), list):  # of ablation, which layers both need is left out
+    if isinstance(best.get("shared"), list):  # of ablation, which layers may cost both is left out
         shared = best["shared"]
-        beyond = ", beyond the layers they share" if shared else ""
-        without = f", without {few_layers(shared)}, which cost both" if shared else ""
+        beyond = ", beyond the layers they may share" if shared else ""
+        without = f", without {few_layers(shared)}, which may cost both" if shared else ""
         only = f"It is of what layers cost beyond what any layer costs{without}."
     emergence = run.table("emergence")
     known = pd.DataFrame() if emergence is None else rows(emergence, **at, axis=COMPUTATION)
@@ -213,7 +217,7 @@ def _no_order(unordered: list[pd.DataFrame], n_run: int) -> Claim:
     away, unsure = (low > 0) | (high < 0), (p >= LEVEL) & np.isfinite(difference)
     outcomes = {
         f"{'is' if unsure.sum() == 1 else 'are'} not significant": unsure,
-        "found nothing that one of both needs beyond the layers they share": np.isnan(difference),
+        "found nothing that one of both is shown to need alone": np.isnan(difference),
         "found two different depths, but not which of them comes first": (p < LEVEL) & ~away,
         "found a difference too small to be of interest": (p < LEVEL) & away,
     }
@@ -279,7 +283,8 @@ def lens_depths(run: RunTables) -> list[Claim]:
             capabilities=tuple(names), protocols=(protocol,),
             details=tuple(_depth(row["capability"], row) for row in by_depth),
             items=f"{spread_of(depths['n_items'], 'item')} a capability",
-            caveat="It reads only items whose answer begins as no other option does.",
+            caveat="It reads only items whose answer begins as no other option does. "
+            f"{capitalised(FEWER_RIVALS)}.",
             source=source("emergence", where | {"protocol": protocol}),
         ))  # fmt: skip
     return spaced(claims, 2)

@@ -22,7 +22,12 @@ from layerwise.stats.depth.depth_inference import (
     is_established,
 )
 from layerwise.stats.depth.depths import accumulated, bounds, centre_of_mass, half_depth, later_by
-from layerwise.stats.depth.item_curves import ItemCurves, costly_layers, curves_beyond_background
+from layerwise.stats.depth.item_curves import (
+    ItemCurves,
+    curves_beyond_background,
+    layers_in_doubt,
+    shared_layers,
+)
 from layerwise.stats.depth.layer_curves import (
     ABLATION,
     LeftOut,
@@ -298,36 +303,55 @@ def _half_depth(group: Sequence[ItemCurves]) -> float:
 
 
 def _order_row(first: Summary, second: Summary, n_layers: int) -> dict[str, Any]:
-    """The order of two capabilities; of what is ablated, beyond what both need."""
-    last, counts = max(n_layers - 1, 1), (first.clusters.n, second.clusters.n)
-    one, other, depths = first.curves, second.curves, (first.draws[0], second.draws[0])
-    shared = None
+    """The order of two capabilities; of what is ablated, beyond what both may need."""
+    groups, shared = (first.curves, second.curves), None
     if first.method == ABLATION:
         # Layers that both need say nothing of which comes first, and damage that is spread
-        # evenly pulls a depth to the middle.
-        shared = sorted(costly_layers(one) & costly_layers(other))
-        one, other = (
-            tuple(curves_beyond_background(task, shared) for task in group)
-            for group in (one, other)
-        )
-        depths = _half_depth(one), _half_depth(other)
-    later = later_by(*(np.array([depth]) / last for depth in depths))
-    low, high, p = np.nan, np.nan, 1.0
-    if not np.isnan(later[0]):
-        # no exact test of so few items could be surer
-        axis, least = Axis(n_layers, 0.0, last), 2 / comb(sum(counts), counts[0])
-        low, high, p = depth_difference(
-            one, other, (axis, axis), paired=False, measure=first.measure, least=least
-        )
+        # evenly pulls a depth to the middle. Layers in doubt may be left out or not: an order
+        # must hold both ways, because leaving out one of several moves a depth, too.
+        surely = shared_layers(*groups)
+        ways = [sorted(surely), sorted(surely | layers_in_doubt(*groups))]
+        shared = ways[-1]
+        left = [[tuple(curves_beyond_background(task, way) for task in group) for group in groups]
+                for way in ways[: 1 + (ways[0] != ways[1])]]  # fmt: skip
+        found = [_difference(first, second, [_half_depth(group) for group in each], each, n_layers)
+                 for each in left]  # fmt: skip
+    else:
+        depths = [first.draws[0], second.draws[0]]
+        found = [_difference(first, second, depths, groups, n_layers)]
+    # nan is the least, so that nothing is found if one way finds nothing
+    difference, low, high, p = min(found, key=lambda each: abs(np.nan_to_num(each[0])))
+    if len(found) > 1 and not np.isnan([each[0] for each in found]).any():
+        low, high, p = (pick(each[end] for each in found)
+                        for end, pick in ((1, min), (2, max), (3, max)))  # fmt: skip
     return {
         "first": first.capability,
         "second": second.capability,
         "protocol": first.protocol,
         "method": first.method,
         "measure": first.measure,
-        "difference": float(later[0]),
+        "difference": difference,
         "low": low,
         "high": high,
         "p": p,
         "shared": shared,
     }
+
+
+def _difference(
+    first: Summary,
+    second: Summary,
+    depths: Sequence[float],
+    groups: Sequence[Sequence[ItemCurves]],
+    n_layers: int,
+) -> tuple[float, float, float, float]:
+    """The second depth minus the first with its bounds and p; nan where one has no depth."""
+    last, counts = max(n_layers - 1, 1), (first.clusters.n, second.clusters.n)
+    later = float(later_by(*(np.array([depth]) / last for depth in depths))[0])
+    if np.isnan(later):
+        return np.nan, np.nan, np.nan, 1.0
+    # no exact test of so few items could be surer
+    axis, least = Axis(n_layers, 0.0, last), 2 / comb(sum(counts), counts[0])
+    return later, *depth_difference(
+        *groups, (axis, axis), paired=False, measure=first.measure, least=least
+    )

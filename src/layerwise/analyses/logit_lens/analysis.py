@@ -17,10 +17,15 @@ from layerwise.analyses.contract import (
     PlanOptions,
     saved_tables,
 )
-from layerwise.analyses.shared.difficulty_words import beside_order
 from layerwise.analyses.shared.left_out import words_and_left_out
-from layerwise.analyses.shared.lens_names import DECODER_LENS, LENS_ORDER, LOGIT, TUNED_DECODER_LENS
-from layerwise.presentation.claim import ESTABLISHED, LENS, Claim, Estimate, source, spaced, weight
+from layerwise.analyses.shared.lens_names import (
+    DECODER_LENS,
+    FEWER_RIVALS,
+    LENS_ORDER,
+    LOGIT,
+    TUNED_DECODER_LENS,
+)
+from layerwise.presentation.claim import IN_TABLE, LENS, Claim, Estimate, source, spaced, weight
 from layerwise.presentation.columns import (
     Column,
     as_text,
@@ -63,7 +68,6 @@ from .result import LensResult, answers_read, covers_a_stack, guessing, lens_gat
 if TYPE_CHECKING:
     from layerwise.runs.setup import Setup
 
-SETTLED = "prediction depth"
 COMPARISONS = (
     *plain("lens", "protocol", "first", "second"),
     Column("n", lambda row: f"{row['n_first']}, {row['n_second']}"),
@@ -80,7 +84,7 @@ _RIGHT = "the answer's deciding tokens on top of the whole vocabulary behind the
 _SETTLED_WORDS = (
     "How deep is the final answer fixed? For each right answer, this is the first layer after "
     "which it is the lens’s most likely token and stays so. Earlier layers wrote what stands "
-    "there. The lens does not say what they needed for it."
+    f"there. The lens does not say what they needed for it. {FEWER_RIVALS.capitalize()}."
 )
 # What is to be known of a lens of the encoder, whose layers the decoder stands behind.
 _OF_ENCODER = {
@@ -99,10 +103,11 @@ def settled_later(run: RunTables) -> list[Claim]:
     if compared is None or means is None:
         return []
     sure = rows(compared, significant=True).query("low > 0 or high < 0")
-    return spaced([_later(row, run, means, len(compared)) for row in records(sure)], 1)
+    return spaced([_later(row, means, len(compared)) for row in records(sure)], 1)
 
 
-def _later(row: dict[str, Any], run: RunTables, means: pd.DataFrame, n_tests: int) -> Claim:
+def _later(row: dict[str, Any], means: pd.DataFrame, n_tests: int) -> Claim:
+    """What a lens reads of two capabilities; no order of them, whose answers have other rivals."""
     flipped = row["later"] < 0.5
     earlier, later = ("second", "first") if flipped else ("first", "second")
     share = 1 - row["later"] if flipped else row["later"]
@@ -110,14 +115,14 @@ def _later(row: dict[str, Any], run: RunTables, means: pd.DataFrame, n_tests: in
     where = {name: str(row[name]) for name in ("lens", "protocol", "first", "second")}
     here = rows(means, lens=where["lens"], protocol=where["protocol"])
     both = [records(rows(here, capability=name))[0] for name in names]
-    depths = " against ".join(number(100 * mean["depth"]) for mean in both)
+    of_later, of_earlier = (number(100 * mean["depth"]) for mean in both)
     shown = (interval(*(mean[n] for n in ("depth", "low", "high")), digits=2) for mean in both)
     sign = -1 if flipped else 1
     low, high = sorted(sign * float(row[name]) for name in ("low", "high"))
     return Claim(
-        kind=LENS, evidence=ESTABLISHED, importance=weight(0.7, 2 * share - 1),
-        short=f"By the {row['lens']} lens, the answer is fixed later for {names[0]} than "
-        f"{names[1]} {when(row['protocol'])}: at {depths} % of depth.",
+        kind=LENS, evidence=IN_TABLE, importance=weight(0.7, 2 * share - 1),
+        short=f"Answers stay on top of the {row['lens']} lens from {of_later} % of the depth for "
+        f"{names[0]}, {of_earlier} % for {names[1]}, {when(row['protocol'])}.",
         capabilities=names, protocols=(where["protocol"],),
         tasks=tuple(task for mean in both for task in mean["tasks"].split(",")),
         details=(
@@ -127,22 +132,9 @@ def _later(row: dict[str, Any], run: RunTables, means: pd.DataFrame, n_tests: in
         estimate=Estimate(sign * float(row["difference"]), low, high, "of the depth", digits=2),
         p=float(row["p_holm"]), test=f"Mann-Whitney test {after_holm(n_tests)}",
         items=f"{row[f'n_{later}']} and {row[f'n_{earlier}']} items",
-        caveat=_difficulty(row, run, flipped).strip(),
+        caveat=f"This is no order of the capabilities: {FEWER_RIVALS}.",
         source=source("prediction_depth_comparisons", where),
     )  # fmt: skip
-
-
-def _difficulty(row: dict[str, Any], run: RunTables, flipped: bool) -> str:
-    """What the tests of order know of how difficult the two are; the later one is named first."""
-    order = run.table("order")
-    if order is None:
-        return ""
-    where = {"method": f"{row['lens']} lens", "measure": SETTLED, "protocol": row["protocol"]}
-    pair = rows(order, **where)
-    for turned, (first, second) in enumerate((("first", "second"), ("second", "first"))):
-        for tested in records(rows(pair, first=row[first], second=row[second])):
-            return beside_order(tested, run, bool(turned) == flipped)
-    return ""
 
 
 def lens_evidence(

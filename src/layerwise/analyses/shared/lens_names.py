@@ -16,6 +16,8 @@ LENS_ORDER = (LOGIT, TUNED, DECODER_LENS, TUNED_DECODER_LENS)
 """In which order they are shown."""
 UNTRANSLATED = {TUNED_DECODER_LENS: DECODER_LENS, TUNED: LOGIT}
 """By trained lens, in the order of computation, the one that it is with no translator."""
+FEWER_RIVALS = "an answer with fewer rivals, such as a digit among digits, is on top earlier"
+"""Why no two capabilities are ordered by a lens, whose answers compete with other words."""
 
 
 def lens_of(depth: int, n_encoder: int) -> str:

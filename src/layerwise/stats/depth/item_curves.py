@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.special import ndtri
 
 from layerwise import stats
 from layerwise.stats.items.clusters import Clusters, paired_p_values
@@ -16,6 +17,8 @@ from ..share_tests.equivalence import SMALLEST_LOSS
 _ALPHA = 0.05
 # The standard normal value of a one-sided test at that level.
 _ONE_SIDED = 1.645
+# A layer is one capability's own if the other loses no more than this part of what it loses.
+_LITTLE = 1 / 8
 
 
 class ItemCurves(NamedTuple):
@@ -115,6 +118,41 @@ def curves_beyond_background(curves: ItemCurves, without: Sequence[int]) -> Item
 
 def costly_layers(group: Sequence[ItemCurves]) -> set[int]:
     """Layers whose mean loss is above the median layer's (one-sided test), and of interest."""
+    lost, squared = _beyond_median(group)
+    least = np.maximum(_ONE_SIDED * np.sqrt(squared), SMALLEST_LOSS)
+    return set(np.flatnonzero(lost > least - 1e-9).tolist())
+
+
+def shared_layers(one: Sequence[ItemCurves], other: Sequence[ItemCurves]) -> set[int]:
+    """Layers whose loss is above the median layer's and of interest, in both."""
+    return costly_layers(one) & costly_layers(other)
+
+
+def layers_in_doubt(one: Sequence[ItemCurves], other: Sequence[ItemCurves]) -> set[int]:
+    """Layers that cost one of both and are not shown to cost the other little."""
+    # Where one of both needs a layer a little, too few items show it, and the other would seem to
+    # have it alone.
+    return _not_cheap(one, other) | _not_cheap(other, one)
+
+
+def _not_cheap(group: Sequence[ItemCurves], other: Sequence[ItemCurves]) -> set[int]:
+    """Layers of the other not shown to cost less than is of interest, or an eighth of its loss."""
+    (lost, squared), (others, unsure) = _beyond_median(group), _beyond_median(other)
+    units = [np.mean([task.scale.mean() for task in tasks]) for tasks in (group, other)]
+    part = _LITTLE * units[0] / units[1]
+    most = np.clip(part * others, SMALLEST_LOSS, 0.5)
+    # a loss of that size has no less spread, whatever the sample shows (a score test)
+    least = sum(most * (1 - most) / task.grouped.n for task in group) / len(group) ** 2
+    error = np.sqrt(np.maximum(squared, least) + part**2 * unsure)
+    # those that surely cost more are no tests, over which Bonferroni's correction is
+    tested = [layer for layer in sorted(costly_layers(other))
+              if lost[layer] - _ONE_SIDED * error[layer] <= most[layer]]  # fmt: skip
+    quantile = -ndtri(_ALPHA / max(len(tested), 1))
+    return {layer for layer in tested if lost[layer] + quantile * error[layer] >= most[layer]}
+
+
+def _beyond_median(group: Sequence[ItemCurves]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean loss by layer above that of the median layer, and its squared error."""
     losses = [np.diff(task.values, axis=1) for task in group]
     mean = np.mean([loss.mean(axis=0) for loss in losses], axis=0)
     squared = np.zeros(len(mean))
@@ -123,8 +161,7 @@ def costly_layers(group: Sequence[ItemCurves]) -> set[int]:
         items = len(group) * len(loss)
         away = task.grouped.sums(loss - loss.mean(axis=0)) / items
         squared += np.maximum((away**2).sum(axis=0), items**-2.0)
-    least = np.maximum(_ONE_SIDED * np.sqrt(squared), SMALLEST_LOSS)
-    return set(np.flatnonzero(mean - np.median(mean) > least - 1e-9).tolist())
+    return mean - np.median(mean), squared
 
 
 def unseen_spread(
