@@ -82,13 +82,15 @@ def state_trace(
     figure = panels.finish("Two capabilities, a point for the model without each layer", below=0.5)
     for axes, pair in zip(panels.flat, pairs, strict=True):
         for name, tasks, put in zip(pair.capabilities, pair.tasks, "yx", strict=True):
-            whose = name if len(tasks) > 1 else tasks[0]
+            whose = tasks[0] if len(tasks) == 1 else name
             getattr(axes, f"set_{put}label")(label(f"{whose}, right (%)", panels.fits))
     return figure
 
 
 def _draw(axes: Axes, effects: pd.DataFrame, pair: Compared) -> None:
-    y, x = (pooled_accuracy(effects, tasks, pair.protocols) for tasks in pair.tasks)
+    vertical, horizontal = pair.tasks
+    y = pooled_accuracy(effects, vertical, pair.protocols)
+    x = pooled_accuracy(effects, horizontal, pair.protocols)
     axes.set_xlim(-5, 8 + max(x.intact, *x.without.values()))
     axes.set_ylim(-5, 8 + max(y.intact, *y.without.values()))
     axes.grid(color="0.92", lw=0.5)

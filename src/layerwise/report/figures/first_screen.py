@@ -11,8 +11,8 @@ from layerwise.presentation.wording import counted
 from layerwise.report._answer import Answer, Block
 
 _NEEDED = Mark("needed, rows taken together", lambda _: True, gid="needed")
-_MORE = Mark(
-    "needed more than by another capability", lambda _: True, "s", "more",
+_PARTICULAR = Mark(
+    "particular: crosses with a layer of another capability", lambda _: True, "s", "particular",
     {"color": "none", "mec": "#de8f05", "mew": 1.1, "ms": 4.5},
 )  # fmt: skip
 _SHADES = 10.0
@@ -37,14 +37,14 @@ def _strip(block: Block, layers: list[int]) -> Strip:
             values[row, layers.index(layer)] = (cell.shade or 0) / _SHADES
             tooltips.append((row, layers.index(layer), cell.words, ""))
     lit = range(block.n_with_signal)
-    needed, more = (
+    needed, particular = (
         tuple((row, layers.index(layer)) for row in rows for layer in sorted(which))
-        for rows, which in ((lit[:1], block.needed), (lit, block.more))
+        for rows, which in ((lit[:1], block.needed), (lit, block.particular))
     )
     tasks = ", ".join(block.tasks) if len(block.tasks) < 3 else counted(len(block.tasks), "task")
     return Strip(
         [f"{block.capability} ({tasks})"],
         [band.protocol for band in block.bands],
-        Cells(values, tuple(tooltips), ((_MORE, more), (_NEEDED, needed))),
+        Cells(values, tuple(tooltips), ((_PARTICULAR, particular), (_NEEDED, needed))),
         [row for row, band in enumerate(block.bands) if band.silent],
     )
