@@ -8,6 +8,9 @@ import pytest
 
 from layerwise.analyses.ablation.findings import needed_heads
 from layerwise.analyses.emergence.findings import interactions
+from layerwise.analyses.patching.analysis import hand_overs
+from layerwise.analyses.patching.result import PatchingResult
+from layerwise.analyses.patching.tables import patching_summary
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.claim import OPEN
 from layerwise.results import AblationResult
@@ -71,3 +74,44 @@ def test_a_gap_of_ways_of_scoring_is_named_only_where_there_is_one(written: list
             named += bool(groups)
     assert named > n / 2
     assert false <= most_errors(n)
+
+
+# --- patching: the layers in which pairs move --------------------------------------------------
+
+N_PAIRS, N_LAYERS = 40, 12
+PLACES = ("last", "last changed")
+
+
+def moved_in(layers: np.ndarray, rng: np.random.Generator) -> RunTables:
+    """Pairs whose answer moves to the last token in a layer of their own."""
+    share = (np.arange(N_LAYERS) > layers[:, None]).clip(0.02, 0.98)
+    parts = []
+    for place, values in zip(PLACES, (share, 1 - share), strict=True):
+        noisy = values + rng.normal(0, 0.05, share.shape)
+        parts.append(synthetic.patching(noisy, "keys", "retrieval", label=place))
+    patched = pd.concat([part.patching for part in parts], ignore_index=True)
+    result = PatchingResult(patched, parts[0].facts)
+    return RunTables(result.facts, {"patching_summary": patching_summary(patched, 0)})
+
+
+@pytest.mark.parametrize("n_early", [20, 24, 16, 40])
+def test_most_pairs_move_in_the_layers_that_are_named(n_early: int) -> None:
+    """One layer was named, in which as few as 16 of 40 pairs moved."""
+    layers = np.where(np.arange(N_PAIRS) < n_early, 2, 8)
+    for seed in range(data_sets(12)):
+        (claim,) = hand_overs(moved_in(layers, np.random.default_rng([seed, n_early])))
+        said = "in layer 2 " if n_early == N_PAIRS else "between layers 2 and 8 "
+        assert said in claim.short
+        inside = (layers >= min(claim.layers)) & (layers <= max(claim.layers))
+        assert inside.mean() > 0.5
+
+
+def test_layers_are_named_in_which_half_of_the_pairs_move_where_all_differ() -> None:
+    misses = 0
+    for seed in range(n := data_sets(20)):
+        rng = np.random.default_rng(seed)
+        layers = np.round(rng.normal(5, 2, N_PAIRS)).clip(1, N_LAYERS - 2)
+        (claim,) = hand_overs(moved_in(layers, rng))
+        inside = (layers >= min(claim.layers)) & (layers <= max(claim.layers))
+        misses += inside.mean() < 0.5
+    assert misses <= most_errors(n)
