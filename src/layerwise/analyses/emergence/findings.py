@@ -208,7 +208,7 @@ def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> 
     return Claim(
         kind=ORDER, evidence=ESTABLISHED, importance=weight(0.9, 3 * abs(ahead)),
         short=f"By {at['method']}{beyond}, {earlier} comes before {later} "
-        f"{when(at['protocol'])}, by {number(100 * ahead)} % of the model's depth.",
+        f"{when(at['protocol'])}, {_layers_earlier(ahead, run.facts.model.n_layers)}.",
         capabilities=(earlier, later), protocols=(at["protocol"],), p=float(best["p_holm"]),
         test=f"order of the {at['measure']}, {after_holm(n_run)}",
         estimate=Estimate(ahead, min(ends), max(ends), "of the model's depth earlier", digits=2),
@@ -221,6 +221,12 @@ def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> 
         ))),
         source=source("order", {"first": names[0], "second": names[1]}, **at),
     )  # fmt: skip
+
+
+def _layers_earlier(ahead: float, n_layers: int) -> str:
+    """``"about 10 of 30 layers earlier"``, of a share of the way from the first to the last."""
+    n_earlier = ahead * max(n_layers - 1, 1)
+    return f"about {number(n_earlier, 0 if n_earlier >= 1 else 1)} of {n_layers} layers earlier"
 
 
 def _no_order(unordered: list[pd.DataFrame], n_run: int) -> Claim:
@@ -265,8 +271,8 @@ def suites_apart(run: RunTables) -> list[Claim]:
         claims.append(Claim(
             kind=ORDER, evidence=ESTABLISHED,
             importance=weight(0.8, abs(row["layer_last"] - row["layer_first"]) / 10),
-            short=f"Suites of {row['capability']} disagree {when(where['protocol'])}: by "
-            f"{row['method']}, {first} lies around layer {early}, {last} around layer {late}.",
+            short=f"Suites of {row['capability']} disagree on its depth {when(where['protocol'])}: "
+            f"by {row['method']}, {first} lies around layer {early}, {last} around layer {late}.",
             capabilities=(where["capability"],), tasks=(first, last),
             protocols=(where["protocol"],),
             p=float(row["p_tasks"]), items=counted(int(row["n_items"]), "item"),
