@@ -7,13 +7,16 @@ import pandas as pd
 import pytest
 
 from layerwise.analyses.ablation.findings import needed_heads
+from layerwise.analyses.ablation.findings_scoring import step_findings
 from layerwise.analyses.emergence.findings import interactions
 from layerwise.analyses.patching.analysis import hand_overs
 from layerwise.analyses.patching.result import PatchingResult
 from layerwise.analyses.patching.tables import patching_summary
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.claim import OPEN
+from layerwise.presentation.rows import rows as rows_of
 from layerwise.results import AblationResult
+from layerwise.stats.signals.least_to_lose import LEAST_TO_LOSE
 from layerwise.storage.run_tables import RunTables
 from tests import synthetic
 from tests.cases import data_sets, in_long_runs, most_errors
@@ -49,6 +52,45 @@ def test_the_head_that_is_named_has_the_largest_loss_in_points() -> None:
     for seed in range(data_sets(12)):
         (claim,) = needed_heads(tables_of_run([heads_of_two_tasks(seed)]))
         assert (claim.tasks, claim.layers) == (("easy",), (EASY,)), seed
+
+
+# --- scoring steps: shares of a score with enough to lose ---------------------------------------
+
+
+def steps_of_one_task(right: int, n: int = 100) -> RunTables:
+    """Every layer costs a quarter of the right first words, and three quarters of the answers."""
+    place, nothing = np.arange(n), np.zeros(n, dtype=bool)
+
+    def answers(known: int, lost: int) -> pd.DataFrame:
+        intact, broken = place < known, place % 8 < lost
+        columns = np.column_stack([intact, *[intact & ~broken] * 4])
+        return cell_records(columns, "keys", "retrieval", "continuation", nothing)
+
+    first, forced = (
+        step["correct"].astype("boolean") for step in (answers(80, 2), answers(right, 6))
+    )
+    choice = answers(90, 0).assign(correct_first=first, correct_forced=forced)
+    return tables_of_run([synthetic.ablation(choice)])
+
+
+def test_a_step_is_claimed_in_shares_of_a_score_and_not_in_points() -> None:
+    """A layer costs 20 points of the first words and 18 of the answers: fewer, and not more."""
+    claim, _ = step_findings(steps_of_one_task(24))
+    assert claim.short == (
+        "For keys, skipping one layer costs on average 75 % of the score when each word counts, "
+        "25 % when only the first word counts."
+    )
+    assert "points" not in claim.full
+    assert "given those before it (teacher forcing)" in claim.full
+
+
+@pytest.mark.parametrize("right", [LEAST_TO_LOSE - 1, LEAST_TO_LOSE])
+def test_no_step_is_claimed_of_fewer_right_answers_than_shares_can_stand_on(right: int) -> None:
+    run = steps_of_one_task(right)
+    steps = rows_of(run.tables["ladder_steps"], second="teacher forcing")
+    assert steps["p_holm"].item() < 0.05
+    ends = [claim.source["at"].get("second", []) for claim in step_findings(run)]
+    assert any("teacher forcing" in each for each in ends) == (right >= LEAST_TO_LOSE)
 
 
 # --- protocols: only gaps that are established -------------------------------------------------
