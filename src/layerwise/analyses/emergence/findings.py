@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
 
 from layerwise.analyses.shared.difficulty_words import beside_order, beside_orders
 from layerwise.ground.layer_names import COMPUTATION
@@ -119,6 +118,8 @@ def _depends(sure: pd.DataFrame, n_tests: int, n_rows: int) -> Claim:
 
 def _for_all(row: Row, sign: int, n_rows: int) -> tuple[float, float, float]:
     """A group's gap in % of the score, its 95 % bounds widened to hold for all gaps together."""
+    from scipy.special import ndtri  # not on top: a page loads no scipy
+
     # As many standard errors as a normal needs (Bonferroni); a table keeps no resamples.
     wider = float(ndtri(0.025 / n_rows) / ndtri(0.025))
     gap, *ends = (100 * sign * float(row[end]) for end in _ENDS)

@@ -1,6 +1,6 @@
 """How many right answers a share of them must stand on, to be named in a sentence."""
 
-# Right answers above the floor. With 15, the gap of two shares is within 20 % of the score in nine
-# of ten data sets, and gaps that are significant look a fifth too large. With 8 it is four of
-# five, and they look half too large (docs/statistics.md, scoring steps).
+# Right answers above the floor. With 15, a gap of two shares is off by more than 20 % of the score
+# in 10 % of data sets, and one of 30 % that is significant looks like 38 %. With 8 it is off in
+# 22 %, and looks like 47 % (docs/statistics.md, scoring steps).
 LEAST_TO_LOSE = 15
