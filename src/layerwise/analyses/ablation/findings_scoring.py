@@ -135,13 +135,13 @@ def _steps_that_lose(losing: pd.DataFrame) -> Claim:
     where = {name: str(most[name]) for name in ("task", "kind", "site")}
     at = {name: [row[name] for row in steps] for name in ("first", "second")}
     first, second = (f"{number(100 * most[f'share_{end}'])} %" for end in ("first", "second"))
-    value, *ends = (100 * float(most[name]) for name in ("difference", "low", "high"))
+    value, low, high = (100 * float(most[name]) for name in ("difference", "low", "high"))
     return Claim(
         kind=SCORING, evidence=ESTABLISHED, importance=weight(0.9, float(most["difference"])),
         short=f"For {most['task']}, {done(most, 'one layer')} costs on average {second} of the "
         f"score {_scored(most['second'])}, {first} {_scored(most['first'])}.",
         capabilities=(str(most["capability"]),), tasks=(where["task"],),
-        estimate=Estimate(value, *ends, "% of the score more, mean over the layers"),
+        estimate=Estimate(value, low, high, "% of the score more, mean over the layers"),
         p=float(numbers(losing, "p_holm").max()),
         test="the largest; paired randomisation tests, Holm over the run",
         items=f"{spread(losing['n_items'])} items",
