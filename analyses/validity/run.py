@@ -17,10 +17,12 @@ import order_claims
 import overview
 import planted
 import planted_seq2seq
+import scoring_claims
 import sentences
 import shown
 import trained
 import tuned
+import weak_interactions
 import within_trained
 
 RESULTS = Path(__file__).parent / "results"
@@ -43,6 +45,8 @@ TABLES = {
     "layer_power": (layer_claims.power, lambda table: table),
     "layer_gains": (layer_claims.gain_rates, lambda table: table),
     "order_claims": (order_claims.order_rates, lambda table: table),
+    "scoring_gaps": (scoring_claims.gap_rates, lambda table: table),
+    "weak_interactions": (weak_interactions.rates, lambda table: table),
     "sentences": (sentences.measure, sentences.told),
     "depth_curves": (depth_curves.measure, depth_curves.told),
 }
