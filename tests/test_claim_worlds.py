@@ -87,7 +87,9 @@ def test_a_step_is_claimed_in_shares_of_a_score_and_not_in_points() -> None:
 @pytest.mark.parametrize("right", [LEAST_TO_LOSE - 1, LEAST_TO_LOSE])
 def test_no_step_is_claimed_of_fewer_right_answers_than_shares_can_stand_on(right: int) -> None:
     run = steps_of_one_task(right)
-    steps = rows_of(run.tables["ladder_steps"], second="teacher forcing")
+    table = run.table("ladder_steps")
+    assert table is not None
+    steps = rows_of(table, second="teacher forcing")
     assert steps["p_holm"].item() < 0.05
     ends = [claim.source["at"].get("second", []) for claim in step_findings(run)]
     assert any("teacher forcing" in each for each in ends) == (right >= LEAST_TO_LOSE)
