@@ -26,7 +26,8 @@ from layerwise.stats.cells import Cell
 from layerwise.stats.crossings import CROSSING
 from layerwise.stats.depth.item_curves import beyond_background
 from layerwise.stats.items.clusters import Clusters
-from layerwise.stats.pools import LEAST_TO_LOSE, Pool, compared_alike
+from layerwise.stats.pools import Pool, compared_alike
+from layerwise.stats.signals.least_to_lose import LEAST_TO_LOSE
 from layerwise.stats.signals.signal import signals
 from layerwise.storage.parquet import conform
 from layerwise.storage.run_tables import RunTables

@@ -439,8 +439,8 @@ def test_suites_of_a_capability_that_lie_at_other_depths_are_named():
     assert (row["layer_first"], row["layer_last"]) == pytest.approx((2, 9), abs=1)
     (claim,) = suites_apart(RunTables(found.facts, {"emergence": found.emergence}))
     assert claim.short == (
-        "Suites of retrieval disagree when it picks a letter: by ablation, suite 1 lies around "
-        "layer 2, suite 0 around layer 9."
+        "Suites of retrieval disagree on its depth when it picks a letter: by ablation, suite 1 "
+        "lies around layer 2, suite 0 around layer 9."
     )
     assert claim.p == row["p_tasks"] < 0.05
 

@@ -13,8 +13,9 @@ import pytest
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.report.html import findings
 from layerwise.stats import exact_interval
+from layerwise.stats.signals.least_to_lose import LEAST_TO_LOSE
 from layerwise.tasks import load_task
-from tests.cases import in_long_runs
+from tests.cases import data_sets, in_long_runs, most_errors
 
 FOLDER = Path(__file__).parents[1] / "analyses" / "validity"
 NOMINAL = 0.05
@@ -240,3 +241,26 @@ def test_the_page_on_statistics_states_the_saved_rates():
     assert f"A depth is reported in {', '.join(map(str, few))} and {most} %" in page
     assert f"A t-test that their mean is small is wrong in {rates[stated.T_TEST][0]} of 100" in page
     assert f"it is wrong in {rates[stated.T_TEST][1]} of 100" in page
+
+
+def test_gaps_of_scoring_steps_are_far_off_where_there_is_less_to_lose_than_a_sentence_needs():
+    module = part("scoring_claims")
+    table = pd.read_parquet(FOLDER / "results" / "scoring_gaps.parquet")
+    assert set(table["right"]) == set(module.RIGHT)
+    far = table.groupby("right")["far"].sum() / table.groupby("right")["sets"].sum()
+    assert far[far.index >= LEAST_TO_LOSE].max() <= 0.1 < far[far.index < LEAST_TO_LOSE].min()
+    none = table.loc[table["gap"] == 0]
+    assert (none["significant"] / none["sets"] <= NOMINAL).all()
+    rng, n_sets = np.random.default_rng(0), data_sets(40)
+    _, sure = module.gaps(rng, LEAST_TO_LOSE, 0.0, n_sets)
+    assert sure.sum() <= most_errors(n_sets)
+
+
+def test_pairs_of_layers_of_a_weak_model_interact_over_the_run_as_rarely_as_stated():
+    module = part("weak_interactions")
+    table = pd.read_parquet(FOLDER / "results" / "weak_interactions.parquet")
+    assert (table["run_low"] <= NOMINAL).all()
+    assert (table["runs"] == module.N_RUNS).all()
+    pairs = module.pairs_table(module.run_of(np.random.default_rng(0), 0.4), module.chance, 0)
+    assert len(pairs) % 66 == 0 < len(pairs)
+    assert (pairs["p_run"] >= NOMINAL).all()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import crossing_claims
 import depth_candidates
 import depth_curves
 import depth_grid
@@ -18,11 +19,13 @@ import order_claims
 import overview
 import planted
 import planted_seq2seq
+import scoring_claims
 import sentences
 import shown
 import stated
 import trained
 import tuned
+import weak_interactions
 import within_trained
 
 RESULTS = Path(__file__).parent / "results"
@@ -43,11 +46,15 @@ TABLES = {
     "depth_candidates": (depth_candidates.measure, lambda table: table),
     "layer_claims": (layer_claims.false_rates, lambda table: table),
     "layer_power": (layer_claims.power, lambda table: table),
+    "crossing_claims": (crossing_claims.false_rates, lambda table: table),
+    "crossing_power": (crossing_claims.power, lambda table: table),
     "layer_gains": (layer_claims.gain_rates, lambda table: table),
     "order_claims": (order_claims.order_rates, lambda table: table),
     "order_rules": (order_claims.earlier_rates, lambda table: table),
     "lens_claims": (lens_claims.lens_rates, lambda table: table),
     "stated": (stated.rates, lambda table: table),
+    "scoring_gaps": (scoring_claims.gap_rates, lambda table: table),
+    "weak_interactions": (weak_interactions.rates, lambda table: table),
     "sentences": (sentences.measure, sentences.told),
     "depth_curves": (depth_curves.measure, depth_curves.told),
 }

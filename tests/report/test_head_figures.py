@@ -199,7 +199,7 @@ def test_one_sentence_says_what_the_rows_say(ablation):
     (claim,) = [claim for claim in findings([ablation]) if claim.kind == "heads"]
     effects = ablation.effects()
     (row,) = rows(effects, **claim.source["where"], **claim.source["at"]).to_dict("records")
-    assert row["share_lost"] == rows(effects, significant=True)["share_lost"].max()
+    assert row["acc_diff"] == rows(effects, significant=True)["acc_diff"].max()
     assert claim.short.startswith(
         f"Setting head {row['layer']}.{row['head']} to zero costs {100 * row['acc_diff']:.0f} "
     )

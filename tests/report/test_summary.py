@@ -106,7 +106,10 @@ def test_sentences_of_the_ladder_say_what_the_rows_say(run: RunTables, found: li
         for _, row in steps.iterrows():
             assert row["p_holm"] <= finding.p < 0.05
             assert said(finding.full, *(100 * row[n] for n in ("difference", "low", "high")))
-        assert f" costs {number(100 * steps['difference'].max())} points more " in finding.short
+        most = steps.loc[steps["difference"].idxmax()]
+        shares = [f"{number(100 * most[f'share_{end}'])} %" for end in ("first", "second")]
+        assert f" costs on average {shares[1]} of the score when it " in finding.short
+        assert f", {shares[0]} when it " in finding.short
     assert not run.tables["ladder_steps"]["other_layers"].any()
     assert alike.evidence == "not established"
 
@@ -194,7 +197,7 @@ def test_order_sentences_say_what_the_rows_say(run: RunTables, found: list[Claim
     before, open_ones = of_kind(found, "order")
     (row,) = quoted(run, before).to_dict("records")
     assert said(before.full, row["difference"], row["low"], row["high"], 2)
-    assert "retrieval comes before knowledge when it writes" in before.short
+    assert "retrieval comes before knowledge when it writes, about 6 of 30 layers" in before.short
     assert (before.evidence, before.p) == ("established", row["p_holm"])
     assert len(about(run, before)) == 6
     assert "Difficulty may account for the order" in before.full

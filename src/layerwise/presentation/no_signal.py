@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.stats.pools import LEAST_TO_LOSE
+from layerwise.stats.signals.least_to_lose import LEAST_TO_LOSE
 from layerwise.stats.signals.power import items_for_any_signal, items_for_signal
 from layerwise.storage.provenance import Facts
 from layerwise.storage.run_tables import RunTables

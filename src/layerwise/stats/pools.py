@@ -16,10 +16,9 @@ from jaxtyping import Float, Int, Shaped
 from layerwise.stats.cells import Cell
 from layerwise.stats.inference import holm
 from layerwise.stats.items.clusters import Clusters, paired_p_values
+from layerwise.stats.signals.least_to_lose import LEAST_TO_LOSE
 
 LEVEL = 0.05
-# Right answers above the floor that a task needs under a protocol to have something to lose.
-LEAST_TO_LOSE = 15
 
 
 class Pool(NamedTuple):

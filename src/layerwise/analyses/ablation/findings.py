@@ -146,7 +146,7 @@ def needed_heads(run: RunTables) -> list[Claim]:
 
 
 def _largest_loss(heads: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame) -> Claim:
-    order = ["share_lost", "share_low", "layer", "head"]
+    order = ["acc_diff", "share_low", "layer", "head"]  # by the points that the sentence names
     ranked = losses.sort_values(by=order, ascending=[False, False, True, True], kind="stable")
     top = records(ranked)[0]
     cell = {name: str(top[name]) for name in ("task", "protocol", "kind", "site")}
@@ -154,10 +154,10 @@ def _largest_loss(heads: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame
     over_run = count_that_hold(here, every, RATE)
     within = f"{RATE} over {counted(len(there), noun)}"
     return Claim(
-        kind=HEADS, importance=weight(0.8, float(np.nan_to_num(top["share_low"]))),
+        kind=HEADS, importance=weight(0.8, float(top["acc_diff"])),
         short=f"{capitalised(done(top, _head(top)))} costs {number(100 * top['acc_diff'])} "
-        f"accuracy points of {top['task']} {when(cell['protocol'])}, the largest loss of any "
-        f"{noun}.",
+        f"accuracy points of {top['task']} {when(cell['protocol'])}, the largest significant "
+        f"loss of any {noun}.",
         tasks=(cell["task"],), protocols=(cell["protocol"],), layers=(int(top["layer"]),),
         estimate=_head_points(top, every),
         **evidence_for(top, every, "exact McNemar test", ("p_bh", within), RATE),

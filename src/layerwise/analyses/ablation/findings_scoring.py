@@ -6,6 +6,7 @@ Only where two layers turn round are others needed: else one way may only be har
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,17 +41,24 @@ from layerwise.presentation.wording import (
 )
 from layerwise.stats.effects import ALPHA
 from layerwise.stats.share_tests.equivalence import Interest
+from layerwise.stats.signals.least_to_lose import LEAST_TO_LOSE
 from layerwise.storage.run_tables import RunTables
 
 from .saved_effects import done, kinds_and_sites, single_layers
 
 Row = dict[str, Any]
 PASSAGES = "open book"
-# Scoring steps that are no protocols.
+# Scoring steps that are no protocols, and what is meant.
 _SCORED = {
-    "choice": when("continuation"), "first token": "by the first token",
-    "teacher forcing": "by teacher forcing",
+    "choice": when("continuation"), "first token": "when only the first word counts",
+    "teacher forcing": "when each word counts",
 }  # fmt: skip
+_MEANT = {
+    "first token": "The first word is the first token of the right answer, which must be the "
+    "likeliest of all.",
+    "teacher forcing": "Each word: every token of the right answer must be the likeliest, given "
+    "those before it (teacher forcing).",
+}
 
 
 def step_findings(run: RunTables) -> list[Claim]:
@@ -65,13 +73,28 @@ def step_findings(run: RunTables) -> list[Claim]:
     kind, site = kinds_and_sites(steps)[0]
     steps, layers = rows(steps, kind=kind, site=site), rows(layers, kind=kind, site=site)
     apart, quiet = (rows(steps, other_layers=other) for other in (True, False))
+    known = _enough_to_lose(run, steps)
     clearest = apart.sort_values("p_other_layers", kind="stable").drop_duplicates("task")
     other = [_other_layers(row, layers, len(steps)) for row in records(clearest)]
-    loses = (steps["p_holm"] < ALPHA) & (steps["difference"] > 0) & steps["next_rung"]
+    loses = (steps["p_holm"] < ALPHA) & (steps["difference"] > 0) & steps["next_rung"] & known
     losing = steps.loc[loses & ~steps["task"].isin(apart["task"])]
     harder = [_steps_that_lose(part) for _, part in losing.groupby("task", sort=False)]
     alike = [_no_other_layers(quiet)] if len(quiet) else []
     return spaced(other, 3) + spaced(harder, 3) + alike
+
+
+def _enough_to_lose(run: RunTables, steps: pd.DataFrame) -> pd.Series:
+    """Steps at both ends of which the model has enough right answers above the floor."""
+    table = run.table("ladder")
+    if table is None:
+        return pd.Series(False, steps.index)
+    above = table["n_items"] * (table["intact"] - table["floor"])
+    enough = dict(zip(zip(table["task"], table["rung"], strict=True),
+                      above >= LEAST_TO_LOSE - 1e-9, strict=True))  # fmt: skip
+    return pd.Series(
+        [all(enough.get((row["task"], row[end]), False) for end in ("first", "second"))
+         for row in records(steps)], steps.index,
+    )  # fmt: skip
 
 
 def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Claim:
@@ -90,7 +113,8 @@ def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Claim:
         f"{counted(n_steps, 'comparison')} of the run",
         items=f"{spread_of([row['n_common']], 'item')} right both ways",
         details=(f"More {first}: {few_layers(row['layers_first'])}; "
-                 f"more {second}: {few_layers(row['layers_second'])}.",),
+                 f"more {second}: {few_layers(row['layers_second'])}.",
+                 *_meant([row])),
         source=source("dissociations", where, layer=quoted),
     )  # fmt: skip
 
@@ -99,25 +123,34 @@ def _scored(step: str) -> str:
     return _SCORED.get(step) or when(step)
 
 
+def _meant(steps: Sequence[Row]) -> list[str]:
+    """A sentence for each scoring step whose name in the tables is a term."""
+    named = {row[end] for row in steps for end in ("first", "second")}
+    return [words for step, words in _MEANT.items() if step in named]
+
+
 def _steps_that_lose(losing: pd.DataFrame) -> Claim:
     steps = records(losing)
     most = max(steps, key=lambda row: row["difference"])
     where = {name: str(most[name]) for name in ("task", "kind", "site")}
     at = {name: [row[name] for row in steps] for name in ("first", "second")}
+    first, second = (f"{number(100 * most[f'share_{end}'])} %" for end in ("first", "second"))
+    value, low, high = (100 * float(most[name]) for name in ("difference", "low", "high"))
     return Claim(
         kind=SCORING, evidence=ESTABLISHED, importance=weight(0.9, float(most["difference"])),
-        short=f"For {most['task']}, {done(most, 'one layer')} costs "
-        f"{number(100 * most['difference'])} points more {_scored(most['second'])} than "
-        f"{_scored(most['first'])}, on average.",
+        short=f"For {most['task']}, {done(most, 'one layer')} costs on average {second} of the "
+        f"score {_scored(most['second'])}, {first} {_scored(most['first'])}.",
         capabilities=(str(most["capability"]),), tasks=(where["task"],),
+        estimate=Estimate(value, low, high, "% of the score more, mean over the layers"),
         p=float(numbers(losing, "p_holm").max()),
         test="the largest; paired randomisation tests, Holm over the run",
         items=f"{spread(losing['n_items'])} items",
-        details=tuple(
+        details=(*(
             f"From {row['first']} to {row['second']}: "
-            f"{interval(*(100 * row[name] for name in ('difference', 'low', 'high')))} points more."
+            f"{interval(*(100 * row[name] for name in ('difference', 'low', 'high')))} % of the "
+            "score more."
             for row in steps
-        ),
+        ), *_meant(steps), "The score is the right answers above those of guessing."),
         caveat="Other layers are not shown to be needed: the scoring may only be harder.",
         source=source("ladder_steps", where, **at, next_rung=True),
     )  # fmt: skip

@@ -353,6 +353,7 @@ def _difference(
     # no exact test of so few items could be surer
     axis, least = Axis(n_layers, 0.0, last), 2 / comb(sum(counts), counts[0])
     one, other = groups
-    return later, *depth_difference(
+    low, high, p = depth_difference(
         one, other, (axis, axis), paired=False, measure=first.measure, least=least
     )
+    return later, low, high, p

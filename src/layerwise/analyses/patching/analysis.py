@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _CHANGED = ("last changed", "first changed")
 _BOUNDS = ("recovered", "recovered_run_low", "recovered_run_high")
 # Of what the answer depends on; two places that hold so much together hold about all of it.
-_HALF, _ABOUT_ALL = 0.5, 0.75
+_QUARTER, _HALF, _ABOUT_ALL = 0.25, 0.5, 0.75
 _TOGETHER = "bounds for all that the run patched together"
 _UNMEASURED = "The intact model's accuracy was not measured."
 
@@ -85,6 +85,7 @@ def _hand_over(of_site: pd.DataFrame, note: str) -> list[Claim]:
         return []
     middle, low, high = bounds
     there = {row["pos_label"]: row for row in records(rows(of_site, layer=middle))}
+    start, end = _while_moving(of_site, low, high)
     # What is there before a layer, and was not before the one in front of it, moved in that one.
     at, first, last = (name_layer(layer - 1) for layer in bounds)
     token = percent(*(there[changed][name] for name in _BOUNDS))
@@ -92,18 +93,45 @@ def _hand_over(of_site: pd.DataFrame, note: str) -> list[Claim]:
         f"The last position overtakes the {changed} token in layer {at} [{first}, {last}].",
         f"Patching the {changed} token behind it recovers {token} of the logit difference.",
     )
-    says = f"moves from the changed word to the prompt's last token in layer {at}"
-    layers: tuple[int, ...] = (middle - 1,)
+    layers = (middle - 1,) if start == end else (start - 1, end - 1)
+    says = "what decides the answer moves from the changed word to the prompt's last token "
+    if start < end:
+        says = "most of what decides the answer moves from the changed word to the last token "
+        details = (
+            "Between these layers lie the bounds, and where the last token has a quarter and three "
+            "quarters of it.",
+            *details,
+        )
+    says += _in(layers)
     evidence, between = Evidence.ESTABLISHED, _elsewhere(of_site, changed)
     if between is not None:
         evidence, layers, (left, reached) = Evidence.IN_TABLE, between, map(name_layer, between)
-        says = f"leaves the changed word in layer {left} and reaches the last token in {reached}"
+        says = (
+            f"what decides the answer leaves the changed word in layer {left} and reaches the last "
+            f"token in {reached}"
+        )
         details = ("In between it is at neither.", *details)
     return [_claim(
-        f"what decides the answer {says}", there["last"], [changed, "last"], layers=layers,
-        evidence=evidence, importance=weight(0.65, 1 - (high - low) / 10), details=details,
-        caveat=note,
+        says, there["last"], [changed, "last"], layers=layers, evidence=evidence,
+        importance=weight(0.65, 1 - (end - start) / 10), details=details, caveat=note,
     )]  # fmt: skip
+
+
+def _while_moving(of_site: pd.DataFrame, low: int, high: int) -> tuple[int, int]:
+    """The layers before which the last position has a quarter and three quarters, or the bounds."""
+    # One layer of the mean is where no pair moves, if half of the pairs move early and half late.
+    last = rows(of_site, pos_label="last").sort_values("layer")
+    layers, share = layers_of(last), numbers(last, "recovered")
+    quarter, most = _stays(share > _QUARTER), _stays(share > _ABOUT_ALL)
+    start = layers[0] if quarter is None else layers[quarter]
+    end = layers[-1] + 1 if most is None else layers[most]
+    return min(low, max(start, 1)), max(high, end)
+
+
+def _in(layers: Sequence[int]) -> str:
+    """``"in layer 8"``, or ``"between layers 8 and 24"``."""
+    first, last = name_layer(layers[0]), name_layer(layers[-1])
+    return f"in layer {first}" if len(layers) == 1 else f"between layers {first} and {last}"
 
 
 def _claim(says: str, row: dict[str, Any], places: list[str] | str, **more: Any) -> Claim:
@@ -145,13 +173,13 @@ def _taken_up(of_site: pd.DataFrame, note: str) -> list[Claim]:
         return []
     row = records(rows(answer, layer=middle))[0]
     # What is there before a layer, and was not before the one in front of it, came in that one.
-    at, early, late = (name_layer(layer - 1) for layer in (middle, first, last))
+    layers = (middle - 1,) if first == last else (first - 1, last - 1)
     return [_claim(
-        f"more than half of what decides the answer reaches the decoder's answer in layer {at}",
-        row, "answer", layers=(middle - 1,), evidence=Evidence.ESTABLISHED, caveat=note,
+        f"more than half of what decides the answer reaches the decoder's answer {_in(layers)}",
+        row, "answer", layers=layers, evidence=Evidence.ESTABLISHED, caveat=note,
         importance=weight(0.6, 1 - (last - first) / 10),
-        details=(f"The layer lies in [{early}, {late}], with bounds over all that the run "
-                 "patched.",),
+        details=(f"The layer lies in [{name_layer(first - 1)}, {name_layer(last - 1)}], with "
+                 "bounds over all that the run patched.",),
     )]  # fmt: skip
 
 
