@@ -23,7 +23,7 @@ from layerwise.stats.pools import pools
 from layerwise.stats.signals.signal import signals
 
 N_LAYERS, CHANCE, SMALLEST = 30, 0.25, 0.05
-N_RUNS, N_POWER = 300, 100
+N_RUNS, N_POWER = 150, 60
 CHOOSES, WRITES = "continuation", "generate"
 Damage = Float[np.ndarray, " layers"]
 

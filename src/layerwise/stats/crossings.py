@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from layerwise.stats.families.estimate import exact_difference_bounds
 from layerwise.stats.inference import holm
-from layerwise.stats.items.clusters import independent_items
+from layerwise.stats.items.clusters import independent_items, paired_p_values
 from layerwise.stats.pools import LEVEL, Pool, compared_alike
 
 CROSSING = "crossing"
@@ -36,10 +36,13 @@ class Side(NamedTuple):
     def of(cls, pool: Pool) -> Side:
         """Exact sign flips of whole items for each pair of layers."""
         p = np.ones((len(pool.layers), len(pool.layers)))
-        one, other = np.nonzero(~np.eye(len(p), dtype=bool))
+        one, other = np.triu_indices(len(p), 1)
         for start in range(0, len(one), _CHUNK):
-            at = one[start : start + _CHUNK], other[start : start + _CHUNK]
-            p[at] = pool.p_more(pool.net[:, at[0]] - pool.net[:, at[1]])
+            i, j = one[start : start + _CHUNK], other[start : start + _CHUNK]
+            net = pool.net[:, i] - pool.net[:, j]
+            total, either_way = net.sum(axis=0), paired_p_values(net, pool.clusters) / 2
+            p[i, j] = np.where(total > 0, either_way, 1.0)
+            p[j, i] = np.where(total < 0, either_way, 1.0)
         return cls(pool, p)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -159,17 +159,24 @@ def cluster_flip_p_values(
 
 def _upper_tails(counts: Int[np.ndarray, " sizes"]) -> Float[np.ndarray, " reached"]:
     """P(|sum| >= t) for t = 0, 1, ... of a sum of +-k, so many of each k = 1, 2, ..."""
-    from scipy.stats import binom
-
     density = np.ones(1)
     for size, count in enumerate(counts, start=1):
         if count:
             steps = np.zeros(2 * size * count + 1)
-            steps[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
+            steps[:: 2 * size] = _fair_coin(int(count))
             density = np.convolve(density, steps)
     middle = len(density) // 2
     upper = np.cumsum(density[middle:][::-1])[::-1]
     return np.minimum(np.where(np.arange(len(upper)) > 0, 2 * upper, 1.0), 1.0)
+
+
+# Tests of many pairs of layers ask for the same few counts.
+@lru_cache(maxsize=4096)
+def _fair_coin(count: int) -> Float[np.ndarray, " heads"]:
+    """Probabilities of 0, 1, ... heads in so many throws."""
+    from scipy.stats import binom
+
+    return binom.pmf(np.arange(count + 1), count, 0.5)
 
 
 def paired_p_values(
