@@ -264,3 +264,25 @@ def test_pairs_of_layers_of_a_weak_model_interact_over_the_run_as_rarely_as_stat
     pairs = module.pairs_table(module.run_of(np.random.default_rng(0), 0.4), module.chance, 0)
     assert len(pairs) % 66 == 0 < len(pairs)
     assert (pairs["p_run"] >= NOMINAL).all()
+
+
+def test_crossings_are_never_claimed_where_one_order_explains_all():
+    module = part("crossing_claims")
+    rates = pd.read_parquet(FOLDER / "results" / "crossing_claims.parquet")
+    assert set(rates["world"]) == {world.name for world in module.one_order_worlds()}
+    assert (rates.loc[rates["what"] == "crossing", "low"] <= NOMINAL).all()
+    # What crossings replace: shares of a task that is only harder.
+    harder = rates.loc[
+        rates["world"].str.startswith("mean margins") & (rates["what"] != "crossing")
+    ]
+    assert harder["rate"].max() > 0.5
+    rng, world = np.random.default_rng(0), module.one_order_worlds()[1]
+    for _ in range(3):
+        table = module.estimates(module.made_up_cells(rng, world.asked, world.n))
+        assert not table.query("what == 'crossing'")["established"].any()
+
+
+def test_a_planted_crossing_is_found_with_enough_items():
+    power = pd.read_parquet(FOLDER / "results" / "crossing_power.parquet")
+    large = power.query("points == 60 and `items of a task` >= 70")
+    assert large["crossing"].min() > 0.9

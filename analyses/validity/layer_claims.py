@@ -14,20 +14,21 @@ from jaxtyping import Float
 from scipy.special import ndtr
 
 from layerwise.stats.capability_layers import (
+    LOSES_MORE,
     NEEDED,
-    NEEDED_MORE,
     SPARE,
     layer_estimates,
-    pools,
     task_gains,
 )
 from layerwise.stats.cells import Cell
+from layerwise.stats.crossings import CROSSING
 from layerwise.stats.inference import exact_interval, holm
 from layerwise.stats.items.clusters import Clusters, paired_p_values
+from layerwise.stats.pools import pools
 from layerwise.stats.signals.signal import signals
 
 N_LAYERS, CHANCE, SMALLEST = 30, 0.25, 0.05
-N_RUNS, N_POWER, N_GAINS = 300, 60, 200
+N_RUNS, N_POWER, N_GAINS = 100, 60, 200
 Losses = Float[np.ndarray, " layers"]
 HIDDEN, RAISED = ("hidden", 17), ("raised", 17)
 
@@ -128,11 +129,11 @@ def _needs(table: pd.DataFrame, *layers: int) -> pd.Series:
 
 
 def _more(table: pd.DataFrame) -> pd.Series:
-    return table["what"] == NEEDED_MORE
+    return table["what"].isin([CROSSING, LOSES_MORE])
 
 
 def _nothing(table: pd.DataFrame) -> pd.Series:
-    return table["what"].isin([NEEDED, NEEDED_MORE])
+    return table["what"].isin([NEEDED, CROSSING, LOSES_MORE])
 
 
 def _spare(table: pd.DataFrame) -> pd.Series:
@@ -210,7 +211,7 @@ def power(n_runs: int = N_POWER, seed: int = 0) -> pd.DataFrame:
                     table = estimates(cells, gate=True)
                     mine = table.loc[table["established"] & (table["layer"] == 17)
                                      & (table["capability"] == "capability 0")]  # fmt: skip
-                    told = [(mine["what"] == what).any() for what in (NEEDED, NEEDED_MORE)]
+                    told = [(mine["what"] == what).any() for what in (NEEDED, LOSES_MORE)]
                     found += [*told, _needed_by_a_leaf(cells)]
                 rows.append(
                     {
@@ -218,7 +219,7 @@ def power(n_runs: int = N_POWER, seed: int = 0) -> pd.DataFrame:
                         "loss": loss,
                         "needed by": name,
                         "needed": found[0] / n_runs,
-                        "needed more": found[1] / n_runs,
+                        "loses more": found[1] / n_runs,
                         "by single tests": found[2] / n_runs,
                     }
                 )

@@ -31,7 +31,8 @@ Answers = Bool[np.ndarray, "items interventions"]
 # What makes a claim, by kind of sentence: the claim's kind, and the table that it reads.
 CLAIMS = {
     "needed": ("needed", "estimates"),
-    "needed more": ("needed more", "estimates"),
+    "different layers": ("different layers", "estimates"),
+    "loses more": ("loses more", "estimates"),
     "spare": ("spare", "estimates"),
     "gain": ("gain", "estimates"),
     "no loss": ("no loss", "effects"),
@@ -43,7 +44,8 @@ CLAIMS = {
 # In which case which of them cannot be true.
 _OF_LAYERS = (
     "needed",
-    "needed more",
+    "different layers",
+    "loses more",
     "gain",
     "steps of the ladder",
     "other layers",
@@ -54,10 +56,10 @@ FALSE = {
     NOTHING: _OF_LAYERS,
     WEAK: _OF_LAYERS,
     MATTERS: (
-        "no loss", "spare", "needed more", "gain", "steps of the ladder", "other layers",
-        "interaction",
+        "no loss", "spare", "different layers", "loses more", "gain", "steps of the ladder",
+        "other layers", "interaction",
     ),
-    HARDER: ("needed more", "gain", "other layers", "order"),
+    HARDER: ("different layers", "loses more", "gain", "other layers", "order"),
 }  # fmt: skip
 
 
