@@ -145,8 +145,7 @@ def test_a_claim_names_tasks_where_a_capability_was_one_task():
     (claim,) = claims(run)
     assert (claim.kind, claim.evidence) == (APART, ESTABLISHED)
     assert claim.short == (
-        "A task and b task depend on different layers when the model picks a letter: a task on "
-        "layer 1, b task on layer 2."
+        "A task and b task depend on different layers when the model picks a letter: 1 against 2."
     )
     assert claim.layers == (1, 2)
     (pair,) = compared_capabilities(run)
@@ -166,8 +165,7 @@ def test_a_claim_names_capabilities_where_two_tasks_of_each_agree():
     ]
     (claim,) = claims(run_of(*every))
     assert claim.short == (
-        "Retrieval and reasoning depend on different layers when the model writes: retrieval on "
-        "layer 0, reasoning on layer 1."
+        "Retrieval and reasoning depend on different layers when the model writes: 0 against 1."
     )
 
 

@@ -180,13 +180,13 @@ def sure(run: RunTables) -> HowSure:
 def test_how_sure_a_run_is_follows_from_its_items_and_its_own_rate():
     found = sure(made_up_run())
     assert found.items == 24
-    assert found.loss == smallest_loss(independent_answers(24, 48), N_TESTS)
+    assert found.loss == smallest_loss(independent_answers(24, 48), N_TESTS, HALF)
     assert found.half == found.loss / 2
     assert (
-        f"With 24 items a task, layers that cost a capability less than {100 * found.loss:.0f}"
+        f"With 24 items a task, a layer that costs a capability {100 * found.loss:.0f} points is"
         in found.sentences[0]
     )
-    assert found.items_for_half == int(np.ceil(answers_for(found.half, N_TESTS) / (4 / 3)))
+    assert found.items_for_half == int(np.ceil(answers_for(found.half, N_TESTS, HALF) / (4 / 3)))
     assert found.minutes == pytest.approx(found.items_for_half / 24)
     chosen = sure(made_up_run(signal=(True, False)))  # a choice of what has signal
     assert chosen.loss > found.loss
@@ -210,7 +210,7 @@ def test_no_more_items_are_named_than_the_task_has():
     few = sure(made_up_run(task=task.model_copy(update={"n_available": 30})))
     assert few.items_for_half == 30
     assert few.loss is not None
-    assert few.loss / 2 < few.half == smallest_loss(30 * 4 / 3, N_TESTS) < few.loss
+    assert few.loss / 2 < few.half == smallest_loss(30 * 4 / 3, N_TESTS, HALF) < few.loss
     assert few.command is not None
     assert "--limit 30 " in few.command
     every = sure(made_up_run(task=task.model_copy(update={"n_available": 24})))
@@ -228,9 +228,11 @@ def test_items_that_show_nothing_and_settings_that_no_command_repeats_are_told_a
         assert sure(made_up_run(**settings)).command is None
 
 
-def test_claims_and_the_page_name_the_same_smallest_loss():
+def test_claims_name_the_loss_that_eight_of_ten_runs_find_and_the_page_that_of_half():
     run = made_up_run(n_items=60, n_answers=120)
     (claim,) = [one for one in claims(run) if one.kind == "needed"]
-    loss = sure(run).loss
+    loss, half = smallest_loss(independent_answers(60, 120), N_TESTS), sure(run).loss
     assert loss is not None
+    assert half is not None
+    assert half < loss
     assert f"With 60 items a loss of {100 * loss:.0f} points would be found" in claim.full

@@ -74,6 +74,7 @@ def test_a_table_that_says_it_is_larger_than_it_can_be_is_refused(ablation, tmp_
     write_bytes_part(path, "run", "part", path.read_bytes(), {})
     with pytest.raises(UserError, match="is missing, damaged or of another run"):
         read_part_file(path, "run", "part")
+    path.unlink()
     ablation.save(tmp_path)
     few = psutil.virtual_memory()._replace(available=2**16)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: few)

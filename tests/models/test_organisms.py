@@ -89,10 +89,11 @@ def assert_planted_are_claimed(result: AblationResult, planted: dict[str, Any]) 
     named = [(c.capabilities[0], tuple(c.layers)) for c in claims if c.kind == NEEDED]
     assert sorted(named) == sorted((name, tuple(layers)) for name, layers in planted.items())
     apart = {c.capabilities: set(c.layers) for c in claims if c.kind == APART}
-    assert apart == {
-        pair: {layer for name in pair for layer in planted[name]}
-        for pair in combinations(in_order(planted, CAPABILITY_ORDER), 2)
+    pairs = combinations(in_order(planted, CAPABILITY_ORDER), 2)
+    own = {
+        pair: [set(planted[a]) - set(planted[b]) for a, b in (pair, pair[::-1])] for pair in pairs
     }
+    assert apart == {pair: one | other for pair, (one, other) in own.items() if one and other}
     assert not {claim.kind for claim in claims} & {GENERAL, SPARED, GAINED}
 
 

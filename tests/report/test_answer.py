@@ -53,7 +53,7 @@ def answer(run: RunTables) -> Answer:
 
 def test_the_headline_names_the_planted_layers(answer: Answer) -> None:
     assert answer.headline == (
-        "Look-up and facts depend on different layers: look-up on layer 7, facts on layer 5. "
+        "Look-up and facts depend on different layers: 7 against 5. "
         "Both capabilities with signal need layer 2."
     )
     kinds = [claim.kind for claim in answer.claims]

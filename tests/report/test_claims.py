@@ -113,6 +113,7 @@ def without_names(claim: Claim) -> str:
     for name in claim.tasks:
         short = short.replace(name, "task")
     short = re.sub(r"[Ll]ayers? (\d+[–, ]*(and )?)+(more )?", "layers ", short)
+    short = re.sub(r": [\d–, and]+ against [\d–, and]+", "", short)
     return re.sub(r"[Ww]ithout \d+", "without it", short)
 
 

@@ -30,10 +30,10 @@ from layerwise.analyses.training.report import (
 )
 from layerwise.models.organisms import ORGANISM
 from layerwise.presentation.claim import (
+    APART,
     GAINED,
     GENERAL,
     LENS,
-    MORE,
     NEEDED,
     ORDER,
     PATCHING,
@@ -137,13 +137,17 @@ def test_saved_claims_of_roles_are_made_again_from_the_tables(path):
 
 @pytest.mark.parametrize("kind", PLANTED)
 def test_claims_on_organisms_are_of_what_was_planted(kind):
-    """What is needed and needed more is planted, and no other; orders are those of the plan."""
+    """What is needed, and what crosses, is planted, and no other; orders are those of the plan."""
     planted, claims = PLANTED[kind], {}
     for claim in claimed(STUDIES / "organism/results/claimed" / f"organism-{kind}/claims.json"):
         claims.setdefault(claim["kind"], []).append(claim)
-    for about in (NEEDED, MORE):
-        named = [(claim["capabilities"][0], tuple(claim["layers"])) for claim in claims[about]]
-        assert sorted(named) == sorted((name, tuple(layers)) for name, layers in planted.items())
+    named = [(claim["capabilities"][0], tuple(claim["layers"])) for claim in claims[NEEDED]]
+    assert sorted(named) == sorted((name, tuple(layers)) for name, layers in planted.items())
+    for claim in claims[APART]:
+        one, other = (set(planted[name]) for name in claim["capabilities"])
+        assert set(claim["layers"]) == one ^ other
+        assert one - other
+        assert other - one
     assert not {GENERAL, SPARED, GAINED} & claims.keys()
     for claim in claims[ORDER] + [one for one in claims[LENS] if len(one["capabilities"]) == 2]:
         first, later = claim["capabilities"]

@@ -279,7 +279,9 @@ def test_nothing_is_claimed_about_noise() -> None:
     for claim in needed:
         assert claim.evidence == "not established"
         assert claim.short.endswith("no layer is shown to be needed.")
-    assert {claim.kind for claim in found if claim.kind in ROLES} == {"needed"}
+    of_roles = [claim for claim in found if claim.kind in ROLES]
+    assert {claim.kind for claim in of_roles} == {"needed", "one order"}
+    assert {claim.evidence for claim in of_roles} == {"not established"}
     (alike,) = of_table(found, "ladder_steps")
     assert alike.short.startswith("That another way of scoring needs other layers is not")
 

@@ -76,7 +76,7 @@ class HowSure:
     there: int  # of a task that there are
     loss: float | None  # the smallest loss of a layer that is found in half of the runs, if any is
     half: float  # half of it, or of the largest; more if the tasks have too few items for that
-    items_for_half: int  # items a task that find that in 8 of 10 runs
+    items_for_half: int  # items a task that find that in half of the runs
     minutes: float | None  # about how long these take, at the rate of this run, if it is known
     command: str | None  # what asks them; None if there are no more, or none repeats the run
 
@@ -87,7 +87,7 @@ class HowSure:
         found += " “Established” holds after correction for all tests of its kind."
         if self.items_for_half <= self.items:
             return [found]
-        more = f"{self.items_for_half} items would show {100 * self.half:.0f} points"
+        more = f"{self.items_for_half} items would find {100 * self.half:.0f} points as often"
         if self.minutes:
             hours, whole = self.minutes / 60, max(round(self.minutes), 1)
             time = f"{hours:.0f} hours" if hours >= 2 else counted(whole, "minute")
@@ -111,21 +111,22 @@ def how_sure(run: RunTables) -> HowSure | None:
         every.append((answers, n_tests, row["capability"]))
     if not every:
         return None
-    answers, n_tests, capability = max(every, key=lambda pair: smallest_loss(*pair[:2]) or 1.0)
+    answers, n_tests, capability = max(
+        every, key=lambda pair: smallest_loss(*pair[:2], HALF) or 1.0
+    )
     tasks = [task for task in run.facts.tasks if task.capability == capability]
-    loss, items = smallest_loss(answers, n_tests), max(task.n_items for task in tasks)
+    loss, items = smallest_loss(answers, n_tests, HALF), max(task.n_items for task in tasks)
     half = (loss or 1.0) / 2
-    more = ceil(answers_for(half, n_tests) * items / answers)
+    more = ceil(answers_for(half, n_tests, HALF) * items / answers)
     # any number if an older version did not say
     there = max(task.n_available for task in tasks) or sys.maxsize
     if items < there < more:
-        more, half = there, smallest_loss(answers * there / items, n_tests) or 1.0
+        more, half = there, smallest_loss(answers * there / items, n_tests, HALF) or 1.0
     taken = [entry["seconds"] for entry in run.facts.work if "seconds" in entry]
     seconds = sum(second for second in taken if isinstance(second, (int, float)))
     minutes = seconds / 60 * more / items if seconds else None
     command = _command(run, more) if more <= there else None
-    shown = smallest_loss(answers, n_tests, HALF)
-    return HowSure(capability, items, there, shown, half, more, minutes, command)
+    return HowSure(capability, items, there, loss, half, more, minutes, command)
 
 
 # Settings of an ablation that a command of few words does not repeat.

@@ -54,7 +54,7 @@ for (const screen of document.querySelectorAll(".first")) {
     const { capability } = cell.closest("tbody").dataset;
     const { protocol } = cell.closest("tr").dataset;
     const mine = data.filter((one) => one.capability === capability && one.protocol === protocol);
-    const way = cell.closest("tr").querySelector('th[scope="row"]').textContent;
+    const way = cell.closest("tr").dataset.words;
     show(mine, cell.dataset.layer, `${capability}, when the model ${way}`, place, () => cell.focus());
   }
 
@@ -64,10 +64,10 @@ for (const screen of document.querySelectorAll(".first")) {
     for (const one of data) {
       const start = `${one.change}|${one.task}|${one.protocol}|`;
       if (!change.startsWith(start)) continue;
-      const row = strip.querySelector(`tr[data-protocol="${one.protocol}"] th[scope="row"]`);
+      const row = strip.querySelector(`tr[data-protocol="${one.protocol}"]`);
       const figure = mark.closest("figure");
       const back = () => figure.scrollIntoView({ block: "nearest" });
-      show([one], change.slice(start.length), `${one.task}, when the model ${row.textContent}`, figure, back);
+      show([one], change.slice(start.length), `${one.task}, when the model ${row.dataset.words}`, figure, back);
       return;
     }
   }

@@ -100,7 +100,7 @@ def _name_of(side: pd.DataFrame) -> str:
 def depend_on_different_layers(pair: Compared) -> Claim:
     """Two capabilities, each with the layers that cost it more and the other one less."""
     one, two = pair.names
-    own, others = (few_layers(layers) for layers in pair.layers)
+    own, others = (few_layers(layers, noun="") for layers in pair.layers)
     sure = pair.crossings
     alone = sorted({name for row in sure["protocols_alone"] for name in names_in(row)})
     only = f" when the model {writes(alone[0])}" if len(alone) == 1 else ""
@@ -108,8 +108,7 @@ def depend_on_different_layers(pair: Compared) -> Claim:
     both = list(pair.capabilities)
     return established(
         APART,
-        f"{capitalised(one)} and {two} depend on different layers{only}: {one} on {own}, {two} on "
-        f"{others}.",
+        f"{capitalised(one)} and {two} depend on different layers{only}: {own} against {others}.",
         sure,
         {"what": CROSSING, "capability": both, "other": both, "established": True},
         importance=min(pair.gap, 1.0),

@@ -96,7 +96,7 @@ def _depends(sure: pd.DataFrame, n_tests: int, n_rows: int) -> Claim:
     costs = [f"{number(100 * most[f'share_{side}'])} %" for side in sides]
     short = (
         f"For {most['capability']}, skipping one of {few_layers(list(most['layers']))} costs "
-        f"{costs[0]} of the score {when(more)}, {costs[1]} {when(less)}; the gap varies with depth."
+        f"{costs[0]} of the score {when(more)}, {costs[1]} {when(less)}."
     )
     if str(most["group"]) not in wider:
         short = (

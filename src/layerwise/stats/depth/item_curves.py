@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import ndtri
 
 from layerwise import stats
 from layerwise.stats.items.clusters import Clusters, paired_p_values
@@ -147,6 +146,8 @@ def _not_cheap(group: Sequence[ItemCurves], other: Sequence[ItemCurves]) -> set[
     # those that surely cost more are no tests, over which Bonferroni's correction is
     tested = [layer for layer in sorted(costly_layers(other))
               if lost[layer] - _ONE_SIDED * error[layer] <= most[layer]]  # fmt: skip
+    from scipy.special import ndtri  # not on top: a page loads no scipy
+
     quantile = -ndtri(_ALPHA / max(len(tested), 1))
     return {layer for layer in tested if lost[layer] + quantile * error[layer] >= most[layer]}
 

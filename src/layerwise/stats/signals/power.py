@@ -68,16 +68,16 @@ def smallest_loss(answers: float, n_tests: int, power: float = POWER) -> float |
 
 
 @lru_cache(maxsize=1024)
-def answers_for(loss: float, n_tests: int) -> int:
+def answers_for(loss: float, n_tests: int, power: float = POWER) -> int:
     """How many independent answers ``smallest_loss`` needs for a loss above 0, in 0..1."""
     top = 1 - 2 * GAINED
     level, wanted = LEVEL / max(n_tests, 1), min(loss, top)
     few, enough = 0, 1
-    while power_of_mcnemar(wanted, enough, level) < POWER:
+    while power_of_mcnemar(wanted, enough, level) < power:
         few, enough = enough, 2 * enough
     while enough - few > 1:
         middle = (few + enough) // 2
-        suffices = power_of_mcnemar(wanted, middle, level) >= POWER
+        suffices = power_of_mcnemar(wanted, middle, level) >= power
         few, enough = (few, middle) if suffices else (middle, enough)
     return enough
 
