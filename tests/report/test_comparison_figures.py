@@ -80,7 +80,7 @@ def test_the_interaction_is_told_with_its_test_and_the_groups(run: RunTables):
         "For reasoning, skipping one of layers 20–29 costs 35 % of the "
     )
     assert depends.short.endswith(
-        "when it writes, 2 % when it picks a letter; the gap varies with depth."
+        "when it writes, 2 % when it picks a letter."
     )
     assert (depends.evidence, depends.p, depends.items) == ("established", 0.0012, "120 items")
     assert depends.estimate is not None

@@ -44,7 +44,7 @@ def compared(tmp_path_factory) -> lw.Comparison:
     """A decoder, one that needs late layers, and an encoder-decoder."""
     folder = tmp_path_factory.mktemp("runs")
     plans = (SMALL, replace(SMALL, critical=LATE), DEEP)
-    names = ("decoder with a long name <b>x", "late $x$", "seq2seq")
+    names = ("decoder_with_a_long_name<b>x", "late $x$", "seq2seq")
     made = [saved(folder / str(i), *each, 4 * (i == 2), i)
             for i, each in enumerate(zip(names, plans, strict=True))]  # fmt: skip
     return lw.compare(made, n_resamples=1000)

@@ -19,7 +19,12 @@ from layerwise.report import Report, report
 from layerwise.results import ModelFacts
 
 # Figures without an axis of layers or of depth.
-WITHOUT = ("method_agreement", "protocol_interaction", "emergence_within_stacks")
+WITHOUT = (
+    "method_agreement",
+    "protocol_interaction",
+    "emergence_within_stacks",
+    "state_traces",
+)
 
 
 @pytest.fixture(scope="module")

@@ -97,6 +97,7 @@ def test_all_parts_are_there_in_order(page: Report) -> None:
     assert headings(page.html) == [
         "How sure is this?",
         "Not shown",
+        "Different layers, or one order?",
         "Role map",
         "Accuracy per layer",
         "Scoring steps",

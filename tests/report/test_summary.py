@@ -68,6 +68,7 @@ def said(sentence: str, estimate: float, low: float, high: float, digits: int = 
 def test_each_kind_of_sentence_is_made(found: list[Claim]) -> None:
     assert {finding.kind for finding in found} == {
         "general",
+        "one order",
         "needed",
         "scoring",
         "no loss",
