@@ -79,9 +79,7 @@ def test_the_interaction_is_told_with_its_test_and_the_groups(run: RunTables):
     assert depends.short.startswith(
         "For reasoning, skipping one of layers 20–29 costs 35 % of the "
     )
-    assert depends.short.endswith(
-        "when it writes, 2 % when it picks a letter."
-    )
+    assert depends.short.endswith("when it writes, 2 % when it picks a letter.")
     assert (depends.evidence, depends.p, depends.items) == ("established", 0.0012, "120 items")
     assert depends.estimate is not None
     wider = 7 * norm.isf(0.025 / 36) / norm.isf(0.025)  # for 36 gaps together

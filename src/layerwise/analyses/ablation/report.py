@@ -121,8 +121,8 @@ def state_traces(run: RunTables, *, first: bool = False) -> Iterator[FigureSpec]
         "Marked layers cross: without one, the vertical capability loses more than without the "
         "other, and the horizontal one less (exact sign flips of items on both sides, Holm over "
         f"{row['n_tests']} crossings). Axes: right answers, over the tasks and ways of scoring "
-        f"that both capabilities have signal under (n = {n_items}). Differences between layers have "
-        "intervals in estimates.parquet."
+        f"that both capabilities have signal under (n = {n_items}). Differences have intervals "
+        "in estimates.parquet."
     )
     alt = "Scatter of one capability's accuracy against another's, a point per layer."
     name = "first_state_trace" if first else "state_traces"
