@@ -112,8 +112,8 @@ def test_what_is_said_is_in_the_tables(root, said):
     worst = needed.sort_values("acc").iloc[0]
     at = next(i for i, line in enumerate(lines) if line.startswith("- "))
     assert " ".join(line.strip() for line in lines[at : at + 2]) == (
-        f"- Retrieval needs layers 0–2. Without {worst['layer']}, accuracy falls from "
-        f"{100 * worst['acc_intact']:.0f} to {100 * worst['acc']:.0f} %. (established)"
+        f"- Retrieval needs layers 0–2 when it chooses. Without {worst['layer']}, accuracy falls "
+        f"from {100 * worst['acc_intact']:.0f} to {100 * worst['acc']:.0f} %. (established)"
     )
     page = html.unescape((root / "run" / "report.html").read_text("utf-8"))
     claims = json.loads((root / "run" / "claims.json").read_text("utf-8"))

@@ -273,7 +273,7 @@ def test_crossings_are_never_claimed_where_one_order_explains_all():
     assert (rates.loc[rates["what"] == "crossing", "low"] <= NOMINAL).all()
     # What crossings replace: shares of a task that is only harder.
     harder = rates.loc[
-        rates["world"].str.startswith("mean margins") & (rates["what"] != "crossing")
+        rates["world"].str.startswith("margins of") & (rates["what"] != "crossing")
     ]
     assert harder["rate"].max() > 0.5
     rng, world = np.random.default_rng(0), module.one_order_worlds()[1]

@@ -145,11 +145,11 @@ def one_order_worlds() -> list[World]:
     ties = np.full(N_LAYERS, 1.0)
     return [
         World("all capabilities alike", unlike(margin=(3.0,) * 4)),
-        World("mean margins 1 and 3 nats", unlike(margin=(1.5, 4.5))),
-        World("mean margins 1 and 2 nats", unlike(margin=(1.5, 3.0))),
-        World("mean margins 2 and 4 nats", unlike(margin=(2.0, 4.0))),
-        World("mean margins 2, 3, 4 and 6 nats", unlike(margin=(2.0, 3.0, 4.0, 6.0))),
-        World("mean margins 2 and 4 nats, 200 items", unlike(margin=(2.0, 4.0)), 200),
+        World("margins of 1.5 and 4.5 nats", unlike(margin=(1.5, 4.5))),
+        World("margins of 1.5 and 3 nats", unlike(margin=(1.5, 3.0))),
+        World("margins of 2 and 4 nats", unlike(margin=(2.0, 4.0))),
+        World("margins of 2, 3, 4 and 6 nats", unlike(margin=(2.0, 3.0, 4.0, 6.0))),
+        World("margins of 2 and 4 nats, 200 items", unlike(margin=(2.0, 4.0)), 200),
         World("items unlike: spread 1 and 4 nats", unlike(spread=(1.0, 4.0))),
         World("answers flip: noise 0.2 and 3 nats", unlike(noise=(0.2, 3.0))),
         World("a quarter is guessed of one", unlike(floor=(0.0, 0.25))),
