@@ -353,5 +353,5 @@ def _difference(
     # no exact test of so few items could be surer
     axis, least = Axis(n_layers, 0.0, last), 2 / comb(sum(counts), counts[0])
     return later, *depth_difference(
-        *groups, (axis, axis), paired=False, measure=first.measure, least=least
+        groups[0], groups[1], (axis, axis), paired=False, measure=first.measure, least=least
     )
