@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import ndtri
 
 from layerwise import stats
 from layerwise.stats.items.clusters import Clusters, paired_p_values
@@ -137,6 +136,8 @@ def layers_in_doubt(one: Sequence[ItemCurves], other: Sequence[ItemCurves]) -> s
 
 def _not_cheap(group: Sequence[ItemCurves], other: Sequence[ItemCurves]) -> set[int]:
     """Layers of the other not shown to cost less than is of interest, or an eighth of its loss."""
+    from scipy.special import ndtri
+
     (lost, squared), (others, unsure) = _beyond_median(group), _beyond_median(other)
     units = [np.mean([task.scale.mean() for task in tasks]) for tasks in (group, other)]
     part = _LITTLE * units[0] / units[1]
