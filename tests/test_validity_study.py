@@ -272,9 +272,7 @@ def test_crossings_are_never_claimed_where_one_order_explains_all():
     assert set(rates["world"]) == {world.name for world in module.one_order_worlds()}
     assert (rates.loc[rates["what"] == "crossing", "low"] <= NOMINAL).all()
     # What crossings replace: shares of a task that is only harder.
-    harder = rates.loc[
-        rates["world"].str.startswith("margins of") & (rates["what"] != "crossing")
-    ]
+    harder = rates.loc[rates["world"].str.startswith("margins of") & (rates["what"] != "crossing")]
     assert harder["rate"].max() > 0.5
     rng, world = np.random.default_rng(0), module.one_order_worlds()[1]
     for _ in range(3):

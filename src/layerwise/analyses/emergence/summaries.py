@@ -352,8 +352,7 @@ def _difference(
         return np.nan, np.nan, np.nan, 1.0
     # no exact test of so few items could be surer
     axis, least = Axis(n_layers, 0.0, last), 2 / comb(sum(counts), counts[0])
-    one, other = groups
     low, high, p = depth_difference(
-        one, other, (axis, axis), paired=False, measure=first.measure, least=least
+        groups[0], groups[1], (axis, axis), paired=False, measure=first.measure, least=least
     )
     return later, low, high, p

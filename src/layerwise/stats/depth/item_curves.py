@@ -136,6 +136,8 @@ def layers_in_doubt(one: Sequence[ItemCurves], other: Sequence[ItemCurves]) -> s
 
 def _not_cheap(group: Sequence[ItemCurves], other: Sequence[ItemCurves]) -> set[int]:
     """Layers of the other not shown to cost less than is of interest, or an eighth of its loss."""
+    from scipy.special import ndtri  # not on top: a page loads no scipy
+
     (lost, squared), (others, unsure) = _beyond_median(group), _beyond_median(other)
     units = [np.mean([task.scale.mean() for task in tasks]) for tasks in (group, other)]
     part = _LITTLE * units[0] / units[1]
@@ -146,7 +148,6 @@ def _not_cheap(group: Sequence[ItemCurves], other: Sequence[ItemCurves]) -> set[
     # those that surely cost more are no tests, over which Bonferroni's correction is
     tested = [layer for layer in sorted(costly_layers(other))
               if lost[layer] - _ONE_SIDED * error[layer] <= most[layer]]  # fmt: skip
-    from scipy.special import ndtri  # not on top: a page loads no scipy
 
     quantile = -ndtri(_ALPHA / max(len(tested), 1))
     return {layer for layer in tested if lost[layer] + quantile * error[layer] >= most[layer]}
