@@ -31,7 +31,6 @@ Answers = Bool[np.ndarray, "items interventions"]
 # What makes a claim, by kind of sentence: the claim's kind, and the table that it reads.
 CLAIMS = {
     "needed": ("needed", "estimates"),
-    "different layers": ("different layers", "estimates"),
     "loses more": ("loses more", "estimates"),
     "spare": ("spare", "estimates"),
     "gain": ("gain", "estimates"),
@@ -44,7 +43,6 @@ CLAIMS = {
 # In which case which of them cannot be true.
 _OF_LAYERS = (
     "needed",
-    "different layers",
     "loses more",
     "gain",
     "steps of the ladder",
@@ -56,10 +54,10 @@ FALSE = {
     NOTHING: _OF_LAYERS,
     WEAK: _OF_LAYERS,
     MATTERS: (
-        "no loss", "spare", "different layers", "loses more", "gain", "steps of the ladder",
+        "no loss", "spare", "loses more", "gain", "steps of the ladder",
         "other layers", "interaction",
     ),
-    HARDER: ("different layers", "loses more", "gain", "other layers", "order"),
+    HARDER: ("loses more", "gain", "other layers", "order"),
 }  # fmt: skip
 
 
