@@ -94,7 +94,8 @@ def _name_of(side: pd.DataFrame) -> str:
         return str(side["capability"].iloc[0])
     shown = set[str]().union(*(tasks for _, tasks in alone))
     tasks = names_in(side["tasks"].iloc[0])
-    return joined([task for task in tasks if task in shown] or tasks)
+    named = [task for task in tasks if task in shown] or tasks
+    return named[0] if len(named) == 1 else f"{side['capability'].iloc[0]} ({', '.join(named)})"
 
 
 def depend_on_different_layers(pair: Compared) -> Claim:
