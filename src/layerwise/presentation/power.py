@@ -112,7 +112,7 @@ def how_sure(run: RunTables) -> HowSure | None:
     if not every:
         return None
     answers, n_tests, capability = max(
-        every, key=lambda pair: smallest_loss(*pair[:2], HALF) or 1.0
+        every, key=lambda pair: smallest_loss(pair[0], pair[1], HALF) or 1.0
     )
     tasks = [task for task in run.facts.tasks if task.capability == capability]
     loss, items = smallest_loss(answers, n_tests, HALF), max(task.n_items for task in tasks)
