@@ -17,9 +17,8 @@ from jaxtyping import Float
 from layerwise.stats.cells import Cell, cells
 from layerwise.stats.crossings import crossings_table
 from layerwise.stats.depth.item_curves import beyond_background
-from layerwise.stats.families.estimate import exact_difference_bounds
 from layerwise.stats.inference import holm
-from layerwise.stats.items.clusters import independent_items, paired_p_values
+from layerwise.stats.items.clusters import paired_p_values
 from layerwise.stats.items.crossed import crossed_means
 from layerwise.stats.pools import LEVEL, Pool, compared_alike, pool_of, pools
 from layerwise.stats.share_tests.equivalence import no_loss_p_values
@@ -161,11 +160,7 @@ def _test_layers(
 
 
 def _loss_bounds(pool: Pool, n_tests: int) -> tuple[Float[np.ndarray, " layers"], ...]:
-    either_way = np.maximum(pool.loss, 0), np.maximum(-pool.loss, 0)
-    n = len(pool.loss)
-    worth = np.minimum(*(independent_items(each, pool.clusters) for each in either_way))
-    lost, gained = (each.sum(axis=0) * worth / n for each in either_way)
-    low, high = exact_difference_bounds(lost, gained, worth, n_tests=n_tests)
+    low, high = pool.bounds(pool.loss, n_tests)
     if pool.draws is not None:
         means = crossed_means(pool.draws, pool.clusters)
         reach = means.half_widths(LEVEL / 2 / n_tests)

@@ -15,9 +15,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from layerwise.stats.families.estimate import exact_difference_bounds
 from layerwise.stats.inference import holm
-from layerwise.stats.items.clusters import independent_items, paired_p_values
+from layerwise.stats.items.clusters import paired_p_values
 from layerwise.stats.pools import LEVEL, Pool, compared_alike
 
 CROSSING = "crossing"
@@ -119,7 +118,7 @@ class _Crossing(NamedTuple):
         established = self.p_family < LEVEL and bool(protocols)
         for pool, other, layer, than in self.sides:
             difference = pool.loss[:, layer] - pool.loss[:, than]
-            low, high = _bounds(pool, difference, n_tests)
+            low, high = (float(end[0]) for end in pool.bounds(difference[:, None], n_tests))
             net = pool.net[:, [layer]] - pool.net[:, [than]]
             right = pool.intact.mean() - pool.loss.mean(axis=0)
             yield pd.DataFrame(
@@ -167,13 +166,3 @@ def _alone_under(crossings: Sequence[_Crossing]) -> list[tuple[str, ...]]:
         tuple(name for name in one.first.pool.protocols if alone.get((id(one), name), False))
         for one in crossings
     ]
-
-
-def _bounds(
-    pool: Pool, difference: Float[np.ndarray, " answers"], n_tests: int
-) -> tuple[float, float]:
-    either = [np.maximum(difference, 0)[:, None], np.maximum(-difference, 0)[:, None]]
-    worth = np.minimum(*(independent_items(each, pool.clusters) for each in either))
-    lost, gained = (each.sum(axis=0) * worth / len(difference) for each in either)
-    low, high = exact_difference_bounds(lost, gained, worth, n_tests=n_tests)
-    return float(low[0]), float(high[0])

@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from layerwise.stats.cells import Cell
+from layerwise.stats.families.estimate import exact_difference_bounds
 from layerwise.stats.inference import holm
-from layerwise.stats.items.clusters import Clusters, paired_p_values
+from layerwise.stats.items.clusters import Clusters, independent_items, paired_p_values
 from layerwise.stats.signals.least_to_lose import LEAST_TO_LOSE
 
 LEVEL = 0.05
@@ -98,6 +99,15 @@ class Pool(NamedTuple):
         """One-sided p-values of "the column loses nothing", by exact sign flips of whole items."""
         p = paired_p_values(net, self.clusters)
         return np.where(net.sum(axis=0) > 0, p / 2, 1.0)
+
+    def bounds(
+        self, lost: Float[np.ndarray, "answers columns"], n_tests: int
+    ) -> tuple[Float[np.ndarray, " columns"], Float[np.ndarray, " columns"]]:
+        """Exact bounds of the means of what answers lose, for so many tests together."""
+        either_way = np.maximum(lost, 0), np.maximum(-lost, 0)
+        worth = np.minimum(*(independent_items(each, self.clusters) for each in either_way))
+        losses, gains = (each.sum(axis=0) * worth / len(lost) for each in either_way)
+        return exact_difference_bounds(losses, gains, worth, n_tests=n_tests)
 
     def tasks_alone(self, net: Int[np.ndarray, "answers columns"]) -> list[str]:
         """Tasks that show each column's loss by themselves, comma-separated."""
