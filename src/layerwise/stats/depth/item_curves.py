@@ -149,7 +149,8 @@ def _not_cheap(group: Sequence[ItemCurves], other: Sequence[ItemCurves]) -> set[
     tested = [layer for layer in sorted(costly_layers(other))
               if lost[layer] - _ONE_SIDED * error[layer] <= most[layer]]  # fmt: skip
 
-    quantile = -ndtri(_ALPHA / max(len(tested), 1))
+    # at half the level: of so few lost items a normal tail is too thin, the more so far out
+    quantile = -ndtri(_ALPHA / 2 / max(len(tested), 1))
     return {layer for layer in tested if lost[layer] + quantile * error[layer] >= most[layer]}
 
 
