@@ -318,7 +318,7 @@ def test_a_run_says_what_is_needed_to_repeat_it(model, tmp_path):
     assert {path.stem for path in folder.iterdir()} == {
         "dissociations",
         "effects",
-        "estimates",
+        "capability_estimates",
         "ladder",
         "ladder_steps",
         "records",

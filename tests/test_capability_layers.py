@@ -259,7 +259,7 @@ def test_a_changed_model_that_answers_what_the_intact_one_guesses_on_is_a_claim(
         assert 0 < row["low"] < row["estimate"] < row["high"]
         exact = stats.mcnemar_exact(2, 22)
         assert row["p"] == max(exact, binom.sf(34, 60, 0.25))
-    run = RunTables(synthetic.ablation(records).facts, {"estimates": found})
+    run = RunTables(synthetic.ablation(records).facts, {"capability_estimates": found})
     (claim,) = [one for one in claims(run) if one.kind == GAINED]
     assert claim.short == (
         "Without layer 2, accuracy on own file when it chooses rises from 25 to 58 %."
@@ -279,14 +279,14 @@ def test_a_gain_of_one_task_is_a_claim_where_the_other_loses_as_much():
     found = estimates_table(records, lambda task, protocol: 0.0, 0.05)
     pooled = found.loc[(found["what"] == NEEDED) & (found["layer"] == 2)]
     assert (pooled["estimate"].item(), pooled["established"].item()) == (0.0, False)
-    run = RunTables(ablated.facts, {"estimates": found, "signal": ablated.signal()})
+    run = RunTables(ablated.facts, {"capability_estimates": found, "signal": ablated.signal()})
     (claim,) = [one for one in claims(run) if one.kind == GAINED]
     assert claim.short == (
         "Without layer 2, look-ups improves when it writes: accuracy rises from 60 to 90 %."
     )
     assert claim.caveat == "Other tasks of the capability may lose."
     alone = estimates_table(records.query("task == 'look-ups'"), lambda task, protocol: 0.0, 0.05)
-    run = RunTables(ablated.facts, {"estimates": alone, "signal": ablated.signal()})
+    run = RunTables(ablated.facts, {"capability_estimates": alone, "signal": ablated.signal()})
     (claim,) = [one for one in claims(run) if one.kind == GAINED]
     assert claim.short.startswith("Without layer 2, retrieval improves: accuracy")
 
@@ -329,9 +329,10 @@ def test_claims_on_many_stretches_of_layers_are_short():
     every = [pool(name, losses(rng, 400, *rates)) for name in ("retrieval", "knowledge")]
     made = layer_estimates(every, 3, 0.05)
     facts = synthetic.ablation(hidden_by_a_layer(22, 2)).facts
-    estimates = conform("estimates", made.assign(kind="skip", site="layer"))
+    estimates = conform("capability_estimates", made.assign(kind="skip", site="layer"))
     names = ["retrieval", "knowledge", "reasoning"]
-    run = RunTables(facts, {"estimates": estimates, "signal": pd.DataFrame({"capability": names})})
+    signal = pd.DataFrame({"capability": names})
+    run = RunTables(facts, {"capability_estimates": estimates, "signal": signal})
     (general,), (spare,) = (
         [claim for claim in claims(run) if claim.kind == kind] for kind in ("general", "spare")
     )
@@ -349,7 +350,7 @@ def test_a_layer_that_three_of_four_capabilities_need_is_claimed_once():
     every.append(pool("coherence", losses(rng, 100, 0.6, 0.0)))
     facts = synthetic.ablation(hidden_by_a_layer(22, 2)).facts
     made = layer_estimates(every, 4, 0.05).assign(kind="skip", site="layer")
-    found = claims(RunTables(facts, {"estimates": conform("estimates", made)}))
+    found = claims(RunTables(facts, {"capability_estimates": conform("estimates", made)}))
     assert "general" not in {claim.kind for claim in found}
     (shared,) = (claim for claim in found if claim.kind == "shared")
     assert shared.layers == (1,)
@@ -357,6 +358,6 @@ def test_a_layer_that_three_of_four_capabilities_need_is_claimed_once():
     assert shared.short == (
         "Layer 1 is needed by retrieval, knowledge and reasoning; retrieval loses least: 66 points."
     )
-    about = rows(conform("estimates", made), **shared.source["where"])
+    about = rows(conform("capability_estimates", made), **shared.source["where"])
     assert len(about) == 3
     assert about["established"].all()

@@ -141,7 +141,7 @@ def run_of(*every, n: int | None = None) -> RunTables:
     facts = synthetic.ablation(hidden_by_a_layer(22, 2)).facts
     names = ("n_other", "share_other", "acc_intact_other", "acc_other", "margin", "margin_other")
     given = table.assign(kind="skip", site="layer", share=np.nan, **dict.fromkeys(names))
-    return RunTables(facts, {"estimates": conform("estimates", given)})
+    return RunTables(facts, {"capability_estimates": conform("estimates", given)})
 
 
 def test_a_claim_names_tasks_where_a_capability_was_one_task():
@@ -180,7 +180,7 @@ def test_a_layer_that_both_need_somewhat_is_particular_to_neither():
         pool("reasoning", losses(rng, 100, 0.5, 0.0, 1.0)),
     ]
     run = run_of(*every)
-    sure = run.tables["estimates"].query("established")
+    sure = run.tables["capability_estimates"].query("established")
     assert 0 in set(sure.query("capability == 'retrieval'")["layer"])
     assert 0 in set(sure.query("capability == 'reasoning'")["layer"])
     (pair,) = compared_capabilities(run)

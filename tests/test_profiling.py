@@ -34,7 +34,7 @@ pytestmark = pytest.mark.drawn
 
 TABLES = [
     "records", "lens", "prediction_depth", "prediction_depth_means",
-    "prediction_depth_comparisons", "signal", "estimates", "effects", "ladder", "ladder_steps",
+    "prediction_depth_comparisons", "signal", "capability_estimates", "effects", "ladder", "ladder_steps",
     "dissociations", "emergence", "order", "left_out",
     "method_agreement", "protocol_interaction",
 ]  # fmt: skip

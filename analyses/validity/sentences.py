@@ -30,10 +30,10 @@ Answers = Bool[np.ndarray, "items interventions"]
 
 # What makes a claim, by kind of sentence: the claim's kind, and the table that it reads.
 CLAIMS = {
-    "needed": ("needed", "estimates"),
-    "loses more": ("loses more", "estimates"),
-    "spare": ("spare", "estimates"),
-    "gain": ("gain", "estimates"),
+    "needed": ("needed", "capability_estimates"),
+    "loses more": ("loses more", "capability_estimates"),
+    "spare": ("spare", "capability_estimates"),
+    "gain": ("gain", "capability_estimates"),
     "no loss": ("no loss", "effects"),
     "steps of the ladder": ("scoring", "ladder_steps"),
     "other layers": ("scoring", "dissociations"),

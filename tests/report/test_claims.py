@@ -211,7 +211,8 @@ def test_no_claim_contradicts_another(made_up: tuple[RunTables, list[Claim]]) ->
 def differences(run: RunTables, found: list[Claim]) -> Iterator[tuple[int, str, str]]:
     for claim in found:
         if claim.kind == MORE:
-            quoted = rows(run.tables["estimates"], **claim.source["where"], **claim.source["at"])
+            told = run.tables["capability_estimates"]
+            quoted = rows(told, **claim.source["where"], **claim.source["at"])
             for row in quoted.itertuples():
                 yield row.layer, row.capability, row.other
 

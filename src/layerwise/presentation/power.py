@@ -98,7 +98,7 @@ class HowSure:
 
 def how_sure(run: RunTables) -> HowSure | None:
     """How small a loss a run could have shown; None if no layer was tested for a capability."""
-    table = run.table("estimates")
+    table = run.table("capability_estimates")
     if table is None:
         return None
     tested = rows(table, what=NEEDED).drop_duplicates("capability")

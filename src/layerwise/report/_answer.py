@@ -183,7 +183,7 @@ def _headline(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) ->
         return " ".join(filter(None, [apart[0].short, _others_apart(run), _open(claims), of_all]))
     shown = joined(f"{name} needs {few_layers(layers)}" for name, layers in needs.items())
     nothing = "No layer is shown to be needed."
-    if run.table("estimates") is None:
+    if run.table("capability_estimates") is None:
         nothing = "Layers are shown task by task; capabilities were not compared."
     return " ".join(
         [of_all or (f"{capitalised(shown)}." if shown else nothing), *filter(None, [_open(claims)])]

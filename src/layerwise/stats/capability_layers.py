@@ -41,7 +41,7 @@ def estimates_table(records: pd.DataFrame, chance: Chance, smallest_loss: float)
     changes = pd.concat([cell.interventions for cell in every] or [pd.DataFrame()])
     single = changes.loc[_is_single(changes)] if len(changes) else changes
     if single.empty:
-        return frame("estimates", [])
+        return frame("capability_estimates", [])
     names = single[["kind", "site"]].drop_duplicates().to_numpy().tolist()
     kind, site = MAIN if list(MAIN) in names else names[0]
     only = []
@@ -56,10 +56,10 @@ def estimates_table(records: pd.DataFrame, chance: Chance, smallest_loss: float)
     of_layers = layer_estimates(pools(only, signal, floors), n_capabilities, smallest_loss)
     table = _joined([of_layers, task_gains(only, signal, chance)])
     if table.empty:
-        return frame("estimates", [])
+        return frame("capability_estimates", [])
     # of a single capability nothing is compared
     compared = {name: None for name in _COMPARED if name not in table}
-    return conform("estimates", table.assign(kind=kind, site=site, **compared))
+    return conform("capability_estimates", table.assign(kind=kind, site=site, **compared))
 
 
 def _is_single(interventions: pd.DataFrame) -> pd.Series:

@@ -14,6 +14,7 @@ import pandas as pd
 from layerwise.errors import DamagedFileWarning, DamagedResultsError, UserError, counted
 
 from .atomic_files import refuse_special, remove_temporaries
+from .estimates import as_estimates, layouts
 from .file_list import hashes_of
 from .parquet import conform, is_table, read_table, write_table
 from .places import refuse_foreign
@@ -90,6 +91,17 @@ class Result:
     def derived(self) -> dict[str, pd.DataFrame]:
         """Tables that are computed from the result's own and saved beside them."""
         return {name: getattr(self, method)() for name, method in self.derived_by.items()}
+
+    @computed_once
+    def estimates(self) -> pd.DataFrame:
+        """All that is estimated here, as one long table; see ``select`` and ``wide``.
+
+        Returns:
+            A row for each thing that was estimated: what, where, its value, its bounds and tests.
+            ``docs/results.md`` describes the columns.
+        """
+        tables = {name: getattr(self, name) for name in self.tables} | self.derived()
+        return as_estimates({name: table for name, table in tables.items() if name in layouts()})
 
     def save(self, folder: str | Path) -> None:
         """Write the result's tables, and ``run.json`` unless a run in the folder goes on.

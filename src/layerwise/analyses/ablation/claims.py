@@ -52,7 +52,7 @@ _MANY = 3
 
 def claims(run: RunTables) -> list[Claim]:
     """What each layer is for, as far as the run's estimates establish it."""
-    estimates = run.table("estimates")
+    estimates = run.table("capability_estimates")
     if estimates is None:
         return []
     needed, spare = (rows(estimates, what=what) for what in (NEEDED, SPARED))
@@ -132,7 +132,8 @@ def _needed(effects: pd.DataFrame, losses: pd.DataFrame, general: list[int]) -> 
         test = f"the smallest; {_flips(effects)}"
         claim = established(NEEDED, none, effects, where, test=test, **common)
         least = float(numbers(effects, "p_family").min())
-        return replace(claim, evidence=OPEN, source=source("estimates", where), layers=(), p=least)
+        told = source("capability_estimates", where)
+        return replace(claim, evidence=OPEN, source=told, layers=(), p=least)
     own = [layer for layer in layers_of(losses) if layer not in general]
     about = rows(losses, layer=own or layers_of(losses))
     ways = {name for row in about["protocols_alone"] for name in names_in(row)}

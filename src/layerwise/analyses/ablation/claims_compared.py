@@ -47,7 +47,7 @@ class Compared(NamedTuple):
 
 def compared_capabilities(run: RunTables) -> list[Compared]:
     """Pairs of capabilities, those with the largest crossings first."""
-    estimates = run.table("estimates")
+    estimates = run.table("capability_estimates")
     table = pd.DataFrame() if estimates is None else rows(estimates, what=CROSSING)
     names = in_order(table["capability"], CAPABILITY_ORDER) if len(table) else []
     every = [
@@ -170,7 +170,8 @@ def one_order(pair: Compared) -> Claim:
         caveat="That they share one order is not shown.",
     )
     p = float(numbers(pair.crossings, "p_family").min())
-    return replace(claim, evidence=OPEN, source=source("estimates", both), layers=(), p=p)
+    told = source("capability_estimates", both)
+    return replace(claim, evidence=OPEN, source=told, layers=(), p=p)
 
 
 def loses_more(more: pd.DataFrame) -> Iterator[Claim]:

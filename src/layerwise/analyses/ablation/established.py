@@ -32,7 +32,7 @@ def established(
         kind=kind,
         short=short,
         evidence=ESTABLISHED,
-        source=source("estimates", where, layer=layers),
+        source=source("capability_estimates", where, layer=layers),
         layers=tuple(layers),
         p=float(numbers(about, "p_family").max()),
         items=f"{spread(n_items)} items a capability",

@@ -73,8 +73,8 @@ class AblationResult(Result):
         return effects_table(self.records, self.facts.chance, self.facts.seed, interest)
 
     @computed_once
-    def estimates(self) -> pd.DataFrame:
-        """``estimates.parquet``: what capabilities need, need more than others, and can spare."""
+    def capability_estimates(self) -> pd.DataFrame:
+        """What capabilities need, need more than others, and can spare, by layer."""
         smallest = Interest.of(self.facts.settings).loss
         return estimates_table(self.records, self.facts.chance, smallest)
 
@@ -102,8 +102,8 @@ class AblationResult(Result):
     def derived(self) -> dict[str, pd.DataFrame]:
         """``signal`` and ``effects``; the ladder of scoring and pairs of books where there are."""
         tables = {"signal": self.signal(), "effects": self.effects()}
-        estimates = self.estimates()
-        tables |= {} if estimates.empty else {"estimates": estimates}
+        estimates = self.capability_estimates()
+        tables |= {} if estimates.empty else {"capability_estimates": estimates}
         books = self.book_tables()
         tables |= {} if books["book_pairs"].empty else books
         ladder = self.ladder()

@@ -1,0 +1,119 @@
+"""The long table of estimates: every table of estimates stands in it, and is read from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+import layerwise as lw
+from layerwise.errors import UserError
+from layerwise.storage.estimates import KEY, as_estimates, layouts, table_of, vocabulary
+from layerwise.storage.parquet import conform
+from layerwise.storage.schemas import SCHEMAS
+from tests.synthetic import small_ablation
+
+
+def made_up(name: str, n: int = 12, seed: int = 0) -> pd.DataFrame:
+    """Rows of a table with other values in every cell, and nulls where it allows them."""
+    rng = np.random.default_rng(seed)
+
+    def cells(field: pa.Field) -> list[Any]:
+        kinds = {
+            pa.string(): [f"{field.name} {i}" for i in range(n)],
+            pa.int64(): list(range(n)),
+            pa.float64(): list(rng.normal(size=n)),
+            pa.bool_(): [bool(x) for x in rng.random(n) < 0.5],
+            pa.list_(pa.int64()): [list(range(i % 3)) for i in range(n)],
+        }
+        values = kinds[field.type]
+        gone = rng.random(n) < 0.3 if field.nullable and field.name != "layers" else np.zeros(n)
+        return [None if lost else value for value, lost in zip(values, gone, strict=True)]
+
+    table = pd.DataFrame({field.name: pd.Series(cells(field), dtype=object)
+                          for field in SCHEMAS[name]})  # fmt: skip
+    if {"kind", "intervention"} <= set(table):
+        table["intervention"] = table["kind"] + ":" + table["intervention"]
+    if "heads" in table:
+        table["heads"] = [[None, *layers[1:]] if len(layers) > 1 else None
+                          for layers in table["layers"]]  # fmt: skip
+    if "what" in table:
+        table["what"] = ["gain", "needed", "crossing", "spare"] * (n // 4)
+    for end in ("p_run", "p_no_loss_run"):  # how many tests is known of what was tested
+        tests = {"p_run": "run_tests", "p_no_loss_run": "n_sequences"}[end]
+        if tests in table and end in table:
+            table[tests] = table[tests].where(table[end].notna(), None)
+    return conform(name, table)
+
+
+@pytest.mark.parametrize("name", layouts())
+def test_a_table_goes_into_the_long_one_and_back(name: str):
+    table = made_up(name)
+    pd.testing.assert_frame_equal(table_of(as_estimates({name: table}), name), table)
+
+
+@pytest.mark.parametrize("name", layouts())
+def test_every_column_has_its_place(name: str):
+    layout = layouts()[name]
+    told = {theirs for row in layout.rows for theirs in row.values.values()} | set(layout.where)
+    told |= {"heads"} if "layers" in told else set()
+    told |= {"kind"} if "intervention" in layout.where else set()
+    assert told >= set(SCHEMAS[name].names)
+    for row in layout.rows:
+        assert set(row.values) | set(row.fixed) <= set(SCHEMAS["estimates"].names)
+        assert set(row.fixed) <= set(KEY)
+        assert not set(row.fixed) & set(row.values)
+
+
+def test_the_vocabulary_is_what_is_used():
+    used = {row.fixed.get("quantity") for layout in layouts().values() for row in layout.rows}
+    assert used - {None} == set(vocabulary())
+
+
+def test_an_estimate_is_place_minus_versus():
+    result = small_ablation()
+    effects, found = result.effects(), result.estimates()
+    lost = lw.select(found, "accuracy", versus="intact", hypothesis="differs")
+    np.testing.assert_allclose(lost["estimate"], effects["acc"] - effects["acc_intact"])
+    np.testing.assert_allclose(lost["low"], -effects["acc_diff_high"])
+    np.testing.assert_allclose(lost["high"], -effects["acc_diff_low"])
+    assert np.all(lost["low"] <= lost["estimate"])
+    assert np.all(lost["estimate"] <= lost["high"])
+
+
+def test_both_sides_of_a_difference_are_rows():
+    found = small_ablation().estimates()
+    sides = lw.select(found, "accuracy", hypothesis=None, versus=None)
+    by_side = sides.set_index(["task", "protocol", "intervention"])["estimate"]
+    lost = lw.select(found, "accuracy", versus="intact", hypothesis="differs")
+    assert len(lost) > 1
+    for row in lost.to_dict("records"):
+        where = row["task"], row["protocol"]
+        difference = by_side[*where, row["intervention"]] - by_side[*where, "intact"]
+        np.testing.assert_allclose(difference, row["estimate"], atol=1e-12)
+
+
+def test_quantities_stand_side_by_side():
+    result = small_ablation()
+    beside = lw.wide(result.estimates(), "accuracy", "log-probability")
+    place = ["task", "protocol", "intervention"]
+    one = beside.dropna(subset=["log-probability"]).set_index(place)
+    effects = result.effects().set_index(place)
+    assert len(one) == effects["nats"].notna().sum() > 0
+    for name in one.index:
+        np.testing.assert_allclose(one.loc[name, "log-probability"], -effects.loc[name, "nats"])
+        np.testing.assert_allclose(one.loc[name, "accuracy"], -effects.loc[name, "acc_diff"])
+
+
+def test_what_is_unknown_is_refused():
+    found = small_ablation().estimates()
+    with pytest.raises(UserError, match=r"Unknown quantity 'acuracy'\. Did you mean 'accuracy'"):
+        lw.select(found, "acuracy")
+    with pytest.raises(UserError, match=r"Unknown column 'layr'\. Did you mean 'layer'"):
+        lw.select(found, "accuracy", layr=3)
+    with pytest.raises(UserError, match="Unknown quantity"):
+        lw.wide(found, "accuracy", "nats")
+    assert lw.wide(found).empty
