@@ -1,12 +1,14 @@
-"""Write the reference at the end of docs/results.md from src/layerwise/storage/tables.toml."""
+"""Write the references at the end of docs/results.md and docs/frames.md from tables.toml."""
 
 from pathlib import Path
 
 import pyarrow as pa
 
+from layerwise.storage.estimates import layouts, vocabulary
 from layerwise.storage.schemas import SCHEMAS, SHARED, TABLES, field_of, meaning
 
 PAGE = Path(__file__).with_name("results.md")
+FRAMES = Path(__file__).with_name("frames.md")
 MARKER = "<!-- From here on made by `make docs` from src/layerwise/storage/tables.toml. -->\n"
 HEAD = "| column | type | meaning |\n|---|---|---|"
 
@@ -37,10 +39,10 @@ def rows(table: str) -> list[str]:
     described: dict[tuple[str, str], list[str]] = {}
     for column in SCHEMAS[table].names:
         source = meaning(table, column)
-        text = source.text if source.table == table else f"as in `{source.table}.parquet`"
+        text = source.text if source.table == table else f"as in {place(source.table)}"
         key = (source.table, text if source.table else "as in many tables")
         described.setdefault(key, []).append(column)
-    lines = [f"| **`{table}.parquet`** | | {TABLES[table]['rows']} |"]
+    lines = [f"| **{place(table)}** | | {TABLES[table]['rows']} |"]
     for (source, text), columns in sorted(described.items(), key=lambda item: item[0][0] == table):
         fields = [SCHEMAS[table].field(column) for column in columns]
         lines.append(f"| {code(columns)} | {types(fields, kinds=source == table)} | {text} |")
@@ -56,23 +58,45 @@ def shared_rows() -> list[str]:
     ]
 
 
-def reference() -> str:
-    """Every table and column, folded by topic."""
+def place(table: str) -> str:
+    """Where a table is: in a file, or given by a result."""
+    return f"`{table}`" if table in layouts() else f"`{table}.parquet`"
+
+
+def reference(frames: bool) -> str:
+    """Every table in a file, or every one that results give, with its columns, by topic."""
     folds = {"in many tables": shared_rows()}
+    fold = ""
     for name, table in TABLES.items():
-        if "fold" in table:
-            lines = folds[table["fold"]] = []
-        lines += rows(name)
+        fold = table.get("fold", fold)
+        if (name in layouts()) == frames:
+            folds.setdefault(fold, []).extend(rows(name))
     return "\n\n".join(
         "\n".join([f"<details><summary>Columns: {fold}</summary>\n", HEAD, *lines, "\n</details>"])
         for fold, lines in folds.items()
     )
 
 
+def quantities() -> str:
+    """The vocabulary of the long table."""
+    lines = ["### Quantities", "", "| quantity | unit | meaning |", "|---|---|---|"]
+    lines += [
+        f"| `{name}` | {unit or ''} | {text} |" for name, (unit, text) in vocabulary().items()
+    ]
+    return "\n".join(lines)
+
+
 def page() -> str:
     """The page: what is written by hand, and the reference."""
-    return PAGE.read_text("utf-8").split(MARKER)[0] + f"{MARKER}\n{reference()}\n"
+    written = PAGE.read_text("utf-8").split(MARKER)[0]
+    return f"{written}{MARKER}\n{reference(frames=False)}\n\n{quantities()}\n"
+
+
+def frames_page() -> str:
+    """The page of the tables that results give."""
+    return f"{FRAMES.read_text('utf-8').split(MARKER)[0]}{MARKER}\n{reference(frames=True)}\n"
 
 
 if __name__ == "__main__":
     PAGE.write_text(page(), "utf-8")
+    FRAMES.write_text(frames_page(), "utf-8")

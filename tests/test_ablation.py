@@ -315,17 +315,7 @@ def test_a_run_says_what_is_needed_to_repeat_it(model, tmp_path):
         assert entry["block_passes"] == 3 + 2 + 1 + 3
         assert entry["brute_force_block_passes"] == 3 * 5 + 3
         assert 0 < entry["token_passes"] < entry["brute_force_token_passes"] / 2
-    assert {path.stem for path in folder.iterdir()} == {
-        "dissociations",
-        "effects",
-        "capability_estimates",
-        "ladder",
-        "ladder_steps",
-        "records",
-        "requests",
-        "run",
-        "signal",
-    }
+    assert {path.stem for path in folder.iterdir()} == {"estimates", "records", "requests", "run"}
 
 
 @any_model

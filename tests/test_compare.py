@@ -91,7 +91,7 @@ def test_a_comparison_is_written_whole_and_read_back(compared: lw.Comparison, tm
     for name in compared.tables:
         pd.testing.assert_frame_equal(getattr(again, name), getattr(compared, name))
     assert again.facts == compared.facts
-    file = tmp_path / "out" / "comparison_differences.parquet"
+    file = tmp_path / "out" / "comparison.parquet"
     told = json.loads(pq.read_schema(file).metadata[b"layerwise.facts"])
     assert [each["name"] for each in told["runs"]] == ["run0", "run1"]
     assert {p.suffix for p in (tmp_path / "out" / "figures").iterdir()} == {".png", ".svg"}

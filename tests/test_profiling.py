@@ -32,12 +32,7 @@ from tests.planted import small_model, small_task
 
 pytestmark = pytest.mark.drawn
 
-TABLES = [
-    "records", "lens", "prediction_depth", "prediction_depth_means",
-    "prediction_depth_comparisons", "signal", "capability_estimates", "effects", "ladder", "ladder_steps",
-    "dissociations", "emergence", "order", "left_out",
-    "method_agreement", "protocol_interaction",
-]  # fmt: skip
+TABLES = ["records", "lens", "prediction_depth", "estimates", "left_out"]
 
 
 PROTOCOLS = ("continuation", "generate")

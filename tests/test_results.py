@@ -27,6 +27,7 @@ from layerwise.results import (
     load_results,
 )
 from layerwise.runs.checkpoints import read_part_file, write_bytes_part
+from layerwise.storage.estimates import table_of
 from layerwise.storage.parquet import frame, read_table
 from layerwise.storage.schemas import SCHEMAS, SHARED, TABLES, meaning
 from tests import synthetic
@@ -166,14 +167,12 @@ def test_results_come_back_as_they_were(ablation, lens, patching, tmp_path):
     for before, after in zip((ablation, lens, patching), found, strict=True):
         assert after.facts == before.facts
         pd.testing.assert_frame_equal(after.to_pandas(), before.to_pandas())
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "effects.parquet"),
-                                  ablation.effects(), check_dtype=False)  # fmt: skip
+    estimates, _ = read_table(tmp_path / "estimates.parquet", "estimates")
+    pd.testing.assert_frame_equal(table_of(estimates, "effects"), ablation.effects())
+    assert len(estimates) == sum(len(each.estimates()) for each in (ablation, lens, patching))
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "dissociations.parquet", "effects.parquet", "estimates.parquet", "ladder.parquet",
-        "ladder_steps.parquet", "lens.parquet", "patching.parquet", "patching_effects.parquet",
-        "prediction_depth.parquet", "prediction_depth_comparisons.parquet",
-        "prediction_depth_means.parquet",
-        "records.parquet", "run.json", "signal.parquet",
+        "estimates.parquet", "lens.parquet", "patching.parquet", "prediction_depth.parquet",
+        "records.parquet", "run.json",
     ]  # fmt: skip
 
 
@@ -205,7 +204,7 @@ def test_facts_describe_every_field():
 def test_loading_says_what_is_wrong(ablation, tmp_path):
     with pytest.raises(UserError, match="No folder"):
         load_results(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"No results in .*records\.parquet, .* or emergence"):
+    with pytest.raises(UserError, match=r"No results in .*records\.parquet, .* or left_out"):
         load_results(tmp_path)
     with pytest.raises(UserError, match="missing, damaged or not a Parquet file"):
         AblationResult.load(tmp_path)
@@ -272,7 +271,7 @@ def test_depths_that_lack_a_table_are_not_loaded(tmp_path):
     emergence([ablation], n_resamples=20).save(tmp_path)
     synthetic.without_list(tmp_path)
     assert len(load_results(tmp_path)) == 2
-    (tmp_path / "protocol_interaction.parquet").unlink()
+    (tmp_path / "left_out.parquet").unlink()
     assert [type(result) for result in load_results(tmp_path)] == [AblationResult]
 
 
@@ -307,6 +306,7 @@ SCRIPT = Path(__file__).parents[1] / "docs" / "make_results.py"
 def test_the_page_is_what_make_docs_writes():
     made = runpy.run_path(str(SCRIPT))
     assert made["PAGE"].read_text("utf-8") == made["page"]()
+    assert made["FRAMES"].read_text("utf-8") == made["frames_page"]()
 
 
 def test_every_description_is_of_a_column():

@@ -83,7 +83,7 @@ DOORS: dict[str, tuple[str, Write]] = {
     "tuned lens": ("lens.safetensors", lambda path: lens().save(path)),
     "results": ("records.parquet", results),
     "list of a comparison": ("comparison.json", joined),
-    "table of a comparison": ("comparison_layers.parquet", joined),
+    "table of a comparison": ("comparison.parquet", joined),
     "page of a comparison": ("comparison.html", joined),
 }  # fmt: skip
 

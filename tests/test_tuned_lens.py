@@ -185,7 +185,7 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(tmp_path, monkeypatch
     assert steps == [25, 26, 27, 28, 29]
     assert again.lens.hash == whole.lens.hash
     names = {path.name for path in (tmp_path / "cut").iterdir()}
-    assert names == {FILE, "tuned_lens.parquet", "tuned_lens_layers.parquet", "run.json"}
+    assert names == {FILE, "tuned_lens.parquet", "estimates.parquet", "run.json"}
     loaded = training(tmp_path, model, steps=30, out=tmp_path / "cut")
     assert loaded.lens.hash == whole.lens.hash
     assert len(steps) == 5

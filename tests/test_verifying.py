@@ -74,11 +74,11 @@ def test_a_saved_folder_lists_its_files_and_verifies(ablation, folder):
     found = lw.verify(folder)
     assert found.ok
     assert found.checksums
-    names = ["run.json", *(f"{name}.parquet" for name in ("records", *ablation.derived()))]
+    names = ["run.json", "records.parquet", "estimates.parquet"]
     assert dict(found.files) == dict.fromkeys(names, "ok")
     said = commands.done("verify", folder)
     assert "records.parquet: ok\n" in said
-    assert said.endswith("is as it was written: 8 files have their SHA-256.\n")
+    assert said.endswith("is as it was written: 3 files have their SHA-256.\n")
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -97,23 +97,24 @@ def test_records_that_are_not_as_written_are_refused(folder, damage):
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_tables_that_follow_from_the_records_are_made_again(folder, damage):
-    whole = (folder / "effects.parquet").read_bytes()
-    damage(folder / "effects.parquet")
-    assert states(folder)["effects.parquet"] in ("changed", "missing")
-    with pytest.warns(MadeAgainWarning, match=r"made again from the others: effects\.parquet\."):
+    whole = (folder / "estimates.parquet").read_bytes()
+    damage(folder / "estimates.parquet")
+    assert states(folder)["estimates.parquet"] in ("changed", "missing")
+    with pytest.warns(MadeAgainWarning, match=r"made again from the others: estimates\.parquet\."):
         load_results(folder)
-    assert (folder / "effects.parquet").read_bytes() == whole
+    assert (folder / "estimates.parquet").read_bytes() == whole
     assert lw.verify(folder).ok
     load_results(folder)
 
 
 def test_depths_are_joined_again_from_as_many_draws(ablation, folder):
     emergence([ablation], n_resamples=20).save(folder)
-    depths = pd.read_parquet(folder / "emergence.parquet")
-    (folder / "order.parquet").unlink()
-    with pytest.warns(MadeAgainWarning, match="order"):
+    whole = pd.read_parquet(folder / "estimates.parquet")
+    (folder / "left_out.parquet").unlink()
+    with pytest.warns(MadeAgainWarning, match="left_out"):
         assert len(load_results(folder)) == 2
-    pd.testing.assert_frame_equal(pd.read_parquet(folder / "emergence.parquet"), depths)
+    again = pd.read_parquet(folder / "estimates.parquet")
+    pd.testing.assert_frame_equal(again, whole)
     assert lw.verify(folder).ok
 
 
@@ -147,7 +148,7 @@ def test_every_flipped_byte_of_run_json_is_told_or_changes_nothing(folder):
 def test_results_whose_run_json_was_deleted_are_refused_whoever_reads_them(folder, ablation):
     (folder / "run.json").unlink()
     says = (
-        rf"{folder} holds results \(records\.parquet, \.\.\.\) and no run\.json: the checksums of "
+        rf"{folder} holds results \(records\.parquet(, \.\.\.)?\) and no run\.json: the checksums of "
         r"the files and the facts of the run are lost with it, .* so restore it, or delete the "
         r"folder and give the command that made it again\."
     )
@@ -170,13 +171,13 @@ def test_results_whose_run_json_was_deleted_are_refused_whoever_reads_them(folde
 
 def test_verify_tells_a_deleted_run_json_and_what_else_is_wrong(folder):
     (folder / "run.json").unlink()
-    truncated(folder / "effects.parquet")
+    truncated(folder / "estimates.parquet")
     outcome = commands.run("verify", folder)
     assert outcome.code == 2
     assert outcome.out.startswith("run.json: missing\nrecords.parquet: readable\n")
-    assert "effects.parquet: changed\n" in outcome.out
+    assert "estimates.parquet: changed\n" in outcome.out
     assert "(run.json is missing: the checksums of the files and the facts" in outcome.err
-    assert "effects.parquet is missing, damaged" in outcome.err
+    assert "estimates.parquet is missing, damaged" in outcome.err
     assert "delete the folder and give the command that made it again." in outcome.err
     assert not lw.verify(folder).checksums
 
@@ -185,7 +186,7 @@ def test_verify_tells_a_deleted_list_beside_a_pruned_model_and_of_a_comparison(a
     ablation.save(tmp_path / "pruned" / "compared")
     (tmp_path / "pruned" / "compared" / "run.json").unlink()
     assert states(tmp_path / "pruned")["run.json"] == "missing"
-    frame("comparison_layers", []).to_parquet(tmp_path / "comparison_layers.parquet")
+    frame("comparison_layers", []).to_parquet(tmp_path / "comparison.parquet")
     assert states(tmp_path)["comparison.json"] == "missing"
     assert "comparison.json is missing" in lw.verify(tmp_path).sentence
 
@@ -221,8 +222,8 @@ def test_a_folder_of_an_earlier_version_is_read_and_says_that_it_has_no_checksum
     assert not found.checksums
     assert set(found.files.values()) == {"readable"}
     assert "no checksums were kept" in commands.done("verify", folder)
-    truncated(folder / "effects.parquet")
-    assert "effects.parquet is missing, damaged" in commands.run("verify", folder).err
+    truncated(folder / "estimates.parquet")
+    assert "estimates.parquet is missing, damaged" in commands.run("verify", folder).err
 
 
 def test_tables_that_disagree_with_run_json_are_told(folder, ablation):
@@ -266,7 +267,7 @@ def interrupted_after(writes: int, monkeypatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("writes", [0, 1, 8, 9])
+@pytest.mark.parametrize("writes", [0, 1, 3, 4])
 def test_a_save_that_is_killed_leaves_no_table_that_differs_from_the_list(
     folder, ablation, monkeypatch, writes
 ):
@@ -276,7 +277,7 @@ def test_a_save_that_is_killed_leaves_no_table_that_differs_from_the_list(
             other.save(folder)
         except KeyboardInterrupt:
             assert "changed" not in states(folder).values()
-    if 0 < writes < 9:
+    if 0 < writes < 4:
         with pytest.raises(UserError, match=r"is not in the list of run\.json"):
             load_results(folder)
     else:
@@ -325,10 +326,10 @@ def test_a_comparison_lists_its_tables(comparison, tmp_path):
     comparison.save(tmp_path)
     assert lw.verify(tmp_path).ok
     assert Comparison.load(tmp_path).facts == comparison.facts
-    comparison.layers.assign(extra=1).to_parquet(tmp_path / "comparison_layers.parquet")
-    with pytest.raises(UserError, match=r"comparison_layers\.parquet was changed after it was"):
+    comparison.layers.to_parquet(tmp_path / "comparison.parquet")
+    with pytest.raises(UserError, match=r"comparison\.parquet was changed after it was"):
         Comparison.load(tmp_path)
-    assert states(tmp_path)["comparison_layers.parquet"] == "changed"
+    assert states(tmp_path)["comparison.parquet"] == "changed"
     comparison.save(tmp_path)
     path = tmp_path / "comparison.json"
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
@@ -345,12 +346,12 @@ def test_all_lists_in_a_folder_are_verified(comparison, folder, tmp_path_factory
     both = lw.verify(folder)
     assert both.ok
     assert set(both.files.values()) == {"ok"}
-    assert {"run.json", "comparison.json", "comparison_layers.parquet"} <= set(both.files)
+    assert {"run.json", "comparison.json", "comparison.parquet"} <= set(both.files)
     load_results(folder)
     edited(folder / "records.parquet")
     assert states(folder)["records.parquet"] == "changed"
     assert commands.run("verify", folder).code == 2
-    truncated(folder / "comparison_layers.parquet")
+    truncated(folder / "comparison.parquet")
     assert len(lw.verify(folder).problems) > 1
 
 
@@ -366,7 +367,7 @@ def test_a_record_of_training_beside_a_model_is_no_series(ablation, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["run.json", "requests.jsonl", "config.json", "compared/run.json", "training_onsets.parquet"],
+    ["run.json", "requests.jsonl", "config.json", "compared/run.json", "training.parquet"],
 )
 def test_a_comparison_is_not_written_into_another_kind_of_folder(comparison, tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -384,7 +385,7 @@ def test_a_comparison_is_not_written_into_another_kind_of_folder(comparison, tmp
 def test_results_are_not_written_into_the_folder_of_a_comparison(comparison, ablation, tmp_path):
     comparison.save(tmp_path)
     before = commands.contents(tmp_path)
-    with pytest.raises(UserError, match=r"something else .comparison_layers\.parquet, \.\.\."):
+    with pytest.raises(UserError, match=r"something else .comparison_left_out\.parquet, \.\.\."):
         ablation.save(tmp_path)
     with pytest.raises(UserError, match=r"and no run\.json: expected an empty folder or that of"):
         RunFolder.open(tmp_path, {})
@@ -393,7 +394,7 @@ def test_results_are_not_written_into_the_folder_of_a_comparison(comparison, abl
     assert commands.contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("writes", [0, 3])
+@pytest.mark.parametrize("writes", [0, 1])
 def test_a_comparison_that_was_killed_is_made_whole_by_the_next(
     comparison, tmp_path, monkeypatch, writes
 ):
@@ -402,7 +403,7 @@ def test_a_comparison_that_was_killed_is_made_whole_by_the_next(
         comparison.save(tmp_path)
     with pytest.raises(UserError, match="compare the runs again"):
         Comparison.load(tmp_path)
-    (tmp_path / ".comparison_layers.parquet.999999999.tmp").write_text("half")
+    (tmp_path / ".comparison.parquet.999999999.tmp").write_text("half")
     comparison.save(tmp_path)
     assert lw.verify(tmp_path).ok
     assert not list(tmp_path.glob(".*"))
@@ -417,7 +418,7 @@ def run_again():
 
 @pytest.mark.parametrize(
     ("name", "damage"),
-    [("records.parquet", truncated), ("effects.parquet", truncated), (REQUESTS, Path.unlink)],
+    [("records.parquet", truncated), ("estimates.parquet", truncated), (REQUESTS, Path.unlink)],
 )
 def test_the_same_run_makes_what_is_lost_again(run_again, tmp_path, name, damage):
     whole = run_again(tmp_path).records
@@ -584,7 +585,7 @@ def test_what_is_not_kept_is_named_and_is_no_problem(lacking: Path):
     ("change", "problem"),
     [
         (lambda folder: (folder / NOT_KEPT_FILE).unlink(), f"{REQUESTS} is missing"),
-        (lambda folder: (folder / "signal.parquet").unlink(), "signal.parquet is missing"),
+        (lambda folder: (folder / "estimates.parquet").unlink(), "estimates.parquet is missing"),
         (lambda folder: (folder / REQUESTS).write_text("else"), f"{REQUESTS} is changed"),
         (
             lambda folder: (folder / NOT_KEPT_FILE).write_text(f"{REQUESTS}\nnotes.txt\n"),

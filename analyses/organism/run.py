@@ -35,16 +35,11 @@ N_ITEMS = 200
 PROTOCOLS = ("continuation", "generate")
 # What is kept of the profile; one row per item takes more room than a study should.
 KEPT = (
-    "run.json", "signal.parquet", "effects.parquet", "emergence.parquet", "ladder.parquet",
-    "ladder_steps.parquet", "dissociations.parquet", "left_out.parquet",
-    "method_agreement.parquet", "protocol_interaction.parquet", "prediction_depth_means.parquet",
-    "attribution_summary.parquet", "attribution_agreement.parquet", "patching_effects.parquet",
-    "path_effects.parquet", "heads_summary.parquet", "influence.parquet",
-    "removal_curves.parquet", "figures/role_map_skip_layer.png", "figures/method_agreement.png",
-    "figures/removal_orders.png",
+    "run.json", "estimates.parquet", "left_out.parquet", "figures/role_map_skip_layer.png",
+    "figures/method_agreement.png", "figures/removal_orders.png",
 )  # fmt: skip
 # What is kept of the profiles whose claims are compared with what was planted.
-CLAIMED = ("claims.json", "estimates.parquet", "order.parquet")
+CLAIMED = ("claims.json", "estimates.parquet")
 EFFECTS = ["capability", "protocol", "layer", "n_items", "acc_intact", "acc", "share_lost"]
 
 

@@ -215,7 +215,7 @@ def _measured() -> Iterator[Kept]:
 
 def _derived() -> Iterator[Kept]:
     folder = _run_folder()
-    for name in ("effects", "signal", "prediction_depth_means"):
+    for name in ("estimates", "prediction_depth"):
         path = folder / f"{name}.parquet"
         yield Kept(f"results/{name}", path, functools.partial(read_results, folder))
 

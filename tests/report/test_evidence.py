@@ -56,8 +56,8 @@ def table() -> pd.DataFrame:
 def test_rows_that_are_quoted_are_shown_of_those_that_the_sentence_is_about(table):
     where, at = {"task": "facts"}, {"layer": [0, 1]}
     claim = claim_of(source("effects", where, **at))
-    shown = evidence(claim, table, "effects.parquet")
-    assert shown.title == "2 rows of effects.parquet"
+    shown = evidence(claim, table, "estimates.parquet")
+    assert shown.title == "2 rows of estimates.parquet"
     assert shown.columns == ("layer", "share", "significant")
     assert shown.cells == [["0", "0.1235", "yes"], ["1", "", "no"]]
     assert shown.note == (
@@ -69,7 +69,7 @@ def test_rows_that_are_quoted_are_shown_of_those_that_the_sentence_is_about(tabl
 
 def test_one_row_is_turned(table):
     claim = claim_of(source("effects", {"task": "facts"}, layer=0))
-    shown = evidence(claim, table, "effects.parquet")
+    shown = evidence(claim, table, "estimates.parquet")
     assert shown.columns == ("column", "value")
     assert shown.cells == [
         ["task", "facts"], ["layer", "0"], ["share", "0.1235"], ["tasks", "a, b"],
@@ -82,7 +82,7 @@ def test_one_row_is_turned(table):
 
 def test_of_many_rows_the_first_are_shown(table):
     claim = claim_of(source("effects", {"task": "facts"}))
-    shown = evidence(claim, table, "effects.parquet")
+    shown = evidence(claim, table, "estimates.parquet")
     assert len(shown.cells) == MOST
     assert f"20 rows, the first {MOST} shown." in shown.note
 

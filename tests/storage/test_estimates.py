@@ -23,7 +23,7 @@ def made_up(name: str, n: int = 12, seed: int = 0) -> pd.DataFrame:
 
     def cells(field: pa.Field) -> list[Any]:
         kinds = {
-            pa.string(): [f"{field.name} {i}" for i in range(n)],
+            pa.string(): [f"{name} {field.name} {i}" for i in range(n)],
             pa.int64(): list(range(n)),
             pa.float64(): list(rng.normal(size=n)),
             pa.bool_(): [bool(x) for x in rng.random(n) < 0.5],
@@ -52,7 +52,21 @@ def made_up(name: str, n: int = 12, seed: int = 0) -> pd.DataFrame:
 @pytest.mark.parametrize("name", layouts())
 def test_a_table_goes_into_the_long_one_and_back(name: str):
     table = made_up(name)
+    for column, wanted in layouts()[name].only.items():
+        table[column] = np.resize(wanted, len(table))
     pd.testing.assert_frame_equal(table_of(as_estimates({name: table}), name), table)
+
+
+@pytest.mark.parametrize("analysis", sorted({layout.analysis for layout in layouts().values()}))
+def test_tables_of_an_analysis_are_told_apart(analysis: str):
+    names = [name for name, layout in layouts().items() if layout.analysis == analysis]
+    tables = {name: made_up(name) for name in names}
+    for name, table in tables.items():
+        for column, wanted in layouts()[name].only.items():
+            table[column] = np.resize(wanted, len(table))
+    together = as_estimates(tables)
+    for name, table in tables.items():
+        pd.testing.assert_frame_equal(table_of(together, name), table)
 
 
 @pytest.mark.parametrize("name", layouts())

@@ -8,6 +8,7 @@ from pathlib import Path
 from layerwise.errors import DamagedResultsError, UserError
 from layerwise.ground.arguments import check_arguments
 from layerwise.storage.base import Result
+from layerwise.storage.estimates import ESTIMATES, in_files, table_of
 from layerwise.storage.parquet import AGAIN, read_table
 from layerwise.storage.places import is_folder
 from layerwise.storage.provenance import listed_files
@@ -39,7 +40,7 @@ def load_results(folder: str | Path) -> list[Result]:
     refuse_without_list(folder)
     results = load_kinds(folder, RESULTS, join_again)
     if not results:
-        *files, last = (f"{kind.tables[0]}.parquet" for kind in RESULTS)
+        *files, last = (f"{_marks(kind)[0]}.parquet" for kind in RESULTS)
         raise DamagedResultsError(
             f"No results in {folder}: expected {', '.join(files)} or {last}; check the path, or "
             "run an analysis with this folder."
@@ -47,11 +48,19 @@ def load_results(folder: str | Path) -> list[Result]:
     return results
 
 
+def _marks(kind: type[Result]) -> list[str]:
+    """Files by which a result is known to be in a folder; estimates are of many."""
+    return [name for name in in_files(kind.tables) if name != ESTIMATES]
+
+
 def join_again(folder: Path, results: Sequence[Result], lost: Sequence[str]) -> None:
     """Make lost depths anew, from as many draws as before where that can still be read."""
     from .emergence.api import emergence
 
-    if not {f"{name}.parquet" for name in EmergenceResult.tables} & set(lost):
+    marks = {f"{name}.parquet" for name in in_files(EmergenceResult.tables)}
+    # Estimates without what was left out are those of other analyses.
+    before = {*lost, *(listed_files(folder) or {})}
+    if not marks & set(lost) or not marks <= before:
         return
     used = with_curves(results)
     if not used:
@@ -68,8 +77,9 @@ def join_again(folder: Path, results: Sequence[Result], lost: Sequence[str]) -> 
 def _draws(folder: Path) -> int | None:
     """How many draws the table of depths was made from; None if it cannot be read."""
     try:
-        digest = (listed_files(folder) or {}).get("emergence.parquet")
-        table, _ = read_table(folder / "emergence.parquet", "emergence", digest)
+        digest = (listed_files(folder) or {}).get(f"{ESTIMATES}.parquet")
+        estimates, _ = read_table(folder / f"{ESTIMATES}.parquet", ESTIMATES, digest)
     except UserError:
         return None
+    table = table_of(estimates, "emergence")
     return int(table.iloc[0]["n_resamples"]) if len(table) else None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from layerwise.errors import DamagedFileWarning, DamagedResultsError, MadeAgainWarning
 from layerwise.storage.base import Result
+from layerwise.storage.estimates import in_files
 from layerwise.storage.file_list import NOT_KEPT_FILE, State, hashes_of, states
 from layerwise.storage.parquet import AGAIN
 from layerwise.storage.provenance import RUN_FILE, listed_files, read_facts, write_run_file
@@ -64,7 +65,7 @@ def restore(folder: Path, kinds: Kinds, join: Join | None = None) -> None:
         )
     inside = {name: digest for name, digest in files.items() if name in TABLE_FILES}
     lost = _lost(folder, inside)
-    measured = {f"{name}.parquet" for kind in kinds for name in _own_tables(kind)}
+    measured = {f"{name}.parquet" for kind in kinds for name in in_files(_own_tables(kind))}
     if lost.keys() & measured:
         raise _refusal(folder, {name: lost[name] for name in lost if name in measured})
     if lost:
@@ -106,8 +107,11 @@ def _make_again(folder: Path, lost: Sequence[str], kinds: Kinds, join: Join | No
         for kind in kinds
         if (names := _own_tables(kind)) and all((folder / f"{n}.parquet").exists() for n in names)
     ]
+    for name in lost:  # no rows of a damaged table are taken over
+        (folder / name).unlink(missing_ok=True)
     for result in whole:
-        again = {n: t for n, t in result.derived().items() if f"{n}.parquet" in lost}
+        derived = result.derived()
+        again = {n: t for n, t in derived.items() if f"{in_files([n])[0]}.parquet" in lost}
         if again:
             result.write_tables(folder, again, facts)
     if join is not None:
@@ -130,5 +134,5 @@ def load_kinds(folder: Path, kinds: Kinds, join: Join | None = None) -> list[Res
 
 def _there(kind: type[Result], folder: Path) -> bool:
     """Whether a folder holds a result; one that joins others must be whole, or is made again."""
-    needed = kind.tables if kind.joins_others else kind.tables[:1]
+    needed = in_files(kind.tables if kind.joins_others else kind.tables[:1])
     return all((folder / f"{name}.parquet").exists() for name in needed)

@@ -27,7 +27,7 @@ from layerwise.storage.written import (
     COMPARED,
     LISTED,
     LOST_WITH_RUN_FILE,
-    TABLE_FILES,
+    TABLES_IN_FILES,
     results_without_list,
 )
 
@@ -197,7 +197,7 @@ def _verified(
         for problem in _problems_of(folder / name, facts):
             problems.append(problem)
             file_states[name] = "changed"
-    if not [name for name in file_states if name in TABLE_FILES]:
+    if not [name for name in file_states if name in TABLES_IN_FILES]:
         problems.append("no table is there")
     others = {n: NOT_LISTED for n in _others(folder) if n not in file_states}
     return Verification(folder, file_states | others, tuple(problems), files is not None)
@@ -215,10 +215,10 @@ def _others(folder: Path) -> list[str]:
 
 def _problems_of(path: Path, facts: Facts | None) -> Iterator[str]:
     """What is wrong with a table, however it came about."""
-    if path.name not in TABLE_FILES:
+    if path.name not in TABLES_IN_FILES:
         return
     try:
-        table, saved = read_table(path, path.stem)
+        table, saved = read_table(path, TABLES_IN_FILES[path.name])
     except UserError as error:
         yield str(error).partition(": expected")[0]
         return

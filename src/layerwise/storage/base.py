@@ -14,7 +14,14 @@ import pandas as pd
 from layerwise.errors import DamagedFileWarning, DamagedResultsError, UserError, counted
 
 from .atomic_files import refuse_special, remove_temporaries
-from .estimates import as_estimates, layouts
+from .estimates import (
+    ESTIMATES,
+    as_estimates,
+    in_files,
+    layouts,
+    of_other_analyses,
+    table_of,
+)
 from .file_list import hashes_of
 from .parquet import conform, is_table, read_table, write_table
 from .places import refuse_foreign
@@ -128,7 +135,7 @@ class Result:
         tables = {name: getattr(self, name) for name in self.tables} | self.derived()
         if joined is not None:
             listed = listed_files(folder) or {}
-            for name in (f"{name}.parquet" for name in tables):
+            for name in (f"{name}.parquet" for name in in_files(tables)):
                 if name not in listed:
                     refuse_foreign(folder / name, "table", is_table)
         self.write_tables(folder, tables, joined)
@@ -136,21 +143,41 @@ class Result:
     def write_tables(
         self, folder: Path, tables: Mapping[str, pd.DataFrame], joined: Facts | None
     ) -> None:
-        """Write some of the tables by name, and list them in ``run.json`` with the joined facts."""
+        """Write some of the tables by name, and list them in ``run.json`` with the joined facts.
+
+        Those of estimates become rows of one, in the place of earlier ones of the same analyses.
+        """
         # A table that is to be written is not listed meanwhile, so that a process that is killed
         # leaves none that differs from the list. A run that goes on (no joined facts) lists its
         # tables when it is finished.
-        names = [f"{name}.parquet" for name in tables]
+        whole = self._with_estimates(folder, tables)
+        names = [f"{name}.parquet" for name in whole]
         for name in names:  # before the list forgets a table that cannot be written
             refuse_special(folder / name)
         files = None if joined is None else unlisted_for(folder, names)
         if joined is not None:  # a run that goes on cleared its folder when it began
             remove_temporaries(folder)
         facts = self.facts.model_dump_json(exclude={"files"})
-        for name, table in tables.items():
+        for name, table in whole.items():
             write_table(folder / f"{name}.parquet", name, table, facts)
         if joined is not None and files is not None:
             write_run_file(folder, joined, files | hashes_of(folder, names))
+
+    def _with_estimates(
+        self, folder: Path, tables: Mapping[str, pd.DataFrame]
+    ) -> dict[str, pd.DataFrame]:
+        """The tables as they are written, with the estimates that others left in the folder."""
+        observed = {name: table for name, table in tables.items() if name not in layouts()}
+        estimated = {name: table for name, table in tables.items() if name in layouts()}
+        if not estimated:
+            return observed
+        path, parts = folder / f"{ESTIMATES}.parquet", [as_estimates(estimated)]
+        if path.is_file():
+            digest = (listed_files(folder) or {}).get(path.name)
+            before, _ = read_table(path, ESTIMATES, digest)
+            parts.insert(0, of_other_analyses(before, estimated))
+        whole = pd.concat([part.astype(object) for part in parts], ignore_index=True)
+        return observed | {ESTIMATES: conform(ESTIMATES, whole)}
 
     @classmethod
     def load(cls: type[AnyResult], folder: str | Path) -> AnyResult:
@@ -167,7 +194,8 @@ class Result:
         folder, saved = Path(folder), None
         listed = listed_files(folder)
         fields: dict[str, Any] = {}
-        for name in cls.tables:
+        read: dict[str, pd.DataFrame] = {}
+        for name in in_files(cls.tables):
             path = folder / f"{name}.parquet"
             if listed is not None and path.name not in listed and path.exists():
                 raise DamagedResultsError(
@@ -175,8 +203,9 @@ class Result:
                     "process ended, or was put there later: expected a table that is listed; save "
                     "the result again, or delete the file."
                 )
-            fields[name], saved = read_table(path, name, (listed or {}).get(path.name))
-        path = folder / f"{cls.tables[-1]}.parquet"
+            read[name], saved = read_table(path, name, (listed or {}).get(path.name))
+        fields |= {n: read[n] if n in read else table_of(read[ESTIMATES], n) for n in cls.tables}
+        path = folder / f"{in_files(cls.tables)[-1]}.parquet"
         if saved is not None and not (folder / RUN_FILE).exists():
             warnings.warn(
                 f"There is no {RUN_FILE} in {folder}: {LOST_WITH_RUN_FILE}. The tables of "

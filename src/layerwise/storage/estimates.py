@@ -8,7 +8,7 @@ bounds, and its tests.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -42,8 +42,10 @@ class _Quantity(NamedTuple):
 class _Layout(NamedTuple):
     """How the rows of a table stand in the long one; the first has a row for each of them."""
 
+    analysis: str  # the folder of the analysis that it comes from
     where: dict[str, str]  # columns of its key, and those of the long table
     rows: tuple[_Quantity, ...]
+    only: dict[str, list[str]]  # values by column; what has others is said by another table
 
 
 @cache
@@ -54,7 +56,8 @@ def layouts() -> dict[str, _Layout]:
     for name, table in tomllib.loads(text).items():
         where = dict(_pair(entry) for entry in table["where"].split())
         always = {"analysis": table["analysis"]} | table.get("fixed", {})
-        found[name] = _Layout(where, tuple(_quantity(row, always) for row in table["rows"]))
+        rows = tuple(_quantity(row, always) for row in table["rows"])
+        found[name] = _Layout(table["analysis"], where, rows, table.get("only", {}))
     return found
 
 
@@ -97,6 +100,13 @@ def _quantity(row: Mapping[str, str], always: Mapping[str, str]) -> _Quantity:
     )  # fmt: skip
 
 
+def in_files(tables: Iterable[str]) -> list[str]:
+    """The names of the files that some tables are in: those of estimates are in one."""
+    names = list(tables)
+    one = [ESTIMATES] if any(name in layouts() for name in names) else []
+    return one + [name for name in names if name not in layouts()]
+
+
 def as_estimates(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The rows of some tables of estimates, as rows of the long one.
 
@@ -113,8 +123,16 @@ def as_estimates(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return conform(ESTIMATES, whole.loc[~_keys(whole, KEY).duplicated()])
 
 
+def of_other_analyses(estimates: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
+    """The rows of a long table that come from other analyses than some tables."""
+    own = {layouts()[name].analysis for name in names}
+    return estimates.loc[~estimates["analysis"].isin(list(own))]
+
+
 def _long(name: str, table: pd.DataFrame) -> Iterator[pd.DataFrame]:
     layout = layouts()[name]
+    for column, wanted in layout.only.items():
+        table = table.loc[table[column].isin(wanted)]
     for first, row in zip((True, *[False] * len(layout.rows)), layout.rows, strict=False):
         columns: dict[str, Any] = {
             own: _written(table, theirs, own)
@@ -196,7 +214,8 @@ def table_of(estimates: pd.DataFrame, name: str) -> pd.DataFrame:
     found: pd.DataFrame | None = None
     for row in layout.rows:
         where = {theirs: own for theirs, own in layout.where.items() if theirs not in row.but}
-        mine = _rows_of(whole, row, set(where.values()))
+        needed = {own for theirs, own in where.items() if not kinds.field(theirs).nullable}
+        mine = _rows_of(whole, row, set(where.values()), needed)
         keys = _keys(mine, tuple(where.values()))
         if found is None:  # the first has all rows
             found = pd.DataFrame({theirs: mine[own] for theirs, own in where.items()})
@@ -225,12 +244,16 @@ def _place(found: pd.DataFrame, where: Mapping[str, str], keys: pd.Series) -> li
     return [at.get(key, -1) for key in _keys(found, tuple(where))]
 
 
-def _rows_of(whole: pd.DataFrame, row: _Quantity, mapped: set[str]) -> pd.DataFrame:
-    """The rows of one quantity of a table: what it does not say is null."""
+def _rows_of(
+    whole: pd.DataFrame, row: _Quantity, mapped: set[str], needed: set[str]
+) -> pd.DataFrame:
+    """The rows of one quantity of a table: what it does not say is null, what it needs is not."""
     here = pd.Series(True, whole.index)
     for column in KEY:
         if column in row.fixed:
             here &= whole[column] == row.fixed[column]
+        elif column in needed:
+            here &= whole[column].notna()
         elif column not in mapped and column != "unit" and column not in row.values:
             here &= whole[column].isna()
     return whole.loc[here]

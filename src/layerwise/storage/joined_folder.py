@@ -15,6 +15,7 @@ from layerwise.errors import DamagedResultsError
 from layerwise.ground.regular_files import read_regular
 
 from .atomic_files import disk_errors, remove_temporaries, write_atomically
+from .estimates import ESTIMATES, as_estimates, in_files, layouts, table_of
 from .file_list import FILES, hashes_of, listed, refuse_edited, with_list
 from .parquet import conform, is_table, read_table, write_table
 from .places import FIGURES, refuse_foreign, refuse_unusable_folder, refuse_unusable_page
@@ -48,9 +49,15 @@ class JoinedFolder(Generic[_Facts]):
         return tuple(name.removeprefix(start) for name in SCHEMAS if name.startswith(start))
 
     @property
+    def _files(self) -> dict[str, str]:
+        """The files of the tables, with the names of what is in them."""
+        names = in_files(self._schema(name) for name in self.tables)
+        return {f"{self.own if name == ESTIMATES else name}.parquet": name for name in names}
+
+    @property
     def table_files(self) -> tuple[str, ...]:
         """The files of the tables."""
-        return tuple(f"{self._schema(name)}.parquet" for name in self.tables)
+        return tuple(self._files)
 
     def _schema(self, name: str) -> str:
         return f"{self.own}_{name}"
@@ -83,8 +90,10 @@ class JoinedFolder(Generic[_Facts]):
         with disk_errors(folder / self.list_file):
             # Tables of two joinings never stand under one list.
             (folder / self.list_file).unlink(missing_ok=True)
-        for name, file in zip(self.tables, self.table_files, strict=True):
-            write_table(folder / file, self._schema(name), tables[name], text)
+        whole = {self._schema(name): tables[name] for name in self.tables}
+        whole[ESTIMATES] = as_estimates({n: t for n, t in whole.items() if n in layouts()})
+        for file, name in self._files.items():
+            write_table(folder / file, name, whole[name], text)
         files = hashes_of(folder, self.table_files)
         content = with_list(json.loads(text), self.list_file, files)
         write_atomically(folder / self.list_file, content)
@@ -94,9 +103,14 @@ class JoinedFolder(Generic[_Facts]):
         content = self.read_list(folder)
         files = listed(content, self.list_file) or {}
         facts = self.facts.model_validate_json(json.dumps(content))
-        read = {}
-        for name, file in zip(self.tables, self.table_files, strict=True):
-            read[name], _ = read_table(folder / file, self._schema(name), files.get(file))
+        whole = {}
+        for file, name in self._files.items():
+            whole[name], _ = read_table(folder / file, name, files.get(file))
+        own = {name: self._schema(name) for name in self.tables}
+        read = {
+            name: whole[schema] if schema in whole else table_of(whole[ESTIMATES], schema)
+            for name, schema in own.items()
+        }
         return read, facts.model_copy(update={"files": {}})
 
     def read_list(self, folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from .estimates import in_files
 from .provenance import Facts
 
 # A table, or what reads one that few need.
@@ -35,4 +36,4 @@ class RunTables:
 
     def file(self, name: str) -> str:
         """Where a table is, in words."""
-        return self.files.get(name, f"{name}.parquet")
+        return self.files.get(name, f"{in_files([name])[0]}.parquet")
