@@ -137,10 +137,10 @@ def test_clusters_of_pairs_are_turned_together_in_all_ways():
             for signs in product([1, -1], repeat=4)]  # fmt: skip
     expected = np.mean(np.array(ways) >= sum(sums))
     assert more_solved_p_value(net, clusters) == pytest.approx(expected)
-    p = {"pairs_p": [expected], "pairs_solved": [60], "pairs_reversed": [3]}
+    p = {"p": [expected], "pairs_solved": [60], "pairs_reversed": [3]}
     table = pd.DataFrame({"task": ["a"], "protocol": ["continuation"], **p})
     assert signals_of_pairs(table) == {("a", "continuation"): False}
-    assert signals_of_pairs(table.assign(pairs_p=np.nan)) == {("a", "continuation"): True}
+    assert signals_of_pairs(table.assign(p=np.nan)) == {("a", "continuation"): True}
 
 
 def test_facts_asked_four_times_pass_no_more_often_than_stated():

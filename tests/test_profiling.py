@@ -22,6 +22,8 @@ from layerwise.models.organisms.layout import WiredLayout
 from layerwise.profiling.api import profile
 from layerwise.report import Report
 from layerwise.runs.progress import LineMeter
+from layerwise.storage.estimates import layouts, table_of
+from layerwise.storage.parquet import read_table
 from tests import analysis, commands
 from tests.analysis import solved_by, solved_file, word_task, write_jsonl
 from tests.cases import in_long_runs
@@ -73,6 +75,14 @@ def test_everything_is_there_and_can_be_read(root, said):
         columns = list(pd.read_parquet(folder / f"{name}.parquet").columns)
         if name in ("records", "lens"):
             assert columns == analysis.documented_columns(f"{name}.parquet")
+    estimates, _ = read_table(folder / "estimates.parquet", "estimates")
+    for result in lw.load_results(folder):
+        frames = {name: getattr(result, name) for name in result.tables} | result.derived()
+        for name in frames.keys() & layouts().keys():
+            found, frame = table_of(estimates, name), frames[name]
+            for column, wanted in layouts()[name].only.items():
+                frame = frame.loc[frame[column].isin(wanted)].reset_index(drop=True)
+            pd.testing.assert_frame_equal(found, frame)
     kinds = [type(result).__name__ for result in lw.load_results(folder)]
     assert kinds == ["AblationResult", "LensResult", "EmergenceResult"]
     pictures = sorted(path.name for path in (folder / "figures").iterdir())
@@ -118,7 +128,7 @@ def test_what_is_said_is_in_the_tables(root, said):
 
 def test_layers_are_changed_only_where_there_is_signal(root, said):
     records = lw.load_results(root / "run")[0].records
-    signal = pd.read_parquet(root / "run" / "signal.parquet").set_index(["task", "protocol"])
+    signal = lw.load_results(root / "run")[0].signal().set_index(["task", "protocol"])
     assert signal["signal"].to_dict() == {
         (task, protocol): (task, protocol) == ("solved", "continuation")
         for task in ("solved", "random")

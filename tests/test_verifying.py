@@ -148,8 +148,8 @@ def test_every_flipped_byte_of_run_json_is_told_or_changes_nothing(folder):
 def test_results_whose_run_json_was_deleted_are_refused_whoever_reads_them(folder, ablation):
     (folder / "run.json").unlink()
     says = (
-        rf"{folder} holds results \(records\.parquet(, \.\.\.)?\) and no run\.json: the checksums of "
-        r"the files and the facts of the run are lost with it, .* so restore it, or delete the "
+        rf"{folder} holds results \(records\.parquet(, \.\.\.)?\) and no run\.json: the checksums "
+        r"of the files and the facts of the run are lost with it, .* so restore it, or delete the "
         r"folder and give the command that made it again\."
     )
     other = synthetic.lens(np.linspace(-9, -1, 9) + np.zeros((5, 9)), "keys", "retrieval")

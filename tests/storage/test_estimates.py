@@ -14,6 +14,7 @@ from layerwise.errors import UserError
 from layerwise.storage.estimates import KEY, as_estimates, layouts, table_of, vocabulary
 from layerwise.storage.parquet import conform
 from layerwise.storage.schemas import SCHEMAS
+from tests import dialect
 from tests.synthetic import small_ablation
 
 
@@ -80,6 +81,12 @@ def test_every_column_has_its_place(name: str):
         assert set(row.values) | set(row.fixed) <= set(SCHEMAS["estimates"].names)
         assert set(row.fixed) <= set(KEY)
         assert not set(row.fixed) & set(row.values)
+
+
+def test_saved_tables_have_three_names_of_p():
+    saved = {column for name in set(SCHEMAS) - set(layouts()) for column in SCHEMAS[name].names}
+    assert {name for name in saved if dialect.IS_P.fullmatch(name)} == {"p", "p_table", "p_run"}
+    assert dialect.report()["saved"]["tables"] == len(set(SCHEMAS) - set(layouts()))
 
 
 def test_the_vocabulary_is_what_is_used():

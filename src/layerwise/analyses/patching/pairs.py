@@ -58,7 +58,7 @@ class Pair:
     corrupted_logprob: float
     pairs_solved: int  # of the task's pairs that can be compared
     pairs_reversed: int  # the wrong way round
-    pairs_p: float  # of "no more are solved than reversed", by what pairs ask for
+    p: float  # of "no more are solved than reversed", by what pairs ask for
 
     def row(self, direction: str) -> dict[str, object]:
         """The columns that every table about pairs has."""
@@ -69,7 +69,7 @@ class Pair:
             "corrupted_diff": self.corrupted_diff,
             "pairs_solved": self.pairs_solved,
             "pairs_reversed": self.pairs_reversed,
-            "pairs_p": self.pairs_p,
+            "p": self.p,
             "direction": direction,
         }
 
@@ -210,11 +210,11 @@ class PairJob:
         usable, four = self.usable(task), answers.to_numpy(dtype=float).tolist()
         net = [int(a > b and c < d) - int(a < b and c > d) for a, b, c, d in four]
         clusters = {item.id: item.cluster for item in task.items}
-        pairs_p = more_solved_p_value(net, [clusters[prompts.item] for prompts in usable])
+        p = more_solved_p_value(net, [clusters[prompts.item] for prompts in usable])
         n_solved, n_turned = net.count(1), net.count(-1)
-        solved = [(p, *v) for p, v, sign in zip(usable, four, net, strict=True) if sign == 1]
+        solved = [(pair, *v) for pair, v, sign in zip(usable, four, net, strict=True) if sign == 1]
         return [
-            Pair(prompts, a - b, c - d, a, c, n_solved, n_turned, pairs_p)
+            Pair(prompts, a - b, c - d, a, c, n_solved, n_turned, p)
             for prompts, a, b, c, d in solved[: self.pairs]
         ]
 

@@ -152,14 +152,14 @@ def _errors(
 def signals_of_pairs(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
     """Whether the model solves more pairs than it has the wrong way round, by task and protocol."""
     # A model to which the prompts say nothing solves and reverses a pair with the same chance:
-    # exact one-sided test (2.5 %; binomial, or by cluster in ``pairs_p``), Holm over the run's
+    # exact one-sided test (2.5 %; binomial, or by cluster in ``p``), Holm over the run's
     # tasks.
-    columns = ["task", "protocol", "pairs_solved", "pairs_reversed", "pairs_p"]
+    columns = ["task", "protocol", "pairs_solved", "pairs_reversed", "p"]
     known = pairs.reindex(columns=columns).groupby(["task", "protocol"]).first()
     counted = known.dropna(subset=["pairs_solved", "pairs_reversed"])
     solved, turned = counted[["pairs_solved", "pairs_reversed"]].to_numpy(dtype=int).T
     p = above_chance_p_values(solved, solved + turned, np.full(len(counted), GUESSED))
-    by_cluster = counted["pairs_p"].to_numpy(dtype=float)
+    by_cluster = counted["p"].to_numpy(dtype=float)
     signals = have_signal(np.where(np.isnan(by_cluster), p, by_cluster)).tolist()
     return dict.fromkeys(known.index) | dict(zip(counted.index, signals, strict=True))
 
