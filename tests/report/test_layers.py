@@ -68,8 +68,9 @@ def test_the_grid_holds_the_largest_loss_of_each_capability(run: RunTables) -> N
         assert (cells[0].text, cells[0].shade) == ("–", None)
         mine = rows(run.tables["effects"], kind="skip", layer=layer, signal=True)
         for cell, name in zip(cells[1:], grid.columns[1:], strict=True):
-            capability, protocol = name.split(", ")
-            there = rows(mine, capability=capability, protocol=protocol)
+            capability, way = name.split(", ")
+            there = rows(mine, capability=capability)
+            there = there.loc[there["protocol"].map(way_of_scoring) == way]
             worst = there.loc[there["share_lost"].idxmax()]
             assert cell.text.rstrip("•") == f"{100 * worst['share_lost']:.0f}".replace("-", "−")
             assert cell.text.endswith("•") == worst["significant"]
