@@ -41,7 +41,7 @@ def words(figure: Figure) -> str:
 
 def raw_keys(text: str) -> list[str]:
     """The names of protocols and scoring steps that a text has in place of words."""
-    return KEYS.findall(text)
+    return KEYS.findall(" ".join(text.split()))  # lines may be broken
 
 
 def assert_everyday_words(figure: Figure) -> None:

@@ -180,7 +180,7 @@ def test_a_pointer_gets_the_value_of_every_cell_where_it_is_drawn(effects: pd.Da
     boxes = re.findall(box, str(picture(figure, "", 3, 10_000_000)))
     assert len(boxes) == len(shown)
     for (x, _, width, text), row in zip(boxes, shown.itertuples(), strict=True):
-        assert text.startswith(f"generate, layer {row.layer}: {number(100 * row.share_lost)} [")
+        assert text.startswith(f"writes, layer {row.layer}: {number(100 * row.share_lost)} [")
         verdict = "significant" if row.significant else "not significant"
         assert text.endswith(f"] % lost, n = {row.n_items}, {verdict}")
         left = axes.transData.transform((row.layer, 0))[0] * 72 / figure.dpi
