@@ -117,7 +117,10 @@ def test_the_command_prints_a_table_and_the_counts(folder):
     found = lw.items(folder, 0, "words", "letter")
     lost = int((found["fate"] == "lost").sum())
     gained = len(found) - lost
-    assert f"words, letter, without layer 0: {lost} lost, {gained} gained, of 8 items." in printed
+    assert (
+        f"words, when it picks a letter, without layer 0: {lost} lost, {gained} gained, of 8 items."
+        in printed
+    )
     every = done("items", folder, "--layer", 0, "--task", "words", "--all")
     assert all(shortened(f"Question: {item.question}", 100) in every for item in TASK.items)
 

@@ -74,7 +74,7 @@ def test_the_command_prints_controls_and_what_to_try_in_80_columns(tmp_path, mon
     printed = done("score", model_folder(), "--task", tmp_path / "words.jsonl")
     body = printed.partition("Percent of items")[2]
     assert max(map(len, body.splitlines())) <= 80
-    for word in ("letter", "continuation", "generate", "chance", "blind", "takes"):
+    for word in ("picks a letter", "chooses", "writes", "chance", "blind", "takes"):
         assert word in body
     assert body.count("No signal: words when it") == 3
     assert body.count("Ask at least 7 items: of 6, even all right would be no signal.") == 3

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from layerwise.presentation.charts.panels import legend_below
 from layerwise.presentation.rows import rows
 from layerwise.presentation.style import COLUMN_WIDTH, look, new_figure, styled
+from layerwise.presentation.wording import way_of_scoring
 
 # Whose losses are drawn, and of which suite.
 NEEDED = {
@@ -72,7 +73,7 @@ def what_healing_brings(gains: pd.DataFrame) -> Figure:
             at = [place + 0.22 * (i - 1) for place in range(len(of))]
             axes.plot(at, 100 * of[f"acc_{host}"], ls="", marker=seen.marker, ms=4, mew=0,
                       color=seen.color, label=label)  # fmt: skip
-        axes.set_title(f"under {protocol}", loc="left")
+        axes.set_title(way_of_scoring(protocol), loc="left")
         axes.set_xticks(range(len(of)), list(of["task"]), rotation=30, ha="right")
         axes.set_xlim(-0.6, len(of) - 0.4)
         axes.set_ylim(-5, 105)

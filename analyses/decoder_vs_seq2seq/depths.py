@@ -19,11 +19,11 @@ from layerwise.presentation.wording import CAPABILITY_ORDER, in_order
 
 # Method, measure and protocol of each panel, and what it is called.
 PANELS = {
-    ("ablation", "half-effect depth", "continuation"): "needed: ablation, continuation",
-    ("ablation", "half-effect depth", "generate"): "needed: ablation, generate",
-    ("logit lens", "prediction depth", "continuation"): "readable: logit lens, continuation",
+    ("ablation", "half-effect depth", "continuation"): "needed: ablation, chooses",
+    ("ablation", "half-effect depth", "generate"): "needed: ablation, writes",
+    ("logit lens", "prediction depth", "continuation"): "readable: logit lens, chooses",
     ("decoder lens", "prediction depth", "continuation"): (
-        "encoder has done enough: decoder lens, continuation"
+        "encoder has done enough: decoder lens, chooses"
     ),
 }
 

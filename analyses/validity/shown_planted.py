@@ -12,6 +12,7 @@ from analyses.organism_training.plan import N_LAYERS, PLANTED
 from layerwise.models.organisms.layout import NEEDED, WiredLayout
 from layerwise.presentation.layer_axis import divide_stacks
 from layerwise.presentation.style import FULL_WIDTH, look
+from layerwise.presentation.wording import way_of_scoring
 
 # Methods that name layers, and methods that name heads.
 LAYERS = ("skip layer", "skip attn", "skip mlp", "resample attn", "resample mlp", "logit lens",
@@ -100,10 +101,15 @@ def _panels(
                 label=column,
             )  # fmt: skip
         axes.set_title(capability, loc="left")
-    panels[0].set_yticks(range(len(methods)), methods)
+    panels[0].set_yticks(range(len(methods)), list(map(_in_words, methods)))
     panels[0].set_ylim(len(methods) - 0.5, -0.5)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return figure, list(panels)
+
+
+def _in_words(method: str) -> str:
+    """A method with its way of scoring as figures name it."""
+    return ", ".join(map(way_of_scoring, method.split(", ")))
 
 
 def _by_head(method: str) -> bool:

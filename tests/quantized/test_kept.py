@@ -196,7 +196,7 @@ def test_what_changes_weights_is_refused(quantized: dict[str, Path], tmp_path: P
 def test_layers_are_cut_out_of_the_files_as_they_are(quantized, tmp_path):
     model = load_model(quantized["nf4 double"])
     result = lw.prune_model(model, [1], tmp_path / "cut", word_task(2))
-    assert set(result.summary_rows()["protocol"])
+    assert set(result.summary_rows()["way of scoring"])
     cut = load_model(tmp_path / "cut")
     assert cut.cfg.n_layers == 2
     assert model_facts(cut).quantization == model_facts(model).quantization

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
@@ -14,6 +16,10 @@ from matplotlib.text import Text
 from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH
 
 SLACK = 1.0
+# Names of protocols and scoring steps in tables, where readers are to see everyday words.
+KEYS = re.compile(
+    r"(?<!an )(?<!a )(?<!the )\b(letter|continuation|generate|choice|teacher forcing|first token)\b"
+)
 # Texts get into each other's way in the narrow picture first. The wide ones of all kinds of
 # figures are tried in ``test_figures`` by day, and each with all its numbers in long runs.
 WIDTHS = (COLUMN_WIDTH, pytest.param(FULL_WIDTH, marks=pytest.mark.long))
@@ -31,6 +37,18 @@ def texts(figure: Figure) -> list[Text]:
 def words(figure: Figure) -> str:
     """All texts, each on a line."""
     return "\n".join(text.get_text() for text in texts(figure))
+
+
+def raw_keys(text: str) -> list[str]:
+    """The names of protocols and scoring steps that a text has in place of words."""
+    return KEYS.findall(" ".join(text.split()))  # lines may be broken
+
+
+def assert_everyday_words(figure: Figure) -> None:
+    """Refuse a figure that names a way of scoring by its key, in its texts or where one points."""
+    shown = [text.get_text() for text in texts(figure)]
+    shown += [text for _, _, text, _ in getattr(figure, "tooltips", ())]
+    assert [(text, raw_keys(text)) for text in shown if raw_keys(text)] == []
 
 
 def lines(figure: Figure, gid: str) -> list[Line2D]:

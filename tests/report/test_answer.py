@@ -11,10 +11,12 @@ import pytest
 import synthetic
 from synthetic import Plan
 
+from layerwise.analyses.ablation import claims_compared
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.claim import APART, GENERAL, NEEDED, SILENT
 from layerwise.report import report, report_from_folders
 from layerwise.report._answer import Answer, Column, answer_of
+from layerwise.report._page import Page
 from layerwise.report._terminal import MOST_LINES, WIDTH, answer_text
 from layerwise.report.html import findings_of
 from layerwise.results import AblationResult
@@ -59,6 +61,28 @@ def test_the_headline_names_the_planted_layers(answer: Answer) -> None:
     kinds = [claim.kind for claim in answer.claims]
     assert kinds[:2] == [APART, GENERAL]
     assert NEEDED not in kinds
+
+
+def test_capabilities_are_compared_once_for_a_page(monkeypatch) -> None:
+    run, calls = planted(facts=5, look_up=7), []
+    compare = claims_compared._compared
+
+    def counted(*given: object) -> claims_compared.Compared:
+        calls.append(given)
+        return compare(*given)
+
+    monkeypatch.setattr(claims_compared, "_compared", counted)
+    page = Page("run", run, findings_of(run))
+    assert page.answer.headline
+    assert page.leading
+    assert page.parts
+    assert len(calls) == len(claims_compared.compared_capabilities(run)) == 1
+    again = claims_compared.compared_capabilities(replace(run))
+    assert len(calls) == 2
+    (one,), (other,) = claims_compared.compared_capabilities(run), again
+    assert one[:5] == other[:5]
+    assert (str(one.closest), one.gap) == (str(other.closest), other.gap)
+    pd.testing.assert_frame_equal(one.crossings, other.crossings)
 
 
 def test_the_strip_marks_what_is_established(answer: Answer) -> None:

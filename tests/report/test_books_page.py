@@ -58,7 +58,7 @@ def test_pairs_without_signal_are_named_and_no_pairs_have_no_part(books: Ablatio
     rng = np.random.default_rng(0)
     guessed = np.repeat(rng.random((60, 1)) < 0.25, 9, axis=1)
     silent = passages_section(tables_of_run([ablation(asked_twice(guessed, ~guessed))]))
-    assert "there is none of told under continuation" in silent.words
+    assert "there is none of told when it chooses" in silent.words
     assert [table.title for table in silent.tables] == ["Pairs of tasks"]
     assert not silent.drawings
     alone = replace(books, records=books.records.assign(closed_book=pd.NA))

@@ -66,10 +66,10 @@ def test_profiles_are_the_table_and_filled_where_they_differ(interaction):
 def test_points_of_agreement_are_the_table(agreement):
     mine = rows(agreement, first="ablation", capability="retrieval", protocol="letter")
     figure = agreement_ranges(mine)
-    points = [lines(figure, f"{kind} letter") for kind in ("sure", "unsure")]
+    points = [lines(figure, f"{kind} picks a letter") for kind in ("sure", "unsure")]
     shown = [x for both in zip(*points, strict=True) for line in both for x in line.get_xdata()]
     assert shown == [0.4, 0.8]
-    bars = [c for c in figure.findobj(LineCollection) if c.get_gid() == "interval letter"]
+    bars = [c for c in figure.findobj(LineCollection) if c.get_gid() == "interval picks a letter"]
     ends = [segment[:, 0] for one in bars for segment in one.get_segments()]
     assert np.allclose(ends, [[0.28, 0.55], [0.68, 0.95]])
 

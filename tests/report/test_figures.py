@@ -24,7 +24,7 @@ from layerwise.presentation.lettering import label
 from layerwise.presentation.rows import rows
 from layerwise.presentation.save import figure_bytes, picture, png_address
 from layerwise.presentation.style import style
-from layerwise.presentation.wording import number
+from layerwise.presentation.wording import number, way_of_scoring
 from layerwise.report import figures
 from layerwise.results import LensResult, Result
 
@@ -51,9 +51,9 @@ def test_role_map_has_shares_as_colours_dots_where_significant_and_hatches(effec
     assert sum(len(of_task.get_xdata()) for of_task in dots) == effects["significant"].sum()
     axes = strip_of(figure, "facts")
     names = [tick.get_text() for tick in axes.get_yticklabels()]
-    assert set(names) == set(plan.protocols)
+    assert names == [way_of_scoring(protocol) for protocol in plan.protocols]
     (marks,) = (each for each in axes.lines if each.get_gid() == "significant")
-    for i, protocol in enumerate(names):
+    for i, protocol in enumerate(plan.protocols):
         at = np.asarray(marks.get_xdata())[np.asarray(marks.get_ydata()) == i + 0.5] - 0.5
         assert tuple(at.astype(int)) == plan.critical[protocol]
         shown = rows(effects, task="facts", protocol=protocol).sort_values("layer")
@@ -180,7 +180,7 @@ def test_a_pointer_gets_the_value_of_every_cell_where_it_is_drawn(effects: pd.Da
     boxes = re.findall(box, str(picture(figure, "", 3, 10_000_000)))
     assert len(boxes) == len(shown)
     for (x, _, width, text), row in zip(boxes, shown.itertuples(), strict=True):
-        assert text.startswith(f"generate, layer {row.layer}: {number(100 * row.share_lost)} [")
+        assert text.startswith(f"writes, layer {row.layer}: {number(100 * row.share_lost)} [")
         verdict = "significant" if row.significant else "not significant"
         assert text.endswith(f"] % lost, n = {row.n_items}, {verdict}")
         left = axes.transData.transform((row.layer, 0))[0] * 72 / figure.dpi

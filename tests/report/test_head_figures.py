@@ -173,7 +173,8 @@ def test_tasks_without_signal_are_not_drawn_and_not_told(ablation):
     figure = head_effect_maps(ablation.effects(), "letter")
     assert len(lines(figure, "significant")) == 1
     told = [row[:2] for table in effects_tables(run, of_heads=True) for row in table.cells]
-    assert ["two-hop", "letter"] not in told
+    assert ["facts", "picks a letter"] in told
+    assert ["two-hop", "picks a letter"] not in told
 
 
 def test_the_page_of_ablations_has_the_strongest_heads_first(ablation):
@@ -230,10 +231,10 @@ def test_methods_name_the_planted_heads_side_by_side():
     found = {(row[0], row[1]): row for row in shown[3].cells}
     best = attributed.query("component == 'z' and layer == 3 and head == 1").iloc[0]
     value = interval(best["value"], best["low"], best["high"], 2)
-    assert found["3.1", "Adds directly (nats)"][2:] == ["facts, continuation", value, "1 of 1"]
+    assert found["3.1", "Adds directly (nats)"][2:] == ["facts, chooses", value, "1 of 1"]
     best = patched.query("layer == 3 and head == 2").sort_values("recovered").iloc[-1]
     row = found["3.2", "Patching z: recovered (%)"]
-    assert row[2] == f"keys, continuation, {best['pos_label']}"
+    assert row[2] == f"keys, chooses, {best['pos_label']}"
     assert row[3].startswith(f"{100 * best['recovered']:.0f} [")
     assert shown[4].cells[0][:1] == ["4.3"]
     assert "No head of this layer has a significant effect" in shown[5].note

@@ -13,7 +13,7 @@ from synthetic import Plan
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import Part
-from layerwise.presentation.wording import interval
+from layerwise.presentation.wording import WAY, interval, way_of_scoring
 from layerwise.report import report
 from layerwise.report._layers import layer_grid
 from layerwise.results import AblationResult, LensResult, PatchingResult
@@ -54,22 +54,23 @@ def layers(run: RunTables) -> dict[int, Part]:
 
 def said(part: Part, column: str, task: str, protocol: str) -> str:
     (table,) = [table for table in part.tables if column in table.columns]
-    (row,) = [row for row in table.cells if row[1:3] == [task, protocol]]
+    (row,) = [row for row in table.cells if row[1:3] == [task, way_of_scoring(protocol)]]
     return row[table.columns.index(column)]
 
 
 def test_the_grid_holds_the_largest_loss_of_each_capability(run: RunTables) -> None:
     grid = layer_grid(run)
     assert grid is not None
-    assert grid.columns == ("knowledge, letter", "knowledge, generate", "reasoning, letter",
-                            "reasoning, generate")  # fmt: skip
+    assert grid.columns == ("knowledge, picks a letter", "knowledge, writes",
+                            "reasoning, picks a letter", "reasoning, writes")  # fmt: skip
     assert len(grid.layers) == 4
     for layer, (cells, _) in enumerate(grid.layers):
         assert (cells[0].text, cells[0].shade) == ("–", None)
         mine = rows(run.tables["effects"], kind="skip", layer=layer, signal=True)
         for cell, name in zip(cells[1:], grid.columns[1:], strict=True):
-            capability, protocol = name.split(", ")
-            there = rows(mine, capability=capability, protocol=protocol)
+            capability, way = name.split(", ")
+            there = rows(mine, capability=capability)
+            there = there.loc[there["protocol"].map(way_of_scoring) == way]
             worst = there.loc[there["share_lost"].idxmax()]
             assert cell.text.rstrip("•") == f"{100 * worst['share_lost']:.0f}".replace("-", "−")
             assert cell.text.endswith("•") == worst["significant"]
@@ -141,8 +142,8 @@ def test_only_what_was_run_is_shown() -> None:
     for _, part in grid.layers:
         assert [len(part.tables), part.inner] == [1, ()]
         (table,) = part.tables
-        assert table.columns == ("capability", "task", "protocol", "Skipping it: share lost (%)")
-        assert not any("letter" in row and row[1] != "sums" for row in table.cells)
+        assert table.columns == ("capability", "task", WAY, "Skipping it: share lost (%)")
+        assert not any("picks a letter" in row and row[1] != "sums" for row in table.cells)
     lens = LensResult(synthetic.lens(PLAN, protocols=("letter",)), told)
     assert layer_grid(tables_of_run([lens])) is None
     assert layer_grid(tables_of_run([planted_heads(PLAN, NEEDED)])) is None
@@ -178,4 +179,4 @@ def test_the_page_opens_layers_then_sublayers_then_heads() -> None:
     assert set(opened.tables) == {1, 2, 3}
     assert text.count("<script") == 1  # the page's own
     # all is lost of every item, which leaves no width to a bootstrap: the bounds are exact ones
-    assert re.search(r'aria-label="reasoning, generate: 100 \[\d\d, 1\d\d\] % lost in', text)
+    assert re.search(r'aria-label="reasoning, writes: 100 \[\d\d, 1\d\d\] % lost in', text)

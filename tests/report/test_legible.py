@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import synthetic
 from conftest import MODEL_OF_TWO_STACKS, SMALL, run_of
-from legible import assert_legible
+from legible import assert_everyday_words, assert_legible
 from matplotlib.figure import Figure
 from synthetic import wide_plan
 from test_attribution_figures import made_up as attributed
@@ -172,10 +172,11 @@ IN_LONG_RUNS: dict[str, Draw] = {
         ),
     ],
 )
-def test_texts_are_readable_and_apart(name: str, width: float) -> None:
+def test_texts_are_readable_apart_and_in_everyday_words(name: str, width: float) -> None:
     drawn = (BY_DAY | IN_LONG_RUNS)[name](width)
     for figure in [drawn] if isinstance(drawn, Figure) else drawn:
         assert_legible(figure, width)
+        assert_everyday_words(figure)
 
 
 def test_the_check_of_readability_can_fail() -> None:

@@ -135,8 +135,8 @@ def test_a_tall_figure_comes_in_parts_with_the_axis_under_each():
 @pytest.mark.parametrize(
     ("text", "numbers"),
     [
-        ("letter, layer 0: 102 [89, 116] % lost, n = 100, not significant",
-         ["letter", "0", "102", "89", "116", "% lost", "100", "false"]),
+        ("picks a letter, layer 0: 102 [89, 116] % lost, n = 100, not significant",
+         ["picks a letter", "0", "102", "89", "116", "% lost", "100", "false"]),
         ("kv, layer −1: −9.21 [−9.42, −9.00] nats, n = 7",
          ["kv", "-1", "-9.21", "-9.42", "-9.00", "nats", "7", ""]),
         ("layer 3, last changed: 1,100 %, significant",

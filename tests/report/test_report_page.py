@@ -189,7 +189,7 @@ def test_figures_say_units_items_and_names(page: Report) -> None:
         written = words(page.figures[name])
         assert unit in written
         assert "n = " in written
-    assert "no signal: letter\n" in words(page.figures["accuracy_skip_layer"])
+    assert "no signal: picks a letter\n" in words(page.figures["accuracy_skip_layer"])
 
 
 def test_findings_facts_and_silent_pairs_are_on_the_page(page: Report, small: Plan) -> None:
@@ -202,7 +202,11 @@ def test_findings_facts_and_silent_pairs_are_on_the_page(page: Report, small: Pl
     ):  # fmt: skip
         assert said in text
     silent = page.html.split('id="silent"')[1].split("</section>")[0]
-    assert [word in silent for word in ("two-hop", "letter", "generate")] == [True, True, False]
+    assert [word in silent for word in ("two-hop", "picks a letter", "writes")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_the_largest_effects_come_first_and_all_are_there(page, small_run):

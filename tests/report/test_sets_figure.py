@@ -14,6 +14,7 @@ from layerwise.analyses.ablation.saved_effects import ablations, set_name
 from layerwise.analyses.registry import tables_of_run
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.rows import numbers, rows
+from layerwise.presentation.wording import way_of_scoring
 from layerwise.report import report
 from layerwise.report.figures import set_losses
 from layerwise.results import AblationResult
@@ -56,13 +57,13 @@ def test_points_are_the_table_and_filled_where_significant(ablation):
         for protocol in ("letter", "generate"):
             mine = rows(effects, task=task, protocol=protocol, signal=True)
             if mine.empty:
-                assert f"sure {protocol}" not in drawn
+                assert f"sure {way_of_scoring(protocol)}" not in drawn
                 continue
-            sure = drawn[f"sure {protocol}"]
+            sure = drawn[f"sure {way_of_scoring(protocol)}"]
             assert {sets[round(y)] for y in sure.get_ydata()} == CRITICAL[protocol]
             expected = 100 * numbers(rows(mine, significant=True), "share_lost")
             np.testing.assert_allclose(sorted(sure.get_xdata()), sorted(expected))
-            others = drawn[f"unsure {protocol}"]
+            others = drawn[f"unsure {way_of_scoring(protocol)}"]
             assert len(others.get_xdata()) == 5 - len(CRITICAL[protocol])
 
 

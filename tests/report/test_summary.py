@@ -28,6 +28,8 @@ from layerwise.presentation.wording import (
     when,
 )
 from layerwise.report import Claim, findings
+from layerwise.report._answer import answer_of
+from layerwise.report._page import Page
 from layerwise.report.html import CHARACTERS, MOST, findings_of
 from layerwise.results import AblationResult, PatchingResult
 from layerwise.stats.share_tests.equivalence import excludable_loss
@@ -128,6 +130,21 @@ def test_other_layers_are_told_of_a_double_dissociation() -> None:
         assert "needs other layers when it writes (most clearly layer 9)" in claim.short
         assert (claim.evidence, claim.layers) == ("established", (2, 9))
         assert set(quoted(run, claim)["layer"]) == {2, 9}
+    (shown,) = of_kind(answer_of(run, findings_of(run)).claims, "scoring")
+    assert shown in claims
+
+
+def test_how_much_a_harder_scoring_costs_stands_in_the_details_alone(small_run: RunTables) -> None:
+    """Nobody asks which step of scoring loses more; whether other layers are needed, they do."""
+    claims = findings_of(small_run)
+    assert {claim.source["table"] for claim in of_kind(claims, "scoring")} == {
+        "ladder_steps", "protocol_interaction",
+    }  # fmt: skip
+    page = Page("run", small_run, claims)
+    assert of_kind(page.answer.claims, "scoring") == []
+    assert of_kind([claim for claim, _ in page.claims], "scoring") == of_kind(claims, "scoring")
+    alone = of_kind(claims, "scoring")
+    assert answer_of(small_run, alone).claims == ()
 
 
 def test_layers_without_loss_are_those_that_the_tests_say(run, found, plan):

@@ -138,8 +138,9 @@ def _text(value: object) -> Any:
 
 
 def show_items(items: Any, layer: str, *, every: bool) -> None:
-    """A table for each protocol, and how many items changed."""
+    """A table for each way of scoring, and how many items changed."""
     from layerwise.analyses.ablation.items import shortened
+    from layerwise.presentation.wording import when
 
     # Longer texts lose their middle; the columns wrap what is left between words.
     longest = {"question": 100, "gold": 30, "intact": 30, "without": 30}
@@ -149,7 +150,7 @@ def show_items(items: Any, layer: str, *, every: bool) -> None:
     for protocol, group in items.groupby("protocol", sort=True):
         lost, gained = (int((group["fate"] == fate).sum()) for fate in ("lost", "gained"))
         say(
-            f"{group['task'].iloc[0]}, {protocol}, without layer {layer}: {lost} lost, "
+            f"{group['task'].iloc[0]}, {when(protocol)}, without layer {layer}: {lost} lost, "
             f"{gained} gained, of {len(group)} items."
         )
         shown = group if every else group.loc[group["fate"].isin(("lost", "gained"))]
@@ -175,7 +176,7 @@ def show_score(result: Any, out: Path | None) -> None:
         "layer. takes: the option that is taken most often."
     )
     rows = [list(map(str, row)) for row in result.summary_rows().itertuples(index=False)]
-    heads = ("task", "protocol", "n", "right", "chance", "blind", "none", "takes", "signal")
+    heads = ("task", "way of scoring", "n", "right", "chance", "blind", "none", "takes", "signal")
     _print(dict.fromkeys(heads), rows, whole=heads[1:])
     _show_notes(result)
     if out is not None:

@@ -25,7 +25,7 @@ from layerwise.storage.places import refuse_foreign
 
 from .rows import rows
 from .section import Table
-from .wording import capitalised, interval, joined, number, p_value, ranges
+from .wording import capitalised, interval, joined, number, p_value, ranges, way_of_scoring
 
 
 class Evidence(StrEnum):
@@ -109,15 +109,17 @@ class Claim:
 
     @property
     def full(self) -> str:
-        """The claim with its estimate, test, items, tasks, protocols and caveat."""
+        """The claim with its estimate, test, items, tasks, ways of scoring and caveat."""
         parts = [self.short, *self.details]
         if self.estimate is not None:
             parts.append(f"Estimate: {self.estimate}.")
         if self.p is not None:
             parts.append(f"{capitalised(p_value(self.p))}: {self.test}.")
-        parts_of_data = [self.items, _named("task", self.tasks), _named("protocol", self.protocols)]
-        if any(parts_of_data):
-            parts.append(f"{capitalised(joined(part for part in parts_of_data if part))}.")
+        data = [joined(filter(None, [self.items, _named("task", self.tasks)]))]
+        if self.protocols:
+            data.append(f"when the model {joined(map(way_of_scoring, self.protocols))}")
+        if any(data):
+            parts.append(f"{capitalised(', '.join(filter(None, data)))}.")
         return " ".join([*parts, self.caveat] if self.caveat else parts)
 
     def record(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from layerwise.storage.run_tables import RunTables
 from .naming import name_layer, naming_layers_of
 from .rows import records, rows
 from .section import Table, bounds, others
-from .wording import number
+from .wording import WAY, number, way_of_scoring
 
 Row = dict[str, Any]
 
@@ -32,8 +32,8 @@ class Column:
 
 
 def plain(*names: str) -> tuple[Column, ...]:
-    """Columns of texts and whole numbers under their own names."""
-    return tuple(named(name, name) for name in names)
+    """Columns of texts and whole numbers under their own names; a protocol in words."""
+    return tuple(_SCORED if name == "protocol" else named(name, name) for name in names)
 
 
 def named(head: str, name: str) -> Column:
@@ -64,6 +64,7 @@ def decided(head: str, name: str) -> Column:
     return Column(head, lambda row: "yes" if row[name] else "no")
 
 
+_SCORED = Column(WAY, lambda row: way_of_scoring(row["protocol"]))
 LAYER = Column("layer", lambda row: name_layer(row["layer"]))
 
 

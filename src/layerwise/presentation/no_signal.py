@@ -20,6 +20,7 @@ from .rows import numbers, records, rows
 from .section import Table
 from .wording import (
     PROTOCOL_ORDER,
+    WAY,
     counted,
     in_order,
     items_of,
@@ -27,6 +28,7 @@ from .wording import (
     number,
     percent,
     spread,
+    way_of_scoring,
     when,
 )
 
@@ -41,10 +43,10 @@ def gate_tables(run: RunTables, name: str, right: str, floor: str) -> list[Table
     gate = run.table(name)
     if gate is None:
         return []
-    columns = ("task", "protocol", "n", "right (%)", floor, "other question (%)", "p", "signal")
+    columns = ("task", WAY, "n", "right (%)", floor, "other question (%)", "p", "signal")
     cells = [
         [
-            row["task"], row["protocol"], items_of(row),
+            row["task"], way_of_scoring(row["protocol"]), items_of(row),
             *("–" if pd.isna(row[share]) else f"{100 * row[share]:.0f}"
               for share in ("accuracy", "floor", "blind")),
             f"{row['p']:.3g}", "yes" if row["signal"] else "no",

@@ -12,7 +12,7 @@ from layerwise.errors import UserError
 from layerwise.storage.base import Result
 
 from .naming import naming_layers_of
-from .wording import interval
+from .wording import interval, way_of_scoring
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -129,5 +129,8 @@ class Section:
         """The figures with what tells each from the others, in words."""
         names = [drawing.name.split("_") for drawing in self.drawings]
         same = set.intersection(*map(set, names)) if names else set()
-        words = (" ".join(part for part in name if part not in same) or "all" for name in names)
+        words = (
+            " ".join(way_of_scoring(one) for one in name if one not in same) or "all"
+            for name in names
+        )
         return list(zip(words, self.drawings, strict=True))

@@ -18,6 +18,13 @@ from .naming import name_layer, stacks
 
 _WHEN = {"letter": "picks a letter", "continuation": "chooses", "generate": "writes"}
 PROTOCOL_ORDER = tuple(_WHEN)
+WAY = "way of scoring"  # the head of a column of protocols in words
+# Scoring steps that are no protocols, as claims name them.
+_STEPS = {
+    "choice": _WHEN["continuation"],
+    "first token": "first word",
+    "teacher forcing": "each word",
+}
 RUNG_ORDER = ("letter", "margin", "choice", "first token", "teacher forcing", "generate")
 CAPABILITY_ORDER = ("retrieval", "knowledge", "reasoning", "coherence")
 MINUS = "−"
@@ -159,6 +166,11 @@ def _parts(run: list[int], name: Callable[[int], str]) -> list[str]:
 def writes(protocol: str) -> str:
     """``"writes"``: what a model does under a protocol."""
     return _WHEN[protocol]
+
+
+def way_of_scoring(name: str) -> str:
+    """``"chooses"``, ``"each word"``: a protocol or a scoring step in short; others as named."""
+    return {**_WHEN, **_STEPS}.get(name, name)
 
 
 def when(protocol: str) -> str:

@@ -62,6 +62,8 @@ from layerwise.storage.run_tables import RunTables
 _MOST_OF_KIND, _MOST = 4, 8
 # Pairs of capabilities that the headline names beside the first.
 _MOST_NAMED = 2
+# Of claims on scoring, only those on this table say that the answer changes with it.
+_OTHER_LAYERS = "dissociations"
 _SHADES = 10
 # Labels on the axis of layers.
 _LABELS = 10
@@ -283,8 +285,14 @@ def _band(protocol: str, effects: pd.DataFrame, gates: pd.DataFrame) -> Band:
     return Band(protocol, cells, right=f"{percentage} %, {right} right", pale=pale)
 
 
-def _first(claims: Sequence[Claim]) -> tuple[Claim, ...]:
+def _answers_a_question(claim: Claim) -> bool:
+    """Whether a reader has its question; how much a harder way of scoring costs is a detail."""
+    return claim.kind != SCORING or claim.source["table"] == _OTHER_LAYERS
+
+
+def _first(every: Sequence[Claim]) -> tuple[Claim, ...]:
     """Claims for the first screen, in the order in which they come."""
+    claims = list(filter(_answers_a_question, every))
     needed = [] if any(claim.kind == APART for claim in claims) else [NEEDED]
     most = dict.fromkeys((APART, ONE_ORDER, GENERAL, *needed, SPARED), _MOST_OF_KIND)
     most |= dict.fromkeys((SHARED, ORDER, SCORING, LENS, PATCHING), 1)

@@ -30,12 +30,14 @@ from layerwise.presentation.wording import (
     HEAD_WORDS,
     PROTOCOL_ORDER,
     SUBLAYER_WORDS,
+    WAY,
     capitalised,
     doing,
     in_order,
     interval,
     number,
     percent,
+    way_of_scoring,
 )
 from layerwise.stats.items.clusters import clusters_of
 from layerwise.storage.run_tables import RunTables
@@ -248,12 +250,20 @@ def _strongest(
         _head_row(
             row,
             name,
-            ", ".join(row[key] for key in ("task", "protocol", "pos_label") if key in row),
+            ", ".join(_where(row)),
             bounds(row, middle, f"{ends}_low", f"{ends}_high", scale, digits),
             f"{counts[row['layer'], row['head']]} of {whole[row['layer'], row['head']]}",
         )
         for row in records(sure.loc[~sure.duplicated(keys)])
     ]
+
+
+def _where(row: dict[str, Any]) -> Iterator[str]:
+    """The task of a row, its way of scoring, and its position if it has one."""
+    yield row["task"]
+    yield way_of_scoring(row["protocol"])
+    if "pos_label" in row:
+        yield row["pos_label"]
 
 
 def _head_row(row: dict[str, Any], name: str, where: str, value: str, count: str) -> HeadRow:
@@ -279,7 +289,7 @@ def layer_grid(run: RunTables) -> Grid | None:
         f"accuracy lost by {doing(kind, site, 'the layer')}, the largest among the capability's "
         f"tasks; {SURE} significant after Holm's correction; – no signal."
     )
-    names = tuple(", ".join(column) for column in columns)
+    names = tuple(f"{capability}, {way_of_scoring(one)}" for capability, one in columns)
     layers = tuple(
         (tuple(_cell(rows(of_column, layer=layer), name)
                for name, of_column in zip(names, columns.values(), strict=True)), part)
@@ -350,8 +360,11 @@ def _table(run: RunTables, title: str, layer: int, columns: dict[str, Mapping[An
         for name, cells in columns.items()
     }
     texts_of = {name: texts for name, texts in texts_of.items() if set(texts) - nothing}
-    cells = [[*name, *texts] for name, *texts in zip(named, *texts_of.values(), strict=True)]
-    heads = ("capability", "task", "protocol", *texts_of)
+    cells = [
+        [capability, task, way_of_scoring(protocol), *texts]
+        for (capability, task, protocol), *texts in zip(named, *texts_of.values(), strict=True)
+    ]
+    heads = ("capability", "task", WAY, *texts_of)
     return Table(title, heads, [row for row in cells if set(row[3:]) - nothing])
 
 

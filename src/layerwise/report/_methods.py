@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from layerwise.analyses.ablation.saved_effects import HEADS, SETS, ablations
-from layerwise.presentation.wording import doing, in_order, joined
+from layerwise.presentation.wording import (
+    doing,
+    in_order,
+    joined,
+    way_of_scoring,
+)
 from layerwise.storage.provenance import Facts
 from layerwise.storage.run_tables import RunTables
 
@@ -60,8 +65,9 @@ def _measured(facts: Facts) -> Iterator[str]:
         f"{versions.get('layerwise', '0.1.0')} (torch {versions.get('torch', 'unknown')})."
     )
     tasks = ", ".join(f"{task.name} (n = {task.n_items})" for task in facts.tasks)
+    ways = joined(f"{way_of_scoring(one)} ({one})" for one in facts.protocols)
     if tasks:
-        yield f"Tasks were {tasks}, scored under {', '.join(facts.protocols)}."
+        yield f"Tasks were {tasks}. To be scored, the model {ways}."
 
 
 def _done(run: RunTables) -> Iterator[str]:

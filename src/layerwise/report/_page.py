@@ -30,7 +30,16 @@ from layerwise.presentation.page import drawn, filled
 from layerwise.presentation.power import HowSure, how_sure
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.section import FigureSpec, Section, Table
-from layerwise.presentation.wording import counted, doing, in_order, joined, number, percent
+from layerwise.presentation.wording import (
+    WAY,
+    counted,
+    doing,
+    in_order,
+    joined,
+    number,
+    percent,
+    way_of_scoring,
+)
 from layerwise.report._answer import Answer, answer_of
 from layerwise.report._layers import sections
 from layerwise.stats.effects import INTACT
@@ -39,15 +48,18 @@ from layerwise.storage.run_tables import RunTables
 
 
 def comparison(runs: Sequence[RunTables], names: Sequence[str]) -> Table | None:
-    """A row per task and protocol and a column per run; None if no run has an ablation."""
+    """A row per task and way of scoring, a column per run; None if no run has an ablation."""
     gates = [gate for run in runs if (gate := run.table("signal")) is not None]
     cells = in_order(
         ((row["task"], row["protocol"]) for gate in gates for row in records(gate)), ()
     )
     if not cells:
         return None
-    body = [[*cell, *(_in_run(run, *cell) for run in runs)] for cell in cells]
-    return Table("Runs side by side", ("task", "protocol", *names), body)
+    body = [
+        [task, way_of_scoring(protocol), *(_in_run(run, task, protocol) for run in runs)]
+        for task, protocol in cells
+    ]
+    return Table("Runs side by side", ("task", WAY, *names), body)
 
 
 def _in_run(run: RunTables, task: str, protocol: str) -> str:
@@ -169,7 +181,8 @@ def facts_tables(run: RunTables) -> list[Table]:
         for name, value in facts.model.model_dump().items()
         if value != ""  # older versions did not say
     ]
-    settings = [["seed", str(facts.seed)], ["protocols", ", ".join(facts.protocols)]]
+    ways = ", ".join(f"{way_of_scoring(one)} ({one})" for one in facts.protocols)
+    settings = [["seed", str(facts.seed)], ["ways of scoring", ways]]
     settings += [
         [name.replace("_", " "), _value(value)]
         for name, value in facts.settings.items()
@@ -199,7 +212,7 @@ def _tasks(run: RunTables) -> Table:
         if n:
             some = ", ".join(task.too_long[:3]) + " …" * (n > 3)
             n_items += f" ({n} too long, left out: {some})"
-        chance = (f"{name}: {number(100 * level)}" for name, level in task.chance.items())
+        chance = (f"{way_of_scoring(way)}: {number(100 * at)}" for way, at in task.chance.items())
         cells.append([
             task.name, task.capability, n_items, str(task.n_fewshot), ", ".join(chance),
             task.extractor or "–", task.source, task.hash[:12], task.description,

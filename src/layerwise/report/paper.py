@@ -142,8 +142,8 @@ def _first_screen(run: RunTables, claims: Sequence[Claim]) -> Iterator[FigureSpe
     caption = (
         f"What each capability loses by {answer.change}: share of the above-floor score, the mean "
         "over its tasks with signal, for each way of scoring. Dots: layers that the capability is "
-        "shown to need, its rows taken together. Frames: layers that it is shown to need more than "
-        f"another capability does. Hatched: no signal. {answer.headline}"
+        "shown to need, its rows taken together. Frames: layers that cross with a layer of "
+        f"another capability. Hatched: no signal. {answer.headline}"
     )
     alt = "Strips of cells: capabilities and ways of scoring down, layers across."
     yield FigureSpec("first_screen", partial(layers_by_capability, answer), caption, alt)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 
 from .estimates import in_files
 from .provenance import Facts
 
+Derived = TypeVar("Derived")
 # A table, or what reads one that few need.
 TableSource = pd.DataFrame | Callable[[], pd.DataFrame]
 
@@ -27,12 +29,20 @@ class RunTables:
     tables: Mapping[str, TableSource] = field(default_factory=dict, repr=False)
     # Where a table is, in words, if not in the file of its name.
     files: Mapping[str, str] = field(default_factory=dict, repr=False)
+    # What was computed from the tables, by the function that did.
+    _derived: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, repr=False)
 
     def table(self, name: str) -> pd.DataFrame | None:
         """A table with at least one row; None if there is none, as of what was not run."""
         source = self.tables.get(name)
         table = source() if callable(source) else source
         return None if table is None or table.empty else table
+
+    def once(self, compute: Callable[[RunTables], Derived]) -> Derived:
+        """What a function makes of these tables, computed at the first call alone."""
+        if compute not in self._derived:
+            self._derived[compute] = compute(self)
+        return cast(Derived, self._derived[compute])
 
     def file(self, name: str) -> str:
         """Where a table is, in words."""

@@ -46,7 +46,11 @@ class Compared(NamedTuple):
 
 
 def compared_capabilities(run: RunTables) -> list[Compared]:
-    """Pairs of capabilities, those with the largest crossings first."""
+    """Pairs of capabilities, those with the largest crossings first; compared once for a run."""
+    return list(run.once(_every_pair))
+
+
+def _every_pair(run: RunTables) -> tuple[Compared, ...]:
     estimates = run.table("capability_estimates")
     table = pd.DataFrame() if estimates is None else rows(estimates, what=CROSSING)
     names = in_order(table["capability"], CAPABILITY_ORDER) if len(table) else []
@@ -56,7 +60,7 @@ def compared_capabilities(run: RunTables) -> list[Compared]:
         for sides in [[rows(table, capability=a, other=b) for a, b in (pair, pair[::-1])]]
         if len(sides[0])
     ]
-    return sorted(every, key=lambda pair: -pair.gap)
+    return tuple(sorted(every, key=lambda pair: -pair.gap))
 
 
 def _compared(pair: tuple[str, str], one: pd.DataFrame, two: pd.DataFrame) -> Compared:

@@ -17,7 +17,7 @@ from layerwise.presentation.columns import (
 from layerwise.presentation.naming import name_intervention
 from layerwise.presentation.no_signal import option_name
 from layerwise.presentation.section import bounds
-from layerwise.presentation.wording import items_of, layer_ranges, number
+from layerwise.presentation.wording import items_of, layer_ranges, number, way_of_scoring
 
 
 def _share(row: Row) -> str:
@@ -89,13 +89,13 @@ SCORE = (
 
 STEPS = (
     *plain("task", "kind", "site"),
-    Column("step", lambda row: f"{row['first']} → {row['second']}"),
+    Column("step", lambda row: " → ".join(way_of_scoring(row[end]) for end in ("first", "second"))),
     Column("n", items_of),
     _two("accuracy (%)", "accuracy_first", "accuracy_second"),
     _two("mean share lost (%)", "share_first", "share_second"),
     estimated("difference (points)", "difference", "", 100),
     p_column("p (Holm)", "p_holm"),
-    named("right under both", "n_common"),
+    named("right both ways", "n_common"),
     Column("layers, first more", lambda row: layer_ranges(row["layers_first"])),
     Column("layers, second more", lambda row: layer_ranges(row["layers_second"])),
     p_column("other layers: p (Holm)", "p_other_layers_holm"),

@@ -48,6 +48,8 @@ from layerwise.presentation.wording import (
     doing,
     in_order,
     number,
+    way_of_scoring,
+    when,
 )
 from layerwise.stats.share_tests.dissociation import ALPHA
 
@@ -87,11 +89,11 @@ def role_map(
         every, "protocol", PROTOCOL_ORDER, layers, marks, _tell_loss, width, left=1.05, least=width
     )
     action = capitalised(doing(kind, site, "a layer"))
-    return panels.finish(f"{action}: accuracy lost, by task and protocol", "layer", bar=LOST)
+    return panels.finish(f"{action}: accuracy lost, by task and way of scoring", "layer", bar=LOST)
 
 
 def _tell_loss(row: Row) -> str:
-    what = row.get("rung") or row["protocol"]
+    what = way_of_scoring(row.get("rung") or row["protocol"])
     return f"{what}, layer {name_layer(row['layer'])}: {lost(row)}"
 
 
@@ -117,7 +119,7 @@ def ladder(
         width, left=1.0, right=0.65, beside=_intact,
     )  # fmt: skip
     action = capitalised(doing(kind, site, "one layer"))
-    title = f"{action}: what is lost, from naming a letter to free generation"
+    title = f"{action}: what is lost, from picking a letter to writing"
     return panels.finish(title, "layer", bar=LOST)
 
 
@@ -155,7 +157,8 @@ def accuracy_by_layer(
     for axes, (task, part) in zip(panels.flat, tasks, strict=True):
         for protocol, line in by_protocol(part):
             seen, words = protocol_look(protocol), Words(interval="95 % interval of the effect")
-            draw_accuracy(axes, line, protocol, seen, words, x="layer", label=protocol)
+            named = way_of_scoring(protocol)
+            draw_accuracy(axes, line, protocol, seen, words, x="layer", label=named)
             blind = pd.DataFrame() if signal is None else rows(signal, task=task, protocol=protocol)
             for row in records(blind.dropna(subset=["blind"]) if len(blind) else blind):
                 points(  # outside the axis, so that it covers no line
@@ -195,8 +198,9 @@ def protocol_comparison(
     for axes, (task, part) in zip(panels.flat, tasks, strict=True):
         level(axes, 0)
         lines = [
-            series(line, f"share {protocol}", protocol_look(protocol), "share_lost", label=protocol,
-                   ends=("share_low", "share_high"), scale=100, unit=" % lost", sure="significant")
+            series(line, f"share {protocol}", protocol_look(protocol), "share_lost",
+                   ends=("share_low", "share_high"), scale=100, unit=" % lost", sure="significant",
+                   label=way_of_scoring(protocol))
             for protocol, line in by_protocol(part)
         ]  # fmt: skip
         draw_series(axes, lines, _SURE)
@@ -206,7 +210,7 @@ def protocol_comparison(
             pairs = rows(dissociations, task=task, kind=kind, site=site, first=both, second=both)
             least = pairs[["p_first", "p_second"]].min(axis=1)
             apart = layers_of(pd.DataFrame(pairs.loc[least < ALPHA]))
-        points(axes, apart, np.full(len(apart), 0.05), "|", "apart", "one protocol loses more",
+        points(axes, apart, np.full(len(apart), 0.05), "|", "apart", "one way loses more",
                transform=axes.get_xaxis_transform())  # fmt: skip
     panels.flat[0].set_ylim(*LIMITS)
     panels.over_layers(layers_of(shown))
@@ -237,7 +241,7 @@ def head_effect_maps(
         [(task_title(part), part) for _, part in by_task(shown)],
         "share_lost",
         Bar(DIVERGING, -limit, limit, "share of above-floor accuracy lost (below 0: gained)"),
-        f"{action}: accuracy lost, {first['protocol']} protocol",
+        f"{action}: accuracy lost {when(first['protocol'])}",
         width,
         heads=heads,
         mark="significant (Benjamini-Hochberg)",
@@ -274,7 +278,7 @@ def set_losses(
     first = shown.drop_duplicates("intervention").set_index("intervention").loc[sets]
     names = [set_name(*pair) for pair in zip(first["layers"], first["heads"], strict=True)]
     groups = [
-        ({"protocol": protocol}, protocol_look(protocol), protocol)
+        ({"protocol": protocol}, protocol_look(protocol), way_of_scoring(protocol))
         for protocol in in_order(shown["protocol"], PROTOCOL_ORDER)
     ]
     tasks = by_task(shown)
@@ -328,7 +332,10 @@ def book_losses(
     shown = rows(books, kind=kind, site=site)
     lines = by_protocol(shown)
     titles = [
-        [f"{protocol}, n = {line['n_pairs'].iloc[0]}", f"({line['n_common'].iloc[0]} right both)"]
+        [
+            f"{way_of_scoring(protocol)}, n = {line['n_pairs'].iloc[0]}",
+            f"({line['n_common'].iloc[0]} right both)",
+        ]
         for protocol, line in lines
     ]
     panels = Panels(titles, width, (0.95, 0.95), left=0.8)

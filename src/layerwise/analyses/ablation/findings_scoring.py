@@ -37,6 +37,7 @@ from layerwise.presentation.wording import (
     p_value,
     spread,
     spread_of,
+    way_of_scoring,
     when,
 )
 from layerwise.stats.effects import ALPHA
@@ -146,7 +147,7 @@ def _steps_that_lose(losing: pd.DataFrame) -> Claim:
         test="the largest; paired randomisation tests, Holm over the run",
         items=f"{spread(losing['n_items'])} items",
         details=(*(
-            f"From {row['first']} to {row['second']}: "
+            f"{capitalised(way_of_scoring(row['first']))} → {way_of_scoring(row['second'])}: "
             f"{interval(*(100 * row[name] for name in ('difference', 'low', 'high')))} % of the "
             "score more."
             for row in steps

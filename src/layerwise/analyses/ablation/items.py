@@ -17,7 +17,13 @@ from layerwise.presentation.claim import GENERAL
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.section import Section, Table
-from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, ranges
+from layerwise.presentation.wording import (
+    PROTOCOL_ORDER,
+    WAY,
+    in_order,
+    ranges,
+    way_of_scoring,
+)
 from layerwise.stats.effects import INTACT
 from layerwise.storage.base import Result
 from layerwise.storage.places import is_folder
@@ -241,13 +247,13 @@ def examples_section(run: RunTables) -> Section:
     tasks = [] if signal is None else in_order(signal["task"], ())
     cells = [
         [
-            row["task"], row["protocol"],
+            row["task"], way_of_scoring(row["protocol"]),
             *(shortened(row[name], _LONGEST) for name in ("question", "gold", "intact")),
             "–" if row["layer"] is None else f"layer {name_layer(row['layer'])}: "
             + shortened(row["without"], _LONGEST),
         ]
         for task in tasks for row in records(example_items(run, task))
     ]  # fmt: skip
-    columns = "task", "protocol", "asked", "right answer", "intact model", "without a layer"
+    columns = "task", WAY, "asked", "right answer", "intact model", "without a layer"
     tables = (Table(f"Example items ({len(cells)})", columns, cells, True),) if cells else ()
     return Section("examples", "Examples", 6, _WORDS, (), tables)

@@ -21,6 +21,8 @@ from layerwise.presentation.wording import (
     joined,
     spread,
     spread_of,
+    when,
+    writes,
 )
 from layerwise.storage.run_tables import RunTables
 
@@ -71,8 +73,8 @@ _STEP_WORDS = (
 _SILENT_WORDS = (
     "A task has signal if the intact model beats guessing, its own answers to other items’ "
     "questions, and the model without layers. The tests are exact, one-sided, at 2.5 % after "
-    "Holm’s correction over all tasks and protocols. Without signal a layer has nothing to take "
-    "away, and nothing is said about layers."
+    "Holm’s correction over all tasks and ways of scoring. Without signal a layer has nothing to "
+    "take away, and nothing is said about layers."
 )
 _WITH_SIGNAL = "Intact model, tasks with signal"
 _WITHOUT_SIGNAL = "Not shown to be better than blind"
@@ -92,15 +94,15 @@ def _role_map(run: RunTables, kind: str, site: str) -> FigureSpec:
     effects = effects_of(run, kind, site)
     action = doing(kind, site, "a layer")
     caption = (
-        f"Role map for {action}. A panel per task, grouped by capability, with a row per "
-        f"protocol; layers run across. Colour: share of the above-floor accuracy "
+        f"Role map for {action}. A panel per task, grouped by capability, with a row per way "
+        f"of scoring; layers run across. Colour: share of the above-floor accuracy "
         "lost, from 0 (as the intact model) to 1 (as without any layer), clipped "
         f"(n = {spread_of(effects['n_items'], 'item')} a row). Dot: "
         "loss significant after Holm's correction over the layers of the row (exact McNemar "
         f"test, p < 0.05); triangle: significant gain{_hold(run, effects)}. Hatched: no "
         "signal, so nothing is claimed. The intervals are in the table of effects."
     )
-    alt = f"Heat map of accuracy lost by {action}, tasks and protocols by layers."
+    alt = f"Heat map of accuracy lost by {action}, tasks and ways of scoring by layers."
     draw = partial(role_map, effects, kind, site, signal=run.table("signal"))
     return FigureSpec(f"role_map_{kind}_{site}", draw, caption, alt)
 
@@ -130,6 +132,11 @@ def state_traces(run: RunTables, *, first: bool = False) -> Iterator[FigureSpec]
     yield FigureSpec(name, draw, with_named_sides(pairs[0]) if first else caption, alt)
 
 
+def _ways(effects: pd.DataFrame) -> str:
+    """``"chooses and writes"``: what the model does under each protocol of a table."""
+    return joined(map(writes, in_order(effects["protocol"], PROTOCOL_ORDER)))
+
+
 def _hold(run: RunTables, shown: pd.DataFrame, *, of_heads: bool = False) -> str:
     """How many of the marks of a figure hold over the whole run."""
     every = effects_of_layers(run, heads=of_heads)
@@ -145,8 +152,8 @@ def _accuracy(run: RunTables, kind: str, site: str) -> FigureSpec:
     effects = effects_of(run, kind, site)
     action = doing(kind, site, "one layer")
     caption = (
-        f"Accuracy after {action}, by task; a line per protocol "
-        f"({joined(in_order(effects['protocol'], PROTOCOL_ORDER))}). Dotted: the intact "
+        f"Accuracy after {action}, by task; a line per way of scoring "
+        f"({_ways(effects)}). Dotted: the intact "
         f"model. Dashed: floor, the accuracy without any layer (stated chance where it was not "
         "measured). Arrowheads at the right: the intact model asked other items' questions. "
         "Bands: paired bootstrap 95 % interval of the change "
@@ -168,8 +175,8 @@ def _head_maps(run: RunTables) -> Iterator[FigureSpec]:
             noun = HEAD_WORDS[site]
             action = doing(kind, site, f"one {noun}")
             caption = (
-                f"Share of the above-floor accuracy lost by {action}, layers by {noun}s, under "
-                f"{protocol} (n = {spread_of(shown['n_items'], 'item')} a task, tasks with "
+                f"Share of the above-floor accuracy lost by {action}, layers by {noun}s, "
+                f"{when(protocol)} (n = {spread_of(shown['n_items'], 'item')} a task, tasks with "
                 "signal). Red is lost, blue gained. Dot: significant after Benjamini-Hochberg "
                 f"correction over the {spread(shown.groupby('task').size())} {noun}s of a task "
                 f"(exact McNemar test, q < 0.05{_hold(run, shown, of_heads=True)}). The "
@@ -193,10 +200,10 @@ def _sets(run: RunTables) -> Iterator[FigureSpec]:
         action = action_on_sets(kind, site)
         caption = (
             f"{capitalised(action)}: share of the above-floor accuracy lost "
-            f"(n = {spread_of(shown['n_items'], 'item')} a task, tasks with signal under "
-            f"{joined(in_order(shown['protocol'], PROTOCOL_ORDER))}). A row per block or set of "
+            f"(n = {spread_of(shown['n_items'], 'item')} a task, tasks with signal; the model "
+            f"{_ways(shown)}). A row per block or set of "
             f"{sets_noun(site)}{most}. Lines: paired bootstrap 95 % intervals. Filled: "
-            "significant after Holm's correction over the sets of a task and protocol (exact "
+            "significant after Holm's correction over the sets of a task and way of scoring (exact "
             f"McNemar test, p < 0.05{_hold(run, shown)}). The numbers are in the tables."
         )
         alt = f"Points with intervals: accuracy lost by {action}."
@@ -216,12 +223,12 @@ def _protocols(run: RunTables, kind: str, site: str) -> Iterator[FigureSpec]:
     caption = (
         f"Does the answer change with the way of scoring? Share of the above-floor accuracy "
         f"lost by {doing(kind, site, 'one layer')}, of tasks with signal under two or more "
-        f"protocols (n = {spread_of(shown['n_items'], 'item')}). Bands: paired bootstrap 95 "
+        f"ways (n = {spread_of(shown['n_items'], 'item')}). Bands: paired bootstrap 95 "
         "% intervals. Filled markers: significant after Holm's correction over the layers"
-        f"{_hold(run, shown)}. Ticks at the foot: of the items right under both protocols, "
+        f"{_hold(run, shown)}. Ticks at the foot: of the items right under both ways, "
         "the layer loses more under one (exact tests, Holm over the layers)."
     )
-    alt = "Line charts of accuracy lost against the layer, one line per protocol."
+    alt = "Line charts of accuracy lost against the layer, one line per way of scoring."
     apart = run.table("dissociations")
     draw = partial(protocol_comparison, shown, kind, site, dissociations=apart)
     yield FigureSpec(f"protocols_{kind}_{site}", draw, caption, alt)
@@ -239,13 +246,13 @@ def _scoring_steps(run: RunTables, kind: str, site: str) -> Iterator[FigureSpec]
     if shown.empty:
         return
     caption = (
-        f"The scoring steps, {doing(kind, site, 'one layer')}: the same items from naming "
-        "the letter to free generation. Margin: log-probability of the right text above the "
-        "best wrong one (share of its nats). Choice: the right text is the likeliest option. "
-        "First token: the right text's first token is the likeliest of the vocabulary. "
-        "Teacher forcing: so is each of its tokens after those before it. Colour: share of "
-        "the score lost, clipped. Dots: significant loss (exact McNemar test, sign flips for "
-        "the margin; Holm over the layers). The 95 % intervals are in ladder.parquet. At the "
+        f"The scoring steps, {doing(kind, site, 'one layer')}: the same items from picking "
+        "a letter to writing. Margin: log-probability of the right text above the "
+        "best wrong one (share of its nats). Chooses: the right text is the likeliest option. "
+        "First word: the right text's first token is the likeliest of the vocabulary. "
+        "Each word: so is each of its tokens after those before it (teacher forcing). Colour: "
+        "share of the score lost, clipped. Dots: significant loss (exact McNemar test, sign flips "
+        "for the margin; Holm over the layers). The 95 % intervals are in ladder.parquet. At the "
         "right: the intact model. Tasks with signal on some step "
         f"(n = {spread(shown['n_items'])})."
     )
@@ -300,7 +307,7 @@ def sections(run: RunTables) -> list[Section]:
     """Role maps first, the numbers and what has no signal last."""
     every, first = ablations(run), ablations(run)[:1]
     power = [
-        f"Under {protocol}, {what_could_be_seen(cell)}."
+        f"{capitalised(when(protocol))}, {what_could_be_seen(cell)}."
         for kind, site in first
         for protocol, cell in by_protocol(effects_of(run, kind, site, signal=True))
     ]
@@ -336,8 +343,8 @@ def passages_section(run: RunTables) -> Section:
     """What a passage protects; empty where there is no pair of tasks."""
     pairs = run.table("book_pairs")
     silent = [
-        f"{joined(row[way] for way in ('closed', 'open') if not row[f'signal_{way}'])} under "
-        f"{row['protocol']}"
+        f"{joined(row[way] for way in ('closed', 'open') if not row[f'signal_{way}'])} "
+        f"{when(row['protocol'])}"
         for row in records(pd.DataFrame() if pairs is None else pairs)
         if not (row["signal_closed"] and row["signal_open"])
     ]

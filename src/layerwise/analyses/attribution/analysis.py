@@ -161,7 +161,7 @@ def _figures(attribution: pd.DataFrame) -> list[FigureSpec]:
     shown = rows(attribution, metric="logit_diff", signal=True)
     for (protocol,), of_protocol in parts(shown, protocol=PROTOCOL_ORDER):
         what = (
-            f"to the answer's first token against the other choices' ({protocol} prompts, {where}, "
+            f"to the answer's first token against the other choices' ({when(protocol)}, {where}, "
             f"n = {spread(of_protocol['n_items'])} items a task, tasks with signal)"
         )
         alt = "of what each {} adds to the logit difference, one chart per task."

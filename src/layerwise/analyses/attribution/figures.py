@@ -11,11 +11,11 @@ from layerwise.presentation.charts.heat import DIVERGING, head_maps
 from layerwise.presentation.charts.lines import Words, draw_series, series
 from layerwise.presentation.charts.marks import level
 from layerwise.presentation.charts.panels import Bar, Panels, task_title
-from layerwise.presentation.lettering import label
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import by_task, layers_of, numbers, rows
 from layerwise.presentation.section import bounds
 from layerwise.presentation.style import FULL_WIDTH, look, styled
+from layerwise.presentation.wording import when
 
 METRICS = {"logit_diff": "logit difference (nats)", "logprob": "log-probability (nats)"}
 _LINES = {
@@ -69,9 +69,9 @@ def _shown(
 def _title(what: str, shown: pd.DataFrame, metric: str, component: str) -> str:
     """What is drawn, and how the encoder's parts act if they are among it."""
     in_encoder = stacks().n_encoder and component == "z"
-    name, protocol = METRICS[metric].split(" (")[0], label(str(shown["protocol"].iloc[0]))
+    name, asked = METRICS[metric].split(" (")[0], when(str(shown["protocol"].iloc[0]))
     through = "; the encoder through cross-attention" if in_encoder else ""
-    return f"What {what} adds to the answer's {name}, {protocol} prompts{through}"
+    return f"What {what} adds to the answer's {name} {asked}{through}"
 
 
 @styled

@@ -35,6 +35,7 @@ from layerwise.presentation.wording import (
     doing,
     in_order,
     spread_of,
+    way_of_scoring,
     when,
 )
 
@@ -169,4 +170,4 @@ def _heading(axis: str, measure: str, method: str, protocol: str) -> list[str]:
     """A panel's name: what is measured, and how."""
     within = "" if axis == AXES[0] else f", {axis} alone"
     way = "" if method == "intact model" else f"{method}, "
-    return [f"{measure}{within}", f"{way}{protocol}"]
+    return [f"{measure}{within}", f"{way}{way_of_scoring(protocol)}"]

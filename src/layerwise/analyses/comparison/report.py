@@ -252,7 +252,7 @@ def _drawings(comparison: Comparison) -> Iterator[FigureSpec]:
             "without the layer. Dots: significant within the row (exact McNemar test, Holm)."
             f"{listed}"
         )
-        alt = f"Maps of layers by tasks, one under the other for each run, {protocol}."
+        alt = f"Maps of layers by tasks, one under the other for each run {when(protocol)}."
         draw = partial(compared_roles, comparison.layers, blocks, protocol)
         yield FigureSpec(f"roles_{protocol}", draw, caption, alt)
     if len(rows(comparison.estimates, family="depth")):
@@ -276,7 +276,7 @@ def _drawings(comparison: Comparison) -> Iterator[FigureSpec]:
             f"{', by no less than is of interest' * (family == 'depth')}."
         )
         draw = partial(difference_ranges, comparison.differences, family)
-        alt = f"Points with intervals: differences of {family}, a panel per protocol and method."
+        alt = f"Points with intervals: differences of {family}, by way of scoring and method."
         yield FigureSpec(f"differences_{family.replace(' ', '_')}", draw, caption, alt)
 
 

@@ -52,7 +52,7 @@ def findings(run: RunTables) -> list[Claim]:
         return spaced(claims, _MOST)
     top = max(records(gains), key=lambda row: abs(row["gain"]))
     largest = f"{top['task']} {when(top['protocol'])}"
-    cases = largest if n == 1 else f"any of {n} tasks and protocols"
+    cases = largest if n == 1 else f"any of {n} tasks and ways of scoring"
     short = f"{student} is not established to be better or worse than before in {cases}."
     return [_claim(run, top, gains, n, short, [f"The largest change is in {largest}."])]
 

@@ -114,7 +114,7 @@ def sections(run: RunTables) -> list[Section]:
     )
     if stacks().n_encoder:
         caption += " In the encoder, the whole decoder reads the stream after the layer."
-    alt = "Strips of accuracy lost by an exit after each layer, one row per protocol."
+    alt = "Strips of accuracy lost by an exit after each layer, one row per way of scoring."
     figure = FigureSpec("early_exit", partial(exit_strips, table), caption, alt)
     safe = as_text("First safe exits ({n})", EXITS, earliest(table), collapsed=False)
     tables = (safe, *gate_tables(run, _GATE, _RIGHT, "without the question (%)"))

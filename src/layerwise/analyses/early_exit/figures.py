@@ -10,7 +10,7 @@ from layerwise.presentation.charts.heat import LOSS, LOST, Mark, Row, loss_strip
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import layers_of
 from layerwise.presentation.style import FULL_WIDTH, styled
-from layerwise.presentation.wording import PROTOCOL_ORDER
+from layerwise.presentation.wording import PROTOCOL_ORDER, way_of_scoring
 
 from .tables import exit_name
 
@@ -24,7 +24,7 @@ _MARKS = (
 
 
 def _tell(row: Row) -> str:
-    return f"{row['protocol']}, exit after {exit_name(row)}: {lost(row)}"
+    return f"{way_of_scoring(row['protocol'])}, exit after {exit_name(row)}: {lost(row)}"
 
 
 @styled
@@ -43,5 +43,5 @@ def exit_strips(exits: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
         exits, "protocol", PROTOCOL_ORDER, layers_of(exits), _MARKS, _tell, width, left=1.05,
         least=width,
     )  # fmt: skip
-    title = "Early exit: accuracy lost by stopping after a layer, by task and protocol"
+    title = "Early exit: accuracy lost by stopping after a layer, by task and way of scoring"
     return panels.finish(title, "exit after layer (−1: none)", bar=LOST)

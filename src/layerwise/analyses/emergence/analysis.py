@@ -20,7 +20,12 @@ from layerwise.presentation.columns import (
 )
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import FigureSpec, Section
-from layerwise.presentation.wording import layer_ranges, spread, spread_of
+from layerwise.presentation.wording import (
+    layer_ranges,
+    spread,
+    spread_of,
+    way_of_scoring,
+)
 from layerwise.storage.run_tables import RunTables
 
 from .findings import AGREEMENT, findings
@@ -56,7 +61,7 @@ def _ranges(run: RunTables) -> Iterator[FigureSpec]:
             continue
         of_axis = rows(emergence, axis=axes)
         caption = (
-            f"Depth at which each capability emerges{where}, by method and protocol. It runs "
+            f"Depth at which each capability emerges{where}, by method and way of scoring. It runs "
             f"from 0 (first layer{' of the stack' * bool(where)}) to 1 (last). Lines: 95 % "
             f"intervals over items (n = {spread_of(of_axis['n_items'], 'item')}). Grey ticks: "
             "layers of the critical set."
@@ -74,7 +79,10 @@ _ORDER = (
 _LEFT_OUT = plain("capability", "task", "protocol", "method", "axis", "reason")
 INTERACTIONS = (
     *plain("capability"),
-    Column("protocols", lambda row: f"{row['first']}, {row['second']}"),
+    Column(
+        "ways of scoring",
+        lambda row: f"{way_of_scoring(row['first'])}, {way_of_scoring(row['second'])}",
+    ),
     Column("layers", lambda row: f"{row['group']} ({layer_ranges(row['layers'])})"),
     named("n", "n_items"),
     estimated("share lost, first (%)", "share_first", "share_first_", 100),
@@ -105,12 +113,13 @@ def sections(run: RunTables) -> list[Section]:
                            for row in records(profiles.drop_duplicates("group")))  # fmt: skip
         caption = (
             "Share of the above-floor accuracy that is lost when one layer is skipped, mean over a "
-            f"group of layers. Groups: {groups}. Two protocols are compared on the same items (n = "
-            f"{spread(profiles['n_items'])}), in tasks with signal under both. Lines: bootstrap 95 "
-            "% intervals over items. Filled: the profiles differ by more than the same shift in "
-            "all groups (interaction, sign flips by item, Holm over all panels, p < 0.05)."
+            f"group of layers. Groups: {groups}. Two ways of scoring are compared on the same "
+            f"items (n = {spread(profiles['n_items'])}), in tasks with signal under both. Lines: "
+            "bootstrap 95 % intervals over items. Filled: the profiles differ by more than the "
+            "same shift in all groups (interaction, sign flips by item, Holm over all panels, "
+            "p < 0.05)."
         )
-        alt = "Line charts of the share lost by group of layers, one line per protocol."
+        alt = "Line charts of the share lost by group of layers, one line per way of scoring."
         draw = partial(interaction_profiles, profiles)
         figures["interaction"] = (FigureSpec("protocol_interaction", draw, caption, alt),)
     if differences is not None:

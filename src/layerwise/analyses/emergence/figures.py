@@ -22,6 +22,7 @@ from layerwise.presentation.wording import (
     in_order,
     p_value,
     spread_of,
+    way_of_scoring,
 )
 
 METHODS = (
@@ -51,8 +52,9 @@ def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
     plan = [(*key, measure, of_panel) for key, of_panel in groups for measure in measures]
     plan += [(*key, SETTLED, of_panel) for key, of_panel in parts(settled, **_ORDERS)]
     titles = [
-        [f"{'' if axis == COMPUTATION else axis + ', '}{method}, {protocol}: {measure}"]
+        [f"{'' if axis == COMPUTATION else axis + ', '}{method}, {way}: {measure}"]
         for axis, method, protocol, measure, _ in plan
+        for way in [way_of_scoring(protocol)]
     ]
     height = _ROW * len(capabilities) + 0.1
     panels = Panels(titles, width, (height,), least=2.4, left=0.9)
@@ -87,7 +89,7 @@ def agreement_ranges(agreement: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
     """Differences of depth and rank correlations of methods, from ``method_agreement.parquet``."""
     capabilities = in_order(agreement["capability"], CAPABILITY_ORDER)
     groups = [
-        ({"protocol": protocol}, protocol_look(protocol), label(protocol, 14))
+        ({"protocol": protocol}, protocol_look(protocol), label(way_of_scoring(protocol), 14))
         for protocol in in_order(agreement["protocol"], PROTOCOL_ORDER)
     ]
     pairs = in_order(zip(agreement["first"], agreement["second"], strict=True), ())
@@ -130,8 +132,9 @@ def interaction_profiles(interaction: pd.DataFrame, width: float = FULL_WIDTH) -
         drawn = [
             series(
                 differ, f"share {name}", protocol_look(name), f"share_{which}", x="group",
-                at=x + shift, scale=100, unit=" % lost per layer", sure="sure", label=name,
+                at=x + shift, scale=100, unit=" % lost per layer", sure="sure",
                 ends=(f"share_{which}_low", f"share_{which}_high"), band=False,
+                label=way_of_scoring(name),
             )
             for which, shift in (("first", -0.07), ("second", 0.07))
             for name in [str(profile[which].iloc[0])]
@@ -141,5 +144,5 @@ def interaction_profiles(interaction: pd.DataFrame, width: float = FULL_WIDTH) -
         axes.set_xlim(-0.4, len(profile) - 0.6)
     low, high = panels.flat[0].get_ylim()
     panels.flat[0].set_ylim(max(low, 100 - _MOST), min(high, _MOST))
-    title = "Does it depend on the way of asking where the loss is? (95 % intervals)"
+    title = "Does it depend on the way of scoring where the loss is? (95 % intervals)"
     return panels.finish(title, y=["above-floor accuracy\nlost per layer (%)"])

@@ -39,6 +39,7 @@ from layerwise.presentation.wording import (
     p_value,
     spread,
     spread_of,
+    way_of_scoring,
     when,
 )
 from layerwise.stats.depth.layer_curves import ABLATION, ATTRIBUTION, PATCHING
@@ -108,7 +109,7 @@ def _depends(sure: pd.DataFrame, n_tests: int, n_rows: int) -> Claim:
         short=short,
         capabilities=(where["capability"],), protocols=pair, p=float(most["p_holm"]),
         items=f"{most['n_items']} items",
-        test=f"interaction of protocol and layer group, {after_holm(n_tests)}",
+        test=f"interaction of way of scoring and layer group, {after_holm(n_tests)}",
         estimate=Estimate(*bounds[str(most["group"])], f"% of the score more {when(more)}, in "
                           f"{most['group']} layers", f"bounds for all {n_rows} gaps together"),
         details=(f"In % of the score, how much more is lost {when(more)}: {listed}.",
@@ -139,6 +140,7 @@ def _apart(pair: pd.DataFrame) -> float:
 def _no_interaction(quiet: pd.DataFrame, n_tests: int) -> Claim:
     capabilities = in_order(quiet["capability"], ())
     pairs = in_order(zip(quiet["first"], quiet["second"], strict=True), ())
+    compared = (" against ".join(map(way_of_scoring, pair)) for pair in pairs)
     return Claim(
         kind=SCORING, evidence=OPEN, importance=weight(0.5, 0.0),
         capabilities=tuple(capabilities),
@@ -146,7 +148,7 @@ def _no_interaction(quiet: pd.DataFrame, n_tests: int) -> Claim:
         f"established for {joined(capabilities)}.",
         p=float(numbers(quiet, "p_holm").min()), items=f"{spread(quiet['n_items'])} items",
         test=f"the smallest; interaction with the layer group, {after_holm(n_tests)}",
-        details=(f"{capitalised(joined(f'{a} against {b}' for a, b in pairs))} were compared.",),
+        details=(f"{capitalised(joined(compared))} were compared.",),
         protocols=tuple(in_order([name for pair in pairs for name in pair], PROTOCOL_ORDER)),
         source=source("protocol_interaction", {"capability": capabilities}),
     )  # fmt: skip

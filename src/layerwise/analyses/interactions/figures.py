@@ -16,7 +16,7 @@ from layerwise.presentation.layer_axis import layer_ticks, name_layers
 from layerwise.presentation.rows import by_protocol, by_task, layers_of, numbers, rows
 from layerwise.presentation.section import bounds
 from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH, protocol_look, styled
-from layerwise.presentation.wording import HEAD_WORDS, spread
+from layerwise.presentation.wording import HEAD_WORDS, spread, way_of_scoring
 
 from .tables import NATS_ALONE, OVERLAPPING, REDUNDANT, player_name
 
@@ -37,7 +37,7 @@ def interaction_triangles(
     shown = rows(pairs, measure=measure, signal=True)
     shown = shown.assign(one=_parts(shown, "first"), other=_parts(shown, "second"))
     listed = [
-        ([task, f"{protocol}, n = {spread(part['n_items'])}"], part)
+        ([task, f"{way_of_scoring(protocol)}, n = {spread(part['n_items'])}"], part)
         for task, of_task in by_task(shown)
         for protocol, part in by_protocol(of_task)
     ]
@@ -96,7 +96,8 @@ def shapley_values(
             points(axes, line["layer"], line["alone"], seen.marker, f"alone {protocol}",
                    "skipped alone", ms=2.6, mew=0.6, mfc="white", color=seen.color)  # fmt: skip
             value = series(line, f"value {protocol}", seen, "value", ends=("low", "high"),
-                           unit=f" {measure}", label=protocol, band=False)  # fmt: skip
+                           unit=f" {measure}", band=False,
+                           label=way_of_scoring(protocol))  # fmt: skip
             draw_series(axes, [value], Words(interval="95 % interval"))
     panels.over_layers(layers_of(shown))
     return panels.finish(f"Shapley values of layers, by {by}", "layer", [measure])

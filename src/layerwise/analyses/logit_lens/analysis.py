@@ -193,7 +193,7 @@ def lenses(lens_read: pd.DataFrame, seed: int) -> list[FigureSpec]:
         after = {"resid_pre": "before each layer", "resid_mid": "after each layer's attention"}
         where = after.get(site, "after each layer")
         caption = (
-            f"{capitalised(lens)} lens on {protocol} prompts, {where} (n = "
+            f"{capitalised(lens)} lens {when(protocol)}, {where} (n = "
             f"{counted(len(set(own['item'])), 'item')} in all). Of the answer's deciding tokens: "
             "log-probability and median rank. Of the lens's distribution: entropy, and divergence "
             "from the final one. "
@@ -201,7 +201,7 @@ def lenses(lens_read: pd.DataFrame, seed: int) -> list[FigureSpec]:
             "statistics). The embedding (layer −1) may lie beyond the scale."
             f"{_OF_ENCODER.get(lens, '')}"
         )
-        alt = f"Line charts of what the {lens} lens reads {where}, {protocol} prompts."
+        alt = f"Line charts of what the {lens} lens reads {where} {when(protocol)}."
         draw = partial(lens_curves, own, protocol, seed=seed)
         named = (lens.replace(" ", "_"), site)
         marks = [name for name in named if name not in (LOGIT, "resid_post")]

@@ -22,6 +22,8 @@ from layerwise.presentation.wording import (
     in_order,
     interval,
     spread_of,
+    way_of_scoring,
+    when,
 )
 from layerwise.stats.items.over_items import bounds_over_items
 
@@ -74,7 +76,7 @@ def lens_curves(
         _scale(axes, measure, drawn[measure])
     items = [len(set(rows(shown, task=task)["item"])) for task in set(shown["task"])]
     return panels.finish(
-        f"{capitalised(name)} lens at {site}, {label(protocol)} prompts "
+        f"{capitalised(name)} lens at {site} {when(protocol)} "
         f"(n = {spread_of(items, 'item')} a task; bands: 95 % over items)",
         "layer (−1: embedding)", [_NAMES[measure] for measure in measures],
     )  # fmt: skip
@@ -147,7 +149,7 @@ def prediction_depth_curves(
     groups = [({"capability": name}, look(i), "") for i, name in enumerate(capabilities)]
     shown = parts(means, lens=LENS_ORDER, protocol=PROTOCOL_ORDER)
     panels = Panels(
-        [[f"{lens} lens, {protocol}"] for (lens, protocol), _ in shown], width,
+        [[f"{lens} lens, {way_of_scoring(protocol)}"] for (lens, protocol), _ in shown], width,
         (1.3, 0.16 * len(capabilities) + 0.1), least=2.9, most=3.45, left=0.9,
     )  # fmt: skip
     for (upper, lower), ((lens, protocol), part) in zip(panels.axes, shown, strict=True):

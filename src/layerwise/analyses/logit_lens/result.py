@@ -16,6 +16,7 @@ from layerwise.analyses.shared.left_out import left_out_sentences
 from layerwise.analyses.shared.lens_names import streams_read
 from layerwise.presentation import no_signal
 from layerwise.presentation.section import drawn
+from layerwise.presentation.wording import WAY, way_of_scoring
 from layerwise.stats.depth.item_curves import ItemCurves, settled_by_item
 from layerwise.stats.depth.layer_curves import Signal
 from layerwise.stats.effects import ALPHA, Chance
@@ -288,7 +289,7 @@ class LensResult(Result):
         return [*left_out_sentences(self.facts, "logit lens"), *silent]
 
     def summary_rows(self) -> pd.DataFrame:
-        """Median rank and log-probability per protocol and layer, and lens and site if many."""
+        """Median rank and log-probability by way of scoring, layer, and lens and site if many."""
         lens, n_encoder = self.lens, self.facts.model.n_encoder_layers
         several = [name for name in ("lens", "site") if len(set(lens[name])) > 1]
         table = lens.groupby(["protocol", *several, "layer"], as_index=False).agg(
@@ -297,5 +298,9 @@ class LensResult(Result):
         if n_encoder:
             named = table if "lens" in table else table.assign(lens=lens["lens"].iloc[0])
             table["layer"] = streams_read(named, n_encoder)
-        names = {"rank": "median rank", "logprob": "log-probability (nats)"}
-        return table.assign(logprob=table["logprob"].map(number)).rename(columns=names)
+        names = {"protocol": WAY, "rank": "median rank", "logprob": "log-probability (nats)"}
+        words = {
+            "protocol": table["protocol"].map(way_of_scoring),
+            "logprob": table["logprob"].map(number),
+        }
+        return table.assign(**words).rename(columns=names)

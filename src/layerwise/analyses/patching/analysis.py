@@ -18,7 +18,14 @@ from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.no_signal import has_signal
 from layerwise.presentation.rows import asked_of, layers_of, numbers, parts, records, rows
 from layerwise.presentation.section import FigureSpec, Section
-from layerwise.presentation.wording import PROTOCOL_ORDER, joined, percent, spread_of, when
+from layerwise.presentation.wording import (
+    PROTOCOL_ORDER,
+    in_order,
+    joined,
+    percent,
+    spread_of,
+    when,
+)
 from layerwise.stats.depth.layer_curves import (
     PATCHING,
     TASK,
@@ -252,7 +259,8 @@ def _figure(table: pd.DataFrame, direction: str, site: str) -> FigureSpec:
     from .figures import patching_heads, patching_map, verb
 
     by_head, two_stacks = bool(table["head"].notna().all()), stacks().n_encoder > 0
-    share, protocols = verb(direction), joined(set(table["protocol"]))
+    share = verb(direction)
+    asked = joined(map(when, in_order(table["protocol"], PROTOCOL_ORDER)))
     if by_head:
         every = "of the stack" if two_stacks else "from the first changed token on"
         where = f", at one position or at all {every}"
@@ -269,7 +277,7 @@ def _figure(table: pd.DataFrame, direction: str, site: str) -> FigureSpec:
         )
     caption = (
         f"Activation patching {'of single heads ' * by_head}at {site}: {PATCHES[direction]}{where} "
-        f"({protocols} prompts). {_where(site) if two_stacks else ''}Colour: share of the logit "
+        f"({asked}). {_where(site) if two_stacks else ''}Colour: share of the logit "
         f"difference {share}, over n = {spread_of(table['n_items'], 'pair')} a cell{marks}"
     )
     down = "heads" if by_head else "positions"

@@ -134,14 +134,14 @@ def _figures(run: RunTables) -> list[FigureSpec]:
     if len(removal.groupby(["by", "protocol"])) > 1:
         caption = (
             "What is left of the accuracy above the floor as layers are removed in different "
-            "orders, by capability and protocol: 100 % is the intact model, 0 % the floor (the "
-            "accuracy without any layer; stated chance where it was not measured); mean over the "
-            f"capability's tasks with signal (n = {spread(curves['n_items'])} held-out items, "
+            "orders, by capability and way of scoring: 100 % is the intact model, 0 % the floor "
+            "(the accuracy without any layer; stated chance where it was not measured); mean over "
+            f"the capability's tasks with signal (n = {spread(curves['n_items'])} held-out items, "
             "which no order was made from). Bands: paired bootstrap 95 % interval. Filled: "
             "significant loss after Holm's correction over the steps (exact McNemar test, "
             "p < 0.05)."
         )
-        alt = "Line charts of accuracy left against layers removed, by capability and protocol."
+        alt = "Charts of accuracy left against layers removed, by capability and way of scoring."
         return [FigureSpec("removal_orders", partial(removal_orders, curves), caption, alt)]
     first = removal.iloc[0]
     counts = [

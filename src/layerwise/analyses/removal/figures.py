@@ -15,7 +15,13 @@ from layerwise.presentation.lettering import FONT
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import by_task, numbers, records, rows
 from layerwise.presentation.style import FULL_WIDTH, look, styled
-from layerwise.presentation.wording import CAPABILITY_ORDER, PROTOCOL_ORDER, in_order, when
+from layerwise.presentation.wording import (
+    CAPABILITY_ORDER,
+    PROTOCOL_ORDER,
+    in_order,
+    way_of_scoring,
+    when,
+)
 
 from .tables import BLOCKS, WAYS, removed_label
 
@@ -95,9 +101,9 @@ def removal_orders(curves: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
         for protocol in protocols
     ]
     titles = [
-        [capability, f"{protocol}, n = {curve['n_items'].iloc[0]}" if len(curve) else
-         f"{protocol}: no signal"]
-        for capability, protocol, curve in shown
+        [capability, f"{way}, n = {curve['n_items'].iloc[0]}" if len(curve) else
+         f"{way}: no signal"]
+        for capability, protocol, curve in shown for way in [way_of_scoring(protocol)]
     ]  # fmt: skip
     least = min(width, max(1.5, 3.3 / len(protocols)))
     panels = Panels(titles, width, (0.9,), least=least, most=2.3, left=0.8)

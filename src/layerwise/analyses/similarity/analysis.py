@@ -15,7 +15,13 @@ from layerwise.presentation.columns import table_of
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import asked_of, numbers, records, rows
 from layerwise.presentation.section import FigureSpec, Section
-from layerwise.presentation.wording import PROTOCOL_ORDER, counted, in_order, spread_of, when
+from layerwise.presentation.wording import (
+    PROTOCOL_ORDER,
+    counted,
+    in_order,
+    spread_of,
+    when,
+)
 from layerwise.stats.cells import has_several_examples
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
@@ -78,7 +84,7 @@ def similarities(run: RunTables) -> list[FigureSpec]:
     for protocol in in_order(influence["protocol"], PROTOCOL_ORDER):
         table = rows(influence, protocol=protocol)
         caption = (
-            f"Similarity of layers on {protocol} prompts (n = "
+            f"Similarity of layers {when(protocol)} (n = "
             f"{spread_of(table['n_items'], 'item')} a task). Left: angular distance between what "
             "enters a block of layers and what leaves it, at the prompt's last position; dots: "
             "the block of each size that turns the stream least. Middle: block influence, 1 minus "
@@ -87,7 +93,7 @@ def similarities(run: RunTables) -> list[FigureSpec]:
             "linear CKA between depths, at the last position, over items; grey: undefined. The "
             f"intervals are in the table.{of_stacks}"
         )
-        alt = f"Heat maps and curves of how similar layers are, {protocol} prompts."
+        alt = f"Heat maps and curves of how similar layers are {when(protocol)}."
         draw = partial(similarity_map, angular, influence, cka, protocol)
         figures.append(FigureSpec(f"similarity_{protocol}", draw, caption, alt))
     return figures

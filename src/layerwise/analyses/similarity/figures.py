@@ -18,7 +18,14 @@ from layerwise.presentation.charts.panels import Bar, Panels
 from layerwise.presentation.layer_axis import layer_ticks, name_layers
 from layerwise.presentation.rows import numbers, parts, rows
 from layerwise.presentation.style import FULL_WIDTH, look, plain_log_scale, styled
-from layerwise.presentation.wording import CAPABILITY_ORDER, PROTOCOL_ORDER, counted, in_order
+from layerwise.presentation.wording import (
+    CAPABILITY_ORDER,
+    PROTOCOL_ORDER,
+    counted,
+    in_order,
+    way_of_scoring,
+    when,
+)
 
 FLOOR = 1e-3
 _HEIGHT = 1.25
@@ -59,7 +66,7 @@ def similarity_map(
     panels.add_bar(Bar(_COLORS, 0.0, 1.0, "unbiased CKA"), [last])
     n_tasks = len(set(turned["task"]))
     over = counted(n_tasks, "task") if n_tasks == 1 else f"mean over {n_tasks} tasks"
-    return panels.finish(f"Similarity of layers, {protocol} prompts ({over})")
+    return panels.finish(f"Similarity of layers {when(protocol)} ({over})")
 
 
 def _angular(axes: Axes, table: pd.DataFrame, room: float) -> float:
@@ -144,7 +151,7 @@ def prediction_ranges(prediction: pd.DataFrame, width: float = FULL_WIDTH) -> Fi
     table["row"] = list(zip(prediction["capability"], stacks, strict=True))
     plan = parts(table, effect=tuple(EFFECTS), protocol=PROTOCOL_ORDER)
     groups = [({"predictor": n}, look(i), words) for i, (n, words) in enumerate(NAMES.items())]
-    titles = [[f"{protocol}: {EFFECTS[effect]}"] for (effect, protocol), _ in plan]
+    titles = [[f"{way_of_scoring(protocol)}: {EFFECTS[effect]}"] for (effect, protocol), _ in plan]
     panels = Panels(titles, width, (_ROW * len(names),), least=2.0, most=2.4, left=0.9)
     words = Words(unsure="hollow: not significant over items and layers", interval="95 % interval")
     for axes, (_, of_panel) in zip(panels.flat, plan, strict=True):

@@ -107,7 +107,7 @@ class TrainingSeries(JoinedRuns):
 
     def __repr__(self) -> str:
         n, steps = sum(self.onsets["appears"]), self.facts.steps
-        rows = counted(len(self.onsets), "task and protocol", "tasks and protocols")
+        rows = counted(len(self.onsets), "task and way of scoring", "tasks and ways of scoring")
         return (
             f"TrainingSeries({counted(len(steps), 'checkpoint')}, steps {steps[0]} to "
             f"{steps[-1]}; {n} of {rows} there to stay)"
@@ -166,7 +166,7 @@ def _drawings(series: TrainingSeries) -> list[FigureSpec]:
             "series); "
             "hatched: no signal (Holm over the series)."
         )
-        alt = f"Accuracy over checkpoints, and maps of layers by checkpoints, {protocol}."
+        alt = f"Accuracy over checkpoints, and maps of layers by checkpoints, {when(protocol)}."
         figures.append(FigureSpec(f"training_{protocol}", _course(series, protocol), caption, alt))
     return figures
 

@@ -69,9 +69,9 @@ def _figures(run: RunTables) -> list[FigureSpec]:
         what = "layers" if exchange == WEIGHTS else "what leaves layers"
         caption = (
             f"Share of the gap in accuracy between the two models that moves with {what}, by task "
-            f"and protocol where there is such a gap. Filled: {what} of the better model put into "
-            f"the other (brings); open: {what} of the other put into the better model (destroys); "
-            "100 % is all of the gap. Lines: 95 % intervals, paired bootstrap over "
+            f"and way of scoring where there is such a gap. Filled: {what} of the better model "
+            f"put into the other (brings); open: {what} of the other put into the better model "
+            "(destroys); 100 % is all of the gap. Lines: 95 % intervals, paired bootstrap over "
             f"n = {spread_of(shown['n_items'], 'item')}; they are cut off at the panel's edge."
         )
         alt = "Line charts of the share of the gap moved against the layer, one chart per task."

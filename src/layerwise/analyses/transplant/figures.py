@@ -11,11 +11,10 @@ from layerwise.presentation.charts.heat import DIVERGING, head_maps, limit_of
 from layerwise.presentation.charts.lines import Series, Words, draw_series, series
 from layerwise.presentation.charts.marks import level
 from layerwise.presentation.charts.panels import Bar, Panels, task_title
-from layerwise.presentation.lettering import label
 from layerwise.presentation.rows import by_protocol, by_task, layers_of, numbers, rows
 from layerwise.presentation.section import bounds
 from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled
-from layerwise.presentation.wording import HEAD_WORDS
+from layerwise.presentation.wording import HEAD_WORDS, way_of_scoring, when
 
 from .names import WEIGHTS, site_words
 
@@ -90,7 +89,7 @@ def _moved(line: pd.DataFrame, protocol: str, direction: str, aside: float) -> S
         table.assign(brings=brings), f"{direction} {protocol}", protocol_look(protocol), "share",
         at=numbers(table, "layer") + aside + _ASIDE[direction], ends=("share_low", "share_high"),
         scale=100, unit=" % of the gap", sure="brings", band=False, line=brings,
-        label=protocol if brings else "",
+        label=way_of_scoring(protocol) if brings else "",
     )  # fmt: skip
 
 
@@ -127,7 +126,7 @@ def moved_by_head(
         [(task_title(of_task), of_task) for _, of_task in by_task(shown)],
         "share",
         Bar(DIVERGING, -limit, limit, "share of the gap that moves (below 0: the gap grows)"),
-        f"{title}, {label(str(shown['protocol'].iloc[0]))} protocol",
+        f"{title}, {when(str(shown['protocol'].iloc[0]))}",
         width,
         heads=noun,
         mark="significant (Holm)",

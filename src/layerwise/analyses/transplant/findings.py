@@ -23,7 +23,14 @@ from layerwise.presentation.columns import Row
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import LEVEL, every_test, n_tests, together
 from layerwise.presentation.rows import asked_of, numbers, records, rows
-from layerwise.presentation.wording import HEAD_WORDS, counted, interval, number, percent, when
+from layerwise.presentation.wording import (
+    HEAD_WORDS,
+    counted,
+    interval,
+    number,
+    percent,
+    when,
+)
 from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.storage.run_tables import RunTables
 
@@ -83,9 +90,9 @@ def caveats(run: RunTables) -> list[Claim]:
     if not without_gap:
         return []
     n = len(without_gap)
-    among = f"in {n} tasks and protocols" if n > 1 else _where(without_gap[0])
+    among = f"in {n} tasks and ways of scoring" if n > 1 else _where(without_gap[0])
     accuracies = (
-        f"In {row['task']} ({row['protocol']}) the base is right in "
+        f"In {row['task']} {when(row['protocol'])} the base is right in "
         f"{number(100 * row['acc_base'])} %, the other model in {number(100 * row['acc_other'])} %."
         for row in without_gap
     )

@@ -22,7 +22,7 @@ from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.rows import by_task, layers_of, numbers, records, rows
 from layerwise.presentation.section import basis, bounds, change_of
 from layerwise.presentation.style import figure_of
-from layerwise.presentation.wording import in_order, number, spread
+from layerwise.presentation.wording import in_order, number, spread, way_of_scoring
 
 from .marks import note, points
 from .panels import Bar, Panels, rows_and_columns
@@ -229,7 +229,7 @@ def loss_strips(
     marks: Sequence[Mark], tell: Callable[[Row], str], width: float, *, left: float,
     right: float = 0.1, least: float = 2.9, beside: Callable[[Row], str] | None = None,
 ) -> Panels:  # fmt: skip
-    """A panel per task of shares lost, in rows over the layers; those without signal are empty."""
+    """A panel per task of shares lost: ways of scoring over the layers; empty without signal."""
     listed = []
     for _, part in by_task(shown):
         first, lit = part.iloc[0], rows(part, signal=True)
@@ -237,7 +237,7 @@ def loss_strips(
         there = {row[named]: row for row in records(part)}
         listed.append(Strip(
             [f"{first['task']} ({first['capability']}, n = {spread(part['n_items'])})"],
-            names,
+            list(map(way_of_scoring, names)),
             cells(lit, "share_lost", (named, names), ("layer", layers), marks, tell),
             [i for i, name in enumerate(names) if name in there and name not in set(lit[named])],
             [beside(there[name]) if name in there else "" for name in names] if beside else (),

@@ -24,7 +24,7 @@ from layerwise.presentation.lettering import FONT, characters, label, text_inche
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import rows
 from layerwise.presentation.style import COLUMN_WIDTH, PART, new_figure
-from layerwise.presentation.wording import MINUS, PROTOCOL_ORDER, in_order, spread
+from layerwise.presentation.wording import MINUS, PROTOCOL_ORDER, in_order, spread, way_of_scoring
 
 # Inches of a line of text, of what stands around it, and between panels.
 _LINE, _MARGIN, _GAP = 0.128, 0.08, 0.12
@@ -230,4 +230,4 @@ def task_title(table: pd.DataFrame) -> list[str]:
     first = table.iloc[0]
     lines = [str(first["task"]), f"{first['capability']}, n = {spread(table['n_items'])}"]
     dull = rows(table, signal=False)["protocol"] if "signal" in table else ()
-    return lines + [f"no signal: {protocol}" for protocol in in_order(dull, PROTOCOL_ORDER)]
+    return lines + [f"no signal: {way_of_scoring(one)}" for one in in_order(dull, PROTOCOL_ORDER)]

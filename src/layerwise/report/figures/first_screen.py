@@ -44,7 +44,7 @@ def _strip(block: Block, layers: list[int]) -> Strip:
     tasks = ", ".join(block.tasks) if len(block.tasks) < 3 else counted(len(block.tasks), "task")
     return Strip(
         [f"{block.capability} ({tasks})"],
-        [band.protocol for band in block.bands],
+        [band.words for band in block.bands],
         Cells(values, tuple(tooltips), ((_PARTICULAR, particular), (_NEEDED, needed))),
         [row for row, band in enumerate(block.bands) if band.silent],
     )
