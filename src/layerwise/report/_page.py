@@ -167,7 +167,7 @@ def facts_tables(run: RunTables) -> list[Table]:
     model = [
         [_MODEL.get(name, name), _value(value)]
         for name, value in facts.model.model_dump().items()
-        if value != ""  # older versions did not say
+        if value != ""  # unknown, or there is none
     ]
     settings = [["seed", str(facts.seed)], ["protocols", ", ".join(facts.protocols)]]
     settings += [

@@ -92,7 +92,7 @@ class JoinedFolder(Generic[_Facts]):
     def read(self, folder: Path) -> tuple[dict[str, pd.DataFrame], _Facts]:
         """The tables by name, and the facts, without the list."""
         content = self.read_list(folder)
-        files = listed(content, self.list_file) or {}
+        files = listed(content, self.list_file)
         facts = self.facts.model_validate_json(json.dumps(content))
         read = {}
         for name, file in zip(self.tables, self.table_files, strict=True):
