@@ -18,7 +18,10 @@ from machine import machine
 from measuring import Cost, markdown
 
 # What takes long to import; none of it is needed to import the package or to read its help.
-HEAVY = ("torch", "transformers", "transformer_lens", "pandas", "scipy", "seaborn", "matplotlib")
+HEAVY = (
+    "torch", "transformers", "transformer_lens", "pandas", "scipy", "sklearn",
+    "seaborn", "matplotlib",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Small wired models, their tasks, and random layouts, for tests that know the answer.
 
-What each method must find in them is told by ``layerwise.models.organisms.truth``.
+What each method must find in them stands in ``analyses.validity.wired_truth``.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from functools import cache
 import torch
 from hypothesis import strategies as st
 
+from analyses.validity.wired_truth import Planted as Planted
+from analyses.validity.wired_truth import spared as spared
 from layerwise.models.organisms.language import Language
 from layerwise.models.organisms.layout import NEEDED, Spot, WiredLayout
-from layerwise.models.organisms.truth import Planted as Planted
-from layerwise.models.organisms.truth import spared as spared
 from layerwise.models.organisms.wired import wired_model
 from layerwise.tasks import Corruption, Item, Task
 from layerwise.tasks.suites import toy

@@ -1,7 +1,7 @@
 """Small wired encoder-decoders and random layouts, for tests that know the answer.
 
 Tasks are those of ``tests.planted``; what each method must find in the models is told by
-``layerwise.models.organisms.wired_seq2seq.truth``.
+``analyses.validity.wired_truth_seq2seq``.
 """
 
 from __future__ import annotations

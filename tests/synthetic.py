@@ -18,15 +18,16 @@ from layerwise.results import (
     PatchingResult,
     TaskFacts,
 )
+from layerwise.storage.file_list import hashes_of, with_list
 from layerwise.storage.parquet import frame
+from layerwise.storage.written import written_files
 
 
-def without_list(folder: Path) -> None:
-    """Make a folder like that of an earlier version, which listed no files."""
+def list_anew(folder: Path, **changes: Any) -> None:
+    """Write ``run.json`` with changed facts, and the hashes of the folder's files as they are."""
     path = folder / "run.json"
-    said = json.loads(path.read_text())
-    del said["files"]
-    path.write_text(json.dumps(said))
+    content = json.loads(path.read_text()) | changes
+    path.write_bytes(with_list(content, path.name, hashes_of(folder, written_files(folder))))
 
 
 MODEL = ModelFacts(

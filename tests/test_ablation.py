@@ -17,7 +17,7 @@ from layerwise.results import AblationResult
 from layerwise.stats.effects import BASELINES, BLIND, CONTROLS, NO_LAYERS
 from layerwise.sweep.checks.reference import reference_outcome
 from layerwise.tasks import GenerateSpec, build_requests, load_task, with_other_questions
-from layerwise.tasks.blind import guesses
+from layerwise.tasks.blind import guesser_answers
 from tests import analysis
 from tests.analysis import greedy_text, logprob, word_task
 from tests.models.real import smollm2
@@ -64,7 +64,7 @@ def test_a_record_for_every_intervention_item_and_protocol(model, method):
         blind = [f"blind:{number}" for number in range(1, len(others) + 1)]
         expected += product(blind, ["words"], [item], PROTOCOLS)
     for protocol in PROTOCOLS:
-        guesser = guesses(TASK, protocol, tokenizer=original_tokenizer(model))
+        guesser = guesser_answers(TASK, protocol, tokenizer=original_tokenizer(model))
         named = [f"guesser: {guesser.rule}"]
         expected += product(named, ["words"], [item.id for item in TASK.items], [protocol])
     assert sorted(result.records[KEY].itertuples(index=False, name=None)) == sorted(expected)

@@ -350,7 +350,9 @@ def test_a_layer_that_three_of_four_capabilities_need_is_claimed_once():
     every.append(pool("coherence", losses(rng, 100, 0.6, 0.0)))
     facts = synthetic.ablation(hidden_by_a_layer(22, 2)).facts
     made = layer_estimates(every, 4, 0.05).assign(kind="skip", site="layer")
-    found = claims(RunTables(facts, {"capability_estimates": conform("estimates", made)}))
+    found = claims(
+        RunTables(facts, {"capability_estimates": conform("capability_estimates", made)})
+    )
     assert "general" not in {claim.kind for claim in found}
     (shared,) = (claim for claim in found if claim.kind == "shared")
     assert shared.layers == (1,)

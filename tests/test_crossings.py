@@ -141,7 +141,7 @@ def run_of(*every, n: int | None = None) -> RunTables:
     facts = synthetic.ablation(hidden_by_a_layer(22, 2)).facts
     names = ("n_other", "share_other", "acc_intact_other", "acc_other", "margin", "margin_other")
     given = table.assign(kind="skip", site="layer", share=np.nan, **dict.fromkeys(names))
-    return RunTables(facts, {"capability_estimates": conform("estimates", given)})
+    return RunTables(facts, {"capability_estimates": conform("capability_estimates", given)})
 
 
 def test_a_claim_names_tasks_where_a_capability_was_one_task():

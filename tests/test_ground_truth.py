@@ -15,6 +15,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import layerwise as lw
+from analyses.validity import wired_truth_seq2seq as truth_seq2seq
+from analyses.validity.wired_truth_seq2seq import PlantedSeq2Seq
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.patching.api import patch_activations
@@ -24,9 +26,7 @@ from layerwise.analyses.shared.decompose import LogitSums
 from layerwise.analyses.shared.decompose_seq2seq import direct_seq2seq
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.models.organisms.layout import Spot, WiredLayout
-from layerwise.models.organisms.wired_seq2seq import truth as truth_seq2seq
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
-from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq
 from layerwise.results import AblationResult, LensResult
 from layerwise.sweep.activations.sites import seq2seq_sites
 from tests.cases import LONG, in_long_runs

@@ -14,7 +14,7 @@ from layerwise.runs import controls, encoding
 from layerwise.runs.setup import prepare
 from layerwise.stats import inference, resampling
 from layerwise.stats.items import clusters
-from layerwise.tasks.blind import features, guessers
+from layerwise.tasks.blind import classifiers, features, guessers
 from layerwise.tasks.blind.options import Options, options_of
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model
@@ -26,9 +26,9 @@ def test_guesses_and_other_questions_are_made_once_for_each_task(monkeypatch, ro
     monkeypatch.setattr(encoding, "_MOST_TOKENS", room)
     monkeypatch.setattr(job, "ITEMS_AT_ONCE", 2)
     drawn = mock.Mock(side_effect=encoding.with_other_questions)
-    guessed = mock.Mock(side_effect=controls.guesses)
+    guessed = mock.Mock(side_effect=controls.guesser_answers)
     monkeypatch.setattr(encoding, "with_other_questions", drawn)
-    monkeypatch.setattr(controls, "guesses", guessed)
+    monkeypatch.setattr(controls, "guesser_answers", guessed)
     tasks = [word_task(6, name) for name in ("one", "two")]
     ablate(tiny_model("llama"), tasks, ("continuation", "generate"), layers=[0], progress=False)
     assert [call.args[0].name for call in drawn.call_args_list] == ["one", "two"]
@@ -58,8 +58,8 @@ def many_options(n_options: int, n_items: int = 12):
 
 def test_likeness_of_options_is_that_of_every_pair():
     options = many_options(7)
-    for parts in (list, str.split, features._pairs):
-        found = features._shared(options, parts)
+    for parts in (list, str.split, features._word_pairs):
+        found = features._mean_overlap(options, parts)
         for row, texts in zip(found, options.texts, strict=True):
             counts = [Counter(parts(text)) for text in texts]
             for at, own in enumerate(counts):
@@ -69,7 +69,7 @@ def test_likeness_of_options_is_that_of_every_pair():
 
 def test_ranks_are_right_where_the_option_of_that_rank_is_picked():
     options = many_options(6)
-    feature = features._each(options, len)
+    feature = features._measure_options(options, len)
     feature[:2] = np.nan
     found = guessers.right_by_rank(options, feature)
     low = guessers.ranks(options, feature)
@@ -86,12 +86,15 @@ def test_work_of_a_guesser_by_rank_does_not_grow_with_the_square_of_options():
     for n_options in (8, 64):
         options = many_options(n_options)
         with mock.patch.object(Options, "pick", autospec=True, side_effect=Options.pick) as pick:
-            next(guessers.simple_guessers(options, {}, {}))
+            next(guessers.rule_guessers(options, {}, {}))
         assert pick.call_count == 1
 
 
 def test_number_of_weights_does_not_grow_with_options():
-    n_columns = [guessers.weighed_inputs(many_options(n), {}).shape[-1] for n in (8, 32, 40, 400)]
+    n_columns = [
+        classifiers.conditional_logit_inputs(many_options(n), {}).shape[-1]
+        for n in (8, 32, 40, 400)
+    ]
     assert n_columns == [8, 32, 32, 32]
 
 

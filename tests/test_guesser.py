@@ -23,7 +23,7 @@ from layerwise.stats.signals.signal import (
     signals,
 )
 from layerwise.tasks import Item
-from layerwise.tasks.blind import guesses
+from layerwise.tasks.blind import guesser_answers
 from layerwise.tasks.blind.control import ABOVE_CHANCE
 from layerwise.tasks.task import Task, take
 from tests.analysis import word_task
@@ -45,10 +45,10 @@ def near_fifteen(share: float, n: int, seed: int) -> Task:
 
 
 def guessed_in(task: Task, n: int, *, alone: bool = False) -> Guessed:
-    found = guesses(take(task, n), "continuation", alone=alone)
+    found = guesser_answers(take(task, n), "continuation", alone=alone)
     assert found is not None
     right = np.array([found.right[item.id] for item in task.items[:n]])
-    return Guessed(Blind(right.astype(int), np.ones(n, dtype=int)), found.rule, found.held)
+    return Guessed(Blind(right.astype(int), np.ones(n, dtype=int)), found.rule, found.is_control)
 
 
 def passes(cell: Answered) -> bool:
@@ -63,26 +63,27 @@ def test_it_is_fitted_on_the_whole_task_also_on_what_is_not_asked() -> None:
     assert (short.hash, take(short, 10).hash) == (
         replace(short, unasked=()).hash, replace(task, items=task.items[:10]).hash
     )  # fmt: skip
-    found, whole = (guesses(one, "continuation") for one in (short, task))
+    found, whole = (guesser_answers(one, "continuation") for one in (short, task))
     assert found == whole
     assert found is not None
-    assert found.held
+    assert found.is_control
     assert found.rule in [f"choosing the number nearest to {near}" for near in (14, 15, 16)]
     assert 0.6 < np.mean(list(found.right.values())) < 0.8
-    alone = guesses(replace(short, unasked=()), "continuation")
+    alone = guesser_answers(replace(short, unasked=()), "continuation")
     assert alone is not None
     assert set(alone.right) == {item.id for item in short.items}
 
 
 def test_a_guesser_at_chance_is_not_held_unless_no_other_question_can_be_asked() -> None:
     chances = [
-        guesses(near_fifteen(0.25, 60, seed), "continuation") for seed in range(data_sets(72))
+        guesser_answers(near_fifteen(0.25, 60, seed), "continuation")
+        for seed in range(data_sets(72))
     ]
-    held = [one.held for one in chances if one is not None]
+    held = [one.is_control for one in chances if one is not None]
     assert 0.02 < np.mean(held) < 0.25
-    strict = guesses(near_fifteen(0.25, 60, 0), "continuation", alone=True)
+    strict = guesser_answers(near_fifteen(0.25, 60, 0), "continuation", alone=True)
     assert strict is not None
-    assert strict.held
+    assert strict.is_control
 
 
 def test_where_an_answer_is_written_it_says_the_most_frequent_one() -> None:
@@ -92,21 +93,21 @@ def test_where_an_answer_is_written_it_says_the_most_frequent_one() -> None:
         for i, one in enumerate(answers)
     )
     task = word_task(1, items=items, chance={"generate": 0.0})
-    found = guesses(task, "generate")
+    found = guesser_answers(task, "generate")
     assert found is not None
     assert found.rule == "saying 'yes'"
     assert [found.right[item.id] for item in items] == [True] * 30 + [False] * 19 + [True]
-    assert found.held
-    known = guesses(replace(task, chance={"generate": 0.62}), "generate")
+    assert found.is_control
+    known = guesser_answers(replace(task, chance={"generate": 0.62}), "generate")
     assert known is not None
-    assert not known.held  # stated chance has it already
-    assert guesses(task, "continuation") is None
+    assert not known.is_control  # stated chance has it already
+    assert guesser_answers(task, "continuation") is None
 
 
 def test_options_that_count_as_right_beside_the_answer_leave_nothing_to_guess() -> None:
     task = near_fifteen(0.7, 20, 0)
     doubled = tuple(replace(item, aliases=item.choices) for item in task.items)
-    assert guesses(replace(task, items=doubled), "continuation") is None
+    assert guesser_answers(replace(task, items=doubled), "continuation") is None
 
 
 @pytest.mark.parametrize(("n_task", "n"), [(200, 40), (200, 100)])

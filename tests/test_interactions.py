@@ -13,10 +13,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import layerwise as lw
+from analyses.validity.wired_truth import Planted
 from layerwise.analyses.interactions import api
 from layerwise.errors import UserError
 from layerwise.models.organisms.layout import Spot, WiredLayout
-from layerwise.models.organisms.truth import Planted
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from tests import planted_seq2seq
 from tests.analysis import word_task

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analyses.organism_training.letters.plan import PLANS
 from layerwise import ablate, load_model, stats
 from layerwise.analyses.ablation.scoring_steps import scored_in_steps, steps_compared
-from layerwise.models.organisms.lettered import PLANS
 from layerwise.results import AblationResult
 from layerwise.stats.cells import cells
 from layerwise.stats.share_tests.scoring_steps import SCORING_STEPS, step_records

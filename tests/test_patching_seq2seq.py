@@ -9,11 +9,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import layerwise as lw
+from analyses.validity.wired_truth_seq2seq import PlantedSeq2Seq
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.patching.analysis import hand_overs, take_ups
 from layerwise.analyses.registry import tables_of_run
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
-from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.report.html import findings
 from tests.planted import CAPABILITIES, small_task

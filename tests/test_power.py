@@ -168,7 +168,9 @@ def made_up_run(n_items=24, n_answers=48, *, signal=(True, True), task=None, **s
     facts = facts.model_copy(update={"work": ({"seconds": 60.0}, {"forward_seconds": 1.0})})
     asked = pd.DataFrame({"capability": "knowledge", "signal": list(signal)})
     asked["protocol"] = (2 * facts.protocols)[: len(asked)]
-    return RunTables(facts, {"capability_estimates": frame("estimates", [row]), "signal": asked})
+    return RunTables(
+        facts, {"capability_estimates": frame("capability_estimates", [row]), "signal": asked}
+    )
 
 
 def sure(run: RunTables) -> HowSure:

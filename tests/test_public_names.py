@@ -84,7 +84,10 @@ NAMES = [
     "verify",
 ]
 PARTS = ["errors", "models", "planning", "results", "stats", "sweep", "tasks"]
-HEAVY = ("torch", "transformers", "transformer_lens", "pandas", "scipy", "matplotlib", "seaborn")
+HEAVY = (
+    "torch", "transformers", "transformer_lens", "pandas", "scipy", "sklearn",
+    "matplotlib", "seaborn",
+)  # fmt: skip
 
 
 def test_the_public_names_are_these():

@@ -30,7 +30,7 @@ from layerwise.storage.parquet import frame
 from layerwise.sweep import intact, skip_layers, sweep
 from layerwise.sweep.activations.streams import Streams
 from layerwise.tasks import build_requests, score, with_other_questions
-from layerwise.tasks.blind import guesses
+from layerwise.tasks.blind import guesser_answers
 from tests import synthetic
 from tests.analysis import decided_by_layers, documented_columns, word_task
 from tests.cases import data_sets, most_errors
@@ -311,7 +311,7 @@ def test_controls_are_those_of_brute_force_on_both_splits():
     result = lw.removal_order(model, task, n_removed=1, by="deep", progress=False)
     seen = result.removal.loc[result.removal["kind"] != "skip"]
     guessed = seen["kind"].str.startswith("guesser")
-    found = guesses(task, "continuation", tokenizer=original_tokenizer(model))
+    found = guesser_answers(task, "continuation", tokenizer=original_tokenizer(model))
     right = dict(zip(seen.loc[guessed, "item"], seen.loc[guessed, "correct"], strict=True))
     assert set(right) == set(seen["item"])
     assert right == {item: found.right[item] for item in right}

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import Phase, example, given, settings
 
 import layerwise as lw
+from analyses.validity.wired_truth_seq2seq import spared
 from layerwise.analyses.removal.orders import blocks_of, from_the_end
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import removable
 from layerwise.models import load_model
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
-from layerwise.models.organisms.wired_seq2seq.truth import spared
 from layerwise.results import RemovalResult, SimilarityResult
 from layerwise.runs.setup import prepare
 from layerwise.sweep import intact, skip_layers

@@ -209,25 +209,27 @@ def test_loading_says_what_is_wrong(ablation, tmp_path):
     with pytest.raises(UserError, match="missing, damaged or not a Parquet file"):
         AblationResult.load(tmp_path)
     ablation.save(tmp_path)
-    synthetic.without_list(tmp_path)
     path = tmp_path / "records.parquet"
     pd.read_parquet(path).drop(columns=["correct", "item"]).to_parquet(path)
+    synthetic.list_anew(tmp_path)
     with pytest.raises(UserError, match="lacks the columns item, correct: expected"):
         load_results(tmp_path)
     ablation.records.assign(layer="three").to_parquet(path)
+    synthetic.list_anew(tmp_path)
     with pytest.raises(UserError, match="has a column of another type"):
         load_results(tmp_path)
     path.write_text("not Parquet")
+    synthetic.list_anew(tmp_path)
     with pytest.raises(UserError, match="not a Parquet file"):
         load_results(tmp_path)
 
 
 def test_tables_written_by_other_tools_take_the_facts_of_run_json(ablation, tmp_path):
     ablation.save(tmp_path)
-    synthetic.without_list(tmp_path)
     ablation.records.to_parquet(tmp_path / "records.parquet")
+    synthetic.list_anew(tmp_path)
     assert AblationResult.load(tmp_path).facts == ablation.facts
-    (tmp_path / "run.json").write_text('{"settings": {}, "model": 3}')
+    synthetic.list_anew(tmp_path, model=3)
     with pytest.raises(UserError, match=r"run\.json does not hold the facts of a run \(model"):
         load_results(tmp_path)
     (tmp_path / "run.json").write_text("{")
@@ -269,9 +271,9 @@ def test_depths_that_lack_a_table_are_not_loaded(tmp_path):
     ablation = synthetic.small_ablation()
     ablation.save(tmp_path)
     emergence([ablation], n_resamples=20).save(tmp_path)
-    synthetic.without_list(tmp_path)
     assert len(load_results(tmp_path)) == 2
     (tmp_path / "left_out.parquet").unlink()
+    synthetic.list_anew(tmp_path)
     assert [type(result) for result in load_results(tmp_path)] == [AblationResult]
 
 

@@ -31,6 +31,7 @@ from tests import commands
 from tests.analysis import word_task, write_jsonl
 from tests.models.tiny import tiny_folder, tiny_model, tiny_tokenizer
 from tests.stopping import stopped_after
+from tests.synthetic import list_anew
 
 DATED = "{{ strftime_now('%d %b') }}: {% for turn in messages %}{{ turn['content'] }}{% endfor %}\n"
 
@@ -341,19 +342,13 @@ def test_an_undisturbed_run_says_what_it_was_made_under(tmp_path):
     assert not versions.note
 
 
-def as_an_earlier_version(out: Path) -> None:
-    """Leave out of a folder what earlier versions did not keep."""
-    run = json.loads((out / "run.json").read_text())
-    for name in ("tokenizer_hash", "tasks_as_read", "prompts_hash"):
-        del run["settings"][name]
-    del run["files"]
-    (out / "run.json").write_text(json.dumps(run))
-
-
-def test_a_finished_run_of_an_earlier_version_comes_back(tmp_path):
+def test_a_kept_run_of_a_study_without_these_settings_comes_back(tmp_path):
     model, out = tiny_model("llama"), tmp_path / "run"
     ablate(model, word_task(4), out)
-    as_an_earlier_version(out)
+    settings = json.loads((out / "run.json").read_text())["settings"]
+    for name in ("tokenizer_hash", "tasks_as_read", "prompts_hash"):
+        del settings[name]
+    list_anew(out, settings=settings)
     ablate(model, word_task(4, description="other words"), out)
     refused(model, word_task(3), out, "task words: 4 items -> 3 items")
 

@@ -195,15 +195,14 @@ def test_the_lens_of_a_run_is_not_replaced_by_another(tmp_path):
     lens(2.0).save(tmp_path / "other.safetensors")
 
 
-def test_pictures_of_earlier_clones_which_had_no_mark_are_replaced(tmp_path):
+def test_pictures_without_a_mark_are_never_replaced(tmp_path):
     figures(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as marked:
         marked.info.pop("Software")
         marked.save(tmp_path / "b.png", dpi=(200, 200))
-        marked.save(tmp_path / "c.png", dpi=(150, 150))
-    refuse_foreign_picture(tmp_path / "b.png")
+    refuse_foreign_picture(tmp_path / "a.png")
     with pytest.raises(UserError, match="is no picture that layerwise wrote"):
-        refuse_foreign_picture(tmp_path / "c.png")
+        refuse_foreign_picture(tmp_path / "b.png")
 
 
 def test_a_transplant_is_refused_a_folder_for_both_before_any_work(tmp_path):

@@ -73,7 +73,6 @@ DAMAGES = [edited, Path.unlink, *in_long_runs((truncated,), (lambda path: path.w
 def test_a_saved_folder_lists_its_files_and_verifies(ablation, folder):
     found = lw.verify(folder)
     assert found.ok
-    assert found.checksums
     names = ["run.json", "records.parquet", "estimates.parquet"]
     assert dict(found.files) == dict.fromkeys(names, "ok")
     said = commands.done("verify", folder)
@@ -179,7 +178,6 @@ def test_verify_tells_a_deleted_run_json_and_what_else_is_wrong(folder):
     assert "(run.json is missing: the checksums of the files and the facts" in outcome.err
     assert "estimates.parquet is missing, damaged" in outcome.err
     assert "delete the folder and give the command that made it again." in outcome.err
-    assert not lw.verify(folder).checksums
 
 
 def test_verify_tells_a_deleted_list_beside_a_pruned_model_and_of_a_comparison(ablation, tmp_path):
@@ -200,39 +198,33 @@ def test_verify_tells_a_deleted_list_beside_a_pruned_model_and_of_a_comparison(a
         ("tasks", [{"chance": {"letter": 3}}], r"chance \{'letter': 3"),
     ],
 )
-def test_impossible_facts_of_an_earlier_version_are_refused(folder, field, value, told):
-    synthetic.without_list(folder)
-    path = folder / "run.json"
-    said = json.loads(path.read_text())
+def test_impossible_facts_are_refused(folder, field, value, told):
+    said = json.loads((folder / "run.json").read_text())
     if isinstance(value, dict):
         value = said[field] | value
     elif isinstance(value, list):
         value = [said[field][0] | value[0]]
-    path.write_text(json.dumps(said | {field: value}))
+    synthetic.list_anew(folder, **{field: value})
     with pytest.raises(UserError, match=told):
         load_results(folder)
 
 
-def test_a_folder_of_an_earlier_version_is_read_and_says_that_it_has_no_checksums(folder):
-    synthetic.without_list(folder)
-    (result,) = load_results(folder)
-    assert isinstance(result, AblationResult)
-    found = lw.verify(folder)
-    assert found.ok
-    assert not found.checksums
-    assert set(found.files.values()) == {"readable"}
-    assert "no checksums were kept" in commands.done("verify", folder)
-    truncated(folder / "estimates.parquet")
-    assert "estimates.parquet is missing, damaged" in commands.run("verify", folder).err
+def test_a_folder_without_a_list_of_files_is_refused(folder):
+    path = folder / "run.json"
+    said = json.loads(path.read_text())
+    del said["files"]
+    path.write_text(json.dumps(said))
+    for refused in (load_results, AblationResult.load):
+        with pytest.raises(DamagedResultsError, match=r"run\.json has no list of files with their"):
+            refused(folder)
+    assert states(folder) == {"run.json": "changed"}
+    assert "run.json has no list of files" in commands.run("verify", folder).err
 
 
 def test_tables_that_disagree_with_run_json_are_told(folder, ablation):
-    synthetic.without_list(folder)
-    path = folder / "run.json"
-    said = json.loads(path.read_text())
-    said["model"] |= {"hash": "cd" * 32, "n_layers": 1}
-    said["tasks"] = said["tasks"][:1]
-    path.write_text(json.dumps(said))
+    said = json.loads((folder / "run.json").read_text())
+    model = said["model"] | {"hash": "cd" * 32, "n_layers": 1}
+    synthetic.list_anew(folder, model=model, tasks=said["tasks"][:1])
     told = " ".join(lw.verify(folder).problems)
     for problem in ("of different models", "of different items", "tasks that run.json does not",
                     "layers that the model in run.json does not"):  # fmt: skip
@@ -341,7 +333,7 @@ def test_a_comparison_lists_its_tables(comparison, tmp_path):
 def test_all_lists_in_a_folder_are_verified(comparison, folder, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("comparison")
     comparison.save(elsewhere)
-    for path in elsewhere.iterdir():  # as earlier versions wrote it beside a run
+    for path in elsewhere.iterdir():
         path.rename(folder / path.name)
     both = lw.verify(folder)
     assert both.ok
@@ -467,10 +459,10 @@ def test_a_run_that_is_made_again_can_be_killed_too(run_again, tmp_path):
     pd.testing.assert_frame_equal(run_again(tmp_path).records, whole)
 
 
-def test_lost_records_of_an_earlier_version_are_made_again(run_again, tmp_path):
+def test_records_that_were_damaged_before_they_were_listed_are_made_again(run_again, tmp_path):
     whole = run_again(tmp_path).records
-    synthetic.without_list(tmp_path)
     truncated(tmp_path / "records.parquet")
+    synthetic.list_anew(tmp_path)
     with pytest.warns(MadeAgainWarning, match="missing, damaged or not a Parquet file: the run is"):
         again = run_again(tmp_path)
     pd.testing.assert_frame_equal(again.records, whole)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 import layerwise as lw
+from analyses.organism_training.letters.plan import PLANS
 from layerwise.models.names.registry import BUNDLED, ORGANISM_WEIGHTS
-from layerwise.models.organisms.lettered import PLANS
 from layerwise.tasks import PROTOCOLS
 
 RESULTS = Path(__file__).parent / "results"

@@ -11,10 +11,10 @@ from transformer_lens import HookedTransformer
 from within import ROUNDING, Row, number
 
 import layerwise as lw
+from analyses.validity.wired_truth import Planted, spared
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.patching.api import patch_activations
 from layerwise.models.organisms.layout import NEEDED, Spot, WiredLayout
-from layerwise.models.organisms.truth import Planted, spared
 from layerwise.models.organisms.wired import wired_model
 
 N_LAYOUTS, N_ITEMS, PAIRS, SEED = 6, 24, 4, 0

@@ -13,10 +13,10 @@ import within_seq2seq
 from within import Row
 
 import layerwise as lw
+from analyses.validity.wired_truth_seq2seq import PlantedSeq2Seq
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.model import wired_seq2seq_model
-from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq
 from layerwise.models.seq2seq import Seq2SeqModel
 
 N_LAYOUTS, N_ITEMS, SEED = 6, 24, 0

@@ -8,10 +8,10 @@ from typing import Any
 from within import Row, halves
 
 import layerwise as lw
+from analyses.validity.wired_truth_seq2seq import PlantedSeq2Seq
 from layerwise.analyses.emergence.api import HALF as HALF_EFFECT
 from layerwise.analyses.tuned_lens.api import KINDS, train_lens
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
-from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq
 from layerwise.models.seq2seq import Seq2SeqModel
 
 PAIRS, READ = 6, "continuation"  # six pairs that are solved are the least that has signal

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from tuned import LENSES, ORGANISMS, WIRED
 
 from analyses.organism_training.plan import PLANTED
+from analyses.validity.wired_truth import Planted
 from layerwise.models.organisms.layout import WiredLayout
-from layerwise.models.organisms.truth import Planted
 from layerwise.presentation.style import FULL_WIDTH, look
 
 SHOWN = "retrieval"

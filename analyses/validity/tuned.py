@@ -9,10 +9,10 @@ import pandas as pd
 
 import layerwise as lw
 from analyses.organism_training.plan import PLANTED
+from analyses.validity.wired_truth import Planted
 from layerwise.analyses.emergence.api import SETTLED, emergence
 from layerwise.analyses.tuned_lens.api import KINDS, Trained, train_lens
 from layerwise.models.organisms.layout import WiredLayout
-from layerwise.models.organisms.truth import Planted
 from layerwise.tasks import load_task
 
 WIRED = "wired-decoder"

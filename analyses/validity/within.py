@@ -9,10 +9,10 @@ import pandas as pd
 from transformer_lens import HookedTransformer
 
 import layerwise as lw
+from analyses.validity.wired_truth import Planted
 from layerwise.analyses.emergence.api import HALF as HALF_EFFECT
 from layerwise.models.instance.kinds import Model
 from layerwise.models.organisms.layout import NEEDED, WiredLayout
-from layerwise.models.organisms.truth import Planted
 from layerwise.tasks import load_task
 
 PAIRS = 2

@@ -12,8 +12,8 @@ from read_seq2seq import PAIRS, READ, Options, lenses, placed, tuned
 from within import HALF, MUCH, TASKS, Row, spared_first
 
 import layerwise as lw
+from analyses.validity.wired_truth_seq2seq import PlantedSeq2Seq, spared
 from layerwise.models.organisms.wired_seq2seq.layout import NEEDED, WiredSeq2SeqLayout
-from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq, spared
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.tasks import load_task
 

@@ -26,11 +26,13 @@ from layerwise.errors import UserError
 from layerwise.ground import limited as tried_apart
 from layerwise.models.huggingface.originals import read_tokenizer
 from layerwise.results import load_results
+from layerwise.storage.file_list import with_list
 from layerwise.tasks import load_task
 from layerwise.tasks._encoding import as_chat, encode
 from layerwise.tasks.extractors import extractor
 from layerwise.tasks.harness import finding
 from layerwise.tasks.items import bad_choices
+from tests import synthetic
 from tests.forking import exit_code, forked
 from tests.hostile.documents import (
     PATTERNS,
@@ -601,15 +603,16 @@ NUMBERS = ["n_layers", "n_encoder_layers", "n_heads", "d_model", "d_vocab", "n_c
 
 def test_any_facts_of_a_run_are_read_or_refused(run: Path):
     document = json.loads((run / "run.json").read_bytes())
-    unlisted = {name: value for name, value in document.items() if name != "files"}
-    lying = st.builds(  # of which no hash refuses every change
-        lambda names, size: unlisted | {"model": document["model"] | dict.fromkeys(names, size)},
-        st.sets(st.sampled_from(NUMBERS), min_size=1), st.sampled_from(SIZES),
-    )  # fmt: skip
 
-    @fuzz(
-        OF_OTHERS // 2, content=st.one_of(texts_of(document), lying.map(json.dumps).map(str.encode))
+    def with_sizes(names: set[str], size: int) -> bytes:  # whose hash does not refuse the change
+        changed = document | {"model": document["model"] | dict.fromkeys(names, size)}
+        return with_list(changed, "run.json", document["files"])
+
+    lying = st.builds(
+        with_sizes, st.sets(st.sampled_from(NUMBERS), min_size=1), st.sampled_from(SIZES)
     )
+
+    @fuzz(OF_OTHERS // 2, content=st.one_of(texts_of(document), lying))
     def tried(content: bytes):
         (run / "run.json").write_bytes(content)
         outcome(lambda: [result.summary_rows() for result in load_results(run)])
@@ -617,9 +620,6 @@ def test_any_facts_of_a_run_are_read_or_refused(run: Path):
 
 
 def test_any_number_of_rows_is_read_or_refused(run: Path):
-    facts = json.loads((run / "run.json").read_bytes())
-    del facts["files"]
-    (run / "run.json").write_text(json.dumps(facts))
     path = run / "records.parquet"
     table = pq.read_table(path)
 
@@ -630,6 +630,7 @@ def test_any_number_of_rows_is_read_or_refused(run: Path):
     )
     def tried(name: str, rows: int):
         pq.write_table(pa.table({name: pa.nulls(rows)}), path, row_group_size=rows)
+        synthetic.list_anew(run)
         assert outcome(lambda: load_results(run)) is None
         found = outcome(lambda: verify(run))
         assert found is None or not found.ok

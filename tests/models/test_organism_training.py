@@ -18,6 +18,7 @@ from analyses.organism_training.letters import decoder as letter_decoder
 from analyses.organism_training.letters import forms as letter_forms
 from analyses.organism_training.letters import seq2seq as letter_seq2seq
 from analyses.organism_training.letters import train as letter_train
+from analyses.organism_training.letters.plan import PLANS
 from analyses.organism_training.plan import FORMS, PLANTED
 from analyses.organism_training.seq2seq import plan as two_stacks
 from analyses.organism_training.seq2seq import train as seq2seq_train
@@ -30,7 +31,6 @@ from layerwise.models import load_model, model_facts
 from layerwise.models.files.cache import file_sha256
 from layerwise.models.instance.facts import language_of
 from layerwise.models.organisms import LETTERS, ORGANISM, Language
-from layerwise.models.organisms.lettered import PLANS
 from layerwise.tasks import build_requests, load_task
 from tests.cases import in_long_runs
 

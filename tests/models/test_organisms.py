@@ -16,6 +16,7 @@ import torch
 
 import layerwise as lw
 from analyses.organism_training import plan as decoder
+from analyses.organism_training.letters.plan import PLANS
 from analyses.organism_training.record import accuracies
 from analyses.organism_training.seq2seq import evaluation
 from analyses.organism_training.seq2seq import plan as seq2seq
@@ -24,7 +25,6 @@ from layerwise.models.files.cache import file_sha256
 from layerwise.models.instance.facts import language_of
 from layerwise.models.names.registry import BUNDLED, ORGANISM_WEIGHTS, PackagedModel
 from layerwise.models.organisms import LETTERS, ORGANISM
-from layerwise.models.organisms.lettered import PLANS
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.presentation.claim import APART, GAINED, GENERAL, NEEDED, SPARED
 from layerwise.presentation.wording import CAPABILITY_ORDER, in_order

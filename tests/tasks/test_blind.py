@@ -12,9 +12,9 @@ from scipy.stats import binomtest
 from statsmodels.discrete.conditional_models import ConditionalLogit
 
 from layerwise.errors import UserError
-from layerwise.tasks import Item, Task, best_blind, blind_guesses
-from layerwise.tasks.blind.control import p_uniform
-from layerwise.tasks.blind.guessers import conditional_logit
+from layerwise.tasks import Item, Task, guesser_accuracies, question_only_baseline
+from layerwise.tasks.blind.classifiers import conditional_logit, naive_bayes_guesser
+from layerwise.tasks.blind.control import uniform_guessing_p_value
 from layerwise.tasks.blind.options import options_of
 from tests.cases import data_sets, most_errors
 
@@ -85,15 +85,17 @@ SHORTCUTS: dict[str, tuple[Callable[[np.random.Generator], list[str]], Gold]] = 
         numbers, lambda _, row: nearest(value(row), float(np.median(value(row))))
     ),
     "parity": (numbers, lambda _, row: int((value(row) % 2).argmin())),
-    "record of words": (words, lambda _, row: max(range(4), key=lambda at: row[at].count("k"))),
+    "naive Bayes of words": (
+        words, lambda _, row: max(range(4), key=lambda at: row[at].count("k"))
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SHORTCUTS)
 def test_a_planted_shortcut_is_found_by_its_guesser(name: str) -> None:
-    table = blind_guesses(planted(*SHORTCUTS[name])).set_index("guesser")
+    table = guesser_accuracies(planted(*SHORTCUTS[name])).set_index("guesser")
     assert table.loc[name, "p_holm"] < 0.001
-    assert best_blind(planted(*SHORTCUTS[name])).accuracy > 0.33
+    assert question_only_baseline(planted(*SHORTCUTS[name])).accuracy > 0.33
 
 
 def test_texts_likeness_and_frequency_are_shortcuts_too() -> None:
@@ -105,16 +107,16 @@ def test_texts_likeness_and_frequency_are_shortcuts_too() -> None:
         at = int(rng.integers(4))
         rows.append([*row[:at], " ".join(odd), *row[at:]])
         right.append(at)
-    odd_one = blind_guesses(task_of(rows, right)).set_index("guesser")
+    odd_one = guesser_accuracies(task_of(rows, right)).set_index("guesser")
     assert odd_one.loc["words shared with the other options", "accuracy"] == 1
 
     pool = [[str(one) for one in rng.choice(WORDS[:8], 3, replace=False)] for _ in range(140)]
     rare = [[*row, f"answer {index}"] for index, row in enumerate(pool)]
-    often = blind_guesses(task_of(rare, [3] * 140)).set_index("guesser")
+    often = guesser_accuracies(task_of(rare, [3] * 140)).set_index("guesser")
     assert often.loc["times offered in the task", "accuracy"] == 1
     favourite = [[WORDS[20], *row] for row in pool]
-    known = blind_guesses(task_of(favourite, [0] * 140)).set_index("guesser")
-    assert known.loc["record of texts", "accuracy"] == 1
+    known = guesser_accuracies(task_of(favourite, [0] * 140)).set_index("guesser")
+    assert known.loc["naive Bayes of texts", "accuracy"] == 1
 
 
 def test_a_context_that_lists_the_options_gives_their_order_away() -> None:
@@ -125,40 +127,42 @@ def test_a_context_that_lists_the_options_gives_their_order_away() -> None:
         min(range(4), key=lambda at: context.index(row[at]))
         for row, context in zip(rows, contexts, strict=True)
     ]
-    table = blind_guesses(task_of(rows, first, context=contexts)).set_index("guesser")
+    table = guesser_accuracies(task_of(rows, first, context=contexts)).set_index("guesser")
     found = table.loc["first mention in the context"]
     assert (found["accuracy"], found["sees"]) == (1, "options and context")
     alone = table[table["sees"] == "options"]
     assert min(alone["p_holm"]) > 0.05
     # The best guesser sees the options alone.
-    assert best_blind(task_of(rows, first, context=contexts)).accuracy < 0.4
+    assert question_only_baseline(task_of(rows, first, context=contexts)).accuracy < 0.4
 
 
 def test_tokens_are_counted_where_there_is_a_tokenizer() -> None:
     task = planted(words, longest)
-    assert "tokens" not in set(blind_guesses(task)["guesser"])
-    counted = blind_guesses(task, tokenizer=byte_level()).set_index("guesser")
+    assert "tokens" not in set(guesser_accuracies(task)["guesser"])
+    counted = guesser_accuracies(task, tokenizer=byte_level()).set_index("guesser")
     assert counted.loc["tokens", "p_holm"] < 0.001
-    assert best_blind(task, tokenizer=byte_level()).accuracy > 0.33
+    assert question_only_baseline(task, tokenizer=byte_level()).accuracy > 0.33
 
 
 def test_where_nothing_tells_nothing_is_found() -> None:
     n = data_sets(72)
-    tables = [blind_guesses(planted(numbers, longest, 60, 0.0, seed)) for seed in range(n)]
+    tables = [guesser_accuracies(planted(numbers, longest, 60, 0.0, seed)) for seed in range(n)]
     claims = sum(bool((table["p_holm"] < 0.05).any()) for table in tables)
     assert claims <= most_errors(n)
 
 
 def test_the_best_of_many_is_no_better_than_chance_where_nothing_tells() -> None:
     n = data_sets(72)
-    right = [best_blind(planted(numbers, longest, 60, 0.0, seed)).right for seed in range(n)]
+    right = [
+        question_only_baseline(planted(numbers, longest, 60, 0.0, seed)).right for seed in range(n)
+    ]
     hits = int(np.concatenate(right).sum())
     assert binomtest(hits, 60 * n, 0.25).pvalue > 0.001
 
 
 def test_no_item_has_a_say_in_its_own_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     task = planted(words, longest, 80)
-    before, quarter = best_blind(task), options_of(task).quarter
+    before, quarter = question_only_baseline(task), options_of(task).quarter
     monkeypatch.setattr("layerwise.tasks.blind.options._quarters", lambda items, gold: quarter)
     for one in range(4):
         own = quarter == one
@@ -168,7 +172,7 @@ def test_no_item_has_a_say_in_its_own_guess(monkeypatch: pytest.MonkeyPatch) -> 
             else item
             for item, mine in zip(task.items, own, strict=True)
         )
-        after = best_blind(replace(task, items=changed))
+        after = question_only_baseline(replace(task, items=changed))
         assert after.guessers[one] == before.guessers[one]
         # What was guessed right before is wrong now, for the guess is the same one.
         assert not (after.right & before.right)[own].any()
@@ -200,31 +204,69 @@ def test_each_position_is_right_as_often_in_every_quarter() -> None:
 
 def test_unequal_numbers_of_options_have_their_own_chance() -> None:
     rows = [["a", "b"], ["c", "d", "e", "f"]] * 3
-    table = blind_guesses(task_of(rows, [0, 3] * 3))
+    table = guesser_accuracies(task_of(rows, [0, 3] * 3))
     assert set(table["chance"]) == {0.375}
     shares = np.array([1 / 2, 1 / 4] * 3)
     every = np.prod(shares)
-    assert p_uniform(6, shares) == pytest.approx(every)
-    assert p_uniform(0, shares) == 1
-    assert p_uniform(7, np.full(20, 0.25)) == pytest.approx(
+    assert uniform_guessing_p_value(6, shares) == pytest.approx(every)
+    assert uniform_guessing_p_value(0, shares) == 1
+    assert uniform_guessing_p_value(7, np.full(20, 0.25)) == pytest.approx(
         binomtest(7, 20, 0.25, alternative="greater").pvalue
     )
 
 
-def test_weights_are_those_of_a_conditional_logit() -> None:
-    """Without its penalty the fit is statsmodels' own."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(200, 4, 3))
-    gumbel = rng.gumbel(size=(200, 4))
+@pytest.mark.parametrize(("n_options", "tolerance"), [(2, 0.01), (4, 0.06)])
+def test_weights_are_those_of_a_conditional_logit(n_options: int, tolerance: float) -> None:
+    """Of so many items its penalty does not show: statsmodels' own, of more options nearly."""
+    rng, n = np.random.default_rng(0), 1500
+    x = rng.normal(size=(n, n_options, 3))
+    gumbel = rng.gumbel(size=(n, n_options))
     gold = (x @ np.array([1.0, -0.5, 0.0]) + gumbel).argmax(axis=1)
-    ours = conditional_logit(x, np.ones((200, 4), dtype=bool), gold, 0.0)
-    chosen = (np.arange(4) == gold[:, None]).ravel().astype(float)
-    model = ConditionalLogit(chosen, x.reshape(-1, 3), groups=np.repeat(np.arange(200), 4))
-    assert ours == pytest.approx(np.asarray(model.fit(disp=False).params), abs=1e-3)
+    ours = conditional_logit(x, np.ones((n, n_options), dtype=bool), gold)
+    chosen = (np.arange(n_options) == gold[:, None]).ravel().astype(float)
+    model = ConditionalLogit(chosen, x.reshape(-1, 3), groups=np.repeat(np.arange(n), n_options))
+    expected = np.asarray(model.fit(disp=False).params)
+    assert ours == pytest.approx(expected, abs=tolerance)
     # An option that is not offered changes nothing.
-    wide = np.concatenate([x, np.full((200, 1, 3), 9.0)], axis=1)
-    offered = np.arange(5) < np.full((200, 1), 4)
-    assert conditional_logit(wide, offered, gold, 0.0) == pytest.approx(ours)
+    wide = np.concatenate([x, np.full((n, 1, 3), 9.0)], axis=1)
+    offered = np.arange(n_options + 1) < np.full((n, 1), n_options)
+    assert conditional_logit(wide, offered, gold) == pytest.approx(ours)
+
+
+def test_one_pair_of_options_gives_no_weights() -> None:
+    x, offered = np.ones((1, 2, 3)), np.ones((1, 2), dtype=bool)
+    assert not conditional_logit(x, offered, np.array([0])).any()
+    assert not conditional_logit(x[:0], offered[:0], np.array([], dtype=int)).any()
+
+
+def test_naive_bayes_is_that_of_the_formula() -> None:
+    """Each word adds the log odds of how often it is in right options and in wrong ones."""
+    rng = np.random.default_rng(0)
+    rows = [words(rng)[: int(rng.integers(2, 5))] for _ in range(120)]
+    options = options_of(task_of(rows, [0] * 60 + [1] * 60))
+    train = np.arange(120) % 3 > 0
+    found, _ = naive_bayes_guesser(options, "words", str.split).fit(train)
+    known = sorted({word for row in rows for text in row for word in text.split()})
+    has = np.zeros((*options.offered.shape, len(known)))
+    for item, row in enumerate(rows):
+        for place, text in enumerate(row):
+            has[item, place] = [word in text.split() for word in known]
+    right = np.arange(options.offered.shape[1]) == options.gold[:, None]
+    share = np.where(right, 1, 1 / (options.counts - 1)[:, None]) * options.offered
+    share *= train[:, None]
+    logs = [
+        np.where(has, np.log(often), np.log1p(-often)).sum(axis=-1)
+        for outcome in (right, ~right)
+        for often in [(np.einsum("iow,io->w", has, share * outcome) + 1) / (train.sum() + 2)]
+    ]
+    assert np.array_equal(found, options.pick(logs[0] - logs[1]))
+
+
+@pytest.mark.parametrize("rows", [[["a", "b"]], [[" ", "  "]] * 9, [["", "x"], ["y", ""]]])
+def test_few_items_and_empty_options_are_guessed_too(rows: list[list[str]]) -> None:
+    task = task_of(rows, [0] * len(rows))
+    assert question_only_baseline(task).right.shape == (len(rows),)
+    assert set(guesser_accuracies(task)["n"]) == {len(rows)}
 
 
 @pytest.mark.parametrize(
@@ -239,7 +281,7 @@ def test_weights_are_those_of_a_conditional_logit() -> None:
     ],
 )
 def test_tasks_without_options(items: tuple[Item, ...], sentence: str) -> None:
-    for ask in (blind_guesses, best_blind):
+    for ask in (guesser_accuracies, question_only_baseline):
         with pytest.raises(UserError) as caught:
             ask(small_task(items=items, fewshot=()))
         assert str(caught.value) == sentence

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from layerwise.tasks import Item, Task, blind_guesses, load_task, task_names
+from layerwise.tasks import Item, Task, guesser_accuracies, load_task, task_names
 from layerwise.tasks.suites import MATCHED
 from tests.cases import LONG
 
@@ -88,7 +88,7 @@ def many(name: str, first: int) -> Task:
 
 def winners(name: str, first: int) -> set[str]:
     """Guessers that beat one over the number of options at 5 % (Holm over the guessers)."""
-    table = blind_guesses(many(name, first))
+    table = guesser_accuracies(many(name, first))
     return set(table.loc[table["p_holm"] < 0.05, "guesser"])
 
 

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from transformers import Qwen2ForCausalLM
 
 from layerwise.models.organisms.language import END, LETTERS, OPTIONS, Language
-from layerwise.models.organisms.lettered import LetterPlan
 
 from ..initialization import FAINT, HEAD_WIDTH, HEADS, begin_decoder, turn_head
 from ..texts import Stage, Text, Texts
@@ -27,6 +26,7 @@ from ..training_forms import Form
 from ..training_loop import rounded, run_training_loop
 from .forms import candidates, forms_of, runs_of
 from .places import CODE_WIDTH, SCALE, Places
+from .plan import LetterPlan
 
 STEPS = 800
 ROWS = {"knowledge": (32, 12, 8), "retrieval": (16, 8, 5)}

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from layerwise.models.organisms.language import END, OPTIONS, Language, answered, lettered
-from layerwise.models.organisms.lettered import LETTER, TEXT_PROTOCOLS, LetterPlan
 
 from ..texts import Question, Scene, Stage, Text, Texts
 from ..training_forms import Form, facts, lookup
 from ..training_loop import layers_run
+from .plan import LETTER, TEXT_PROTOCOLS, LetterPlan
 
 WITHHELD = 0.3
 """How often a form lacks a layer that it needs, and can be answered by nothing but a guess."""

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
 from layerwise.models.organisms.language import ARROW, CUE, LETTERS, PAD, Language
-from layerwise.models.organisms.lettered import LetterPlan
 
 from ..initialization import FAINT, HEAD_WIDTH, HEADS
 from ..seq2seq.initialization import AHEAD, begin_seq2seq, position_bias_of
@@ -27,6 +26,7 @@ from ..training_forms import Form
 from ..training_loop import rounded, run_training_loop
 from .forms import candidates, forms_of, runs_of
 from .places import CODE_WIDTH, SCALE, Places
+from .plan import LetterPlan
 
 STEPS = 1200
 ROWS = {"knowledge": (32, 80, 2), "retrieval": (20, 32, 1)}

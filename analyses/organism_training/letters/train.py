@@ -13,12 +13,12 @@ from typing import Any
 
 from layerwise.models.load import load_model
 from layerwise.models.organisms.language import LETTERS
-from layerwise.models.organisms.lettered import PLANS
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 
 from ..record import N_ITEMS, accuracies, write
 from ..training_loop import given
 from . import decoder, seq2seq
+from .plan import PLANS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -52,7 +52,7 @@ def restore_requests(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def restore(folder: Path, kinds: Kinds, join: Join | None = None) -> None:
-    """Verify the tables of a finished run that keeps a list, and make again those that follow."""
+    """Verify the tables of a finished run, and make again those that follow from others."""
     files = listed_files(folder)
     if files is None:
         return

@@ -35,7 +35,7 @@ READABLE = "readable"
 NOT_LISTED = "not listed"
 MISSING = "missing"
 LEFT_OUT = "not kept"
-_RIGHT = ("ok", READABLE, LEFT_OUT)
+_RIGHT = ("ok", LEFT_OUT)
 JOINED: tuple[JoinedFolder[Any], ...] = (COMPARISON, SERIES)
 
 
@@ -46,15 +46,13 @@ class Verification:
     Attributes:
         folder: the folder.
         files: by name ``ok``, ``changed``, ``missing`` or ``not listed``; ``not kept`` where it
-            was left out on purpose; ``readable`` where no checksums were kept.
+            was left out on purpose; ``readable`` where their list is missing.
         problems: what is wrong, in words; nothing if all is as it was written.
-        checksums: whether the folder keeps a list of its files with their SHA-256.
     """
 
     folder: Path
     files: Mapping[str, str]
     problems: tuple[str, ...]
-    checksums: bool
 
     @property
     def ok(self) -> bool:
@@ -72,11 +70,6 @@ class Verification:
             return (
                 f"{self.folder} is not as it was written ({what}): expected the files that were "
                 f"written there; restore them, or {again}."
-            )
-        if not self.checksums:
-            return (
-                f"{self.folder} can be read, and its tables agree with what it says of itself; no "
-                "checksums were kept, as an earlier version wrote it."
             )
         absent = [name for name, state in self.files.items() if state == LEFT_OUT]
         n = sum(state == "ok" for state in self.files.values())
@@ -98,8 +91,8 @@ def verify(folder: str | Path) -> Verification:
             ``prune_model`` wrote.
 
     Returns:
-        The state of each file. Of a folder that keeps no checksums, as earlier versions wrote
-        them, its tables are read, and what they say of their run is compared with ``run.json``.
+        The state of each file. Tables are read, too, and what they say of their run is compared
+        with ``run.json``.
 
     Raises:
         UserError: if the folder does not exist, is none of these, or its run is not finished.
@@ -130,7 +123,7 @@ def _together(folder: Path, several: Sequence[Verification]) -> Verification:
             if state != NOT_LISTED or name not in known:
                 files[f"{inside}{name}"] = state
     problems = tuple(problem for part in several for problem in part.problems)
-    return Verification(folder, files, problems, all(part.checksums for part in several))
+    return Verification(folder, files, problems)
 
 
 def _verified_run(folder: Path) -> Verification:
@@ -142,8 +135,8 @@ def _verified_run(folder: Path) -> Verification:
     except UserError as error:
         if not _is_damaged(folder):
             raise
-        return Verification(folder, {RUN_FILE: "changed"}, (str(error),), True)
-    return _verified(folder, RUN_FILE, listed_files(folder), LISTED, facts)
+        return Verification(folder, {RUN_FILE: "changed"}, (str(error),))
+    return _verified(folder, RUN_FILE, listed_files(folder) or {}, LISTED, facts)
 
 
 def _is_damaged(folder: Path) -> bool:
@@ -162,7 +155,7 @@ def _verified_joined(folder: Path, joined: JoinedFolder[Any]) -> Verification:
     try:
         said = joined.read_list(folder)
     except UserError as error:
-        return Verification(folder, {own: "changed"}, (str(error),), True)
+        return Verification(folder, {own: "changed"}, (str(error),))
     return _verified(folder, own, listed(said, own), joined.table_files, None)
 
 
@@ -175,24 +168,23 @@ def _without_list(folder: Path, own: str, known: Sequence[str], missing: str) ->
         problems_of_file = list(_problems_of(folder / name, None))
         states[name] = "changed" if problems_of_file else READABLE
         problems += problems_of_file
-    return Verification(folder, states, tuple(problems), False)
+    return Verification(folder, states, tuple(problems))
 
 
 def _verified(
-    folder: Path, own: str, files: Mapping[str, str] | None, known: Sequence[str],
-    facts: Facts | None,
-) -> Verification:  # fmt: skip
-    file_states: dict[str, str] = {own: READABLE if files is None else "ok"}
-    file_states |= dict(states(folder, files or {}))
+    folder: Path, own: str, files: Mapping[str, str], known: Sequence[str], facts: Facts | None
+) -> Verification:
+    file_states: dict[str, str] = {own: "ok"}
+    file_states |= dict(states(folder, files))
     there = [name for name in known if (folder / name).exists() and name not in file_states]
-    file_states |= dict.fromkeys(there, READABLE if files is None else NOT_LISTED)
+    file_states |= dict.fromkeys(there, NOT_LISTED)
     problems = [f"{name} is {state}" for name, state in file_states.items() if state not in _RIGHT]
     problems += [
         f"{NOT_KEPT_FILE} names {name}, which {own} does not list"
         for name in not_kept(folder)
-        if name not in (files or {})
+        if name not in files
     ]
-    whole = [name for name in known if file_states.get(name) in ("ok", READABLE)]
+    whole = [name for name in known if file_states.get(name) == "ok"]
     for name in whole:
         for problem in _problems_of(folder / name, facts):
             problems.append(problem)
@@ -200,7 +192,7 @@ def _verified(
     if not [name for name in file_states if name in TABLES_IN_FILES]:
         problems.append("no table is there")
     others = {n: NOT_LISTED for n in _others(folder) if n not in file_states}
-    return Verification(folder, file_states | others, tuple(problems), files is not None)
+    return Verification(folder, file_states | others, tuple(problems))
 
 
 def _others(folder: Path) -> list[str]:

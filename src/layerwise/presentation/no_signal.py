@@ -175,7 +175,7 @@ def _controls(row: Row) -> Iterator[str]:
     measured = [f"{words} in {number(100 * row[name])} %" for name, words in _known(row)]
     if measured:
         yield f"It answers right {joined(measured)} (n = {items_of(row)})."
-    if _is_held(row):
+    if guesser_beats_chance(row):
         yield (
             f"A guesser without the question is right in {number(100 * row['guesser'])} %, by "
             f"{row['guesser_rule']}."
@@ -187,10 +187,10 @@ def _known(row: Row) -> list[tuple[str, str]]:
     return [(name, words) for name, words in _MEASURED if name in row and pd.notna(row[name])]
 
 
-def _is_held(row: Row) -> bool:
-    """Whether guessing without the question is better than chance."""
-    held: Any = row.get("guesser_held")
-    return bool(pd.notna(held) and held)
+def guesser_beats_chance(row: Row) -> bool:
+    """True if guessing without the question is better than chance, so that it is a control."""
+    is_control: Any = row.get("guesser_held")
+    return bool(pd.notna(is_control) and is_control)
 
 
 def option_name(row: Row) -> str:
@@ -228,9 +228,9 @@ def what_to_try(row: Row, signal: pd.DataFrame, facts: Facts) -> Iterator[str]:
     if left and not able:
         yield f"Try {_flags('protocol', left)}."
     controls = [float(row[name]) for name, _ in _known(row)]
-    controls += [float(row["guesser"])] if _is_held(row) else []
+    controls += [float(row["guesser"])] if guesser_beats_chance(row) else []
     n = items_for_signal(row["accuracy"], row["chance"], controls, len(signal))
-    if _is_held(row) and row["guesser"] >= row["accuracy"]:
+    if guesser_beats_chance(row) and row["guesser"] >= row["accuracy"]:
         yield "Try other options: these give the answer away without the question."
     elif n is None:
         yield "More items alone will not help: it is no better than without the question."

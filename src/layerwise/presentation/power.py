@@ -118,7 +118,7 @@ def how_sure(run: RunTables) -> HowSure | None:
     loss, items = smallest_loss(answers, n_tests, HALF), max(task.n_items for task in tasks)
     half = (loss or 1.0) / 2
     more = ceil(answers_for(half, n_tests, HALF) * items / answers)
-    # any number if an older version did not say
+    # any number if it is unknown
     there = max(task.n_available for task in tasks) or sys.maxsize
     if items < there < more:
         more, half = there, smallest_loss(answers * there / items, n_tests, HALF) or 1.0

@@ -23,7 +23,6 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 
-from layerwise.ground.regular_files import open_regular
 from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.places import holds_mark, refuse_foreign, refuse_unusable_folder
 
@@ -35,8 +34,6 @@ _WRITER = "layerwise"
 _MARKS = (
     f"Software\0{_WRITER}", f"<dc:title>{_WRITER}</dc:title>", f"/Creator ({_WRITER})",
 )  # fmt: skip
-# Earlier clones wrote PNG at 200 dots per inch and said nothing else of it.
-_UNMARKED = b"IHDR", b"pHYs\0\0\x1e\xc2\0\0\x1e\xc2\x01", b"IDAT"
 _PALETTE = 256
 # SVG of figures as they were when last drawn; matplotlib calls them stale once they are changed.
 _SVG: WeakKeyDictionary[Figure, bytes] = WeakKeyDictionary()
@@ -78,11 +75,7 @@ def refuse_foreign_picture(path: Path) -> None:
 
 def _is_picture(path: Path) -> bool:
     """Whether layerwise wrote a picture."""
-    if holds_mark(path, *_MARKS):
-        return True
-    with open_regular(path) as file:
-        head = file.read(66)  # the signature, and what stands before the first pixels
-    return (head[12:16], head[37:50], head[58:62]) == _UNMARKED
+    return holds_mark(path, *_MARKS)
 
 
 @contextmanager

@@ -179,7 +179,7 @@ def facts_tables(run: RunTables) -> list[Table]:
     model = [
         [_MODEL.get(name, name), _value(value)]
         for name, value in facts.model.model_dump().items()
-        if value != ""  # older versions did not say
+        if value != ""  # unknown, or there is none
     ]
     ways = ", ".join(f"{way_of_scoring(one)} ({one})" for one in facts.protocols)
     settings = [["seed", str(facts.seed)], ["ways of scoring", ways]]

@@ -116,9 +116,9 @@ def _files_before(place: Path) -> dict[str, str]:
         return {}
     try:
         content = json.loads(read_regular(place / LIST_FILE))
-        known = listed(content, LIST_FILE) or {}
+        known = listed(content, LIST_FILE)
         of_now = states(place, known)
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise UserError(
             f"{place} holds other files ({there[0]}, ...): expected a new or empty folder, or one "
             "that this command wrote; choose another."

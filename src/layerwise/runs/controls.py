@@ -18,7 +18,7 @@ from layerwise.models.instance.kinds import Model
 from layerwise.stats.effects import BLIND, GUESSER, GUESSER_AT_CHANCE, NO_LAYERS
 from layerwise.sweep import Intervention, Sweep, SweepStats, intact, skip_layers
 from layerwise.tasks import Task, TaskRequest
-from layerwise.tasks.blind import guesses
+from layerwise.tasks.blind import guesser_answers
 from layerwise.tasks.items import Item
 from layerwise.tasks.scoring import Score
 
@@ -96,15 +96,15 @@ def guessed_rows(
     # It is fitted on the whole task (``tasks.blind``). No model is run.
     alone = not any(setup.built.other_questions(task, setup.seed).values())
     for protocol in protocols:
-        key = (setup.tokenizer, "guesses", task.hash, len(task.unasked), protocol == "generate")
-        guess = partial(guesses, task, protocol, tokenizer=setup.tokenizer, alone=alone)
-        guessed = setup.built.once(key, guess)
-        if guessed is None:
+        key = (setup.tokenizer, "guesser", task.hash, len(task.unasked), protocol == "generate")
+        guess = partial(guesser_answers, task, protocol, tokenizer=setup.tokenizer, alone=alone)
+        answers = setup.built.once(key, guess)
+        if answers is None:
             continue
-        kind = GUESSER if guessed.held else GUESSER_AT_CHANCE
+        kind = GUESSER if answers.is_control else GUESSER_AT_CHANCE
         for item in items:
             yield {
-                "intervention": f"{GUESSER}: {guessed.rule}",
+                "intervention": f"{GUESSER}: {answers.rule}",
                 "kind": kind,
                 "layers": [],
                 "task": task.name,
@@ -112,7 +112,7 @@ def guessed_rows(
                 "item": item.id,
                 "cluster": item.cluster,
                 "protocol": protocol,
-                **asdict(Score(correct=guessed.right[item.id])),
+                **asdict(Score(correct=answers.right[item.id])),
             }
 
 

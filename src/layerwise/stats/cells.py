@@ -14,7 +14,7 @@ from layerwise.stats.items.clusters import Clusters, clusters_of
 
 # Kinds of records beside those of changes: the model as it is, the model as it is asked other
 # items' questions, what is left of it without any layer, and a guesser that does not read the
-# question, which is held against the model or is no better than chance.
+# question, which is a control of the model or is no better than chance.
 INTACT, BLIND, NO_LAYERS = "intact", "blind", "no layers"
 GUESSER, GUESSER_AT_CHANCE = "guesser", "guesser at chance"
 CONTROLS = (BLIND, NO_LAYERS, GUESSER, GUESSER_AT_CHANCE)
@@ -48,7 +48,7 @@ class Guessed(NamedTuple):
 
     blind: Blind  # what it got right, as if it were one other question
     rule: str  # how it guesses, in words
-    held: bool  # whether a model must be better; not where the guesser is no better than chance
+    is_control: bool  # true if a model must be better; false if the guesser is at chance
 
 
 class Cell(NamedTuple):

@@ -74,7 +74,7 @@ def signal_table(records: pd.DataFrame, chance: Chance) -> pd.DataFrame:
                 "guesser": guessed.blind.accuracy,
                 "guesser_rule": guessed.rule,
                 "n_guesser": int(guessed.blind.n_asked.sum()),
-                "guesser_held": guessed.held,
+                "guesser_held": guessed.is_control,
             }
         rows.append(row | taken.get((cell.task, cell.protocol), {}))
     return frame("signal", rows)

@@ -32,10 +32,9 @@ def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
     return {name: sha256_of(folder / name) for name in names if (folder / name).is_file()}
 
 
-def listed(content: Mapping[str, Any], own_name: str) -> dict[str, str] | None:
-    """The list within a folder's JSON file, without that file; None if it keeps none."""
-    files = content.get(FILES)
-    return {n: h for n, h in files.items() if n != own_name} if files else None
+def listed(content: Mapping[str, Any], own_name: str) -> dict[str, str]:
+    """The list within a folder's JSON file, without that file."""
+    return {name: digest for name, digest in content[FILES].items() if name != own_name}
 
 
 def with_list(content: Mapping[str, Any], own_name: str, files: Mapping[str, str]) -> bytes:
@@ -46,10 +45,12 @@ def with_list(content: Mapping[str, Any], own_name: str, files: Mapping[str, str
 
 
 def refuse_edited(content: Mapping[str, Any], path: Path) -> None:
-    """Refuse a folder's JSON file that says something else than what was written."""
-    # One of an earlier version, without a list, is taken as it is.
+    """Refuse a folder's JSON file without a list of files, or changed after it was written."""
     if FILES not in content:
-        return
+        raise DamagedResultsError(
+            f"{path} has no list of files with their SHA-256: expected what this version of "
+            "layerwise writes; restore it, or delete the folder and give the same command again."
+        )
     files = content[FILES]
     if isinstance(files, dict) and files.get(path.name) == _own_hash(content, path.name):
         return

@@ -101,7 +101,7 @@ class JoinedFolder(Generic[_Facts]):
     def read(self, folder: Path) -> tuple[dict[str, pd.DataFrame], _Facts]:
         """The tables by name, and the facts, without the list."""
         content = self.read_list(folder)
-        files = listed(content, self.list_file) or {}
+        files = listed(content, self.list_file)
         facts = self.facts.model_validate_json(json.dumps(content))
         whole = {}
         for file, name in self._files.items():

@@ -105,7 +105,7 @@ class ModelFacts(Frozen):
     source_hash: str = Field(
         default="",
         description="SHA-256 of the file that was asked for; of a folder, over names and contents "
-        "of its files. Empty if there is none, or if an older version did not say.",
+        "of its files. Empty if there is none.",
     )
     conversion_hash: str = Field(
         default="",
@@ -119,7 +119,7 @@ class ModelFacts(Frozen):
     quantization: str = Field(
         default="",
         description="How the weights in the files are quantized, and whether they stay so in "
-        "memory; empty if they are not, or if an older version did not say.",
+        "memory; empty if they are not.",
     )
     gguf: str = Field(
         default="", description="Name of the GGUF file without its ending; empty if none."
@@ -131,7 +131,7 @@ class ModelFacts(Frozen):
     backend: str = Field(
         default="",
         description="What ran the model: transformer-lens, or hugging-face for the modules of its "
-        "original. Empty if an older version did not say.",
+        "original. Empty if unknown.",
     )
     end_tokens: tuple[int, ...] = Field(
         default=(), description="Ids of the tokens that end a generated text."
@@ -153,7 +153,7 @@ class TaskFacts(Frozen):
     n_items: int = Field(description="Number of items that were asked.")
     n_available: int = Field(
         default=0,
-        description="Number of items that the task has; 0 if an older version did not say.",
+        description="Number of items that the task has; 0 if unknown.",
     )
     n_fewshot: int = Field(description="Number of worked examples in each prompt.")
     chance: dict[str, float] = Field(
@@ -167,8 +167,7 @@ class TaskFacts(Frozen):
     )
     extractor: str = Field(
         default="",
-        description="What takes the answer from a written text; empty if an older version did not "
-        "say.",
+        description="What takes the answer from a written text; empty if unknown.",
     )
 
 
@@ -316,7 +315,7 @@ def write_run_file(folder: Path, content: Facts | dict[str, Any], files: dict[st
 
 def listed_files(folder: Path) -> dict[str, str] | None:
     """SHA-256 by name of the files of a finished run, as ``run.json`` lists them."""
-    # None if there is no ``run.json``, or it keeps no list, or the run is not finished.
+    # None if there is no ``run.json``, or the run is not finished.
     if not (folder / RUN_FILE).exists():
         return None
     run = read_run_file(folder)

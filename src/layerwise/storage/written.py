@@ -11,7 +11,6 @@ from pathlib import Path
 from layerwise.errors import DamagedResultsError, UserError
 
 from .estimates import ESTIMATES, in_files
-from .file_list import hashes_of
 from .provenance import RUN_FILE, listed_files, read_facts, write_run_file
 from .schemas import SCHEMAS
 
@@ -83,12 +82,8 @@ def refuse_other_files(folder: Path) -> None:
 
 def unlisted_for(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """The list of a folder without some files, written so before these are written anew."""
-    # In a folder of an earlier version, which keeps no list, the other files are taken as they are.
     refuse_without_list(folder, names)
-    before = listed_files(folder)
-    others = [name for name in written_files(folder) if name not in names]
-    if before is None:
-        return hashes_of(folder, others)
+    before = listed_files(folder) or {}
     files = {name: digest for name, digest in before.items() if name not in names}
     if files != before:
         write_run_file(folder, read_facts(folder), files)

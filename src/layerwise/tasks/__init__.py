@@ -36,11 +36,14 @@ from layerwise.tasks.task import Task as Task
 from layerwise.tasks.task import Template as Template
 
 if TYPE_CHECKING:
-    from layerwise.tasks.blind import BestBlind as BestBlind
-    from layerwise.tasks.blind import best_blind as best_blind
-    from layerwise.tasks.blind import blind_guesses as blind_guesses
+    from layerwise.tasks.blind import QuestionOnlyBaseline as QuestionOnlyBaseline
+    from layerwise.tasks.blind import guesser_accuracies as guesser_accuracies
+    from layerwise.tasks.blind import question_only_baseline as question_only_baseline
 
 # Listing tasks must not wait for pandas.
 __getattr__, __dir__, _ = lazy_loader.attach(
-    __name__, submod_attrs={"blind": ["BestBlind", "best_blind", "blind_guesses"]}
+    __name__,
+    submod_attrs={
+        "blind": ["QuestionOnlyBaseline", "guesser_accuracies", "question_only_baseline"]
+    },
 )

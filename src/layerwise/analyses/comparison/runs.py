@@ -52,7 +52,7 @@ class ComparisonFacts(Stamped):
     n_tests: dict[str, int] = Field(
         default={},
         description="How many tests of each family were corrected together, those of what could "
-        "not be compared as well; in comparisons of earlier versions nothing.",
+        "not be compared as well.",
     )
     files: dict[str, str] = Field(
         default={},

@@ -21,7 +21,7 @@ from layerwise.runs.folder import RunFolder
 from layerwise.storage.atomic_files import disk_errors
 from layerwise.storage.file_list import hashes_of, states
 from layerwise.storage.places import refuse_unusable_folder
-from layerwise.storage.provenance import RUN_FILE, is_finished, listed_files, read_run_file
+from layerwise.storage.provenance import RUN_FILE, read_run_file
 from layerwise.storage.written import COMPARED
 
 TABLES = COMPARED
@@ -40,10 +40,8 @@ def refuse_occupied(out: Path) -> None:
         return
     tables = out / TABLES
     if (tables / RUN_FILE).exists():
-        run = read_run_file(tables)
-        # of this or a later version
-        if not is_finished(run) or listed_files(tables) is not None:
-            return
+        read_run_file(tables)  # a file that layerwise did not write is refused
+        return
     others = tables.exists() and any(not path.name.startswith(".") for path in tables.iterdir())
     if others or any(path.name not in (PLACE, TABLES) for path in out.iterdir()):
         raise UserError(

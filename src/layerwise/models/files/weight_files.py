@@ -111,7 +111,7 @@ def find_weights(digest: str) -> WeightFiles | None:
     with _refuse_damage(folder):
         index = json.loads(read_regular(folder / _INDEX))
         if index.pop("sha256", None) != checksum_of(index):
-            raise ValueError(f"{_INDEX} has another SHA-256, or none, as older versions wrote it")
+            raise ValueError(f"{_INDEX} has another SHA-256, or none")
         places = {
             part: tuple(Place(name, source, key, tuple(order)) for name, source, key, order in rows)
             for part, rows in index["places"].items()

@@ -90,7 +90,7 @@ def better_than_blind_p_value(
 def without_the_question(cell: SignalCell) -> list[Blind]:
     """Controls without the item's own question: other items' questions, and options alone."""
     controls = [] if cell.blind is None or not cell.blind.n_asked.any() else [cell.blind]
-    if cell.guessed is not None and cell.guessed.held:
+    if cell.guessed is not None and cell.guessed.is_control:
         controls.append(cell.guessed.blind)
     return controls
 
@@ -141,7 +141,7 @@ def _over_examples(cell: SignalCell, chance: Callable[[str, str], float]) -> flo
     if len(without) == len(each):
         against.append(right - np.stack(without).astype(float)[:, :, None])
     p_values = [float(crossed_means(draw, clusters).upper_p_values()[0]) for draw in against]
-    guessed = [draw.guessed.blind for draw in each if draw.guessed and draw.guessed.held]
+    guessed = [draw.guessed.blind for draw in each if draw.guessed and draw.guessed.is_control]
     for control in ([draw.blind for draw in each if draw.blind is not None], guessed):
         was_asked = np.all([draw.n_asked > 0 for draw in control], axis=0)
         if len(control) == len(each) and was_asked.any():

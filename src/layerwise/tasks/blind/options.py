@@ -59,7 +59,7 @@ def options_of(task: Task) -> Options:
     offered = np.array([[place < len(item.choices) for place in range(most)] for item in items])
     gold = np.array([item.choices.index(item.answer) for item in items])
     jitter = np.zeros(offered.shape)
-    jitter[offered] = [_hashed(item.id, choice) for item in items for choice in item.choices]
+    jitter[offered] = [_hash(item.id, choice) for item in items for choice in item.choices]
     return Options(
         items=tuple(item.id for item in items),
         texts=tuple(item.choices for item in items),
@@ -71,7 +71,7 @@ def options_of(task: Task) -> Options:
     )
 
 
-def _hashed(*texts: str) -> float:
+def _hash(*texts: str) -> float:
     return zlib.crc32("\0".join(texts).encode("utf-8", "surrogatepass")) / 2**32
 
 
@@ -81,11 +81,11 @@ def _quarters(items: Sequence[Item], gold: Int[np.ndarray, " items"]) -> Int[np.
     # is frequent in one half would be rare in the other, and a guesser that is tuned on the first
     # worse than chance on the second.
     groups: dict[int, list[int]] = {}
-    for index, root in enumerate(_roots(items)):
+    for index, root in enumerate(_group_numbers(items)):
         groups.setdefault(root, []).append(index)
     quarter = np.zeros(len(items), dtype=int)
     taken = np.zeros((4, int(gold.max()) + 1), dtype=int)
-    for group in sorted(groups.values(), key=lambda group: _hashed(items[group[0]].id)):
+    for group in sorted(groups.values(), key=lambda group: _hash(items[group[0]].id)):
         alike = taken[:, gold[group]].sum(axis=1)
         smallest = int(np.lexsort((taken.sum(axis=1), alike))[0])
         quarter[group] = smallest
@@ -98,12 +98,12 @@ def quarters_of(items: Sequence[Item]) -> Int[np.ndarray, " items"]:
     return _quarters(items, np.zeros(len(items), dtype=int))
 
 
-def _roots(items: Sequence[Item]) -> list[int]:
-    """For each item a number that all have which go together."""
+def _group_numbers(items: Sequence[Item]) -> list[int]:
+    """For each item the number of its group; items that go together share it."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 
-    groups = (*_grouped([item.cluster for item in items]), *_same_options(items))
+    groups = (*_groups([item.cluster for item in items]), *_same_options(items))
     edges = [pair for group in groups for pair in pairwise(group)]
     first, second = zip(*edges, strict=True) if edges else ((), ())
     n = len(items)
@@ -115,7 +115,7 @@ def _same_options(items: Sequence[Item]) -> list[list[int]]:
     """Of items that share all options, runs in which no answer comes twice."""
     # Whoever knows the answers to all but one of such a run knows the last one's, too.
     runs: list[list[int]] = []
-    for group in _grouped([frozenset(item.choices) or None for item in items]):
+    for group in _groups([frozenset(item.choices) or None for item in items]):
         answers: set[str] = set()
         for index in group:
             if not answers or items[index].answer in answers:
@@ -126,7 +126,7 @@ def _same_options(items: Sequence[Item]) -> list[list[int]]:
     return runs
 
 
-def _grouped(keys: Sequence[Hashable]) -> list[list[int]]:
+def _groups(keys: Sequence[Hashable]) -> list[list[int]]:
     groups: dict[Hashable, list[int]] = {}
     for index, key in enumerate(keys):
         if key is not None:

@@ -1,7 +1,6 @@
-"""What is planted in the organisms that also choose by letter: which layers which protocol needs.
+"""Layers that each protocol needs in the organisms that also choose by letter, as planted.
 
-Plain data, for training and for whoever compares what an analysis finds; how the layers come to be
-needed stands in ``analyses/organism_training/letters/`` of the repository.
+Plain data, for training and for comparison with what an analysis finds.
 """
 
 from __future__ import annotations

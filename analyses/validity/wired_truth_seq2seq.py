@@ -1,4 +1,4 @@
-"""What each method must find in a wired encoder-decoder, worked out from its layout alone.
+"""Findings that each method must have in a wired encoder-decoder, from its layout alone.
 
 Every capability is a chain of mechanisms that begins in the encoder and ends in the decoder. No
 model is run here.
@@ -11,12 +11,11 @@ from functools import partial
 from itertools import pairwise
 from typing import Literal
 
+from analyses.validity.wired_truth import middle
+from analyses.validity.wired_truth import spared as all_spared
 from layerwise.ground.layer_names import stack_name
 from layerwise.models.organisms.layout import Spot
-from layerwise.models.organisms.truth import middle
-from layerwise.models.organisms.truth import spared as all_spared
-
-from .layout import IN_ENCODER, NEEDED, WiredSeq2SeqLayout
+from layerwise.models.organisms.wired_seq2seq.layout import IN_ENCODER, NEEDED, WiredSeq2SeqLayout
 
 HELD_BY = {
     "layer": (*IN_ENCODER, "begin", "copy", "say"),

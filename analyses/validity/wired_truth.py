@@ -1,4 +1,4 @@
-"""What each method must find in a wired model, worked out from its layout alone.
+"""Findings that each method must have in a wired model, worked out from its layout alone.
 
 Every capability of a wired model is a chain of mechanisms; what a method must say follows from
 which of them are in the chain, and where each one's result is kept. No model is run here.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
 
-from .layout import NEEDED, Spot, WiredLayout
+from layerwise.models.organisms.layout import NEEDED, Spot, WiredLayout
 
 WITH_MLP = ("facts", "gate")
 """Mechanisms whose result an MLP lets out; the others are heads alone."""
