@@ -56,12 +56,12 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether all is as it was written, as far as can be told."""
+        """True if all is as it was written, as far as can be told."""
         return not self.problems
 
     @property
     def sentence(self) -> str:
-        """What was found, in one sentence."""
+        """The outcome in one sentence."""
         if self.problems:
             what = "; ".join(self.problems)
             again = "give the command that made the folder again, which makes it again"
@@ -140,7 +140,7 @@ def _verified_run(folder: Path) -> Verification:
 
 
 def _is_damaged(folder: Path) -> bool:
-    """Whether ``run.json`` is damaged, and not merely that of a run that goes on."""
+    """True if ``run.json`` is damaged, and not merely that of a run that goes on."""
     try:
         return read_run_file(folder).get("finished", True) is not False
     except UserError:
@@ -206,7 +206,7 @@ def _others(folder: Path) -> list[str]:
 
 
 def _problems_of(path: Path, facts: Facts | None) -> Iterator[str]:
-    """What is wrong with a table, however it came about."""
+    """Problems of a table, however they came about."""
     if path.name not in TABLES_IN_FILES:
         return
     try:
@@ -228,7 +228,7 @@ def _problems_of(path: Path, facts: Facts | None) -> Iterator[str]:
 
 
 def _differences(path: Path, saved: bytes, facts: Facts) -> Iterator[str]:
-    """What a table says of its run, and ``run.json`` does not."""
+    """Statements of a table on its run that ``run.json`` does not make."""
     try:
         part = parse_facts(saved, path)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Which files of a run's folder are listed: its tables, its requests, its tuned lens.
+"""Files of a run's folder that are listed: its tables, its requests, its tuned lens.
 
 The report and the figures are not: they are drawn from the tables, and may be drawn again.
 """

@@ -38,7 +38,7 @@ class QuestionOnlyBaseline:
         right: true where the guesser is right.
         guessers: for each quarter of the items, the guesser that was best on the other three and
             answers this one.
-        rules: what they were fitted to.
+        rules: the rules that they fitted, joined.
     """
 
     task: str

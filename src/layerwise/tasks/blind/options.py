@@ -34,11 +34,11 @@ class Options:
 
     @property
     def counts(self) -> Int[np.ndarray, " items"]:
-        """How many options each item has."""
+        """The number of options of each item."""
         return self.offered.sum(axis=1)
 
     def pick(self, scores: Float[np.ndarray, "items options"]) -> Bool[np.ndarray, " items"]:
-        """Whether the option with the highest score is the right one; nan counts as 0."""
+        """True where the option with the highest score is the right one; nan counts as 0."""
         known = np.where(self.offered, np.round(np.nan_to_num(scores), 9), -np.inf)
         highest = known == known.max(axis=1, keepdims=True)
         return np.where(highest & self.offered, self.jitter, -1.0).argmax(axis=1) == self.gold
