@@ -113,12 +113,15 @@ def test_what_is_said_is_in_the_tables(root, said):
     assert lines.pop(1).startswith("Token-passes planned: ")
     assert lines[-1] == f"Report: {root / 'run' / 'report.html'}"
     estimates = pd.read_parquet(root / "run" / "estimates.parquet")
-    needed = estimates.loc[(estimates["what"] == "needed") & estimates["established"]]
-    worst = needed.sort_values("acc").iloc[0]
+    sure = lw.select(estimates, "capability", hypothesis="needed", established=True)
+    asked = lw.select(estimates, "accuracy", hypothesis="needed", layer=sure["layer"].tolist())
+    worst = asked.sort_values("estimate").iloc[0]
+    lost = sure.set_index("layer")["estimate"][worst["layer"]]
+    intact = worst["estimate"] - lost
     at = next(i for i, line in enumerate(lines) if line.startswith("- "))
     assert " ".join(line.strip() for line in lines[at : at + 2]) == (
-        f"- Retrieval needs layers 0–2 when it chooses. Without {worst['layer']}, accuracy falls "
-        f"from {100 * worst['acc_intact']:.0f} to {100 * worst['acc']:.0f} %. (established)"
+        f"- Retrieval needs layers 0–2 when it chooses. Without {worst['layer']:.0f}, accuracy falls "
+        f"from {100 * intact:.0f} to {100 * worst['estimate']:.0f} %. (established)"
     )
     page = html.unescape((root / "run" / "report.html").read_text("utf-8"))
     claims = json.loads((root / "run" / "claims.json").read_text("utf-8"))

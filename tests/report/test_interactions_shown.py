@@ -110,7 +110,7 @@ def test_a_page_has_a_part_with_figures_tables_and_evidence():
     )
     page = report([planted(2, planted={(0, 1): 2.0}, orders=orders)])
     assert "What costs more together than apart" in page.html
-    assert "rows of interaction_pairs.parquet" in page.html
+    assert "rows of interaction_pairs (estimates.parquet)" in page.html
     assert "layers 0 and 1" in page.html
     assert {"interactions", "shapley_pairs", "shapley_permutations"} <= set(page.figures)
     assert "from sampled orders of removal" in page.html

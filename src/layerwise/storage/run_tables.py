@@ -46,4 +46,6 @@ class RunTables:
 
     def file(self, name: str) -> str:
         """Where a table is, in words."""
-        return self.files.get(name, f"{in_files([name])[0]}.parquet")
+        (file,) = in_files([name])
+        whole = f"{file}.parquet" if file == name else f"{name} ({file}.parquet)"
+        return self.files.get(name, whole)
