@@ -7,6 +7,7 @@ from pathlib import Path
 
 from layerwise.errors import DamagedResultsError, UserError
 from layerwise.ground.arguments import check_arguments
+from layerwise.ground.readers import AnyPath
 from layerwise.storage.base import Result
 from layerwise.storage.parquet import AGAIN, read_table
 from layerwise.storage.places import is_folder
@@ -20,7 +21,7 @@ from .restoring import load_kinds
 
 
 @check_arguments()
-def load_results(folder: str | Path) -> list[Result]:
+def load_results(folder: AnyPath) -> list[Result]:
     """Load all results of a folder.
 
     Raises:

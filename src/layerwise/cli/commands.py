@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 import time
@@ -13,7 +12,6 @@ from typing import Annotated, Any
 
 import typer
 
-from layerwise.ground.arguments import check_ahead
 from layerwise.ground.process import keep_texts_as_objects, settle
 
 from . import printing
@@ -24,16 +22,15 @@ from .options import (
     REQUIRED,
     Flag,
     Option,
-    Signature,
     help_of,
     options_of,
-    read_layers,
-    read_positions,
-    signature_of,
 )
+from .signatures import MODEL, Signature, function_of, saved_signatures
+from .values import read_layers, read_positions
 
 # Bars are shown where there is a terminal.
 _NOT_ASKED = ("progress",)
+LOAD_MODEL = "layerwise.models.load:load_model"
 _MODEL = "Bundled alias, GGUF file, folder in hub format, or hub id."
 
 
@@ -55,8 +52,8 @@ class Command:
 
     @property
     def signature(self) -> Signature:
-        """What the function's source says of it."""
-        return signature_of(self.target)
+        """The function's signature."""
+        return saved_signatures()[self.target]
 
     @property
     def first(self) -> str:
@@ -71,10 +68,10 @@ class Command:
 
     def loading(self) -> dict[str, Option]:
         """Options of ``load_model``, where the function takes a loaded model."""
-        if self.signature.parameters[self.first].annotation != "Model":
+        if self.signature.parameters[self.first].kind != MODEL:
             return {}
         names = ("dtype", "device", "backend", *(("offload",) if self.offload else ()))
-        return options_of(signature_of("layerwise.models.load:load_model"), names, FLAGS)
+        return options_of(saved_signatures()[LOAD_MODEL], names, FLAGS)
 
     def function(self) -> Callable[..., None]:
         """The command as a function that typer reads."""
@@ -100,7 +97,7 @@ class Command:
 
         declared = {self.first: (self._named_first(), self.model)}
         if self.beside is not None:
-            text = help_of(self.signature.texts[self.beside])
+            text = help_of(self.signature.parameters[self.beside].text)
             second = typer.Argument(help=text, autocompletion=complete_model)
             declared[self.beside] = (Annotated[str, second], REQUIRED)
         for name, option in {**options, **loading}.items():
@@ -109,7 +106,12 @@ class Command:
         by_name = inspect.Parameter.KEYWORD_ONLY
         vars(run)["__signature__"] = inspect.Signature(
             [
-                inspect.Parameter(name, by_name, default=default, annotation=kind)
+                inspect.Parameter(
+                    name,
+                    by_name,
+                    annotation=kind,
+                    default=inspect.Parameter.empty if default is REQUIRED else default,
+                )
                 for name, (kind, default) in declared.items()
             ]
         )
@@ -119,7 +121,7 @@ class Command:
     def _named_first(self) -> Any:
         """The first argument, as typer reads it."""
         flag = self.flags.get(self.first, Flag())
-        text = flag.help or help_of(self.signature.texts[self.first])
+        text = flag.help or help_of(self.signature.parameters[self.first].text)
         words = _MODEL if self.first == "model" else text
         kind = list[str] if self.several else str
         argument = typer.Argument(help=words, metavar=self.called, autocompletion=complete_model)
@@ -127,11 +129,12 @@ class Command:
 
     def _call(self, models: tuple[Any, ...], how: dict[str, Any], arguments: dict[str, Any]) -> Any:
         """Call the function; no model is loaded for what would be refused."""
-        module, _, name = self.target.partition(":")
-        function = getattr(importlib.import_module(module), name)
+        function = function_of(self.target)
         keep_texts_as_objects()
         if not how:
             return function(*models, **arguments)
+        from layerwise.ground.arguments import check_ahead
+
         check_ahead(function, **arguments)
         return function(*(load_named(model, **how) for model in models), **arguments)
 
@@ -227,3 +230,8 @@ COMMANDS: Mapping[str, Command] = {
     ),
 }  # fmt: skip
 """Every command that runs a model, by name."""
+
+
+def targets() -> list[str]:
+    """The functions whose signatures the command line needs."""
+    return sorted({command.target for command in COMMANDS.values()} | {LOAD_MODEL})

@@ -10,7 +10,9 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from layerwise.errors import UserError, shown, unknown_name
+from layerwise.ground.argument_types import Limit, Seed
 from layerwise.ground.arguments import check_arguments
+from layerwise.ground.readers import TaskName
 from layerwise.models.organisms.language import LETTERS, ORGANISM, WIRED
 
 from . import benchmarks, columns, harness, jsonl, task_files
@@ -136,7 +138,11 @@ def expand_task_names(names: Iterable[str], language: str = TEXT) -> list[str]:
 
 @check_arguments()
 def load_task(
-    name_or_path: str, *, seed: int = 0, limit: int | None = None, fewshot: int | None = None
+    name_or_path: TaskName,
+    *,
+    seed: Seed = 0,
+    limit: Limit | None = None,
+    fewshot: int | None = None,
 ) -> Task:
     """Load a built-in suite, or read a task from a file.
 
