@@ -8,8 +8,8 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 from layerwise.errors import UserError
 from layerwise.ground import arguments as _arguments
-from layerwise.ground.argument_types import Names, one_of
-from layerwise.ground.readers import Reads, entries, plain, refuse, task_name
+from layerwise.ground.argument_types import Expected, Names, one_of, several
+from layerwise.ground.readers import Reads, plain, task_name
 from layerwise.runs.options import TEXTS
 from layerwise.storage.base import Result
 from layerwise.tasks import PROTOCOLS
@@ -28,34 +28,17 @@ def read_task(name: str, value: Any) -> Any:
     return task_name(name, value, "a task's name, the path of a .jsonl file, or a Task")
 
 
-def read_tasks(name: str, value: Any) -> tuple[Any, ...]:
-    """Read one task or several."""
-    single = plain(value)
-    if isinstance(single, (str, os.PathLike, Task)):
-        return (read_task(name, single),)
-    expected = "a task's name, the path of a .jsonl file, a Task, or a list of these"
-    return tuple(read_task(name, entry) for entry in entries(name, value, expected))
-
-
-def read_results(name: str, value: Any) -> list[Any]:
-    """Read one result or several."""
-    if isinstance(value, Result):
-        return [value]
-    expected = "results, such as [layerwise.ablate(...)]; those of a profile are its .results"
-    given = entries(name, value, expected)
-    for one in given:
-        if not isinstance(one, Result):
-            raise refuse(name, one, expected)
-    return given
-
-
+_AnyTask = Annotated[str | Task, Reads(read_task, "TaskLike")]
 Tasks = Annotated[
-    str | Task | Sequence[str | Task], Reads(read_tasks, "TaskLike | Sequence[TaskLike]")
+    _AnyTask | Sequence[_AnyTask],
+    several(str, os.PathLike, Task),
+    Expected("a task's name, the path of a .jsonl file, a Task, or a list of these"),
 ]
 """Names of tasks, paths of their files, or the tasks themselves."""
 Protocols = Annotated[Names, one_of("protocol", PROTOCOLS)]
-ResultList = Annotated[Sequence[Result], Reads(read_results, "Sequence[Result]")]
-Results = Annotated[Result | Sequence[Result], Reads(read_results, "Result | Sequence[Result]")]
+_RESULTS = Expected("results", "[layerwise.ablate(...)]; those of a profile are its .results")
+ResultList = Annotated[Sequence[Result], several(Result), _RESULTS]
+Results = Annotated[Result | Sequence[Result], several(Result), _RESULTS]
 
 
 def check_arguments(

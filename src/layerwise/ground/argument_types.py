@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 from layerwise.errors import unknown_name
 
-from .readers import MOST_ENTRIES, listed, plain
+from .readers import MOST_ENTRIES, listed
 
 # What a column of whole numbers, and every generator of random numbers, can hold.
 LARGEST = 2**63 - 1
@@ -53,20 +53,18 @@ def one_of(what: str, known: Collection[str]) -> AfterValidator:
     return AfterValidator(read)
 
 
-def _entries(value: Any) -> tuple[Any, ...]:
-    given = listed(value)
-    if given is None:
-        raise NoList
-    if len(given) > MOST_ENTRIES:
-        raise TooMany
-    return tuple(given)
+def several(*single: type) -> BeforeValidator:
+    """Metadata of a list type: a value of a ``single`` type is a list of one."""
 
+    def read(value: Any) -> tuple[Any, ...]:
+        given = [value] if isinstance(value, single) else listed(value)
+        if given is None:
+            raise NoList
+        if len(given) > MOST_ENTRIES:
+            raise TooMany
+        return tuple(given)
 
-def _names(value: Any) -> tuple[Any, ...]:
-    single = plain(value)
-    if isinstance(single, str):
-        return (str(single),)
-    return _entries(value)
+    return BeforeValidator(read)
 
 
 def _each_once(given: Sequence[str]) -> tuple[str, ...]:
@@ -90,7 +88,7 @@ Resamples = Annotated[
 ]  # more give the ends of an interval no more exactly
 Names = Annotated[
     str | Sequence[str],
-    BeforeValidator(_names),
+    several(str),
     AfterValidator(_each_once),
     Expected("a text or a list of texts", "'last'"),
 ]
@@ -99,15 +97,13 @@ SomeNames = Annotated[Names, AfterValidator(_at_least_one)]
 """One name or several."""
 Layers = Annotated[
     Sequence[int | str],
-    BeforeValidator(_entries),
+    several(),
     Expected("a list of whole numbers", "[0, 1]"),
 ]
 """Layers by number, or by address such as ``encoder.3``."""
-Heads = Annotated[
-    Sequence[int], BeforeValidator(_entries), Expected("a list of whole numbers", "[0, 2]")
-]
+Heads = Annotated[Sequence[int], several(), Expected("a list of whole numbers", "[0, 2]")]
 NamedLayers = Annotated[
-    Mapping[str, Annotated[Sequence[int], BeforeValidator(_entries)]],
+    Mapping[str, Annotated[Sequence[int], several()]],
     Expected("layers by the name of their group", "{'early': [0, 1]}"),
 ]
 Method = Annotated[str, one_of("method", ("engine", "reference"))]

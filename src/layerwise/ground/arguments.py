@@ -64,31 +64,32 @@ class Argument:
         return ", such as ".join([known.words, *(given or [known.example] * bool(known.example))])
 
     def _refusal(self, value: Any, error: ValidationError) -> UserError:
+        """The sentence for what pydantic says of a value, or of an entry of a list."""
         first = max(error.errors(include_url=False), key=lambda one: len(one["loc"]))
-        kind, context = first["type"], first.get("ctx", {})
-        given = first["input"] if first["loc"] else value
-        told = f"Argument {self.name!r} is"
-        cause = context.get("error")
+        given, context = first["input"] if first["loc"] else value, first.get("ctx", {})
+        cause: Any = context.get("error")
         if isinstance(cause, UserError):
             return cause
-        if isinstance(cause, NoEntry):
-            return UserError(
-                f"{told} empty; expected {self.expected}: name at least one, or leave it out."
-            )
         if isinstance(cause, TooMany):
             return refuse_long(self.name, self.expected)
-        if kind == "finite_number":
-            return UserError(f"{told} {plain(given)}; expected {self.expected}.")
-        if kind in ("greater_than_equal", "less_than_equal"):
-            bound: Any = context.get("ge", context.get("le"))
-            number = type(bound)(plain(given))
-            if abs(number) > LARGEST:
-                return UserError(
-                    f"{told} a number of {number.bit_length()} bits; expected {self.expected}, of "
-                    "at most 63 bits."
-                )
-            side = "least" if kind == "greater_than_equal" else "most"
-            return UserError(f"{told} {number:,}; expected {self.expected}, at {side} {bound:,}.")
+        said = f"Argument {self.name!r} is"
+        if isinstance(cause, NoEntry):
+            more = "name at least one, or leave it out"
+            return UserError(f"{said} empty; expected {self.expected}: {more}.")
+        if first["type"] == "finite_number":
+            return UserError(f"{said} {plain(given)}; expected {self.expected}.")
+        for bound, side in (("ge", "least"), ("le", "most")):
+            if bound in context:
+                limit: Any = context[bound]
+                number = type(limit)(plain(given))
+                if isinstance(number, int) and abs(number) > LARGEST:
+                    said, bounds = (
+                        f"{said} a number of {number.bit_length()} bits",
+                        "of at most 63 bits",
+                    )
+                else:
+                    said, bounds = f"{said} {number:,}", f"at {side} {limit:,}"
+                return UserError(f"{said}; expected {self.expected}, {bounds}.")
         return refuse(self.name, given, self.expected)
 
 
@@ -129,7 +130,7 @@ def members(kind: Any) -> Iterator[Any]:
 def words_of(kind: Any) -> str:
     """A type as signatures and help show it, without its metadata."""
     if get_origin(kind) is Annotated:
-        read = (one.words for one in metadata(kind) if isinstance(one, Reads))
+        read = (one.words for one in kind.__metadata__ if isinstance(one, Reads))
         return next(read, "") or words_of(kind.__origin__)
     if get_origin(kind) in (Union, UnionType):
         return " | ".join(map(words_of, get_args(kind)))
