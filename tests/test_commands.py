@@ -52,7 +52,7 @@ def test_no_signature_is_saved_that_no_command_needs():
 
 
 def test_paths_are_texts_to_typer_whose_releases_make_different_paths_of_them():
-    declared = [command.function() for command in COMMANDS.values()]
+    declared = [command.as_function() for command in COMMANDS.values()]
     for function in (*declared, saved_runs.report, saved_runs.verify, saved_runs.compare):
         kinds = str(list(get_type_hints(function).values()))
         assert "str" in kinds
@@ -62,7 +62,7 @@ def test_paths_are_texts_to_typer_whose_releases_make_different_paths_of_them():
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_commands_options_are_the_functions_parameters_and_the_models(name):
     command, live = COMMANDS[name], inspect.signature(function_of(COMMANDS[name].target)).parameters
-    expected = {*live, *command.loading()} - {"progress"}
+    expected = {*live, *command.loading_options()} - {"progress"}
     assert {each.name for each in GROUP.commands[name].params} == expected
     for each in GROUP.commands[name].params:
         of = live.get(each.name) or inspect.signature(load_model).parameters[each.name]
@@ -89,7 +89,7 @@ def test_every_public_function_that_takes_a_model_or_folders_has_a_command():
 
 def test_commands_that_take_a_model_say_what_runs_it_and_where_its_weights_are():
     """``docs/models.md`` says so, and which of them need the weights in memory."""
-    loading = {name: {**one.options(), **one.loading()} for name, one in COMMANDS.items()}
+    loading = {name: {**one.options(), **one.loading_options()} for name, one in COMMANDS.items()}
     assert [name for name, options in loading.items() if "backend" not in options] == []
     in_memory = [name for name, options in loading.items() if "offload" not in options]
     assert in_memory == ["transplant", "distill", "heal", "plan"]

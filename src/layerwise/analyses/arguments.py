@@ -44,7 +44,7 @@ Results = Annotated[Result | Sequence[Result], several(Result), _RESULTS]
 def check_arguments(
     *refusals: Callable[..., object],
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """As ``ground.arguments.check_arguments``, for functions that take tasks."""
+    """Decorate a public function that takes tasks (``ground.arguments.check_arguments``)."""
     return _arguments.check_arguments(_refuse_tasks, *refusals, texts=TEXTS)
 
 

@@ -66,16 +66,16 @@ class Command:
         names = [name for name in self.signature.parameters if name not in skipped]
         return options_of(self.signature, names, {**FLAGS, **self.flags})
 
-    def loading(self) -> dict[str, Option]:
+    def loading_options(self) -> dict[str, Option]:
         """Options of ``load_model``, where the function takes a loaded model."""
         if self.signature.parameters[self.first].kind != MODEL:
             return {}
         names = ("dtype", "device", "backend", *(("offload",) if self.offload else ()))
         return options_of(saved_signatures()[LOAD_MODEL], names, FLAGS)
 
-    def function(self) -> Callable[..., None]:
+    def as_function(self) -> Callable[..., None]:
         """The command as a function that typer reads."""
-        options, loading = self.options(), self.loading()
+        options, loading = self.options(), self.loading_options()
 
         def run(**given: Any) -> None:
             from layerwise.runs.progress import seconds_in_words
@@ -95,30 +95,25 @@ class Command:
             if arguments.get("write") is not None:
                 printing.say(f"Model: {arguments['write']}")
 
-        declared = {self.first: (self._named_first(), self.model)}
+        declared = {self.first: (self._first_annotation(), self.model)}
         if self.beside is not None:
             text = help_of(self.signature.parameters[self.beside].text)
             second = typer.Argument(help=text, autocompletion=complete_model)
             declared[self.beside] = (Annotated[str, second], REQUIRED)
         for name, option in {**options, **loading}.items():
-            declared[name] = option.declared()
+            declared[name] = option.annotation_and_default()
         run.__annotations__ = {name: kind for name, (kind, _) in declared.items()}
         by_name = inspect.Parameter.KEYWORD_ONLY
         vars(run)["__signature__"] = inspect.Signature(
             [
-                inspect.Parameter(
-                    name,
-                    by_name,
-                    annotation=kind,
-                    default=inspect.Parameter.empty if default is REQUIRED else default,
-                )
+                inspect.Parameter(name, by_name, default=default, annotation=kind)
                 for name, (kind, default) in declared.items()
             ]
         )
         run.__doc__ = help_of(self.signature.summary)
         return run
 
-    def _named_first(self) -> Any:
+    def _first_annotation(self) -> Any:
         """The first argument, as typer reads it."""
         flag = self.flags.get(self.first, Flag())
         text = flag.help or help_of(self.signature.parameters[self.first].text)
@@ -149,7 +144,7 @@ def load_named(name: str, **how: Any) -> Any:
 
 
 def default_folder(model: str) -> Path:
-    """Where a profile goes if nobody says; resolved, so that ``.`` has a name too."""
+    """The usual folder of a profile; resolved, so that ``.`` has a name too."""
     return Path("runs") / os.path.basename(os.path.realpath(os.path.expanduser(model)))
 
 

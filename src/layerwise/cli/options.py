@@ -6,6 +6,7 @@ stand for (``0-5,9``, ``2GiB``), and descriptions that speak of Python.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,14 +23,14 @@ from .completion import complete_protocol, complete_task
 from .signatures import FLAG, FLOAT, INT, PATH, TEXTS, Parameter, Signature
 from .values import read_bytes, read_executor, read_layers, read_numbers
 
-REQUIRED: Any = ...
+REQUIRED = inspect.Parameter.empty
 SAME = object()
 _TYPES: Mapping[str, Any] = {FLAG: bool, INT: int, FLOAT: float, TEXTS: list[str]}
 
 
 @dataclass(frozen=True)
 class Flag:
-    """What of an option does not follow from the function's parameter."""
+    """The part of an option that does not follow from the function's parameter."""
 
     names: tuple[str, ...] = ()  # made of the parameter's if there are none
     help: str = ""  # the docstring's text if empty
@@ -87,7 +88,7 @@ class Option:
 
     @property
     def kind(self) -> Any:
-        """The type that typer reads; a path is a text to it (``reading_path``)."""
+        """The type that typer reads; a path is a text to it (``path_settings``)."""
         return str if self.flag.read else _TYPES.get(self.parameter.kind, str)
 
     @property
@@ -100,7 +101,7 @@ class Option:
             return [value]
         return value
 
-    def declared(self) -> tuple[Any, Any]:
+    def annotation_and_default(self) -> tuple[Any, Any]:
         """Type and default as the signature of a command has them."""
         text, several = self.flag.help or help_of(self.parameter.text), self.kind == list[str]
         name = self.parameter.name.removeprefix("n_").replace("_", "-")
@@ -109,19 +110,19 @@ class Option:
             *names,
             help=f"{text} Repeatable." if several else text,
             autocompletion=self.flag.complete,
-            **self._read(names[0]),
+            **self._settings(names[0]),
         )
         kind = self.kind | None if self.default is None else self.kind
         return Annotated[kind, info], self.default
 
-    def _read(self, called: str) -> dict[str, Any]:
-        """What reads a text that is given for it."""
+    def _settings(self, called: str) -> dict[str, Any]:
+        """Settings of typer that refuse a text in the place of a value."""
         if self.kind not in (str, list[str]):
             return {}
         if self.parameter.kind != PATH:
-            return {"callback": value_of(called)}
+            return {"callback": refuse_missing_value(called)}
         name = self.parameter.name
-        return reading_path(name, refuse_unusable_folder if name == "out" else None, called)
+        return path_settings(name, refuse_unusable_folder if name == "out" else None, called)
 
     def value(self, given: Any) -> Any:
         """The function's argument, of what was given."""
@@ -147,7 +148,7 @@ def help_of(text: str) -> str:
     return plain if text.startswith("`") else plain[:1].upper() + plain[1:]
 
 
-def value_of(called: str) -> Callable[[Any], Any]:
+def refuse_missing_value(called: str) -> Callable[[Any], Any]:
     """A callback that refuses the next option in the place of a value, which is taken for it."""
 
     def read(given: Any) -> Any:
@@ -162,13 +163,13 @@ def value_of(called: str) -> Callable[[Any], Any]:
     return read
 
 
-def reading_path(
+def path_settings(
     name: str, refuse: Callable[[Path], None] | None = None, called: str = ""
 ) -> dict[str, Any]:
-    """What an option or argument has whose texts are paths."""
+    """Settings of typer for an option or argument whose texts are paths."""
     # They are texts to typer, some of whose releases make a path before a callback sees the text;
     # an empty one is then the folder that one is in.
-    of_value = value_of(called) if called else None
+    of_value = refuse_missing_value(called) if called else None
 
     def read(given: Any) -> Any:
         if of_value is not None:

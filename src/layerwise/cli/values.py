@@ -58,7 +58,7 @@ def read_bytes(text: str) -> int:
 
 
 def read_executor(text: str) -> Any:
-    """What makes pieces on a Ray cluster, from ``auto,actors=2``."""
+    """The executor on a Ray cluster, from ``auto,actors=2``."""
     from layerwise.runs.ray_executor import RayExecutor
 
     return RayExecutor.of(text)

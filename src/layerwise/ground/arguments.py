@@ -107,7 +107,7 @@ def _bounded(kind: Any) -> Any:
 
 
 def metadata(kind: Any) -> Iterator[Any]:
-    """What a type is annotated with, also where it is optional."""
+    """The metadata of a type, the outermost first, also where it is optional."""
     if get_origin(kind) is Annotated:
         yield from reversed(kind.__metadata__)
         yield from metadata(kind.__origin__)

@@ -51,7 +51,7 @@ ANSWERS = ("task", "teacher")
 
 
 class ItemOptions(TypedDict, total=False):
-    """Which items are asked."""
+    """The items of a run."""
 
     limit: Annotated[Limit | None, None, "take the first so many items of each task."]
     seed: Annotated[Seed, 0, "decides the items of built-in suites, all draws and bootstraps."]
@@ -62,7 +62,7 @@ class ItemOptions(TypedDict, total=False):
 
 
 class PromptOptions(ItemOptions, total=False):
-    """How they are put to the model."""
+    """The form in which items are put to the model."""
 
     chat: Annotated[bool, False, "put items as turns of the tokenizer's chat template."]
     memory_budget: Annotated[
@@ -73,13 +73,13 @@ class PromptOptions(ItemOptions, total=False):
 
 
 class ProgressOptions(TypedDict, total=False):
-    """Whether one is shown how far it is."""
+    """The progress bar."""
 
     progress: Annotated[bool, True, "show a progress bar on a terminal."]
 
 
 class WorkOptions(ProgressOptions, total=False):
-    """Where a run is kept, and who makes it."""
+    """The folder of a run, and who makes its pieces."""
 
     out: Annotated[
         OutputFolder | None,
@@ -95,7 +95,7 @@ class WorkOptions(ProgressOptions, total=False):
 
 
 class LoadingOptions(TypedDict, total=False):
-    """How a model that is named is loaded; defaults are those of ``load_model``."""
+    """Options of loading a model that is named; defaults are those of ``load_model``."""
 
     dtype: Annotated[str, "float32", "number format: ``float32``, ``bfloat16`` or ``float16``."]
     device: Annotated[str, "cpu", "``cpu``, ``cuda``, ``cuda:1``, ``mps``."]
@@ -115,7 +115,7 @@ class RunOptions(PromptOptions, WorkOptions, total=False):
 
 
 class CheckpointOptions(LoadingOptions, total=False):
-    """How a checkpoint that is a folder is loaded."""
+    """Options of loading a checkpoint that is a folder."""
 
     offload: Annotated[
         Offload | None, None, "``disk`` leaves the weights of layers on disk, as in ``load_model``."
@@ -129,7 +129,7 @@ class SeriesOptions(RunOptions, CheckpointOptions, total=False):
 
 
 class ExampleOptions(TypedDict, total=False):
-    """What a student is trained on, and for how long."""
+    """The texts that a student is trained on, and the length of its training."""
 
     text: Annotated[
         AnyPath | None,
