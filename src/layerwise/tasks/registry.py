@@ -28,7 +28,8 @@ TEXT = "text"
 """The language of ordinary models, of which the suites are in English."""
 Arguments = Mapping[str, "int | tuple[int, ...]"]
 _NOT_ASKED = ("language", "seed")
-_KINDS = {"int": False, "int | None": False, "Sequence[int]": True}
+# Whether a type that a name can set has several values.
+_KINDS = {int: False, int | None: False, Sequence[int]: True}
 _NUMBERS = re.compile(r"\d{1,4}(\+\d{1,4})*", re.ASCII)
 
 
@@ -272,7 +273,7 @@ register_source(task_files.matches, partial(task_files.load, load_other=load_tas
 
 def suite_arguments(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """The arguments of a suite's factory that a name can set: whole numbers, and rows of them."""
-    parameters = inspect.signature(factory).parameters
+    parameters = inspect.signature(factory, eval_str=True).parameters
     return {
         name: parameter
         for name, parameter in parameters.items()
