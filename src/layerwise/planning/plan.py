@@ -23,7 +23,8 @@ from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.facts import origin_of
 from layerwise.models.instance.kinds import Model
 from layerwise.profiling.api import PLANNED as PROFILE
-from layerwise.runs.options import LoadingOptions, PlanOptions, PromptOptions
+from layerwise.profiling.api import ExtraNames
+from layerwise.runs.options import ALSO, LoadingOptions, PlanOptions, PromptOptions
 from layerwise.runs.progress import seconds_in_words
 from layerwise.runs.setup import Setup, prepare
 from layerwise.sweep.plans.cost import Cost
@@ -143,6 +144,12 @@ class RunPlan:
         return "\n".join([pd.DataFrame(shown).to_string(index=False), sizes, *self.notes])
 
 
+class Options(PlanOptions, total=False):
+    """Options of a plan, with the names that a profile's additions have."""
+
+    also: Annotated[ExtraNames, (), ALSO]
+
+
 @check_arguments(refuse_fewshot_seeds)
 @exclusive
 def plan_run(
@@ -152,7 +159,7 @@ def plan_run(
     *,
     analysis: Annotated[str, one_of("analysis", tuple(PLANNED))] = "ablation",
     untimed: bool = False,
-    **options: Unpack[PlanOptions],
+    **options: Unpack[Options],
 ) -> RunPlan:
     """Estimate a run before it starts: work, memory, and time on this machine.
 

@@ -197,6 +197,12 @@ class HealingOptions(TrainingOptions, LoadingOptions, total=False):
     ]
 
 
+ALSO = (
+    "what a profile does beyond its main analyses, as for ``profile``. Notes name what is not "
+    "planned."
+)
+
+
 class PlanOptions(PromptOptions, ExampleOptions, LoadingOptions, total=False):
     """Options of a plan; those that some analyses lack are refused of these."""
 
@@ -219,12 +225,7 @@ class PlanOptions(PromptOptions, ExampleOptions, LoadingOptions, total=False):
     exhaustive: Annotated[
         bool, False, "of a profile: skip layers also where the model has no signal."
     ]
-    also: Annotated[
-        Names,
-        (),
-        "what a profile does beyond its main analyses, as for ``profile``. Notes name what is not "
-        "planned.",
-    ]
+    also: Annotated[Names, (), ALSO]
     student: Annotated[
         ModelOrName | None,
         None,
