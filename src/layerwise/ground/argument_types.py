@@ -21,10 +21,6 @@ from .readers import MOST_ENTRIES, listed
 LARGEST = 2**63 - 1
 
 
-class NoList(ValueError):
-    """A value that is no list."""
-
-
 class TooMany(ValueError):
     """A list of more entries than ``MOST_ENTRIES``."""
 
@@ -35,7 +31,7 @@ class NoEntry(ValueError):
 
 @dataclass(frozen=True)
 class Expected:
-    """Metadata of a type: how a refusal describes its values."""
+    """Metadata of a type: the words of a refusal for its values."""
 
     words: str
     example: str = ""  # for an argument without a default
@@ -59,7 +55,7 @@ def several(*single: type) -> BeforeValidator:
     def read(value: Any) -> tuple[Any, ...]:
         given = [value] if isinstance(value, single) else listed(value)
         if given is None:
-            raise NoList
+            raise ValueError("no list")
         if len(given) > MOST_ENTRIES:
             raise TooMany
         return tuple(given)
@@ -83,9 +79,8 @@ Seed = Annotated[Whole, Ge(0)]
 Limit = Annotated[Whole, Ge(1), Expected("a whole number", "100 items")]
 """So many items."""
 MemoryBudget = Annotated[Whole, Ge(2**20), Expected("a whole number", f"{2**30} bytes")]
-Resamples = Annotated[
-    int, Le(100_000), Expected("a whole number of bootstrap samples")
-]  # more give the ends of an interval no more exactly
+# More give the ends of an interval no more exactly.
+Resamples = Annotated[int, Le(100_000), Expected("a whole number of bootstrap samples")]
 Names = Annotated[
     str | Sequence[str],
     several(str),
@@ -95,11 +90,7 @@ Names = Annotated[
 """One name or several, or none."""
 SomeNames = Annotated[Names, AfterValidator(_at_least_one)]
 """One name or several."""
-Layers = Annotated[
-    Sequence[int | str],
-    several(),
-    Expected("a list of whole numbers", "[0, 1]"),
-]
+Layers = Annotated[Sequence[int | str], several(), Expected("a list of whole numbers", "[0, 1]")]
 """Layers by number, or by address such as ``encoder.3``."""
 Heads = Annotated[Sequence[int], several(), Expected("a list of whole numbers", "[0, 2]")]
 NamedLayers = Annotated[
