@@ -141,6 +141,7 @@ lint: $(VENV)/.test
 # The reference of all tables and columns, from the file that the schemas are read from.
 docs: $(VENV)/.package
 	$(BIN)/python docs/make_results.py
+	$(BIN)/python docs/make_signatures.py
 
 # Newest releases that the ranges in pyproject.toml allow, but for TransformerLens, of which the
 # tests need the models that releases from 4.0 on have not. No local versions (torch's +cpu) and

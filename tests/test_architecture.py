@@ -198,7 +198,7 @@ def test_no_two_analyses_are_built_on_each_other():
 
 
 def test_what_plans_analyses_has_them_from_the_contract():
-    assert analyses_named("layerwise.planning.plan") == {"ablation"}  # names of kinds to be read
+    assert analyses_named("layerwise.planning.plan") == set()
     assert analyses_named("layerwise.planning.timing") == set()
 
 

@@ -85,7 +85,8 @@ WRONG: dict[str, list[Any]] = {
     "Model": ["smollm2-135m", Path("m"), 3, torch.nn.Linear(1, 1), None],
     "TunedLens | str | Path": ["", "x" * 300, 3],
     "str | Path | Sequence[str | Path]": ["", ["run", ""], 3, [None], {"run"}, b"run"],
-    "Folders | Mapping[str, Folders]": ["", [3], {"a": 3}, {3: ["run"]}, {"": ["run"]}, None],
+    "Sequence[str | Path] | Mapping[str, Sequence[str | Path]]": ["", [3], {"a": 3}, {3: ["run"]},
+                                                                  {"": ["run"]}, None],
     "Folders": ["", 3, [3], {"a": "run", "b": "run"}, {1: 3, 2: 3}, b"run", None],
     "Checkpoints": ["", 3, [3], {"a": "m", "b": "m"}, {1: 3, 2: 3}, [(1, 2, 3), (4,)], b"m"],
     "Sequence[Result]": ["run", [3], {"a": 1}, [None]],
@@ -96,7 +97,7 @@ WRONG: dict[str, list[Any]] = {
     "str | int | Sequence[str | int]": [1.5, [1.5], [None], b"a", {"a"}],
     "Sequence[int] | str": [3, "some", [1.5], b"a", {0}],
     "Sequence[Mapping[str, Any]]": ["a", 3, [3], {"a": 1}],
-    "Groups": [3, ["early"], {"early": "0-2"}, {"early": [None]}, {3: [0]}],
+    "Mapping[str, Sequence[int]]": [3, ["early"], {"early": "0-2"}, {"early": [None]}, {3: [0]}],
 }  # fmt: skip
 
 
@@ -137,7 +138,7 @@ def test_wrong_values_of_every_option_are_refused_in_a_sentence(name, parameter)
 
 
 def test_a_function_with_an_option_that_nobody_reads_cannot_be_made():
-    with pytest.raises(TypeError, match=r"without a reader: \{'novel'\}"):
+    with pytest.raises(TypeError, match="an argument without a type: novel"):
 
         @check_arguments()
         def run(model: Model, novel=3):
@@ -152,7 +153,7 @@ def test_an_unknown_argument_is_told_with_the_nearest_name():
 @pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - NO_ARGUMENTS))
 def test_every_public_function_checks_its_arguments(name):
     assert (
-        vars(FUNCTIONS[name])["readers"].keys()
+        vars(FUNCTIONS[name])["arguments"].keys()
         == inspect.signature(FUNCTIONS[name]).parameters.keys()
     )
 
@@ -174,13 +175,13 @@ def other_forms(value: Any) -> list[Any]:
 
 @pytest.mark.parametrize(("name", "parameter"), OPTIONS)
 def test_other_forms_of_every_default_become_the_same_plain_value(name, parameter):
-    read = vars(FUNCTIONS[name])["readers"][parameter.name]
+    argument = vars(FUNCTIONS[name])["arguments"][parameter.name]
     if parameter.default in (parameter.empty, None):
         return
-    usual = read(parameter.name, parameter.default)
+    usual = argument.read(parameter.default)
     json.dumps(usual)
     for form in other_forms(parameter.default):
-        got = read(parameter.name, form)
+        got = argument.read(form)
         assert type(got) is type(usual)
         assert got == usual
         if isinstance(got, tuple):
@@ -210,7 +211,7 @@ def test_other_forms_of_every_default_become_the_same_plain_value(name, paramete
 )
 def test_what_others_call_lists_and_numbers_is_made_plain(name, given, made):
     functions = {"rate": "distill", "runs": "compare"}
-    got = vars(FUNCTIONS[functions.get(name, "ablate")])["readers"][name](name, given)
+    got = vars(FUNCTIONS[functions.get(name, "ablate")])["arguments"][name].read(given)
     assert got == made
     assert type(got) is type(made)
 

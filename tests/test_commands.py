@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -16,11 +16,12 @@ import pytest
 import typer.main
 
 import layerwise as lw
-from layerwise.cli import saved_runs
+from layerwise.cli import saved_runs, signatures
 from layerwise.cli.app import app
-from layerwise.cli.commands import COMMANDS, Command
+from layerwise.cli.commands import COMMANDS, targets
 from layerwise.cli.completion import complete_task
-from layerwise.cli.options import REQUIRED, Flag, Option, help_of, signature_of
+from layerwise.cli.options import Flag, Option, help_of
+from layerwise.cli.signatures import Parameter, function_of, signature_of
 from layerwise.models import load_model
 from layerwise.planning.plan import plan_run
 from tests.commands import assert_refused, run
@@ -37,25 +38,21 @@ OWN_DEFAULTS = {
 }
 
 
-def function_of(command: Command) -> Any:
-    module, _, name = command.target.partition(":")
-    return getattr(importlib.import_module(module), name)
+@pytest.mark.parametrize("target", targets())
+def test_saved_signatures_are_those_of_the_functions(target):
+    """``make docs`` writes them again."""
+    saved, live = signatures.saved_signatures()[target], signature_of(target)
+    as_saved = json.loads(json.dumps([one._asdict() for one in live.parameters.values()]))
+    assert [one._asdict() for one in saved.parameters.values()] == as_saved
+    assert saved.summary == live.summary
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_what_is_read_of_the_source_is_the_functions_signature(name):
-    function, read = function_of(COMMANDS[name]), signature_of(COMMANDS[name].target)
-    live = inspect.signature(function).parameters
-    assert list(read.parameters) == list(live)
-    for each in read.parameters.values():
-        assert each.default == live[each.name].default
-        assert each.annotation == live[each.name].annotation
-        assert read.texts[each.name]
-    assert function.__doc__.startswith(read.summary)
+def test_no_signature_is_saved_that_no_command_needs():
+    assert sorted(signatures.saved_signatures()) == targets()
 
 
 def test_paths_are_texts_to_typer_whose_releases_make_different_paths_of_them():
-    declared = [command.function() for command in COMMANDS.values()]
+    declared = [command.as_function() for command in COMMANDS.values()]
     for function in (*declared, saved_runs.report, saved_runs.verify, saved_runs.compare):
         kinds = str(list(get_type_hints(function).values()))
         assert "str" in kinds
@@ -64,8 +61,8 @@ def test_paths_are_texts_to_typer_whose_releases_make_different_paths_of_them():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_commands_options_are_the_functions_parameters_and_the_models(name):
-    command, live = COMMANDS[name], inspect.signature(function_of(COMMANDS[name])).parameters
-    expected = {*live, *command.loading()} - {"progress"}
+    command, live = COMMANDS[name], inspect.signature(function_of(COMMANDS[name].target)).parameters
+    expected = {*live, *command.loading_options()} - {"progress"}
     assert {each.name for each in GROUP.commands[name].params} == expected
     for each in GROUP.commands[name].params:
         of = live.get(each.name) or inspect.signature(load_model).parameters[each.name]
@@ -73,12 +70,12 @@ def test_a_commands_options_are_the_functions_parameters_and_the_models(name):
         usual = OWN_DEFAULTS.get((name, each.name), of.default)
         if each.name == "model":
             continue
-        assert each.required == (usual is REQUIRED)
+        assert each.required == (usual is inspect.Parameter.empty)
         assert each.required or given in (usual, (usual,))
 
 
 def test_every_public_function_that_takes_a_model_or_folders_has_a_command():
-    commanded = {function_of(command) for command in COMMANDS.values()}
+    commanded = {function_of(command.target) for command in COMMANDS.values()}
     for name in set(lw.__all__) - NO_COMMAND:
         function = getattr(lw, name)
         if not inspect.isfunction(function):
@@ -92,7 +89,7 @@ def test_every_public_function_that_takes_a_model_or_folders_has_a_command():
 
 def test_commands_that_take_a_model_say_what_runs_it_and_where_its_weights_are():
     """``docs/models.md`` says so, and which of them need the weights in memory."""
-    loading = {name: {**one.options(), **one.loading()} for name, one in COMMANDS.items()}
+    loading = {name: {**one.options(), **one.loading_options()} for name, one in COMMANDS.items()}
     assert [name for name, options in loading.items() if "backend" not in options] == []
     in_memory = [name for name, options in loading.items() if "offload" not in options]
     assert in_memory == ["transplant", "distill", "heal", "plan"]
@@ -118,23 +115,21 @@ def test_help_is_made_of_a_docstring(text, told):
     assert help_of(text) == told
 
 
-def option(annotation: str, default: Any, flag: Flag = Flag()) -> Option:  # noqa: B008
-    by_name = inspect.Parameter.KEYWORD_ONLY
-    parameter = inspect.Parameter("sites", by_name, default=default, annotation=annotation)
-    return Option(parameter, "which.", flag)
+def option(kind: str, default: Any, flag: Flag = Flag()) -> Option:  # noqa: B008
+    return Option(Parameter("sites", kind, False, default, "which."), flag)
 
 
 def test_several_values_are_taken_by_naming_an_option_again():
-    several = option("str | Sequence[str]", ("z",))
+    several = option(signatures.TEXTS, ["z"])
     assert several.default == ["z"]
     assert several.value(["z", "pattern"]) == ["z", "pattern"]
-    assert several.value([]) == ("z",)
-    assert option("str | Sequence[str] | None", None).value([]) is None
-    assert option("str | Sequence[str]", "z").default == ["z"]
+    assert several.value([]) == ["z"]
+    assert option(signatures.TEXTS, None).value([]) is None
+    assert option(signatures.TEXTS, "z").default == ["z"]
 
 
 def test_a_value_that_a_text_stands_for_is_read():
-    read = option("Sequence[int] | None", None, Flag(read=lambda text: [int(text)]))
+    read = option(signatures.TEXTS, None, Flag(read=lambda text: [int(text)]))
     assert read.value("3") == [3]
     assert read.value(None) is None
 
@@ -293,7 +288,7 @@ def test_help_has_no_sentence_of_more_than_25_words():
         for command in COMMANDS.values()
         for text in (
             command.signature.summary,
-            *command.signature.texts.values(),
+            *(one.text for one in command.signature.parameters.values()),
             *(flag.help for flag in command.flags.values()),
         )
     }

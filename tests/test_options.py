@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from dataclasses import fields
 from typing import Annotated, TypedDict, Unpack
 
 import pytest
 
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import Tasks, check_arguments
 from layerwise.analyses.distillation.losses import Objective
-from layerwise.ground.options import described, options_of, whole_docstring
+from layerwise.ground.arguments import options_of
+from layerwise.ground.docstrings import described, whole_docstring
 from layerwise.models import load_model
 from layerwise.runs.options import TEXTS, PairOptions, RunOptions, SeriesOptions, TrainingOptions
-from layerwise.runs.setup import TaskLike
 from tests.test_arguments import FUNCTIONS
 
 
@@ -28,9 +27,7 @@ class OtherOptions(Options, total=False):
 
 
 @check_arguments()
-def asked(
-    tasks: TaskLike | Sequence[TaskLike], *, draws: int = 2, **options: Unpack[Options]
-) -> dict[str, object]:
+def asked(tasks: Tasks, *, draws: int = 2, **options: Unpack[Options]) -> dict[str, object]:
     """Say what was asked.
 
     It returns its arguments.
@@ -113,7 +110,7 @@ def test_one_name_has_one_type_and_but_for_the_number_of_items_one_default():
         assert {name: kind.__annotations__[name] for name in shared} == {
             name: RunOptions.__annotations__[name] for name in shared
         }
-    training = {name: one.default for name, (one, _) in options_of(TrainingOptions).items()}
+    training = {name: one.default for name, one in options_of(TrainingOptions).items()}
     assert vars(Objective()) == {one.name: training[one.name] for one in fields(Objective)}
     loading = inspect.signature(load_model).parameters
     for function in FUNCTIONS.values():

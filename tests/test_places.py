@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 import layerwise as lw
-from layerwise.analyses import arguments
 from layerwise.analyses.comparison import api as comparing
 from layerwise.cli.commands import COMMANDS
 from layerwise.errors import UserError
+from layerwise.ground.arguments import metadata
 from layerwise.profiling import api as profiling
 from layerwise.report import Report
 from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.places import (
+    OutputFolder,
     refuse_unusable_file,
     refuse_unusable_folder,
     refuse_unusable_page,
@@ -149,8 +150,8 @@ def test_a_profile_is_refused_in_python_before_it_begins(tmp_path):
 def test_every_analysis_reads_its_folder_as_one_to_write_to(name):
     module, _, function = COMMANDS[name].target.partition(":")
     found: Callable[..., object] = getattr(__import__(module, fromlist=[function]), function)
-    readers = vars(found)["readers"]
-    assert readers.get("out", arguments.out) is arguments.out
+    out = vars(found)["arguments"].get("out")
+    assert out is None or OutputFolder.__metadata__[0] in metadata(out.type)
 
 
 def test_an_analysis_refuses_its_folder_before_its_tasks(tmp_path, read_only):

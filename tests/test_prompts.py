@@ -480,7 +480,7 @@ def tasked(*prompts):
         (lambda m: lw.lens_grid(m, "the", token="\ud800"), "without lone surrogates"),
         (lambda m: lw.lens_grid(m, "the", color="rank"), "of a chosen token: expected token="),
         (lambda m: lw.skip_grid(m, "the", site="cross_z"), "cross_z"),
-        (lambda m: lw.skip_grid(m, "the", new_tokens=-1), "such as 10, at least 0"),
+        (lambda m: lw.skip_grid(m, "the", new_tokens=-1), "such as 0, at least 0"),
         (lambda m: lw.patch_grid(m, "the", "the red door", 7, 8), "expected as many, or the same"),
         (lambda m: lw.patch_grid(m, *UNEQUAL, 7, 8, positions=[2]), "no counterpart"),
         (lambda m: lw.patch_grid(m, *UNEQUAL, 7, 8, positions=[6]), "There is no position 6"),

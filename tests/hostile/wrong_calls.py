@@ -245,6 +245,7 @@ CALLS = [
     Call("address of no port", lambda at: lw.RayExecutor("head"), ("'head'", "such as 10.0.0.1")),
     Call("actors", lambda at: lw.RayExecutor(actors=10**9), ("1,000,000,000", "at most 10,000")),
     Call("less than no GPU", lambda at: lw.RayExecutor(num_gpus=-1), ("-1.0", "at least 0.0")),
+    Call("GPUs by the googol", lambda at: lw.RayExecutor(num_gpus=1e100), ("1e+100", "at most")),
     Call(
         "GPUs for a model on the CPU", lambda at: lw.RayExecutor(num_gpus=1, device="cpu"),
         ("have 1 GPU(s) each and the model on cpu", "leave num_gpus or the device out"),

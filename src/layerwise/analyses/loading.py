@@ -7,6 +7,7 @@ from pathlib import Path
 
 from layerwise.errors import DamagedResultsError, UserError
 from layerwise.ground.arguments import check_arguments
+from layerwise.ground.readers import AnyPath
 from layerwise.storage.base import Result
 from layerwise.storage.estimates import ESTIMATES, in_files, table_of
 from layerwise.storage.parquet import AGAIN, read_table
@@ -21,7 +22,7 @@ from .restoring import load_kinds
 
 
 @check_arguments()
-def load_results(folder: str | Path) -> list[Result]:
+def load_results(folder: AnyPath) -> list[Result]:
     """Load all results of a folder.
 
     Raises:

@@ -11,6 +11,7 @@ from layerwise.analyses.comparison.runs import FOLDER as COMPARISON
 from layerwise.analyses.training.tables import FOLDER as SERIES
 from layerwise.errors import UserError, counted
 from layerwise.ground.arguments import check_arguments
+from layerwise.ground.readers import AnyPath
 from layerwise.storage.file_list import NOT_KEPT_FILE, listed, not_kept, states
 from layerwise.storage.joined_folder import JoinedFolder
 from layerwise.storage.parquet import read_table
@@ -83,7 +84,7 @@ class Verification:
 
 
 @check_arguments()
-def verify(folder: str | Path) -> Verification:
+def verify(folder: AnyPath) -> Verification:
     """Check whether saved results are unchanged since they were written.
 
     Args:

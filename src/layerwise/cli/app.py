@@ -182,7 +182,7 @@ def settings(
 for _function in (models, tasks):
     app.command()(_function)
 for _name, _command in COMMANDS.items():
-    app.command(_name)(_command.function())
+    app.command(_name)(_command.as_function())
 for _function in (look, report, show, figures, items, verify, compare):
     app.command()(_function)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 import time
@@ -13,7 +12,6 @@ from typing import Annotated, Any
 
 import typer
 
-from layerwise.ground.arguments import check_ahead
 from layerwise.ground.process import keep_texts_as_objects, settle
 
 from . import printing
@@ -24,16 +22,15 @@ from .options import (
     REQUIRED,
     Flag,
     Option,
-    Signature,
     help_of,
     options_of,
-    read_layers,
-    read_positions,
-    signature_of,
 )
+from .signatures import MODEL, Signature, function_of, saved_signatures
+from .values import read_layers, read_positions
 
 # Bars are shown where there is a terminal.
 _NOT_ASKED = ("progress",)
+LOAD_MODEL = "layerwise.models.load:load_model"
 _MODEL = "Bundled alias, GGUF file, folder in hub format, or hub id."
 
 
@@ -55,8 +52,8 @@ class Command:
 
     @property
     def signature(self) -> Signature:
-        """What the function's source says of it."""
-        return signature_of(self.target)
+        """The function's signature."""
+        return saved_signatures()[self.target]
 
     @property
     def first(self) -> str:
@@ -69,16 +66,16 @@ class Command:
         names = [name for name in self.signature.parameters if name not in skipped]
         return options_of(self.signature, names, {**FLAGS, **self.flags})
 
-    def loading(self) -> dict[str, Option]:
+    def loading_options(self) -> dict[str, Option]:
         """Options of ``load_model``, where the function takes a loaded model."""
-        if self.signature.parameters[self.first].annotation != "Model":
+        if self.signature.parameters[self.first].kind != MODEL:
             return {}
         names = ("dtype", "device", "backend", *(("offload",) if self.offload else ()))
-        return options_of(signature_of("layerwise.models.load:load_model"), names, FLAGS)
+        return options_of(saved_signatures()[LOAD_MODEL], names, FLAGS)
 
-    def function(self) -> Callable[..., None]:
+    def as_function(self) -> Callable[..., None]:
         """The command as a function that typer reads."""
-        options, loading = self.options(), self.loading()
+        options, loading = self.options(), self.loading_options()
 
         def run(**given: Any) -> None:
             from layerwise.runs.progress import seconds_in_words
@@ -98,13 +95,13 @@ class Command:
             if arguments.get("write") is not None:
                 printing.say(f"Model: {arguments['write']}")
 
-        declared = {self.first: (self._named_first(), self.model)}
+        declared = {self.first: (self._first_annotation(), self.model)}
         if self.beside is not None:
-            text = help_of(self.signature.texts[self.beside])
+            text = help_of(self.signature.parameters[self.beside].text)
             second = typer.Argument(help=text, autocompletion=complete_model)
             declared[self.beside] = (Annotated[str, second], REQUIRED)
         for name, option in {**options, **loading}.items():
-            declared[name] = option.declared()
+            declared[name] = option.annotation_and_default()
         run.__annotations__ = {name: kind for name, (kind, _) in declared.items()}
         by_name = inspect.Parameter.KEYWORD_ONLY
         vars(run)["__signature__"] = inspect.Signature(
@@ -116,10 +113,10 @@ class Command:
         run.__doc__ = help_of(self.signature.summary)
         return run
 
-    def _named_first(self) -> Any:
+    def _first_annotation(self) -> Any:
         """The first argument, as typer reads it."""
         flag = self.flags.get(self.first, Flag())
-        text = flag.help or help_of(self.signature.texts[self.first])
+        text = flag.help or help_of(self.signature.parameters[self.first].text)
         words = _MODEL if self.first == "model" else text
         kind = list[str] if self.several else str
         argument = typer.Argument(help=words, metavar=self.called, autocompletion=complete_model)
@@ -127,11 +124,12 @@ class Command:
 
     def _call(self, models: tuple[Any, ...], how: dict[str, Any], arguments: dict[str, Any]) -> Any:
         """Call the function; no model is loaded for what would be refused."""
-        module, _, name = self.target.partition(":")
-        function = getattr(importlib.import_module(module), name)
+        function = function_of(self.target)
         keep_texts_as_objects()
         if not how:
             return function(*models, **arguments)
+        from layerwise.ground.arguments import check_ahead
+
         check_ahead(function, **arguments)
         return function(*(load_named(model, **how) for model in models), **arguments)
 
@@ -146,7 +144,7 @@ def load_named(name: str, **how: Any) -> Any:
 
 
 def default_folder(model: str) -> Path:
-    """Where a profile goes if nobody says; resolved, so that ``.`` has a name too."""
+    """The usual folder of a profile; resolved, so that ``.`` has a name too."""
     return Path("runs") / os.path.basename(os.path.realpath(os.path.expanduser(model)))
 
 
@@ -227,3 +225,8 @@ COMMANDS: Mapping[str, Command] = {
     ),
 }  # fmt: skip
 """Every command that runs a model, by name."""
+
+
+def targets() -> list[str]:
+    """The functions whose signatures the command line needs."""
+    return sorted({command.target for command in COMMANDS.values()} | {LOAD_MODEL})

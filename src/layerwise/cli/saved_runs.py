@@ -17,11 +17,11 @@ from layerwise.storage.places import (
     refuse_unusable_page,
 )
 
-from .options import reading_path
+from .options import path_settings
 from .printing import say, say_start, show_claims, show_items, show_series
 
 _Folders = Annotated[
-    list[str], typer.Argument(help="Folders of finished runs.", **reading_path("folders"))
+    list[str], typer.Argument(help="Folders of finished runs.", **path_settings("folders"))
 ]
 
 
@@ -30,7 +30,7 @@ def report(
     out: Annotated[
         str | None,
         typer.Option(
-            "--out", help="File to write; report.html in the first folder.", **reading_path("out")
+            "--out", help="File to write; report.html in the first folder.", **path_settings("out")
         ),
     ] = None,
 ) -> None:
@@ -64,7 +64,7 @@ def show(
 def items(
     run: Annotated[
         str,
-        typer.Argument(help="Folder of a finished run with an ablation.", **reading_path("run")),
+        typer.Argument(help="Folder of a finished run with an ablation.", **path_settings("run")),
     ],
     layer: Annotated[str, typer.Option(help="Which layer, e.g. 11, or encoder.3.")],
     task: Annotated[str, typer.Option(help="Which task of the run.")],
@@ -84,10 +84,10 @@ def items(
 
 def figures(
     folder: Annotated[
-        str, typer.Argument(help="Folder of a finished run.", **reading_path("folder"))
+        str, typer.Argument(help="Folder of a finished run.", **path_settings("folder"))
     ],
     out: Annotated[
-        str, typer.Option("--out", help="Folder to write to.", **reading_path("out"))
+        str, typer.Option("--out", help="Folder to write to.", **path_settings("out"))
     ] = "figures",
     width: Annotated[
         str, typer.Option(help="Of the figures, in inches, or with a unit: 84mm.")
@@ -108,7 +108,7 @@ def verify(
     folder: Annotated[
         str,
         typer.Argument(
-            help="Folder of a run, comparison or pruned model.", **reading_path("folder")
+            help="Folder of a run, comparison or pruned model.", **path_settings("folder")
         ),
     ],
 ) -> None:
@@ -130,7 +130,7 @@ def compare(
         typer.Argument(
             help="Folders of two or more runs of different models, or two logs of "
             "lm-evaluation-harness (samples_*.jsonl).",
-            **reading_path("runs"),
+            **path_settings("runs"),
         ),
     ] = None,
     group: Annotated[
@@ -144,7 +144,7 @@ def compare(
         typer.Option(
             "--out",
             help="Folder for the page, tables and figures of runs; comparison if left out.",
-            **reading_path("out", refuse_unusable_folder),
+            **path_settings("out", refuse_unusable_folder),
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides the bootstrap over items.")] = 0,

@@ -1,24 +1,45 @@
-"""How numbers, names and lists are read: what is taken, what is made of it, what is refused."""
+"""Readers of lists, paths and names: what is taken, what is made of it, what is refused.
+
+A type of an argument names its reader by ``Reads``. Plain numbers and texts have none: pydantic
+reads them (``argument_types``).
+"""
 
 from __future__ import annotations
 
 import itertools
-import math
-import operator
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from layerwise.errors import UserError, shown, unknown_name
+from layerwise.errors import UserError, shown
 
 Reader = Callable[[str, Any], Any]
+"""Makes a plain value of an argument's name and what was given for it, or raises."""
+ARGUMENT = "argument"
+"""The name of an argument in the context of a validation."""
 
-# No list of layers, names or folders is longer; a generator may have no end.
+# No list of layers, names or folders is longer.
 MOST_ENTRIES = 100_000
-# What a column of whole numbers, and every generator of random numbers, can hold.
-LARGEST = 2**63 - 1
 _WHAT_IS_NO_LIST = (str, bytes, bytearray, set, frozenset, Mapping, os.PathLike)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Metadata of a type: the function that reads its values in place of pydantic."""
+
+    reader: Reader
+    words: str  # the type, as signatures and help show it
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """The schema of ``reader``; the context of a validation has the argument's name."""
+        from pydantic import PlainValidator, ValidationInfo
+
+        def read(value: Any, info: ValidationInfo) -> Any:
+            return self.reader((info.context or {})[ARGUMENT], value)
+
+        return PlainValidator(read).__get_pydantic_core_schema__(Any, handler)
 
 
 def plain(value: Any) -> Any:
@@ -34,168 +55,34 @@ def refuse(name: str, value: Any, expected: str) -> UserError:
     return UserError(f"Argument {name!r} is {kind}; expected {expected}.")
 
 
-def whole(example: int, least: int | None = None, most: int = LARGEST, unit: str = "") -> Reader:
-    """Read a whole number; neither a bool nor a float is one, even if it has no fraction."""
-    expected = f"a whole number, such as {example}{unit}"
+def listed(value: Any) -> list[Any] | None:
+    """The entries of a list, tuple, range, array or generator as plain values; None of no list.
 
-    def read(name: str, value: Any) -> int:
-        given = plain(value)
-        if isinstance(given, (bool, float, complex)):
-            raise refuse(name, value, expected)
-        try:
-            number = operator.index(given)
-        except TypeError:
-            raise refuse(name, value, expected) from None
-        if abs(number) > LARGEST:
-            raise UserError(
-                f"Argument {name!r} is a number of {number.bit_length()} bits; expected "
-                f"{expected}, of at most 63 bits."
-            )
-        if number > most or (least is not None and number < least):
-            bound = f"at most {most:,}" if number > most else f"at least {least:,}"
-            raise UserError(f"Argument {name!r} is {number:,}; expected {expected}, {bound}.")
-        return number
-
-    return read
+    One more than ``MOST_ENTRIES`` are taken at most: a generator may have no end.
+    """
+    given = value.tolist() if getattr(value, "ndim", None) == 1 else value
+    if isinstance(given, _WHAT_IS_NO_LIST) or not isinstance(given, Iterable):
+        return None
+    if getattr(value, "ndim", 1) != 1:
+        return None
+    return [plain(entry) for entry in itertools.islice(given, MOST_ENTRIES + 1)]
 
 
-limit = whole(100, least=1, unit=" items")
-memory_budget = whole(2**30, least=2**20, unit=" bytes")
-# More give the ends of an interval no more exactly.
-resamples = whole(10_000, most=100_000, unit=" bootstrap samples")
-seed = whole(0, least=0)
-
-
-def real(example: float, least: float = -math.inf, most: float = math.inf) -> Reader:
-    """Read a finite number."""
-
-    def read(name: str, value: Any) -> float:
-        expected = f"a finite number, such as {example}"
-        given = plain(value)
-        if isinstance(given, (bool, str, bytes)):
-            raise refuse(name, value, expected)
-        try:
-            number = float(given)
-        except (TypeError, ValueError, OverflowError):
-            raise refuse(name, value, expected) from None
-        if not math.isfinite(number):
-            raise UserError(f"Argument {name!r} is {number}; expected {expected}.")
-        if not least <= number <= most:
-            bound = f"at most {most:,}" if number > most else f"at least {least:,}"
-            raise UserError(f"Argument {name!r} is {number:,}; expected {expected}, {bound}.")
-        return number
-
-    return read
-
-
-def truth(name: str, value: Any) -> bool:
-    """Read True or False."""
-    given = plain(value)
-    if not isinstance(given, bool):
-        raise refuse(name, value, "True or False")
+def entries(name: str, value: Any, expected: str) -> list[Any]:
+    """The entries of a list; what is none, or is too long, is refused."""
+    given = listed(value)
+    if given is None:
+        raise refuse(name, value, expected)
+    if len(given) > MOST_ENTRIES:
+        raise refuse_long(name, expected)
     return given
 
 
-def text(example: str) -> Reader:
-    """Read a name."""
-
-    def read(name: str, value: Any) -> str:
-        given = plain(value)
-        if not isinstance(given, str):
-            raise refuse(name, value, f"a text, such as {example!r}")
-        return str(given)
-
-    return read
-
-
-def entries(name: str, value: Any, expected: str) -> Iterator[Any]:
-    """The entries of a list, tuple, range, array or generator, as plain values."""
-    listed = value.tolist() if getattr(value, "ndim", None) == 1 else value
-    if isinstance(listed, _WHAT_IS_NO_LIST) or not isinstance(listed, Iterable):
-        raise refuse(name, value, expected)
-    if getattr(value, "ndim", 1) != 1:
-        raise refuse(name, value, expected)
-    given = list(itertools.islice(listed, MOST_ENTRIES + 1))
-    if len(given) > MOST_ENTRIES:
-        raise UserError(
-            f"Argument {name!r} has more than {MOST_ENTRIES:,} entries; expected {expected}."
-        )
-    return map(plain, given)
-
-
-def texts(example: str, *, none: bool = False) -> Reader:
-    """Read one name or several, each once; none at all only if ``none``."""
-    expected = f"a text or a list of texts, such as {example!r}"
-
-    def read(name: str, value: Any) -> tuple[str, ...]:
-        single = plain(value)
-        if isinstance(single, str):
-            return (str(single),)
-        given = tuple(entries(name, value, expected))
-        for text in given:
-            if not isinstance(text, str):
-                raise refuse(name, text, expected)
-        if not given and not none:
-            raise UserError(
-                f"Argument {name!r} is empty; expected {expected}: name at least one, or leave "
-                "it out."
-            )
-        return tuple(dict.fromkeys(map(str, given)))
-
-    return read
-
-
-def one_of(what: str, known: Sequence[str]) -> Reader:
-    """Read one of some names."""
-    return _known(what, known, text(known[0]))
-
-
-def some_of(what: str, known: Sequence[str], *, none: bool = False) -> Reader:
-    """As ``one_of``, of one name or several; none at all only if ``none``."""
-    return _known(what, known, texts(known[0], none=none))
-
-
-def _known(what: str, known: Sequence[str], read_names: Reader) -> Reader:
-    def read(name: str, value: Any) -> str | tuple[str, ...]:
-        given = read_names(name, value)
-        for element in (given,) if isinstance(given, str) else given:
-            if element not in known:
-                raise unknown_name(what, element, known)
-        return given
-
-    return read
-
-
-def numbers(example: str, *, names: bool = False) -> Reader:
-    """Read whole numbers, and if ``names`` also names such as ``encoder.3``."""
-    expected = f"a list of whole numbers, such as {example}"
-
-    def read(name: str, value: Any) -> tuple[int | str, ...]:
-        parsed = []
-        for entry in entries(name, value, expected):
-            if names and isinstance(entry, str):
-                parsed.append(str(entry))
-                continue
-            try:
-                parsed.append(whole(0)(name, entry))
-            except UserError:
-                raise refuse(name, entry, expected) from None
-        return tuple(parsed)
-
-    return read
-
-
-def from_the_end(name: str, value: Any) -> str | tuple[int | str, ...]:
-    """Read positions of a prompt: ``"all"``, or numbers counted from its end."""
-    return value if isinstance(value, str) else numbers("[-2, -1], or 'all'")(name, value)
-
-
-def groups(name: str, value: Any) -> dict[str, tuple[int | str, ...]]:
-    """Read groups of layers by name."""
-    if not isinstance(value, Mapping) or not all(isinstance(element, str) for element in value):
-        raise refuse(name, value, "layers by the name of their group, such as {'early': [0, 1]}")
-    read = numbers("[0, 1]")
-    return {str(group): read(f"{name}[{group!r}]", some) for group, some in value.items()}
+def refuse_long(name: str, expected: str) -> UserError:
+    """The sentence for a list that is too long."""
+    return UserError(
+        f"Argument {name!r} has more than {MOST_ENTRIES:,} entries; expected {expected}."
+    )
 
 
 # Of usual file systems: bytes of a name, and of a path.
@@ -288,3 +175,17 @@ def model_name(name: str, value: Any) -> str:
         )
     refuse_path("model" if name == "name" else name, named)
     return named
+
+
+AnyPath = Annotated[str | Path, Reads(path, "str | Path")]
+"""The path of a file or folder."""
+Paths = Annotated[
+    str | Path | Sequence[str | Path], Reads(paths, "str | Path | Sequence[str | Path]")
+]
+Runs = Annotated[
+    Sequence[str | Path] | Mapping[str, Sequence[str | Path]],
+    Reads(runs, "Sequence[str | Path] | Mapping[str, Sequence[str | Path]]"),
+]
+"""Folders of runs, or groups of them by name."""
+ModelName = Annotated[str | os.PathLike[str], Reads(model_name, "str | os.PathLike[str]")]
+TaskName = Annotated[str, Reads(task_name, "str")]

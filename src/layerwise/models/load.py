@@ -10,7 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from layerwise.errors import UserError
+from layerwise.ground.argument_types import Backend, Offload
 from layerwise.ground.arguments import check_arguments
+from layerwise.ground.readers import ModelName
 from layerwise.models.conversion.backends import (
     Files,
     Placement,
@@ -56,12 +58,12 @@ from layerwise.models.weights.quantization import how_to_dequantize
 @own_state()
 @check_arguments()
 def load_model(
-    name: str | os.PathLike[str] = "smollm2-135m",
+    name: ModelName = "smollm2-135m",
     *,
     dtype: str = "float32",
     device: str = "cpu",
-    offload: str | None = None,
-    backend: str = "auto",
+    offload: Offload | None = None,
+    backend: Backend = "auto",
 ) -> Model:
     """Load a model and compare it with its Hugging Face original.
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import pandas as pd
 
-from layerwise.analyses.ablation.spec import KINDS
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.contract import Planned, PlannedJob, PlannedJobs
 from layerwise.analyses.registry import PLANS
 from layerwise.errors import UserError
-from layerwise.ground.options import of_kind, options_of
-from layerwise.ground.readers import one_of
+from layerwise.ground.argument_types import one_of
+from layerwise.ground.arguments import options_of, select_options
 from layerwise.models import load_model
+from layerwise.models.arguments import ModelOrName
 from layerwise.models.decoder.packed import weight_bytes
 from layerwise.models.files.folder import has_weights
 from layerwise.models.huggingface.meta_model import is_meta_model, load_meta_model
@@ -24,10 +23,10 @@ from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.facts import origin_of
 from layerwise.models.instance.kinds import Model
 from layerwise.profiling.api import PLANNED as PROFILE
-from layerwise.profiling.api import read_extras
-from layerwise.runs.options import LoadingOptions, PlanOptions, PromptOptions
+from layerwise.profiling.api import ExtraNames
+from layerwise.runs.options import ALSO, LoadingOptions, PlanOptions, PromptOptions
 from layerwise.runs.progress import seconds_in_words
-from layerwise.runs.setup import Setup, TaskLike, prepare
+from layerwise.runs.setup import Setup, prepare
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.plans.memory import free_memory
 from layerwise.tasks.task import refuse_fewshot_seeds
@@ -145,21 +144,22 @@ class RunPlan:
         return "\n".join([pd.DataFrame(shown).to_string(index=False), sizes, *self.notes])
 
 
-@check_arguments(
-    refuse_fewshot_seeds,
-    also=read_extras,
-    analysis=one_of("analysis", tuple(PLANNED)),
-    kind=one_of("kind of ablation", KINDS),
-)
+class Options(PlanOptions, total=False):
+    """Options of a plan, with the names that a profile's additions have."""
+
+    also: Annotated[ExtraNames, (), ALSO]
+
+
+@check_arguments(refuse_fewshot_seeds)
 @exclusive
 def plan_run(
-    model: str | os.PathLike[str] | Model,
-    tasks: TaskLike | Sequence[TaskLike] | None = None,
-    protocols: str | Sequence[str] | None = None,
+    model: ModelOrName,
+    tasks: Tasks | None = None,
+    protocols: Protocols | None = None,
     *,
-    analysis: str = "ablation",
+    analysis: Annotated[str, one_of("analysis", tuple(PLANNED))] = "ablation",
     untimed: bool = False,
-    **options: Unpack[PlanOptions],
+    **options: Unpack[Options],
 ) -> RunPlan:
     """Estimate a run before it starts: work, memory, and time on this machine.
 
@@ -183,13 +183,13 @@ def plan_run(
     planned = PLANNED[analysis]
     refuse_fewshot_seeds(options["fewshot_seeds"])
     _refuse_unused(planned, options)
-    how = of_kind(LoadingOptions, options)
+    how = select_options(LoadingOptions, options)
     subject = model if isinstance(model, Model) else load_meta_model(model, **how)
     if protocols is None or planned.paired:
         protocols = planned.protocols
     prepared = prepare(
         subject, tasks, protocols, enough=planned.enough,
-        paired=planned.paired, **of_kind(PromptOptions, options),
+        paired=planned.paired, **select_options(PromptOptions, options),
     )  # fmt: skip
     setup = PlannedSetup(**vars(prepared))
     return _plan_of(planned.jobs(setup, options), setup, WithWeights(untimed, options["backend"]))
@@ -262,7 +262,7 @@ def _refuse_unused(planned: Planned, options: PlanOptions) -> None:
     owners = {name: other.name for other in reversed(PLANNED.values()) for name in other.options}
     unused = owners.keys() - planned.options
     usual = options_of(PlanOptions)
-    wrong = [name for name in usual if name in unused and options[name] != usual[name][0].default]
+    wrong = [name for name in usual if name in unused and options[name] != usual[name].default]
     if wrong:
         owner = owners[wrong[0]]
         raise UserError(

@@ -7,14 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
 import pandas as pd
 
 from layerwise.analyses.ablation.api import enough_items, planned_power
 from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.spec import AblationSpec
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.contract import (
     Planned,
     PlannedJob,
@@ -29,14 +29,15 @@ from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.patching.api import Patching
 from layerwise.analyses.registry import EXTRAS, RESULTS
 from layerwise.errors import UserError
-from layerwise.ground.readers import some_of
+from layerwise.ground.argument_types import Names, one_of
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model, is_seq2seq
+from layerwise.models.instance.kinds import is_seq2seq
 from layerwise.report import Report, report
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import RunOptions
 from layerwise.runs.progress import Meter, PartMeter, meter
-from layerwise.runs.setup import Setup, TaskLike, prepare
+from layerwise.runs.setup import Setup, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.atomic_files import never_made_again
 from layerwise.storage.base import Result
@@ -54,7 +55,8 @@ FIRST_DRAW = (
     "analyses use the first draw; no depth is estimated by ablation."
 )
 
-read_extras = some_of("addition to a profile", (*EXTRAS, "all"), none=True)
+ExtraNames = Annotated[Names, one_of("addition to a profile", (*EXTRAS, "all"))]
+"""Names of what a profile does beyond its main analyses."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +99,16 @@ def _refuse_unusable_page(out: str | Path | None) -> None:
         refuse_unusable_page(Path(out) / PAGE)
 
 
-@check_arguments(
-    refuse_uninteresting, refuse_fewshot_seeds, _refuse_unusable_page, also=read_extras
-)
+@check_arguments(refuse_uninteresting, refuse_fewshot_seeds, _refuse_unusable_page)
 @exclusive
 def profile(
-    model: Model,
-    tasks: TaskLike | Sequence[TaskLike] = "all",
-    protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
+    model: LoadedModel,
+    tasks: Tasks = "all",
+    protocols: Protocols = ("letter", "continuation", "generate"),
     *,
     pairs: int = 16,
     exhaustive: bool = False,
-    also: str | Sequence[str] = (),
+    also: ExtraNames = (),
     smallest_loss: float = 0.05,
     smallest_nats: float = 0.1,
     smallest_depth: float = 1.0,

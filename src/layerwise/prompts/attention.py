@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import pandas as pd
 import torch
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.errors import UserError
+from layerwise.ground.argument_types import Expected, Whole, one_of
 from layerwise.ground.layer_names import layer_name
-from layerwise.ground.readers import one_of, whole
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import (
-    Model,
     decoder_prefix,
     hook_name,
     inputs_of,
@@ -22,24 +24,22 @@ from layerwise.models.instance.kinds import (
 from .drawing import Panel
 from .grid import SHARE, Grid
 from .lens import MOST_COLUMNS, called
-from .texts import Prompt, encode_prompt, probability, prompt, readable
+from .texts import AnyPrompt, encode_prompt, probability, readable
 
 PATTERNS = ("pattern", "cross_pattern")
 EARLIER = "earlier"
 """The column of all tokens before those that are shown."""
 
 
-@check_arguments(
-    prompt=prompt, layer=whole(3), head=whole(0), site=one_of("kind of attention", PATTERNS)
-)
+@check_arguments()
 @exclusive
 def attention_grid(
-    model: Model,
-    prompt: Prompt,
+    model: LoadedModel,
+    prompt: AnyPrompt,
     *,
-    layer: int,
-    head: int | None = None,
-    site: str = "pattern",
+    layer: Annotated[Whole, Expected("a whole number", "3")],
+    head: Annotated[Whole, Expected("a whole number", "0")] | None = None,
+    site: Annotated[str, one_of("kind of attention", PATTERNS)] = "pattern",
     chat: bool = False,
 ) -> Grid:
     """Show where each head of a layer looks: its attention pattern on a prompt.

@@ -9,13 +9,14 @@ import pandas as pd
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.attribution.api import Question, read_parts
 from layerwise.ground.layer_names import layer_name
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model, n_encoder_layers
+from layerwise.models.instance.kinds import n_encoder_layers
 
 from .drawing import Panel
 from .grid import SIGNED, Grid
 from .lens import called
-from .texts import Prompt, answers_of, encode_prompt, in_short, prompt, token
+from .texts import AnyPrompt, AnyToken, answers_of, encode_prompt, in_short
 
 _OUTSIDE = ("embedding", "norm_bias", "unembed_bias")
 _SUBLAYERS = ("attn_out", "cross_attn_out", "mlp_out", "norm_bias")
@@ -23,13 +24,13 @@ _NAMES = {"attn_out": "attention", "cross_attn_out": "cross-attention", "mlp_out
           "norm_bias": "norm's bias"}  # fmt: skip
 
 
-@check_arguments(prompt=prompt, answer=token, wrong=token)
+@check_arguments()
 @exclusive
 def attribute(
-    model: Model,
-    prompt: Prompt,
-    answer: str | int,
-    wrong: str | int,
+    model: LoadedModel,
+    prompt: AnyPrompt,
+    answer: AnyToken,
+    wrong: AnyToken,
     *,
     chat: bool = False,
 ) -> Grid:

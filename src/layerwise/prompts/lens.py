@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import torch
@@ -15,10 +14,11 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.shared.translators import TunedLens
+from layerwise.analyses.shared.translators import AnyLens, TunedLens
 from layerwise.errors import UserError
+from layerwise.ground.argument_types import Expected, one_of
 from layerwise.ground.layer_names import stream_name
-from layerwise.ground.readers import one_of, text
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.facts import model_facts, original_tokenizer
 from layerwise.models.instance.kinds import Model, decoder_prefix, is_seq2seq, n_encoder_layers
@@ -31,16 +31,15 @@ from layerwise.tasks._encoding import encode_pair
 from .drawing import Panel, draw_lines
 from .grid import AMOUNT, SHARE, SIGNED, Grid
 from .texts import (
-    Prompt,
+    Positions,
+    Prompts,
+    SomeTokens,
     encode_prompt,
     most_likely,
-    positions,
     positions_of,
     probability,
-    prompts,
     readable,
     token_of,
-    tokens,
 )
 
 LENSES, COLORS = ("logit", "tuned"), ("probability", "rank", "log-probability")
@@ -123,23 +122,19 @@ class LensGrid(Grid):
         return draw_lines(lines, names, "probability", title, width)
 
 
-@check_arguments(
-    prompt=prompts, token=tokens, target=text("Le chat"), positions=positions,
-    color=one_of("color", COLORS), site=one_of("site of the lens", SITES),
-    lens=one_of("lens", LENSES),
-)  # fmt: skip
+@check_arguments()
 @exclusive
 def lens_grid(
-    model: Model,
-    prompt: Prompt | Sequence[Prompt],
+    model: LoadedModel,
+    prompt: Prompts,
     *,
-    token: str | int | Sequence[str | int] | None = None,
-    lens: str = "logit",
-    tuned: TunedLens | str | Path | None = None,
-    site: str = "resid_post",
-    positions: Sequence[int] | str | None = None,
-    color: str = "probability",
-    target: str | None = None,
+    token: SomeTokens | None = None,
+    lens: Annotated[str, one_of("lens", LENSES)] = "logit",
+    tuned: AnyLens | None = None,
+    site: Annotated[str, one_of("site of the lens", SITES)] = "resid_post",
+    positions: Positions | None = None,
+    color: Annotated[str, one_of("color", COLORS)] = "probability",
+    target: Annotated[str, Expected("a text", "'Le chat'")] | None = None,
     chat: bool = False,
 ) -> LensGrid:
     """Show which token each layer leans to, at each token of a prompt.

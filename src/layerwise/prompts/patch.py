@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import pandas as pd
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.patching.cells import ALL, Cell, paired_positions
 from layerwise.errors import UserError
+from layerwise.ground.argument_types import Layers, one_of
 from layerwise.ground.layer_names import layer_name
-from layerwise.ground.readers import numbers, one_of
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, decoder_prefix, n_encoder_layers, n_heads_of
 from layerwise.runs.setup import check_layers
@@ -23,15 +24,14 @@ from .drawing import Panel
 from .grid import SIGNED, Grid
 from .lens import MOST_COLUMNS, called
 from .texts import (
-    Prompt,
+    AnyPrompt,
+    AnyToken,
+    Positions,
     answers_of,
     closed,
     encode_prompt,
-    positions,
     positions_of,
-    prompt,
     readable,
-    token,
 )
 
 
@@ -89,21 +89,18 @@ def shown(pairs: list[Aligned], positions: Sequence[int] | str | None) -> list[A
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z")
 
 
-@check_arguments(
-    clean=prompt, corrupted=prompt, answer=token, wrong=token, positions=positions,
-    site=one_of("site to patch", SITES), layers=numbers("[0, 3]", names=True),
-)  # fmt: skip
+@check_arguments()
 @exclusive
 def patch_grid(
-    model: Model,
-    clean: Prompt,
-    corrupted: Prompt,
-    answer: str | int,
-    wrong: str | int,
+    model: LoadedModel,
+    clean: AnyPrompt,
+    corrupted: AnyPrompt,
+    answer: AnyToken,
+    wrong: AnyToken,
     *,
-    site: str = "resid_pre",
-    layers: Sequence[int | str] | None = None,
-    positions: Sequence[int] | str | None = None,
+    site: Annotated[str, one_of("site to patch", SITES)] = "resid_pre",
+    layers: Layers | None = None,
+    positions: Positions | None = None,
     chat: bool = False,
 ) -> Grid:
     """Patch activations of one prompt into another, at each layer and token or head.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+from annotated_types import Ge
 
 from layerwise.analyses.ablation.spec import BY_HEAD, SITES, AblationSpec
 from layerwise.analyses.arguments import check_arguments
+from layerwise.ground.argument_types import Layers, Whole, one_of
 from layerwise.ground.layer_names import layer_name
-from layerwise.ground.readers import numbers, one_of, whole
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model, n_encoder_layers
+from layerwise.models.instance.kinds import n_encoder_layers
 from layerwise.runs.setup import check_layers
 from layerwise.sweep import Generate, intact, sweep
 from layerwise.sweep.run import next_logprobs
@@ -20,25 +21,22 @@ from layerwise.sweep.run import next_logprobs
 from .drawing import Panel
 from .grid import AMOUNT, SHARE, Grid
 from .lens import TOP, called
-from .texts import Prompt, encode_prompt, in_short, most_likely, prompt, readable
+from .texts import AnyPrompt, encode_prompt, in_short, most_likely, readable
 
 _PLACES = ("1st", "2nd", "3rd", "4th", "5th")
 _NAMES = {"attn_out": "attention", "mlp_out": "MLP", "z": "head", "cross_z": "head of "
           "cross-attention", "cross_attn_out": "cross-attention"}  # fmt: skip
 
 
-@check_arguments(
-    prompt=prompt, site=one_of("site to skip", SITES["skip"]), new_tokens=whole(10, least=0),
-    layers=numbers("[0, 3]", names=True),
-)  # fmt: skip
+@check_arguments()
 @exclusive
 def skip_grid(
-    model: Model,
-    prompt: Prompt,
+    model: LoadedModel,
+    prompt: AnyPrompt,
     *,
-    site: str = "layer",
-    layers: Sequence[int | str] | None = None,
-    new_tokens: int = 0,
+    site: Annotated[str, one_of("site to skip", SITES["skip"])] = "layer",
+    layers: Layers | None = None,
+    new_tokens: Annotated[Whole, Ge(0)] = 0,
     chat: bool = False,
 ) -> Grid:
     """Show the likely next tokens without each layer, or each attention, MLP or head.

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from layerwise.errors import UserError, shown, unknown_name
+from layerwise.ground.argument_types import one_of
 from layerwise.ground.arguments import check_arguments
-from layerwise.ground.readers import one_of, text
 from layerwise.tasks.items import CAPABILITIES, Corruption, Item, chance_of, repeats_joined
 from layerwise.tasks.task import Task, Template, one_line_answers
 
-from .texts import rows
+from .texts import Rows
 
 _FIELDS = ("prompt", "answer", "wrong", "corrupted", "corrupted_answer")
 
 
-@check_arguments(prompts=rows, name=text("prompts"), capability=one_of("capability", CAPABILITIES))
+@check_arguments()
 def task_from_prompts(
-    prompts: Sequence[Mapping[str, Any]],
+    prompts: Rows,
     *,
     name: str = "prompts",
-    capability: str = "knowledge",
+    capability: Annotated[str, one_of("capability", CAPABILITIES)] = "knowledge",
 ) -> Task:
     """Make a task of prompts and their answers, to test what a look at them suggested.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 from layerwise.errors import UserError, counted, shown
-from layerwise.ground.readers import entries, numbers, plain, refuse, whole
+from layerwise.ground.argument_types import Expected, Heads
+from layerwise.ground.arguments import Argument
+from layerwise.ground.readers import Reads, entries, plain, refuse
 from layerwise.models.huggingface.untrusted_tokenizer import try_texts
 from layerwise.models.instance.facts import language_of, origin_of, original_tokenizer
 from layerwise.models.instance.kinds import Model, is_seq2seq, vocabularies
@@ -162,27 +164,28 @@ def readable(model: Model, tokens: Sequence[int]) -> list[str]:
 
 _PROMPT = "a text, token ids, or turns of a chat such as [{'role': 'user', 'content': 'Hi'}]"
 _TOKEN = "one token, such as ' Paris', or its id"
+_SOME_POSITIONS = Annotated[Heads, Expected("a list of whole numbers", "[0, 3], or 'all'")]
 
 
-def prompt(name: str, value: Any) -> Any:
+def read_prompt(name: str, value: Any) -> Any:
     """Read a text, token ids or turns of a chat."""
     given = plain(value)
     if isinstance(given, str):
         return _whole_text(name, str(given))
-    listed = list(entries(name, value, _PROMPT))
+    listed = entries(name, value, _PROMPT)
     if listed and all(isinstance(one, Mapping) for one in listed):
         return [dict(one) for one in listed]
     try:
-        return [whole(0)(name, one) for one in listed]
+        return [Argument(name, int, 0).read(one) for one in listed]
     except UserError:
         raise refuse(name, value, _PROMPT) from None
 
 
-def prompts(name: str, value: Any) -> Any:
+def read_prompts(name: str, value: Any) -> Any:
     """Read a prompt, or several texts."""
     if isinstance(value, (list, tuple)) and value and all(isinstance(one, str) for one in value):
         return [_whole_text(name, str(one)) for one in value]
-    return prompt(name, value)
+    return read_prompt(name, value)
 
 
 def _whole_text(name: str, value: str) -> str:
@@ -192,29 +195,49 @@ def _whole_text(name: str, value: str) -> str:
     return value
 
 
-def token(name: str, value: Any) -> str | int:
+def read_token(name: str, value: Any) -> str | int:
     """Read the text of a token, or its id."""
     given = plain(value)
     if isinstance(given, str):
         return _whole_text(name, str(given))
     try:
-        return whole(0)(name, given)
+        return Argument(name, int, 0).read(given)
     except UserError:
         raise refuse(name, value, _TOKEN) from None
 
 
-def tokens(name: str, value: Any) -> list[str | int]:
+def read_tokens(name: str, value: Any) -> list[str | int]:
     """Read one token or several."""
     if isinstance(value, (list, tuple)) and value:
-        return [token(name, one) for one in value]
-    return [token(name, value)]
+        return [read_token(name, one) for one in value]
+    return [read_token(name, value)]
 
 
-def positions(name: str, value: Any) -> str | list[int]:
+def read_positions(name: str, value: Any) -> str | list[int]:
     """Read positions of tokens, or ``"all"``."""
     if isinstance(plain(value), str) and plain(value) == "all":
         return "all"
-    return [int(one) for one in numbers("[0, 3], or 'all'")(name, value)]
+    return list(Argument(name, _SOME_POSITIONS).read(value))
+
+
+def read_rows(name: str, value: Any) -> list[dict[str, Any]]:
+    """Read prompts with their answers."""
+    expected = "a list of prompts such as [{'prompt': 'Two and two is', 'answer': ' four'}]"
+    listed = entries(name, value, expected)
+    for one in listed:
+        if not isinstance(one, Mapping):
+            raise refuse(name, one, expected)
+    return [dict(one) for one in listed]
+
+
+AnyPrompt = Annotated[Prompt, Reads(read_prompt, "Prompt")]
+Prompts = Annotated[Prompt | Sequence[Prompt], Reads(read_prompts, "Prompt | Sequence[Prompt]")]
+AnyToken = Annotated[str | int, Reads(read_token, "str | int")]
+SomeTokens = Annotated[
+    str | int | Sequence[str | int], Reads(read_tokens, "str | int | Sequence[str | int]")
+]
+Positions = Annotated[Sequence[int] | str, Reads(read_positions, "Sequence[int] | str")]
+Rows = Annotated[Sequence[Mapping[str, Any]], Reads(read_rows, "Sequence[Mapping[str, Any]]")]
 
 
 def positions_of(
@@ -230,16 +253,6 @@ def positions_of(
             f"There is no position {wrong[0] if wrong else given}: expected some of 0 to {n - 1}."
         )
     return sorted({every[one] for one in given})
-
-
-def rows(name: str, value: Any) -> list[dict[str, Any]]:
-    """Read prompts with their answers."""
-    expected = "a list of prompts such as [{'prompt': 'Two and two is', 'answer': ' four'}]"
-    listed = list(entries(name, value, expected))
-    for one in listed:
-        if not isinstance(one, Mapping):
-            raise refuse(name, one, expected)
-    return [dict(one) for one in listed]
 
 
 def probability(value: float) -> str:

@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from layerwise.analyses.ablation.result import AblationResult, joinable
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import Results, check_arguments
 from layerwise.analyses.emergence.result import EmergenceResult
 from layerwise.analyses.loading import load_results
 from layerwise.analyses.measurements import with_curves
 from layerwise.analyses.registry import ANALYSES, tables_of_run
 from layerwise.errors import UserError
+from layerwise.ground.readers import Paths
 from layerwise.presentation.claim import ROLES, Claim, ranked
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.page import Report
@@ -63,7 +64,7 @@ def findings_of(run: RunTables, most: int = MOST) -> list[Claim]:
 
 
 @check_arguments()
-def report(results: Result | Sequence[Result]) -> Report:
+def report(results: Results) -> Report:
     """Put results into one page.
 
     Args:
@@ -79,7 +80,7 @@ def report(results: Result | Sequence[Result]) -> Report:
 
 
 @check_arguments()
-def report_from_folders(folders: str | Path | Sequence[str | Path]) -> Report:
+def report_from_folders(folders: Paths) -> Report:
     """Make one page from the saved results of one or several runs.
 
     Depths are computed again where a folder has none, or some made before another result.

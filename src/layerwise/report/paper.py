@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.loading import load_results
 from layerwise.analyses.registry import tables_of_run
 from layerwise.errors import UserError, counted
-from layerwise.ground.readers import some_of
+from layerwise.ground.argument_types import SomeNames, one_of
+from layerwise.ground.readers import AnyPath, Reads
 from layerwise.ground.regular_files import read_regular
 from layerwise.presentation.claim import Claim
 from layerwise.presentation.naming import naming_layers_of
@@ -27,7 +28,7 @@ from layerwise.presentation.style import COLUMN_WIDTH, inches, part_of_figures, 
 from layerwise.presentation.wording import MINUS, interval, number, p_value
 from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.file_list import listed, states, with_list
-from layerwise.storage.places import refuse_foreign, refuse_unusable_folder
+from layerwise.storage.places import OutputFolder, refuse_foreign, refuse_unusable_folder
 from layerwise.storage.run_tables import RunTables
 
 from ._answer import answer_of
@@ -49,15 +50,16 @@ _ESTIMATE = re.compile(rf"{_NUMBER}(?: \[{_NUMBER}, {_NUMBER}\])?(?P<unit>[^,;(]
 _LAYER = re.compile(r"(?:^|, )layer ([^\s,]+)")
 
 
-@check_arguments(
-    formats=some_of("format of figures", FORMATS), width=lambda _, width: inches(width)
-)
+Width = Annotated[float | str, Reads(lambda _, width: inches(width), "float | str")]
+
+
+@check_arguments()
 def figures_for_paper(
-    folder: str | Path,
-    out: str | Path,
+    folder: AnyPath,
+    out: OutputFolder,
     *,
-    width: float | str = COLUMN_WIDTH,
-    formats: str | Sequence[str] = ("pdf",),
+    width: Width = COLUMN_WIDTH,
+    formats: Annotated[SomeNames, one_of("format of figures", FORMATS)] = ("pdf",),
 ) -> list[Path]:
     """Write the figures of a saved run at the width of a paper's column, with what goes with them.
 

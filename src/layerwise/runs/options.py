@@ -1,29 +1,60 @@
 """The options of a run, each in one place: ``Annotated[type, default, text]``.
 
-The functions that take them get them by ``ground.options``, the command line from here too.
+``check_arguments`` of ``ground.arguments`` fills them into the functions that unpack them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
-from layerwise.ground.options import options_of
+from layerwise.ground.argument_types import (
+    Backend,
+    Layers,
+    Limit,
+    MemoryBudget,
+    Names,
+    Offload,
+    Seed,
+    one_of,
+)
+from layerwise.ground.arguments import options_of
+from layerwise.ground.readers import AnyPath, Reads, refuse
+from layerwise.models.arguments import ModelOrName
+from layerwise.storage.places import OutputFolder
 
-if TYPE_CHECKING:  # it loads torch, which the help of a command does not wait for
-    import os
 
-    from layerwise.models.instance.kinds import Model
-
+def read_executor(name: str, value: Any) -> Any:
+    """Read what makes pieces, and refuse a cluster that does not answer."""
     from .executors import Executor
+    from .ray_executor import RayExecutor
+
+    if not isinstance(value, Executor):
+        raise refuse(name, value, "a RayExecutor, such as RayExecutor(actors=2)")
+    if isinstance(value, RayExecutor):
+        value.refuse_unreachable()
+    return value
+
+
+if TYPE_CHECKING:  # it loads torch, which pages do not need
+    from .executors import Executor as AnyExecutor
+else:
+    AnyExecutor = Annotated[Any, Reads(read_executor, "Executor")]
+
+
+KINDS = ("skip", "zero", "mean", "resample", "noise")
+"""Ways to ablate."""
+DIVERGENCES = ("forward", "reverse", "jensen-shannon")
+"""Kullback-Leibler from the teacher to the student, the other way round, and between both."""
+ANSWERS = ("task", "teacher")
+"""Sources of the answers that are trained on."""
 
 
 class ItemOptions(TypedDict, total=False):
-    """Which items are asked."""
+    """The items of a run."""
 
-    limit: Annotated[int | None, None, "take the first so many items of each task."]
-    seed: Annotated[int, 0, "decides the items of built-in suites, all draws and bootstraps."]
+    limit: Annotated[Limit | None, None, "take the first so many items of each task."]
+    seed: Annotated[Seed, 0, "decides the items of built-in suites, all draws and bootstraps."]
     fewshot: Annotated[int | None, None, "number of few-shot examples; the task's own if None."]
     skip_long: Annotated[
         bool, False, "leave out items that the model's context has no room for, and name them."
@@ -31,48 +62,52 @@ class ItemOptions(TypedDict, total=False):
 
 
 class PromptOptions(ItemOptions, total=False):
-    """How they are put to the model."""
+    """The form in which items are put to the model."""
 
     chat: Annotated[bool, False, "put items as turns of the tokenizer's chat template."]
     memory_budget: Annotated[
-        int | None, None, "bytes for activations, keys and values; half of what is free if None."
+        MemoryBudget | None,
+        None,
+        "bytes for activations, keys and values; half of what is free if None.",
     ]
 
 
 class ProgressOptions(TypedDict, total=False):
-    """Whether one is shown how far it is."""
+    """The progress bar."""
 
     progress: Annotated[bool, True, "show a progress bar on a terminal."]
 
 
 class WorkOptions(ProgressOptions, total=False):
-    """Where a run is kept, and who makes it."""
+    """The folder of a run, and who makes its pieces."""
 
     out: Annotated[
-        str | Path | None,
+        OutputFolder | None,
         None,
         "folder for tables and ``run.json`` (``docs/results.md``); an interrupted run goes on "
         "there. None keeps everything in memory.",
     ]
     executor: Annotated[
-        Executor | None,
+        AnyExecutor | None,
         None,
         "makes the pieces: a ``RayExecutor`` for workers on other machines; this process if None.",
     ]
 
 
 class LoadingOptions(TypedDict, total=False):
-    """How a model that is named is loaded; defaults are those of ``load_model``."""
+    """Options of loading a model that is named; defaults are those of ``load_model``."""
 
     dtype: Annotated[str, "float32", "number format: ``float32``, ``bfloat16`` or ``float16``."]
     device: Annotated[str, "cpu", "``cpu``, ``cuda``, ``cuda:1``, ``mps``."]
-    backend: Annotated[str, "auto", "what runs a model that is named, as in ``load_model``."]
+    backend: Annotated[Backend, "auto", "what runs a model that is named, as in ``load_model``."]
 
 
 class PairOptions(ItemOptions, WorkOptions, total=False):
     """Options of an analysis of pairs of prompts, which are never wrapped."""
 
-    limit: Annotated[int | None, None, "look for pairs among the first so many items of each task."]
+    limit: Annotated[
+        Limit | None, None, "look for pairs among the first so many items of each task."
+    ]
 
 
 class RunOptions(PromptOptions, WorkOptions, total=False):
@@ -80,24 +115,24 @@ class RunOptions(PromptOptions, WorkOptions, total=False):
 
 
 class CheckpointOptions(LoadingOptions, total=False):
-    """How a checkpoint that is a folder is loaded."""
+    """Options of loading a checkpoint that is a folder."""
 
     offload: Annotated[
-        str | None, None, "``disk`` leaves the weights of layers on disk, as in ``load_model``."
+        Offload | None, None, "``disk`` leaves the weights of layers on disk, as in ``load_model``."
     ]
 
 
 class SeriesOptions(RunOptions, CheckpointOptions, total=False):
     """Options of a series of runs, which takes no more items than show a trend."""
 
-    limit: Annotated[int | None, 100, "take the first so many items of each task; None for all."]
+    limit: Annotated[Limit | None, 100, "take the first so many items of each task; None for all."]
 
 
 class ExampleOptions(TypedDict, total=False):
-    """What a student is trained on, and for how long."""
+    """The texts that a student is trained on, and the length of its training."""
 
     text: Annotated[
-        str | Path | None,
+        AnyPath | None,
         None,
         "a ``.txt`` file with a blank line between texts, or a ``.jsonl`` file with a field "
         "``text``. It replaces the tasks' prompts.",
@@ -116,15 +151,17 @@ class ExampleOptions(TypedDict, total=False):
 class TrainingOptions(PromptOptions, ExampleOptions, ProgressOptions, total=False):
     """Options of a distillation."""
 
-    limit: Annotated[int | None, None, "measure the first so many items of each task."]
+    limit: Annotated[Limit | None, None, "measure the first so many items of each task."]
     answers: Annotated[
         str,
+        one_of("kind of answers", ANSWERS),
         "task",
         "whose answers to the prompts are trained on: ``task``, worked out where the task has them "
         "so, or ``teacher``, as it answers itself.",
     ]
     divergence: Annotated[
         str,
+        one_of("divergence", DIVERGENCES),
         "forward",
         "``forward``, KL(teacher, student); ``reverse``, KL(student, teacher); or "
         "``jensen-shannon``.",
@@ -142,7 +179,7 @@ class TrainingOptions(PromptOptions, ExampleOptions, ProgressOptions, total=Fals
         "weight of the distance of the residual streams behind the layers, of models of one width.",
     ]
     layers: Annotated[
-        Sequence[int | str] | None,
+        Layers | None,
         None,
         "the layers that are trained, from 0, or by address such as ``decoder.3``; all weights if "
         "None.",
@@ -154,24 +191,30 @@ class HealingOptions(TrainingOptions, LoadingOptions, total=False):
     """Options of a distillation from the original of a pruned model."""
 
     original: Annotated[
-        str | Path | None,
+        AnyPath | None,
         None,
         "where the original is now, if it was moved: a name or folder of the same files.",
     ]
+
+
+ALSO = (
+    "what a profile does beyond its main analyses, as for ``profile``. Notes name what is not "
+    "planned."
+)
 
 
 class PlanOptions(PromptOptions, ExampleOptions, LoadingOptions, total=False):
     """Options of a plan; those that some analyses lack are refused of these."""
 
     limit: Annotated[
-        int | None,
+        Limit | None,
         None,
         "take the first so many items of each task; if None what the analysis takes.",
     ]
-    kind: Annotated[str, "skip", "of the ablation."]
+    kind: Annotated[str, one_of("kind of ablation", KINDS), "skip", "of the ablation."]
     site: Annotated[str | None, None, "of the ablation or the transplant."]
     layers: Annotated[
-        Sequence[int | str] | None,
+        Layers | None,
         None,
         "of the ablation or the transplant, all if None; or those that are trained, all weights if "
         "None.",
@@ -182,26 +225,22 @@ class PlanOptions(PromptOptions, ExampleOptions, LoadingOptions, total=False):
     exhaustive: Annotated[
         bool, False, "of a profile: skip layers also where the model has no signal."
     ]
-    also: Annotated[
-        str | Sequence[str],
-        (),
-        "what a profile does beyond its main analyses, as for ``profile``. Notes name what is not "
-        "planned.",
-    ]
+    also: Annotated[Names, (), ALSO]
     student: Annotated[
-        str | os.PathLike[str] | Model | None,
+        ModelOrName | None,
         None,
         "the student of a distillation, its name or folder.",
     ]
     original: Annotated[
-        str | Path | None, None, "where the original of a pruned model is now, if it was moved."
+        AnyPath | None, None, "where the original of a pruned model is now, if it was moved."
     ]
 
 
-DEFAULTS: Any = {name: option.default for name, (option, _) in options_of(RunOptions).items()}
-"""What an analysis takes if nobody says."""
+_OPTIONS = options_of(RunOptions)
+DEFAULTS: Any = {option.name: option.default for option in _OPTIONS.values()}
+"""The defaults of a run."""
 TEXTS: Mapping[str, str] = {
-    **{name: text for name, (_, text) in options_of(RunOptions).items()},
+    **{option.name: option.text for option in _OPTIONS.values()},
     "model": "the model, from ``load_model`` or your own.",
     "tasks": "task names, capabilities (all their suites), JSONL files, or ``Task`` values.",
     "protocols": "``letter``, ``continuation``, ``generate``.",
@@ -219,4 +258,4 @@ TEXTS: Mapping[str, str] = {
     "smallest_depth": "smallest difference of depth of interest, in layers.",
     "smallest_gain": "accuracy above the floor, 0 to 1, at which a capability counts as present.",
 }
-"""What is said of parameters whose defaults are each function's own."""
+"""Descriptions of parameters whose defaults are each function's own."""

@@ -12,10 +12,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le
 
 from layerwise.errors import UserError, counted, printable, shown
-from layerwise.ground.readers import real, whole
+from layerwise.ground.arguments import Argument
 from layerwise.models.instance.facts import described, loading_of
 from layerwise.models.instance.kinds import Model
 from layerwise.models.weights.devices import DEVICES
@@ -28,6 +30,9 @@ from .travel import pack, table_from_bytes
 
 _TEXT = {"cpus": "num_cpus", "gpus": "num_gpus", "actors": "actors", "device": "device"}
 _MOST = 10_000
+_CPUS = Argument("num_cpus", Annotated[float, Ge(1 / 64), Le(float(_MOST))], 1.0)
+_GPUS = Argument("num_gpus", Annotated[float, Ge(0.0), Le(float(_MOST))], 1.0)
+_ACTORS = Argument("actors", Annotated[int | None, Ge(1), Le(_MOST)], 8)
 _LIKE = "local, auto or HOST:PORT, and after it what else is wanted: auto,actors=8,gpus=1,cpus=4"
 # A piece that fails so often is given up; workers are lost through no fault of a piece, so that
 # more of them are forgiven.
@@ -81,10 +86,9 @@ class RayExecutor(Executor):
                 f"The address of a Ray cluster is {shown(str(address))}; expected that of its "
                 "head, such as 10.0.0.1:6379, or auto; leave it out for this machine alone."
             )
-        real(1.0, least=1 / 64, most=float(_MOST))("num_cpus", self.num_cpus)
-        real(1.0, least=0.0, most=float(_MOST))("num_gpus", self.num_gpus)
-        if self.actors is not None:
-            whole(8, least=1, most=_MOST)("actors", self.actors)
+        _CPUS.read(self.num_cpus)
+        _GPUS.read(self.num_gpus)
+        _ACTORS.read(self.actors)
         if self.device is not None and str(self.device).partition(":")[0] not in DEVICES:
             raise UserError(
                 f"The device of Ray's workers is {shown(str(self.device))}; expected one of "

@@ -13,8 +13,11 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Any
 
 from layerwise.errors import UserError
+from layerwise.ground.readers import Reads
+from layerwise.ground.readers import path as read_path
 from layerwise.ground.regular_files import open_regular
 
 from .atomic_files import LONGEST_NAME, disk_errors, refuse_special
@@ -33,6 +36,16 @@ def refuse_unusable_folder(path: Path, what: str = "a folder for the run") -> No
     if above == path and not path.is_dir():
         raise UserError(f"{path} is a file: expected {what}; choose another path.")
     _refuse_unwritable(above, path)
+
+
+def read_output_folder(name: str, value: Any) -> str | Path:
+    """Read the path of a folder to write to, and refuse one that cannot be written."""
+    place = read_path(name, value)
+    refuse_unusable_folder(Path(place))
+    return place
+
+
+OutputFolder = Annotated[str | Path, Reads(read_output_folder, "str | Path")]
 
 
 def refuse_unusable_file(path: Path) -> None:

@@ -10,7 +10,9 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from layerwise.errors import UserError, shown, unknown_name
+from layerwise.ground.argument_types import Limit, Seed
 from layerwise.ground.arguments import check_arguments
+from layerwise.ground.readers import TaskName
 from layerwise.models.organisms.language import LETTERS, ORGANISM, WIRED
 
 from . import benchmarks, columns, harness, jsonl, task_files
@@ -26,7 +28,8 @@ TEXT = "text"
 """The language of ordinary models, of which the suites are in English."""
 Arguments = Mapping[str, "int | tuple[int, ...]"]
 _NOT_ASKED = ("language", "seed")
-_KINDS = {"int": False, "int | None": False, "Sequence[int]": True}
+# Whether a type that a name can set has several values.
+_KINDS = {int: False, int | None: False, Sequence[int]: True}
 _NUMBERS = re.compile(r"\d{1,4}(\+\d{1,4})*", re.ASCII)
 
 
@@ -136,7 +139,11 @@ def expand_task_names(names: Iterable[str], language: str = TEXT) -> list[str]:
 
 @check_arguments()
 def load_task(
-    name_or_path: str, *, seed: int = 0, limit: int | None = None, fewshot: int | None = None
+    name_or_path: TaskName,
+    *,
+    seed: Seed = 0,
+    limit: Limit | None = None,
+    fewshot: int | None = None,
 ) -> Task:
     """Load a built-in suite, or read a task from a file.
 
@@ -266,7 +273,7 @@ register_source(task_files.matches, partial(task_files.load, load_other=load_tas
 
 def suite_arguments(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """The arguments of a suite's factory that a name can set: whole numbers, and rows of them."""
-    parameters = inspect.signature(factory).parameters
+    parameters = inspect.signature(factory, eval_str=True).parameters
     return {
         name: parameter
         for name, parameter in parameters.items()

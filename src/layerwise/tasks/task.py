@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from layerwise.errors import UserError, counted
-from layerwise.ground import readers
+from layerwise.ground.argument_types import Limit
+from layerwise.ground.arguments import Argument
 from layerwise.tasks.extractors import NAMED, Words, plain, words_of
 from layerwise.tasks.items import Capability, Item
 
@@ -166,7 +167,7 @@ def _shaping(item: Item) -> dict[str, Any]:
 def take(task: Task, limit: int | None = None, fewshot: int | None = None) -> Task:
     """The same task with its first ``limit`` items and first ``fewshot`` examples."""
     if limit is not None:
-        readers.limit("limit", limit)
+        Argument("limit", Limit).read(limit)
     have = len(task.fewshot)
     if fewshot is not None and not 0 <= fewshot <= have:
         raise UserError(

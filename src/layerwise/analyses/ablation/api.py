@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from math import ceil
-from typing import Unpack
+from typing import Annotated, Unpack
 
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.ground.readers import one_of
+from layerwise.ground.argument_types import Heads, Layers, Method, one_of
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model
 from layerwise.presentation.power import PlannedPower
 from layerwise.runs.options import RunOptions
-from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
+from layerwise.runs.setup import Setup, check_layers, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.stats.signals.power import (
     HALF,
@@ -34,9 +34,9 @@ from .spec import KINDS, MEANS, AblationSpec, refuse_draws, refuse_unknown_site
 @check_arguments()
 @exclusive
 def score(
-    model: Model,
-    tasks: TaskLike | Sequence[TaskLike] = "all",
-    protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
+    model: LoadedModel,
+    tasks: Tasks = "all",
+    protocols: Protocols = ("letter", "continuation", "generate"),
     **run: Unpack[RunOptions],
 ) -> AblationResult:
     """Score the intact model alone, and test whether it does better than guessing.
@@ -66,27 +66,25 @@ def score(
     refuse_draws,
     refuse_fewshot_seeds,
     refuse_uninteresting,
-    kind=one_of("kind of ablation", KINDS),
-    mean_by=one_of("way to take means", MEANS),
 )
 @exclusive
 def ablate(
-    model: Model,
-    tasks: TaskLike | Sequence[TaskLike] = "all",
-    protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
+    model: LoadedModel,
+    tasks: Tasks = "all",
+    protocols: Protocols = ("letter", "continuation", "generate"),
     *,
-    kind: str = "skip",
+    kind: Annotated[str, one_of("kind of ablation", KINDS)] = "skip",
     site: str | None = None,
-    layers: Sequence[int | str] | None = None,
-    heads: Sequence[int] | None = None,
+    layers: Layers | None = None,
+    heads: Heads | None = None,
     block: int = 1,
     as_one: bool = False,
-    mean_by: str = "pooled",
+    mean_by: Annotated[str, one_of("way to take means", MEANS)] = "pooled",
     draws: int = 1,
     smallest_loss: float = 0.05,
     smallest_nats: float = 0.1,
     fewshot_seeds: int = 1,
-    method: str = "engine",
+    method: Method = "engine",
     **run: Unpack[RunOptions],
 ) -> AblationResult:
     """Change one layer, head, block or set at a time and measure what each task loses.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 
 from layerwise.errors import UserError, printable, unknown_name
+from layerwise.ground.argument_types import Expected, Whole
 from layerwise.ground.arguments import check_arguments
 from layerwise.ground.layer_names import layer_name, layer_number
-from layerwise.ground.readers import path, plain, text, truth, whole
+from layerwise.ground.readers import AnyPath, Reads, path
 from layerwise.presentation.claim import GENERAL
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import numbers, records, rows
@@ -39,21 +40,15 @@ from .saved_effects import ablations, effects_of, kinds_and_sites, single_layers
 FATES = ("lost", "gained", "right", "wrong")
 
 
-def _run(name: str, value: Any) -> Any:
+def _read_run(name: str, value: Any) -> Any:
     return value if isinstance(value, Result) else path(name, value)
 
 
-def _layer(name: str, value: Any) -> int | str:
-    return value if isinstance(value, str) else whole(11)(name, plain(value))
-
-
-@check_arguments(
-    run=_run, layer=_layer, task=text("facts"), protocol=text("generate"), changed=truth
-)
+@check_arguments()
 def items(
-    run: str | Path | AblationResult,
-    layer: int | str,
-    task: str,
+    run: Annotated[AnyPath | AblationResult, Reads(_read_run, "str | Path | AblationResult")],
+    layer: Annotated[Whole | str, Expected("a layer's number or address", "11")],
+    task: Annotated[str, Expected("a text", "'facts'")],
     protocol: str | None = None,
     *,
     changed: bool = True,

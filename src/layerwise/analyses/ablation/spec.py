@@ -15,6 +15,7 @@ import torch
 from layerwise import stats
 from layerwise.errors import UserError, counted, unknown_name
 from layerwise.models.instance.kinds import Model, heads_per_key, n_encoder_layers, n_heads_of
+from layerwise.runs.options import KINDS
 from layerwise.runs.setup import Setup
 from layerwise.sweep import (
     Intervention,
@@ -36,7 +37,6 @@ from layerwise.sweep.run import SweepStats
 from layerwise.tasks import TaskRequest
 from layerwise.tasks.items import Item
 
-KINDS = ("skip", "zero", "mean", "resample", "noise")
 # Kinds of change that are drawn by the seed, for each item.
 RESAMPLE, NOISE = DRAWN = ("resample", "noise")
 _SUBLAYERS = ("attn_out", "mlp_out", "z", "kv_group", "cross_attn_out", "cross_z")

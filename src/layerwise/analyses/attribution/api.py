@@ -14,20 +14,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 
-from layerwise.analyses.arguments import check_arguments, refuse_generate_of
+from layerwise.analyses.arguments import Protocols, Tasks, check_arguments, refuse_generate_of
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.shared.decompose import Direct, Values, direct, read_differences
 from layerwise.analyses.shared.decompose_seq2seq import direct_seq2seq
 from layerwise.analyses.shared.left_out import left_out
 from layerwise.errors import UserError
-from layerwise.ground.readers import one_of
+from layerwise.ground.argument_types import one_of
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, is_seq2seq, logit_cap
 from layerwise.runs.checkpoints import CheckpointStore
@@ -37,7 +38,7 @@ from layerwise.runs.options import RunOptions
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters
-from layerwise.runs.setup import Setup, TaskLike, prepare
+from layerwise.runs.setup import Setup, prepare
 from layerwise.storage.parquet import conform, frame
 from layerwise.sweep import LogLikelihood, Scored, intact
 from layerwise.sweep.activations.sites import last_sites, seq2seq_sites
@@ -289,14 +290,14 @@ def as_table(
     return table.assign(item=item, metric=metric, value=values.ravel())
 
 
-@check_arguments(refuse_generate, against=one_of("distractor to compare with", AGAINST))
+@check_arguments(refuse_generate)
 @exclusive
 def attribution(
-    model: Model,
-    tasks: TaskLike | Sequence[TaskLike] = "all",
-    protocols: str | Sequence[str] = ("letter", "continuation"),
+    model: LoadedModel,
+    tasks: Tasks = "all",
+    protocols: Protocols = ("letter", "continuation"),
     *,
-    against: str = "mean",
+    against: Annotated[str, one_of("distractor to compare with", AGAINST)] = "mean",
     **run: Unpack[RunOptions],
 ) -> AttributionResult:
     """Decompose the answer's logit difference and log-probability by layer and head.

@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
 import torch
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.patching.api import Patching, grouped
 from layerwise.analyses.patching.cells import (
@@ -28,11 +28,12 @@ from layerwise.analyses.patching.cells import (
 from layerwise.analyses.patching.pairs import Measured, Pair, cost_of_passes, cut
 from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
 from layerwise.errors import UserError
-from layerwise.ground.readers import one_of
+from layerwise.ground.argument_types import MemoryBudget, SomeNames, one_of
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, embedding_hooks, hook_name, token_passes
 from layerwise.runs.options import PairOptions
-from layerwise.runs.setup import TaskLike, prepare
+from layerwise.runs.setup import prepare
 from layerwise.sweep import SweepStats
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Tokens
@@ -54,20 +55,18 @@ def refuse_small_sample(sample: int) -> None:
         )
 
 
-@check_arguments(
-    refuse_unknown_places, refuse_small_sample, direction=one_of("direction", DIRECTIONS)
-)
+@check_arguments(refuse_unknown_places, refuse_small_sample)
 @exclusive
 def attribute_patches(
-    model: Model,
-    tasks: TaskLike | Sequence[TaskLike] | None = None,
+    model: LoadedModel,
+    tasks: Tasks | None = None,
     *,
-    sites: str | Sequence[str] | None = None,
-    direction: str = "denoising",
-    positions: str | Sequence[str] | None = None,
+    sites: SomeNames | None = None,
+    direction: Annotated[str, one_of("direction", DIRECTIONS)] = "denoising",
+    positions: SomeNames | None = None,
     sample: int = 64,
     pairs: int = 16,
-    memory_budget: int | None = None,
+    memory_budget: MemoryBudget | None = None,
     **run: Unpack[PairOptions],
 ) -> AttributionPatchingResult:
     """Estimate all patches by gradients, and compare a sample with true patches.

@@ -9,7 +9,9 @@ import pandas as pd
 
 from layerwise.analyses.ablation.saved_effects import single_layers
 from layerwise.errors import UserError
+from layerwise.ground.argument_types import Resamples, Seed
 from layerwise.ground.arguments import check_arguments
+from layerwise.ground.readers import Runs
 from layerwise.presentation.rows import rows
 from layerwise.stats.depth.depth_inference import refuse_negative_depth
 from layerwise.storage.parquet import conform, frame
@@ -35,10 +37,10 @@ Folders = Sequence[str | Path]
 
 @check_arguments()
 def compare(
-    runs: Folders | Mapping[str, Folders],
+    runs: Runs,
     *,
-    seed: int = 0,
-    n_resamples: int = 10_000,
+    seed: Seed = 0,
+    n_resamples: Resamples = 10_000,
     smallest_depth: float = 1.0,
 ) -> Comparison:
     """Compare saved runs of different models, with a test for each difference.

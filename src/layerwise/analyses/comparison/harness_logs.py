@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,8 +19,9 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.errors import UserError, counted, shown, unknown_name
+from layerwise.ground.argument_types import Expected, Resamples, Seed
 from layerwise.ground.arguments import check_arguments
-from layerwise.ground.readers import text
+from layerwise.ground.readers import AnyPath
 from layerwise.stats.families.estimate import exact_where_alike
 from layerwise.stats.items.clusters import Clusters, paired_p_values
 from layerwise.tasks._lines import bad_line, lines
@@ -120,14 +121,14 @@ def refuse_few_resamples(n_resamples: int) -> None:
         )
 
 
-@check_arguments(metric=text("acc"))
+@check_arguments()
 def compare_logs(
-    first: str | Path,
-    second: str | Path,
-    metric: str | None = None,
+    first: AnyPath,
+    second: AnyPath,
+    metric: Annotated[str, Expected("a text", "'acc'")] | None = None,
     *,
-    seed: int = 0,
-    n_resamples: int = 10_000,
+    seed: Seed = 0,
+    n_resamples: Resamples = 10_000,
 ) -> LogComparison:
     """Compare two logs that lm-evaluation-harness wrote with ``--log_samples``, paired by item.
 

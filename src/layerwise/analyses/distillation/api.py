@@ -12,13 +12,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.execute import execute
 from layerwise.analyses.shared.written_model import TABLES, refuse_occupied
 from layerwise.errors import UserError
-from layerwise.ground.options import of_kind
-from layerwise.ground.readers import one_of
+from layerwise.ground.arguments import select_options
+from layerwise.ground.readers import AnyPath
 from layerwise.models import load_model, model_facts
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import several_exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.models.instance.own_files import files_of
@@ -29,13 +30,14 @@ from layerwise.runs.progress import Meter
 from layerwise.runs.setup import TaskLike, check_layers, prepare
 from layerwise.storage.atomic_files import remove_temporaries, write_atomically
 from layerwise.storage.file_list import states
+from layerwise.storage.places import OutputFolder
 from layerwise.storage.provenance import RUN_FILE, is_finished, listed_files, read_run_file
 
 from .card import card
 from .examples import training_examples
 from .job import Distillation
 from .losses import Objective
-from .names import ANSWERS, DIVERGENCES, OF_TASK
+from .names import OF_TASK
 from .result import DistillationResult
 from .student import refuse_incomparable
 from .training import Training, refuse_steps
@@ -43,21 +45,16 @@ from .training import Training, refuse_steps
 CARD = "README.md"
 
 
-_checked = check_arguments(
-    Objective,
-    refuse_steps,
-    divergence=one_of("divergence", DIVERGENCES),
-    answers=one_of("kind of answers", ANSWERS),
-)
+_checked = check_arguments(Objective, refuse_steps)
 
 
 @_checked
 def heal(
-    folder: str | Path,
-    tasks: TaskLike | Sequence[TaskLike] = "all",
-    protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
+    folder: AnyPath,
+    tasks: Tasks = "all",
+    protocols: Protocols = ("letter", "continuation", "generate"),
     *,
-    out: str | Path,
+    out: OutputFolder,
     **training: Unpack[HealingOptions],
 ) -> DistillationResult:
     """Train a pruned model on its original's predictions, and measure what comes back.
@@ -83,7 +80,7 @@ def heal(
             not there or is another by now, and as ``distill`` does.
     """
     name, removed, run = pruned_from(Path(folder))
-    original, how = training["original"], of_kind(LoadingOptions, training)
+    original, how = training["original"], select_options(LoadingOptions, training)
     is_path = original is None and run["model"]["source"] in ("folder", "gguf")
     if is_path and not Path(name).expanduser().exists():
         raise UserError(
@@ -128,12 +125,12 @@ def pruned_from(folder: Path) -> tuple[str, tuple[int, ...], dict[str, Any]]:
 
 @_checked
 def distill(
-    model: Model,
-    student: Model,
-    tasks: TaskLike | Sequence[TaskLike] = "all",
-    protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
+    model: LoadedModel,
+    student: LoadedModel,
+    tasks: Tasks = "all",
+    protocols: Protocols = ("letter", "continuation", "generate"),
     *,
-    out: str | Path,
+    out: OutputFolder,
     **training: Unpack[TrainingOptions],
 ) -> DistillationResult:
     """Train a student on a teacher's predictions, and evaluate it beside both.
@@ -182,7 +179,7 @@ def train_student(
         refuse_incomparable(teacher, student, objective)
         files_of(student)  # refused before any work is done
         refuse_occupied(out)
-        prompts = of_kind(PromptOptions, training)
+        prompts = select_options(PromptOptions, training)
         setup = prepare(student, tasks, protocols, out=out / TABLES, **prompts)
         teachers = prepare(
             teacher, setup.tasks, setup.protocols, seed=setup.seed, chat=setup.chat,

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from layerwise.presentation.wording import joined, layer_ranges, number
+from layerwise.runs.options import ANSWERS, DIVERGENCES
 from layerwise.storage.provenance import Facts
 
-FORWARD, REVERSE, JENSEN_SHANNON = DIVERGENCES = ("forward", "reverse", "jensen-shannon")
-"""Kullback-Leibler from the teacher to the student, the other way round, and between both."""
-OF_TASK, OF_TEACHER = ANSWERS = ("task", "teacher")
-"""Who answers the prompts that are trained on."""
+FORWARD, REVERSE, JENSEN_SHANNON = DIVERGENCES
+OF_TASK, OF_TEACHER = ANSWERS
 TEACHER, STUDENT, DISTILLED = HOSTS = ("teacher", "student", "distilled")
 """The models that are asked: the student is the one before training."""
 

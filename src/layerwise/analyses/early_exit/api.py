@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.logit_lens.job import Lens, refuse_protocols
 from layerwise.analyses.logit_lens.result import answers_read
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import RunOptions
 from layerwise.runs.progress import Meter
-from layerwise.runs.setup import Setup, TaskLike, prepare
+from layerwise.runs.setup import Setup, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.parquet import conform
 from layerwise.sweep.plans.cost import Cost
@@ -36,9 +36,9 @@ def refuse_generate(protocols: Sequence[str]) -> None:
 @check_arguments(refuse_generate, refuse_uninteresting)
 @exclusive
 def early_exit(
-    model: Model,
-    tasks: TaskLike | Sequence[TaskLike] = "all",
-    protocols: str | Sequence[str] = ("letter", "continuation"),
+    model: LoadedModel,
+    tasks: Tasks = "all",
+    protocols: Protocols = ("letter", "continuation"),
     *,
     smallest_loss: float = 0.05,
     **run: Unpack[RunOptions],

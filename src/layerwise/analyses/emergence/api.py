@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from layerwise.analyses.ablation.result import AblationResult, join_ablations
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import ResultList, check_arguments
 from layerwise.analyses.measurements import CURVES, curves_in_words, with_curves
 from layerwise.errors import UserError
+from layerwise.ground.argument_types import NamedLayers, Resamples, Seed
 from layerwise.ground.layer_names import COMPUTATION, axes_of
 from layerwise.stats.cells import has_several_examples
 from layerwise.stats.depth.depth_inference import refuse_negative_depth
@@ -20,7 +21,7 @@ from layerwise.storage.base import Result
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import join_facts
 
-from .protocol_interaction import Groups, interaction_rows, layer_groups
+from .protocol_interaction import interaction_rows, layer_groups
 from .result import EmergenceResult
 from .summaries import CENTRE as CENTRE
 from .summaries import CRITICAL as CRITICAL
@@ -38,11 +39,11 @@ from .summaries import (
 
 @check_arguments()
 def emergence(
-    results: Sequence[Result],
+    results: ResultList,
     *,
-    seed: int = 0,
-    n_resamples: int = 5000,
-    groups: Groups | None = None,
+    seed: Seed = 0,
+    n_resamples: Resamples = 5000,
+    groups: NamedLayers | None = None,
     smallest_depth: float = 1.0,
 ) -> EmergenceResult:
     """Compute depths of capabilities from results of one model, and test their order.

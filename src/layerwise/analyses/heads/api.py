@@ -18,7 +18,9 @@ import pandas as pd
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute
 from layerwise.errors import UserError
+from layerwise.ground.argument_types import Seed
 from layerwise.models import LoadedFacts, model_facts
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.huggingface.originals import refuse_nonfinite
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.facts import refuse_changed_weights
@@ -52,12 +54,12 @@ def refuse_scores(sequences: int, threshold: float) -> None:
 @check_arguments(refuse_scores)
 @exclusive
 def head_scores(
-    model: Model,
+    model: LoadedModel,
     *,
     sequences: int = 20,
     length: int | None = None,
     threshold: float = 0.4,
-    seed: int = 0,
+    seed: Seed = 0,
     **run: Unpack[WorkOptions],
 ) -> HeadsResult:
     """Find induction heads: where each head attends on repeated random tokens.

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Unpack
 
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
+from layerwise.ground.argument_types import Heads, Layers, Method
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model
 from layerwise.runs.options import RunOptions
-from layerwise.runs.setup import TaskLike, check_layers, prepare
+from layerwise.runs.setup import check_layers, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 
 from .job import Interactions, SetsSpec, refuse_sets, refuse_unknown_skip
@@ -20,17 +20,17 @@ from .result import InteractionsResult
 @check_arguments(refuse_unknown_skip, refuse_sets)
 @exclusive
 def interactions(
-    model: Model,
-    tasks: TaskLike | Sequence[TaskLike] = "all",
-    protocols: str | Sequence[str] = "continuation",
+    model: LoadedModel,
+    tasks: Tasks = "all",
+    protocols: Protocols = "continuation",
     *,
     site: str = "layer",
-    layers: Sequence[int | str] | None = None,
-    heads: Sequence[int] | None = None,
+    layers: Layers | None = None,
+    heads: Heads | None = None,
     order: int = 2,
     permutations: int = 0,
     smallest_nats: float = 0.1,
-    method: str = "engine",
+    method: Method = "engine",
     **run: Unpack[RunOptions],
 ) -> InteractionsResult:
     """Skip layers alone and in pairs: interactions of layers, and Shapley values.

@@ -8,26 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Unpack
+from typing import Annotated, Any, Unpack
 
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.shared.lens_names import LENSES, LOGIT, TUNED
-from layerwise.analyses.shared.translators import TunedLens
+from layerwise.analyses.shared.translators import AnyLens, TunedLens
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.errors import UserError
-from layerwise.ground.options import of_kind
-from layerwise.ground.readers import from_the_end, one_of, some_of
+from layerwise.ground.argument_types import Expected, Heads, SomeNames, one_of
+from layerwise.ground.arguments import Argument, select_options
+from layerwise.ground.readers import Reads
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model
 from layerwise.runs.options import PromptOptions, RunOptions
-from layerwise.runs.setup import TaskLike, prepare
+from layerwise.runs.setup import prepare
 
 from .job import Lens, refuse_protocols
 from .reading import GENERATED, OVER, SITES
 from .result import LensResult
 
+_NUMBERS = Annotated[Heads, Expected("a list of whole numbers", "[-2, -1], or 'all'")]
+
+
+def read_positions(name: str, value: Any) -> str | Sequence[int]:
+    """Read positions of a prompt: ``"all"``, or numbers counted from its end."""
+    return value if isinstance(value, str) else Argument(name, _NUMBERS).read(value)
+
+
+Positions = Annotated[str | Sequence[int], Reads(read_positions, "str | Sequence[int]")]
 LENS_PROTOCOLS = ("letter", "continuation")
 
 
@@ -40,25 +49,18 @@ def refuse_unread_lens(lens: str, tuned: object) -> None:
         )
 
 
-@check_arguments(
-    refuse_unread_lens,
-    refuse_protocols,
-    lens=one_of("lens", LENSES),
-    over=one_of("kind of tokens to read", OVER),
-    positions=from_the_end,
-    sites=some_of("site of the lens", SITES),
-)
+@check_arguments(refuse_unread_lens, refuse_protocols)
 @exclusive
 def logit_lens(
-    model: Model,
-    tasks: TaskLike | Sequence[TaskLike] = "all",
-    protocols: str | Sequence[str] | None = None,
+    model: LoadedModel,
+    tasks: Tasks = "all",
+    protocols: Protocols | None = None,
     *,
-    lens: str = "logit",
-    tuned: TunedLens | str | Path | None = None,
-    sites: str | Sequence[str] = "resid_post",
-    over: str = "prompt",
-    positions: str | Sequence[int] = (-1,),
+    lens: Annotated[str, one_of("lens", LENSES)] = "logit",
+    tuned: AnyLens | None = None,
+    sites: Annotated[SomeNames, one_of("site of the lens", SITES)] = "resid_post",
+    over: Annotated[str, one_of("kind of tokens to read", OVER)] = "prompt",
+    positions: Positions = (-1,),
     **run: Unpack[RunOptions],
 ) -> LensResult:
     """Read the answer from the residual stream after every layer (logit or tuned lens).
@@ -99,7 +101,7 @@ def logit_lens(
     job = Lens(setup, tuple(sites), over, places)
     if lens == TUNED:
         if tuned is None:
-            alike = of_kind(PromptOptions, run)
+            alike = select_options(PromptOptions, run)
             tuned = train_lens(model, tasks, progress=run["progress"], **alike).lens
         elif not isinstance(tuned, TunedLens):
             tuned = TunedLens.load(tuned)

@@ -12,16 +12,17 @@ import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeVar, Unpack
+from typing import Annotated, Any, TypeVar, Unpack
 
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.errors import UserError
-from layerwise.ground.readers import some_of
+from layerwise.ground.argument_types import MemoryBudget, SomeNames, one_of
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model, token_passes
+from layerwise.models.instance.kinds import token_passes
 from layerwise.runs.options import PairOptions
-from layerwise.runs.setup import TaskLike, prepare
+from layerwise.runs.setup import prepare
 from layerwise.sweep import LogLikelihood, SweepStats, intact
 from layerwise.sweep.changes.edits import SITES as ENGINE_SITES
 from layerwise.sweep.plans.cost import Cost
@@ -248,19 +249,19 @@ def _row(
     }
 
 
-@check_arguments(refuse_unknown_places, directions=some_of("direction", DIRECTIONS))
+@check_arguments(refuse_unknown_places)
 @exclusive
 def patch_activations(
-    model: Model,
-    tasks: TaskLike | Sequence[TaskLike] | None = None,
+    model: LoadedModel,
+    tasks: Tasks | None = None,
     *,
-    sites: str | Sequence[str] = ("resid_pre",),
-    directions: str | Sequence[str] = ("denoising",),
-    positions: str | Sequence[str] | None = None,
+    sites: SomeNames = ("resid_pre",),
+    directions: Annotated[SomeNames, one_of("direction", DIRECTIONS)] = ("denoising",),
+    positions: SomeNames | None = None,
     kl: bool = False,
     align: bool = False,
     pairs: int = 16,
-    memory_budget: int | None = None,
+    memory_budget: MemoryBudget | None = None,
     **run: Unpack[PairOptions],
 ) -> PatchingResult:
     """Patch each layer and position, or head, between a clean and a corrupted prompt.

@@ -8,16 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
 import torch
 
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.patching.pairs import Measured, Pair, PairJob, cost_of_passes
 from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
 from layerwise.errors import UserError
-from layerwise.ground.readers import one_of
+from layerwise.ground.argument_types import SomeNames, one_of
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import (
     Model,
@@ -27,7 +28,7 @@ from layerwise.models.instance.kinds import (
     token_passes,
 )
 from layerwise.runs.options import PairOptions
-from layerwise.runs.setup import TaskLike, prepare
+from layerwise.runs.setup import prepare
 from layerwise.sweep import SweepStats
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Tokens
@@ -37,14 +38,14 @@ from .paths import Receiver, parse_receiver, received, senders_of, written
 from .result import PathPatchingResult
 
 
-@check_arguments(direction=one_of("direction", DIRECTIONS))
+@check_arguments()
 @exclusive
 def patch_paths(
-    model: Model,
-    tasks: TaskLike | Sequence[TaskLike] | None = None,
-    receivers: str | Sequence[str] = "logits",
+    model: LoadedModel,
+    tasks: Tasks | None = None,
+    receivers: SomeNames = "logits",
     *,
-    direction: str = "noising",
+    direction: Annotated[str, one_of("direction", DIRECTIONS)] = "noising",
     pairs: int = 16,
     **run: Unpack[PairOptions],
 ) -> PathPatchingResult:

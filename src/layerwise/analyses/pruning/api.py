@@ -13,13 +13,15 @@ from typing import Any, Unpack
 import pandas as pd
 
 from layerwise.analyses.ablation.job import ITEMS_AT_ONCE
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.execute import execute
 from layerwise.analyses.shared.written_model import TABLES as TABLES
 from layerwise.analyses.shared.written_model import refuse_occupied, remove_model, write_model
 from layerwise.errors import UserError
+from layerwise.ground.argument_types import Layers
 from layerwise.ground.layer_names import spans, stack_name
 from layerwise.models import weights_hash
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.conversion.parity import ABSURD, TOLERANCE, token_ids
 from layerwise.models.files.folder import read_config
 from layerwise.models.files.written_folder import write_pruned_folder
@@ -34,8 +36,9 @@ from layerwise.runs.options import PromptOptions
 from layerwise.runs.pieces import joined_work
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import record_rows, work_entry
-from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
+from layerwise.runs.setup import Setup, check_layers, prepare
 from layerwise.storage.parquet import conform, frame
+from layerwise.storage.places import OutputFolder
 from layerwise.sweep import Intervention, LogLikelihood, Scored, intact, skip_layers, sweep
 from layerwise.sweep.checks.rounding import distance, measure_rounding
 from layerwise.tasks import Task
@@ -47,11 +50,11 @@ from .result import PruningResult
 @check_arguments()
 @exclusive
 def prune_model(
-    model: Model,
-    remove: Sequence[int | str],
-    out: str | Path,
-    tasks: TaskLike | Sequence[TaskLike] = "all",
-    protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
+    model: LoadedModel,
+    remove: Layers,
+    out: OutputFolder,
+    tasks: Tasks = "all",
+    protocols: Protocols = ("letter", "continuation", "generate"),
     **prompts: Unpack[PromptOptions],
 ) -> PruningResult:
     """Write a model without some layers, load it back, and compare it with the prediction.

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Unpack
+from typing import Annotated, Unpack
 
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.ground.readers import some_of
+from layerwise.ground.argument_types import Method, SomeNames, one_of
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model
 from layerwise.runs.controls import write_all_requests
 from layerwise.runs.options import RunOptions
-from layerwise.runs.setup import TaskLike, prepare
+from layerwise.runs.setup import prepare
 
 from .job import Removal, refuse_bad_share
 from .result import RemovalResult
 from .tables import WAYS
 
 
-@check_arguments(refuse_bad_share, by=some_of("way to remove layers", WAYS))
+@check_arguments(refuse_bad_share)
 @exclusive
 def removal_order(
-    model: Model,
-    tasks: TaskLike | Sequence[TaskLike],
-    protocols: str | Sequence[str] = "continuation",
+    model: LoadedModel,
+    tasks: Tasks,
+    protocols: Protocols = "continuation",
     *,
     n_removed: int,
-    by: str | Sequence[str] = "greedy",
+    by: Annotated[SomeNames, one_of("way to remove layers", WAYS)] = "greedy",
     held_out: float = 0.5,
-    method: str = "engine",
+    method: Method = "engine",
     **run: Unpack[RunOptions],
 ) -> RemovalResult:
     """Find which layers can be removed, and measure the accuracy without them.

@@ -9,12 +9,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
 
 from layerwise.errors import UserError
+from layerwise.ground.readers import Reads, path
 from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.places import refuse_foreign
 from layerwise.storage.provenance import listed_files
@@ -150,3 +151,11 @@ def _checksum(tensors: dict[str, torch.Tensor], facts: Any) -> str:
     from safetensors.torch import save
 
     return hashlib.sha256(save(tensors) + json.dumps(facts).encode()).hexdigest()
+
+
+def read_lens(name: str, value: Any) -> Any:
+    """Read a tuned lens, or the path of one."""
+    return value if isinstance(value, TunedLens) else path(name, value)
+
+
+AnyLens = Annotated[TunedLens | str | Path, Reads(read_lens, "TunedLens | str | Path")]

@@ -10,17 +10,17 @@ from typing import Any, Unpack
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.arguments import check_arguments, refuse_generate_of
+from layerwise.analyses.arguments import Protocols, Tasks, check_arguments, refuse_generate_of
 from layerwise.analyses.execute import execute_job
 from layerwise.ground.layer_names import DECODER, ENCODER
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.dry_sweeps import cost_of_prompts
 from layerwise.runs.options import RunOptions
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
-from layerwise.runs.setup import Setup, TaskLike, prepare
+from layerwise.runs.setup import Setup, prepare
 from layerwise.storage.parquet import conform, frame
 from layerwise.sweep.activations.streams import Streams, read_streams
 from layerwise.sweep.plans.cost import Cost
@@ -37,9 +37,9 @@ refuse_generate = refuse_generate_of("Similarity is read on the prompts")
 @check_arguments(refuse_generate)
 @exclusive
 def similarity(
-    model: Model,
-    tasks: TaskLike | Sequence[TaskLike] = "all",
-    protocols: str | Sequence[str] = ("letter", "continuation"),
+    model: LoadedModel,
+    tasks: Tasks = "all",
+    protocols: Protocols = ("letter", "continuation"),
     **run: Unpack[RunOptions],
 ) -> SimilarityResult:
     """Compare the residual streams that enter and leave layers, on the tasks' prompts.

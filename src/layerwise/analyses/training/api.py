@@ -7,26 +7,27 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
 from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.ablation.spec import AblationSpec
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.comparison.runs import RunFacts
 from layerwise.analyses.execute import execute
 from layerwise.analyses.loading import load_results
 from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.logit_lens.result import LensResult
 from layerwise.errors import UserError, shown
-from layerwise.ground.options import of_kind
-from layerwise.ground.readers import path, plain, refuse, some_of, whole
+from layerwise.ground.argument_types import Names, Seed, one_of
+from layerwise.ground.arguments import Argument, select_options
+from layerwise.ground.readers import Reads, path, refuse
 from layerwise.models.conversion.bridge import accepted
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.models.load import load_model
 from layerwise.runs.options import CheckpointOptions, RunOptions, SeriesOptions
-from layerwise.runs.setup import TaskLike, prepare
+from layerwise.runs.setup import prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
 from layerwise.storage.base import Result
 
@@ -49,7 +50,6 @@ Checkpoints = (
 _EXPECTED = (
     "the folders of checkpoints, a mapping of steps to folders or models, or (step, model) pairs"
 )
-_STEP = whole(500)
 
 
 def loaded(step: int, checkpoint: Any, how: Mapping[str, Any]) -> Model:
@@ -123,7 +123,7 @@ def _pair(name: str, value: Any) -> tuple[int, Any]:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise refuse(name, value, _EXPECTED)
     step, checkpoint = value
-    number = _STEP(f"{name}: a step", plain(step))
+    number = Argument(f"{name}: a step", int, 500).read(step)
     if number < 0:
         raise UserError(f"A checkpoint is of step {number}: expected 0 or more.")
     if isinstance(checkpoint, (str, os.PathLike)):
@@ -169,15 +169,13 @@ def _refuse_page(out: str | Path | None) -> None:
     refuse_uninteresting,
     refuse_gain,
     _refuse_page,
-    checkpoints=read_checkpoints,
-    also=some_of("addition to a checkpoint's run", (LENS,), none=True),
 )
 def profile_training(
-    checkpoints: Checkpoints,
-    tasks: TaskLike | Sequence[TaskLike] = "all",
-    protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
+    checkpoints: Annotated[Checkpoints, Reads(read_checkpoints, "Checkpoints")],
+    tasks: Tasks = "all",
+    protocols: Protocols = ("letter", "continuation", "generate"),
     *,
-    also: str | Sequence[str] = (),
+    also: Annotated[Names, one_of("addition to a checkpoint's run", (LENS,))] = (),
     smallest_gain: float = 0.2,
     smallest_loss: float = 0.05,
     smallest_depth: float = 1.0,
@@ -208,7 +206,7 @@ def profile_training(
     out, seed = options["out"], options["seed"]
     _refuse_page(out)
     interest = Interest(smallest_loss, depth=smallest_depth)
-    how, run = of_kind(CheckpointOptions, options), of_kind(RunOptions, options)
+    how, run = select_options(CheckpointOptions, options), select_options(RunOptions, options)
     results: dict[int, list[Result]] = {}
     given: Any = checkpoints  # read by now
     for step, checkpoint in one_by_one(given):
@@ -221,11 +219,11 @@ def profile_training(
     return series
 
 
-@check_arguments(refuse_uninteresting, refuse_gain, runs=read_series)
+@check_arguments(refuse_uninteresting, refuse_gain)
 def compare_series(
-    runs: Folders,
+    runs: Annotated[Folders, Reads(read_series, "Folders")],
     *,
-    seed: int = 0,
+    seed: Seed = 0,
     smallest_gain: float = 0.2,
     smallest_loss: float = 0.05,
     smallest_depth: float = 1.0,

@@ -6,21 +6,21 @@ in ``gaps`` and ``tables``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Annotated, Unpack
 
-from layerwise.analyses.arguments import READERS, check_arguments
+from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.ground.readers import some_of
+from layerwise.ground.argument_types import Heads, Layers, Method, SomeNames, one_of
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import several_exclusive
-from layerwise.models.instance.kinds import Model
 from layerwise.runs.controls import write_all_requests
 from layerwise.runs.options import RunOptions
-from layerwise.runs.setup import TaskLike, check_layers, prepare
+from layerwise.runs.setup import check_layers, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
+from layerwise.storage.places import OutputFolder
 
 from .job import Transplant
 from .names import EXCHANGES, SETS
@@ -29,30 +29,24 @@ from .spec import TransplantSpec, refuse_misfit, refuse_unknown
 from .writing import refuse_one_folder, write_merged
 
 
-@check_arguments(
-    refuse_unknown,
-    refuse_one_folder,
-    sets=some_of("choice of layers", SETS),
-    exchange=some_of("exchange", EXCHANGES),
-    write=READERS["out"],
-)
+@check_arguments(refuse_unknown, refuse_one_folder)
 def transplant(
-    model: Model,
-    other: Model,
-    tasks: TaskLike | Sequence[TaskLike] = "all",
-    protocols: str | Sequence[str] = "continuation",
+    model: LoadedModel,
+    other: LoadedModel,
+    tasks: Tasks = "all",
+    protocols: Protocols = "continuation",
     *,
     site: str = "layer",
-    layers: Sequence[int | str] | None = None,
-    heads: Sequence[int] | None = None,
-    sets: str | Sequence[str] = "single",
-    exchange: str | Sequence[str] = "weights",
+    layers: Layers | None = None,
+    heads: Heads | None = None,
+    sets: Annotated[SomeNames, one_of("choice of layers", SETS)] = "single",
+    exchange: Annotated[SomeNames, one_of("exchange", EXCHANGES)] = "weights",
     steps: int = 1,
     greedy: int = 0,
     held_out: float = 0.5,
     smallest_loss: float = 0.05,
-    write: str | Path | None = None,
-    method: str = "engine",
+    write: OutputFolder | None = None,
+    method: Method = "engine",
     **run: Unpack[RunOptions],
 ) -> TransplantResult:
     """Exchange layers between two models, and measure which carry the difference.

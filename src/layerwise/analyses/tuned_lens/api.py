@@ -5,27 +5,28 @@ Read with one by ``logit_lens(..., lens="tuned")``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
 import pandas as pd
 
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import Tasks, check_arguments
 from layerwise.analyses.execute import execute
 from layerwise.analyses.shared.texts import texts_of_file, texts_of_tasks
 from layerwise.analyses.shared.translators import FILE
 from layerwise.analyses.shared.translators import TunedLens as TunedLens
 from layerwise.errors import UserError
-from layerwise.ground.readers import one_of
+from layerwise.ground.argument_types import one_of
+from layerwise.ground.readers import AnyPath
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import PromptOptions
 from layerwise.runs.progress import Meter
-from layerwise.runs.setup import TaskLike, prepare
+from layerwise.runs.setup import prepare
 from layerwise.storage.parquet import frame
+from layerwise.storage.places import OutputFolder
 
 from .result import TunedLensResult
 from .training import Trainer, compare
@@ -60,18 +61,18 @@ def refuse_training(steps: int, rate: float) -> None:
         )
 
 
-@check_arguments(refuse_training, kind=one_of("kind of tuned lens", KINDS))
+@check_arguments(refuse_training)
 @exclusive
 def train_lens(
-    model: Model,
-    tasks: TaskLike | Sequence[TaskLike] = "all",
+    model: LoadedModel,
+    tasks: Tasks = "all",
     *,
-    text: str | Path | None = None,
-    kind: str = "full",
+    text: AnyPath | None = None,
+    kind: Annotated[str, one_of("kind of tuned lens", KINDS)] = "full",
     n_texts: int = 512,
     steps: int = 200,
     rate: float = 0.01,
-    out: str | Path | None = None,
+    out: OutputFolder | None = None,
     progress: bool = True,
     **run: Unpack[PromptOptions],
 ) -> Trained:

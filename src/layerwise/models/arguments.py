@@ -1,0 +1,45 @@
+"""Types of arguments that are models: a loaded one, or the name of one too.
+
+Nothing is loaded for them before a value is read.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+from layerwise.errors import UserError, shown
+from layerwise.ground.readers import Reads, model_name
+
+
+def read_model(name: str, value: Any) -> Any:
+    """Read a loaded model; of a ``TransformerBridge`` it is the decoder that it wraps."""
+    from .conversion.bridge import accepted
+    from .instance.kinds import Model
+
+    value = accepted(value)
+    if not isinstance(value, Model):
+        named = isinstance(value, (str, os.PathLike)) or value is None
+        given = shown(value) if named else f"of type {type(value).__name__}"
+        raise UserError(
+            f"Argument {name!r} is {given}; expected a loaded model: load it first, with "
+            "layerwise.load_model(...)."
+        )
+    return value
+
+
+def read_model_or_name(name: str, value: Any) -> Any:
+    """Read a loaded model, or the name of one."""
+    if isinstance(value, (str, os.PathLike)):
+        return model_name(name, value)
+    return read_model(name, value)
+
+
+if TYPE_CHECKING:
+    from .instance.kinds import Model
+
+    LoadedModel = Model
+    ModelOrName = str | os.PathLike[str] | Model
+else:
+    LoadedModel = Annotated[Any, Reads(read_model, "Model")]
+    ModelOrName = Annotated[Any, Reads(read_model_or_name, "str | os.PathLike[str] | Model")]
