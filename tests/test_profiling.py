@@ -116,11 +116,12 @@ def test_what_is_said_is_in_the_tables(root, said):
     sure = lw.select(estimates, "capability", hypothesis="needed", established=True)
     asked = lw.select(estimates, "accuracy", hypothesis="needed", layer=sure["layer"].tolist())
     worst = asked.sort_values("estimate").iloc[0]
-    lost = sure.set_index("layer")["estimate"][worst["layer"]]
+    layer = int(worst["layer"])
+    lost = sure.set_index("layer")["estimate"][layer]
     intact = worst["estimate"] - lost
     at = next(i for i, line in enumerate(lines) if line.startswith("- "))
     assert " ".join(line.strip() for line in lines[at : at + 2]) == (
-        f"- Retrieval needs layers 0–2 when it chooses. Without {worst['layer']:.0f}, accuracy falls "
+        f"- Retrieval needs layers 0–2 when it chooses. Without {layer}, accuracy falls "
         f"from {100 * intact:.0f} to {100 * worst['estimate']:.0f} %. (established)"
     )
     page = html.unescape((root / "run" / "report.html").read_text("utf-8"))
