@@ -349,8 +349,8 @@ def test_the_same_share_is_called_different_as_rarely_as_stated(accuracies, take
 
 @pytest.mark.parametrize(
     ("accuracy", "noise", "hits"),
-    [(0.4, 1.0, {}),
-     *in_long_runs((0.33, 1.0, {}), (0.36, 1 / 3, {}), (0.4, 1 / 3, {2: 1.0}), (0.45, 1.0, {}))],
+    in_long_runs((0.4, 1.0, {}), (0.33, 1.0, {}), (0.36, 1 / 3, {}), (0.4, 1 / 3, {2: 1.0}),
+                 (0.45, 1.0, {})),
 )  # fmt: skip
 def test_a_model_that_hardly_knows_the_answers_is_told_apart_as_rarely_as_stated(
     accuracy, noise, hits

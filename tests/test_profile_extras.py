@@ -71,6 +71,7 @@ def assert_layers_parts_and_heads_are_changed_beside_one_intact_run(ablation, mo
     assert set(layers["layer"]) == {2, 3}
 
 
+@pytest.mark.long
 def test_interactions_are_those_of_the_analysis_itself(model, tmp_path):
     options = {"limit": 33, "progress": False}
     asked = model, "organism-lookup", "continuation"

@@ -357,6 +357,7 @@ def test_a_stack_of_one_layer_says_nothing_and_does_not_fail() -> None:
     assert found.predicts(ablation)["rho"].dropna().abs().le(1).all()
 
 
+@pytest.mark.long
 def test_figures_are_legible_and_part_the_stacks() -> None:
     found, ablation = predicted()
     page = lw.report([found, ablation])

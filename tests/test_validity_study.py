@@ -194,6 +194,7 @@ def test_the_page_begins_with_the_table_that_the_saved_results_give():
     assert part("overview").table(FOLDER / "results") in page
 
 
+@pytest.mark.long
 def test_a_page_of_one_scale_claims_no_other_layers():
     sentences = part("sentences")
     said = sentences.sentences(sentences.one_scale, np.random.default_rng(0))
