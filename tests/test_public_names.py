@@ -75,6 +75,7 @@ NAMES = [
     "report",
     "report_from_folders",
     "score",
+    "select",
     "similarity",
     "skip_grid",
     "task_from_prompts",
@@ -82,6 +83,7 @@ NAMES = [
     "train_lens",
     "transplant",
     "verify",
+    "wide",
 ]
 PARTS = ["errors", "models", "planning", "results", "stats", "sweep", "tasks"]
 HEAVY = (

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from layerwise.errors import unknown_name
 
-from .parquet import conform
+from .parquet import as_columns, conform, from_columns
 from .schemas import SCHEMAS
 
 ESTIMATES = "estimates"
@@ -27,6 +27,7 @@ ESTIMATES = "estimates"
 KEY = tuple(SCHEMAS[ESTIMATES].names[: SCHEMAS[ESTIMATES].names.index("estimate")])
 _TURNED = {"low": "high", "high": "low", "low_run": "high_run", "high_run": "low_run"}
 _TESTS = " tests"
+_TEXTS = {field.name for field in SCHEMAS[ESTIMATES] if field.type == pa.string()}
 
 
 class _Quantity(NamedTuple):
@@ -116,11 +117,20 @@ def as_estimates(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Returns:
         ``estimates.parquet``. What several tables say is there once.
     """
-    parts = [part for name, table in tables.items() if len(table) for part in _long(name, table)]
-    if not parts:
-        return conform(ESTIMATES, pd.DataFrame(columns=SCHEMAS[ESTIMATES].names))
-    whole = pd.concat(parts, ignore_index=True).reindex(columns=SCHEMAS[ESTIMATES].names)
-    return conform(ESTIMATES, whole.loc[~_keys(whole, KEY).duplicated()])
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMAS[ESTIMATES].names}
+    known: set[tuple[Any, ...]] = set()
+    for name, table in tables.items():
+        for row in _long(name, table) if len(table) else ():
+            key = tuple(map(_hashable, (row.get(column) for column in KEY)))
+            if key not in known:
+                known.add(key)
+                for column, values in columns.items():
+                    values.append(row.get(column))
+    return from_columns(ESTIMATES, columns)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def of_other_analyses(estimates: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
@@ -129,50 +139,47 @@ def of_other_analyses(estimates: pd.DataFrame, names: Iterable[str]) -> pd.DataF
     return estimates.loc[~estimates["analysis"].isin(list(own))]
 
 
-def _long(name: str, table: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    layout = layouts()[name]
-    for column, wanted in layout.only.items():
-        table = table.loc[table[column].isin(wanted)]
-    for first, row in zip((True, *[False] * len(layout.rows)), layout.rows, strict=False):
-        columns: dict[str, Any] = {
-            own: _written(table, theirs, own)
-            for theirs, own in layout.where.items()
-            if theirs not in row.but
-        }
-        values: dict[str, Any] = {
-            own: _written(table, theirs, own) for own, theirs in row.values.items()
-        }
-        _turn(values, row, columns)
-        part = pd.DataFrame(columns | values).assign(**row.fixed)
-        quantity = row.fixed.get("quantity")
-        if "unit" not in part and quantity is not None:
-            part["unit"] = vocabulary()[quantity].unit
-        if not first:
-            part = part.loc[part[list(values)].notna().any(axis=1)]
-        yield part.astype(object)
+def _long(name: str, table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """The rows of the long table, as plain values, that the rows of another are."""
+    layout, columns = layouts()[name], as_columns(name, table)
+    heads = columns.get("heads", [None] * len(table))
+    written = {
+        (theirs, own): [_written(value, own) for value in columns[theirs]]
+        if own != "layers" else list(map(_places, columns[theirs], heads))
+        for row in layout.rows
+        for theirs, own in [*layout.where.items(), *((t, o) for o, t in row.values.items())]
+    }  # fmt: skip
+    for row in layout.rows:
+        unit = {} if "quantity" not in row.fixed else {
+            "unit": vocabulary()[row.fixed["quantity"]].unit
+        }  # fmt: skip
+        where = {own: theirs for theirs, own in layout.where.items() if theirs not in row.but}
+        for i in range(len(table)):
+            if any(columns[name][i] not in wanted for name, wanted in layout.only.items()):
+                continue
+            values = {own: written[theirs, own][i] for own, theirs in row.values.items()}
+            if row is not layout.rows[0] and all(value is None for value in values.values()):
+                continue
+            place = {own: written[theirs, own][i] for own, theirs in where.items()}
+            yield unit | place | _turned(values, row, place.get("hypothesis")) | row.fixed
 
 
-def _turn(values: Any, row: _Quantity, where: Mapping[str, Any]) -> None:
-    """Turn the signs of a quantity's estimates and bounds, in place."""
-    gains = where["hypothesis"] == "gain" if row.gains else False
-    ends = {own: values[own].astype(float) for own in row.turned}
-    for own, value in ends.items():
-        kept = ends.get(_TURNED.get(own, own), value)
-        values[own] = np.where(gains, kept, -value)
+def _turned(values: dict[str, Any], row: _Quantity, hypothesis: Any) -> dict[str, Any]:
+    """The values with the signs of the long table; of a gain as they are."""
+    if row.gains and hypothesis == "gain":
+        swapped = {own: values.get(_TURNED.get(own, own)) for own in row.turned}
+    else:
+        swapped = {own: None if values[own] is None else -values[own] for own in row.turned}
+    return values | swapped
 
 
-def _written(table: pd.DataFrame, theirs: str, own: str) -> Any:
-    """A column of another table as the long one has it."""
-    column = table[theirs]
-    if own == "layers":
-        heads = table["heads"] if "heads" in table else pd.Series([None] * len(table), column.index)
-        named = [_places(*pair) for pair in zip(column, heads, strict=True)]
-        return pd.Series(named, column.index, dtype=object)
+def _written(value: Any, own: str) -> Any:
+    """A value of another table as the long one has it."""
+    if value is None:
+        return None
     if own == "family":
-        return column.map(lambda n: f"{int(n)}{_TESTS}", na_action="ignore").astype(object)
-    if SCHEMAS[ESTIMATES].field(own).type == pa.string():
-        return column.map(str, na_action="ignore").astype(object)
-    return column
+        return f"{value}{_TESTS}"
+    return str(value) if own in _TEXTS else value
 
 
 def _places(layers: Any, heads: Any) -> list[str] | None:
@@ -225,9 +232,13 @@ def table_of(estimates: pd.DataFrame, name: str) -> pd.DataFrame:
         else:
             place = _place(found, where, keys)
         values = {own: mine[own].reindex(place).set_axis(found.index) for own in row.values}
-        _turn(values, row, {"hypothesis": found["what"]} if row.gains else {})
+        gains = found["what"] == "gain" if row.gains else False
         for own, theirs in row.values.items():
-            found[theirs] = values[own]
+            if own not in row.turned:
+                found[theirs] = values[own]
+                continue
+            kept = values[_TURNED.get(own, own)].astype(float)
+            found[theirs] = np.where(gains, kept, -values[own].astype(float))
     assert found is not None
     owns = {theirs: own for row in layout.rows for own, theirs in row.values.items()}
     owns |= layout.where | {"heads": "layers"}

@@ -43,6 +43,16 @@ def conform(name: str, table: pd.DataFrame) -> pd.DataFrame:
     return _to_pandas(_from_pandas(name, table))
 
 
+def as_columns(name: str, table: pd.DataFrame) -> dict[str, list[Any]]:
+    """The columns of the table ``name`` as plain values, with None for what is null."""
+    return _from_pandas(name, table).to_pydict()
+
+
+def from_columns(name: str, columns: dict[str, list[Any]]) -> pd.DataFrame:
+    """The table ``name`` from plain values; the inverse of ``as_columns``."""
+    return _to_pandas(_checked(pa.table(columns, SCHEMAS[name])))
+
+
 def refuse_other_columns(name: str, rows: pd.DataFrame) -> None:
     """Refuse rows of the table ``name`` that lack columns, as another version may have made."""
     missing = [column for column in SCHEMAS[name].names if column not in rows]
