@@ -1,4 +1,4 @@
-"""Write the references at the end of docs/results.md and docs/frames.md from tables.toml."""
+"""Write the references at the end of docs/results.md and docs/frames.md from every tables.toml."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from layerwise.storage.schemas import SCHEMAS, SHARED, TABLES, field_of, meaning
 
 PAGE = Path(__file__).with_name("results.md")
 FRAMES = Path(__file__).with_name("frames.md")
-MARKER = "<!-- From here on made by `make docs` from src/layerwise/storage/tables.toml. -->\n"
+MARKER = "<!-- From here on made by `make docs` from every tables.toml of the package. -->\n"
 HEAD = "| column | type | meaning |\n|---|---|---|"
 
 
@@ -81,7 +81,8 @@ def quantities() -> str:
     """The vocabulary of the long table."""
     lines = ["### Quantities", "", "| quantity | unit | meaning |", "|---|---|---|"]
     lines += [
-        f"| `{name}` | {unit or ''} | {text} |" for name, (unit, text) in vocabulary().items()
+        f"| `{name}` | {unit or ''} | {text} |"
+        for name, (unit, text) in sorted(vocabulary().items(), key=lambda item: item[0].casefold())
     ]
     return "\n".join(lines)
 
