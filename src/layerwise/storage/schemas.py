@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from layerwise.ground.analysis_folders import OWN
+from layerwise.ground.analysis_folders import OWN, leave_out, plugins
 
 from . import layouts
 from .layouts import Layout
@@ -74,18 +74,80 @@ def field_of(column: str, kinds: Mapping[str, str] = _USUAL) -> pa.Field:
     return pa.field(name, _TYPES[kind or kinds.get(name, "float")], column.endswith("?"))
 
 
-def _add(owner: str, written: dict[str, Any]) -> None:
-    """Add the tables of an analysis."""
+class _Written(NamedTuple):
+    """What a ``tables.toml`` says."""
+
+    tables: dict[str, dict[str, str]]
+    schemas: dict[str, pa.Schema]
+    layouts: dict[str, Layout]
+    quantities: dict[str, layouts.Meaning]
+
+
+def _read(owner: str, written: dict[str, Any]) -> _Written:
+    """The tables of an analysis, from the text of its file."""
     kinds = _USUAL | _kinds(written.pop("types", {}))
     quantities = written.pop("quantities", {})
-    QUANTITIES.update({name: layouts.meaning_of(text) for name, text in quantities.items()})
-    for name, table in written.items():
-        if "estimates" in table:
-            LAYOUTS[name] = layouts.layout(owner, table.pop("estimates"))
-        TABLES[name], OWNERS[name] = table, owner
-        SCHEMAS[name] = pa.schema([field_of(c, kinds) for c in table["columns"].split()])
+    laid_out = {name: table.pop("estimates", None) for name, table in written.items()}
+    return _Written(
+        written,
+        {
+            name: pa.schema([field_of(column, kinds) for column in table["columns"].split()])
+            for name, table in written.items()
+        },
+        {name: layouts.layout(owner, each) for name, each in laid_out.items() if each},
+        {name: layouts.meaning_of(text) for name, text in quantities.items()},
+    )
 
 
-_add("", _STORAGE)
+def _add(owner: str, new: _Written) -> None:
+    TABLES.update(new.tables)
+    SCHEMAS.update(new.schemas)
+    OWNERS.update(dict.fromkeys(new.tables, owner))
+    LAYOUTS.update(new.layouts)
+    QUANTITIES.update(new.quantities)
+
+
+def _add_plugin(owner: str, new: _Written) -> None:
+    """Add the tables of a plugin, or none of them if any is not as it should be."""
+    for name in new.tables:
+        if name in TABLES or not f"{name}_".startswith(f"{owner}_"):
+            raise ValueError(f"the name of table {name!r} must be new, and begin with {owner!r}")
+    if again := new.quantities.keys() & QUANTITIES.keys():
+        raise ValueError(f"quantity {min(again)!r} is known already")
+    everything: list[dict[str, Any]] = [TABLES, SCHEMAS, OWNERS, LAYOUTS, QUANTITIES]
+    before = [dict(each) for each in everything]
+    _add(owner, new)
+    try:
+        _refuse_incomplete(new)
+    except Exception:
+        for each, kept in zip(everything, before, strict=True):
+            each.clear()
+            each.update(kept)
+        _meanings.cache_clear()
+        raise
+
+
+def _refuse_incomplete(new: _Written) -> None:
+    """Refuse tables with columns that mean nothing, or have no place among the estimates."""
+    for name, schema in new.schemas.items():
+        _ = new.tables[name]["rows"], [meaning(name, column) for column in schema.names]
+    for name, layout in new.layouts.items():
+        own = {theirs for row in layout.rows for theirs in row.values.values()} | set(layout.where)
+        if unlike := (own ^ set(new.schemas[name].names)) - {"heads", "kind"}:
+            raise ValueError(f"column {min(unlike)!r} is in {name} or in its estimates alone")
+        for row in layout.rows:
+            _ = QUANTITIES[row.fixed["quantity"]]
+            for column in (*layout.where.values(), *row.values, *row.fixed):
+                SCHEMAS["estimates"].field(column)
+
+
+_add("", _read("", _STORAGE))
 for _folder in OWN:
-    _add(_folder.name, tomllib.loads(_folder.path(TABLES_FILE).read_text("utf-8")))
+    _text = _folder.path(TABLES_FILE).read_text("utf-8")
+    _add(_folder.name, _read(_folder.name, tomllib.loads(_text)))
+for _folder in plugins():
+    try:
+        _text = _folder.path(TABLES_FILE).read_text("utf-8")
+        _add_plugin(_folder.name, _read(_folder.name, tomllib.loads(_text)))
+    except Exception as _error:  # whatever it is, it is not layerwise's
+        leave_out(_folder, _error)
