@@ -1,7 +1,8 @@
 """Names and folders of all analyses, this package's and installed plugins', none of them imported.
 
 An analysis is its folder. A plugin is found by its entry point in the group ``layerwise.analyses``,
-and one that is broken is left out with a warning.
+and one that is broken is left out with a warning. What takes long to import is imported late, as
+``import layerwise`` needs the names.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import importlib.util
 import re
 import warnings
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from layerwise.errors import BrokenPluginWarning, one_line, printable
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+    from pathlib import Path
 
 GROUP = "layerwise.analyses"
 # In the order in which folders of runs are searched and profiles add.
@@ -36,6 +39,8 @@ class AnalysisFolder(NamedTuple):
 
     def path(self, file: str) -> Path:
         """A file of the folder; no module is imported to find it."""
+        from pathlib import Path
+
         top, *inner = self.module.split(".")
         spec = importlib.util.find_spec(top)
         if spec is None or not spec.submodule_search_locations:
@@ -57,6 +62,8 @@ def plugins() -> list[AnalysisFolder]:
 
 @cache
 def _installed() -> tuple[AnalysisFolder, ...]:
+    from importlib.metadata import entry_points
+
     taken = {folder.name for folder in OWN}
     found = []
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
