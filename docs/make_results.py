@@ -1,15 +1,20 @@
-"""Write the references at the end of docs/results.md and docs/frames.md from every tables.toml."""
+"""Write what pages of the docs take from every tables.toml: references and a table of analyses."""
 
+import tomllib
 from pathlib import Path
 
 import pyarrow as pa
 
+from layerwise.ground.analysis_folders import OWN
 from layerwise.storage.estimates import layouts, vocabulary
-from layerwise.storage.schemas import SCHEMAS, SHARED, TABLES, field_of, meaning
+from layerwise.storage.schemas import SCHEMAS, SHARED, TABLES, TABLES_FILE, field_of, meaning
 
 PAGE = Path(__file__).with_name("results.md")
 FRAMES = Path(__file__).with_name("frames.md")
 MARKER = "<!-- From here on made by `make docs` from every tables.toml of the package. -->\n"
+METHODS = Path(__file__).with_name("methods.md")
+TABLE_FROM = "<!-- Made by `make docs` from every tables.toml. -->\n\n"
+TABLE_TO = "<!-- Until here. -->\n"
 HEAD = "| column | type | meaning |\n|---|---|---|"
 
 
@@ -98,6 +103,20 @@ def frames_page() -> str:
     return f"{FRAMES.read_text('utf-8').split(MARKER)[0]}{MARKER}\n{reference(frames=True)}\n"
 
 
+def analyses() -> str:
+    """Every analysis with what it asks, and the page that has more."""
+    rows = [tomllib.loads(folder.path(TABLES_FILE).read_text("utf-8"))["docs"] for folder in OWN]
+    lines = [f"| {row['called']} | {row['asks']} | {row['page']} |" for row in rows]
+    return "\n".join(["| analysis | it asks | page |", "|---|---|---|", *lines])
+
+
+def methods_page() -> str:
+    """The page of methods, with its table of analyses."""
+    before, _, rest = METHODS.read_text("utf-8").partition(TABLE_FROM)
+    return f"{before}{TABLE_FROM}{analyses()}\n\n{TABLE_TO}{rest.partition(TABLE_TO)[2]}"
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), "utf-8")
     FRAMES.write_text(frames_page(), "utf-8")
+    METHODS.write_text(methods_page(), "utf-8")

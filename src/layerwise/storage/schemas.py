@@ -87,6 +87,7 @@ def _read(owner: str, written: dict[str, Any]) -> _Written:
     """The tables of an analysis, from the text of its file."""
     kinds = _USUAL | _kinds(written.pop("types", {}))
     quantities = written.pop("quantities", {})
+    written.pop("docs", None)  # which docs/make_results.py reads
     laid_out = {name: table.pop("estimates", None) for name, table in written.items()}
     return _Written(
         written,
