@@ -1,11 +1,13 @@
 """Write what pages of the docs take from every tables.toml: references and a table of analyses."""
 
+import re
 import tomllib
 from pathlib import Path
 
 import pyarrow as pa
 
-from layerwise.ground.analysis_folders import OWN
+from layerwise.analyses.plugins import own_analyses
+from layerwise.ground.analysis_folders import JOINING, MEASURING, OWN
 from layerwise.storage.estimates import layouts, vocabulary
 from layerwise.storage.schemas import SCHEMAS, SHARED, TABLES, TABLES_FILE, field_of, meaning
 
@@ -13,8 +15,9 @@ PAGE = Path(__file__).with_name("results.md")
 FRAMES = Path(__file__).with_name("frames.md")
 MARKER = "<!-- From here on made by `make docs` from every tables.toml of the package. -->\n"
 METHODS = Path(__file__).with_name("methods.md")
-TABLE_FROM = "<!-- Made by `make docs` from every tables.toml. -->\n\n"
-TABLE_TO = "<!-- Until here. -->\n"
+MADE = re.compile(
+    r"(<!-- Made by `make docs` from (.+?)\. -->\n\n).*?(\n\n<!-- Until here\. -->)", re.DOTALL
+)
 HEAD = "| column | type | meaning |\n|---|---|---|"
 
 
@@ -110,10 +113,19 @@ def analyses() -> str:
     return "\n".join(["| analysis | it asks | page |", "|---|---|---|", *lines])
 
 
+def extras() -> str:
+    """What a profile does beyond its main analyses, by the name that ``also`` takes."""
+    found = [extra for one in own_analyses((*MEASURING, *JOINING)) for extra in one.extras]
+    return "\n".join(
+        f"- `{extra.name}`: {extra.words}{'' if extra.in_all else ' (not in `all`)'}"
+        for extra in found
+    )
+
+
 def methods_page() -> str:
-    """The page of methods, with its table of analyses."""
-    before, _, rest = METHODS.read_text("utf-8").partition(TABLE_FROM)
-    return f"{before}{TABLE_FROM}{analyses()}\n\n{TABLE_TO}{rest.partition(TABLE_TO)[2]}"
+    """The page of methods, with its table of analyses and its list of additions to a profile."""
+    parts = {"every tables.toml": analyses, "every ANALYSIS": extras}
+    return MADE.sub(lambda m: f"{m[1]}{parts[m[2]]()}{m[3]}", METHODS.read_text("utf-8"))
 
 
 if __name__ == "__main__":
