@@ -1,15 +1,23 @@
-"""Write the references at the end of docs/results.md and docs/frames.md from tables.toml."""
+"""Write what pages of the docs take from every tables.toml: references and a table of analyses."""
 
+import re
+import tomllib
 from pathlib import Path
 
 import pyarrow as pa
 
+from layerwise.analyses.plugins import own_analyses
+from layerwise.ground.analysis_folders import JOINING, MEASURING, OWN
 from layerwise.storage.estimates import layouts, vocabulary
-from layerwise.storage.schemas import SCHEMAS, SHARED, TABLES, field_of, meaning
+from layerwise.storage.schemas import SCHEMAS, SHARED, TABLES, TABLES_FILE, field_of, meaning
 
 PAGE = Path(__file__).with_name("results.md")
 FRAMES = Path(__file__).with_name("frames.md")
-MARKER = "<!-- From here on made by `make docs` from src/layerwise/storage/tables.toml. -->\n"
+MARKER = "<!-- From here on made by `make docs` from every tables.toml of the package. -->\n"
+METHODS = Path(__file__).with_name("methods.md")
+MADE = re.compile(
+    r"(<!-- Made by `make docs` from (.+?)\. -->\n\n).*?(\n\n<!-- Until here\. -->)", re.DOTALL
+)
 HEAD = "| column | type | meaning |\n|---|---|---|"
 
 
@@ -81,7 +89,8 @@ def quantities() -> str:
     """The vocabulary of the long table."""
     lines = ["### Quantities", "", "| quantity | unit | meaning |", "|---|---|---|"]
     lines += [
-        f"| `{name}` | {unit or ''} | {text} |" for name, (unit, text) in vocabulary().items()
+        f"| `{name}` | {unit or ''} | {text} |"
+        for name, (unit, text) in sorted(vocabulary().items(), key=lambda item: item[0].casefold())
     ]
     return "\n".join(lines)
 
@@ -97,6 +106,29 @@ def frames_page() -> str:
     return f"{FRAMES.read_text('utf-8').split(MARKER)[0]}{MARKER}\n{reference(frames=True)}\n"
 
 
+def analyses() -> str:
+    """Every analysis with what it asks, and the page that has more."""
+    rows = [tomllib.loads(folder.path(TABLES_FILE).read_text("utf-8"))["docs"] for folder in OWN]
+    lines = [f"| {row['called']} | {row['asks']} | {row['page']} |" for row in rows]
+    return "\n".join(["| analysis | it asks | page |", "|---|---|---|", *lines])
+
+
+def extras() -> str:
+    """What a profile does beyond its main analyses, by the name that ``also`` takes."""
+    found = [extra for one in own_analyses((*MEASURING, *JOINING)) for extra in one.extras]
+    return "\n".join(
+        f"- `{extra.name}`: {extra.words}{'' if extra.in_all else ' (not in `all`)'}"
+        for extra in found
+    )
+
+
+def methods_page() -> str:
+    """The page of methods, with its table of analyses and its list of additions to a profile."""
+    parts = {"every tables.toml": analyses, "every ANALYSIS": extras}
+    return MADE.sub(lambda m: f"{m[1]}{parts[m[2]]()}{m[3]}", METHODS.read_text("utf-8"))
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), "utf-8")
     FRAMES.write_text(frames_page(), "utf-8")
+    METHODS.write_text(methods_page(), "utf-8")

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import layerwise
+from layerwise.ground.analysis_folders import JOINING, MEASURING, OWN
 
 ROOT = Path(layerwise.__file__).parent
 
@@ -36,8 +37,16 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
+# What is imported by names from a list.
+LOADED = {
+    f"layerwise.analyses.{module}": [f"layerwise.analyses.{name}.analysis" for name in names]
+    for module, names in (("measurements", MEASURING), ("registry", JOINING))
+}
+
+
 def imported(name: str) -> Iterator[str]:
     """The package's modules that one imports, also within functions and for types alone."""
+    yield from LOADED.get(name, ())
     path = MODULES[name]
     tree = ast.parse(path.read_text("utf-8"))
     for node in ast.walk(tree):
@@ -200,6 +209,21 @@ def test_no_two_analyses_are_built_on_each_other():
 def test_what_plans_analyses_has_them_from_the_contract():
     assert analyses_named("layerwise.planning.plan") == set()
     assert analyses_named("layerwise.planning.timing") == set()
+
+
+def test_every_folder_of_an_analysis_is_in_the_one_list():
+    folders = {path.parent.name for path in (ROOT / "analyses").glob("*/api.py")}
+    assert folders == {folder.name for folder in OWN}
+    for folder in OWN:
+        assert folder.path("tables.toml").is_file()
+    with_value = {path.parent.name for path in (ROOT / "analyses").glob("*/analysis.py")}
+    assert with_value == {*MEASURING, *JOINING}
+
+
+def test_what_joins_results_imports_no_list_that_has_itself():
+    for name in JOINING:
+        inner = [module for module in MODULES if module.startswith(f"layerwise.analyses.{name}.")]
+        assert not [m for m in inner if "layerwise.analyses.registry" in imports()[m]]
 
 
 def importers_in_analyses(module: str) -> set[str]:

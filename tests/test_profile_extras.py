@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,7 +10,9 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
+from layerwise.analyses.plugins import own_analyses
 from layerwise.errors import UserError
+from layerwise.ground.analysis_folders import JOINING, MEASURING
 from layerwise.models import load_model
 from layerwise.models.organisms.language import ORGANISM
 from layerwise.planning.plan import plan_run
@@ -111,6 +114,12 @@ def test_additions_by_name(model):
     assert wanted_extras(["removal", "parts"], model.cfg) == ("parts", "removal")
     with pytest.raises(UserError, match=r"Unknown addition to a profile 'head'\. Did you mean"):
         lw.profile(model, "organism-lookup", also="head", progress=False)
+
+
+def test_help_names_every_addition_of_this_package():
+    for analysis in own_analyses((*MEASURING, *JOINING)):
+        for extra in analysis.extras:
+            assert f"``{extra.name}``" in str(inspect.getdoc(lw.profile)), extra.name
 
 
 def test_draws_of_examples_are_in_effects_and_what_has_but_the_first_is_told(model, tmp_path):

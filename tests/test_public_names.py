@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import json
@@ -14,6 +15,9 @@ from pathlib import Path
 import pytest
 
 import layerwise as lw
+from layerwise import results
+from layerwise.cli.commands import COMMANDS
+from layerwise.ground.analysis_folders import OWN
 from tests import typed
 from tests.forking import exit_code, forked, needs_fork
 from tests.models.real import smollm2
@@ -100,6 +104,36 @@ def test_the_public_names_are_these():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_public_name_is_there_and_described(name):
     assert getattr(lw, name).__doc__
+
+
+def test_editors_know_every_public_name():
+    """They read imports for types, which run never; so each name stands there once more."""
+    tree = ast.parse(Path(lw.__file__).read_text("utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    known = {each.asname for node in block.body if isinstance(node, ast.ImportFrom)
+             for each in node.names}  # fmt: skip
+    assert known == {*lw.__all__, *PARTS} - {"UserError", "errors"}
+
+
+def test_results_have_the_type_of_every_analysis():
+    types = {kind.__name__: kind for kind in results.RESULTS}
+    assert {name: getattr(results, name) for name in types} == types
+
+
+def commands_of(module: str) -> dict[str, str]:
+    return getattr(importlib.import_module(module), "COMMANDS", {})
+
+
+def test_commands_are_those_that_analyses_name():
+    named = {
+        command: f"{folder.module}.{target}"
+        for folder in OWN
+        for command, target in getattr(
+            importlib.import_module(folder.module), "COMMANDS", {}
+        ).items()
+    }
+    targets = {name: command.target for name, command in COMMANDS.items()}
+    assert named == {name: t for name, t in targets.items() if t.startswith("layerwise.analyses.")}
 
 
 def test_unknown_names_are_told():

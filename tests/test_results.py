@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from layerwise.analyses.ablation.api import ablate
 from layerwise.analyses.ablation.result import join_ablations, joinable
 from layerwise.analyses.emergence.api import emergence
 from layerwise.errors import UserError
+from layerwise.ground.analysis_folders import OWN
 from layerwise.presentation.naming import name_layer
 from layerwise.results import (
     AblationResult,
@@ -309,6 +311,15 @@ def test_the_page_is_what_make_docs_writes():
     made = runpy.run_path(str(SCRIPT))
     assert made["PAGE"].read_text("utf-8") == made["page"]()
     assert made["FRAMES"].read_text("utf-8") == made["frames_page"]()
+    assert made["METHODS"].read_text("utf-8") == made["methods_page"]()
+
+
+def test_every_analysis_has_its_row_among_the_methods():
+    rows = runpy.run_path(str(SCRIPT))["analyses"]().splitlines()[2:]
+    assert len(rows) == len(OWN)
+    for row in rows:
+        for page in re.findall(r"\(([\w]+\.md)", row):
+            assert (SCRIPT.parent / page).is_file()
 
 
 def test_every_description_is_of_a_column():

@@ -4,11 +4,13 @@ The public names and the documented parts of the package, loaded on first use so
 costs nothing.
 """
 
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 import lazy_loader
 
 from .errors import UserError as UserError
+from .ground.analysis_folders import OWN as _OWN
 
 if TYPE_CHECKING:
     from . import models as models
@@ -82,29 +84,9 @@ if TYPE_CHECKING:
     from .tasks import load_task as load_task
     from .tasks import task_names as task_names
 
+# Beside those that each analysis names in its folder.
 _ATTRIBUTES = {
-    "analyses.ablation.api": ["ablate", "score"],
-    "analyses.ablation.items": ["items"],
-    "analyses.attribution.api": ["attribution"],
-    "analyses.attribution_patching.api": ["attribute_patches"],
-    "analyses.comparison.api": ["Comparison", "compare"],
-    "analyses.comparison.harness_logs": ["compare_logs"],
-    "analyses.distillation.api": ["distill", "heal"],
-    "analyses.early_exit.api": ["early_exit"],
-    "analyses.emergence.api": ["emergence"],
-    "analyses.heads.api": ["head_scores"],
-    "analyses.interactions.api": ["interactions"],
-    "analyses.logit_lens.api": ["logit_lens"],
-    "analyses.patching.api": ["patch_activations"],
-    "analyses.path_patching.api": ["patch_paths"],
     "profiling.api": ["Profile", "profile"],
-    "analyses.pruning.api": ["prune_model"],
-    "analyses.removal.api": ["removal_order"],
-    "analyses.similarity.api": ["similarity"],
-    "analyses.training.api": ["compare_series", "profile_training"],
-    "analyses.training.report": ["TrainingSeries"],
-    "analyses.transplant.api": ["transplant"],
-    "analyses.tuned_lens.api": ["train_lens"],
     "analyses.verifying": ["Verification", "verify"],
     "models": ["known_models", "load_model"],
     "prompts.attention": ["attention_grid"],
@@ -115,27 +97,15 @@ _ATTRIBUTES = {
     "prompts.tasks": ["task_from_prompts"],
     "report": ["Report", "report_from_folders"],
     "report.paper": ["figures_for_paper"],
-    "results": [
-        "AblationResult",
-        "AttributionPatchingResult",
-        "AttributionResult",
-        "DistillationResult",
-        "EarlyExitResult",
-        "EmergenceResult",
-        "HeadsResult",
-        "InteractionsResult",
-        "LensResult",
-        "PatchingResult",
-        "PathPatchingResult",
-        "PruningResult",
-        "RemovalResult",
-        "SimilarityResult",
-        "TransplantResult",
-        "load_results",
-    ],
+    "results": ["load_results"],
     "runs.ray_executor": ["RayExecutor"],
     "storage.estimates": ["select", "wide"],
     "tasks": ["Item", "Task", "load_task", "task_names"],
+}
+_ATTRIBUTES |= {
+    f"analyses.{folder.name}.{module}": list(names)
+    for folder in _OWN
+    for module, names in _import_module(folder.module).PUBLIC.items()
 }
 # The documented parts of the package, each with public names of its own.
 _PARTS = ["errors", "models", "planning", "results", "stats", "sweep", "tasks"]

@@ -104,6 +104,10 @@ class LongItemsWarning(UserWarning):
     """Items are longer than a model's context, and are not asked."""
 
 
+class BrokenPluginWarning(UserWarning):
+    """An analysis of another installed package does not work, and is left out."""
+
+
 class NoSignalPossibleWarning(UserWarning):
     """Too few items to tell even a model that has all of them right from guessing."""
 

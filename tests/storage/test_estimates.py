@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 
 import layerwise as lw
 from layerwise.errors import UserError
+from layerwise.ground.analysis_folders import OWN
 from layerwise.storage.estimates import KEY, as_estimates, layouts, table_of, vocabulary
 from layerwise.storage.parquet import conform
-from layerwise.storage.schemas import SCHEMAS
+from layerwise.storage.schemas import OWNERS, SCHEMAS, TABLES_FILE
 from tests import dialect
 from tests.synthetic import small_ablation
 
@@ -138,3 +140,12 @@ def test_what_is_unknown_is_refused():
     with pytest.raises(UserError, match="Unknown quantity"):
         lw.wide(found, "accuracy", "nats")
     assert lw.wide(found).empty
+
+
+def test_an_analysis_has_its_tables_in_its_folder():
+    for folder in OWN:
+        written = tomllib.loads(folder.path(TABLES_FILE).read_text("utf-8"))
+        named = {name for name, analysis in OWNERS.items() if analysis == folder.name}
+        assert named == written.keys() - {"docs", "types", "quantities"}, folder.name
+        assert {layouts()[name].analysis for name in named & layouts().keys()} <= {folder.name}
+    assert {name for name, analysis in OWNERS.items() if not analysis} == {"records", "estimates"}

@@ -177,6 +177,8 @@ class Analysis:
     tables: Callable[[Any, Sequence[Result]], Mapping[str, TableSource]] = saved_tables
     # Where such a table is, in words, if it is in no file of its name.
     files: Mapping[str, str] = field(default_factory=dict)
+    # Sentences for a methods section, each by the table that what was done has made.
+    done: Mapping[str, str] = field(default_factory=dict)
     curves: Curves | None = None  # its curves over the layers; None if it has none
     plans: tuple[Planned, ...] = ()  # what of it can be planned
     extras: tuple[Extra, ...] = ()  # what a profile makes of it if asked

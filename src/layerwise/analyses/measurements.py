@@ -1,36 +1,22 @@
 """The analyses that measure a model, in order, and which of them have curves over the layers.
 
-``emergence`` joins their curves, so the list of all analyses, with itself, is in ``registry.py``.
+Those of this package are named in ``ground/analysis_folders.py``; installed plugins come after
+them. ``emergence`` joins their curves, so the list of all analyses, with itself, is in
+``registry.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from layerwise.ground.analysis_folders import MEASURING
 from layerwise.storage.base import Result
 
-from .ablation.analysis import ANALYSIS as ABLATION
-from .attribution.analysis import ANALYSIS as ATTRIBUTION
-from .attribution_patching.analysis import ANALYSIS as ATTRIBUTION_PATCHING
 from .contract import Analysis, Curves
-from .distillation.analysis import ANALYSIS as DISTILLATION
-from .early_exit.analysis import ANALYSIS as EARLY_EXIT
-from .heads.analysis import ANALYSIS as HEADS
-from .interactions.analysis import ANALYSIS as INTERACTIONS
-from .logit_lens.analysis import ANALYSIS as LOGIT_LENS
-from .patching.analysis import ANALYSIS as PATCHING
-from .path_patching.analysis import ANALYSIS as PATH_PATCHING
-from .pruning.analysis import ANALYSIS as PRUNING
-from .removal.analysis import ANALYSIS as REMOVAL
-from .similarity.analysis import ANALYSIS as SIMILARITY
-from .transplant.analysis import ANALYSIS as TRANSPLANT
-from .tuned_lens.analysis import ANALYSIS as TUNED_LENS
+from .plugins import own_analyses, plugged_in
 
-MEASUREMENTS: tuple[Analysis, ...] = (
-    ABLATION, LOGIT_LENS, TUNED_LENS, PATCHING, ATTRIBUTION, HEADS, SIMILARITY, REMOVAL,
-    ATTRIBUTION_PATCHING, PATH_PATCHING, PRUNING, INTERACTIONS, EARLY_EXIT, TRANSPLANT,
-    DISTILLATION,
-)  # fmt: skip
+_OWN = own_analyses(MEASURING)
+MEASUREMENTS: tuple[Analysis, ...] = (*_OWN, *plugged_in(_OWN))
 CURVES: dict[type[Result], Curves] = {
     each.result: each.curves for each in MEASUREMENTS if each.curves
 }

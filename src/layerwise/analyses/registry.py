@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from layerwise.ground.analysis_folders import JOINING
 from layerwise.storage.base import Result
 from layerwise.storage.provenance import join_facts
 from layerwise.storage.run_tables import RunTables, TableSource
 
 from .ablation.result import join_ablations
 from .contract import Analysis, Extra, Planned
-from .emergence.analysis import ANALYSIS as EMERGENCE
 from .measurements import MEASUREMENTS
+from .plugins import own_analyses
 
-ANALYSES: tuple[Analysis, ...] = (*MEASUREMENTS, EMERGENCE)
+ANALYSES: tuple[Analysis, ...] = (*MEASUREMENTS, *own_analyses(JOINING))
 RESULTS: tuple[type[Result], ...] = tuple(analysis.result for analysis in ANALYSES)
 EXTRAS: dict[str, Extra] = {extra.name: extra for each in ANALYSES for extra in each.extras}
 PLANS: dict[str, Planned] = {plan.name: plan for each in ANALYSES for plan in each.plans}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from layerwise.analyses.ablation.saved_effects import HEADS, SETS, ablations
+from layerwise.analyses.registry import ANALYSES
 from layerwise.presentation.wording import (
     doing,
     in_order,
@@ -30,23 +31,6 @@ _BIBTEX = """@software{{layerwise,
   url = {{https://arxiv.org/abs/2510.02091}},
 }}
 """
-# What was done, by the table that it made.
-_DONE = {
-    "tuned_lens": "A tuned lens, an affine map per depth, was trained and tested on other texts "
-    "(Belrose et al. 2023).",
-    "attribution_summary": "Direct logit attribution split the answer's logit difference among "
-    "layers and heads, with the final norm held at its scale.",
-    "heads_summary": "Heads were scored by their attention on repeated random tokens.",
-    "influence": "Similarity of the residual stream before and after layers was measured.",
-    "path_effects": "Direct paths between components were patched one by one.",
-    "attribution_agreement": "Patches were also estimated by gradients.",
-    "interaction_pairs": "Pairs of layers were removed together.",
-    "shapley": "Shapley values of layers were estimated.",
-    "early_exit": "The model was read out after each layer, as if it ended there.",
-    "removal": "Layers were removed one after another.",
-    "transplant_effects": "Layers were exchanged with those of another model.",
-    "distillation": "A student was trained on the teacher's predictions.",
-}
 
 
 def methods(run: RunTables) -> str:
@@ -96,7 +80,8 @@ def _done(run: RunTables) -> Iterator[str]:
             f"Activations ({sites}) were patched {how}, one layer and position at a time, between "
             "prompts that differ in a few words."
         )
-    yield from (text for name, text in _DONE.items() if run.table(name) is not None)
+    for analysis in ANALYSES:
+        yield from (text for name, text in analysis.done.items() if run.table(name) is not None)
 
 
 def _tested(run: RunTables) -> Iterator[str]:

@@ -1,17 +1,14 @@
 """The estimates of a run as one long table, and tables of estimates read from it again.
 
-``estimates.toml`` says what the columns of each table are rows of. What is measured by item is in
-tables of its own; what is estimated of them is here: what was asked, where, an estimate, its
-bounds, and its tests.
+``[TABLE.estimates]`` of a ``tables.toml`` says what a table's columns are rows of. What is measured
+by item is in tables of its own; what is estimated of them is here: what was asked, where, an
+estimate, its bounds, and its tests.
 """
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
-from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,86 +16,25 @@ import pyarrow as pa
 
 from layerwise.errors import unknown_name
 
+from .layouts import TURNED, Layout, Meaning, Quantity
 from .parquet import as_columns, conform, from_columns
-from .schemas import SCHEMAS
+from .schemas import LAYOUTS, QUANTITIES, SCHEMAS
 
 ESTIMATES = "estimates"
 # What says what a row is of; all of it together is there once.
 KEY = tuple(SCHEMAS[ESTIMATES].names[: SCHEMAS[ESTIMATES].names.index("estimate")])
-_TURNED = {"low": "high", "high": "low", "low_run": "high_run", "high_run": "low_run"}
 _TESTS = " tests"
 _TEXTS = {field.name for field in SCHEMAS[ESTIMATES] if field.type == pa.string()}
 
 
-class _Quantity(NamedTuple):
-    """One row of the long table for each row of another."""
-
-    fixed: dict[str, str]  # what it says in columns of the key
-    values: dict[str, str]  # its columns of the long table, and theirs
-    turned: frozenset[str]  # those whose sign is turned
-    gains: bool  # whether gains keep their sign
-    but: frozenset[str]  # columns of the other's key that it is not of
-
-
-class _Layout(NamedTuple):
-    """How the rows of a table stand in the long one; the first has a row for each of them."""
-
-    analysis: str  # the folder of the analysis that it comes from
-    where: dict[str, str]  # columns of its key, and those of the long table
-    rows: tuple[_Quantity, ...]
-    only: dict[str, list[str]]  # values by column; what has others is said by another table
-
-
-@cache
-def layouts() -> dict[str, _Layout]:
+def layouts() -> dict[str, Layout]:
     """How each table of estimates stands in the long one, by its name."""
-    text = files("layerwise.storage").joinpath("estimates.toml").read_text("utf-8")
-    found = {}
-    for name, table in tomllib.loads(text).items():
-        where = dict(_pair(entry) for entry in table["where"].split())
-        always = {"analysis": table["analysis"]} | table.get("fixed", {})
-        rows = tuple(_quantity(row, always) for row in table["rows"])
-        found[name] = _Layout(table["analysis"], where, rows, table.get("only", {}))
-    return found
+    return LAYOUTS
 
 
-class Meaning(NamedTuple):
-    """A quantity in the vocabulary."""
-
-    unit: str | None
-    text: str
-
-
-@cache
 def vocabulary() -> dict[str, Meaning]:
     """The unit of each quantity, and a sentence that says what it is."""
-    text = files("layerwise.storage").joinpath("quantities.toml").read_text("utf-8")
-    named = {name: said.partition(": ") for name, said in tomllib.loads(text).items()}
-    return {name: Meaning(unit or None, words) for name, (unit, _, words) in named.items()}
-
-
-def _pair(entry: str) -> tuple[str, str]:
-    theirs, _, own = entry.partition("=")
-    return theirs, own or theirs
-
-
-def _quantity(row: Mapping[str, str], always: Mapping[str, str]) -> _Quantity:
-    values, turned = {}, set()
-    for entry in row["values"].split():
-        own, _, theirs = entry.partition("=")
-        sign, theirs = theirs[:1] in ("-", "~"), theirs.lstrip("-~")
-        every = {own: theirs}
-        if own in ("ends", "run"):
-            end = "_run" * (own == "run")
-            every = {f"low{end}": f"{theirs}low", f"high{end}": f"{theirs}high"}
-        for column, their in every.items():
-            values[_TURNED.get(column, column) if sign else column] = their
-        turned |= {_TURNED.get(column, column) for column in every} if sign else set()
-    fixed = {name: text for name, text in row.items() if name not in ("values", "but")}
-    return _Quantity(
-        dict(always) | fixed, values, frozenset(turned), "~" in row["values"],
-        frozenset(row.get("but", "").split()),
-    )  # fmt: skip
+    return QUANTITIES
 
 
 def in_files(tables: Iterable[str]) -> list[str]:
@@ -112,7 +48,7 @@ def as_estimates(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The rows of some tables of estimates, as rows of the long one.
 
     Args:
-        tables: by the names that ``estimates.toml`` has for them.
+        tables: by their names.
 
     Returns:
         ``estimates.parquet``. What several tables say is there once.
@@ -164,10 +100,10 @@ def _long(name: str, table: pd.DataFrame) -> Iterator[dict[str, Any]]:
             yield unit | place | _turned(values, row, place.get("hypothesis")) | row.fixed
 
 
-def _turned(values: dict[str, Any], row: _Quantity, hypothesis: Any) -> dict[str, Any]:
+def _turned(values: dict[str, Any], row: Quantity, hypothesis: Any) -> dict[str, Any]:
     """The values with the signs of the long table; of a gain as they are."""
     if row.gains and hypothesis == "gain":
-        swapped = {own: values.get(_TURNED.get(own, own)) for own in row.turned}
+        swapped = {own: values.get(TURNED.get(own, own)) for own in row.turned}
     else:
         swapped = {own: None if values[own] is None else -values[own] for own in row.turned}
     return values | swapped
@@ -237,7 +173,7 @@ def table_of(estimates: pd.DataFrame, name: str) -> pd.DataFrame:
             if own not in row.turned:
                 found[theirs] = values[own]
                 continue
-            kept = values[_TURNED.get(own, own)].astype(float)
+            kept = values[TURNED.get(own, own)].astype(float)
             found[theirs] = np.where(gains, kept, -values[own].astype(float))
     assert found is not None
     owns = {theirs: own for row in layout.rows for own, theirs in row.values.items()}
@@ -256,7 +192,7 @@ def _place(found: pd.DataFrame, where: Mapping[str, str], keys: pd.Series) -> li
 
 
 def _rows_of(
-    whole: pd.DataFrame, row: _Quantity, mapped: set[str], needed: set[str]
+    whole: pd.DataFrame, row: Quantity, mapped: set[str], needed: set[str]
 ) -> pd.DataFrame:
     """The rows of one quantity of a table: what it does not say is null, what it needs is not."""
     here = pd.Series(True, whole.index)

@@ -1,27 +1,45 @@
 """The tables that are saved, with the types and meanings of their columns, from ``tables.toml``.
 
-A run's folder must know which files are layerwise's. ``docs/results.md`` lists all of them.
+A run's folder must know which files are layerwise's: the tables of all analyses, each read from the
+folder of its analysis. ``docs/results.md`` lists those of this package.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from layerwise.ground.analysis_folders import OWN, leave_out, plugins
+
+from . import layouts
+from .layouts import Layout
+
+TABLES_FILE = "tables.toml"
 _PLAIN = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 _TYPES = _PLAIN | {f"{name}s": pa.list_(kind) for name, kind in _PLAIN.items()}
 _FIELDS = ("fold", "rows", "like", "columns")
 
-TABLES: dict[str, dict[str, str]] = tomllib.loads(
-    files("layerwise.storage").joinpath("tables.toml").read_text("utf-8")
-)
-_USUAL = {name: kind for kind, names in TABLES.pop("types").items() for name in names.split()}
-SHARED = TABLES.pop("shared")
+
+def _kinds(types: Mapping[str, str]) -> dict[str, str]:
+    """The type of each column, from columns by type."""
+    return {name: kind for kind, names in types.items() for name in names.split()}
+
+
+_STORAGE = tomllib.loads(files("layerwise.storage").joinpath(TABLES_FILE).read_text("utf-8"))
+_USUAL = _kinds(_STORAGE.pop("types"))
+SHARED: dict[str, str] = _STORAGE.pop("shared")
+
+TABLES: dict[str, dict[str, str]] = {}
+SCHEMAS: dict[str, pa.Schema] = {}
+OWNERS: dict[str, str] = {}  # the analysis of each table; "" for those of several
+LAYOUTS: dict[str, Layout] = {}  # of the tables of estimates
+QUANTITIES: dict[str, layouts.Meaning] = {}
 
 
 class Meaning(NamedTuple):
@@ -50,13 +68,87 @@ def meaning(table: str, column: str) -> Meaning:
     return known[column if column in known or not bound else bound[1]]
 
 
-def field_of(column: str) -> pa.Field:
+def field_of(column: str, kinds: Mapping[str, str] = _USUAL) -> pa.Field:
     """A column as ``tables.toml`` writes it: its name, a type that is not its usual, ``?``."""
     name, _, kind = column.rstrip("?").partition(":")
-    return pa.field(name, _TYPES[kind or _USUAL.get(name, "float")], column.endswith("?"))
+    return pa.field(name, _TYPES[kind or kinds.get(name, "float")], column.endswith("?"))
 
 
-SCHEMAS = {
-    name: pa.schema([field_of(column) for column in table["columns"].split()])
-    for name, table in TABLES.items()
-}
+class _Written(NamedTuple):
+    """What a ``tables.toml`` says."""
+
+    tables: dict[str, dict[str, str]]
+    schemas: dict[str, pa.Schema]
+    layouts: dict[str, Layout]
+    quantities: dict[str, layouts.Meaning]
+
+
+def _read(owner: str, written: dict[str, Any]) -> _Written:
+    """The tables of an analysis, from the text of its file."""
+    kinds = _USUAL | _kinds(written.pop("types", {}))
+    quantities = written.pop("quantities", {})
+    written.pop("docs", None)  # which docs/make_results.py reads
+    laid_out = {name: table.pop("estimates", None) for name, table in written.items()}
+    return _Written(
+        written,
+        {
+            name: pa.schema([field_of(column, kinds) for column in table["columns"].split()])
+            for name, table in written.items()
+        },
+        {name: layouts.layout(owner, each) for name, each in laid_out.items() if each},
+        {name: layouts.meaning_of(text) for name, text in quantities.items()},
+    )
+
+
+def _add(owner: str, new: _Written) -> None:
+    TABLES.update(new.tables)
+    SCHEMAS.update(new.schemas)
+    OWNERS.update(dict.fromkeys(new.tables, owner))
+    LAYOUTS.update(new.layouts)
+    QUANTITIES.update(new.quantities)
+
+
+def _add_plugin(owner: str, new: _Written) -> None:
+    """Add the tables of a plugin, or none of them if any is not as it should be."""
+    for name in new.tables:
+        if name in TABLES or not f"{name}_".startswith(f"{owner}_"):
+            raise ValueError(f"the name of table {name!r} must be new, and begin with {owner!r}")
+    if again := new.quantities.keys() & QUANTITIES.keys():
+        raise ValueError(f"quantity {min(again)!r} is known already")
+    everything: list[dict[str, Any]] = [TABLES, SCHEMAS, OWNERS, LAYOUTS, QUANTITIES]
+    before = [dict(each) for each in everything]
+    _add(owner, new)
+    try:
+        _refuse_incomplete(new)
+    except Exception:
+        for each, kept in zip(everything, before, strict=True):
+            each.clear()
+            each.update(kept)
+        _meanings.cache_clear()
+        raise
+
+
+def _refuse_incomplete(new: _Written) -> None:
+    """Refuse tables with columns that mean nothing, or have no place among the estimates."""
+    for name, schema in new.schemas.items():
+        _ = new.tables[name]["rows"], [meaning(name, column) for column in schema.names]
+    for name, layout in new.layouts.items():
+        own = {theirs for row in layout.rows for theirs in row.values.values()} | set(layout.where)
+        if unlike := (own ^ set(new.schemas[name].names)) - {"heads", "kind"}:
+            raise ValueError(f"column {min(unlike)!r} is in {name} or in its estimates alone")
+        for row in layout.rows:
+            _ = QUANTITIES[row.fixed["quantity"]]
+            for column in (*layout.where.values(), *row.values, *row.fixed):
+                SCHEMAS["estimates"].field(column)
+
+
+_add("", _read("", _STORAGE))
+for _folder in OWN:
+    _text = _folder.path(TABLES_FILE).read_text("utf-8")
+    _add(_folder.name, _read(_folder.name, tomllib.loads(_text)))
+for _folder in plugins():
+    try:
+        _text = _folder.path(TABLES_FILE).read_text("utf-8")
+        _add_plugin(_folder.name, _read(_folder.name, tomllib.loads(_text)))
+    except Exception as _error:  # whatever it is, it is not layerwise's
+        leave_out(_folder, _error)

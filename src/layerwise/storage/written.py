@@ -9,22 +9,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerwise.errors import DamagedResultsError, UserError
+from layerwise.ground.analysis_folders import COMPARING
 
 from .estimates import ESTIMATES, in_files
 from .provenance import RUN_FILE, listed_files, read_facts, write_run_file
-from .schemas import SCHEMAS
+from .schemas import OWNERS, SCHEMAS
 
 REQUESTS_FILE = "requests.jsonl"
 LENS_FILE = "tuned_lens.safetensors"
 # Of several runs together: the list of each, its estimates, and its other tables.
-_JOINED = ("comparison", "training")
+_JOINED = COMPARING
 # The files of tables, with the names of what is in them.
 TABLES_IN_FILES = {
     f"{name}.parquet": name for name in in_files(SCHEMAS) if name != ESTIMATES
 } | dict.fromkeys([f"{name}.parquet" for name in (ESTIMATES, *_JOINED)], ESTIMATES)
 TABLE_FILES = tuple(TABLES_IN_FILES)
 JOINED_LISTS = tuple(f"{name}.json" for name in _JOINED)
-JOINED_TABLES = tuple(name for name in TABLE_FILES if name.startswith(_JOINED))
+JOINED_TABLES = tuple(
+    file
+    for file, name in TABLES_IN_FILES.items()
+    if OWNERS[name] in _JOINED or file.removesuffix(".parquet") in _JOINED
+)
 RUN_TABLES = tuple(name for name in TABLE_FILES if name not in JOINED_TABLES)
 LISTED = (*RUN_TABLES, REQUESTS_FILE, LENS_FILE)
 LOST_WITH_RUN_FILE = "the checksums of the files and the facts of the run are lost with it"

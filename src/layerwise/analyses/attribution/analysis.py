@@ -238,4 +238,8 @@ ANALYSIS = Analysis(
     curves=Curves("attribution", attribution_evidence),
     plans=_PLANS,
     extras=_EXTRAS,
+    done={
+        "attribution_summary": "Direct logit attribution split the answer's logit difference "
+        "among layers and heads, with the final norm held at its scale.",
+    },
 )

@@ -105,4 +105,7 @@ ANALYSIS = Analysis(
     extras=(
         Extra("estimates", "attribution patching, with a sample truly patched", _jobs_of_a_profile),
     ),
+    done={
+        "attribution_agreement": "Patches were also estimated by gradients.",
+    },
 )  # fmt: skip

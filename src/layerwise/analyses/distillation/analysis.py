@@ -125,4 +125,7 @@ ANALYSIS = Analysis(
         Planned("distill", partial(_jobs, "distilled"), options=("student", *_OPTIONS)),
         Planned("heal", partial(_jobs, "healed"), options=("original", *_OPTIONS)),
     ),
+    done={
+        "distillation": "A student was trained on the teacher's predictions.",
+    },
 )  # fmt: skip

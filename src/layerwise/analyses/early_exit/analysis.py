@@ -135,4 +135,7 @@ ANALYSIS = Analysis(
     files={_GATE: "early_exit.parquet, answers counted"},
     plans=_PLANS,
     extras=_EXTRAS,
+    done={
+        "early_exit": "The model was read out after each layer, as if it ended there.",
+    },
 )  # fmt: skip

@@ -69,4 +69,7 @@ ANALYSIS = Analysis(
             asks_tasks=False,
         ),
     ),
+    done={
+        "heads_summary": "Heads were scored by their attention on repeated random tokens.",
+    },
 )  # fmt: skip

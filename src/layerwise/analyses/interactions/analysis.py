@@ -181,4 +181,8 @@ ANALYSIS = Analysis(
             refuse=refuse_unpaired, in_all=False,
         ),
     ),
+    done={
+        "interaction_pairs": "Pairs of layers were removed together.",
+        "shapley": "Shapley values of layers were estimated.",
+    },
 )  # fmt: skip

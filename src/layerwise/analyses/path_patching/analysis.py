@@ -112,4 +112,7 @@ _INTO = "path patching into the logits"
 ANALYSIS = Analysis(
     "path_patching", PathPatchingResult, sections, direct_paths,
     extras=(Extra("paths", _INTO, _jobs_of_a_profile, refuse=_refuse_norms_after),),
+    done={
+        "path_effects": "Direct paths between components were patched one by one.",
+    },
 )  # fmt: skip

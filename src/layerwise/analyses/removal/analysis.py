@@ -203,4 +203,7 @@ ANALYSIS = Analysis(
     "removal", RemovalResult, sections, removals, tables=_tables,
     files={"signal": "removal.parquet, answers counted"},
     extras=(Extra("removal", _ORDERS, _jobs_of_a_profile),),
+    done={
+        "removal": "Layers were removed one after another.",
+    },
 )  # fmt: skip

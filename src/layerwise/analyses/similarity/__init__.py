@@ -1,1 +1,5 @@
 """How alike residual streams before and after layers are."""
+
+# Public names of the package by the module that has them, and functions that are commands.
+PUBLIC = {"api": ("similarity",), "result": ("SimilarityResult",)}
+COMMANDS = {"similarity": "api:similarity"}

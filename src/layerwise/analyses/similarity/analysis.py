@@ -155,4 +155,7 @@ ANALYSIS = Analysis(
     "similarity", SimilarityResult, sections, similarity_predicts, tables=_tables,
     plans=_PLANS,
     extras=_EXTRAS,
+    done={
+        "influence": "Similarity of the residual stream before and after layers was measured.",
+    },
 )  # fmt: skip

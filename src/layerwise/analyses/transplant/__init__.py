@@ -1,1 +1,5 @@
 """Layers of one model put into another of its architecture: which of them bring what it can do."""
+
+# Public names of the package by the module that has them, and functions that are commands.
+PUBLIC = {"api": ("transplant",), "result": ("TransplantResult",)}
+COMMANDS = {"transplant": "api:transplant"}

@@ -164,4 +164,7 @@ def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
 ANALYSIS = Analysis(
     "transplant", TransplantResult, sections, findings, caveats,
     plans=(Planned("transplant", _planned_jobs, options=("site", "layers")),),
+    done={
+        "transplant_effects": "Layers were exchanged with those of another model.",
+    },
 )  # fmt: skip

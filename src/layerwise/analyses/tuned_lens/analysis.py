@@ -45,4 +45,12 @@ def sections(run: RunTables) -> list[Section]:
     return [Section("tuned", "Tuned lens", 32, _TUNED_WORDS, (figure,))]
 
 
-ANALYSIS = Analysis("tuned_lens", TunedLensResult, sections)
+ANALYSIS = Analysis(
+    "tuned_lens",
+    TunedLensResult,
+    sections,
+    done={
+        "tuned_lens": "A tuned lens, an affine map per depth, was trained and tested on "
+        "other texts (Belrose et al. 2023).",
+    },
+)

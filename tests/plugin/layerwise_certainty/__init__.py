@@ -1,0 +1,7 @@
+"""How sure the logit lens is after each layer: an analysis that is no part of layerwise.
+
+A plugin imports what it is built on, and its own names, as any package does.
+"""
+
+from .api import certainty as certainty
+from .result import CertaintyResult as CertaintyResult
