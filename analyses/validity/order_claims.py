@@ -21,7 +21,7 @@ from layerwise.stats.depth.layer_curves import ABLATION
 from layerwise.stats.inference import exact_interval, holm
 from layerwise.stats.items.clusters import Clusters, paired_p_values
 
-N_SETS = 60
+N_SETS = 100
 SIZES = (24, 50, 100, 200)
 # What every capability of a small model needs.
 SHARED = {"l0": 0.85, "l1": 0.85, "l2": 0.4, "l8": 0.3, "l11": 0.5}

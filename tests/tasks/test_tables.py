@@ -384,6 +384,12 @@ def test_a_split_is_a_name_and_no_pattern(tmp_path: Path, split: str) -> None:
         load_task(f"hf:arc:{split}:data={folder_of(tmp_path, ARC)}")
 
 
+def test_an_endless_path_is_not_told_whole() -> None:
+    with pytest.raises(UserError, match="has no file of the split") as refused:
+        load_task(f"hf:x:data=/tmp/{'x' * 5000}")
+    assert len(str(refused.value)) < 500
+
+
 def test_files_of_a_split_stand_in_folders_below(tmp_path: Path) -> None:
     (tmp_path / "easy" / "data").mkdir(parents=True)
     folder_of(tmp_path / "easy", ARC, "test-1")

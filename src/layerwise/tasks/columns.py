@@ -116,6 +116,10 @@ def _unreadable(
     )
 
 
+# What a system allows at most of a path that it opens, with room for the rest of a sentence.
+_LONGEST_PATH = 1000
+
+
 def _rows(source: SourceName, name: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """The rows of a split's files, with the file and the line of each."""
     split = source.arguments.get("split", "test")
@@ -124,8 +128,10 @@ def _rows(source: SourceName, name: str) -> Iterator[tuple[str, int, dict[str, A
         return
     files = _files(source.data, split) if "\0" not in source.data else []
     if not files:
+        # a path may be long, and a made-up one endless
+        where = repr(source.data) if len(source.data) < _LONGEST_PATH else shown(source.data)
         raise UserError(
-            f"{source.data!r} has no file of the split {split!r}; expected a .jsonl, .csv or "
+            f"{where} has no file of the split {shown(split)}; expected a .jsonl, .csv or "
             ".parquet file whose name begins so; name another split with split=."
         )
     for file in files:
