@@ -16,9 +16,7 @@ import pyarrow as pa
 
 from layerwise.errors import unknown_name
 
-from .layouts import TURNED as _TURNED
-from .layouts import Layout, Meaning
-from .layouts import Quantity as _Quantity
+from .layouts import TURNED, Layout, Meaning, Quantity
 from .parquet import conform
 from .schemas import LAYOUTS, QUANTITIES, SCHEMAS
 
@@ -90,12 +88,12 @@ def _long(name: str, table: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield part.astype(object)
 
 
-def _turn(values: Any, row: _Quantity, where: Mapping[str, Any]) -> None:
+def _turn(values: Any, row: Quantity, where: Mapping[str, Any]) -> None:
     """Turn the signs of a quantity's estimates and bounds, in place."""
     gains = where["hypothesis"] == "gain" if row.gains else False
     ends = {own: values[own].astype(float) for own in row.turned}
     for own, value in ends.items():
-        kept = ends.get(_TURNED.get(own, own), value)
+        kept = ends.get(TURNED.get(own, own), value)
         values[own] = np.where(gains, kept, -value)
 
 
@@ -183,7 +181,7 @@ def _place(found: pd.DataFrame, where: Mapping[str, str], keys: pd.Series) -> li
 
 
 def _rows_of(
-    whole: pd.DataFrame, row: _Quantity, mapped: set[str], needed: set[str]
+    whole: pd.DataFrame, row: Quantity, mapped: set[str], needed: set[str]
 ) -> pd.DataFrame:
     """The rows of one quantity of a table: what it does not say is null, what it needs is not."""
     here = pd.Series(True, whole.index)
