@@ -118,6 +118,11 @@ def broken(*given):
 ANALYSIS = Analysis("NAME", Nothing, findings=broken, sections=broken)
 """
 COLUMNS = '[{name}]\nrows = "One row."\ncolumns = "{columns}"\n'
+LAID_OUT = """
+[only.estimates]
+where = "task"
+rows = [{ quantity = "accuracy", values = "" }]
+"""
 
 
 def own(name: str, columns: str = "task", analysis: str = PLAIN) -> dict[str, str]:
@@ -139,6 +144,10 @@ BROKEN = {
     "speaking": (own("speaking") | {"tables.toml": '[quantities]\naccuracy = "nats: mine"\n'},
                  "quantity 'accuracy' is known already"),
     "lost": (own("lost") | {"tables.toml": ""}, "no table 'lost'"),
+    "only": (own("only") | {"tables.toml": COLUMNS.format(name="only", columns="task") + LAID_OUT},
+             "must not be of estimates"),
+    "vague": (own("vague") | {"tables.toml": COLUMNS.format(name="vague", columns="task layer")
+                              + LAID_OUT.replace("only", "vague")}, "column 'layer'"),
     "late": (own("late"), "no page today"),
     "heads": (own("heads"), "its name must be"),
 }  # fmt: skip

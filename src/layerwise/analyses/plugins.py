@@ -18,7 +18,7 @@ from layerwise.ground.analysis_folders import (
     plugins,
 )
 from layerwise.storage.base import Result
-from layerwise.storage.schemas import OWNERS
+from layerwise.storage.schemas import LAYOUTS, OWNERS
 
 from .contract import Analysis
 
@@ -59,6 +59,8 @@ def _refuse_unfit(folder: AnalysisFolder, analysis: Any, others: Sequence[Analys
     for table in (*result.tables, *result.derived_by):
         if OWNERS.get(table) != folder.name:
             raise ValueError(f"its tables.toml has no table {table!r}")
+    if result.tables[0] in LAYOUTS:  # a folder is known to hold a result by this file
+        raise ValueError(f"{result.tables[0]!r}, the first of its tables, must not be of estimates")
     for kind in ("extras", "plans"):
         taken = {each.name for other in others for each in getattr(other, kind)}
         for each in getattr(analysis, kind):
