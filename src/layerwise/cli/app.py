@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from layerwise.errors import (
+    BrokenPluginWarning,
     DamagedFileWarning,
     LongAnswersWarning,
     LongItemsWarning,
@@ -197,7 +198,7 @@ _FULL = (
 )
 _WARNINGS = (
     MadeAgainWarning, DamagedFileWarning, OtherEnvironmentWarning, UnusedSettingsWarning,
-    LongAnswersWarning, LongItemsWarning, NoSignalPossibleWarning,
+    LongAnswersWarning, LongItemsWarning, NoSignalPossibleWarning, BrokenPluginWarning,
 )  # fmt: skip
 
 
