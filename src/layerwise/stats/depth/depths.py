@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from layerwise import stats
+from layerwise.stats.inference import percentile_bounds
 
 
 def accumulated(
@@ -58,5 +58,5 @@ def bounds(
     kept = draws[1:][~np.isnan(draws[1:])]
     if n_items < 2 or 2 * len(kept) < len(draws) - 1:
         return kept, np.nan, np.nan
-    low, high = stats.percentile_bounds(kept[:, None], 0.95)
+    low, high = percentile_bounds(kept[:, None], 0.95)
     return kept, float(low[0]), float(high[0])
