@@ -13,7 +13,7 @@ import torch
 from layerwise.models import load_model, model_facts
 from layerwise.models.conversion import backends, hooked
 from layerwise.models.decoder import DecoderModel
-from layerwise.models.huggingface.meta_model import load_meta_model
+from layerwise.models.meta_model import load_meta_model
 from tests.models.refusal import refused
 from tests.models.tiny import tiny_folder
 

@@ -8,8 +8,8 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from layerwise.models.conversion.parity import TEXT, token_ids
-from layerwise.models.huggingface.quiet import no_deprecation_of
 from layerwise.models.instance.facts import language_of
+from layerwise.models.libraries.quiet import no_deprecation_of
 from layerwise.models.names.registry import BUNDLED, PackagedModel
 from layerwise.models.organisms import ORGANISM, Language
 from layerwise.models.organisms.tokenizer import is_toy, read_toy_tokenizer, toy_tokenizer

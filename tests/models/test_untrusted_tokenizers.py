@@ -16,9 +16,9 @@ import pytest
 
 import layerwise
 from layerwise.ground import limited
-from layerwise.models.huggingface import untrusted_tokenizer
 from layerwise.models.huggingface.originals import read_tokenizer
-from layerwise.models.huggingface.untrusted_tokenizer import is_untrusted
+from layerwise.models.libraries import untrusted_tokenizer
+from layerwise.models.libraries.untrusted_tokenizer import is_untrusted
 from layerwise.tasks._encoding import as_chat, encode, encode_pair
 from tests.forking import exit_code, forked
 from tests.models.refusal import refused

@@ -21,24 +21,17 @@ from layerwise.models.conversion.backends import (
     second_choice,
 )
 from layerwise.models.conversion.convert import NotConverted
-from layerwise.models.conversion.hooked import refuse_absent_backend
 from layerwise.models.conversion.parity import Check, NotItsOriginal, record_check, recorded_check
 from layerwise.models.files.cache import folder_sha256
-from layerwise.models.files.folder import read_config
-from layerwise.models.files.weight_files import (
-    WeightFiles,
-    damaged,
-    find_weights,
-    part_by_name,
-    write_weights,
-)
-from layerwise.models.huggingface.generation import read_generation_settings
+from layerwise.models.huggingface.folder import read_config
 from layerwise.models.huggingface.originals import refuse_parameters_without_weights
-from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.instance.exclusive import own_state
 from layerwise.models.instance.facts import Origin, attach_origin, describe, origin_of, weights_hash
+from layerwise.models.instance.generation import read_generation_settings
 from layerwise.models.instance.kinds import DecoderOnly, Model, moved
 from layerwise.models.instance.loaded import HUGGING_FACE, WRITTEN
+from layerwise.models.libraries.hooked import refuse_absent_backend
+from layerwise.models.libraries.quiet import quiet
 from layerwise.models.names.registry import WIRED_MODELS
 from layerwise.models.names.sources import find_source
 from layerwise.models.organisms.wired import wired_model
@@ -51,6 +44,13 @@ from layerwise.models.weights.offload import (
     refuse_other_places,
 )
 from layerwise.models.weights.quantization import how_to_dequantize
+from layerwise.models.weights.weight_files import (
+    WeightFiles,
+    damaged,
+    find_weights,
+    part_by_name,
+    write_weights,
+)
 
 
 @own_state()

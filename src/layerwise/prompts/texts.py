@@ -9,9 +9,9 @@ from typing import Any
 
 from layerwise.errors import UserError, counted, shown
 from layerwise.ground.readers import entries, numbers, plain, refuse, whole
-from layerwise.models.huggingface.untrusted_tokenizer import try_texts
 from layerwise.models.instance.facts import language_of, origin_of, original_tokenizer
 from layerwise.models.instance.kinds import Model, is_seq2seq, vocabularies
+from layerwise.models.libraries.untrusted_tokenizer import try_texts
 from layerwise.sweep.requests import Generate, Tokens, refuse_unknown_tokens
 from layerwise.tasks._encoding import as_chat, encode, encode_pair
 from layerwise.tasks.registry import TEXT

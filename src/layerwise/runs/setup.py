@@ -14,7 +14,6 @@ from typing import Any, Unpack
 from layerwise.errors import LongAnswersWarning, UnusedSettingsWarning, UserError
 from layerwise.ground.layer_names import layer_number
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
-from layerwise.models.huggingface.meta_model import facts_of_meta_model, is_meta_model
 from layerwise.models.huggingface.originals import refuse_nonfinite
 from layerwise.models.instance.facts import (
     generation_settings,
@@ -23,6 +22,7 @@ from layerwise.models.instance.facts import (
     tokenizer_hash,
 )
 from layerwise.models.instance.kinds import Model, is_seq2seq, n_encoder_layers, vocabularies
+from layerwise.models.meta_model import facts_of_meta_model, is_meta_model
 from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.storage.provenance import Facts, ModelFacts, TaskFacts, read_run_file
 from layerwise.sweep import Intervention, Sweep, sweep

@@ -15,12 +15,12 @@ from transformers import GenerationConfig
 from layerwise.errors import UserError
 from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.models.conversion import parity
-from layerwise.models.huggingface.meta_model import (
+from layerwise.models.instance.facts import weights_hash
+from layerwise.models.meta_model import (
     facts_of_meta_model,
     is_meta_model,
     load_meta_model,
 )
-from layerwise.models.instance.facts import weights_hash
 from layerwise.models.seq2seq import Seq2SeqModel, load
 from layerwise.models.seq2seq.load import decoder_prefix, hooked_seq2seq
 from tests.models.seq2seq.tiny import CASES, tiny_folder, tiny_original, tiny_seq2seq

@@ -24,7 +24,7 @@ from layerwise.models.decoder.load import hooked_decoder, is_tested, refuse_wron
 from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.decoder.reading import UnknownArchitecture
 from layerwise.models.files.cache import read_record, write_record
-from layerwise.models.files.folder import must_be_usable
+from layerwise.models.huggingface.folder import must_be_usable
 from layerwise.models.huggingface.originals import (
     load_original,
     load_tokenizer,
@@ -34,6 +34,7 @@ from layerwise.models.huggingface.originals import (
 from layerwise.models.instance.facts import weights_hash
 from layerwise.models.instance.kinds import Model
 from layerwise.models.instance.loaded import HUGGING_FACE, TRANSFORMER_LENS
+from layerwise.models.libraries.hooked import HookedTransformerConfig, has_hooked_transformer
 from layerwise.models.names.sources import Source
 from layerwise.models.seq2seq.load import hooked_seq2seq, texts_of
 from layerwise.models.seq2seq.model import Seq2SeqModel
@@ -44,7 +45,6 @@ from layerwise.models.weights.strides import restride
 
 from . import parity
 from .convert import NotConverted, hooked_config, hooked_model
-from .hooked import HookedTransformerConfig, has_hooked_transformer
 from .parity import Check
 
 _KIND = "backends"

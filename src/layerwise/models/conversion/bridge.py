@@ -22,10 +22,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from layerwise.errors import UserError, shown
 from layerwise.models.decoder.load import hooked_decoder, is_tested, refuse_wrong_sites
 from layerwise.models.decoder.model import DecoderModel
-from layerwise.models.huggingface.generation import GenerationSettings
 from layerwise.models.huggingface.originals import fits, read_tokenizer
 from layerwise.models.instance.exclusive import lock_of, own_state
 from layerwise.models.instance.facts import Origin, attach_origin, describe, weights_hash
+from layerwise.models.instance.generation import GenerationSettings
 
 from . import parity
 

@@ -19,10 +19,13 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError, one_line
-from layerwise.models.huggingface.quiet import no_deprecation_of
+from layerwise.models.libraries.hooked import (
+    HookedTransformer,
+    HookedTransformerConfig,
+    has_hooked_transformer,
+)
+from layerwise.models.libraries.quiet import no_deprecation_of
 from layerwise.models.weights.mapped_memory import releasing_mapped
-
-from .hooked import HookedTransformer, HookedTransformerConfig, has_hooked_transformer
 
 
 class NotConverted(UserError):

@@ -23,10 +23,10 @@ from layerwise.models.files.cache import (
     folder_sha256,
     key_of,
 )
-from layerwise.models.files.folder import has_weights
-from layerwise.models.files.gguf_files import folder_of_gguf
+from layerwise.models.huggingface.folder import has_weights
 from layerwise.models.instance.loaded import SourceKind
 
+from .gguf_files import folder_of_gguf
 from .registry import BUNDLED, WIRED_MODELS, PackagedModel
 
 _OUTLINE = tuple(f"*{ending}" for ending in BESIDE_WEIGHTS)
@@ -217,7 +217,7 @@ def _of_conversion(source: Source, path: Path, *, read_weights: bool) -> Source:
 
 def _of_adapter(source: Source, *, read_weights: bool) -> Source:
     """An adapter merged into its base, which needs the weights of both."""
-    from layerwise.models.files.adapter_merge import merged_folder
+    from .adapter_merge import merged_folder
 
     adapter = read_adapter(source.folder)
     _has_hashed_weights(source.folder)  # those of the hub's cache must be what they are named by

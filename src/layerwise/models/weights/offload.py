@@ -16,11 +16,11 @@ from transformers import PreTrainedTokenizerBase
 
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.conversion.convert import without_weights
-from layerwise.models.conversion.hooked import HookedTransformer, HookedTransformerConfig
-from layerwise.models.files.weight_files import BUFFERS, WeightFiles
 from layerwise.models.instance.kinds import DecoderOnly
+from layerwise.models.libraries.hooked import HookedTransformer, HookedTransformerConfig
 
 from .strides import Stored, Weight
+from .weight_files import BUFFERS, WeightFiles
 
 PLACES = ("disk",)
 _PIECE = 2**24  # bytes

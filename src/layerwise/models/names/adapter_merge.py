@@ -29,18 +29,7 @@ from transformers import (
 
 from layerwise.errors import UserError, counted, one_line, shown
 from layerwise.models.conversion import parity
-from layerwise.models.huggingface.originals import (
-    fits,
-    load_original,
-    meta_original,
-    read_tokenizer,
-    refuse_parameters_without_weights,
-)
-from layerwise.models.huggingface.quiet import quiet
-from layerwise.models.seq2seq.load import hooked_seq2seq, texts_of
-from layerwise.models.weights.quantization import QUANTIZATION
-
-from .adapter_files import (
+from layerwise.models.files.adapter_files import (
     ADAPTER_WEIGHTS,
     CONFIG,
     Adapter,
@@ -48,10 +37,20 @@ from .adapter_files import (
     refuse_other_task,
     refuse_unknown_fields,
 )
-from .cache import converted
-from .folder import has_tokenizer, read_config
-from .stored_weights import INDEX, read_json_object
-from .written_folder import copy_others
+from layerwise.models.files.cache import converted
+from layerwise.models.files.stored_weights import INDEX, read_json_object
+from layerwise.models.files.written_folder import copy_others
+from layerwise.models.huggingface.folder import has_tokenizer, read_config
+from layerwise.models.huggingface.originals import (
+    fits,
+    load_original,
+    meta_original,
+    read_tokenizer,
+    refuse_parameters_without_weights,
+)
+from layerwise.models.libraries.quiet import quiet
+from layerwise.models.seq2seq.load import hooked_seq2seq, texts_of
+from layerwise.models.weights.quantization import QUANTIZATION
 
 _WRAPPED = "base_model.model."
 _WITHIN_WRAPPER = re.compile(r"\.(base_layer|original_module|modules_to_save)\.")

@@ -19,13 +19,18 @@ from safetensors.torch import save
 
 from layerwise.errors import UserError
 from layerwise.ground.regular_files import read_regular, refuse_irregular
-from layerwise.models.conversion.hooked import HookedTransformer
 from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.decoder.parts import BlockParts
+from layerwise.models.files.cache import (
+    cache_dir,
+    checksum_of,
+    complete_or_nothing,
+    contents_sha256,
+)
 from layerwise.models.instance.kinds import DecoderOnly, kept_buffers
-from layerwise.models.weights.strides import Weight, storage_order
+from layerwise.models.libraries.hooked import HookedTransformer
 
-from .cache import cache_dir, checksum_of, complete_or_nothing, contents_sha256
+from .strides import Weight, storage_order
 
 _INDEX = "index.json"
 BUFFERS = "buffers"

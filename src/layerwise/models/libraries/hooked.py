@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from layerwise.errors import UserError
-from layerwise.models.huggingface.quiet import no_note_of_kernels
 from layerwise.models.instance.loaded import TRANSFORMER_LENS
+
+from .quiet import no_note_of_kernels
 
 
 def has_hooked_transformer() -> bool:
