@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from layerwise.models import load_model, model_facts
-from layerwise.models.conversion import backends, hooked
+from layerwise.models.conversion import backends
 from layerwise.models.decoder import DecoderModel
+from layerwise.models.libraries import hooked
 from layerwise.models.meta_model import load_meta_model
 from tests.models.refusal import refused
 from tests.models.tiny import tiny_folder

@@ -20,7 +20,7 @@ from layerwise.models.conversion.backends import (
     refuse_transformer_lens,
     second_choice,
 )
-from layerwise.models.conversion.convert import NotConverted
+from layerwise.models.conversion.convert import NotConverted, refuse_absent_backend
 from layerwise.models.conversion.parity import Check, NotItsOriginal, record_check, recorded_check
 from layerwise.models.files.cache import folder_sha256
 from layerwise.models.huggingface.folder import read_config
@@ -30,7 +30,6 @@ from layerwise.models.instance.facts import Origin, attach_origin, describe, ori
 from layerwise.models.instance.generation import read_generation_settings
 from layerwise.models.instance.kinds import DecoderOnly, Model, moved
 from layerwise.models.instance.loaded import HUGGING_FACE, WRITTEN
-from layerwise.models.libraries.hooked import refuse_absent_backend
 from layerwise.models.libraries.quiet import quiet
 from layerwise.models.names.registry import WIRED_MODELS
 from layerwise.models.names.sources import find_source

@@ -11,21 +11,21 @@ import os
 import torch
 
 from layerwise.errors import UserError
-
-from .conversion.backends import Files, choose_backend
-from .decoder.packed import with_packed_sizes
-from .huggingface.folder import must_be_usable, read_any_config
-from .huggingface.originals import load_tokenizer
-from .instance.facts import Origin, attach_origin, describe, origin_of
-from .instance.generation import read_generation_settings
-from .instance.kinds import Model, blocks_of
-from .instance.loaded import HUGGING_FACE, META_MODEL, LoadedFacts
-from .libraries.hooked import HookedTransformer, refuse_absent_backend
-from .libraries.quiet import no_deprecation_of, quiet
-from .load import load_model
-from .names.registry import DEFAULT_MODEL, WIRED_MODELS
-from .names.sources import find_without_weights
-from .weights.devices import parse_device, parse_dtype
+from layerwise.models.conversion.backends import Files, choose_backend
+from layerwise.models.conversion.convert import refuse_absent_backend
+from layerwise.models.decoder.packed import with_packed_sizes
+from layerwise.models.huggingface.folder import must_be_usable, read_any_config
+from layerwise.models.huggingface.originals import load_tokenizer
+from layerwise.models.instance.facts import Origin, attach_origin, describe, origin_of
+from layerwise.models.instance.generation import read_generation_settings
+from layerwise.models.instance.kinds import Model, blocks_of
+from layerwise.models.instance.loaded import HUGGING_FACE, META_MODEL, LoadedFacts
+from layerwise.models.libraries.hooked import HookedTransformer
+from layerwise.models.libraries.quiet import no_deprecation_of, quiet
+from layerwise.models.load import load_model
+from layerwise.models.names.registry import DEFAULT_MODEL, WIRED_MODELS
+from layerwise.models.names.sources import find_without_weights
+from layerwise.models.weights.devices import parse_device, parse_dtype
 
 
 def load_meta_model(
