@@ -7,7 +7,7 @@ import json
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from layerwise.models.conversion.parity import TEXT, token_ids
+from layerwise.models.huggingface.parity_text import TEXT, token_ids
 from layerwise.models.instance.facts import language_of
 from layerwise.models.libraries.quiet import no_deprecation_of
 from layerwise.models.names.registry import BUNDLED, PackagedModel

@@ -20,9 +20,10 @@ from layerwise.analyses.shared.written_model import refuse_occupied, remove_mode
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import spans, stack_name
 from layerwise.models import weights_hash
-from layerwise.models.conversion.parity import ABSURD, TOLERANCE, token_ids
+from layerwise.models.conversion.parity import ABSURD, TOLERANCE
 from layerwise.models.files.written_folder import write_pruned_folder
 from layerwise.models.huggingface.folder import read_config
+from layerwise.models.huggingface.parity_text import token_ids
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, is_seq2seq, n_encoder_layers
 from layerwise.models.libraries.quiet import quiet

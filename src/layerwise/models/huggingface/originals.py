@@ -22,7 +22,6 @@ from transformers import (
 )
 
 from layerwise.errors import UserError, counted, one_line
-from layerwise.models.conversion.parity import TEXT
 from layerwise.models.decoder.packed import (
     compute_in,
     packed_weights,
@@ -38,6 +37,7 @@ from layerwise.models.weights.offload import in_pieces, named_weights
 from layerwise.models.weights.quantization import quantization_of, settings_of
 
 from .folder import must_be_usable
+from .parity_text import TEXT
 
 
 def load_tokenizer(

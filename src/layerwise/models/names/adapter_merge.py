@@ -48,8 +48,9 @@ from layerwise.models.huggingface.originals import (
     read_tokenizer,
     refuse_parameters_without_weights,
 )
+from layerwise.models.huggingface.parity_text import MAX_TOKENS, batches, texts_of, token_ids
 from layerwise.models.libraries.quiet import quiet
-from layerwise.models.seq2seq.load import hooked_seq2seq, texts_of
+from layerwise.models.seq2seq.load import hooked_seq2seq
 from layerwise.models.weights.quantization import QUANTIZATION
 
 _WRAPPED = "base_model.model."
@@ -138,8 +139,8 @@ def _logprobs_of(
         if model.config.is_encoder_decoder:
             hooked = hooked_seq2seq(meta_original(model.config), tokenizer, name)
             return parity.reference(model, texts_of(hooked, tokenizer))
-        longest = getattr(model.config, "max_position_embeddings", None) or parity.MAX_TOKENS
-        return parity.reference(model, parity.batches(parity.token_ids(tokenizer, longest)))
+        longest = getattr(model.config, "max_position_embeddings", None) or MAX_TOKENS
+        return parity.reference(model, batches(token_ids(tokenizer, longest)))
 
 
 def _refuse_ranks(adapter: Adapter, weights: dict[str, torch.Tensor]) -> None:
