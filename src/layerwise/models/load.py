@@ -21,6 +21,7 @@ from layerwise.models.conversion.backends import (
     second_choice,
 )
 from layerwise.models.conversion.convert import NotConverted, refuse_absent_backend
+from layerwise.models.conversion.offloading import offloaded_model, part_by_name, weights_by_part
 from layerwise.models.conversion.parity import Check, NotItsOriginal, record_check, recorded_check
 from layerwise.models.files.cache import folder_sha256
 from layerwise.models.huggingface.folder import read_config
@@ -38,7 +39,6 @@ from layerwise.models.organisms.wired_seq2seq.model import wired_seq2seq_model
 from layerwise.models.weights.devices import parse_device, parse_dtype
 from layerwise.models.weights.offload import (
     leave_blocks_on_disk,
-    offloaded_model,
     put_buffers,
     refuse_other_places,
 )
@@ -47,7 +47,6 @@ from layerwise.models.weights.weight_files import (
     WeightFiles,
     damaged,
     find_weights,
-    part_by_name,
     write_weights,
 )
 
@@ -192,7 +191,10 @@ def _on_disk(files: Files, wanted: Placement) -> _Loaded:
     if check is not None and stored is not None:
         return _offloaded(files, wanted, stored), check, stored.n_parameters
     whole, check, n_parameters = _in_memory(files, wanted)
-    stored = find_weights(check.hash) or write_weights(whole, check.hash, n_parameters)
+    stored = find_weights(check.hash)
+    if stored is None:
+        weights = weights_by_part(whole)
+        stored = write_weights(weights, whole.W_E, check.hash, n_parameters)
     model = _offloaded(files, wanted, stored)
     if weights_hash(model) != check.hash:
         raise damaged(stored.folder, "they are not those of the model in memory")
