@@ -35,8 +35,8 @@ from layerwise.models.huggingface.parity_text import Text, batches, texts_of, to
 from layerwise.models.instance.facts import weights_hash
 from layerwise.models.instance.kinds import Model
 from layerwise.models.instance.loaded import HUGGING_FACE, TRANSFORMER_LENS
+from layerwise.models.instance.source import Source
 from layerwise.models.libraries.hooked import HookedTransformerConfig, has_hooked_transformer
-from layerwise.models.names.sources import Source
 from layerwise.models.seq2seq.load import hooked_seq2seq
 from layerwise.models.seq2seq.model import Seq2SeqModel
 from layerwise.models.weights.mapped_memory import give_back_freed

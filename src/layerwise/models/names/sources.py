@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from layerwise.errors import UserError, unknown_name
@@ -24,7 +24,7 @@ from layerwise.models.files.cache import (
     key_of,
 )
 from layerwise.models.huggingface.folder import has_weights
-from layerwise.models.instance.loaded import SourceKind
+from layerwise.models.instance.source import Source
 
 from .gguf_files import folder_of_gguf
 from .registry import BUNDLED, WIRED_MODELS, PackagedModel
@@ -121,28 +121,6 @@ def _fetch(hub_id: str, wanted: Sequence[str]) -> Path:
 
 _CHAT_TEMPLATES = "additional_chat_templates/*"
 _SHOWN = 200  # characters of a name in an error's sentence
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a model's files are."""
-
-    name: str  # the name it was asked for by
-    kind: SourceKind  # what that name was
-    folder: Path  # a local folder in hub format
-    # SHA-256 of the GGUF file that was converted to that folder, or over adapter and base that were
-    # merged there; otherwise empty.
-    file_hash: str = ""
-    conversion_hash: str = ""  # SHA-256 over the files of the conversion; otherwise empty
-    # Which hashes of the files were compared with what.
-    verified: str = "nothing tells which files are the right ones"
-    adapter: str = ""  # what was merged into which base, in a few words; otherwise empty
-    gguf: str = ""  # name of the GGUF file without its ending; otherwise empty
-
-    @property
-    def is_trusted(self) -> bool:
-        """Whether its files are known by pinned hashes."""
-        return self.kind == "bundled"
 
 
 def find_source(name: str) -> Source:
