@@ -10,9 +10,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from layerwise.models.huggingface.parity_text import TEXT, token_ids
 from layerwise.models.instance.facts import language_of
 from layerwise.models.libraries.quiet import no_deprecation_of
+from layerwise.models.libraries.toy_tokenizer import is_toy, read_toy_tokenizer
 from layerwise.models.names.registry import BUNDLED, PackagedModel
 from layerwise.models.organisms import ORGANISM, Language
-from layerwise.models.organisms.tokenizer import is_toy, read_toy_tokenizer, toy_tokenizer
+from layerwise.models.organisms.tokenizer import toy_tokenizer
 from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.tiny import tiny_tokenizer
 

@@ -31,8 +31,8 @@ from layerwise.models.decoder.packed import (
 )
 from layerwise.models.files.stored_weights import refuse_too_large, stored_weights
 from layerwise.models.libraries.quiet import no_notes_of_gptqmodel
+from layerwise.models.libraries.toy_tokenizer import is_toy, read_toy_tokenizer
 from layerwise.models.libraries.untrusted_tokenizer import distrust, refuse_costly_file, try_texts
-from layerwise.models.organisms.tokenizer import is_toy, read_toy_tokenizer
 from layerwise.models.weights.offload import in_pieces, named_weights
 from layerwise.models.weights.quantization import quantization_of, settings_of
 
