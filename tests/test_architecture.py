@@ -23,6 +23,10 @@ ORDER = (
 )  # fmt: skip
 # The same within a package: its folders, and modules beside them, from the ground up.
 ORDER_WITHIN = {
+    "models": (
+        "files", "libraries", "weights", "decoder", "seq2seq", "instance", "huggingface",
+        "conversion", "names", "organisms", "load", "meta_model", "own_files",
+    ),
     "stats": (
         "resampling", "inference", "items", "cells", "families", "signals", "pools", "share_tests",
         "depth", "crossings", "effects", "capability_layers",
