@@ -9,7 +9,7 @@ from typing import Any
 
 from layerwise.errors import UserError, counted, shown
 from layerwise.ground.readers import entries, numbers, plain, refuse, whole
-from layerwise.models.instance.facts import language_of, origin_of, original_tokenizer
+from layerwise.models.instance.facts import origin_of, original_tokenizer, tokenizer_language
 from layerwise.models.instance.kinds import Model, is_seq2seq, vocabularies
 from layerwise.models.libraries.untrusted_tokenizer import try_texts
 from layerwise.sweep.requests import Generate, Tokens, refuse_unknown_tokens
@@ -57,7 +57,7 @@ def encode_prompt(model: Model, prompt: Prompt, *, chat: bool = False) -> Tokens
 
 def _refuse_unknown_words(model: Model, tokenizer: Any, text: str) -> None:
     """Refuse a text that a model of a toy language reads as unknown words."""
-    if language_of(model) == TEXT:
+    if tokenizer_language(tokenizer) == TEXT:
         return
     words = [one for one in tokenizer.get_vocab() if one.isalnum()]
     unknown = [one for one in text.split() if one not in tokenizer.get_vocab()]

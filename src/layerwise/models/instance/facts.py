@@ -219,9 +219,9 @@ def generation_settings(model: Model) -> GenerationSettings:
     )
 
 
-def language_of(model: Model) -> str:
-    """The language that a model speaks, as its tokenizer says: ``text`` or a toy language."""
-    known = getattr(original_tokenizer(model), "init_kwargs", {})
+def tokenizer_language(tokenizer: Any) -> str:
+    """The language of a model by its tokenizer: ``text`` or a toy language."""
+    known = getattr(tokenizer, "init_kwargs", {})
     return str(known.get("language", "text"))
 
 
