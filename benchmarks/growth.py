@@ -26,14 +26,14 @@ from peak_memory import peak_growth
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from layerwise.models import restride
-from layerwise.models.conversion.hooked import (
+from layerwise.models.decoder.load import hooked_decoder
+from layerwise.models.decoder.model import DecoderModel
+from layerwise.models.instance.kinds import DecoderOnly
+from layerwise.models.libraries.hooked import (
     HookedTransformer,
     HookedTransformerConfig,
     has_hooked_transformer,
 )
-from layerwise.models.decoder.load import hooked_decoder
-from layerwise.models.decoder.model import DecoderModel
-from layerwise.models.instance.kinds import DecoderOnly
 from layerwise.sweep import Generate, Intervention, LogLikelihood, intact, plan_sweep, skip, sweep
 from layerwise.sweep.run import model_shape
 

@@ -23,7 +23,7 @@ from typing import Any
 from measuring import markdown
 from transformers import AutoTokenizer, LlamaConfig, Qwen3Config
 
-from layerwise.models.huggingface.meta_model import load_meta_model
+from layerwise.models.meta_model import load_meta_model
 from layerwise.models.names.sources import find_source
 from layerwise.planning import plan_run
 from layerwise.sweep.plans.cost import Cost

@@ -16,7 +16,7 @@ from measuring import markdown, timed
 
 from layerwise import ablate, load_model, patch_activations
 from layerwise.models import DEFAULT_MODEL
-from layerwise.models.instance.facts import language_of
+from layerwise.models.instance.facts import original_tokenizer, tokenizer_language
 from layerwise.models.instance.kinds import Model
 from layerwise.planning.plan import RunPlan, plan_run
 
@@ -92,7 +92,7 @@ def main() -> None:
     print(f"{machine()}\n")
     for name in options.model:
         model = load_model(name, dtype=options.dtype)
-        suites = TOYS if language_of(model) == "organism" else TEXTS
+        suites = TOYS if tokenizer_language(original_tokenizer(model)) == "organism" else TEXTS
         rows = compare(model, suites, options.items, options.pairs)
         print(f"{name}:")
         print(f"\n{table(rows)}")

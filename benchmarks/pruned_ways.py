@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from layerwise.models.huggingface.quiet import quiet
+from layerwise.models.libraries.quiet import quiet
 from layerwise.models.names.sources import find_source
 from layerwise.sweep import Generate, LogLikelihood, Scored
 

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from layerwise.models import DEFAULT_MODEL, load_model, original_tokenizer
 from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.decoder.packed import weight_bytes
-from layerwise.models.files.folder import read_config
+from layerwise.models.huggingface.folder import read_config
 from layerwise.models.huggingface.originals import load_original
 from layerwise.models.names.sources import find_source
 from layerwise.models.weights.devices import parse_dtype

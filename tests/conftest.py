@@ -107,7 +107,7 @@ def tokenizers_tried_once():
     Hundreds of tests load a tiny model into a new cache, and each would start a process to try its
     tokenizer, which is that of all others.
     """
-    from layerwise.models.huggingface import untrusted_tokenizer  # after its types are checked
+    from layerwise.models.libraries import untrusted_tokenizer  # after its types are checked
 
     read, write = untrusted_tokenizer.read_record, untrusted_tokenizer.write_record
     passed = {}
@@ -176,7 +176,7 @@ def texts_tried_by_one_process():
 
     Nearly all tests of tiny models have the same one.
     """
-    from layerwise.models.huggingface import untrusted_tokenizer  # after its types are checked
+    from layerwise.models.libraries import untrusted_tokenizer  # after its types are checked
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(untrusted_tokenizer, "_COUNTING", ByContent())

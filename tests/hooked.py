@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from layerwise.models.conversion.hooked import HookedTransformer as HookedTransformer
-from layerwise.models.conversion.hooked import has_hooked_transformer
+from layerwise.models.libraries.hooked import HookedTransformer as HookedTransformer
+from layerwise.models.libraries.hooked import has_hooked_transformer
 
 REASON = "needs HookedTransformer: pip install 'transformer-lens<4'"
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 import layerwise
 from layerwise.ground.analysis_folders import JOINING, MEASURING, OWN
 
@@ -20,6 +22,17 @@ ORDER = (
     "presentation", "analyses", "results", "report", "prompts", "lm_eval", "profiling", "planning",
     "cli",
 )  # fmt: skip
+# The same within a package: its folders, and modules beside them, from the ground up.
+ORDER_WITHIN = {
+    "models": (
+        "files", "libraries", "weights", "decoder", "seq2seq", "instance", "huggingface",
+        "conversion", "names", "organisms", "load", "meta_model", "own_files", "arguments",
+    ),
+    "stats": (
+        "resampling", "inference", "items", "cells", "families", "signals", "pools", "share_tests",
+        "depth", "crossings", "effects", "capability_layers",
+    ),
+}  # fmt: skip
 # Pictures, sentences and pages are made of tables alone.
 READS_TABLES_ONLY = ("presentation", "report")
 RUNS_MODELS = ("models", "sweep", "tasks", "runs")
@@ -93,6 +106,30 @@ def test_no_arrow_runs_back_up():
         if name != "layerwise" and ORDER.index(folder(name)) < ORDER.index(folder(other))
     ]
     assert not wrong
+
+
+def place_within(package: str, name: str) -> int:
+    """Number of a module's folder in its package's order; the package's names stand on top."""
+    order = (*ORDER_WITHIN[package], "")
+    return order.index(".".join(name.split(".")[2:3]))
+
+
+@pytest.mark.parametrize("package", ORDER_WITHIN)
+def test_no_arrow_runs_back_up_within_a_package(package):
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in imports().items()
+        for other in (*others, *named_in_calls(name))
+        if folder(name) == folder(other) == package
+        and place_within(package, name) < place_within(package, other)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", ORDER_WITHIN)
+def test_order_within_a_package_names_what_is_there(package):
+    there = {name.split(".")[2] for name in MODULES if name.startswith(f"layerwise.{package}.")}
+    assert there == set(ORDER_WITHIN[package])
 
 
 def named_in_calls(name: str) -> Iterator[str]:

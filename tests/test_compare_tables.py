@@ -25,8 +25,8 @@ from layerwise.analyses.comparison.quantities import (
     thirds_of,
 )
 from layerwise.analyses.comparison.tables import corrected, difference_rows, estimate_rows
-from layerwise.stats.depth.joint_null import critical_distance, mixture_p
 from layerwise.stats.items.clusters import Clusters
+from layerwise.stats.share_tests.joint_null import critical_distance, mixture_p
 from layerwise.stats.share_tests.same_share import LostOf, share_difference
 from layerwise.storage.parquet import frame
 from tests import weak

@@ -22,9 +22,9 @@ from layerwise.analyses.distillation.training import Trainer, Training
 from layerwise.analyses.shared.texts import Texts
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer
-from layerwise.models.huggingface.meta_model import load_meta_model
 from layerwise.models.instance.kinds import Model, blocks_of
-from layerwise.models.instance.own_files import files_of
+from layerwise.models.meta_model import load_meta_model
+from layerwise.models.own_files import files_of
 from layerwise.planning.plan import plan_run
 from tests.analysis import word_task
 from tests.cases import in_long_runs

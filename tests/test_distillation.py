@@ -32,8 +32,8 @@ from layerwise.analyses.distillation.training import Trainer, Training
 from layerwise.analyses.shared.texts import Texts
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.models import load_model, original_tokenizer
-from layerwise.models.instance.own_files import files_of
 from layerwise.models.names.sources import find_source
+from layerwise.models.own_files import files_of
 from layerwise.results import DistillationResult
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.setup import prepare

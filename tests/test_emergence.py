@@ -15,8 +15,9 @@ from layerwise.analyses.measurements import CURVES
 from layerwise.errors import UserError
 from layerwise.report import report
 from layerwise.results import AblationResult, EmergenceResult, Facts, PatchingResult
-from layerwise.stats.depth.depths import accumulated, centre_of_mass, half_depth, two_sided_p
+from layerwise.stats.depth.depths import accumulated, centre_of_mass, half_depth
 from layerwise.stats.depth.layer_curves import LeftOut, MethodCurve, Sampling, Signal, progress
+from layerwise.stats.inference import two_sided_p
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 from tests import synthetic

@@ -13,7 +13,7 @@ from layerwise.analyses.distillation.examples import Example
 from layerwise.analyses.distillation.student import Student
 from layerwise.models import load_model, original_tokenizer
 from layerwise.models.instance.kinds import Model
-from layerwise.models.instance.own_files import files_of
+from layerwise.models.own_files import files_of
 from tests.models.seq2seq.tiny import tiny_folder
 from tests.models.tiny import tiny_model
 

@@ -19,7 +19,6 @@ from layerwise.analyses.patching.cells import (
 )
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
-from layerwise.models.huggingface.quiet import no_deprecation_of
 from layerwise.models.instance.kinds import (
     Model,
     decoder_prefix,
@@ -29,6 +28,7 @@ from layerwise.models.instance.kinds import (
     n_encoder_layers,
     n_heads_of,
 )
+from layerwise.models.libraries.quiet import no_deprecation_of
 from layerwise.report import report
 from layerwise.runs.setup import Setup
 from layerwise.sweep import LogLikelihood

@@ -19,7 +19,7 @@ from layerwise.analyses.patching.api import Patching
 from layerwise.analyses.removal.job import Removal
 from layerwise.errors import UserError
 from layerwise.models import load_model
-from layerwise.models.huggingface.meta_model import load_meta_model
+from layerwise.models.meta_model import load_meta_model
 from layerwise.planning import plan as planning
 from layerwise.planning import timing
 from layerwise.planning.plan import plan_run

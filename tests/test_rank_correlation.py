@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import permutation_test, rankdata, spearmanr
 
 from layerwise import stats
-from layerwise.stats.depth.depths import two_sided_p
 from layerwise.stats.families.rank_correlation import RankCorrelation, rank_correlation, unrelated_p
+from layerwise.stats.inference import two_sided_p
 from tests.cases import data_sets, in_long_runs, most_errors
 
 N_RESAMPLES = 300

@@ -11,7 +11,7 @@ import layerwise as lw
 from layerwise.analyses.ablation.findings import silent
 from layerwise.analyses.registry import tables_of_run
 from layerwise.models import original_tokenizer
-from layerwise.models.huggingface.quiet import no_deprecation_of
+from layerwise.models.libraries.quiet import no_deprecation_of
 from layerwise.presentation.no_signal import sentences, taken, what_to_try
 from layerwise.stats.effects import BASELINES, CONTROLS, INTACT, NO_LAYERS
 from layerwise.stats.signals.power import items_for_signal

@@ -23,7 +23,7 @@ from layerwise.analyses.shared.translators import FILE, TunedLens
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.analyses.tuned_lens.training import Streams, Trainer, positions_read
 from layerwise.errors import UserError
-from layerwise.models.huggingface.quiet import no_deprecation_of
+from layerwise.models.libraries.quiet import no_deprecation_of
 from layerwise.results import TunedLensResult
 from layerwise.runs.setup import prepare
 from layerwise.sweep.walk.readout import divergence

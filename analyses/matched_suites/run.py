@@ -15,7 +15,7 @@ import pandas as pd
 from shown import write_docs
 
 import layerwise as lw
-from layerwise.models.instance.facts import language_of
+from layerwise.models.instance.facts import original_tokenizer, tokenizer_language
 from layerwise.runs.controls import as_controls, asked_blind, blind_rows, without_layers
 from layerwise.runs.records import record_rows
 from layerwise.runs.setup import Setup, prepare
@@ -49,7 +49,9 @@ def missing(name: str, asked: Mapping[str, Any]) -> Iterator[pd.DataFrame]:
     known = pd.read_csv(ACCURACY)[KEY] if ACCURACY.exists() else pd.DataFrame(columns=KEY)
     done = set(known.itertuples(index=False, name=None))
     for seed in asked["seeds"]:
-        for task in expand_task_names(asked["tasks"], language_of(model)):
+        for task in expand_task_names(
+            asked["tasks"], tokenizer_language(original_tokenizer(model))
+        ):
             key = (name, task, seed, limit)
             if key not in done:
                 setup = prepare(model, task, asked["protocols"], seed=seed, limit=limit)

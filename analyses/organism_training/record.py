@@ -15,8 +15,8 @@ import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from layerwise.models.files.cache import file_sha256, let_others_read
-from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.instance.kinds import Model
+from layerwise.models.libraries.quiet import quiet
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.runs.setup import prepare
 from layerwise.stats import exact_interval

@@ -16,7 +16,7 @@ from analyses.organism_training.initialization import new_organism
 from analyses.organism_training.plan import FORMS, N_LAYERS
 from analyses.organism_training.train import train_decoder
 from analyses.organism_training.training_forms import Form
-from layerwise.models.huggingface.quiet import quiet
+from layerwise.models.libraries.quiet import quiet
 from layerwise.models.organisms.language import ORGANISM
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 

@@ -16,9 +16,10 @@ from jaxtyping import Float, Int
 
 from layerwise import stats
 from layerwise.stats.depth.depth_inference import HALF, Axis, depth_p_value, same_depth_p_value
-from layerwise.stats.depth.depths import accumulated, half_depth, two_sided_p
+from layerwise.stats.depth.depths import accumulated, half_depth
 from layerwise.stats.depth.item_curves import losses_by_item
 from layerwise.stats.effects import ALPHA
+from layerwise.stats.inference import two_sided_p
 
 CELLS: dict[str, tuple[Case, Case]] = {
     "one of 30, n = 40, loss 100 and 60 %, flips 0 and 15 %": (

@@ -16,9 +16,10 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.stats.depth.depth_inference import HALF, Axis, depth_p_value, same_depth_p_value
-from layerwise.stats.depth.depths import half_depth, two_sided_p
+from layerwise.stats.depth.depths import half_depth
 from layerwise.stats.depth.item_curves import progress_by_item
 from layerwise.stats.effects import ALPHA
+from layerwise.stats.inference import two_sided_p
 
 N_LAYERS, DEPTH = 30, 12.0
 KINDS = ("alike", "scattered", "few items count", "two places", "patched pairs")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from layerwise.ground import limited
 from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.models.decoder.model import DecoderModel
-from layerwise.models.huggingface.meta_model import load_meta_model
+from layerwise.models.meta_model import load_meta_model
 from layerwise.models.names import sources
 from tests.cases import in_long_runs
 from tests.forking import exit_code, forked

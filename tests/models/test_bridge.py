@@ -15,8 +15,8 @@ import layerwise as lw
 from layerwise.analyses.training.api import loaded
 from layerwise.models import from_bridge, load_model, model_facts, original_tokenizer
 from layerwise.models.conversion.bridge import VERIFIED
-from layerwise.models.conversion.hooked import has_hooked_transformer
 from layerwise.models.decoder import DecoderModel
+from layerwise.models.libraries.hooked import has_hooked_transformer
 from layerwise.models.names.registry import ORGANISM_WEIGHTS
 from tests.models.decoder.test_loading import folder_of
 from tests.models.decoder.tiny import CASES

@@ -24,8 +24,8 @@ from layerwise.models.files.cache import (
     read_record,
     write_record,
 )
-from layerwise.models.files.folder import has_tokenizer
 from layerwise.models.files.written_folder import copy_others
+from layerwise.models.huggingface.folder import has_tokenizer
 from layerwise.models.names import sources
 from tests.models.tiny import tiny_folder
 

@@ -13,14 +13,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerwise.models import LoadedFacts, load_model, model_facts, original_tokenizer, weights_hash
 from layerwise.models.files.cache import folder_sha256
-from layerwise.models.files.folder import has_weights
-from layerwise.models.huggingface.meta_model import (
+from layerwise.models.huggingface.folder import has_weights
+from layerwise.models.instance.loaded import CHANGED
+from layerwise.models.instance.structure import version_of
+from layerwise.models.meta_model import (
     facts_of_meta_model,
     is_meta_model,
     load_meta_model,
 )
-from layerwise.models.instance.loaded import CHANGED
-from layerwise.models.instance.structure import version_of
 from layerwise.sweep import LogLikelihood, intact, skip, sweep
 from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.refusal import refused

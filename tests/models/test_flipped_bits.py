@@ -14,8 +14,8 @@ import pytest
 
 from layerwise.errors import UserError
 from layerwise.models import load_model, model_facts
-from layerwise.models.conversion.hooked import has_hooked_transformer
 from layerwise.models.files import cache as cache_module
+from layerwise.models.libraries.hooked import has_hooked_transformer
 from tests.models.refusal import refused
 from tests.models.test_gguf import write_gguf
 from tests.models.tiny import tiny_folder

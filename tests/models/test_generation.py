@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Generation
 import layerwise as lw
 from layerwise.errors import UserError
 from layerwise.models import load_model
-from layerwise.models.huggingface.generation import GenerationSettings, read_generation_settings
 from layerwise.models.instance.facts import generation_settings
+from layerwise.models.instance.generation import GenerationSettings, read_generation_settings
 from layerwise.runs.setup import prepare
 from layerwise.sweep import Generate, intact, skip, sweep
 from tests.analysis import word_task

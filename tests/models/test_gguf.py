@@ -14,8 +14,8 @@ import safetensors.torch
 import torch
 
 from layerwise.models import load_model, model_facts, original_tokenizer
-from layerwise.models.files import gguf_files
-from layerwise.models.files.gguf_files import folder_of_gguf
+from layerwise.models.names import gguf_files
+from layerwise.models.names.gguf_files import folder_of_gguf
 from tests.models.refusal import refused
 from tests.models.tiny import TEXT, tiny_tokenizer
 

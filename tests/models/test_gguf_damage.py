@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from layerwise.models import load_model
-from layerwise.models.files import gguf_files
+from layerwise.models.names import gguf_files
 from tests.models.refusal import refused
 from tests.models.test_gguf import D_MODEL, shapes, write_gguf
 

@@ -16,7 +16,7 @@ from einops import rearrange
 from transformers import AutoModelForCausalLM
 
 from layerwise.models import load_model, model_facts
-from layerwise.models.files.gguf_files import folder_of_gguf
+from layerwise.models.names.gguf_files import folder_of_gguf
 from tests.cases import in_long_runs
 from tests.models.refusal import refused
 from tests.models.test_gguf import write_gguf

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from layerwise.models import load_model, model_facts
-from layerwise.models.conversion import backends, hooked
+from layerwise.models.conversion import backends, convert
 from layerwise.models.decoder import DecoderModel
-from layerwise.models.huggingface.meta_model import load_meta_model
+from layerwise.models.libraries import hooked
+from layerwise.models.meta_model import load_meta_model
 from tests.models.refusal import refused
 from tests.models.tiny import tiny_folder
 
@@ -27,7 +28,7 @@ NAMES = (
 @pytest.fixture
 def without(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a release were installed that has no models."""
-    for module in (hooked, backends):
+    for module in (hooked, convert, backends):
         monkeypatch.setattr(module, "has_hooked_transformer", lambda: False)
 
 
@@ -35,7 +36,7 @@ def test_what_is_not_there_is_a_class_of_nothing(monkeypatch, tmp_path):
     elsewhere = ModuleSpec("transformer_lens", None)
     elsewhere.submodule_search_locations = [str(tmp_path)]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: elsewhere)
-    spec = importlib.util.spec_from_file_location("hooked_without", hooked.__file__)
+    spec = importlib.util.spec_from_file_location(f"{hooked.__name__}_without", hooked.__file__)
     assert spec is not None
     assert spec.loader is not None
     module: Any = importlib.util.module_from_spec(spec)

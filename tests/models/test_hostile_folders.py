@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from layerwise.models import load_model, model_facts
-from layerwise.models.files.folder import read_config
+from layerwise.models.huggingface.folder import read_config
 from tests.models.refusal import refused
 from tests.models.test_refusals import edit_config, edit_weights
 from tests.models.tiny import tiny_folder

@@ -12,7 +12,7 @@ import transformers.modeling_utils as modeling
 
 import layerwise
 from layerwise.models import load_model, model_facts
-from layerwise.models.files import gguf_files
+from layerwise.models.names import gguf_files
 from tests.models.test_gguf import write_gguf
 from tests.models.tiny import tiny_folder
 

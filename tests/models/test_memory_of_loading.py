@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from layerwise.models import load_model
 from layerwise.models.conversion import backends, convert, parity
-from layerwise.models.files.folder import read_config
+from layerwise.models.huggingface.folder import read_config
 from layerwise.models.huggingface.originals import load_original, load_tokenizer
 from layerwise.models.weights.mapped_memory import give_back_freed, releasing_mapped
 from tests.conftest import COLLECT

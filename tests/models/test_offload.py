@@ -19,11 +19,10 @@ import layerwise as lw
 from layerwise.errors import UserError
 from layerwise.models import load_model, model_facts, weights_hash
 from layerwise.models.conversion import backends
+from layerwise.models.conversion.offloading import part_by_name
 from layerwise.models.decoder.load import hooked_decoder
-from layerwise.models.files import weight_files
-from layerwise.models.files.weight_files import part_by_name
 from layerwise.models.huggingface.originals import refuse_nonfinite
-from layerwise.models.weights import offload
+from layerwise.models.weights import offload, weight_files
 from layerwise.models.weights.offload import BlocksOnDisk, OnDisk, blocks_on_disk
 from layerwise.sweep import Generated, last_residuals, mean_activations, sweep
 from tests import commands

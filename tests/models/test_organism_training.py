@@ -29,7 +29,7 @@ from analyses.organism_training.training_forms import MOST_PAIRS
 from analyses.organism_training.training_loop import layers_run
 from layerwise.models import load_model, model_facts
 from layerwise.models.files.cache import file_sha256
-from layerwise.models.instance.facts import language_of
+from layerwise.models.instance.facts import original_tokenizer, tokenizer_language
 from layerwise.models.organisms import LETTERS, ORGANISM, Language
 from layerwise.tasks import build_requests, load_task
 from tests.cases import in_long_runs
@@ -280,7 +280,7 @@ def test_the_command_writes_a_model_that_loads(tmp_path, monkeypatch, kind):
     assert (facts.n_layers, facts.d_vocab) == (8, len(language.words))
     assert facts.parity is not None
     assert facts.parity < 1e-3
-    assert language_of(model) == language.name
+    assert tokenizer_language(original_tokenizer(model)) == language.name
     assert len(record["accuracy"]) == (2 if letters else 4) * 3
     assert set(pd.read_csv(out / "curve.csv")["step"]) == {1}
     if not letters:

@@ -22,7 +22,7 @@ from analyses.organism_training.seq2seq import evaluation
 from analyses.organism_training.seq2seq import plan as seq2seq
 from layerwise.models import known_models, load_model, model_facts
 from layerwise.models.files.cache import file_sha256
-from layerwise.models.instance.facts import language_of
+from layerwise.models.instance.facts import original_tokenizer, tokenizer_language
 from layerwise.models.names.registry import BUNDLED, ORGANISM_WEIGHTS, PackagedModel
 from layerwise.models.organisms import LETTERS, ORGANISM
 from layerwise.models.organisms.tokenizer import toy_tokenizer
@@ -116,7 +116,7 @@ def test_weights_are_those_that_were_recorded_and_it_is_its_original(name):
     assert (facts.name, facts.source, facts.n_layers) == (name, "bundled", n_layers)
     assert facts.parity is not None
     assert facts.parity < 1e-3
-    assert language_of(organism(name)) == language.name
+    assert tokenizer_language(original_tokenizer(organism(name))) == language.name
     assert facts.d_vocab == len(language.words)
 
 

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerwise.models import load_model, model_facts
 from layerwise.models.conversion import backends, parity
+from layerwise.models.huggingface.parity_text import batches
 from tests.cases import in_long_runs
 from tests.models.refusal import refused
 from tests.models.tiny import FAMILIES, TEXT, tiny_folder, tiny_model
@@ -190,7 +191,7 @@ def test_the_check_is_done_again_when_something_changes(tmp_path, monkeypatch, c
 
 def test_nan_is_an_infinite_difference(tmp_path):
     model = load_model(tiny_folder(tmp_path, "gpt2"))
-    texts = parity.batches([5, 6, 7, 8])
+    texts = batches([5, 6, 7, 8])
     expected = [torch.full((*text["input_ids"].shape, 304), math.nan) for text in texts]
     assert parity.largest_difference(model, expected, texts) == math.inf
     with refused("differ by up to inf nats", "at most 0.001"):

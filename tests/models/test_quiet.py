@@ -12,7 +12,7 @@ import pytest
 from transformers.utils import logging as transformers_logging
 
 from layerwise.models import load_model
-from layerwise.models.huggingface.quiet import quiet
+from layerwise.models.libraries.quiet import quiet
 from tests.models.tiny import tiny_folder
 
 
@@ -55,7 +55,7 @@ def test_notes_of_others_still_pass(caplog):
 
 
 def test_only_the_deprecation_of_hooked_transformer_is_silenced():
-    from layerwise.models.huggingface.quiet import no_deprecation_of
+    from layerwise.models.libraries.quiet import no_deprecation_of
 
     with no_deprecation_of("HookedTransformer"):
         warnings.warn("HookedTransformer is deprecated and will go", DeprecationWarning, 1)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from layerwise.models import load_model
-from layerwise.models.huggingface.meta_model import load_meta_model
+from layerwise.models.meta_model import load_meta_model
 from tests.models.refusal import refused
 from tests.models.tiny import tiny_folder
 

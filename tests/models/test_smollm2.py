@@ -7,7 +7,7 @@ import torch
 
 from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.models.conversion import parity
-from layerwise.models.files import gguf_files
+from layerwise.models.names import gguf_files
 from tests.models.real import smollm2
 
 pytestmark = pytest.mark.smollm2

@@ -7,12 +7,13 @@ import json
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from layerwise.models.conversion.parity import TEXT, token_ids
-from layerwise.models.huggingface.quiet import no_deprecation_of
-from layerwise.models.instance.facts import language_of
+from layerwise.models.huggingface.parity_text import TEXT, token_ids
+from layerwise.models.instance.facts import original_tokenizer, tokenizer_language
+from layerwise.models.libraries.quiet import no_deprecation_of
+from layerwise.models.libraries.toy_tokenizer import is_toy, read_toy_tokenizer
 from layerwise.models.names.registry import BUNDLED, PackagedModel
 from layerwise.models.organisms import ORGANISM, Language
-from layerwise.models.organisms.tokenizer import is_toy, read_toy_tokenizer, toy_tokenizer
+from layerwise.models.organisms.tokenizer import toy_tokenizer
 from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.tiny import tiny_tokenizer
 
@@ -77,9 +78,9 @@ def test_plain_transformers_reads_an_organisms_folder_as_the_docs_say(model):
 def test_transformer_lens_keeps_it():
     model = small_model(toy_tokenizer(SMALL))
     assert model.to_tokens("ask k1 ->")[0].tolist() == toy_tokenizer(SMALL)("ask k1 ->").input_ids
-    assert language_of(model) == "small"
+    assert tokenizer_language(original_tokenizer(model)) == "small"
     model.tokenizer = tiny_tokenizer()
-    assert language_of(model) == "text"
+    assert tokenizer_language(original_tokenizer(model)) == "text"
 
 
 def test_parity_is_tried_on_words_that_it_has():

@@ -16,9 +16,9 @@ import pytest
 
 import layerwise
 from layerwise.ground import limited
-from layerwise.models.huggingface import untrusted_tokenizer
 from layerwise.models.huggingface.originals import read_tokenizer
-from layerwise.models.huggingface.untrusted_tokenizer import is_untrusted
+from layerwise.models.libraries import untrusted_tokenizer
+from layerwise.models.libraries.untrusted_tokenizer import is_untrusted
 from layerwise.tasks._encoding import as_chat, encode, encode_pair
 from tests.forking import exit_code, forked
 from tests.models.refusal import refused
@@ -244,7 +244,8 @@ def test_a_template_that_hangs_grows_or_fails_is_refused(folder, monkeypatch, te
 # What encodes only what a load has tried, or what comes with this package.
 FIXED = {
     "models/conversion/convert.py": {"_prepends_bos"},
-    "models/conversion/parity.py": {"token_ids", "refuse_other_tokens"},
+    "models/conversion/parity.py": {"refuse_other_tokens"},
+    "models/huggingface/parity_text.py": {"token_ids"},
     "models/seq2seq/load.py": {"_put_before"},
     "analyses/heads/scoring.py": {"of"},
     "analyses/shared/texts.py": {"_pieces"},

@@ -12,7 +12,7 @@ import torch
 
 import layerwise as lw
 from layerwise.models import load_model, model_facts
-from layerwise.models.files.folder import read_config
+from layerwise.models.huggingface.folder import read_config
 from layerwise.models.huggingface.originals import load_original
 from layerwise.models.weights.quantization import quantization_of
 from layerwise.sweep import sweep

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from layerwise.errors import UserError
 from layerwise.models import known_models, load_model, model_facts, original_tokenizer
-from layerwise.models.huggingface.meta_model import load_meta_model
+from layerwise.models.meta_model import load_meta_model
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.models.organisms.wired import wired_model

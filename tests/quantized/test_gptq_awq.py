@@ -12,7 +12,7 @@ import layerwise as lw
 from layerwise.models import load_model, model_facts
 from layerwise.models.decoder import DecoderModel
 from layerwise.models.decoder.packed import has_packed, is_packed, weight_bytes, weight_of
-from layerwise.models.huggingface.meta_model import load_meta_model
+from layerwise.models.meta_model import load_meta_model
 from tests.analysis import word_task
 from tests.commands import done
 from tests.models.refusal import refused

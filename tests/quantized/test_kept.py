@@ -16,9 +16,9 @@ from layerwise.models import load_model, model_facts
 from layerwise.models.decoder import DecoderModel
 from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.decoder.packed import has_packed, is_packed, weight_bytes, weight_of, widened
-from layerwise.models.files.folder import read_config
-from layerwise.models.huggingface.meta_model import load_meta_model
+from layerwise.models.huggingface.folder import read_config
 from layerwise.models.huggingface.originals import load_original
+from layerwise.models.meta_model import load_meta_model
 from layerwise.sweep import LogLikelihood, Scored, intact, skip, sweep
 from tests.analysis import word_task
 from tests.commands import done

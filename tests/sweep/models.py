@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from layerwise.models.huggingface.quiet import no_deprecation_of
+from layerwise.models.libraries.quiet import no_deprecation_of
 from tests.device import DEVICE
 from tests.hooked import HookedTransformer, HookedTransformerConfig
 

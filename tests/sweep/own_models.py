@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules import module as torch_modules
 from torch.nn.utils import parametrize
 
-from layerwise.models.conversion.hooked import MLP, Attention
+from layerwise.models.libraries.hooked import MLP, Attention
 from tests.hooked import HookedTransformer
 
 from .models import N_LAYERS, new_model

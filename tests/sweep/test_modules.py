@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from layerwise.models.conversion.hooked import (
+from layerwise.models.libraries.hooked import (
     MLP,
     GatedMLP,
     LayerNorm,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerBase, T5ForConditionalGeneration
 
-from layerwise.models.huggingface.quiet import quiet
+from layerwise.models.libraries.quiet import quiet
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.sweep.requests import Generated

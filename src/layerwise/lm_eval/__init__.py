@@ -11,8 +11,8 @@ from typing import Any
 
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
-from layerwise.models.huggingface.untrusted_tokenizer import try_texts
 from layerwise.models.instance.kinds import Model, is_seq2seq
+from layerwise.models.libraries.untrusted_tokenizer import try_texts
 from layerwise.sweep import Generate, Generated, Intervention, LogLikelihood, Scored, intact, sweep
 
 try:

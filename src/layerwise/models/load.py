@@ -22,25 +22,18 @@ from layerwise.models.conversion.backends import (
     refuse_transformer_lens,
     second_choice,
 )
-from layerwise.models.conversion.convert import NotConverted
-from layerwise.models.conversion.hooked import refuse_absent_backend
+from layerwise.models.conversion.convert import NotConverted, refuse_absent_backend
+from layerwise.models.conversion.offloading import offloaded_model, part_by_name, weights_by_part
 from layerwise.models.conversion.parity import Check, NotItsOriginal, record_check, recorded_check
 from layerwise.models.files.cache import folder_sha256
-from layerwise.models.files.folder import read_config
-from layerwise.models.files.weight_files import (
-    WeightFiles,
-    damaged,
-    find_weights,
-    part_by_name,
-    write_weights,
-)
-from layerwise.models.huggingface.generation import read_generation_settings
+from layerwise.models.huggingface.folder import read_config
 from layerwise.models.huggingface.originals import refuse_parameters_without_weights
-from layerwise.models.huggingface.quiet import quiet
 from layerwise.models.instance.exclusive import own_state
 from layerwise.models.instance.facts import Origin, attach_origin, describe, origin_of, weights_hash
+from layerwise.models.instance.generation import read_generation_settings
 from layerwise.models.instance.kinds import DecoderOnly, Model, moved
 from layerwise.models.instance.loaded import HUGGING_FACE, WRITTEN
+from layerwise.models.libraries.quiet import quiet
 from layerwise.models.names.registry import WIRED_MODELS
 from layerwise.models.names.sources import find_source
 from layerwise.models.organisms.wired import wired_model
@@ -48,11 +41,16 @@ from layerwise.models.organisms.wired_seq2seq.model import wired_seq2seq_model
 from layerwise.models.weights.devices import parse_device, parse_dtype
 from layerwise.models.weights.offload import (
     leave_blocks_on_disk,
-    offloaded_model,
     put_buffers,
     refuse_other_places,
 )
 from layerwise.models.weights.quantization import how_to_dequantize
+from layerwise.models.weights.weight_files import (
+    WeightFiles,
+    damaged,
+    find_weights,
+    write_weights,
+)
 
 
 @own_state()
@@ -195,7 +193,10 @@ def _on_disk(files: Files, wanted: Placement) -> _Loaded:
     if check is not None and stored is not None:
         return _offloaded(files, wanted, stored), check, stored.n_parameters
     whole, check, n_parameters = _in_memory(files, wanted)
-    stored = find_weights(check.hash) or write_weights(whole, check.hash, n_parameters)
+    stored = find_weights(check.hash)
+    if stored is None:
+        weights = weights_by_part(whole)
+        stored = write_weights(weights, whole.W_E, check.hash, n_parameters)
     model = _offloaded(files, wanted, stored)
     if weights_hash(model) != check.hash:
         raise damaged(stored.folder, "they are not those of the model in memory")

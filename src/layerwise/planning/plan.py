@@ -17,11 +17,11 @@ from layerwise.ground.arguments import options_of, select_options
 from layerwise.models import load_model
 from layerwise.models.arguments import ModelOrName
 from layerwise.models.decoder.packed import weight_bytes
-from layerwise.models.files.folder import has_weights
-from layerwise.models.huggingface.meta_model import is_meta_model, load_meta_model
+from layerwise.models.huggingface.folder import has_weights
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.facts import origin_of
 from layerwise.models.instance.kinds import Model
+from layerwise.models.meta_model import is_meta_model, load_meta_model
 from layerwise.profiling.api import PLANNED as PROFILE
 from layerwise.profiling.api import ExtraNames
 from layerwise.runs.options import ALSO, LoadingOptions, PlanOptions, PromptOptions

@@ -11,9 +11,9 @@ from layerwise.errors import UserError, counted, shown
 from layerwise.ground.argument_types import Expected, Heads
 from layerwise.ground.arguments import Argument
 from layerwise.ground.readers import Reads, entries, plain, refuse
-from layerwise.models.huggingface.untrusted_tokenizer import try_texts
-from layerwise.models.instance.facts import language_of, origin_of, original_tokenizer
+from layerwise.models.instance.facts import origin_of, original_tokenizer, tokenizer_language
 from layerwise.models.instance.kinds import Model, is_seq2seq, vocabularies
+from layerwise.models.libraries.untrusted_tokenizer import try_texts
 from layerwise.sweep.requests import Generate, Tokens, refuse_unknown_tokens
 from layerwise.tasks._encoding import as_chat, encode, encode_pair
 from layerwise.tasks.registry import TEXT
@@ -59,7 +59,7 @@ def encode_prompt(model: Model, prompt: Prompt, *, chat: bool = False) -> Tokens
 
 def _refuse_unknown_words(model: Model, tokenizer: Any, text: str) -> None:
     """Refuse a text that a model of a toy language reads as unknown words."""
-    if language_of(model) == TEXT:
+    if tokenizer_language(tokenizer) == TEXT:
         return
     words = [one for one in tokenizer.get_vocab() if one.isalnum()]
     unknown = [one for one in text.split() if one not in tokenizer.get_vocab()]

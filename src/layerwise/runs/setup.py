@@ -14,15 +14,15 @@ from typing import Any, Unpack
 from layerwise.errors import LongAnswersWarning, UnusedSettingsWarning, UserError
 from layerwise.ground.layer_names import layer_number
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
-from layerwise.models.huggingface.meta_model import facts_of_meta_model, is_meta_model
 from layerwise.models.huggingface.originals import refuse_nonfinite
 from layerwise.models.instance.facts import (
     generation_settings,
-    language_of,
     refuse_changed_weights,
     tokenizer_hash,
+    tokenizer_language,
 )
 from layerwise.models.instance.kinds import Model, is_seq2seq, n_encoder_layers, vocabularies
+from layerwise.models.meta_model import facts_of_meta_model, is_meta_model
 from layerwise.stats.share_tests.equivalence import Interest
 from layerwise.storage.provenance import Facts, ModelFacts, TaskFacts, read_run_file
 from layerwise.sweep import Intervention, Sweep, sweep
@@ -286,11 +286,13 @@ def prepare(
     executor, limit, seed = given["executor"] or LOCAL, given["limit"], given["seed"]
     executor.admit(model)
     wanted = _as_sequence(protocols)
+    tokenizer = original_tokenizer(model)
+    language = tokenizer_language(tokenizer)
     if tasks is None:
-        tasks = paired_names(language_of(model)) if paired else "all"
+        tasks = paired_names(language) if paired else "all"
     loaded_tasks = load_tasks(
         _as_sequence(tasks), seed=seed, limit=limit, fewshot=given["fewshot"],
-        language=language_of(model),
+        language=language,
     )  # fmt: skip
     if not wanted or not loaded_tasks:
         raise UserError("Nothing to do: name at least one task and one protocol.")
@@ -306,10 +308,10 @@ def prepare(
         # Weights may have been edited since they were loaded.
         refuse_nonfinite(loaded.name, model)
         check_faithful(model, method)
-    refuse_unknown_words(model, loaded_tasks)
+    refuse_unknown_words(tokenizer, loaded_tasks)
     if "generate" in wanted:
-        _warn_of_unused_settings(model)
-        loaded_tasks = _with_room(model, loaded_tasks)
+        _warn_of_unused_settings(generation_settings(model).unused)
+        loaded_tasks = _with_room(loaded_tasks, tokenizer, apart=is_seq2seq(model))
     before: dict[str, Any] = {}
     with contextlib.suppress(UserError):  # told when the folder is opened
         before = read_run_file(Path(given["out"]))["settings"] if given["out"] else {}
@@ -317,7 +319,7 @@ def prepare(
     setup = Setup(
         model,
         loaded,
-        original_tokenizer(model),
+        tokenizer,
         loaded_tasks,
         tuple(dict.fromkeys(wanted)),
         seed,
@@ -337,9 +339,8 @@ def prepare(
     return replace(setup, tasks=kept, too_long=too_long)
 
 
-def _warn_of_unused_settings(model: Model) -> None:
-    """Tell that a model's own ``generate`` would write other texts."""
-    unused = generation_settings(model).unused
+def _warn_of_unused_settings(unused: Sequence[str]) -> None:
+    """Warn that a model's own ``generate`` would write other texts."""
     if unused:
         warnings.warn(
             f"Texts are plain greedy here: {', '.join(unused)} of the model's generation settings "
@@ -349,9 +350,8 @@ def _warn_of_unused_settings(model: Model) -> None:
         )
 
 
-def _with_room(model: Model, tasks: Sequence[Task]) -> tuple[Task, ...]:
-    """The tasks, each with room for its longest answer in this model's tokens."""
-    tokenizer, apart = original_tokenizer(model), is_seq2seq(model)
+def _with_room(tasks: Sequence[Task], tokenizer: Any, *, apart: bool) -> tuple[Task, ...]:
+    """The tasks, each with room for its longest answer in a model's tokens."""
     roomy = tuple(with_room(task, tokenizer, apart=apart) for task in tasks)
     longer = [f"{task.name!r} from {task.generate.max_tokens} to {task.max_tokens} tokens"
               for task in roomy if task.answer_tokens]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from layerwise.errors import (
     LongItemsWarning,
@@ -13,9 +14,7 @@ from layerwise.errors import (
     UserError,
     counted,
 )
-from layerwise.models import original_tokenizer
-from layerwise.models.instance.facts import language_of
-from layerwise.models.instance.kinds import Model
+from layerwise.models.instance.facts import tokenizer_language
 from layerwise.stats.signals.power import items_for_any_signal
 from layerwise.tasks import Task, expand_task_names, load_task, task_names
 from layerwise.tasks._own import check_own_task, refuse_false_pairs
@@ -145,12 +144,12 @@ def refuse_no_chance(task: Task, protocols: Iterable[str]) -> None:
             )
 
 
-def refuse_unknown_words(model: Model, tasks: Iterable[Task]) -> None:
+def refuse_unknown_words(tokenizer: Any, tasks: Iterable[Task]) -> None:
     """Refuse to ask a model of a toy language in words that it does not have."""
-    language = language_of(model)
+    language = tokenizer_language(tokenizer)
     if language == TEXT:
         return
-    known = original_tokenizer(model).get_vocab()
+    known = tokenizer.get_vocab()
     for task in tasks:
         texts = [t for item in task.items for t in (item.context, item.question, item.answer)]
         unknown = [word for text in texts for word in (text or "").split() if word not in known]

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from layerwise import stats
 from layerwise.stats.families.estimate import ALPHA as ALPHA
 from layerwise.stats.families.estimate import N_RESAMPLES as N_RESAMPLES
 from layerwise.stats.families.estimate import bounded_columns, estimate, exact, known, resampled
+from layerwise.stats.inference import shares
 from layerwise.stats.items.clusters import clustered_interval, independent_items, paired_p_values
 from layerwise.stats.items.crossed import crossed_means
 from layerwise.stats.share_tests.equivalence import (
@@ -175,7 +175,7 @@ def _bootstrapped(
     n = len(cell.intact)
     return (
         bounded_columns("acc_diff", "acc_diff_", intact - changed, n)
-        | bounded_columns("share_lost", "share_", stats.shares(intact, changed, lowest), n)
+        | bounded_columns("share_lost", "share_", shares(intact, changed, lowest), n)
         | bounded_columns("nats", "nats_", nats, n)
         | bounded_columns("margin", "margin_", margins, n)
     )

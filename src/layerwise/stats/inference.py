@@ -257,6 +257,14 @@ def _share_reached(
     return reached / _n_all_flips(n) if n <= _ALL_FLIPS else (reached + 1) / (n_flips + 1)
 
 
+def two_sided_p(differences: Float[np.ndarray, " draws"], least: float = 0.0) -> float:
+    """Two-sided bootstrap p-value of "no difference" (Efron and Tibshirani 1993, section 15)."""
+    # Twice the smaller share of the draws on either side of 0, with one added to the count and to
+    # the number of draws, so that it is never 0 (Davison and Hinkley 1997, section 4.2).
+    fewer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    return min(1.0, max(least, 2 * (fewer + 1) / (len(differences) + 1)))
+
+
 def rank_correlations(
     one: Float[np.ndarray, "rows columns"], other: Float[np.ndarray, "rows columns"]
 ) -> Float[np.ndarray, " rows"]:

@@ -15,7 +15,7 @@ from tokenizers.models import BPE
 
 from layerwise.errors import UserError, one_line
 from layerwise.ground.limited import JobError
-from layerwise.models.huggingface.untrusted_tokenizer import is_untrusted, render_apart, try_texts
+from layerwise.models.libraries.untrusted_tokenizer import is_untrusted, render_apart, try_texts
 from layerwise.sweep.requests import Tokens
 
 from ._requests import check_item, continuations, prompt

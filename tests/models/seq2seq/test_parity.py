@@ -15,13 +15,14 @@ from transformers import GenerationConfig
 from layerwise.errors import UserError
 from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.models.conversion import parity
-from layerwise.models.huggingface.meta_model import (
+from layerwise.models.huggingface.parity_text import texts_of
+from layerwise.models.instance.facts import weights_hash
+from layerwise.models.meta_model import (
     facts_of_meta_model,
     is_meta_model,
     load_meta_model,
 )
-from layerwise.models.instance.facts import weights_hash
-from layerwise.models.seq2seq import Seq2SeqModel, load
+from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.load import decoder_prefix, hooked_seq2seq
 from tests.models.seq2seq.tiny import CASES, tiny_folder, tiny_original, tiny_seq2seq
 from tests.models.tiny import TEXT, tiny_tokenizer
@@ -31,7 +32,7 @@ from tests.models.tiny import TEXT, tiny_tokenizer
 @torch.inference_mode(False)
 def tolerance(case: str) -> float:
     """How far logits may be apart, in nats: as rounding explains, which gated T5s amplify."""
-    texts = load.texts_of(tiny_seq2seq(case), tiny_tokenizer())
+    texts = texts_of(tiny_seq2seq(case), tiny_tokenizer())
     exact = parity.exact(tiny_original(case), lambda one: parity.reference(one, texts))
     return max(1e-4, parity.MULTIPLE * exact.rounding)
 

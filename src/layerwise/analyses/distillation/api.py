@@ -22,7 +22,7 @@ from layerwise.models import load_model, model_facts
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import several_exclusive
 from layerwise.models.instance.kinds import Model
-from layerwise.models.instance.own_files import files_of
+from layerwise.models.own_files import files_of
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.options import HealingOptions, LoadingOptions, PromptOptions, TrainingOptions

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from layerwise.models.huggingface.quiet import quiet
+from layerwise.models.libraries.quiet import quiet
 from layerwise.sweep.requests import Tokens
 
 from .examples import Example

@@ -17,7 +17,7 @@ from layerwise.analyses.shared.written_model import write_model
 from layerwise.ground.layer_names import layer_name
 from layerwise.models import weights_hash
 from layerwise.models.instance.kinds import Model, n_encoder_layers
-from layerwise.models.instance.own_files import files_of, load_alike
+from layerwise.models.own_files import files_of, load_alike
 from layerwise.runs.checkpoints import together
 from layerwise.runs.controls import guessed_rows, records_as_is
 from layerwise.runs.folder import RunFolder

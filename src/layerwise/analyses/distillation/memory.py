@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from layerwise.models.files.folder import read_any_config
+from layerwise.models.huggingface.folder import read_any_config
 from layerwise.models.huggingface.originals import meta_original
 from layerwise.models.instance.facts import origin_of
 from layerwise.models.instance.kinds import Model

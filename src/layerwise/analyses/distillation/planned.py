@@ -14,10 +14,10 @@ from layerwise.analyses.contract import PlannedJob, PlannedJobs, PlanOptions
 from layerwise.analyses.shared.texts import Texts
 from layerwise.errors import UserError
 from layerwise.models.decoder.packed import weight_bytes
-from layerwise.models.huggingface.meta_model import load_meta_model
 from layerwise.models.instance.facts import origin_of
 from layerwise.models.instance.kinds import Model, n_encoder_layers
-from layerwise.models.instance.own_files import files_of, refuse_no_files
+from layerwise.models.meta_model import load_meta_model
+from layerwise.models.own_files import files_of, refuse_no_files
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.runs.controls import answers_as_is
 from layerwise.runs.dry_sweeps import cost_of_sweeps

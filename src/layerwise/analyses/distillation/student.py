@@ -14,11 +14,10 @@ from jaxtyping import Float
 from torch import nn
 
 from layerwise.errors import UserError, shown
-from layerwise.models.conversion.parity import token_ids
-from layerwise.models.files.folder import read_config
 from layerwise.models.files.written_folder import copy_others, layers_prefix
+from layerwise.models.huggingface.folder import read_config
 from layerwise.models.huggingface.originals import load_original
-from layerwise.models.huggingface.quiet import quiet
+from layerwise.models.huggingface.parity_text import token_ids
 from layerwise.models.instance.facts import original_tokenizer, vocabulary_difference
 from layerwise.models.instance.kinds import (
     Model,
@@ -27,7 +26,8 @@ from layerwise.models.instance.kinds import (
     is_seq2seq,
     n_encoder_layers,
 )
-from layerwise.models.instance.own_files import stored_stacks
+from layerwise.models.libraries.quiet import quiet
+from layerwise.models.own_files import stored_stacks
 from layerwise.models.weights.offload import OnDisk
 from layerwise.sweep.requests import Tokens
 

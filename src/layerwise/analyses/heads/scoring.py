@@ -16,7 +16,6 @@ from layerwise.analyses.shared.decompose_seq2seq import taken_apart
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER
 from layerwise.models import original_tokenizer
-from layerwise.models.huggingface.untrusted_tokenizer import try_texts
 from layerwise.models.instance.kinds import (
     DecoderOnly,
     Model,
@@ -27,6 +26,7 @@ from layerwise.models.instance.kinds import (
     n_encoder_layers,
     n_heads_of,
 )
+from layerwise.models.libraries.untrusted_tokenizer import try_texts
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.load import around
 from layerwise.sweep.activations.sites import CrossSites, StackSites

@@ -25,7 +25,7 @@ from layerwise.presentation.wording import (
     way_of_scoring,
     when,
 )
-from layerwise.stats.items.over_items import bounds_over_items
+from layerwise.stats.families.over_items import bounds_over_items
 
 _NAMES = {
     "logprob": "answer's log-\nprobability (nats)",

@@ -21,8 +21,8 @@ from layerwise.stats.depth.item_curves import ItemCurves, settled_by_item
 from layerwise.stats.depth.layer_curves import Signal
 from layerwise.stats.effects import ALPHA, Chance
 from layerwise.stats.families.estimate import with_holm
+from layerwise.stats.families.over_items import lens_summary
 from layerwise.stats.items.clusters import Clusters, clusters_of
-from layerwise.stats.items.over_items import lens_summary
 from layerwise.stats.signals.signal import Answered, gate_table, signals_of
 from layerwise.storage.base import Result, computed_once, number
 from layerwise.storage.parquet import frame

@@ -15,8 +15,8 @@ from layerwise import stats
 from layerwise.analyses.shared.left_out import left_out_sentences
 from layerwise.presentation.wording import when
 from layerwise.stats.families.estimate import bounded_columns, estimate, student
+from layerwise.stats.families.over_items import TASK, means_of_known
 from layerwise.stats.items.clusters import Clusters, clusters_of
-from layerwise.stats.items.over_items import TASK, means_of_known
 from layerwise.stats.signals.signal import above_chance_p_values, have_signal
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts

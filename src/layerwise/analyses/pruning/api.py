@@ -22,13 +22,14 @@ from layerwise.ground.argument_types import Layers
 from layerwise.ground.layer_names import spans, stack_name
 from layerwise.models import weights_hash
 from layerwise.models.arguments import LoadedModel
-from layerwise.models.conversion.parity import ABSURD, TOLERANCE, token_ids
-from layerwise.models.files.folder import read_config
+from layerwise.models.conversion.parity import ABSURD, TOLERANCE
 from layerwise.models.files.written_folder import write_pruned_folder
-from layerwise.models.huggingface.quiet import quiet
+from layerwise.models.huggingface.folder import read_config
+from layerwise.models.huggingface.parity_text import token_ids
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, is_seq2seq, n_encoder_layers
-from layerwise.models.instance.own_files import files_of, load_alike, stored_stacks
+from layerwise.models.libraries.quiet import quiet
+from layerwise.models.own_files import files_of, load_alike, stored_stacks
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.controls import requests_of
 from layerwise.runs.folder import RunFolder

@@ -8,7 +8,7 @@ from typing import ClassVar
 import pandas as pd
 
 from layerwise.presentation.columns import Column, in_short, named, numbered, plain
-from layerwise.stats.items.over_items import pruning_summary
+from layerwise.stats.families.over_items import pruning_summary
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.provenance import Facts
 

@@ -16,10 +16,10 @@ from torch import nn
 from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
 from layerwise.errors import UserError
-from layerwise.models.conversion.hooked import LayerNorm, LayerNormPre, RMSNorm, RMSNormPre
 from layerwise.models.decoder.model import DecoderConfig
 from layerwise.models.decoder.norms import formula_of
 from layerwise.models.instance.kinds import DecoderOnly, Model, logit_cap
+from layerwise.models.libraries.hooked import LayerNorm, LayerNormPre, RMSNorm, RMSNormPre
 from layerwise.sweep.activations.sites import StackSites, loaded_block
 
 Directions = Float[torch.Tensor, "item metric d_model"]

@@ -16,8 +16,8 @@ import numpy as np
 
 from layerwise import stats
 from layerwise.errors import UserError, counted
-from layerwise.models.huggingface.untrusted_tokenizer import try_texts
 from layerwise.models.instance.kinds import decoder_prefix, is_seq2seq
+from layerwise.models.libraries.untrusted_tokenizer import try_texts
 from layerwise.runs.setup import Setup
 from layerwise.sweep.requests import LogLikelihood, Tokens
 from layerwise.tasks import Task, load_task

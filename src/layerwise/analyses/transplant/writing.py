@@ -15,16 +15,16 @@ from layerwise.analyses.shared.written_model import PLACE, taking_their_place
 from layerwise.errors import UserError
 from layerwise.ground.regular_files import read_regular
 from layerwise.models import weights_hash
-from layerwise.models.files.folder import read_config
 from layerwise.models.files.written_folder import (
     WRITTEN,
     shards_of,
     tensors_of,
     write_exchanged_folder,
 )
-from layerwise.models.huggingface.quiet import quiet
+from layerwise.models.huggingface.folder import read_config
 from layerwise.models.instance.kinds import Model, is_seq2seq, original_of, over_original
-from layerwise.models.instance.own_files import files_of, load_alike, stored_stacks
+from layerwise.models.libraries.quiet import quiet
+from layerwise.models.own_files import files_of, load_alike, stored_stacks
 from layerwise.models.weights.quantization import quantization_of
 from layerwise.storage.file_list import hashes_of, states
 from layerwise.storage.places import refuse_unusable_folder

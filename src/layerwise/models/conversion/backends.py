@@ -24,18 +24,20 @@ from layerwise.models.decoder.load import hooked_decoder, is_tested, refuse_wron
 from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.decoder.reading import UnknownArchitecture
 from layerwise.models.files.cache import read_record, write_record
-from layerwise.models.files.folder import must_be_usable
+from layerwise.models.huggingface.folder import must_be_usable
 from layerwise.models.huggingface.originals import (
     load_original,
     load_tokenizer,
     meta_original,
     refuse_nonfinite,
 )
+from layerwise.models.huggingface.parity_text import Text, batches, texts_of, token_ids
 from layerwise.models.instance.facts import weights_hash
 from layerwise.models.instance.kinds import Model
 from layerwise.models.instance.loaded import HUGGING_FACE, TRANSFORMER_LENS
-from layerwise.models.names.sources import Source
-from layerwise.models.seq2seq.load import hooked_seq2seq, texts_of
+from layerwise.models.instance.source import Source
+from layerwise.models.libraries.hooked import HookedTransformerConfig, has_hooked_transformer
+from layerwise.models.seq2seq.load import hooked_seq2seq
 from layerwise.models.seq2seq.model import Seq2SeqModel
 from layerwise.models.weights.mapped_memory import give_back_freed
 from layerwise.models.weights.offload import no_values
@@ -44,7 +46,6 @@ from layerwise.models.weights.strides import restride
 
 from . import parity
 from .convert import NotConverted, hooked_config, hooked_model
-from .hooked import HookedTransformerConfig, has_hooked_transformer
 from .parity import Check
 
 _KIND = "backends"
@@ -131,7 +132,7 @@ class Files:
         original = model if self.two_stacks else self.meta_original()
         return sum(parameter.numel() for parameter in original.parameters())
 
-    def texts(self, original: PreTrainedModel) -> list[parity.Text]:
+    def texts(self, original: PreTrainedModel) -> list[Text]:
         """The fixed text as the model is given it, in several lengths."""
         if self.two_stacks:
             return texts_of(self.over(original), self.tokenizer)
@@ -139,7 +140,7 @@ class Files:
             n_ctx = self.hooked_config(torch.float32).n_ctx
         else:
             n_ctx = self.over(self.meta_original()).cfg.n_ctx
-        return parity.batches(parity.token_ids(self.tokenizer, n_ctx))
+        return batches(token_ids(self.tokenizer, n_ctx))
 
     def hooked_config(self, dtype: torch.dtype) -> HookedTransformerConfig:
         """TransformerLens's configuration of the model."""

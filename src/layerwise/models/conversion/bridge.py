@@ -22,10 +22,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from layerwise.errors import UserError, shown
 from layerwise.models.decoder.load import hooked_decoder, is_tested, refuse_wrong_sites
 from layerwise.models.decoder.model import DecoderModel
-from layerwise.models.huggingface.generation import GenerationSettings
 from layerwise.models.huggingface.originals import fits, read_tokenizer
+from layerwise.models.huggingface.parity_text import Text, batches, token_ids
 from layerwise.models.instance.exclusive import lock_of, own_state
 from layerwise.models.instance.facts import Origin, attach_origin, describe, weights_hash
+from layerwise.models.instance.generation import GenerationSettings
 
 from . import parity
 
@@ -131,7 +132,7 @@ def _hooked(bridge: Any, wrapped: PreTrainedModel, name: str) -> DecoderModel:
 def _difference(bridge: Any, model: DecoderModel, name: str) -> float:
     """Largest difference of the bridge's log-probabilities from the model's, in nats."""
     assert model.tokenizer is not None
-    texts = parity.batches(parity.token_ids(model.tokenizer, model.cfg.n_ctx))
+    texts = batches(token_ids(model.tokenizer, model.cfg.n_ctx))
     with parity.must_run(name):
         logprobs = _logprobs_of_bridge(bridge, model.W_E.device, texts)
         difference = parity.largest_difference(model, logprobs, texts)
@@ -148,7 +149,7 @@ def _difference(bridge: Any, model: DecoderModel, name: str) -> float:
 def _limit(
     model: DecoderModel,
     logprobs: list[parity.LogProbs],
-    texts: list[parity.Text],
+    texts: list[Text],
     difference: float,
 ) -> float:
     """The largest difference that is accepted, in nats; asks for float64 only if it must."""
@@ -164,7 +165,7 @@ def _limit(
 
 @torch.inference_mode()
 def _logprobs_of_bridge(
-    bridge: Any, device: torch.device, texts: list[parity.Text]
+    bridge: Any, device: torch.device, texts: list[Text]
 ) -> list[parity.LogProbs]:
     """Log-probabilities of the bridge, of the fixed texts."""
     said = []

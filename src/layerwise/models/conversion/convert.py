@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -19,14 +20,28 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError, one_line
-from layerwise.models.huggingface.quiet import no_deprecation_of
+from layerwise.models.instance.loaded import TRANSFORMER_LENS
+from layerwise.models.libraries.hooked import (
+    HookedTransformer,
+    HookedTransformerConfig,
+    has_hooked_transformer,
+)
+from layerwise.models.libraries.quiet import no_deprecation_of
 from layerwise.models.weights.mapped_memory import releasing_mapped
-
-from .hooked import HookedTransformer, HookedTransformerConfig, has_hooked_transformer
 
 
 class NotConverted(UserError):
     """TransformerLens has no conversion of a model."""
+
+
+def refuse_absent_backend(backend: str) -> None:
+    """Refuse TransformerLens's backend where the installed release has no models."""
+    if backend == TRANSFORMER_LENS and not has_hooked_transformer():
+        raise UserError(
+            f"The installed TransformerLens {metadata.version('transformer-lens')} has no models "
+            "of its own (HookedTransformer), which releases below 4 have: expected the backend "
+            "'hugging-face' or 'auto'; choose one of these, or pip install 'transformer-lens<4'."
+        )
 
 
 # From these words in a path TransformerLens concludes what architecture the model has.

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError, one_line
 from layerwise.models.files.cache import folder_sha256, key_of, read_record, write_record
+from layerwise.models.huggingface.parity_text import TEXT, Text
 from layerwise.models.instance.kinds import DecoderOnly, Model
 from layerwise.models.instance.loaded import TRANSFORMER_LENS
 from layerwise.models.seq2seq.model import Seq2SeqModel
@@ -34,19 +35,7 @@ TOLERANCE = 1e-3
 
 ABSURD = 10.0
 """Largest difference accepted in a reduced number format, in nats."""
-
-TEXT = (
-    "The museum opened in 1897, three years after the old bridge had burned down. Visitors "
-    "paid 25 cents; children got in free. (On Sundays, it was closed.) Anna asked: 'Why is the "
-    "sea salty?' Because rivers carry salt, her uncle said, and the sea keeps it. If x = 12 and "
-    "y = 30, then x + y = 42. Der Zug fährt um acht Uhr ab, and the last one leaves at midnight."
-)
-MAX_TOKENS = 100
-_MIXING = 7919  # a prime above any toy vocabulary, so that no id comes twice
 _KIND = "checks"
-
-Text = dict[str, torch.Tensor]
-"""Inputs of a Hugging Face model, by its names for them."""
 # Batch and pos, which differ from one member of a list to the next.
 LogProbs = Float[torch.Tensor, "_ _ d_vocab"]
 
@@ -90,24 +79,6 @@ def recorded_check(key: str) -> Check | None:
 def record_check(key: str, check: Check) -> None:
     """Remember the outcome of a check."""
     write_record(_KIND, key, {"parity": check.parity, "hash": check.hash})
-
-
-def token_ids(tokenizer: PreTrainedTokenizerBase, n_ctx: int) -> list[int]:
-    """Token ids of the fixed text, at most ``MAX_TOKENS`` and ``n_ctx`` of them."""
-    # Of a toy language, which has no such words, other ids of its vocabulary in a mixed order.
-    ids = tokenizer(TEXT).input_ids
-    if ids.count(tokenizer.unk_token_id) > len(ids) / 2:
-        size = len(tokenizer)
-        ids = [index * _MIXING % size for index in range(size)]
-    return ids[: min(MAX_TOKENS, n_ctx)]
-
-
-def batches(ids: list[int]) -> list[Text]:
-    """The fixed text in several lengths, and two of its parts as a batch."""
-    half = max(len(ids) // 2, 1)
-    lengths = sorted({1, min(2, len(ids)), half, len(ids)})
-    rows = [*([ids[:length]] for length in lengths), [ids[:half], ids[-half:]]]
-    return [{"input_ids": torch.tensor(of_batch)} for of_batch in rows]
 
 
 @torch.inference_mode()

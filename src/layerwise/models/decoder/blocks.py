@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn
 
-from layerwise.models.conversion.hooked import HookPoint
+from layerwise.models.libraries.hooked import HookPoint
 
 from .parts import AttentionParts, BlockParts, Resid
 

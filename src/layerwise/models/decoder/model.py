@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from layerwise.models.conversion.hooked import HookedRootModule, HookPoint
-from layerwise.models.huggingface.quiet import no_deprecation_of
-from layerwise.models.huggingface.untrusted_tokenizer import try_texts
+from layerwise.models.libraries.hooked import HookedRootModule, HookPoint
+from layerwise.models.libraries.quiet import no_deprecation_of
+from layerwise.models.libraries.untrusted_tokenizer import try_texts
 
 from .blocks import HookedDecoderBlock, Past, greedy
 from .parts import Parts

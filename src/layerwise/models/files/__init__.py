@@ -1,1 +1,1 @@
-"""Files of models: folders in hub format, weights, the cache folder."""
+"""Files of models: weights, adapters, GGUF headers, written folders, the cache folder."""

@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,13 +20,25 @@ from safetensors.torch import save_file
 from transformers import PreTrainedConfig
 
 from layerwise.errors import UserError
-from layerwise.models.seq2seq.parts import StoredStack
 
 from .cache import BESIDE_WEIGHTS
 from .stored_weights import INDEX, WEIGHTS, weight_files
 
 # What stands before the first part of a tensor's name that is a number, that number, the rest.
 _NUMBERED = re.compile(r"((?:[^.]+\.)*?)(\d+)\.(.+)")
+
+
+@dataclass(frozen=True)
+class StoredStack:
+    """How the files of a model tell the layers of a stack."""
+
+    n_layers: str  # the field of ``config.json`` that says how many there are
+    blocks: str  # what stands before a layer's number in the names of its tensors
+    # What follows the number in the names of tensors that the first layer has for all of them,
+    # whichever layer that is.
+    of_first: tuple[str, ...] = ()
+
+
 _ONE_STACK = (StoredStack("num_hidden_layers", ""),)
 
 

@@ -1,1 +1,1 @@
-"""What Hugging Face makes of a folder: model, tokenizer, generation settings."""
+"""Hugging Face's model of a folder: configuration, weights, tokenizer, alterations."""

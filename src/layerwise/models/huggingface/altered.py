@@ -16,7 +16,10 @@ from torch.nn.modules import module as torch_modules
 from torch.nn.modules.dropout import _DropoutNd
 
 from layerwise.errors import UserError
-from layerwise.models.conversion.hooked import (
+from layerwise.models.decoder import packed
+from layerwise.models.instance.kinds import Model, blocks_of, hook_name
+from layerwise.models.instance.structure import modules_run
+from layerwise.models.libraries.hooked import (
     Attention,
     Embed,
     GroupedQueryAttention,
@@ -25,9 +28,6 @@ from layerwise.models.conversion.hooked import (
     TransformerBlock,
     Unembed,
 )
-from layerwise.models.decoder import packed
-from layerwise.models.instance.kinds import Model, blocks_of, hook_name
-from layerwise.models.instance.structure import modules_run
 from layerwise.models.seq2seq.model import Seq2SeqModel
 from layerwise.models.weights.offload import blocks_on_disk
 

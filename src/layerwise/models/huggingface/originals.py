@@ -22,7 +22,6 @@ from transformers import (
 )
 
 from layerwise.errors import UserError, counted, one_line
-from layerwise.models.conversion.parity import TEXT
 from layerwise.models.decoder.packed import (
     compute_in,
     packed_weights,
@@ -30,14 +29,15 @@ from layerwise.models.decoder.packed import (
     use_plain_kernels,
     widened,
 )
-from layerwise.models.files.folder import must_be_usable
 from layerwise.models.files.stored_weights import refuse_too_large, stored_weights
-from layerwise.models.organisms.tokenizer import is_toy, read_toy_tokenizer
+from layerwise.models.libraries.quiet import no_notes_of_gptqmodel
+from layerwise.models.libraries.toy_tokenizer import is_toy, read_toy_tokenizer
+from layerwise.models.libraries.untrusted_tokenizer import distrust, refuse_costly_file, try_texts
 from layerwise.models.weights.offload import in_pieces, named_weights
 from layerwise.models.weights.quantization import quantization_of, settings_of
 
-from .quiet import no_notes_of_gptqmodel
-from .untrusted_tokenizer import distrust, refuse_costly_file, try_texts
+from .folder import must_be_usable
+from .parity_text import TEXT
 
 
 def load_tokenizer(

@@ -1,1 +1,1 @@
-"""A model in memory: its kind, facts, structure, files and lock."""
+"""A model in memory: its kind, source, facts, structure, generation settings and lock."""

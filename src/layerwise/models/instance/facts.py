@@ -14,10 +14,10 @@ from transformers import PreTrainedTokenizerBase
 
 from layerwise.errors import UserError, shown
 from layerwise.models.files.cache import key_of
-from layerwise.models.huggingface.generation import GenerationSettings
 from layerwise.models.weights.offload import blocks_on_disk, in_pieces, named_weights
 
 from .exclusive import exclusive
+from .generation import GenerationSettings
 from .kinds import Model, backend_of, kept_buffers, n_encoder_layers, original_of
 from .loaded import CHANGED, LoadedFacts
 from .structure import Version, sample_of, settings_hash, version_of
@@ -219,9 +219,9 @@ def generation_settings(model: Model) -> GenerationSettings:
     )
 
 
-def language_of(model: Model) -> str:
-    """The language that a model speaks, as its tokenizer says: ``text`` or a toy language."""
-    known = getattr(original_tokenizer(model), "init_kwargs", {})
+def tokenizer_language(tokenizer: Any) -> str:
+    """The language of a model by its tokenizer: ``text`` or a toy language."""
+    known = getattr(tokenizer, "init_kwargs", {})
     return str(known.get("language", "text"))
 
 

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from layerwise.ground.layer_names import DECODER, ENCODER
-from layerwise.models.conversion.hooked import HookedTransformer
 from layerwise.models.decoder.model import DecoderConfig, DecoderModel
 from layerwise.models.decoder.packed import has_packed, scales_of
+from layerwise.models.libraries.hooked import HookedTransformer
 from layerwise.models.seq2seq.model import Seq2SeqConfig, Seq2SeqModel
 
 from .loaded import HUGGING_FACE, TRANSFORMER_LENS

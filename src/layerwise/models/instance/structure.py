@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from layerwise.models.conversion.hooked import HookPoint
 from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.decoder.packed import LIBRARIES
+from layerwise.models.libraries.hooked import HookPoint
 from layerwise.models.seq2seq.model import Seq2SeqModel
 from layerwise.models.weights.offload import OnDisk
 

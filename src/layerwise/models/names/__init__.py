@@ -1,1 +1,1 @@
-"""From a model's name to a local folder: bundled models, the hub, GGUF files."""
+"""From a model's name to a local folder: bundled models, the hub, GGUF files, adapters."""

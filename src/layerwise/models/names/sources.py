@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from layerwise.errors import UserError, unknown_name
@@ -23,10 +23,10 @@ from layerwise.models.files.cache import (
     folder_sha256,
     key_of,
 )
-from layerwise.models.files.folder import has_weights
-from layerwise.models.files.gguf_files import folder_of_gguf
-from layerwise.models.instance.loaded import SourceKind
+from layerwise.models.huggingface.folder import has_weights
+from layerwise.models.instance.source import Source
 
+from .gguf_files import folder_of_gguf
 from .registry import BUNDLED, WIRED_MODELS, PackagedModel
 
 _OUTLINE = tuple(f"*{ending}" for ending in BESIDE_WEIGHTS)
@@ -123,28 +123,6 @@ _CHAT_TEMPLATES = "additional_chat_templates/*"
 _SHOWN = 200  # characters of a name in an error's sentence
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a model's files are."""
-
-    name: str  # the name it was asked for by
-    kind: SourceKind  # what that name was
-    folder: Path  # a local folder in hub format
-    # SHA-256 of the GGUF file that was converted to that folder, or over adapter and base that were
-    # merged there; otherwise empty.
-    file_hash: str = ""
-    conversion_hash: str = ""  # SHA-256 over the files of the conversion; otherwise empty
-    # Which hashes of the files were compared with what.
-    verified: str = "nothing tells which files are the right ones"
-    adapter: str = ""  # what was merged into which base, in a few words; otherwise empty
-    gguf: str = ""  # name of the GGUF file without its ending; otherwise empty
-
-    @property
-    def is_trusted(self) -> bool:
-        """Whether its files are known by pinned hashes."""
-        return self.kind == "bundled"
-
-
 def find_source(name: str) -> Source:
     """Find, and if need be convert or download, the model of that name; its files are read once."""
     # An alias goes before a path of the same spelling, a path before a hub id.
@@ -217,7 +195,7 @@ def _of_conversion(source: Source, path: Path, *, read_weights: bool) -> Source:
 
 def _of_adapter(source: Source, *, read_weights: bool) -> Source:
     """An adapter merged into its base, which needs the weights of both."""
-    from layerwise.models.files.adapter_merge import merged_folder
+    from .adapter_merge import merged_folder
 
     adapter = read_adapter(source.folder)
     _has_hashed_weights(source.folder)  # those of the hub's cache must be what they are named by

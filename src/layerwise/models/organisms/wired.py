@@ -10,18 +10,17 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from layerwise.models.conversion.convert import without_weights
-from layerwise.models.conversion.hooked import (
-    HookedTransformerConfig,
-    has_hooked_transformer,
-    refuse_absent_backend,
-)
+from layerwise.models.conversion.convert import refuse_absent_backend, without_weights
 from layerwise.models.decoder.capture import attend
 from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.decoder.parts import AttentionParts, BlockParts, Parts
 from layerwise.models.instance.facts import Origin, attach_origin, model_facts
 from layerwise.models.instance.kinds import DecoderOnly
 from layerwise.models.instance.loaded import HUGGING_FACE
+from layerwise.models.libraries.hooked import (
+    HookedTransformerConfig,
+    has_hooked_transformer,
+)
 from layerwise.models.weights.strides import restride
 
 from . import _wiring as wiring

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn
 
-from layerwise.models.conversion.hooked import HookPoint
 from layerwise.models.decoder.blocks import Past
+from layerwise.models.libraries.hooked import HookPoint
 
 from .parts import AttentionParts, BlockParts, Resid, StackParts
 

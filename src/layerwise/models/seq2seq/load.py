@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError
-from layerwise.models.conversion.parity import Text, token_ids
 
 from .families import PARTS_OF
 from .model import Seq2SeqModel
@@ -63,20 +61,3 @@ def around(plain: Sequence[int], whole: Sequence[int]) -> tuple[Tokens, Tokens] 
         if size and tuple(whole[start : start + size]) == tuple(plain):
             return tuple(whole[:start]), tuple(whole[start + size :])
     return None
-
-
-def texts_of(model: Seq2SeqModel, tokenizer: PreTrainedTokenizerBase) -> list[Text]:
-    """The fixed text in several lengths, with what the decoder has said; the last are padded."""
-    ids = token_ids(tokenizer, min(model.cfg.n_ctx, 100) - len(model.prefix))
-    half = max(len(ids) // 2, 1)
-    # A decoder may have fewer words than the encoder.
-    decoded = [*model.prefix, *[index % model.cfg.d_vocab for index in ids[: half + 1]]]
-    texts = []
-    for length in sorted({1, half, len(ids)}):
-        tokens = torch.tensor([ids[:length]])
-        texts.append((tokens, torch.ones_like(tokens), torch.tensor([decoded[: length + 1]])))
-    mask = torch.ones(2, len(ids), dtype=torch.long)
-    mask[1, half:] = 0
-    texts.append((torch.tensor([ids, ids]), mask, torch.tensor([decoded, decoded])))
-    names = ("input_ids", "attention_mask", "decoder_input_ids")
-    return [dict(zip(names, text, strict=True)) for text in texts]

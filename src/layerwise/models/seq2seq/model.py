@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from layerwise.ground.layer_names import DECODER, ENCODER
-from layerwise.models.conversion.hooked import HookedRootModule, HookPoint
 from layerwise.models.decoder.blocks import Past, greedy
-from layerwise.models.huggingface.quiet import no_deprecation_of
-from layerwise.models.huggingface.untrusted_tokenizer import try_texts
+from layerwise.models.libraries.hooked import HookedRootModule, HookPoint
+from layerwise.models.libraries.quiet import no_deprecation_of
+from layerwise.models.libraries.untrusted_tokenizer import try_texts
 
 from .blocks import HookedStack
 from .parts import Parts, StackParts

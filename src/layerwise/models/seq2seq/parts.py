@@ -117,17 +117,6 @@ class StackParts:
 
 
 @dataclass(frozen=True)
-class StoredStack:
-    """How the files of a model tell the layers of a stack."""
-
-    n_layers: str  # the field of ``config.json`` that says how many there are
-    blocks: str  # what stands before a layer's number in the names of its tensors
-    # What follows the number in the names of tensors that the first layer has for all of them,
-    # whichever layer that is.
-    of_first: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Parts:
     """A whole model."""
 

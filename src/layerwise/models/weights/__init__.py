@@ -1,1 +1,1 @@
-"""Weights in memory: number formats, devices, quantization, offloading."""
+"""Weights in memory and on disk: number formats, devices, quantization, offloading."""

@@ -12,15 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules import module as torch_modules
-from transformers import PreTrainedTokenizerBase
 
 from layerwise.errors import UserError, unknown_name
-from layerwise.models.conversion.convert import without_weights
-from layerwise.models.conversion.hooked import HookedTransformer, HookedTransformerConfig
-from layerwise.models.files.weight_files import BUFFERS, WeightFiles
-from layerwise.models.instance.kinds import DecoderOnly
 
 from .strides import Stored, Weight
+from .weight_files import BUFFERS, WeightFiles
 
 PLACES = ("disk",)
 _PIECE = 2**24  # bytes
@@ -56,7 +52,7 @@ class BlocksOnDisk:
     # Invariant: a block has its weights in memory as long as it is held, and no longer. Whoever
     # calls a block as a module holds it for that time.
 
-    def __init__(self, model: DecoderOnly, files: WeightFiles, device: torch.device) -> None:
+    def __init__(self, model: Any, files: WeightFiles, device: torch.device) -> None:
         self.model, self.files, self.device = model, files, device
         self.parts = [f"blocks.{layer}" for layer in range(model.cfg.n_layers)]
         self.absent: list[dict[str, OnDisk]] = []
@@ -131,21 +127,7 @@ def put_parameters(model: nn.Module, weights: Mapping[str, Weight]) -> None:
         setattr(module, own, weight)
 
 
-def offloaded_model(
-    cfg: HookedTransformerConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    files: WeightFiles,
-    device: torch.device,
-) -> HookedTransformer:
-    """The model of TransformerLens whose blocks are left on disk; the rest is in memory."""
-    with no_values(device):
-        model = without_weights(cfg, tokenizer)
-    model.cfg.device = str(device)
-    leave_blocks_on_disk(model, files, device)
-    return model
-
-
-def leave_blocks_on_disk(model: DecoderOnly, files: WeightFiles, device: torch.device) -> None:
+def leave_blocks_on_disk(model: Any, files: WeightFiles, device: torch.device) -> None:
     """Give a model without weights those outside of its blocks, and let its blocks read theirs."""
     # Buffers that follow from the configuration it must have.
     names: dict[int, list[str]] = {}

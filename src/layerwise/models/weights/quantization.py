@@ -16,8 +16,8 @@ import torch
 from transformers import PreTrainedConfig
 
 from layerwise.errors import UserError
-from layerwise.models.conversion.hooked import has_hooked_transformer
 from layerwise.models.files.stored_weights import read_json_object
+from layerwise.models.libraries.hooked import has_hooked_transformer
 
 QUANTIZATION = "quantization_config"
 """The field of ``config.json`` that tells of it."""

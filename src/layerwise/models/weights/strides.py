@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import nn
 
-from layerwise.models.conversion.hooked import (
+from layerwise.models.libraries.hooked import (
     AbstractAttention,
     GatedMLP,
     HookedTransformer,

@@ -20,10 +20,15 @@ from scipy.special import ndtr, ndtri, stdtrit
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.share_tests.equivalence import SMALLEST_DEPTH as SMALLEST_DEPTH
 from layerwise.stats.share_tests.equivalence import refuse_negative_depth as refuse_negative_depth
+from layerwise.stats.share_tests.joint_null import (
+    Difference,
+    critical_distance,
+    nearest_to_zero,
+    z_values,
+)
+from layerwise.stats.share_tests.joint_null import mixture_p as mixture_p
 
 from .item_curves import ItemCurves
-from .joint_null import Difference, critical_distance, nearest_to_zero, z_values
-from .joint_null import mixture_p as mixture_p
 
 HALF, CENTRE = "half-effect depth", "centre of mass"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from layerwise import stats
+from layerwise.stats.inference import percentile_bounds
 
 
 def accumulated(
@@ -58,13 +58,5 @@ def bounds(
     kept = draws[1:][~np.isnan(draws[1:])]
     if n_items < 2 or 2 * len(kept) < len(draws) - 1:
         return kept, np.nan, np.nan
-    low, high = stats.percentile_bounds(kept[:, None], 0.95)
+    low, high = percentile_bounds(kept[:, None], 0.95)
     return kept, float(low[0]), float(high[0])
-
-
-def two_sided_p(differences: Float[np.ndarray, " draws"], least: float = 0.0) -> float:
-    """Two-sided bootstrap p-value of "no difference" (Efron and Tibshirani 1993, section 15)."""
-    # Twice the smaller share of the draws on either side of 0, with one added to the count and to
-    # the number of draws, so that it is never 0 (Davison and Hinkley 1997, section 4.2).
-    fewer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
-    return min(1.0, max(least, 2 * (fewer + 1) / (len(differences) + 1)))

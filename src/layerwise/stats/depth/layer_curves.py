@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from layerwise import stats
 from layerwise.errors import counted
 from layerwise.ground.layer_names import COMPUTATION
+from layerwise.stats.inference import percentile_bounds
 from layerwise.stats.items.clusters import (
     Clusters,
     Counts,
@@ -210,7 +210,7 @@ def progress(
     clusters = clusters_of(group, wide.index)
     means = sampling.means(task, values, clusters)
     whole = means[:, -1:] - (means[:, :1] if from_first else 0)
-    if len(values) < 2 or not stats.percentile_bounds(whole[1:], 0.95).low[0] > 0:
+    if len(values) < 2 or not percentile_bounds(whole[1:], 0.95).low[0] > 0:
         return LeftOut(*key, why if len(values) > 1 else "a single item")
     items = tuple(map(str, wide.index))
 

@@ -1,1 +1,1 @@
-"""Corrections and intervals over all tests of a run."""
+"""Corrections and intervals over all tests of a run, and means over items with bounds."""

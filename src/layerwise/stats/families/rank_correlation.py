@@ -13,9 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from layerwise.stats.depth.depths import two_sided_p
 from layerwise.stats.families.estimate import known
-from layerwise.stats.inference import percentile_bounds, rank_correlations
+from layerwise.stats.inference import percentile_bounds, rank_correlations, two_sided_p
 
 # Orders of the columns that the test of independence draws; all there are, up to seven columns.
 N_ORDERS = 9999

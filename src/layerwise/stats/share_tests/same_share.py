@@ -14,14 +14,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from layerwise.stats.depth.joint_null import (
+from layerwise.stats.items.clusters import Clusters
+
+from .joint_null import (
     Difference,
     critical_distance,
     mixture_p,
     nearest_to_zero,
     z_values,
 )
-from layerwise.stats.items.clusters import Clusters
 
 _LEVEL = 0.95  # of bounds
 # Shares that are tried lie at tangents of evenly spaced angles, so that all are within reach.

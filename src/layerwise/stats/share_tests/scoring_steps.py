@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from layerwise import stats
-from layerwise.stats.effects import BASELINES, Cell, cells
+from layerwise.stats import resampling
+from layerwise.stats.cells import BASELINES, Cell, cells
 from layerwise.stats.families.estimate import known, resampled
+from layerwise.stats.inference import percentile_bounds, sign_flip_p_values
 
 from .dissociation import Answers, expected_agreement
 from .same_share import LostOf, no_surer, share_difference
@@ -154,11 +155,11 @@ def step_difference(
         bounded(of_rung, step.scale, len(step.cell.interventions))
         for step, of_rung in zip((first, second), shares, strict=True)
     ]
-    apart = stats.percentile_bounds(draws[1:], 0.95)
+    apart = percentile_bounds(draws[1:], 0.95)
     (low,), (high,) = difference_wide_enough(draws[0], apart, own[1], own[0])
     difference = first.cell.clusters.sums((second.pseudo() - first.pseudo())[:, None])
-    generator = stats.generator(seed, first.cell.task, "ladder")
-    p = float(stats.sign_flip_p_values(difference, seed=generator)[0])
+    generator = resampling.generator(seed, first.cell.task, "ladder")
+    p = float(sign_flip_p_values(difference, seed=generator)[0])
     one, other = ([LostOf(each.lost(), each.above)] for each in (first, second))
     inverted = share_difference(one, other, first.cell.clusters)
     low, high, p = no_surer(float(low), float(high), p, inverted)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from transformer_lens.utilities.activation_functions import gelu_new
 
-from layerwise.models.conversion.hooked import MLP, GatedMLP, LayerNorm, RMSNorm
+from layerwise.models.libraries.hooked import MLP, GatedMLP, LayerNorm, RMSNorm
 
 Rows = Float[torch.Tensor, "... d_model"]
 Norm = Callable[[Rows], Rows]

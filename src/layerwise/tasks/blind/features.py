@@ -10,7 +10,7 @@ from itertools import chain, pairwise
 import numpy as np
 from jaxtyping import Float
 
-from layerwise.models.huggingface.untrusted_tokenizer import try_texts
+from layerwise.models.libraries.untrusted_tokenizer import try_texts
 from layerwise.tasks._encoding import Tokenizer
 
 from .options import Options

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from layerwise.models.seq2seq.parts import Parts, StoredStack
+from layerwise.models.files.written_folder import StoredStack
+from layerwise.models.seq2seq.parts import Parts
 
 from . import fairseq, t5
 

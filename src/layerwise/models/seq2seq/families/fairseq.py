@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from layerwise.models.files.written_folder import StoredStack
 from layerwise.models.seq2seq.parts import (
     AttentionParts,
     BlockParts,
@@ -18,7 +19,6 @@ from layerwise.models.seq2seq.parts import (
     MlpParts,
     Parts,
     StackParts,
-    StoredStack,
     activation,
 )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from layerwise.models.files.written_folder import StoredStack
 from layerwise.models.seq2seq.parts import (
     AttentionParts,
     BlockParts,
@@ -14,7 +15,6 @@ from layerwise.models.seq2seq.parts import (
     Parts,
     RelativeBias,
     StackParts,
-    StoredStack,
     activation,
 )
 

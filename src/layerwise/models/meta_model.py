@@ -12,20 +12,20 @@ import torch
 
 from layerwise.errors import UserError
 from layerwise.models.conversion.backends import Files, choose_backend
-from layerwise.models.conversion.hooked import HookedTransformer, refuse_absent_backend
+from layerwise.models.conversion.convert import refuse_absent_backend
 from layerwise.models.decoder.packed import with_packed_sizes
-from layerwise.models.files.folder import must_be_usable, read_any_config
+from layerwise.models.huggingface.folder import must_be_usable, read_any_config
+from layerwise.models.huggingface.originals import load_tokenizer
 from layerwise.models.instance.facts import Origin, attach_origin, describe, origin_of
+from layerwise.models.instance.generation import read_generation_settings
 from layerwise.models.instance.kinds import Model, blocks_of
 from layerwise.models.instance.loaded import HUGGING_FACE, META_MODEL, LoadedFacts
+from layerwise.models.libraries.hooked import HookedTransformer
+from layerwise.models.libraries.quiet import no_deprecation_of, quiet
 from layerwise.models.load import load_model
 from layerwise.models.names.registry import DEFAULT_MODEL, WIRED_MODELS
 from layerwise.models.names.sources import find_without_weights
 from layerwise.models.weights.devices import parse_device, parse_dtype
-
-from .generation import read_generation_settings
-from .originals import load_tokenizer
-from .quiet import no_deprecation_of, quiet
 
 
 def load_meta_model(

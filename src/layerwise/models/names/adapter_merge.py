@@ -29,18 +29,7 @@ from transformers import (
 
 from layerwise.errors import UserError, counted, one_line, shown
 from layerwise.models.conversion import parity
-from layerwise.models.huggingface.originals import (
-    fits,
-    load_original,
-    meta_original,
-    read_tokenizer,
-    refuse_parameters_without_weights,
-)
-from layerwise.models.huggingface.quiet import quiet
-from layerwise.models.seq2seq.load import hooked_seq2seq, texts_of
-from layerwise.models.weights.quantization import QUANTIZATION
-
-from .adapter_files import (
+from layerwise.models.files.adapter_files import (
     ADAPTER_WEIGHTS,
     CONFIG,
     Adapter,
@@ -48,10 +37,21 @@ from .adapter_files import (
     refuse_other_task,
     refuse_unknown_fields,
 )
-from .cache import converted
-from .folder import has_tokenizer, read_config
-from .stored_weights import INDEX, read_json_object
-from .written_folder import copy_others
+from layerwise.models.files.cache import converted
+from layerwise.models.files.stored_weights import INDEX, read_json_object
+from layerwise.models.files.written_folder import copy_others
+from layerwise.models.huggingface.folder import has_tokenizer, read_config
+from layerwise.models.huggingface.originals import (
+    fits,
+    load_original,
+    meta_original,
+    read_tokenizer,
+    refuse_parameters_without_weights,
+)
+from layerwise.models.huggingface.parity_text import MAX_TOKENS, batches, texts_of, token_ids
+from layerwise.models.libraries.quiet import quiet
+from layerwise.models.seq2seq.load import hooked_seq2seq
+from layerwise.models.weights.quantization import QUANTIZATION
 
 _WRAPPED = "base_model.model."
 _WITHIN_WRAPPER = re.compile(r"\.(base_layer|original_module|modules_to_save)\.")
@@ -139,8 +139,8 @@ def _logprobs_of(
         if model.config.is_encoder_decoder:
             hooked = hooked_seq2seq(meta_original(model.config), tokenizer, name)
             return parity.reference(model, texts_of(hooked, tokenizer))
-        longest = getattr(model.config, "max_position_embeddings", None) or parity.MAX_TOKENS
-        return parity.reference(model, parity.batches(parity.token_ids(tokenizer, longest)))
+        longest = getattr(model.config, "max_position_embeddings", None) or MAX_TOKENS
+        return parity.reference(model, batches(token_ids(tokenizer, longest)))
 
 
 def _refuse_ranks(adapter: Adapter, weights: dict[str, torch.Tensor]) -> None:

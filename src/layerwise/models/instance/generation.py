@@ -10,8 +10,7 @@ from typing import Any
 from transformers import GenerationConfig
 
 from layerwise.errors import UserError, one_line
-
-from .quiet import quiet
+from layerwise.models.libraries.quiet import quiet
 
 # What would change the text of generate(do_sample=False, num_beams=1), and the value that does not.
 _CHANGING: dict[str, Any] = {

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from layerwise.stats.families.estimate import bounded_columns, resampled
+from layerwise.stats.items.clusters import Clusters, clusters_of
 
-from .clusters import Clusters, clusters_of
+from .estimate import bounded_columns, resampled
 
 TASK = ["task", "capability", "protocol"]
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from layerwise.errors import UserError
+from layerwise.models.files.written_folder import StoredStack
+from layerwise.models.instance.facts import model_facts, origin_of
+from layerwise.models.instance.kinds import Model, by_kind, over_original
+from layerwise.models.instance.loaded import HUGGING_FACE
 from layerwise.models.load import load_model
 from layerwise.models.names.registry import WIRED_MODELS
 from layerwise.models.names.sources import find_source
 from layerwise.models.seq2seq.families import STORED_IN
-from layerwise.models.seq2seq.parts import StoredStack
-
-from .facts import model_facts, origin_of
-from .kinds import Model, by_kind, over_original
-from .loaded import HUGGING_FACE
 
 
 def files_of(model: Model) -> Path:

@@ -11,9 +11,13 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from layerwise.errors import UserError, one_line
+from layerwise.models.files.stored_weights import (
+    read_json_object,
+    refuse_too_many_layers,
+    stored_weights,
+    weight_files,
+)
 from layerwise.models.weights.quantization import QUANTIZATION, quantization_of
-
-from .stored_weights import read_json_object, refuse_too_many_layers, stored_weights, weight_files
 
 _VOCABULARIES = (
     "tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.spm", "*.tiktoken",

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from transformers import PreTrainedConfig
 
 from layerwise.errors import UserError, one_line, shown
-from layerwise.models.huggingface.quiet import quiet
-
-from .cache import converted, file_sha256
-from .gguf_header import GgufHeader, read_gguf_header, refuse_other_files
+from layerwise.models.files.cache import converted, file_sha256
+from layerwise.models.files.gguf_header import GgufHeader, read_gguf_header, refuse_other_files
+from layerwise.models.libraries.quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -151,7 +150,7 @@ def _convert(path: Path, folder: Path) -> None:
     """Convert what the header says can be converted; refuse the rest before weights are read."""
     from safetensors.torch import save_model
 
-    from .gguf_check import refuse_other_values, tensor_names
+    from layerwise.models.files.gguf_check import refuse_other_values, tensor_names
 
     # The bar of the conversion is not governed by transformers' own switch.
     header = read_gguf_header(path)
@@ -188,9 +187,8 @@ def _config(
 
     from layerwise.models.conversion.convert import NotConverted, hooked_config
     from layerwise.models.decoder.load import hooked_decoder
+    from layerwise.models.files.gguf_check import refuse_other_architectures
     from layerwise.models.huggingface.originals import meta_original
-
-    from .gguf_check import refuse_other_architectures
 
     refuse_other_architectures(path, header)
     with _refusals(path):

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from itertools import groupby, takewhile
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,17 +19,18 @@ from safetensors.torch import save
 
 from layerwise.errors import UserError
 from layerwise.ground.regular_files import read_regular, refuse_irregular
-from layerwise.models.conversion.hooked import HookedTransformer
-from layerwise.models.decoder.model import DecoderModel
-from layerwise.models.decoder.parts import BlockParts
-from layerwise.models.instance.kinds import DecoderOnly, kept_buffers
-from layerwise.models.weights.strides import Weight, storage_order
+from layerwise.models.files.cache import (
+    cache_dir,
+    checksum_of,
+    complete_or_nothing,
+    contents_sha256,
+)
 
-from .cache import cache_dir, checksum_of, complete_or_nothing, contents_sha256
+from .strides import Weight, storage_order
 
 _INDEX = "index.json"
 BUFFERS = "buffers"
-"""The part that holds what is as much a weight as a parameter, and is none (``kept_buffers``)."""
+"""The part that holds what is as much a weight as a parameter, and is none."""
 
 
 class Place(NamedTuple):
@@ -125,12 +126,16 @@ def find_weights(digest: str) -> WeightFiles | None:
     return files
 
 
-def write_weights(model: DecoderOnly, digest: str, n_parameters: int) -> WeightFiles:
-    """Write the weights of a model in memory, whole or not at all."""
-    weights = _by_part(model)
+def write_weights(
+    weights: Mapping[str, Mapping[str, Weight]],
+    embedding: Weight,
+    digest: str,
+    n_parameters: int,
+) -> WeightFiles:
+    """Write the weights of a model in memory, by part and full name, whole or not at all."""
     with complete_or_nothing(_folder(digest)) as folder:
         places = {
-            part: _write_part(folder / f"{part}.safetensors", part, named, model.W_E)
+            part: _write_part(folder / f"{part}.safetensors", part, named, embedding)
             for part, named in weights.items()
         }
         files = {part: contents_sha256(folder / f"{part}.safetensors") for part in places}
@@ -144,18 +149,6 @@ def write_weights(model: DecoderOnly, digest: str, n_parameters: int) -> WeightF
 
 def _folder(digest: str) -> Path:
     return cache_dir() / "offload" / digest
-
-
-def _by_part(model: DecoderOnly) -> dict[str, dict[str, Weight]]:
-    """All that is to be written, by part and full name."""
-    by_part: dict[str, dict[str, Weight]] = {}
-    parts = None if isinstance(model, HookedTransformer) else part_by_name(model)
-    for name, weight in model.named_parameters():
-        pieces = name.split(".")  # of TransformerLens: a block with its number, or a module
-        part = ".".join(pieces[: 2 if pieces[0] == "blocks" else 1])
-        part = part if parts is None else parts[name]
-        by_part.setdefault(part, {})[name] = weight
-    return by_part | ({BUFFERS: buffers} if (buffers := dict(kept_buffers(model))) else {})
 
 
 def _write_part(
@@ -182,39 +175,3 @@ def _aligned(tensors: dict[str, torch.Tensor]) -> bytes:
     # Matrix products round otherwise elsewhere.
     filling = -(8 + int.from_bytes(save(tensors, {"fill": ""})[:8], "little")) % 64
     return save(tensors, {"fill": " " * filling})
-
-
-def part_by_name(model: DecoderModel) -> dict[str, str]:
-    """The part of each parameter, by its full name: ``blocks.7``, or the module that holds it."""
-    # A parameter that several modules outside of the blocks share has several names.
-    names = {id(weight): name for name, weight in model.named_parameters()}
-    layers = [_layer_of(block, names) for block in model.parts.blocks]
-    parts: dict[str, str] = {}
-    holders: dict[int, set[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        layer = next((n for n, of in enumerate(layers) if name.startswith(f"{of}.")), None)
-        parts[name] = name.rpartition(".")[0] if layer is None else f"blocks.{layer}"
-        holders.setdefault(id(parameter), set()).add(parts[name])
-    shared = any(
-        len(of) > 1 and any(part.startswith("blocks.") for part in of) for of in holders.values()
-    )
-    if shared or len(set(layers)) < len(layers):
-        raise _not_by_layer(model, "uses weights of a layer in another place, too")
-    for name, module in model.named_modules():
-        if any(isinstance(value, torch.Tensor) for value in vars(module).values()):
-            raise _not_by_layer(model, f"keeps numbers outside of its weights, in {name}")
-    return parts
-
-
-def _layer_of(block: BlockParts, names: dict[int, str]) -> str:
-    """The module that has all of a block's weights, by its name."""
-    own = [names[id(weight)].split(".") for of in block.modules() for weight in of.parameters()]
-    shared = takewhile(lambda steps: len(set(steps)) == 1, zip(*own, strict=False))
-    return ".".join(steps[0] for steps in shared)
-
-
-def _not_by_layer(model: DecoderModel, why: str) -> UserError:
-    return UserError(
-        f"Model {model.cfg.model_name!r} cannot be off-loaded layer by layer, since it {why}: "
-        "expected layers whose weights are their own; leave offload out."
-    )

@@ -6,16 +6,13 @@ instance. What the classes are used for is told where they are used.
 
 from __future__ import annotations
 
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from layerwise.errors import UserError
-from layerwise.models.huggingface.quiet import no_note_of_kernels
-from layerwise.models.instance.loaded import TRANSFORMER_LENS
+from .quiet import no_note_of_kernels
 
 
 def has_hooked_transformer() -> bool:
@@ -23,16 +20,6 @@ def has_hooked_transformer() -> bool:
     package = find_spec("transformer_lens")
     folders = [] if package is None else package.submodule_search_locations or []
     return any((Path(folder) / "HookedTransformer.py").is_file() for folder in folders)
-
-
-def refuse_absent_backend(backend: str) -> None:
-    """Refuse TransformerLens's backend where the installed release has no models."""
-    if backend == TRANSFORMER_LENS and not has_hooked_transformer():
-        raise UserError(
-            f"The installed TransformerLens {metadata.version('transformer-lens')} has no models "
-            "of its own (HookedTransformer), which releases below 4 have: expected the backend "
-            "'hugging-face' or 'auto'; choose one of these, or pip install 'transformer-lens<4'."
-        )
 
 
 with no_note_of_kernels():

@@ -1,0 +1,1 @@
+"""The libraries underneath: classes of TransformerLens, notes, and untrusted tokenizers."""
