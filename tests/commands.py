@@ -26,7 +26,14 @@ COMMAND = [sys.executable, "-m", "layerwise.cli"]
 _folders: set[str] = set()
 
 
+# Of runs of so few items that no signal is possible, which is said beforehand.
+_FEW = re.compile(r"^layerwise: Too few items for any signal: .*\n", re.MULTILINE)
 START = re.compile(r"\Alayerwise: (Loading|Reading|Checking|Comparing) .* \.\.\.\n")
+
+
+def without_notes(err: str) -> str:
+    """What a command says beside its work, but for what it does first and for too few items."""
+    return _FEW.sub("", START.sub("", err))
 
 
 class Outcome(NamedTuple):

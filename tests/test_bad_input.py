@@ -288,11 +288,11 @@ def full_after(monkeypatch, writes: int) -> None:
     monkeypatch.setattr(os, "fsync", fsync)
 
 
-@pytest.mark.parametrize("writes", [0, 2, 8])
+@pytest.mark.parametrize("writes", [0, 2, 6])
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     here, model, whole_run, monkeypatch, writes
 ):
-    """The files are run.json, two parts, four tables, the requests, and run.json again."""
+    """The files are run.json, two parts, two tables, the requests, and run.json again."""
     command = ["ablate", model, "--task", "good.jsonl", "--protocol", "letter", "--out", "run"]
     with monkeypatch.context() as patch:
         full_after(patch, writes)

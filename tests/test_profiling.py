@@ -113,8 +113,10 @@ def test_what_is_said_is_in_the_tables(root, said):
     assert lines.pop(1).startswith("Token-passes planned: ")
     assert lines[-1] == f"Report: {root / 'run' / 'report.html'}"
     estimates = pd.read_parquet(root / "run" / "estimates.parquet")
-    sure = lw.select(estimates, "capability", hypothesis="needed", established=True)
-    asked = lw.select(estimates, "accuracy", hypothesis="needed", layer=sure["layer"].tolist())
+    sure = lw.results.select(estimates, "capability", hypothesis="needed", established=True)
+    asked = lw.results.select(
+        estimates, "accuracy", hypothesis="needed", layer=sure["layer"].tolist()
+    )
     worst = asked.sort_values("estimate").iloc[0]
     layer = int(worst["layer"])
     lost = sure.set_index("layer")["estimate"][layer]

@@ -79,7 +79,6 @@ NAMES = [
     "report",
     "report_from_folders",
     "score",
-    "select",
     "similarity",
     "skip_grid",
     "task_from_prompts",
@@ -87,7 +86,6 @@ NAMES = [
     "train_lens",
     "transplant",
     "verify",
-    "wide",
 ]
 PARTS = ["errors", "models", "planning", "results", "stats", "sweep", "tasks"]
 HEAVY = (

@@ -77,8 +77,6 @@ if TYPE_CHECKING:
     from .results import TransplantResult as TransplantResult
     from .results import load_results as load_results
     from .runs.ray_executor import RayExecutor as RayExecutor
-    from .storage.estimates import select as select
-    from .storage.estimates import wide as wide
     from .tasks import Item as Item
     from .tasks import Task as Task
     from .tasks import load_task as load_task
@@ -99,7 +97,6 @@ _ATTRIBUTES = {
     "report.paper": ["figures_for_paper"],
     "results": ["load_results"],
     "runs.ray_executor": ["RayExecutor"],
-    "storage.estimates": ["select", "wide"],
     "tasks": ["Item", "Task", "load_task", "task_names"],
 }
 _ATTRIBUTES |= {

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.commands import START
+from tests.commands import without_notes
 from tests.hostile.fork_server import Ended, ForkServer
 from tests.hostile.moments import Course, Moment
 from tests.hostile.same_outcome import differences
@@ -45,7 +45,7 @@ class Killed:
 def undisturbed(server: ForkServer, command: Command, folder: Path) -> Course:
     """Run a command to its end, which must be good; what it took."""
     ended = server.run(command.args, command.place(folder))
-    assert (ended.code, START.sub("", ended.err)) == (0, ""), ended
+    assert (ended.code, without_notes(ended.err)) == (0, ""), ended
     assert ended.steps is not None
     longest = max(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return Course(ended.seconds, ended.steps, longest)

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests import commands
-from tests.commands import START
+from tests.commands import without_notes
 from tests.hostile.extent import KILLS, SEED
 from tests.hostile.fork_server import ForkServer
 from tests.hostile.killed_commands import commands_of, joining_commands
@@ -41,7 +41,7 @@ def test_a_command_killed_at_any_moment_goes_on_to_the_same_files(
     while kills < KILLS_EACH:
         most = min(KILLS_AT_MOST, KILLS_EACH - kills)
         outcome = killed(killing, command, tmp_path / "whole", drawn, tmp_path / "killed", most)
-        assert (outcome.ended.code, START.sub("", outcome.ended.err)) == (0, ""), outcome
+        assert (outcome.ended.code, without_notes(outcome.ended.err)) == (0, ""), outcome
         assert not outcome.differing, outcome
         kills += len(outcome.moments)
     count("kills", kills)

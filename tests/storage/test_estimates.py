@@ -99,7 +99,7 @@ def test_the_vocabulary_is_what_is_used():
 def test_an_estimate_is_place_minus_versus():
     result = small_ablation()
     effects, found = result.effects(), result.estimates()
-    lost = lw.select(found, "accuracy", versus="intact", hypothesis="differs")
+    lost = lw.results.select(found, "accuracy", versus="intact", hypothesis="differs")
     np.testing.assert_allclose(lost["estimate"], effects["acc"] - effects["acc_intact"])
     np.testing.assert_allclose(lost["low"], -effects["acc_diff_high"])
     np.testing.assert_allclose(lost["high"], -effects["acc_diff_low"])
@@ -109,9 +109,9 @@ def test_an_estimate_is_place_minus_versus():
 
 def test_both_sides_of_a_difference_are_rows():
     found = small_ablation().estimates()
-    sides = lw.select(found, "accuracy", hypothesis=None, versus=None)
+    sides = lw.results.select(found, "accuracy", hypothesis=None, versus=None)
     by_side = sides.set_index(["task", "protocol", "intervention"])["estimate"]
-    lost = lw.select(found, "accuracy", versus="intact", hypothesis="differs")
+    lost = lw.results.select(found, "accuracy", versus="intact", hypothesis="differs")
     assert len(lost) > 1
     for row in lost.to_dict("records"):
         where = row["task"], row["protocol"]
@@ -121,7 +121,7 @@ def test_both_sides_of_a_difference_are_rows():
 
 def test_quantities_stand_side_by_side():
     result = small_ablation()
-    beside = lw.wide(result.estimates(), "accuracy", "log-probability")
+    beside = lw.results.wide(result.estimates(), "accuracy", "log-probability")
     place = ["task", "protocol", "intervention"]
     one = beside.dropna(subset=["log-probability"]).set_index(place)
     effects = result.effects().set_index(place)
@@ -134,12 +134,14 @@ def test_quantities_stand_side_by_side():
 def test_what_is_unknown_is_refused():
     found = small_ablation().estimates()
     with pytest.raises(UserError, match=r"Unknown quantity 'acuracy'\. Did you mean 'accuracy'"):
-        lw.select(found, "acuracy")
+        lw.results.select(found, "acuracy")
     with pytest.raises(UserError, match=r"Unknown column 'layr'\. Did you mean 'layer'"):
-        lw.select(found, "accuracy", layr=3)
+        lw.results.select(found, "accuracy", layr=3)
     with pytest.raises(UserError, match="Unknown quantity"):
-        lw.wide(found, "accuracy", "nats")
-    assert lw.wide(found).empty
+        lw.results.wide(found, "accuracy", "nats")
+    assert lw.results.wide(found).empty
+    with pytest.raises(UserError, match="expected what result.estimates.. gives"):
+        lw.results.select(small_ablation().effects(), "accuracy")
 
 
 def test_an_analysis_has_its_tables_in_its_folder():

@@ -27,6 +27,8 @@ from layerwise.analyses.transplant.result import TransplantResult as TransplantR
 from layerwise.analyses.tuned_lens.result import TunedLensResult as TunedLensResult
 from layerwise.runs.folder import RunFolder as RunFolder
 from layerwise.storage.base import Result as Result
+from layerwise.storage.estimates import select as select
+from layerwise.storage.estimates import wide as wide
 from layerwise.storage.provenance import RUN_FILE as RUN_FILE
 from layerwise.storage.provenance import Facts as Facts
 from layerwise.storage.provenance import ModelFacts as ModelFacts

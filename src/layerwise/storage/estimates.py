@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from layerwise.errors import unknown_name
+from layerwise.errors import UserError, shown, unknown_name
 
 from .layouts import TURNED, Layout, Meaning, Quantity
 from .parquet import as_columns, conform, from_columns
@@ -231,8 +231,13 @@ def select(estimates: pd.DataFrame, quantity: str, **where: Any) -> pd.DataFrame
         The rows, without columns of their key that say nothing in all of them.
 
     Raises:
-        UserError: if the quantity or a column is unknown.
+        UserError: if it is no long table, or the quantity or a column is unknown.
     """
+    if not isinstance(estimates, pd.DataFrame) or not set(KEY) <= set(estimates.columns):
+        raise UserError(
+            f"'estimates' is {shown(type(estimates).__name__)} without the columns of a long table: "
+            "expected what result.estimates() gives, or estimates.parquet as pandas reads it."
+        )
     if quantity not in vocabulary():
         raise unknown_name("quantity", quantity, vocabulary())
     for column in where:
@@ -259,7 +264,7 @@ def wide(estimates: pd.DataFrame, *quantities: str) -> pd.DataFrame:
         only its tests tell apart is there once.
 
     Raises:
-        UserError: if a quantity is unknown.
+        UserError: if it is no long table, or a quantity is unknown.
     """
     place = [c for c in KEY if c not in ("quantity", "unit", "hypothesis")]
     parts = [select(estimates, name).reindex(columns=[*place, "estimate"]) for name in quantities]

@@ -27,7 +27,7 @@ from layerwise.errors import DamagedResultsError, UserError
 from layerwise.ground.regular_files import read_regular
 
 from .atomic_files import write_atomically
-from .file_list import listed, refuse_edited, with_list
+from .file_list import FILES, listed, refuse_edited, with_list
 
 RUN_FILE = "run.json"
 _AGAIN = "restore its folder, or delete it and give the command that made it again"
@@ -303,7 +303,8 @@ def read_run_file(folder: Path) -> dict[str, Any]:
             f"{path} cannot be read: expected the JSON that layerwise wrote; "
             "restore it, or delete the folder and give the same command again."
         ) from error
-    refuse_edited(content, path)
+    if FILES in content or is_finished(content):
+        refuse_edited(content, path)
     return content
 
 

@@ -191,6 +191,7 @@ def _config(
     from layerwise.models.huggingface.originals import meta_original
 
     refuse_other_architectures(path, header)
+    _refuse_no_size(path, header)
     with _refusals(path):
         config = AutoConfig.from_pretrained(**place, trust_remote_code=False, local_files_only=True)
         config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
@@ -202,6 +203,21 @@ def _config(
     except NotConverted:
         hooked_decoder(meta_original(config), None, path.name)
     return config
+
+
+# Sizes that no model can be without.
+_SIZES = ("embedding_length", "block_count", "attention.head_count", "feed_forward_length")
+
+
+def _refuse_no_size(path: Path, header: GgufHeader) -> None:
+    """Refuse a header whose model would have no layers, heads or width."""
+    fields = _Fields(header, header.metadata["general.architecture"])
+    for key in _SIZES:
+        if fields(key, 1) == 0:
+            raise UserError(
+                f"{path.name} cannot be converted: its header says that {key} is 0; expected 1 or "
+                "more; get the file again, or use the model's safetensors folder."
+            )
 
 
 def _read_by_transformers(
