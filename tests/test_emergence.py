@@ -497,7 +497,7 @@ def test_each_stack_is_told_by_its_own_layers():
     assert {"emergence", "emergence_within_stacks"} <= set(figures)
     panels = {axes.get_title(loc="left"): axes for axes in figures["emergence_within_stacks"].axes}
     assert all(title.startswith(("encoder, ", "decoder, ")) for title in panels)
-    drawn = panels["decoder, ablation, letter: half-effect depth"].lines
+    drawn = panels["decoder, ablation, picks a letter: half-effect depth"].lines
     for gid in ("estimate", "critical"):
         places = (line.get_xdata() for line in drawn if line.get_gid() == gid)
         assert sorted(np.concatenate(list(places)).tolist()) == [0.0, 0.5]

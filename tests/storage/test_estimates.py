@@ -140,7 +140,7 @@ def test_what_is_unknown_is_refused():
     with pytest.raises(UserError, match="Unknown quantity"):
         lw.results.wide(found, "accuracy", "nats")
     assert lw.results.wide(found).empty
-    with pytest.raises(UserError, match="expected what result.estimates.. gives"):
+    with pytest.raises(UserError, match=r"expected what result\.estimates\(\) gives"):
         lw.results.select(small_ablation().effects(), "accuracy")
 
 

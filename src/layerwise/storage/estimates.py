@@ -235,8 +235,8 @@ def select(estimates: pd.DataFrame, quantity: str, **where: Any) -> pd.DataFrame
     """
     if not isinstance(estimates, pd.DataFrame) or not set(KEY) <= set(estimates.columns):
         raise UserError(
-            f"'estimates' is {shown(type(estimates).__name__)} without the columns of a long table: "
-            "expected what result.estimates() gives, or estimates.parquet as pandas reads it."
+            f"'estimates' is {shown(type(estimates).__name__)} and has not the columns of a long "
+            "table: expected what result.estimates() gives, or estimates.parquet as it is read."
         )
     if quantity not in vocabulary():
         raise unknown_name("quantity", quantity, vocabulary())
