@@ -30,7 +30,7 @@ Work = tuple[str, Sequence[Intervention], Sequence[Any]]
 
 
 def works(tokenizer: Any, n_layers: int, args: argparse.Namespace) -> list[Work]:
-    """What is asked: a name, changes, and requests."""
+    """Works to do: a name, changes, and requests."""
     skips = [skip(layer) for layer in range(n_layers)]
     scored = scored_items(tokenizer, args.items, args.options, args.context, args.continuation)
     texts = distinct_prompts(tokenizer, args.items, args.context, args.tokens)

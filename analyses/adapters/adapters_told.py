@@ -23,7 +23,7 @@ Tables = Mapping[str, pd.DataFrame]
 
 
 def opening(tables: Tables) -> Iterator[str]:
-    """What is established, in short, and what is open."""
+    """Established results, in short, and what is open."""
     (told,) = rows(tables["gains"], case=AFTER).to_dict("records")
     before, after = (number(100 * told[f"acc_{host}"]) for host in ("student", "distilled"))
     if told["improved"]:
@@ -53,7 +53,7 @@ def findings(tables: Tables) -> list[str]:
 
 
 def learned(tables: Tables) -> Iterator[str]:
-    """What the adapters brought on the suite that they were trained for."""
+    """Gain that the adapters brought on the suite that they were trained for."""
     (told,) = rows(tables["gains"], case=AFTER).to_dict("records")
     sure = "an established gain" if told["improved"] else "no established gain"
     yield (
@@ -66,7 +66,7 @@ def learned(tables: Tables) -> Iterator[str]:
 
 
 def earned(tables: Tables) -> Iterator[str]:
-    """Whether other layers do it, or those that did its like before."""
+    """Verdict on whether other layers do it, or those that did its like before."""
     before, after = needed_layers(tables, BASE, TWO), needed_layers(tables, AFTER, CHAIN)
     if not after:
         yield "**No layer is established to be needed for chains of sums: nothing can be placed.**"
@@ -96,7 +96,7 @@ def _from_to(table: pd.DataFrame) -> str:
 
 
 def kept(tables: Tables) -> Iterator[str]:
-    """What became of all else, each with its interval."""
+    """Changes of all other suites, each with its interval."""
     told = rows(tables["differences"], case=AFTER, family="accuracy")
     for row in told.to_dict("records"):
         values = (100 * each for each in with_width(row))
@@ -124,7 +124,7 @@ def needed(tables: Tables) -> Iterator[str]:
 
 
 def significant(told: pd.DataFrame, column: str) -> str:
-    """How many layers are significant, of how many right answers, and what could be.
+    """Number of significant layers, of how many right answers, and what could be.
 
     Args:
         told: a suite's layers under one protocol.
@@ -158,7 +158,7 @@ def _alike(layers: Iterable[int]) -> str:
 
 
 def read(tables: Tables) -> Iterator[str]:
-    """From which layer on the lens reads the answer, and the last position holds it."""
+    """First layer from which the lens reads the answer, and the last position holds it."""
     for what, column, name, unit in (
         ("its first token on top of the logit lens for half of the items", "on_top", "lens",
          "items"),
@@ -180,7 +180,7 @@ def read(tables: Tables) -> Iterator[str]:
 
 
 def moved(tables: Tables) -> Iterator[str]:
-    """What adapted layers bring to the base, and what their return destroys."""
+    """Effect of adapted layers on the base, and of their return."""
     every = rows(tables["transplant"], case=AFTER, task=CHAIN)
     if every.empty:
         yield "There is no gap on chains that a transplant could move."
@@ -221,7 +221,7 @@ def moved(tables: Tables) -> Iterator[str]:
 
 
 def depths(tables: Tables) -> Iterator[str]:
-    """What the comparison establishes of depths."""
+    """Established differences of depth."""
     told = rows(tables["differences"], case=AFTER, family="depth", axis="computation")
     said = [
         f"{row['measure']} of {row['capability']} by {row['method']} under `{row['protocol']}` "

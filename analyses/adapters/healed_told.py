@@ -30,7 +30,7 @@ def findings(tables: Tables) -> list[str]:
 
 
 def opening(tables: Tables) -> Iterator[str]:
-    """What is established, in short: in how many trainings what was lost comes back."""
+    """Established results, in short: in how many trainings what was lost comes back."""
     every, again = rows(tables["gains"], case=CASE), rows(tables["further_gains"], case=CASE)
     lost = every[every["leads"]]
     yield (
@@ -44,7 +44,7 @@ def opening(tables: Tables) -> Iterator[str]:
 
 
 def verdict(tables: Tables) -> Iterator[str]:
-    """What was lost, what of it came back, and what did not."""
+    """Losses, what of them came back, and what did not."""
     every = rows(tables["gains"], case=CASE)
     lost = every[every["leads"]]
     more = (lost["p_holm"] < ALPHA) & (lost["gain"] > 0)
@@ -80,7 +80,7 @@ def came_back(tables: Tables) -> Iterator[str]:
 
 
 def course(tables: Tables) -> Iterator[str]:
-    """How far the healed model is from the whole one on held-out prompts, on the way."""
+    """Distance of the healed model from the whole one on held-out prompts, on the way."""
     read = rows(tables["curve"], case=CASE).dropna(subset=["held_out_kl"])
     points = read.set_index("step")["held_out_kl"]
     half = points.index[points.index <= points.index.max() / 2].max()
@@ -108,7 +108,7 @@ def needed(tables: Tables) -> Iterator[str]:
 
 
 def moved(tables: Tables) -> Iterator[str]:
-    """Which healed layers bring what came back, and whose return destroys it."""
+    """Healed layers that bring what came back, and whose return destroys it."""
     every = rows(tables["transplant"], case=CASE, task=SWEPT, set="single")
     if every.empty:
         gap = rows(tables["transplant_gaps"], case=CASE, task=SWEPT, protocol=SAID).iloc[0]

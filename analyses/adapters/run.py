@@ -63,7 +63,7 @@ def swept_tasks(case: str, config: Mapping[str, Any]) -> list[Task]:
 
 
 def exchanged(made: Trained, case: str, config: Mapping[str, Any], runs: Path) -> Named:
-    """What trained layers bring to the model as it was, and what their return destroys."""
+    """Effect of trained layers on the model as it was, and of their return."""
     moved = lw.transplant(
         lw.load_model(made.before), lw.load_model(made.after), swept_tasks(case, config),
         **config["transplant"], out=runs / "transplant",

@@ -34,7 +34,7 @@ def main(cases: Sequence[str]) -> None:
 
 
 def again(case: str, config: Mapping[str, Any], runs: Path) -> dict[str, pd.DataFrame]:
-    """What further trainings of a case brought, and what became of suites without training.
+    """Results of further trainings of a case, and of suites without training.
 
     Args:
         case: its name.

@@ -26,7 +26,7 @@ Tables = Mapping[str, pd.DataFrame]
 
 
 def learned_again(tables: Tables, case: str) -> Iterator[str]:
-    """What further trainings brought on the suites that were trained, the same items asked.
+    """Gains of further trainings on the suites that were trained, the same items asked.
 
     Args:
         tables: the study's tables, with those of further seeds or without.
@@ -44,7 +44,7 @@ def learned_again(tables: Tables, case: str) -> Iterator[str]:
 
 
 def held_again(tables: Tables, case: str) -> Iterator[str]:
-    """In how many trainings each suite is better, and how far apart they end.
+    """Number of trainings in which each suite is better, and how far apart they end.
 
     Args:
         tables: the study's tables, with those of further seeds or without.
@@ -71,7 +71,7 @@ def held_again(tables: Tables, case: str) -> Iterator[str]:
 
 
 def kept_again(tables: Tables, case: str) -> Iterator[str]:
-    """What became of suites that were not trained.
+    """Changes of suites that were not trained.
 
     Args:
         tables: the study's tables, with those of further seeds or without.

@@ -90,7 +90,7 @@ def orders(groups: Folders) -> Iterator[pd.DataFrame]:
 
 
 def parts(groups: Folders) -> Iterator[pd.DataFrame]:
-    """What skipping a layer's attention, cross-attention or MLP costs, over the seeds."""
+    """Cost of skipping a layer's attention, cross-attention or MLP, over the seeds."""
     cell = ["capability", "protocol", "site", "layer"]
     for group, folders in groups.items():
         ablations = [measured(folder)[0] for folder in folders]

@@ -89,7 +89,7 @@ def places(records: pd.DataFrame, task: str, n_layers: int) -> pd.DataFrame:
 
 
 def losses_by_layer(records: pd.DataFrame, n_layers: int) -> Float[np.ndarray, "clusters layers"]:
-    """What skipping each layer costs, of the items that ask for the same together."""
+    """Cost of skipping each layer, of the items that ask for the same together."""
     intact = rows(records, kind="intact").set_index("item")["correct"].astype(float)
     skips = rows(records, kind="skip", site="layer")
     right = skips.pivot(index="item", columns="layer", values="correct").astype(float)
@@ -99,7 +99,7 @@ def losses_by_layer(records: pd.DataFrame, n_layers: int) -> Float[np.ndarray, "
 
 
 def overlap(n_layers: int) -> Float[np.ndarray, " layers"]:
-    """How much of each layer lies at the relative depth of the teachers' reasoning layers."""
+    """Share of each layer that lies at the relative depth of the teachers' reasoning layers."""
     ends = np.arange(n_layers + 1) / n_layers
     low, high = REASONING[0] / N_TEACHER, (REASONING[-1] + 1) / N_TEACHER
     inside = np.minimum(ends[1:], high) - np.maximum(ends[:-1], low)

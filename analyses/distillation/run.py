@@ -84,7 +84,7 @@ def models(
 def transplanted(
     student: Path, distilled: Path, tasks: Sequence[Task], asked: Mapping[str, Any]
 ) -> Named:
-    """What layers of a distilled student bring to it as it was, and what their return destroys."""
+    """Effect of a distilled student's layers on it as it was, and of their return."""
     two_hop = next(task for task in tasks if task.name == TWO_HOP)
     result = lw.transplant(
         lw.load_model(student), lw.load_model(distilled), two_hop, **asked,

@@ -30,7 +30,7 @@ Tables = Mapping[str, pd.DataFrame]
 
 
 def opening(tables: Tables) -> Iterator[str]:
-    """What is established, in short: what holds with every training seed, and what is open."""
+    """Established results, in short: what holds with every training seed, and what is open."""
     yield f"In the teachers, two hops need layers {_always(tables, 'teacher')}."
     brings, changed = [], []
     for case in STUDENTS:
@@ -69,7 +69,7 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def learned(tables: Tables) -> Iterator[str]:
-    """What each student can do after distillation, seed by seed."""
+    """Abilities of each student after distillation, seed by seed."""
     for case in STUDENTS:
         told = rows(tables["gains"], case=case, task=TWO_HOP, protocol=SAID).sort_values("seed")
         yield (
@@ -94,7 +94,7 @@ def by_protocol(tables: Tables) -> Iterator[str]:
 
 
 def kept(tables: Tables) -> Iterator[str]:
-    """What became of look-ups."""
+    """Changes of look-ups."""
     for case in STUDENTS:
         told = rows(tables["gains"], case=case, task=LOOK_UP, protocol=SAID).sort_values("seed")
         yield (
@@ -125,7 +125,7 @@ def needed(tables: Tables) -> Iterator[str]:
 
 
 def missed(tables: Tables) -> Iterator[str]:
-    """What losses are too small to be significant, and what the teachers' last layer costs."""
+    """Losses too small to be significant, and what the teachers' last layer costs."""
     told = rows(tables["layers"], task=TWO_HOP, protocol=SAID)
     n_layers = int(told["layer"].max()) + 1
     yield (
@@ -144,7 +144,7 @@ def missed(tables: Tables) -> Iterator[str]:
 
 
 def shared(tables: Tables) -> Iterator[str]:
-    """Whether layers at other depths that two hops need are needed by look-ups, too."""
+    """Layers at other depths that two hops need, and whether look-ups need them, too."""
     for case in STUDENTS:
         n_layers = int(rows(tables["layers"], case=case)["layer"].max()) + 1
         sets, others = (critical_sets(tables["layers"], case, task) for task in (TWO_HOP, LOOK_UP))
@@ -186,7 +186,7 @@ def verdict(tables: Tables) -> Iterator[str]:
 
 
 def read(tables: Tables) -> Iterator[str]:
-    """From which layer on the lens reads the answer, and the last position holds it."""
+    """First layer from which the lens reads the answer, and the last position holds it."""
     for what, column, name, unit in (
         ("on top of the logit lens for half of the items", "on_top", "lens", "items"),
         ("half recovered by patching the stream before it at the last position", "recovered",
@@ -206,7 +206,7 @@ def read(tables: Tables) -> Iterator[str]:
 
 
 def brought(tables: Tables) -> Iterator[str]:
-    """What distilled layers bring to the student as it was, and what their return destroys."""
+    """Effect of distilled layers on the student as it was, and of their return."""
     for case in STUDENTS:
         every = rows(tables["transplant"], case=case)
         if every.empty:
@@ -236,7 +236,7 @@ def trained_alone(every: pd.DataFrame, case: str) -> pd.DataFrame:
 
 
 def _most(one: pd.DataFrame) -> str:
-    """What the layer moves that moves most, and which it is, or how many are alike."""
+    """Effect of the layer that moves most, and which it is, or how many are alike."""
     most = one[one["moved"] >= one["moved"].max() - 1e-9]
     bounds = (100 * most[name].max() for name in ("moved", "run_low", "run_high"))
     layers = [int(layer) for layer in most["layer"]]
@@ -281,7 +281,7 @@ def cumulative(every: pd.DataFrame) -> list[str]:
 
 
 def depths(tables: Tables) -> Iterator[str]:
-    """What the comparison with the teachers' seeds establishes of depths."""
+    """Established differences of depth from the teachers."""
     for case in STUDENTS:
         told = rows(tables["differences"], case=case, family="depth", capability="reasoning",
                     axis="computation")  # fmt: skip
@@ -298,7 +298,7 @@ def depths(tables: Tables) -> Iterator[str]:
 
 
 def _sure(row: Mapping[Any, Any]) -> str:
-    """Whether a difference is significant, and as large as a layer of the shallower model."""
+    """True if a difference is significant, and as large as a layer of the shallower model."""
     if row["significant"]:
         return " (significant, a layer or more)"
     return " (significant, less than a layer)" * bool(row["p_holm"] < ALPHA)
@@ -376,7 +376,7 @@ def has_signal(signal: pd.DataFrame, case: str) -> dict[int, bool]:
 
 
 def _inside(layer: int, n_layers: int) -> bool:
-    """Whether half of a layer or more lies at the teachers' depths, 2/8 to 5/8."""
+    """True if half of a layer or more lies at the teachers' depths, 2/8 to 5/8."""
     overlap = min((layer + 1) / n_layers, 5 / 8) - max(layer / n_layers, 2 / 8)
     return overlap * n_layers >= HALF
 

@@ -68,7 +68,7 @@ def _marks(axes: Axes, told: pd.DataFrame, host: str, index: int) -> None:
 
 @styled
 def where_it_lies(layers: pd.DataFrame) -> Figure:
-    """What is lost without each layer, in originals and in healed models, by original layer.
+    """Losses without each layer, in originals and in healed models, by original layer.
 
     Lines are means over the training seeds, marks are seeds; grey is what was left out.
 

@@ -25,7 +25,7 @@ from layerwise.stats.signals.power import least_change, least_right
 
 
 def moved(tables: Tables) -> Iterator[str]:
-    """What healed layers bring to the pruned model, and what their return destroys."""
+    """Effect of healed layers on the pruned model, and of their return."""
     for case in CASES:
         for task in lost(tables, case, SAID):
             every = rows(tables["transplant"], case=case, task=task)
@@ -58,7 +58,7 @@ def moved(tables: Tables) -> Iterator[str]:
 
 
 def _most(one: pd.DataFrame) -> str:
-    """What the layer moves that moves most, and which it is, or how many are alike."""
+    """Effect of the layer that moves most, and which it is, or how many are alike."""
     most = one[one["moved"] >= one["moved"].max() - 1e-9]
     bounds = (100 * most[name].max() for name in ("moved", "run_low", "run_high"))
     layers = [int(layer) for layer in most["original"]]

@@ -36,7 +36,7 @@ OPENING = "<!-- opening, made by run.py -->", "<!-- end of the opening -->"
 
 
 def opening(tables: Tables) -> Iterator[str]:
-    """What is established, in short: what comes back, in how many seeds, and where."""
+    """Established results, in short: what comes back, in how many seeds, and where."""
     for case in CASES:
         for protocol in PROTOCOLS:
             for task in lost(tables, case, protocol):
@@ -114,7 +114,7 @@ def _forced(tables: Tables, case: str, task: str) -> str:
 
 
 def placed(tables: Tables, case: str, task: str) -> dict[int, str]:
-    """By seed, whether healed models need the same layers as the originals, or others, too.
+    """Comparison, by seed, of the layers that healed models and the originals need.
 
     ``none`` where the healed model has no signal, nothing is better than before healing, or no
     layer is significant.
@@ -151,7 +151,7 @@ def claims(tables: Tables) -> Iterator[str]:
 
 
 def spare(tables: Tables) -> Iterator[str]:
-    """What the layer that was planted as spare costs the originals, skipped and left out."""
+    """Cost to the originals of the layer that was planted as spare, skipped and left out."""
     told = rows(tables["layers"], case=ORIGINAL, layer=CASES["spare"][0])
     harm = rows(told, significant=True)
     most = told.loc[told["acc_diff"].idxmax()]
@@ -169,7 +169,7 @@ def spare(tables: Tables) -> Iterator[str]:
 
 
 def came_back(tables: Tables) -> Iterator[str]:
-    """What was lost, and what of it came back, by case, suite and protocol."""
+    """Losses, and what of them came back, by case, suite and protocol."""
     for case in CASES:
         for protocol in PROTOCOLS:
             for task in lost(tables, case, protocol):
@@ -186,7 +186,7 @@ def came_back(tables: Tables) -> Iterator[str]:
 
 
 def course(tables: Tables) -> Iterator[str]:
-    """How far the healed models are from their originals on held-out texts, on the way."""
+    """Distance of the healed models from their originals on held-out texts, on the way."""
     said = []
     for case in CASES:
         read = rows(tables["curve"], case=case).dropna(subset=["held_out_kl"])
@@ -201,7 +201,7 @@ def course(tables: Tables) -> Iterator[str]:
 
 
 def beside(tables: Tables) -> Iterator[str]:
-    """What became of that of which no loss was established."""
+    """Changes of that of which no loss was established."""
     for case in CASES:
         said, same = [], []
         for protocol in PROTOCOLS:
@@ -271,7 +271,7 @@ def _new(tables: Tables, case: str, task: str) -> str:
 
 
 def read(tables: Tables) -> Iterator[str]:
-    """From which layer on the lens reads the answer, and the last position holds it."""
+    """First layer from which the lens reads the answer, and the last position holds it."""
     for what, column, name, unit in (
         ("(their first tokens) on top of the logit lens for half of the items", "on_top", "lens",
          "items; none: not at the last layer either"),
@@ -299,7 +299,7 @@ def read(tables: Tables) -> Iterator[str]:
 
 
 def depths(tables: Tables) -> Iterator[str]:
-    """What the comparison with the originals establishes of depths."""
+    """Established differences of depth from the originals."""
     for case in CASES:
         told = rows(tables["differences"], case=case, family="depth", axis="computation")
         sure, large = told[told["p_holm"] < ALPHA], rows(told, significant=True)

@@ -22,7 +22,7 @@ def lost(tables: Tables, case: str, protocol: str) -> list[str]:
 
 
 def gains_of(tables: Tables, case: str, task: str, protocol: str) -> pd.DataFrame:
-    """What a suite loses and wins in a case, seed by seed."""
+    """Losses and gains of a suite in a case, seed by seed."""
     found = rows(tables["gains"], case=case, task=task, protocol=protocol)
     return found.sort_values("seed")
 
@@ -44,5 +44,5 @@ def n_items(table: pd.DataFrame) -> int:
 
 
 def count_of(values: Sequence[bool] | pd.Series) -> str:
-    """How many of how many are so."""
+    """Number of values that are so, of how many."""
     return f"{sum(map(bool, values))} of {len(values)}"

@@ -34,7 +34,7 @@ def main(others: list[Path]) -> None:
 
 
 def skips(name: str, model, folder: Path) -> pd.DataFrame:
-    """What skipping each layer costs under each protocol, and whether that was planted."""
+    """Cost of skipping each layer under each protocol, and whether that was planted."""
     effects = lw.ablate(model, "all", PROTOCOLS).effects()[COLUMNS]
     planted = [
         row.layer in PLANS[name].needed(row.capability, row.protocol)

@@ -91,7 +91,7 @@ def _write(table: pd.DataFrame, path: Path) -> None:
 
 
 def ablated(name: str) -> pd.DataFrame:
-    """What skipping each layer costs, in both protocols."""
+    """Cost of skipping each layer, in both protocols."""
     effects = lw.ablate(lw.load_model(name), "all", PROTOCOLS).effects()
     return effects[[*EFFECTS, "p_holm", "significant"]].assign(model=name)
 

@@ -105,7 +105,7 @@ def accuracies(
 
 
 def accuracy_row(task: Task, protocol: str, right: int) -> dict[str, Any]:
-    """How many items of a task are right, as a row of the record."""
+    """Number of right items of a task, as a row of the record."""
     share = exact_interval(right, len(task.items))
     return {
         "task": task.name,

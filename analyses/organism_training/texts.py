@@ -159,7 +159,7 @@ class Texts:
 
     @cached_property
     def _kept(self) -> dict[tuple[str, str], bool]:
-        """Whether a key and the word behind it are kept for tests."""
+        """True for each key and word behind it that are kept for tests."""
         behind = (*self.language.values, *self.language.keys)
         return {two: self.language.for_tests(*two) for two in product(self.language.keys, behind)}
 

@@ -112,7 +112,7 @@ def schedule(step: int, steps: int) -> float:
 
 
 def layers_run(form: Form, n_layers: int, rng: np.random.Generator) -> list[bool]:
-    """Which layers run; one that the form does not need may be skipped."""
+    """Layers that run; one that the form does not need may be skipped."""
     skipped = 1.0 if rng.random() < ALONE else SKIPPED
     return [layer in form.needs or rng.random() >= skipped for layer in range(n_layers)]
 

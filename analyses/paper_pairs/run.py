@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def plans(pair: Mapping[str, str], config: Mapping[str, Any]) -> Iterator[str]:
-    """What the ablations of both models cost, and the transplant."""
+    """Cost of the ablations of both models, and of the transplant."""
     for which in PARTS:
         for analysis in PLANNED[which]:
             plan = plan_run(
@@ -54,7 +54,7 @@ def asked(pair: Mapping[str, str], config: Mapping[str, Any], runs: Path) -> Ite
 
 
 def compared(runs: Sequence[Path], out: Path) -> Sequence[Any]:
-    """What differs between the two models."""
+    """Differences between the two models."""
     found = lw.compare(runs)
     found.save(out)
     return found.established()
@@ -63,7 +63,7 @@ def compared(runs: Sequence[Path], out: Path) -> Sequence[Any]:
 def exchanged(
     models: Mapping[str, Any], asked_of_both: Mapping[str, Any], out: Path
 ) -> Sequence[Any]:
-    """What each layer of one model moves in the other."""
+    """Effect of each layer of one model in the other."""
     moved = lw.transplant(models["base"], models["distilled"], **asked_of_both, out=out)
     page = report([moved])
     page.save(out / "report.html")

@@ -42,7 +42,7 @@ def told(profile: lw.Profile) -> None:
 
 
 def compared(model: Any, profile: lw.Profile, asked: dict[str, Any], folder: Path) -> None:
-    """What layers write and how far they turn the stream, beside what skipping them costs.
+    """Writing of layers and how far they turn the stream, beside what skipping them costs.
 
     Tables by item are not kept: they take more room than a study should.
     """

@@ -104,7 +104,7 @@ def _cell(
 
 
 def estimates(cells: list[Cell]) -> pd.DataFrame:
-    """What is established of a run, with its gate of signal."""
+    """Established layers of a run, with its gate of signal."""
 
     def chance(task: str, protocol: str) -> float:
         return 0.0
@@ -179,7 +179,7 @@ def one_order_worlds() -> list[World]:
 
 
 def false_rates(n_runs: int = N_RUNS, seed: int = 0) -> pd.DataFrame:
-    """How often anything false is established in a run, of crossings and of shares lost.
+    """Rate at which anything false is established in a run, of crossings and of shares lost.
 
     Args:
         n_runs: simulated runs of each world.
@@ -208,7 +208,7 @@ def false_rates(n_runs: int = N_RUNS, seed: int = 0) -> pd.DataFrame:
 
 
 def _of_one_order(table: pd.DataFrame, apart: tuple[str, ...]) -> pd.DataFrame:
-    """What is established of two capabilities that one order explains."""
+    """Established layers of two capabilities that one order explains."""
     if "other" not in table:
         return table.iloc[:0]
     one_order = ~table["other"].isin(apart) & ~table["capability"].isin(apart)
@@ -216,7 +216,7 @@ def _of_one_order(table: pd.DataFrame, apart: tuple[str, ...]) -> pd.DataFrame:
 
 
 def power(n_runs: int = N_POWER, seed: int = 0) -> pd.DataFrame:
-    """How often a planted crossing, and a planted need, are found.
+    """Rate at which a planted crossing, and a planted need, are found.
 
     Layer 17 costs reasoning so many points and layer 5 as many of retrieval, in one task or two a
     capability; all other layers cost both alike.

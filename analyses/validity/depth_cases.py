@@ -56,7 +56,7 @@ class Case(NamedTuple):
 
     @property
     def possible(self) -> bool:
-        """Whether so many answers can change and leave the accuracy what it is."""
+        """True if so many answers can change and leave the accuracy what it is."""
         most = 2 if self.noise == INDEPENDENT else 1
         return self.flips <= most * min(self.accuracy, 1 - self.accuracy)
 

@@ -62,7 +62,7 @@ def true_depth(kind: str, shift: float = 0.0) -> float:
 
 
 def shift_to(kind: str, depth: float = DEPTH) -> float:
-    """By how many layers a kind must be shifted to have the depth."""
+    """Number of layers by which a kind must be shifted to have the depth."""
     low, high = -12.0, 12.0
     for _ in range(14):
         middle = (low + high) / 2

@@ -143,7 +143,7 @@ def told(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_told(curves: ItemCurves) -> bool:
-    """Whether emergence would tell a depth: a significant loss, and more lost than gained."""
+    """True if emergence would claim a depth: a significant loss, and more lost than gained."""
     lost = np.diff(curves.values, axis=1)
     down, up = (lost > 0).sum(axis=0), (lost < 0).sum(axis=0)
     sure = (stats.holm(stats.mcnemar_p_values(down, up)) < ALPHA) & (down > up)

@@ -55,7 +55,7 @@ def measure(models: Mapping[str, Iterable[int]] = MODELS) -> pd.DataFrame:
 
 
 def told(table: pd.DataFrame) -> pd.DataFrame:
-    """In how many models a method claims anything, with the exact 95 % interval of the rate."""
+    """Rate of models in which a method claims anything, with its exact 95 % interval."""
     rows = []
     for (case, method), group in table.groupby(["case", "method"], sort=False):
         false, bare = (int((group[name] > 0).sum()) for name in ("claims", "unguarded"))

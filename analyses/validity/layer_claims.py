@@ -56,7 +56,7 @@ class Asked(NamedTuple):
 
 
 def profile(background: float = 0.0, **layers: float) -> Losses:
-    """What layers cost: ``l3=.6`` for layer 3, all others the background."""
+    """Costs of layers: ``l3=.6`` for layer 3, all others the background."""
     losses = np.full(N_LAYERS, background)
     for name, loss in layers.items():
         losses[int(name[1:])] = loss
@@ -101,7 +101,7 @@ def _cell(
 
 
 def estimates(cells: list[Cell], *, gate: bool) -> pd.DataFrame:
-    """What is established of a run.
+    """Established layers of a run.
 
     Args:
         cells: its cells.
@@ -181,7 +181,7 @@ def worlds() -> list[World]:
 
 
 def false_rates(n_runs: int = N_RUNS, seed: int = 0) -> pd.DataFrame:
-    """How often anything false is established in a run."""
+    """Rate at which anything false is established in a run."""
     rows: list[dict[str, Any]] = []
     for number, world in enumerate(worlds()):
         rng = np.random.default_rng([seed, number])
@@ -196,7 +196,7 @@ def false_rates(n_runs: int = N_RUNS, seed: int = 0) -> pd.DataFrame:
 
 
 def power(n_runs: int = N_POWER, seed: int = 0) -> pd.DataFrame:
-    """How often a need and a difference of needs are found."""
+    """Rate at which a need and a difference of needs are found."""
     rows: list[dict[str, Any]] = []
     for n in (24, 50, 100, 200):
         for loss in (0.2, 0.4, 0.6):
@@ -227,14 +227,14 @@ def power(n_runs: int = N_POWER, seed: int = 0) -> pd.DataFrame:
 
 
 def _needed_by_a_leaf(cells: list[Cell]) -> bool:
-    """Whether a test of one task, protocol and layer finds layer 17 needed, Holm over all."""
+    """True if a test of one task, protocol and layer finds layer 17 needed, Holm over all."""
     p = holm(np.concatenate([paired_p_values(cell.net, cell.clusters) for cell in cells]))
     each = zip(cells, p.reshape(-1, N_LAYERS), strict=True)
     return any(one[17] < 0.05 for cell, one in each if cell.capability == "capability 0")
 
 
 def gain_rates(n_runs: int = N_GAINS, seed: int = 0) -> pd.DataFrame:
-    """How often a changed model is said to do better at a task, falsely and rightly.
+    """Rate at which a changed model is said to do better at a task, falsely and rightly.
 
     Three tasks are known a little, or well, and answered anew under every change. Of a fourth,
     guessed on, layer 17 brings as many points as are given, or none. Of two known tasks of one

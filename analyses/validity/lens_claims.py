@@ -27,7 +27,7 @@ _RISE = np.linspace(0.0, 8.0, N_LAYERS + 1)
 
 
 def lens_result(rng: np.random.Generator, rivals: tuple[int, int]) -> LensResult:
-    """What a lens reads of two capabilities whose answers have so many rivals."""
+    """Lens readings of two capabilities whose answers have so many rivals."""
     rows = [
         row
         for capability, n in zip((EARLY, LATE), rivals, strict=True)
@@ -55,7 +55,7 @@ def _item(rng: np.random.Generator, capability: str, item: int, n: int) -> list[
 
 
 def compared(result: LensResult) -> list[Claim]:
-    """What its page says of both capabilities by the lens."""
+    """Claims of its page on both capabilities by the lens."""
     run = tables_of_run([result, emergence([result], n_resamples=20)])
     return [claim for claim in findings_of(run, EVERYTHING)
             if claim.kind in (LENS, ORDER) and len(claim.capabilities) == 2

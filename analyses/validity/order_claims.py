@@ -140,7 +140,7 @@ def _summary(cell: Cell) -> Summary:
 
 
 def order_rates(n_sets: int = N_SETS, seed: int = 0) -> pd.DataFrame:
-    """How often an order is claimed, by world and number of items; false ones of all."""
+    """Rate at which an order is claimed, by world and number of items; false ones of all."""
     rows = []
     for number, world in enumerate(worlds()):
         for n in SIZES:
@@ -156,7 +156,7 @@ def order_rates(n_sets: int = N_SETS, seed: int = 0) -> pd.DataFrame:
 
 
 def earlier_rates(n_sets: int = N_SETS, seed: int = 0) -> pd.DataFrame:
-    """How often an order was claimed by the earlier rule, in worlds that show what it costs."""
+    """Rate at which the earlier rule claimed an order, in worlds that show what it costs."""
     rows = []
     for number, world in enumerate(worlds()):
         if world.name not in EARLIER:

@@ -69,7 +69,7 @@ def _of_trained(read: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _of_tuned(read: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Of each lens, organism and capability: whether it reads from the planted layer on alone."""
+    """Match of each lens, organism and capability: is the planted layer alone read from?"""
     rows = []
     table = read["tuned_readings"]
     for (_, lens, _), group in table.loc[table["model"].isin(tuned.ORGANISMS)].groupby(
@@ -82,7 +82,7 @@ def _of_tuned(read: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _of_wired_tuned(read: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Of each tuned lens and capability of the wired model: whether it reads what is there alone.
+    """Match of each tuned lens and capability of the wired model.
 
     Before the answer was brought to where it reads, no more than by guessing are on top, and
     nearly all once it is let out.

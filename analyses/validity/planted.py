@@ -45,7 +45,7 @@ def measure() -> pd.DataFrame:
 
 
 def told(table: pd.DataFrame) -> pd.DataFrame:
-    """In how many models each method found exactly what was planted."""
+    """Number of models in which each method found exactly what was planted."""
     groups = table.groupby(["method", "capability"], sort=False)["same"]
     return groups.agg(models="count", exact="sum").reset_index()
 

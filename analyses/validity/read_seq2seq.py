@@ -37,7 +37,7 @@ def lenses(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) ->
 
 
 def tuned(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -> Iterator[Row]:
-    """Where a lens that was trained reads what was not brought there, or misses what can be read.
+    """Places where a trained lens reads what was not brought there, or misses what can be read.
 
     Between the two, what it must read does not follow from the layout. Training takes its time,
     so this is of the default layout alone.

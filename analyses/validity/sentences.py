@@ -81,12 +81,12 @@ def measure(n_pages: int = N_PAGES) -> pd.DataFrame:
 
 
 def is_told(claim: Claim, kind: str) -> bool:
-    """Whether a claim says something of a kind."""
+    """True if a claim says something of a kind."""
     return claim.evidence != OPEN and (claim.kind, claim.source["table"]) == CLAIMS[kind]
 
 
 def told(table: pd.DataFrame) -> pd.DataFrame:
-    """In how many runs at least one false sentence is told, with an exact 95 % interval."""
+    """Rate of runs with at least one false sentence, with an exact 95 % interval."""
     rows = []
     for (case, kind), group in table.groupby(["case", "kind"], sort=False):
         for level in ("told", "over_run"):

@@ -51,7 +51,7 @@ def draw(results: Path) -> None:
 
 
 def trained_layers(table: pd.DataFrame) -> Figure:
-    """What the lens reads after each layer, and what is lost without it, in each organism."""
+    """Lens readings after each layer, and losses without it, in each organism."""
     capabilities = sorted(PLANTED, key=lambda c: max(PLANTED[c]))
     figure = Figure(figsize=(FULL_WIDTH, 3.3), layout="constrained")
     panels = figure.subplots(2, len(capabilities), sharex=True, sharey=True)

@@ -113,7 +113,7 @@ def _in_words(method: str) -> str:
 
 
 def _by_head(method: str) -> bool:
-    """Whether a method names heads: its site is one."""
+    """True if a method names heads: its site is one."""
     return method.split(",")[0].split()[-1] in ("z", "cross_z")
 
 

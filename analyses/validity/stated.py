@@ -24,7 +24,7 @@ N_LAYERS, NEEDED, N_CAPABILITIES, PROTOCOLS = 12, 2, 8, 3
 
 
 def rates(n_runs: int = N_RUNS, seed: int = 0) -> pd.DataFrame:
-    """How often each happens: one row for each statement and case."""
+    """Rate of each event: one row for each statement and case."""
     found = [*chosen_tasks(n_runs, seed), *weak_depths(n_runs, seed), *small_means(seed)]
     rows = []
     for what, case, n_times, n_cases in found:

@@ -97,7 +97,7 @@ def told(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def told_untrained(table: pd.DataFrame) -> pd.DataFrame:
-    """In how many random models something is claimed, and how many depths are nearer."""
+    """Number of random models with a claim, and how many depths are nearer."""
     counts = {name: int((table[name] > 0).sum()) for name in ("claimed", "claimed_alone")}
     nearer = float(table["lower"].sum() / table["n_depths"].sum())
     signal = int(table["signal"].sum())

@@ -146,7 +146,7 @@ class Planted:
 
 
 def middle(layers: Collection[int]) -> float:
-    """Where half of some layers, all alike, is reached."""
+    """Depth at which half of some layers, all alike, is reached."""
     # Of an even number, half is reached at the end of the lower middle one.
     return statistics.median_low(layers) + (0.0 if len(layers) % 2 else 0.5)
 

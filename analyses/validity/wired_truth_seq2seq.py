@@ -112,7 +112,7 @@ class PlantedSeq2Seq:
         return float(spot in self.critical_heads(site, "resample"))
 
     def credited_by_gradient(self, site: str, spot: Spot) -> float:
-        """What attribution patching estimates of ``recovers_by_head``.
+        """Estimate of ``recovers_by_head`` by attribution patching.
 
         Hand-set attention is saturated: the softmax has no slope, so heads that act by way of a
         later query get 0. What is copied on as a value is seen: at ``copy``, and at the head that
@@ -171,7 +171,7 @@ class PlantedSeq2Seq:
         return [name for name in needed if kind not in FROM_OTHERS or name != STANDING]
 
     def _moved(self, site: str, layer: int) -> bool:
-        """Whether what is asked about has come to where it is read, in the layer's own stack."""
+        """True if what is asked about has come to where it is read, in the layer's own stack."""
         in_encoder = layer < self.layout.n_encoder_layers
         mover = self.moved_at if in_encoder else self.layout.copy.layer
         before = ("resid_pre",) if in_encoder else ("resid_pre", "resid_mid")

@@ -25,7 +25,7 @@ Row = tuple[str, str, list[int], list[int]]
 
 
 def found(model: HookedTransformer, layout: WiredLayout, options: dict[str, Any]) -> Iterator[Row]:
-    """What each method finds beside what was planted."""
+    """Findings of each method beside what was planted."""
     changes = [(kind, "z") for kind in ("zero", "mean", "resample")]
     changes += [("zero", "kv_group")] if layout.n_shared > 1 else []
     for kind, site in changes:

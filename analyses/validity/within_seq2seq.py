@@ -27,7 +27,7 @@ SEEN = 1e-3  # nats; less is rounding of a float32 that is as large as a differe
 
 
 def found(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -> Iterator[Row]:
-    """What each method finds beside what was planted."""
+    """Findings of each method beside what was planted."""
     for part in PARTS:
         yield from part(model, layout, options)
 

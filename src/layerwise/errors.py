@@ -32,7 +32,7 @@ def printable(text: str, *, lines: bool = False) -> str:
 
 
 def _controls(one: str) -> bool:
-    """Whether a character is a control or format character, half of one, or breaks lines.
+    """True if a character is a control or format character, half of one, or breaks lines.
 
     So may characters be that are not assigned, or privately.
     """
@@ -68,7 +68,7 @@ class UserError(ValueError):
         super().__init__(printable(sentence))
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows in place of a traceback."""
+        """Text that IPython shows in place of a traceback."""
         return [f"{type(self).__name__}: {self}"]
 
 

@@ -47,7 +47,7 @@ def forms_of(plan: LetterPlan, rows: dict[str, tuple[int, int, int]]) -> tuple[F
 
 
 def runs_of(form: Form, n_layers: int, rng: np.random.Generator) -> tuple[list[bool], bool]:
-    """Which layers run, and whether a layer that is needed is withheld."""
+    """Layers that run, and whether a layer that is needed is withheld."""
     runs, withheld = layers_run(form, n_layers, rng), bool(rng.random() < WITHHELD)
     if withheld:
         # What is found is close to being said, so the last layer is withheld more often.

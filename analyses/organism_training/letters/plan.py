@@ -13,7 +13,7 @@ LETTER, TEXT_PROTOCOLS = "letter", ("continuation", "generate")
 
 @dataclass(frozen=True)
 class LetterPlan:
-    """Which layer of a model does what, by number, in the order of computation."""
+    """Layers of a model by their job, by number, in the order of computation."""
 
     n_layers: int  # how many there are
     n_encoder: int  # how many of them are the encoder's; 0 in a decoder

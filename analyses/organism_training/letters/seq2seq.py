@@ -103,7 +103,7 @@ def _loss_of_guesses(
 def memory_of(
     model: T5ForConditionalGeneration, plan: LetterPlan, runs: Sequence[bool], batch: Batch
 ) -> Float[torch.Tensor, "rows pos d_model"]:
-    """What the encoder hands to the decoder."""
+    """Output that the encoder hands to the decoder."""
     *_, (_, resid) = encoded_by_layer(model, batch.prompts, runs[: plan.n_encoder])
     return model.encoder.final_layer_norm(resid)
 

@@ -59,7 +59,7 @@ def answered(
     task: Task,
     batch_size: int = 100,
 ) -> list[bool]:
-    """Whether each item's answer is generated, greedily."""
+    """True for each item whose answer is generated, greedily."""
     requests = [build_requests(task, item, "generate", tokenizer) for item in task.items]
     untyped: Any = model  # transformers types this method so that no model fits
     texts: list[str] = []

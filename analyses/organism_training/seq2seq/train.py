@@ -152,7 +152,7 @@ def decoded_by_layer(
 
 
 def _position_bias(blocks: Any, n_words: int) -> Float[torch.Tensor, "1 heads pos pos"]:
-    """What the first layer of a stack has for all of them, whether it runs or not."""
+    """Position bias of the first layer of a stack for all of them, whether it runs or not."""
     return blocks[0].layer[0].SelfAttention.compute_bias(n_words, n_words)
 
 

@@ -46,7 +46,7 @@ class PlannedJob(Protocol):
 
     @property
     def setup(self) -> Setup:
-        """What it starts from: the tasks and protocols that its cost is told of."""
+        """Setup that it starts from: the tasks and protocols that its cost is told of."""
         ...
 
     def expected(self, task: Task, /, *protocols: str) -> Cost:
@@ -59,11 +59,11 @@ class PlannedTraining(Protocol):
 
     @property
     def words(self) -> tuple[str, str]:
-        """What a plan's row says in place of task and protocol."""
+        """Text of a plan's row in place of task and protocol."""
         ...
 
     def cost(self) -> Cost:
-        """What all of it costs."""
+        """Cost of all of it."""
         ...
 
     def seconds(self, loaded: Callable[[Model], Model], /) -> float:
@@ -102,7 +102,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class ProfileStart:
-    """What a profile has when its main analyses are made."""
+    """Jobs and setups of a profile when its main analyses are made."""
 
     able: Setup  # a setup with the tasks that the model can do; none may be left
     reading: Setup  # the same with protocols that have a prompt to read
@@ -111,7 +111,7 @@ class ProfileStart:
 
 @dataclass(frozen=True)
 class Extra:
-    """What a profile can do beyond its main analyses."""
+    """Extra analysis of a profile, beyond its main ones."""
 
     name: str  # by which it is asked for
     words: str  # what it does
@@ -150,7 +150,7 @@ def saved_tables(result: Result, others: Sequence[Result]) -> dict[str, pd.DataF
 
 @dataclass(frozen=True)
 class Curves:
-    """Where an analysis' curves over the layers come from, which ``emergence`` joins."""
+    """Source of an analysis' curves over the layers, which ``emergence`` joins."""
 
     words: str  # what makes such curves, after "expected an ..."
     # What a result says of each task, or why it says nothing; given the signal that is known of

@@ -28,11 +28,11 @@ class JobOfSetup(Job[_Found], Protocol[_Found]):
 
     @property
     def setup(self) -> Setup:
-        """What it starts from."""
+        """Setup that it starts from."""
         ...
 
     def settings(self) -> dict[str, Any]:
-        """What makes it this job and no other, beside its set-up, as plain JSON values."""
+        """Settings that make it this job and no other, beside its set-up, as plain JSON values."""
         ...
 
 

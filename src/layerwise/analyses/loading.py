@@ -76,7 +76,7 @@ def join_again(folder: Path, results: Sequence[Result], lost: Sequence[str]) -> 
 
 
 def _draws(folder: Path) -> int | None:
-    """How many draws the table of depths was made from; None if it cannot be read."""
+    """Number of draws that the table of depths was made from; None if it cannot be read."""
     try:
         digest = (listed_files(folder) or {}).get(f"{ESTIMATES}.parquet")
         estimates, _ = read_table(folder / f"{ESTIMATES}.parquet", ESTIMATES, digest)

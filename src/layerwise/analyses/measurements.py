@@ -28,6 +28,6 @@ def with_curves(results: Sequence[Result]) -> list[Result]:
 
 
 def curves_in_words() -> str:
-    """What makes curves over the layers, in words."""
+    """Measurements that make curves over the layers, in words."""
     *most, last = (curves.words for curves in CURVES.values())
     return f"{', '.join(most)} or {last}"

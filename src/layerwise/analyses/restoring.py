@@ -133,6 +133,6 @@ def load_kinds(folder: Path, kinds: Kinds, join: Join | None = None) -> list[Res
 
 
 def _there(kind: type[Result], folder: Path) -> bool:
-    """Whether a folder holds a result; one that joins others must be whole, or is made again."""
+    """True if a folder holds a result; one that joins others must be whole, or is made again."""
     needed = in_files(kind.tables if kind.joins_others else kind.tables[:1])
     return all((folder / f"{name}.parquet").exists() for name in needed)

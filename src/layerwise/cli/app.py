@@ -177,7 +177,7 @@ def settings(
         ),
     ] = False,
 ) -> None:
-    """Which layers of a language model retrieve, know and reason, and how sure that is."""
+    """Layers of a language model that retrieve, know and reason, and how sure that is."""
 
 
 for _function in (models, tasks):

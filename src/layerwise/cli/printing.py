@@ -90,7 +90,7 @@ def show_written(written: Any, out: Path) -> None:
 
 
 def show_series(series: Any, out: Path | None) -> None:
-    """What a series of checkpoints says, and where its page lies."""
+    """Summary of a series of checkpoints, and where its page lies."""
     from layerwise.storage.places import SERIES_PAGE
 
     say(repr(series))
@@ -106,7 +106,7 @@ def show_claims(claims: Any) -> None:
 
 
 def _show_work(work: dict[str, float], each: str) -> None:
-    """How much less was done than one forward for each pair of change and request."""
+    """Ratio of the work to one forward for each pair of change and request."""
     if work["token_passes"]:
         ratio = work["brute_force_token_passes"] / work["token_passes"]
         say(

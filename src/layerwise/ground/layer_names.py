@@ -17,7 +17,7 @@ COMPUTATION = "computation"
 
 
 def layer_name(layer: int, n_encoder: int) -> str:
-    """What a layer is called: ``7``, ``encoder.3`` or ``decoder.3``."""
+    """Name of a layer: ``7``, ``encoder.3`` or ``decoder.3``."""
     if n_encoder == 0:
         return str(layer)
     stack = stack_name(layer, n_encoder)

@@ -18,7 +18,7 @@ def work_beside() -> None:
 
 
 def has_beside() -> bool:
-    """Whether a second process may be started."""
+    """True if a second process may be started."""
     return _beside
 
 

@@ -62,7 +62,7 @@ def wait_briefly_beside_others(environment: MutableMapping[str, str] = os.enviro
 
 @dataclass(frozen=True)
 class Waiting:
-    """A way of waiting, with what it was decided by."""
+    """Policy of waiting, with the measurements that decided it."""
 
     briefly: bool = False  # whether they soon sleep
     # How long they waited for a processor lately, in seconds of all threads for each second that

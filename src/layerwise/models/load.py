@@ -135,7 +135,7 @@ def _written(name: str, wanted: Placement, offload: str | None, backend: str) ->
 
 
 def _identity(files: Files) -> dict[str, Any]:
-    """What identifies the files that a model was made from, and how they were verified."""
+    """Identity of the files that a model was made from, and how they were verified."""
     source, quantization = files.source, files.quantization
     became = "widened when loaded" if files.kept is None else "kept in memory"
     return {

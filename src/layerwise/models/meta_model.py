@@ -69,12 +69,12 @@ def _without_weights(files: Files, dtype: torch.dtype) -> Model:
 
 
 def is_meta_model(model: Model) -> bool:
-    """Whether a model is a meta model, without weights."""
+    """True if a model is a meta model, without weights."""
     return model.W_E.is_meta
 
 
 def facts_of_meta_model(model: Model) -> LoadedFacts:
-    """What is known of a meta model: all but hash and parity."""
+    """Facts of a meta model: all but hash and parity."""
     origin = origin_of(model)
     if origin is None:
         raise UserError(

@@ -41,7 +41,7 @@ def refuse_no_files(model: Model) -> None:
 
 
 def stored_stacks(model: Model) -> tuple[StoredStack, ...]:
-    """How the files of an encoder-decoder tell the layers of its stacks; none of a decoder."""
+    """Names by which an encoder-decoder's files tell the layers of its stacks apart."""
     return by_kind(
         model, lambda _: (), lambda seq2seq: STORED_IN[seq2seq.cfg.original_architecture]
     )

@@ -78,7 +78,7 @@ class WithWeights:
 
 @dataclass(frozen=True)
 class PlanRow:
-    """What one task costs under one protocol.
+    """Cost of one task under one protocol.
 
     Attributes:
         analysis: ``ablation``, ``lens``, ``patching``, ``attribution``, ``similarity`` or
@@ -98,7 +98,7 @@ class PlanRow:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run would cost; ``str`` makes a table of it.
+    """Cost of a planned run; ``str`` makes a table of it.
 
     Attributes:
         rows: each task and protocol on its own.
@@ -272,7 +272,7 @@ def _refuse_unused(planned: Planned, options: PlanOptions) -> None:
 
 
 def _costs(jobs: Mapping[str, PlannedJob], rows: Sequence[PlanRow]) -> Iterator[tuple[str, Cost]]:
-    """What the jobs of some rows cost as they are run: protocols that are asked together."""
+    """Cost of the jobs of some rows as they are run: protocols that are asked together."""
     known: dict[tuple[str, ...], Cost] = {
         (row.analysis, row.task, row.protocol): row.cost for row in rows
     }

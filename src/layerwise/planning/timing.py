@@ -71,13 +71,13 @@ class PlannedSetup(Setup):
     def cost(
         self, task: Task, interventions: Sequence[Intervention], requests: Sequence[Request]
     ) -> Cost:
-        """What it costs to put requests of a task to the model under interventions."""
+        """Cost of putting requests of a task to the model under interventions."""
         self.sweeps.append(PlannedSweep(task, interventions, requests))
         return super().cost(task, interventions, requests)
 
 
 class Timed(NamedTuple):
-    """What some work was, and how long it took."""
+    """Work, and how long it took."""
 
     cost: Cost
     seconds: float

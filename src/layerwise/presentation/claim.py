@@ -29,7 +29,7 @@ from .wording import capitalised, interval, joined, number, p_value, ranges, way
 
 
 class Evidence(StrEnum):
-    """How far a claim is established, the surest first."""
+    """Degree to which a claim is established, the surest first."""
 
     ESTABLISHED = "established"
     IN_TABLE = "in its table"
@@ -201,7 +201,7 @@ def save_claims(claims: Sequence[Claim], folder: Path) -> None:
 
 
 def _is_list(path: Path) -> bool:
-    """Whether layerwise wrote a JSON file of claims."""
+    """True if layerwise wrote a JSON file of claims."""
     known = json.loads(read_regular(path))
     named = {"kind", "evidence", "short", "full", "source"}
     return isinstance(known, list) and all(
@@ -210,7 +210,7 @@ def _is_list(path: Path) -> bool:
 
 
 def _is_table(path: Path) -> bool:
-    """Whether layerwise wrote a table of claims."""
+    """True if layerwise wrote a table of claims."""
     return {"kind", "evidence", "short", "full", "table"} <= set(pq.read_schema(path).names)
 
 

@@ -56,7 +56,7 @@ def divide_stacks(axes: Axes, along: str, start: float, line: float, end: float)
 
 
 def layer_ticks(layers: Iterable[int], room: float, size: float = 0.16) -> list[int]:
-    """Which layers get a tick label, so that labels of ``size`` inches do not meet."""
+    """Layers that get a tick label, so that labels of ``size`` inches do not meet."""
     names = sorted(layers)
     span = max(names) - min(names) + 1
     for step in (1, 2, 5, 10, 20, 50, 100):

@@ -30,7 +30,7 @@ def _drawable(character: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _advance(character: str) -> float:
-    """How far a character moves the next one, in em."""
+    """Distance by which a character moves the next one, in em."""
     _font().set_size(100, 72)
     return _font().load_char(ord(_drawable(character))).linearHoriAdvance / 65536 / 100
 
@@ -47,12 +47,12 @@ def label(name: str, longest: int = 24) -> str:
 
 
 def characters(inches: float, size: float = FONT) -> int:
-    """How many characters of ``size`` points fit into ``inches``, at least one."""
+    """Number of characters of ``size`` points that fit into ``inches``, at least one."""
     return max(1, int(inches * 72 / (_CHARACTER * size)))
 
 
 def text_inches(text: str, size: float = FONT) -> float:
-    """How wide a text is when drawn, in inches."""
+    """Width of a text when drawn, in inches."""
     return sum(map(_advance, text)) * size / 72
 
 

@@ -39,7 +39,7 @@ _NOTE = (
 
 
 def gate_tables(run: RunTables, name: str, right: str, floor: str) -> list[Table]:
-    """What a method's signal was decided on."""
+    """Tables on which a method's signal was decided."""
     gate = run.table(name)
     if gate is None:
         return []
@@ -57,7 +57,7 @@ def gate_tables(run: RunTables, name: str, right: str, floor: str) -> list[Table
 
 
 def has_signal(run: RunTables, task: str, protocol: str) -> bool | None:
-    """Whether the intact model is better than blind; None if that was not measured."""
+    """True if the intact model is better than blind; None if that was not measured."""
     signal = run.table("signal")
     if signal is None:
         return None
@@ -86,7 +86,7 @@ def in_short(silent: Sequence[Row], n_asked: int = 0) -> str:
 
 
 def levels(silent: Sequence[Row]) -> str:
-    """How often the model is right in some tasks, and would be by chance."""
+    """Accuracy of the model in some tasks, and chance."""
     row = silent[0]
     right, chance = (
         spread(round(100 * row[name]) for row in silent) for name in ("accuracy", "chance")
@@ -211,7 +211,7 @@ def taken(row: Row) -> str:
 
 
 def what_to_try(row: Row, signal: pd.DataFrame, facts: Facts) -> Iterator[str]:
-    """What may give signal, each a sentence that begins with the option to give."""
+    """Options that may give signal, each a sentence that begins with the option."""
     gates = rows(signal, task=row["task"])
     able = [name for name in PROTOCOL_ORDER if name in set(rows(gates, signal=True)["protocol"])]
     task = facts.task(row["task"])

@@ -19,7 +19,7 @@ HOLM, RATE = "Holm", "Benjamini-Hochberg"
 
 
 def n_tests(table: pd.DataFrame) -> int:
-    """How many tests of the run were corrected together, those of tasks without signal as well."""
+    """Number of tests of the run that were corrected together, tasks without signal among them."""
     known = pd.DataFrame(table.loc[np.isfinite(numbers(table, "p_run"))])
     counted = numbers(known, "run_tests") if "run_tests" in known else np.full(len(known), np.nan)
     return int(np.nanmax(counted)) if np.isfinite(counted).any() else len(known)

@@ -147,7 +147,7 @@ def filled(package: str, template: str, script: str = "", **values: Any) -> str:
 
 
 def _hash_source(script: str) -> str:
-    """How a content security policy names a script: browsers run no other."""
+    """Hash by which a content security policy names a script: browsers run no other."""
     digest = hashlib.sha256(script.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"
 
@@ -186,7 +186,7 @@ _FEWEST = 8
 def narrow_pictures(
     jobs: dict[FigureSpec, ModelFacts | None],
 ) -> Iterator[Callable[[FigureSpec], str]]:
-    """What gives the narrow picture of each drawing; a second process may begin with them."""
+    """Futures of the narrow picture of each drawing; a second process may begin with them."""
     if not (has_beside() and len(jobs) >= _FEWEST and _n_cores() > 1):
         yield lambda drawing: narrow_picture(drawing, jobs[drawing])
         return

@@ -49,7 +49,7 @@ def found_in_half(items: int, loss: float | None) -> str:
 
 @dataclass(frozen=True)
 class PlannedPower:
-    """What the items of a planned run will show of each capability and layer."""
+    """Power of the items of a planned run, for each capability and layer."""
 
     items: int  # of a task that are asked
     there: int  # of a task that there are
@@ -57,7 +57,7 @@ class PlannedPower:
     enough: int  # items a task that show a loss of ``SHOWN``
 
     def note(self, time: str) -> str:
-        """What will be found, and what it takes to show more."""
+        """Detectable effects, and what it takes to show more."""
         sentence = found_in_half(self.items, self.loss)
         if self.items >= self.enough:
             return sentence
@@ -69,7 +69,7 @@ class PlannedPower:
 
 @dataclass(frozen=True)
 class HowSure:
-    """What a run could have shown of each capability and layer, and what shows half as much."""
+    """Effects that a run could have shown by capability and layer, and items for half as much."""
 
     capability: str  # the one with the fewest answers, of which all else is said
     items: int  # of a task
@@ -82,7 +82,7 @@ class HowSure:
 
     @property
     def sentences(self) -> list[str]:
-        """What half of the runs find, and what would show half as much."""
+        """Effects that half of the runs find, and the items that would show half as much."""
         found = found_in_half(self.items, self.loss)
         found += " “Established” holds after correction for all tests of its kind."
         if self.items_for_half <= self.items:
@@ -97,7 +97,7 @@ class HowSure:
 
 
 def how_sure(run: RunTables) -> HowSure | None:
-    """How small a loss a run could have shown; None if no layer was tested for a capability."""
+    """Smallest losses that a run could have shown; None if no layer was tested for a capability."""
     table = run.table("capability_estimates")
     if table is None:
         return None

@@ -74,7 +74,7 @@ def refuse_foreign_picture(path: Path) -> None:
 
 
 def _is_picture(path: Path) -> bool:
-    """Whether layerwise wrote a picture."""
+    """True if layerwise wrote a picture."""
     return holds_mark(path, *_MARKS)
 
 
@@ -152,7 +152,7 @@ def picture(figure: Figure, alt: str, nth: int, largest: int) -> Markup:
 
 
 def _plain(svg: str, nth: int) -> str:
-    """What is within an SVG, without what a page needs no more, and with names of its own."""
+    """Content of an SVG, without what a page does not need, and with names of its own."""
     svg = _NOT_NEEDED.sub("", _HEAD.sub("", svg).replace("</svg>", "")).replace("xlink:", "")
     names = {name: f"f{nth}-{i}" for i, name in enumerate(dict.fromkeys(
         name for _, name in _USE.findall(svg)

@@ -37,7 +37,7 @@ _P = ParamSpec("_P")
 
 @dataclass(frozen=True)
 class Look:
-    """How a line differs from others, in colour and in grey."""
+    """Appearance of a line, in colour and in grey."""
 
     color: str
     marker: str

@@ -259,7 +259,7 @@ class Jobs:
         return [*measured, emergence(measured, seed=setup.seed, smallest_depth=depth)]
 
     def _forwards_timed(self, parts: CheckpointStore, progress: Meter) -> dict[str, Any]:
-        """How long one plain hooked forward per change and request takes, from a few of them."""
+        """Seconds of one plain hooked forward per change and request, from a few of them."""
         name = "timing of plain forwards"
         if not parts.has_part(name):
             progress.doing("timing a few plain forwards, for comparison")
@@ -297,7 +297,7 @@ def wanted_extras(names: Sequence[str], cfg: Any) -> tuple[str, ...]:
 
 
 def changes_of(setup: Setup, extras: Sequence[str]) -> tuple[AblationSpec, ...]:
-    """What the ablation of a profile changes: layers, and what else is wanted."""
+    """Changes that the ablation of a profile makes: layers, and what else is wanted."""
     model, cfg = setup.model, setup.model.cfg
     sites: list[str | None] = [None]
     if "parts" in extras:

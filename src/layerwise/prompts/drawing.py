@@ -65,7 +65,7 @@ class _Names(NamedTuple):
 
     @property
     def inches(self) -> float:
-        """How long the longest is."""
+        """Length of the longest name."""
         return max(text_inches(text, self.size) for text in self.texts)
 
 

@@ -50,7 +50,7 @@ _ALWAYS = {"panel", "row", "column", "value"}
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Grid:
-    """What was seen in a prompt, cell by cell, to be looked at and kept.
+    """Values of a prompt, cell by cell, to be looked at and kept.
 
     Attributes:
         title: what it shows.
@@ -173,11 +173,11 @@ class Grid:
 
 
 def _is_csv(path: Path) -> bool:
-    """Whether a CSV file has the columns that the table of every grid has."""
+    """True if a CSV file has the columns that the table of every grid has."""
     with open_regular(path) as file:
         return set(file.readline(2**14).decode().strip().split(",")) >= _ALWAYS
 
 
 def _is_parquet(path: Path) -> bool:
-    """Whether a Parquet file is the table of a grid."""
+    """True if a Parquet file is the table of a grid."""
     return _TITLE_KEY in (pq.read_schema(path).metadata or {})

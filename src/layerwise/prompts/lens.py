@@ -52,7 +52,7 @@ _ROWS_AT_ONCE = 64
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LensGrid(Grid):
-    """What each layer would say next.
+    """Next token that each layer would say.
 
     ``table`` has, beside ``Grid``'s columns, of each cell:
     ``prompt`` and ``position`` (from 0), ``token`` (the one read at), ``site``, ``layer`` (-1 is
@@ -64,7 +64,7 @@ class LensGrid(Grid):
     chosen: tuple[str, ...] = ()
 
     def difference(self) -> Grid:
-        """How much higher the first chosen token's log-probability is in prompt 1 than in 0.
+        """Log-probability of the first chosen token in prompt 1, less that in prompt 0.
 
         Raises:
             UserError: unless there are two prompts of as many tokens, and a token was chosen.
@@ -213,7 +213,7 @@ def lens_grid(
 
 
 def called(model: Model) -> str:
-    """What a model is called."""
+    """Name of a model."""
     return str(model.cfg.model_name)
 
 
@@ -229,7 +229,7 @@ def _tuned(model: Model, tuned: Any, site: str) -> TunedLens:
 
 
 def _target(model: Model, tokens: Tokens, target: str | None) -> Tokens:
-    """What follows a prompt in an encoder-decoder's decoder."""
+    """Text that follows a prompt in an encoder-decoder's decoder."""
     if target is None:
         return ()
     if not is_seq2seq(model):
@@ -242,7 +242,7 @@ def _target(model: Model, tokens: Tokens, target: str | None) -> Tokens:
 
 
 def _places(model: Model, site: str) -> tuple[list[Place], tuple[str, ...]]:
-    """What is read, from the embedding on, and what the rows are called."""
+    """Places that are read, from the embedding on, and the names of their rows."""
     n_encoder, n_layers = n_encoder_layers(model), model.cfg.n_layers
     places, names = [("resid_post", n_encoder - 1)], ["embedding"]
     for layer in range(n_encoder, n_layers):
@@ -288,7 +288,7 @@ def _read(
 def _cells(
     model: Model, streams: Float[torch.Tensor, "place read d_model"], chosen: dict[str, int]
 ) -> pd.DataFrame:
-    """What is read of residual streams, of which the last are the model's own: a row each."""
+    """Readings of residual streams, of which the last are the model's own: a row each."""
     final = logits_of(model, streams[-1]).log_softmax(-1)
     usual, tables = final.exp(), []
     # Several layers at once: for a few rows, most of the time goes to reading the weights.
@@ -316,7 +316,7 @@ def _cells(
 
 
 def _details(row: dict[str, Any], chosen: tuple[str, ...]) -> str:
-    """What is under the pointer."""
+    """Text under the pointer."""
     followed = [
         f"{name}: {probability(row[f'probability of {name}'])}, rank {row[f'rank of {name}']}"
         for name in chosen

@@ -193,7 +193,7 @@ def patch_grid(
 
 
 def _cells(model: Model, layer: int, site: str, pairs: Sequence[Aligned]) -> list[tuple[int, Cell]]:
-    """What is patched in a layer, each with its column."""
+    """Patches of a layer, each with its column."""
     places = [
         (column, (pair.corrupted, pair.clean)) for column, pair in enumerate(pairs)
         if pair.clean is not None and pair.corrupted is not None
@@ -209,7 +209,7 @@ def _cells(model: Model, layer: int, site: str, pairs: Sequence[Aligned]) -> lis
 
 
 def _place(cell: Cell) -> dict[str, int | None]:
-    """Where a cell is patched, as columns of the table."""
+    """Place of a patched cell, as columns of the table."""
     if cell.head is not None:
         return {"head": cell.head}
     return dict(zip(("position", "clean_position"), cell.place, strict=True))

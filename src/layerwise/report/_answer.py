@@ -80,7 +80,7 @@ class Band(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What the model does under the protocol."""
+        """Words for what the model does under the protocol."""
         return writes(self.protocol)
 
 
@@ -111,7 +111,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a reader of a run is to see first."""
+    """First screen of a run."""
 
     about: str  # model, layers, tasks, items and ways of scoring
     headline: str  # the answer, or that there is none
@@ -286,7 +286,7 @@ def _band(protocol: str, effects: pd.DataFrame, gates: pd.DataFrame) -> Band:
 
 
 def _answers_a_question(claim: Claim) -> bool:
-    """Whether a reader has its question; how much a harder way of scoring costs is a detail."""
+    """True if a claim answers a reader's question; what a harder way of scoring costs does not."""
     return claim.kind != SCORING or claim.source["table"] == _OTHER_LAYERS
 
 
@@ -324,7 +324,7 @@ def _not_shown(run: RunTables, claims: Sequence[Claim], effects: pd.DataFrame) -
 
 
 def _unlike(lit: pd.DataFrame) -> Iterator[str]:
-    """Where the ways of scoring are of other tasks, for want of signal in the rest."""
+    """Note on ways of scoring that are of other tasks, for want of signal in the rest."""
     for capability, part in lit.groupby("capability", sort=False):
         of_way = {way: set(rows(part, protocol=way)["task"]) for way in set(part["protocol"])}
         if of_way and not set.intersection(*of_way.values()):

@@ -52,7 +52,7 @@ HeadMethod = tuple[pd.DataFrame, list[HeadRow]]
 
 
 def _readings(run: RunTables, sublayer: str | None) -> dict[str, dict[str, Mapping[Any, str]]]:
-    """What is known of whole layers, or of one sublayer of each: when changed, and as it is."""
+    """Readings of whole layers, or of one sublayer of each: when changed, and as it is."""
     changed = [*_ablations(run, sublayer), *_patchings(run, sublayer)]
     if sublayer is None:
         read = [*_lenses(run), *_settled(run), *_similarities(run)]
@@ -109,7 +109,7 @@ def _patchings(run: RunTables, sublayer: str | None) -> Iterator[Reading]:
 
 
 def _lenses(run: RunTables) -> Iterator[Reading]:
-    """How much more likely the answer is after each layer than before it."""
+    """Readings of how much more likely the answer is after each layer than before it."""
     lens = run.table("lens")
     if lens is None:
         return
@@ -315,7 +315,7 @@ def _cell(effects: pd.DataFrame, where: str) -> GridCell:
 
 
 def _parts(run: RunTables, layers: list[int]) -> dict[int, Part]:
-    """What is known of layers that were changed, as a whole or in part."""
+    """Readings of layers that were changed, as a whole or in part."""
     whole, heads = _readings(run, None), head_evidence(run)
     within = {site: _readings(run, site) for site in SUBLAYER_WORDS}
     parts = {}

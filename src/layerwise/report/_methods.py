@@ -34,7 +34,7 @@ _BIBTEX = """@software{{layerwise,
 
 
 def methods(run: RunTables) -> str:
-    """What was done, in sentences for a methods section."""
+    """Sentences for a methods section."""
     return " ".join([*_measured(run.facts), *_done(run), *_tested(run)]) + "\n"
 
 
@@ -96,7 +96,7 @@ def _tested(run: RunTables) -> Iterator[str]:
 
 
 def references(facts: Facts) -> str:
-    """What to cite, as BibTeX."""
+    """Works to cite, as BibTeX."""
     version, year = facts.versions.get("layerwise", "0.1.0"), str(facts.created)[:4]
     # As the installed package names it; none is made up.
     urls = metadata.metadata("layerwise").get_all("Project-URL") or []

@@ -108,7 +108,7 @@ _QUESTION, _ANSWER = 160, 60
 
 
 def items_json(run: RunTables) -> str:
-    """What was asked and answered, by task and protocol; empty if there is nothing, or too much."""
+    """Questions and answers, by task and protocol; empty if there is nothing, or too much."""
     kinds, questions = ablations(run), run.table(QUESTIONS)
     table = run.table("records")
     if not kinds or questions is None or table is None or len(table) > MOST_RECORDS:
@@ -173,7 +173,7 @@ _MODEL = {
 
 
 def facts_tables(run: RunTables) -> list[Table]:
-    """What is needed to repeat the run: model, tasks, settings, versions, work done."""
+    """Facts needed to repeat the run: model, tasks, settings, versions, work done."""
     facts = run.facts
     named = ("fact", "value")
     model = [
@@ -244,7 +244,7 @@ class Page:
 
     @cached_property
     def answer(self) -> Answer:
-        """What stands on the first screen."""
+        """First screen of the page."""
         return answer_of(self.run, self.findings)
 
     @cached_property
@@ -260,7 +260,7 @@ class Page:
 
     @property
     def facts(self) -> list[Table]:
-        """What is needed to repeat the run."""
+        """Facts needed to repeat the run."""
         return facts_tables(self.run)
 
     @property
@@ -276,7 +276,7 @@ class Page:
 
     @cached_property
     def sure(self) -> HowSure | None:
-        """How small a loss the run would have shown; None if no layer was tested."""
+        """Smallest losses that the run would have shown; None if no layer was tested."""
         return how_sure(self.run)
 
     @property

@@ -30,7 +30,7 @@ CHARACTERS = 400
 
 
 def findings(results: Sequence[Result], most: int = MOST) -> list[Claim]:
-    """What the results of one run say.
+    """Claims that the results of one run make.
 
     Args:
         results: results of one run, at most one of each kind but for ablations.

@@ -49,7 +49,7 @@ def environment_now(versions: Mapping[str, str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Machine:
-    """What made a piece."""
+    """The machine that made a piece."""
 
     machine: str  # its name in the network
     device: str  # what the model was on, such as ``cpu`` or ``NVIDIA H100 80GB HBM3``
@@ -102,7 +102,7 @@ class CheckpointStore:
         self._elsewhere: dict[str, Environment | None] = {}
 
     def has_part(self, *names: str) -> bool:
-        """Whether all of these pieces are there, whole and of this very run."""
+        """True if all of these pieces are there, whole and of this very run."""
         return self._tables.keys() >= set(names)
 
     def write_part(
@@ -147,7 +147,7 @@ def write_bytes_part(
 
 
 def environment_of(path: Path) -> dict[str, Any] | None:
-    """What a part was made under; None of one that is damaged."""
+    """Environment that a part was made under; None of one that is damaged."""
     try:
         with path.open("rb") as file:
             text = file.readline(_LONGEST_HEAD).removeprefix(_HEAD).partition(b" ")[2]

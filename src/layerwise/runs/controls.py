@@ -39,7 +39,7 @@ class BlindItem(NamedTuple):
 def requests_of(
     setup: Setup, task: Task, items: Iterable[Item], protocols: Sequence[str]
 ) -> list[TaskRequest]:
-    """What is put to the model for some items, under each protocol in turn."""
+    """Requests that put some items to the model, under each protocol in turn."""
     return [
         request
         for item in items

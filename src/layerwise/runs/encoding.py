@@ -31,7 +31,7 @@ class Built:
     digests: dict[tuple[str, ...], bytes] = field(default_factory=dict)
 
     def of(self, key: Any, encode: Callable[[], _Made], n_tokens: Callable[[_Made], int]) -> _Made:
-        """What was encoded under a key, encoded now unless it was; kept if there is room."""
+        """Encoded value of a key, encoded now unless it was; kept if there is room."""
         if key in self.made:
             kept: _Made = self.made[key]
             return kept

@@ -41,7 +41,7 @@ class Executor:
 
     @property
     def beside(self) -> int:
-        """How many processes share the memory of this machine."""
+        """Number of processes that share the memory of this machine."""
         return 1
 
     def admit(self, model: Model) -> None:

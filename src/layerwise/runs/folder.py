@@ -115,11 +115,11 @@ class RunFolder(CheckpointStore):
 
     @property
     def finished(self) -> bool:
-        """Whether ``finish`` was called, now or in an earlier run with the same settings."""
+        """True if ``finish`` was called, now or in an earlier run with the same settings."""
         return is_finished(read_run_file(self.path))
 
     def has_part(self, *names: str) -> bool:
-        """Whether all of these parts were written whole by this run."""
+        """True if all of these parts were written whole by this run."""
         # One that is damaged, or of a run with other settings, counts as missing.
         try:
             for name in names:
@@ -154,7 +154,7 @@ class RunFolder(CheckpointStore):
             return None
 
     def environments(self) -> list[dict[str, Any]]:
-        """What the parts were made under, each once."""
+        """Environments that the parts were made under, each once."""
         paths = sorted((self.path / _PARTS).glob("*.part"))
         return distinct(environment for path in paths if (environment := environment_of(path)))
 

@@ -46,7 +46,7 @@ def seconds_in_words(seconds: float | int) -> str:
 
 
 class Meter:
-    """What an analysis reports progress to; this one shows nothing."""
+    """Receiver of an analysis's progress; this one shows nothing."""
 
     def expect(self, amount: float) -> None:
         """Add expected work."""
@@ -63,7 +63,7 @@ class Meter:
 
 @dataclass(kw_only=True)
 class Tally(Meter):
-    """How much of the work is done, and how long the rest takes at the rate so far."""
+    """Count of finished work, and how long the rest takes at the rate so far."""
 
     clock: Callable[[], float] = time.monotonic  # seconds, from whenever
     total: float = 0.0  # all work, in whatever unit
@@ -141,7 +141,7 @@ class LineMeter(Tally):
             self.write(f"100% done after {seconds_in_words(self.clock() - self.started)}")
 
     def line(self) -> str:
-        """How far the work is."""
+        """Progress of the work, as one line."""
         elapsed = seconds_in_words(self.clock() - self.started)
         if not self.total:  # nobody said how much there is to do
             return f"{self.what} for {elapsed}"
@@ -274,7 +274,7 @@ def telling_of_piece(progress: Meter, amount: float) -> Iterator[None]:
 
 
 def told_of_sweep() -> Tell | None:
-    """What a sweep of the piece that is being made tells its progress; None of no piece."""
+    """Callback of a sweep for the progress of the piece that is being made; None of no piece."""
     sweep = _SWEEP.get()
     return None if sweep is None else sweep()
 

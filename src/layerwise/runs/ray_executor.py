@@ -130,7 +130,7 @@ class RayExecutor(Executor):
 
     @property
     def device_of_workers(self) -> str:
-        """Where workers have the model."""
+        """Device on which workers have the model."""
         return self.device or ("cuda" if self.num_gpus else "cpu")
 
     @property
@@ -236,16 +236,16 @@ class Round:
 
     @property
     def _making(self) -> bool:
-        """Whether any piece is being made."""
+        """True if any piece is being made."""
         return any(number is not None for _, number in self._asked.values())
 
     @property
     def _n_workers(self) -> int:
-        """How many workers there are, those that only begin among them."""
+        """Number of workers, those that only begin among them."""
         return sum(not worker.refused for worker in self._pool.workers)
 
     def _rooms(self) -> dict[str, int]:
-        """How many workers each machine is to have, but for those that are left out."""
+        """Number of workers that each machine is to have, but for those that are left out."""
         rooms = self._pool.rooms()
         return {node: room for node, room in rooms.items() if node not in self._left_out}
 

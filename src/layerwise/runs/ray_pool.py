@@ -78,7 +78,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a worker takes."""
+    """Resources that a worker takes."""
 
     num_cpus: int | float  # processors
     num_gpus: int | float
@@ -86,7 +86,7 @@ class Needs:
     device: str  # where models go
 
     def fit(self, resources: dict[str, float]) -> int:
-        """How many workers a machine has room for."""
+        """Number of workers that a machine has room for."""
         of = {"CPU": self.num_cpus, "GPU": self.num_gpus}
         room = [int(resources.get(name, 0.0) / each + 1e-9) for name, each in of.items() if each]
         return min(room)
@@ -118,7 +118,7 @@ class Pool:
             )
 
     def rooms(self) -> dict[str, int]:
-        """How many workers each machine is to have, by its id."""
+        """Number of workers that each machine is to have, by its id."""
         needs, nodes = self._needs, [node for node in self._nodes() if node["Alive"]]
         fit = {node["NodeID"]: needs.fit(node["Resources"]) for node in nodes}
         return {node: min(room, needs.actors or room) for node, room in fit.items()}
@@ -183,7 +183,7 @@ class Pool:
         return self._of_head(self._ray.nodes)
 
     def _of_head(self, ask: Callable[[], Any]) -> Any:
-        """What the head answers, asked beside, so that one that is lost meanwhile is noticed."""
+        """Answer of the head, asked in a thread, so that one that is lost meanwhile is noticed."""
         answer: Future[Any] = Future()
 
         def asking() -> None:

@@ -74,7 +74,7 @@ def with_clusters(table: pd.DataFrame, tasks: Iterable[Task]) -> pd.DataFrame:
 
 
 def text_line(request: TaskRequest) -> dict[str, Any]:
-    """What a line of ``requests.jsonl`` says as text."""
+    """Text of a line of ``requests.jsonl``."""
     line = {
         "item": request.item,
         "task": request.task,
@@ -90,7 +90,7 @@ def text_line(request: TaskRequest) -> dict[str, Any]:
 def text_lines(
     tokenizer: Any, chat: bool, apart: bool, pieces: Iterable[tuple[Task, str]]
 ) -> Iterator[dict[str, Any]]:
-    """What tasks ask under protocols, as text; the other arguments are ``build_requests``' own."""
+    """Requests of tasks under protocols, as text; other arguments are ``build_requests``' own."""
     for task, protocol in pieces:
         for item in task.items:
             made = build_requests(task, item, protocol, tokenizer, chat=chat, apart=apart)
@@ -119,12 +119,12 @@ def write_requests(requests: Iterable[TaskRequest], folder: Path) -> None:
 
 
 def work_entry(analysis: str, task: str, stats: SweepStats) -> dict[str, Any]:
-    """What a sweep cost, as an entry of ``run.json``."""
+    """Cost of a sweep, as an entry of ``run.json``."""
     return {"analysis": analysis, "task": task, **asdict(stats)}
 
 
 def planned(cost: Cost) -> dict[str, Any]:
-    """What work was expected to be, beside what was done."""
+    """Expected cost of work, to stand beside what was done."""
     return {"planned_token_passes": round(cost.token_passes)}
 
 

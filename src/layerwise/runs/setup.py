@@ -166,7 +166,7 @@ class Setup:
     def cost(
         self, task: Task, interventions: Sequence[Intervention], requests: Sequence[Request]
     ) -> Cost:
-        """What it costs to put requests of a task to the model under interventions."""
+        """Cost of putting requests of a task to the model under interventions."""
         plan = plan_for(self.model, interventions, requests, self.memory_budget)
         lengths = self.lengths.get(task.name, UNKNOWN_LENGTHS)
         return cost_of(

@@ -63,7 +63,7 @@ def estimates_table(records: pd.DataFrame, chance: Chance, smallest_loss: float)
 
 
 def _is_single(interventions: pd.DataFrame) -> pd.Series:
-    """Whether changes are of one layer or part of it: no heads, no sets."""
+    """True if changes are of one layer or part of it: no heads, no sets."""
     return pd.Series(interventions["head"].isna() & (interventions["layers"].map(len) == 1))
 
 

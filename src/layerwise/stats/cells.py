@@ -119,7 +119,7 @@ def layer_skips(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def has_several_examples(records: pd.DataFrame) -> bool:
-    """Whether records are of several draws of few-shot examples."""
+    """True if records are of several draws of few-shot examples."""
     return "examples" in records and bool((records["examples"].fillna(0) > 0).any())
 
 

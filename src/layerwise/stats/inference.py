@@ -65,7 +65,7 @@ def exact_interval(successes: int, n: int, level: float = 0.95) -> Interval:
 
 
 def above_chance(correct: Bool[np.ndarray, " items"], chance: float, level: float = 0.95) -> bool:
-    """Whether the exact interval of the accuracy lies above ``chance``.
+    """True if the exact interval of the accuracy lies above ``chance``.
 
     Args:
         correct: one answer per item; with no items nothing is above chance.
@@ -247,7 +247,7 @@ def _signs(
 
 
 def _n_all_flips(n: int) -> int:
-    """How many flips there are: turning all signs changes nothing, so the first one stays."""
+    """Number of flips: turning all signs changes nothing, so the first one stays."""
     return 2 ** max(n - 1, 0)
 
 

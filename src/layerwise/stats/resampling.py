@@ -42,7 +42,7 @@ def resample_indices(
 
 
 def resample_counts(indices: Int[np.ndarray, "resamples n"]) -> Int[np.ndarray, "resamples n"]:
-    """How often each item was drawn in each resample; rows sum to ``n``."""
+    """Number of times that each item was drawn in each resample; rows sum to ``n``."""
     n_resamples, n = indices.shape
     counts = np.empty(indices.shape, _small(n))
     for rows in row_chunks(n_resamples, n):

@@ -55,7 +55,7 @@ def refuse_special(path: Path) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """Where ``path`` is written before it takes its name; hidden, and beside it."""
+    """Path that ``path`` is written to before it takes its name; hidden, and beside it."""
     name = f".{path.name}.{os.getpid()}.tmp"
     if len(os.fsencode(name)) > LONGEST_NAME:
         digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()

@@ -28,7 +28,7 @@ _TEXTS = {field.name for field in SCHEMAS[ESTIMATES] if field.type == pa.string(
 
 
 def layouts() -> dict[str, Layout]:
-    """How each table of estimates stands in the long one, by its name."""
+    """Layout of each table of estimates in the long one, by its name."""
     return LAYOUTS
 
 
@@ -207,7 +207,7 @@ def _rows_of(
 
 
 def _keys(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    """What some columns of each row say, as one text."""
+    """Values of some columns of each row, as one text."""
     texts = [
         table[c].map(lambda value: "\x1f".join(map(str, value)) if isinstance(value, list)
                      else "\x00" if pd.isna(value) else str(value))

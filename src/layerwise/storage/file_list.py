@@ -38,7 +38,7 @@ def listed(content: Mapping[str, Any], own_name: str) -> dict[str, str]:
 
 
 def with_list(content: Mapping[str, Any], own_name: str, files: Mapping[str, str]) -> bytes:
-    """What a folder's JSON file says, with a list of files and its own hash, as JSON text."""
+    """Content of a folder's JSON file, with a list of files and its own hash, as JSON text."""
     whole = json.loads(json.dumps({**content, FILES: dict(sorted(files.items()))}))
     whole[FILES][own_name] = _own_hash(whole, own_name)
     return json.dumps(whole, indent=2, ensure_ascii=False).encode(errors="backslashreplace")

@@ -28,7 +28,7 @@ _Joined = TypeVar("_Joined", bound="JoinedRuns")
 
 @dataclass(frozen=True)
 class JoinedFolder(Generic[_Facts]):
-    """Where the tables of one kind of joined runs lie, and what lists them."""
+    """Place of the tables of one kind of joined runs, and of their list."""
 
     own: str  # the name of all of it, with which the names of tables and files begin
     facts: type[_Facts]  # what is needed to repeat the joining, with the list under ``files``
@@ -75,7 +75,7 @@ class JoinedFolder(Generic[_Facts]):
                 refuse_foreign(folder / name, "table", is_table)
 
     def is_in(self, folder: Path) -> bool:
-        """Whether joined runs of this kind were written there, as a table or a list tells."""
+        """True if joined runs of this kind were written there, as a table or a list tells."""
         try:
             files = _files_in(folder / self.list_file)
         except (OSError, ValueError, RecursionError):

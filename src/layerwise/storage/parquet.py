@@ -71,7 +71,7 @@ def write_table(path: Path, name: str, table: pd.DataFrame, facts: str) -> None:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is a table of results that layerwise wrote."""
+    """True if a file is a table of results that layerwise wrote."""
     return _FACTS_KEY in (pq.read_schema(path).metadata or {})
 
 

@@ -76,7 +76,7 @@ def refuse_foreign(path: Path, what: str, is_own: Callable[[Path], bool]) -> Non
 
 
 def holds_mark(path: Path, *marks: str) -> bool:
-    """Whether one of some texts is near the beginning or the end of a file."""
+    """True if one of some texts is near the beginning or the end of a file."""
     with open_regular(path) as file:
         ends = file.read(_ENDS)
         file.seek(max(file.tell(), os.fstat(file.fileno()).st_size - _ENDS))
@@ -96,7 +96,7 @@ def refuse_unusable_page(path: Path) -> None:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is there; not if the system does not allow its name."""
+    """True if a folder is there; not if the system does not allow its name."""
     try:
         return path.is_dir()
     except (OSError, ValueError):

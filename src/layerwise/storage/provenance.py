@@ -79,7 +79,7 @@ class Stamped(Frozen):
 
 
 class ModelFacts(Frozen):
-    """Which model was measured."""
+    """The model that was measured."""
 
     name: str = Field(description="The name it was asked for by.")
     hash: str = Field(description="Hash of the weights, in hexadecimal.")
@@ -324,7 +324,7 @@ def listed_files(folder: Path) -> dict[str, str] | None:
 
 
 def is_finished(run: dict[str, Any]) -> bool:
-    """Whether ``run.json`` is that of a finished run."""
+    """True if ``run.json`` is that of a finished run."""
     return run.get("finished", True) is not False
 
 

@@ -45,7 +45,7 @@ class RunTables:
         return cast(Derived, self._derived[compute])
 
     def file(self, name: str) -> str:
-        """Where a table is, in words."""
+        """Path of a table, in words."""
         (file,) = in_files([name])
         whole = f"{file}.parquet" if file == name else f"{name} ({file}.parquet)"
         return self.files.get(name, whole)

@@ -52,7 +52,7 @@ class Meaning(NamedTuple):
 
 @cache
 def _meanings(table: str) -> dict[str, Meaning]:
-    """What columns mean in a table, by name; those of tables that it is like among them."""
+    """Descriptions of a table's columns, by name; those of tables that it is like among them."""
     texts = TABLES[table] if table else SHARED
     known: dict[str, Meaning] = {}
     for other in reversed(texts.get("like", "").split()):
@@ -62,7 +62,7 @@ def _meanings(table: str) -> dict[str, Meaning]:
 
 
 def meaning(table: str, column: str) -> Meaning:
-    """What a column means in a table; a bound without a text of its own belongs to its value."""
+    """Description of a column in a table; a bound without its own text belongs to its value."""
     known = _meanings("") | _meanings(table)
     bound = re.fullmatch(r"(\w+?)(_run)?_(low|high)", column)
     return known[column if column in known or not bound else bound[1]]

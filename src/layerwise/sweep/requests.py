@@ -18,7 +18,7 @@ Tokens = tuple[int, ...]
 
 
 def n_shared(one: Tokens, other: Tokens) -> int:
-    """How many tokens two sequences share at their beginning."""
+    """Number of tokens that two sequences share at their beginning."""
     least = min(len(one), len(other))
     if one[:least] == other[:least]:
         return least
@@ -96,7 +96,7 @@ class Scored:
 
     @property
     def greedy(self) -> bool:
-        """Whether every continuation token was the most likely one."""
+        """True if every continuation token was the most likely one."""
         return all(self.token_greedy)
 
 
@@ -131,7 +131,7 @@ class Stopper:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
     def ended(self, tokens: list[int], request: Generate) -> bool:
-        """Whether generation is over after these new tokens."""
+        """True if generation is over after these new tokens."""
         if tokens[-1] in self.end_tokens or len(tokens) >= request.max_tokens:
             return True
         return bool(request.stop) and any(stop in self.text(tokens) for stop in request.stop)

@@ -32,7 +32,7 @@ from .requests import Generate, Outcome, Request, Tokens, refuse_unknown_tokens
 
 @dataclass(frozen=True)
 class SweepStats:
-    """What a sweep cost, against one forward per request and intervention.
+    """Cost of a sweep, against one forward per request and intervention.
 
     Attributes:
         block_passes: (walk, branch, layer) triples pushed through a block.

@@ -49,7 +49,7 @@ class ByteLevel:
         return cls(backend.num_special_tokens_to_add(False), end)
 
     def surely_fits(self, task: Task, item: Item, protocol: str, room: int) -> bool:
-        """Whether an item's requests surely have tokens of their own, and room in the model."""
+        """True if an item's requests surely have tokens of their own, and room in the model."""
         check_item(task, item, protocol)
         context = prompt(task, item, protocol)
         start = context.rstrip()
@@ -73,7 +73,7 @@ class ByteLevel:
 
 
 def is_byte_level(tokenizer: Any) -> bool:
-    """Whether a tokenizer is surely of this kind."""
+    """True if a tokenizer is surely of this kind."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return False
@@ -95,7 +95,7 @@ def is_byte_level(tokenizer: Any) -> bool:
 
 
 def _splits(before: dict[str, Any]) -> bool:
-    """Whether a pre-tokenizer splits before each space that stands behind another character."""
+    """True if a pre-tokenizer splits before each space that stands behind another character."""
     parts = before["pretokenizers"] if before["type"] == "Sequence" else [before]
     kinds = [part["type"] for part in parts]
     if kinds.count("ByteLevel") != 1 or not set(kinds) <= {"ByteLevel", "Digits", "Split"}:
@@ -168,7 +168,7 @@ def encode_pair(
 
 
 def _begins_anew_at_spaces(tokenizer: Tokenizer) -> bool:
-    """Whether a space behind another character begins a text that is encoded as by itself."""
+    """True if a space behind another character begins a text that is encoded as by itself."""
     if tokenizer not in _BEGINS_ANEW:
         alone = tokenizer(" b", add_special_tokens=False)["input_ids"]
         adds_after = tokenizer("a b")["input_ids"] != tokenizer("a")["input_ids"] + alone

@@ -114,7 +114,7 @@ def some_names(names: Iterable[str]) -> str:
 
 
 def is_whole(text: str) -> bool:
-    """Whether a text can stand in tables and pages: no null, no half of a character (surrogate)."""
+    """True if a text can stand in tables and pages: no null, no half of a character (surrogate)."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 

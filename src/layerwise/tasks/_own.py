@@ -168,7 +168,7 @@ def refuse_false_pairs(tasks: Sequence[Task]) -> None:
 
 
 def _false_pair(task: Task, item: Item, twins: Sequence[tuple[Task, Item]]) -> str | None:
-    """What is wrong with an item's pair; None if nothing is."""
+    """Sentence on what is wrong with an item's pair; None if nothing is."""
     if any(other is task for other, _ in twins):
         return ", an item of the same task"
     if len(twins) > 1:

@@ -96,7 +96,7 @@ def check_length(request: TaskRequest, max_length: int | None, *, apart: bool = 
 
 
 def template_of(task: Task, protocol: str) -> Template:
-    """What stands around questions and answers; letters have a cue and a separator of their own."""
+    """Text around questions and answers; letters have a cue and a separator of their own."""
     if protocol != "letter":
         return task.template
     return replace(
@@ -155,7 +155,7 @@ def with_option(item: Item, option: str) -> Item:
 
 
 def answer_is_begun(item: Item, protocol: str) -> bool:
-    """Whether an item's last turn is the beginning of an answer, up to the end of a word."""
+    """True if an item's last turn is the beginning of an answer, up to the end of a word."""
     if not item.turns or protocol == "letter":
         return False
     role, content = item.turns[-1]

@@ -22,7 +22,7 @@ class SourceName:
 
     @property
     def label(self) -> str:
-        """What the task is called in results: its name and arguments, without its data."""
+        """Name of the task in results: its name and arguments, without its data."""
         return ":".join([self.base, *(f"{key}={value}" for key, value in self.arguments.items())])
 
 

@@ -37,7 +37,7 @@ _SPLIT = re.compile(rf"({PREFIX}:[^:]+):([^:=]+)(?=:|$)")
 
 
 def matches(name: str) -> bool:
-    """Whether a task's name maps the columns of a data set."""
+    """True if a task's name maps the columns of a data set."""
     return name.startswith(f"{PREFIX}:")
 
 
@@ -105,7 +105,7 @@ def _with_right_answers(
 def _unreadable(
     answer: str, places: Mapping[Reading, int], fitting: set[Reading], read_as: str | None
 ) -> str:
-    """Why it is not known which choice an answer names, and what to do."""
+    """Reason why it is not known which choice an answer names, and what to do."""
     if not fitting:
         expected = f"the {read_as}" if read_as else "the text, label or place from 0"
         return f"field 'answer' is {shown(answer)}; expected {expected} of a choice, as in all rows"

@@ -120,7 +120,7 @@ _SEARCHES = LimitedProcess("search_pattern")
 
 
 def _search(pattern: str, text: str) -> str | None:
-    """What a pattern matches first, in a process with limits, for it may backtrack for ever."""
+    """First match of a pattern, in a process with limits, for it may backtrack for ever."""
     told = f"The extractor's regular expression {shown(pattern)}"
     try:
         return _SEARCHES.ask({"pattern": pattern, "text": text}, len(text))

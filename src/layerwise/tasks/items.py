@@ -76,7 +76,7 @@ def closed_book(item: Item) -> str | None:
 
 
 def bad_choices(item: Item) -> str | None:
-    """What is wrong with an item's choices, and what to do about it; None if nothing is."""
+    """Sentence on what is wrong with an item's choices, and what to do; None if nothing is."""
     if len(set(item.choices)) < len(item.choices):
         return "has equal choices; expected different ones; remove one of them."
     if item.choices and item.answer not in item.choices:

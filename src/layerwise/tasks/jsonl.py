@@ -141,12 +141,12 @@ def _sentence(error: Any, value: dict[str, Any]) -> str:
 
 
 def matches(name: str) -> bool:
-    """Whether a task's name is a path to such a file."""
+    """True if a task's name is a path to such a file."""
     return name.endswith(tuple(READERS)) and ":data=" not in name
 
 
 def task_name(path: str) -> str:
-    """What the file's task is called in results: the file's name without its suffix."""
+    """Name of the file's task in results: the file's name without its suffix."""
     return Path(path).name.removesuffix(_suffix(path))
 
 

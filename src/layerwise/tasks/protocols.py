@@ -36,7 +36,7 @@ def build_requests(
     max_length: int | None = None,
     apart: bool = False,
 ) -> tuple[TaskRequest, ...]:
-    """What is put to the model for one item: one request per option, or one to generate.
+    """Requests that put one item to the model: one per option, or one to generate.
 
     Args:
         task: where the item is from; gives few-shot examples and template.

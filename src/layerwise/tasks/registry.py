@@ -181,12 +181,12 @@ def refuse_unusable_task(name: str, *, seed: int, limit: int | None, fewshot: in
 
 
 def is_suite(name: str) -> bool:
-    """Whether a name is that of a suite, with or without arguments."""
+    """True if a name is that of a suite, with or without arguments."""
     return base_of(name) in _suites
 
 
 def is_from_suite(task: Task) -> bool:
-    """Whether other seeds of a suite make further items of a task."""
+    """True if other seeds of a suite make further items of a task."""
     # A task of one's own may go by a suite's name, and asks for something else.
     if task.source != "built-in" or not is_suite(task.name):
         return False

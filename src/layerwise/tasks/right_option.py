@@ -128,7 +128,7 @@ _NOUNS: dict[Reading, str] = {"text": "text", "label": "label", "place": "place 
 
 
 def in_words(places: Mapping[Reading, int]) -> str:
-    """What an answer names, such as ``the text of option 2 and the place of option 3``."""
+    """Names of an answer's options, such as ``the text of option 2 and the place of option 3``."""
     return " and ".join(f"the {name} of option {at + 1}" for name, at in places.items())
 
 

@@ -18,7 +18,7 @@ from layerwise.tasks.items import Capability, Item
 
 @dataclass(frozen=True)
 class GenerateSpec:
-    """How free text is generated and how an answer is taken from it.
+    """Settings by which free text is generated and an answer is taken from it.
 
     Attributes:
         stop: strings at which generation ends; they are not part of the text.
@@ -40,7 +40,7 @@ def one_line_answers(items: Sequence[Item]) -> GenerateSpec:
 
 @dataclass(frozen=True)
 class Template:
-    """What stands around context, question and answer in a prompt.
+    """Text around context, question and answer in a prompt.
 
     Attributes:
         question_prefix: before the question.
@@ -153,7 +153,7 @@ class Task:
 
 
 def counted_hash(items: Sequence[Item]) -> str:
-    """How many items these are, and a SHA-256 over them."""
+    """Number of these items, and a SHA-256 over them."""
     text = json.dumps([_shaping(item) for item in items], sort_keys=True)
     return f"{len(items)} items, {hashlib.sha256(text.encode()).hexdigest()}"
 

@@ -49,12 +49,12 @@ class TaskFile(BaseModel):
 
 
 def matches(name: str) -> bool:
-    """Whether a task's name is a path to a task file."""
+    """True if a task's name is a path to a task file."""
     return name.endswith(SUFFIX) and ":" not in name.removeprefix(Path(name).drive)
 
 
 def task_name(path: str) -> str:
-    """What its task is called in results: the file's name without its suffix."""
+    """Name of its task in results: the file's name without its suffix."""
     return Path(path).name.removesuffix(SUFFIX)
 
 

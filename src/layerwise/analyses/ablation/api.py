@@ -129,7 +129,7 @@ def ablate(
 
 
 def planned_power(setup: Setup, n_layers: int) -> PlannedPower:
-    """What the items of a planned ablation will show of each capability and layer."""
+    """Power of the items of a planned ablation, for each capability and layer."""
     n_items = Counter[str]()
     for task in setup.tasks:
         n_items[task.capability] += len(task.items)

@@ -51,7 +51,7 @@ _MANY = 3
 
 
 def claims(run: RunTables) -> list[Claim]:
-    """What each layer is for, as far as the run's estimates establish it."""
+    """Roles of layers, as far as the run's estimates establish them."""
     estimates = run.table("capability_estimates")
     if estimates is None:
         return []

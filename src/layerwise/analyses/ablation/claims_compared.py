@@ -126,7 +126,7 @@ def depend_on_different_layers(pair: Compared) -> Claim:
 
 
 def with_named_sides(pair: Compared) -> str:
-    """What both capabilities lose without each of the two layers that cross most clearly."""
+    """Losses of both capabilities without each of the two layers that cross most clearly."""
     (one, two), (first, second) = pair.names, pair.closest
     i, j = name_layer(first["layer"]), name_layer(second["layer"])
     return (
@@ -138,7 +138,7 @@ def with_named_sides(pair: Compared) -> str:
 
 
 def _agreement(pair: Compared, sure: pd.DataFrame) -> Iterator[str]:
-    """What each task and each way of scoring shows by itself."""
+    """Layers that each task and each way of scoring shows by itself."""
     for capability, tasks in zip(pair.capabilities, pair.tasks, strict=True):
         if len(tasks) == 1:
             yield f"Of {capability}, {tasks[0]} alone was compared: its other tasks may differ."

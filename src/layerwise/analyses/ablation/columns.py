@@ -34,7 +34,7 @@ def _two(head: str, first: str, second: str, between: str = " → ") -> Column:
 
 
 def _guessed(row: Row) -> str:
-    """What the best guesser gets right, and how; a dash where none was measured."""
+    """Accuracy and rule of the best guesser; a dash where none was measured."""
     if pd.isna(row["guesser"]):
         return "–"
     rule = row["guesser_rule"] if row["guesser_held"] else "no better than chance"

@@ -69,7 +69,7 @@ def role_map(
     width: float = FULL_WIDTH,
     signal: pd.DataFrame | None = None,
 ) -> Figure:
-    """Which layers each task needs under each protocol.
+    """Layers that each task needs under each protocol.
 
     A panel per task, a row per protocol. Colour is the share of the above-floor accuracy that is
     lost, clipped to 0 to 1; a dot marks a loss that is significant after Holm's correction, a
@@ -104,7 +104,7 @@ def ladder(
     site: str = LAYER_MAIN[1],
     width: float = FULL_WIDTH,
 ) -> Figure:
-    """What each layer costs on every rung of scoring, a panel per task.
+    """Loss without each layer at every scoring step, a panel per task.
 
     Rungs run down from the letter to free generation, layers across. Colour is the share lost of
     what is above the floor (accuracy, or nats of the margin), clipped to 0 to 1; a dot marks a loss
@@ -226,7 +226,7 @@ def head_effect_maps(
     site: str | None = None,
     width: float = FULL_WIDTH,
 ) -> Figure:
-    """What each task with signal loses without one head, or one key/value group.
+    """Loss of each task with signal without one head, or one key/value group.
 
     Colours run about 0, to the largest share of the above-floor accuracy that is lost or gained;
     dots mark what is significant after Benjamini and Hochberg's correction.

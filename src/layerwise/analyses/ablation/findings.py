@@ -201,7 +201,7 @@ def _head(row: Row) -> str:
 
 
 def findings(run: RunTables) -> list[Claim]:
-    """What layers and heads are for, and whether that depends on the protocol."""
+    """Roles of layers and heads, and whether they depend on the protocol."""
     finders = (claims, step_findings, passage_findings, needed_heads, layers_without_loss)
     return [claim for finder in finders for claim in finder(run)]
 

@@ -127,7 +127,7 @@ class Ablation:
         return range(self.n_draws if any(c.kind == RESAMPLE for c in self.changes) else 1)
 
     def settings(self) -> dict[str, Any]:
-        """What makes it this ablation and no other."""
+        """Settings that make it this ablation and no other."""
         first, *others = [change.settings() for change in self.changes] or [{}]
         settings = first | ({"also_changed": others} if others else {})
         settings |= {"method": self.method, "only_with_signal": self.only_with_signal}
@@ -215,7 +215,7 @@ class Ablation:
         ]  # fmt: skip
 
     def interventions(self, piece: Piece) -> list[Intervention]:
-        """What is changed in a piece, the intact model first."""
+        """Changes of a piece, the intact model first."""
 
         @cache
         def contexts() -> list[Tokens]:
@@ -230,19 +230,19 @@ class Ablation:
         return [intact(), without_layers(self.setup.model), *chain.from_iterable(changes)]
 
     def _blind(self, piece: Piece) -> list[BlindItem]:
-        """What is asked under other items' questions, once for each item."""
+        """Requests under other items' questions, once for each item."""
         if not self._controlled(piece):
             return []
         return asked_blind(self.setup, piece.task, piece.items, piece.protocols)
 
     def _controlled(self, piece: Piece) -> bool:
-        """Whether controls are measured with a piece: with the first that asks the intact model."""
+        """True if controls are measured with a piece: with the first that asks the intact model."""
         return piece.stage == "intact" or not self.only_with_signal
 
     def _requests(
         self, task: Task, items: Sequence[Item], protocols: Sequence[str], draw: int = 0
     ) -> Iterator[TaskRequest]:
-        """What is put to the model; for resampling with the other item's prompt, by the draw."""
+        """Requests to the model; for resampling with the other item's prompt, by the draw."""
         others = self._donors(task, draw)
         for item, protocol in product(items, protocols):
             requests = self.setup.requests(task, item, protocol)
@@ -294,7 +294,7 @@ class Ablation:
         return [swept, *blind_answers(by, blind, self.method)]
 
     def cost(self, piece: Piece) -> Cost:
-        """What a piece is expected to cost, counted once."""
+        """Expected cost of a piece, counted once."""
         n_items = len(piece.items)
         piece = replace(piece, items=piece.counted or piece.items)
         key = piece.name, piece.protocols
@@ -306,7 +306,7 @@ class Ablation:
         return self.counted[key].scaled(n_items / len(piece.items))
 
     def expected(self, task: Task, *protocols: str) -> Cost:
-        """What a task is expected to cost under some protocols, at most: with signal in all."""
+        """Expected cost of a task under some protocols, at most: with signal in all."""
         stages = ("intact", "swept") if self.only_with_signal else ("swept",)
         pieces = [piece for stage in stages for piece in self._cut(task, protocols, stage)]
         return sum((self.cost(piece) for piece in pieces), start=Cost())
@@ -329,5 +329,5 @@ def _records(parts: CheckpointStore, pieces: Sequence[Piece]) -> pd.DataFrame:
 
 
 def _questions(*how: Any) -> pd.DataFrame:
-    """What a run in memory asked; made only if somebody reads it."""
+    """Questions of a run in memory; made only if somebody reads them."""
     return questions_of(text_lines(*how))

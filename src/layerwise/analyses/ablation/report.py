@@ -138,7 +138,7 @@ def _ways(effects: pd.DataFrame) -> str:
 
 
 def _hold(run: RunTables, shown: pd.DataFrame, *, of_heads: bool = False) -> str:
-    """How many of the marks of a figure hold over the whole run."""
+    """Number of the marks of a figure that hold over the whole run."""
     every = effects_of_layers(run, heads=of_heads)
     assert every is not None
     correction = RATE if of_heads else HOLM
@@ -188,7 +188,7 @@ def _head_maps(run: RunTables) -> Iterator[FigureSpec]:
 
 
 def _sets(run: RunTables) -> Iterator[FigureSpec]:
-    """What blocks and sets are needed for, a figure for each kind and site with signal."""
+    """Roles of blocks and sets, a figure for each kind and site with signal."""
     from .figures import MOST, action_on_sets, set_losses
 
     for kind, site in ablations(run, SETS):
@@ -235,7 +235,7 @@ def _protocols(run: RunTables, kind: str, site: str) -> Iterator[FigureSpec]:
 
 
 def _scoring_steps(run: RunTables, kind: str, site: str) -> Iterator[FigureSpec]:
-    """What every layer costs at each scoring step, of tasks with signal at some step."""
+    """Loss without every layer at each scoring step, of tasks with signal at some step."""
     from .figures import ladder
 
     table = run.table("ladder")
@@ -261,7 +261,7 @@ def _scoring_steps(run: RunTables, kind: str, site: str) -> Iterator[FigureSpec]
 
 
 def _passages(run: RunTables) -> Iterator[FigureSpec]:
-    """What a passage protects, a figure for each pair of tasks."""
+    """Protection by a passage, a figure for each pair of tasks."""
     from .figures import book_losses
 
     books = run.table("books")
@@ -289,7 +289,7 @@ def _passages(run: RunTables) -> Iterator[FigureSpec]:
 
 
 def _over_draws(run: RunTables) -> str:
-    """What knows of several draws of few-shot examples and what does not; empty if there is one."""
+    """Note on what knows of several draws of few-shot examples; empty if there is one."""
     effects = run.table("effects")
     if effects is None or "n_examples" not in effects:
         return ""
@@ -340,7 +340,7 @@ def sections(run: RunTables) -> list[Section]:
 
 
 def passages_section(run: RunTables) -> Section:
-    """What a passage protects; empty where there is no pair of tasks."""
+    """Protection by a passage; empty where there is no pair of tasks."""
     pairs = run.table("book_pairs")
     silent = [
         f"{joined(row[way] for way in ('closed', 'open') if not row[f'signal_{way}'])} "

@@ -74,7 +74,7 @@ class AblationResult(Result):
 
     @computed_once
     def capability_estimates(self) -> pd.DataFrame:
-        """What capabilities need, need more than others, and can spare, by layer."""
+        """Needs of capabilities, differences between them, and spare layers."""
         smallest = Interest.of(self.facts.settings).loss
         return estimates_table(self.records, self.facts.chance, smallest)
 
@@ -136,7 +136,7 @@ class AblationResult(Result):
         return in_short(self, _SHOWN, top.assign(p_corrected=corrected(top)))
 
     def notes(self) -> list[str]:
-        """How often the model is right where it has no signal, and what to try."""
+        """Accuracy of the model where it has no signal, and what to try."""
         return no_signal.sentences(self.signal(), self.facts)
 
 
@@ -175,7 +175,7 @@ def join_ablations(results: Sequence[Result]) -> list[Result]:
 
 
 def joinable(first: AblationResult, other: AblationResult) -> bool:
-    """Whether no change is in both, and the intact model answered alike where both asked."""
+    """True if no change is in both, and the intact model answered alike where both asked."""
     change = [*_CELL, "intervention", "kind"]
     own, others = (result.records[change].drop_duplicates() for result in (first, other))
     both = own.merge(others)

@@ -68,7 +68,7 @@ def kinds_and_sites(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def is_set(effects: pd.DataFrame) -> pd.Series:
-    """Which rows are of several changes made at once: no map of single layers has a place."""
+    """Mask of rows of several changes made at once: no map of single layers has a place."""
     return effects["layers"].str.len() > 1
 
 
@@ -84,7 +84,7 @@ def set_name(layers: Sequence[int], heads: Sequence[int | None] | None = None) -
 
 
 def sets_noun(site: str) -> str:
-    """What a set at a site has in it, as a plural."""
+    """Name of what a set at a site has in it, as a plural."""
     return f"{HEAD_WORDS.get(site, 'layer')}s"
 
 
@@ -96,12 +96,12 @@ def points(row: dict[str, Any], sign: int = 1) -> str:
 
 
 def done(row: dict[str, Any], where: str | None = None) -> str:
-    """What was done to a row's layer, or to another place: ``"skipping layer 3"``."""
+    """Change of a row's layer, or of another place, in words: ``"skipping layer 3"``."""
     return doing(str(row["kind"]), str(row["site"]), where or f"layer {name_layer(row['layer'])}")
 
 
 def what_could_be_seen(effects: pd.DataFrame) -> str:
-    """How large a loss of a single layer the items of a table would have shown, in words."""
+    """Smallest loss of a single layer that a table's items would have shown, in words."""
     n = independent(effects)
     noun = "item" if n == numbers(effects, "n_items").min() else "cluster"
     counts = numbers(effects, "n_gained") / numbers(effects, "n_items")

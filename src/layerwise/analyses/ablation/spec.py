@@ -92,7 +92,7 @@ class AblationSpec:
         return spec
 
     def settings(self) -> dict[str, Any]:
-        """What makes them these and no others; the usual is left out."""
+        """Settings that make them these and no others; the usual is left out."""
         usual = {"block": 1, "as_one": False, "mean_by": "pooled", "draws": 1}
         given = {} if self.heads is None else {"heads": list(self.heads)}
         given |= {key: getattr(self, key) for key in usual if getattr(self, key) != usual[key]}

@@ -153,7 +153,7 @@ def _run_nats(row: dict[str, Any], every: pd.DataFrame, correction: str = HOLM) 
 
 
 def _figures(attribution: pd.DataFrame) -> list[FigureSpec]:
-    """What layers and heads add to the answer, a figure of each for each protocol with signal."""
+    """Contributions of layers and heads to the answer, figures for each protocol with signal."""
     from .figures import attribution_heads, attribution_lines
 
     figures, two = [], stacks().n_encoder > 0
@@ -193,7 +193,7 @@ def _figures(attribution: pd.DataFrame) -> list[FigureSpec]:
 
 
 def sections(run: RunTables) -> list[Section]:
-    """What layers and heads write, and the largest contributions of tasks with signal."""
+    """Contributions of layers and heads, and the largest of tasks with signal."""
     attribution = run.table("attribution_summary")
     if attribution is None:
         return []

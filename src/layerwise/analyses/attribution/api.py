@@ -95,7 +95,7 @@ class Attribution:
                 )
 
     def settings(self) -> dict[str, Any]:
-        """What makes it this attribution and no other."""
+        """Settings that make it this attribution and no other."""
         return {"against": self.against}
 
     def questions(self, task: Task, protocol: str) -> list[Question]:
@@ -115,7 +115,7 @@ class Attribution:
         return Question(item.id, context, first[True][0], tuple(dict.fromkeys(first[False])))
 
     def _blind(self, task: Task, protocol: str, by: Sweeper) -> dict[str, bool]:
-        """Whether the answer's first token is right when another question is asked, by item."""
+        """True where the answer's first token is right when another question is asked, by item."""
         there = {question.item for question in self.questions(task, protocol)}
         items = [item for item in task.items if item.id in there]
         questions = []
@@ -198,7 +198,7 @@ class Attribution:
         return entry, {"attribution": conform("attribution", table.assign(blind=blind))}
 
     def _entry(self, task: Task, protocol: str) -> dict[str, Any]:
-        """What the work on a task is named by, and which of its items are not read."""
+        """Name of the work on a task, and which of its items are not read."""
         read = {one.item for one in self.questions(task, protocol)}
         unread = [item.id for item in task.items if item.id not in read]
         why = "the answer and another choice begin with the same token"
@@ -245,7 +245,7 @@ def read_parts(
 def _right(
     questions: Sequence[Question], logits: Float[torch.Tensor, "item d_vocab"]
 ) -> tuple[Bool[np.ndarray, " item"], Float[np.ndarray, " item"]]:
-    """Whether the answer's first token is above those of the other choices; chance of that."""
+    """True where the answer's first token is above those of the other choices; chance of that."""
     right, chance = [], []
     for row, question in zip(logits, questions, strict=True):
         others = row[list(question.distractors)] if question.distractors else row

@@ -33,7 +33,7 @@ def attribution_lines(
     metric: str = "logit_diff",
     width: float = FULL_WIDTH,
 ) -> Figure:
-    """What the sublayers of each layer add to the answer, a panel per task with signal.
+    """Contributions of the sublayers of each layer to the answer, a panel per task with signal.
 
     Means over items with bootstrap intervals; filled markers are significant.
 
@@ -67,7 +67,7 @@ def _shown(
 
 
 def _title(what: str, shown: pd.DataFrame, metric: str, component: str) -> str:
-    """What is drawn, and how the encoder's parts act if they are among it."""
+    """Title of the drawing, and how the encoder's parts act if they are among it."""
     in_encoder = stacks().n_encoder and component == "z"
     name, asked = METRICS[metric].split(" (")[0], when(str(shown["protocol"].iloc[0]))
     through = "; the encoder through cross-attention" if in_encoder else ""
@@ -82,7 +82,7 @@ def attribution_heads(
     width: float = FULL_WIDTH,
     component: str = "z",
 ) -> Figure:
-    """What each head adds to the answer, layers by heads, a panel per task with signal.
+    """Contribution of each head to the answer, layers by heads, a panel per task with signal.
 
     Means over items, with one scale for all panels; dots are significant. Grey: no such head.
 

@@ -61,7 +61,7 @@ def summary_table(attribution: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def attribution_gate(attribution: pd.DataFrame) -> pd.DataFrame:
-    """Whether the answer's first token is the best of the choices' more often than blind."""
+    """Signal where the answer's first token beats the other choices' more often than blind."""
     # Exact binomial test against the mean of one over the distinct first tokens (too wide, if
     # anything, for unequal chances: Hoeffding 1956, Ann. Math. Stat. 27), exact McNemar test
     # against another item's question where that was asked; Holm over the run's tasks and protocols.
@@ -131,7 +131,7 @@ class AttributionResult(Result):
         return summary_table(self.attribution, self.facts.seed)
 
     def plot(self) -> Any:
-        """What each head adds directly, in tasks with signal."""
+        """Direct contribution of each head, in tasks with signal."""
         from .figures import attribution_heads
 
         summary = self.summary()

@@ -119,11 +119,11 @@ class AttributionPatching(Patching):
     sample: int = 64  # cells of each task and site
 
     def settings(self) -> dict[str, Any]:
-        """What makes it this estimate and no other."""
+        """Settings that make it this estimate and no other."""
         return {"sample": self.sample, **super().settings()}
 
     def cost(self, task: Task, some: Sequence[PatchingPrompts]) -> Cost:
-        """What the estimates and the true patches are expected to cost."""
+        """Expected cost of the estimates and the true patches."""
         estimates = cost_of_passes(self.setup.model, self._work(some).token_passes)
         (direction,) = self.directions
         sampled = self._sampled(task, self._cells(some))
@@ -197,7 +197,7 @@ class AttributionPatching(Patching):
 
 
 def key_of(cell: Cell) -> tuple[Any, ...]:
-    """What a cell is called in every pair."""
+    """Name of a cell in every pair."""
     return cell.site, cell.layer, cell.head, cell.label
 
 

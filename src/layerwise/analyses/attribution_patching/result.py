@@ -84,7 +84,7 @@ class AttributionPatchingResult(Result):
         return pair_notes(self.attribution_patching, self.facts, "attribution patching")
 
     def summary_rows(self) -> pd.DataFrame:
-        """How estimates and true patches agree, by task and site."""
+        """Agreement of estimates and true patches, by task and site."""
         return in_short(self, without(AGREEMENT, "median error (nats)"), self.agreement())
 
 

@@ -110,7 +110,7 @@ def compare(
 def runs_or_groups(
     runs: Sequence[Path], groups: Sequence[str]
 ) -> Sequence[Path] | dict[str, list[str]]:
-    """What is to be compared, from words: folders, or groups such as ``"small=run1,run2"``."""
+    """Runs to compare, from words: folders, or groups such as ``"small=run1,run2"``."""
     if not groups:
         return runs
     if runs:

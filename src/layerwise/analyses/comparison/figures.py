@@ -65,7 +65,7 @@ class Block(NamedTuple):
 def compared_roles(
     layers: pd.DataFrame, blocks: Sequence[Block], protocol: str, width: float = FULL_WIDTH
 ) -> Figure:
-    """What each layer of each run is needed for, by task, from ``comparison_layers.parquet``."""
+    """Roles of each layer of each run, by task, from ``comparison_layers.parquet``."""
     shown = rows(layers, protocol=protocol)
     tasks = [task for task, _ in by_task(shown)]
     listed = [_strip(rows(shown, run=block.name), block, tasks) for block in blocks]

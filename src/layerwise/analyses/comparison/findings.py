@@ -64,7 +64,7 @@ def established(differences: pd.DataFrame, tests: Mapping[str, int] | None = Non
 
 
 def not_established(differences: pd.DataFrame) -> list[Claim]:
-    """What no difference is established in, by pair, protocol, method and measure."""
+    """Claims that no difference is established, by pair, protocol, method and measure."""
     left = rows(differences, significant=False, measure=MEASURES)
     ranks = {
         name: {value: i for i, value in enumerate(in_order(left[name], order))}

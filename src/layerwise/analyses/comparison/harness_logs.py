@@ -215,7 +215,7 @@ def _p(values: Values, clusters: Clusters, seed: int) -> float:
 
 
 class _Row(NamedTuple):
-    """What is read of a line of a log."""
+    """Content of a line of a log."""
 
     line: int
     doc_id: int | str
@@ -337,7 +337,7 @@ def _text(value: object) -> str:
 
 
 def _answer(given: Any) -> str:
-    """What the model gave, as the harness kept it; of options the place of the most likely one."""
+    """Answer of the model, as the harness kept it; of options the place of the most likely one."""
     while isinstance(given, list) and len(given) == 1:
         (given,) = given
     try:  # a log-likelihood, and whether it is the greedy text, for each option

@@ -40,7 +40,7 @@ COMPARED, DESCRIBED = (ACCURACY, DEPTH, LOSS), (CENTRE, CRITICAL)
 
 
 class Key(NamedTuple):
-    """What is compared: equal keys of two runs are about the same thing."""
+    """Key of a comparison: equal keys of two runs are about the same thing."""
 
     family: str
     capability: str
@@ -74,7 +74,7 @@ class Loss(NamedTuple):
 
     @property
     def parts(self) -> Float[np.ndarray, " items"]:
-        """What each item adds to the mean over tasks of the mean over items."""
+        """Contribution of each item to the mean over tasks of the mean over items."""
         n_tasks, column = len(self.profiles), self.column
         return np.concatenate(
             [p.pseudo[:, column] / (len(p.pseudo) * n_tasks) for p in self.profiles]
@@ -82,7 +82,7 @@ class Loss(NamedTuple):
 
     @property
     def lost(self) -> list[LostOf]:
-        """What each task's items lose, and have to lose."""
+        """Losses of each task's items, and what they have to lose."""
         return [LostOf(p.values[:, 1 + self.column], p.values[:, 0]) for p in self.profiles]
 
     def bounded(self, ends: Ends) -> Bounded:
@@ -302,7 +302,7 @@ def _names(runs: Sequence[Prepared]) -> str:
 
 
 def n_comparisons(groups: Sequence[Sequence[Prepared]]) -> Counter[str]:
-    """How many comparisons of each family every two groups ask for, those left out as well."""
+    """Number of comparisons of each family for two groups, those left out as well."""
     planned: Counter[str] = Counter()
     for one, other in combinations(groups, 2):
         runs = [*one, *other]

@@ -174,7 +174,7 @@ def _accuracies(comparison: Comparison) -> list[Table]:
 
 
 def _unclaimed(n: int) -> list[str]:
-    """Why differences of shares lost are in the tables and not among the claims."""
+    """Reason why differences of shares lost are in the tables and not among the claims."""
     if not n:
         return []
     return [
@@ -184,7 +184,7 @@ def _unclaimed(n: int) -> list[str]:
 
 
 def caution(comparison: Comparison) -> str:
-    """What the differences are about, and what not."""
+    """Scope of the differences."""
     return " ".join([*_about(comparison), *_lens_of_one_stack(comparison)])
 
 
@@ -200,7 +200,7 @@ def _lens_of_one_stack(comparison: Comparison) -> list[str]:
 
 
 def _about(comparison: Comparison) -> list[str]:
-    """What the unit is, and what the tests hold for."""
+    """Unit of the comparison, and what the tests hold for."""
     groups = comparison.facts.groups
     if not groups:
         return [
@@ -221,7 +221,7 @@ _OF = {"accuracy": " accuracy points", "depth": " % of the depth", "share lost":
 
 
 def _reach(differences: pd.DataFrame) -> list[str]:
-    """How small a difference could be seen, by the width of most intervals."""
+    """Smallest difference that could be seen, by the width of most intervals."""
     bounded = differences.dropna(subset=["low", "high"])
     widths = {
         family: float(np.median(numbers(part, "high") - numbers(part, "low")))
@@ -281,7 +281,7 @@ def _drawings(comparison: Comparison) -> Iterator[FigureSpec]:
 
 
 def _runs_table(comparison: Comparison) -> Table:
-    """Which runs were compared."""
+    """Table of the runs that were compared."""
     columns = ["group", "run", "model", "layers", "parameters", "hash", "made"]
     cells = []
     for run in comparison.facts.runs:

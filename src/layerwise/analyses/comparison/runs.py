@@ -201,7 +201,7 @@ def on_shared_tasks(runs: Sequence[SavedRun]) -> tuple[list[SavedRun], list[dict
 
 
 def _difference(having: Mapping[str, TaskFacts], runs: Sequence[SavedRun]) -> str:
-    """How a task differs between runs; empty if it does not."""
+    """Difference of a task between runs; empty if there is none."""
     lacking = [run.name for run in runs if run.name not in having]
     if lacking:
         return f"not in {', '.join(lacking)}"

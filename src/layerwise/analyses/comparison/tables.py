@@ -153,7 +153,7 @@ def corrected(
 
 
 def n_tests(families: Sequence[str], planned: Mapping[str, int]) -> dict[str, int]:
-    """How many tests are corrected together, by family."""
+    """Number of tests that are corrected together, by family."""
     return {one: max(planned.get(one, 0), list(families).count(one)) for one in COMPARED}
 
 

@@ -31,7 +31,7 @@ _WORDS = (
 
 
 def findings(run: RunTables) -> list[Claim]:
-    """What training brought and cost, a claim for each task and protocol where it is sure."""
+    """Gains and costs of training, a claim for each task and protocol where it is sure."""
     gains = run.table("distillation_gains")
     if gains is None or gains.empty:
         return []
@@ -84,7 +84,7 @@ def _claim(
 
 
 def _figures(run: RunTables) -> list[FigureSpec]:
-    """How near the student came to its teacher."""
+    """Distance of the student from its teacher."""
     from .figures import training_curve
 
     curve = run.table("distillation_curve")
@@ -101,7 +101,7 @@ def _figures(run: RunTables) -> list[FigureSpec]:
 
 
 def sections(run: RunTables) -> list[Section]:
-    """What training brought, and how it went."""
+    """Gains of training, and how it went."""
     gains = run.table("distillation_gains")
     if gains is None:
         return []

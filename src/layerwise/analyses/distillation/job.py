@@ -52,7 +52,7 @@ class Distillation:
     removed: tuple[int, ...] | None = None
 
     def settings(self) -> dict[str, Any]:
-        """What makes it this distillation and no other."""
+        """Settings that make it this distillation and no other."""
         training, examples = self.training, self.training.examples
         n_encoder = self.teacher.loaded.n_encoder_layers
         settings = {

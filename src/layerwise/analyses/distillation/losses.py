@@ -18,7 +18,7 @@ from .names import FORWARD, REVERSE
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised."""
+    """Loss that is minimised."""
 
     divergence: str = FORWARD  # one of ``DIVERGENCES``
     temperature: float = 1.0  # both models' logits are divided by it

@@ -43,7 +43,7 @@ def objective_in_words(settings: dict[str, Any]) -> str:
 
 
 def trained_in_words(settings: dict[str, Any]) -> str:
-    """Which weights of a student were trained, from its settings."""
+    """Weights of a student that were trained, from its settings, in words."""
     layers, rank = settings["layers"], settings["rank"]
     noun = "layer" if layers is not None and len(layers) == 1 else "layers"
     where = "all layers" if layers is None else f"{noun} {layer_ranges(layers)}"

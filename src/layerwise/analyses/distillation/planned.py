@@ -58,7 +58,7 @@ class Evaluation:
 
 
 def distilled(setup: Setup, options: PlanOptions) -> PlannedJobs:
-    """What a distillation costs."""
+    """Plan of a distillation."""
     if options["student"] is None:
         raise UserError(
             "The plan of a distillation needs a student: expected the name or folder of a model; "
@@ -70,7 +70,7 @@ def distilled(setup: Setup, options: PlanOptions) -> PlannedJobs:
 
 
 def healed(setup: Setup, options: PlanOptions) -> PlannedJobs:
-    """What healing costs."""
+    """Plan of healing."""
     name, _, _ = pruned_from(Path(setup.loaded.name))
     teacher = _meta_model(setup, options["original"] or name, options["backend"])
     refuse_incomparable(teacher, setup.model, Objective())
@@ -157,7 +157,7 @@ class TrainingWork:
 
     @property
     def words(self) -> tuple[str, str]:
-        """What it is trained on, and for how long."""
+        """Texts that it is trained on, and for how long."""
         return f"{len(self.training.examples.train)} texts", f"{self.training.steps} steps"
 
     def cost(self) -> Cost:

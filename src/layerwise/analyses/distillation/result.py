@@ -72,7 +72,7 @@ class DistillationResult(Result):
         return drawn(self, training_curve, self.distillation_curve)
 
     def summary_rows(self) -> pd.DataFrame:
-        """What is gained and lost, by task and protocol."""
+        """Gains and losses, by task and protocol."""
         return in_short(self, GAINS, self.gains())
 
 
@@ -130,7 +130,7 @@ def gains_table(distillation: pd.DataFrame, chance: Chance, seed: int) -> pd.Dat
 
 
 def _net(cells: dict[str, Cell], host: str) -> Int[np.ndarray, " items"]:
-    """What a model is right in and the student before training not, minus the reverse."""
+    """Items that a model has right and the student before training has not, minus the reverse."""
     return cells[host].intact.astype(int) - cells[STUDENT].intact
 
 

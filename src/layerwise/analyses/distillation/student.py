@@ -170,7 +170,7 @@ def refuse_incomparable(teacher: Model, student: Model, objective: Objective) ->
 def _difference(
     teacher: Model, student: Model, objective: Objective
 ) -> tuple[str, str, str] | None:
-    """What differs, and what it is in the teacher and the student."""
+    """Difference of the teacher and the student, and the value in each."""
     both = (teacher, student)
     kinds = ["an encoder-decoder" if is_seq2seq(m) else "decoder-only" for m in both]
     if kinds[0] != kinds[1]:

@@ -59,7 +59,7 @@ class StepTexts(NamedTuple):
 
 @dataclass(frozen=True)
 class Training:
-    """How a student is trained, whichever models there are."""
+    """Settings of a student's training, whichever models there are."""
 
     examples: Texts  # texts to train on and to test on
     objective: Objective  # what is minimised
@@ -72,7 +72,7 @@ class Training:
     memory_budget: int  # bytes for logits
 
     def texts_at(self, step: int) -> StepTexts:
-        """Which texts of ``train`` a step reads."""
+        """Texts of ``train`` that a step reads."""
         rng = stats.generator(self.seed, f"step {step} of the distillation")
         chosen = rng.permutation(len(self.examples.train))[: self.batch]
         own = (rng.random(len(chosen)) < self.objective.on_policy).tolist()
@@ -86,7 +86,7 @@ class Training:
         return [held_out[place] for place in order[:MEASURED]]
 
     def at_point(self, done: int) -> bool:
-        """Whether held-out texts are read after so many steps."""
+        """True if held-out texts are read after so many steps."""
         return done == self.steps or done % -(-self.steps // POINTS) == 0
 
 
@@ -243,7 +243,7 @@ class Trainer:
             )
 
     def state(self) -> bytes:
-        """What is needed to go on."""
+        """State needed to go on."""
         return packed_state((self.done, self.rows), self.weights, self.optimizer)
 
     def resume(self, state: bytes) -> None:

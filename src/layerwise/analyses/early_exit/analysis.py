@@ -86,7 +86,7 @@ def _safe(row: dict[str, Any], run: RunTables, table: pd.DataFrame) -> Claim:
 
 
 def _about(row: dict[str, Any]) -> dict[str, Any]:
-    """What claims of an exit have alike."""
+    """Fields that claims of an exit have alike."""
     middle, low, high = (100 * row[name] for name in ("acc_diff", "acc_diff_low", "acc_diff_high"))
     where = {name: str(row[name]) for name in ("task", "protocol", "lens")}
     return {
@@ -100,7 +100,7 @@ def _about(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def sections(run: RunTables) -> list[Section]:
-    """What each exit costs, and the first safe ones."""
+    """Cost of each exit, and the first safe ones."""
     from .figures import exit_strips
 
     table = run.table(_LAYERS)

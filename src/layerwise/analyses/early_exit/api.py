@@ -86,11 +86,11 @@ class EarlyExit:
 
     @property
     def setup(self) -> Setup:
-        """What it starts from."""
+        """Setup that it starts from."""
         return self.lens.setup
 
     def settings(self) -> dict[str, Any]:
-        """What makes it this one and no other, beside its set-up."""
+        """Settings that make it this one and no other, beside its set-up."""
         return {}
 
     def expected(self, task: Task, /, *protocols: str) -> Cost:

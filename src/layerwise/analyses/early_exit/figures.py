@@ -29,7 +29,7 @@ def _tell(row: Row) -> str:
 
 @styled
 def exit_strips(exits: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
-    """What stopping after each layer costs: a panel per task, a row per protocol.
+    """Cost of stopping after each layer: a panel per task, a row per protocol.
 
     Colour is the share lost of the accuracy above the floor, clipped to 0 to 1. A dot marks a
     significant loss, a square an exit that is safe; hatched rows have no signal.

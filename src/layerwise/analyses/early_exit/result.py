@@ -66,13 +66,13 @@ class EarlyExitResult(Result):
         return earliest(self.exits())
 
     def plot(self) -> Any:
-        """What stopping after each layer costs, by task and protocol."""
+        """Cost of stopping after each layer, by task and protocol."""
         from .figures import exit_strips
 
         return drawn(self, exit_strips, self.exits())
 
     def notes(self) -> list[str]:
-        """Where items are too few to call an exit safe, and where the model has no signal."""
+        """Notes where items are too few to call an exit safe, and where the model has no signal."""
         notes, lit = [], self.exits().loc[self.exits()["signal"]]
         if len(lit):  # no exit may be safe even if no answer changed
             loss = Interest.of(self.facts.settings).loss

@@ -21,7 +21,7 @@ _SEQUENCE = ["task", "protocol", "lens"]
 
 
 def gate(exits: pd.DataFrame, chance: Chance) -> pd.DataFrame:
-    """What signal was decided on: the lens's own gate, a row per task and protocol."""
+    """Table that signal was decided on: the lens's own gate, a row per task and protocol."""
     return lens_gate(exits.assign(over="prompt", pos=-1, site="resid_post"), chance)
 
 

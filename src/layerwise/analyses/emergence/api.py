@@ -122,7 +122,7 @@ def emergence(
 
 
 def evidence_of(results: Sequence[Result], sampling: Sampling) -> Iterator[MethodCurve | LeftOut]:
-    """What each method says about each task, of the results of one run; or why it says nothing."""
+    """Evidence of each method on each task, of the results of one run; or why there is none."""
     curves_of = [(result, CURVES[type(result)]) for result in results]
     signal: dict[tuple[str, str], bool] = {}
     for result, curves in curves_of:

@@ -61,7 +61,7 @@ Row = dict[str, Any]
 
 
 def findings(run: RunTables) -> list[Claim]:
-    """Where capabilities emerge and in which order, and whether protocols and methods agree."""
+    """Depths and order of capabilities, and whether protocols and methods agree."""
     finders = (interactions, orders, suites_apart, lens_depths, agreements)
     return [finding for finder in finders for finding in finder(run)]
 
@@ -132,7 +132,7 @@ def _for_all(row: Row, sign: int, n_rows: int) -> tuple[float, float, float]:
 
 
 def _apart(pair: pd.DataFrame) -> float:
-    """How far the differences of groups are from their mean, at most."""
+    """Distance of the differences of groups from their mean, at most."""
     difference = numbers(pair, "difference")
     return float(np.abs(difference - difference.mean()).max())
 
@@ -155,7 +155,7 @@ def _no_interaction(quiet: pd.DataFrame, n_tests: int) -> Claim:
 
 
 def orders(run: RunTables) -> list[Claim]:
-    """What comes before what, where tests contradict each other, and what was not established."""
+    """Orders of capabilities, contradictions between tests, and what was not established."""
     order = run.table("order")
     if order is None:
         return []
@@ -319,7 +319,7 @@ def lens_depths(run: RunTables) -> list[Claim]:
 
 
 def agreements(run: RunTables) -> list[Claim]:
-    """What each method says of a capability's depth, side by side, and how ranks go together."""
+    """Depth of a capability by each method, side by side, and how ranks go together."""
     emergence, methods = run.table("emergence"), run.table("method_agreement")
     claims = [] if emergence is None else _side_by_side(emergence)
     ranks = pd.DataFrame() if methods is None else rows(methods, measure=RANKS)

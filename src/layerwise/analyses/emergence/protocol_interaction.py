@@ -111,7 +111,7 @@ def interaction_rows(
 
 
 def loss_profile(cell: Cell, chance: float, groups: Groups) -> Profile:
-    """What skipping a layer of each group costs of one task with signal."""
+    """Cost of skipping a layer of each group, of one task with signal."""
     intact = cell.intact[:, None].astype(float)
     lost = np.column_stack(
         [(intact - cell.correct[:, list(layers)]).mean(axis=1) for layers in groups.values()]

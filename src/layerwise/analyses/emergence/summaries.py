@@ -71,7 +71,7 @@ def agreement_rows(
 
 
 def _same_prompts(one: MethodCurve, other: MethodCurve) -> bool:
-    """Whether two methods saw the same prompts; those of ``generate`` are continuation's."""
+    """True if two methods saw the same prompts; those of ``generate`` are continuation's."""
     if one.capability != other.capability or one.method == other.method:
         return False
     protocols = one.protocol, other.protocol

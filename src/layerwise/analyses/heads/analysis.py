@@ -23,7 +23,7 @@ _HEADS_WORDS = (
 
 
 def sections(run: RunTables) -> list[Section]:
-    """Where heads attend on repeated random tokens, by layer and head, and the highest scores."""
+    """Attention of heads on repeated random tokens, by layer and head, and the highest scores."""
     from .figures import head_score_maps
 
     heads = run.table("heads_summary")

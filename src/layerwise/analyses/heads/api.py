@@ -134,7 +134,7 @@ class Heads:
 
     @cached_property
     def given(self) -> RepeatedTokens:
-        """How tokens are put to the model."""
+        """Format in which tokens are put to the model."""
         return RepeatedTokens.of(self.model)
 
     def settings(self) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class RepeatedSequence(NamedTuple):
 
 @dataclass(frozen=True)
 class RepeatedTokens:
-    """What stands around a text (before, after, what a decoder begins with), and what is drawn."""
+    """Tokens around a text (before, after, a decoder's first), and those that are drawn from."""
 
     before: Tokens
     after: Tokens
@@ -73,7 +73,7 @@ class RepeatedTokens:
 
     @property
     def _kinds(self) -> int:
-        """How many times as many different tokens as are repeated."""
+        """Number of times as many different tokens as are repeated."""
         return 2 if self.seq2seq else 1
 
     def refuse(self, length: int) -> None:
@@ -100,7 +100,7 @@ class RepeatedTokens:
 
 
 def _around(tokenizer: Any, known: Tokens) -> tuple[Tokens, Tokens]:
-    """What a tokenizer puts before and after the input of an encoder."""
+    """Tokens that a tokenizer puts before and after the input of an encoder."""
     for token in known:
         text = tokenizer.decode([token])
         try_texts(tokenizer, text)
@@ -213,7 +213,7 @@ def _scored(
 
 
 def places_when_repeated(first: int, length: int, *, both_ways: bool) -> Places:
-    """What is scored of self-attention on tokens that are given twice in a row."""
+    """Places of self-attention that are scored, on tokens that are given twice in a row."""
     again = torch.arange(first + length, first + 2 * length - 1)
     every = torch.arange(first, first + 2 * length)
     back = torch.full_like(again, -length)
@@ -228,7 +228,7 @@ def places_when_repeated(first: int, length: int, *, both_ways: bool) -> Places:
 
 
 def places_when_copied(first: int, read_first: int, length: int) -> Places:
-    """What is scored of cross-attention where the decoder is given what the encoder reads."""
+    """Places of cross-attention that are scored, where the decoder reads the encoder's text."""
     at = torch.arange(length - 1)
     return {
         "prefix_matching": (first + at, read_first + at + 1),

@@ -32,7 +32,7 @@ _FLOOR = "but one alone leaves it guessing"
 
 
 def findings(run: RunTables) -> list[Claim]:
-    """What the pairs of a run say, at most two sentences of each sort."""
+    """Claims on the pairs of a run, at most two sentences of each sort."""
     every = run.table(_TABLE)
     pairs = pd.DataFrame() if every is None else rows(every, measure=NATS, signal=True)
     if every is None or pairs.empty:
@@ -47,7 +47,7 @@ def findings(run: RunTables) -> list[Claim]:
 
 
 def caveats(run: RunTables) -> list[Claim]:
-    """Where no pair was removed, for want of signal; nothing where an ablation says it."""
+    """Caveat where no pair was removed, for want of signal; none where an ablation says it."""
     signal = run.table(SIGNAL)
     if signal is None or run.table("signal") is not None:
         return []
@@ -87,7 +87,7 @@ def _strongest_of(chosen: pd.DataFrame, pairs: pd.DataFrame, every: pd.DataFrame
 
 
 def _redundant(top: Row) -> tuple[str, str, float]:
-    """What a pair that costs more together says, its caveat, and the weight of the claim."""
+    """Claim on a pair that costs more together, its caveat, and the weight of the claim."""
     cost, how = f"cost {number(top['interaction'], 2)} nats", when(top["protocol"])
     if top["at_floor"] != "neither":
         return f"{cost} beyond their sum {how}, {_FLOOR}", (
@@ -117,7 +117,7 @@ def _overlapping(top: Row) -> tuple[str, str, float]:
 
 
 def _floored(top: Row) -> str:
-    """Which of a pair alone leaves the model guessing."""
+    """Layers of a pair that alone leave the model guessing."""
     which = top["at_floor"]
     return "either" if which == "both" else f"{_kind(top)} {part_name(top, which)}"
 

@@ -93,7 +93,7 @@ class SetsSpec(AblationSpec):
         return spec
 
     def settings(self) -> dict[str, Any]:
-        """What makes them these sets and no others."""
+        """Settings that make them these sets and no others."""
         more = {"permutations": self.permutations} if self.permutations else {}
         return super().settings() | {"order": self.order, **more}
 
@@ -109,7 +109,7 @@ class SetsSpec(AblationSpec):
 
     @cached_property
     def sets(self) -> tuple[Players, ...]:
-        """What is removed together: each player, all pairs, beginnings of the drawn orders."""
+        """Sets that are removed together: each player, all pairs, beginnings of drawn orders."""
         pairs = combinations(self.players, 2) if self.order == 2 else ()
         begun = (tuple(sorted(o[: i + 1])) for o in self.orders for i in range(len(o)))
         return tuple(dict.fromkeys([*((player,) for player in self.players), *pairs, *begun]))
@@ -138,7 +138,7 @@ class Interactions:
         )
 
     def settings(self) -> dict[str, Any]:
-        """What makes it this run and no other."""
+        """Settings that make it this run and no other."""
         return self.ablation.settings()
 
     def run(

@@ -86,7 +86,7 @@ class InteractionsResult(Result):
         return drawn(self, interaction_triangles, pairs, measure_of(pairs))
 
     def notes(self) -> list[str]:
-        """How often the model is right where it has no signal."""
+        """Accuracy of the model where it has no signal."""
         return no_signal.sentences(self.signal(), self.facts)
 
     def summary_rows(self) -> pd.DataFrame:

@@ -32,7 +32,7 @@ MEASURES = {NATS: "gold_logprob", MARGIN: "margin", ACCURACY: "correct"}
 
 
 class Player(NamedTuple):
-    """What is removed as one; a player of the cooperative game whose values are costs."""
+    """Layer or head removed as one; a player of the cooperative game whose values are costs."""
 
     layer: int
     head: int | None = None  # the head, or the key/value group; None for what has none
@@ -84,7 +84,7 @@ class Costs:
         return pairs if self.column.keys() >= set(pairs) else []
 
     def alone(self, measure: str) -> Float[np.ndarray, "items players"]:
-        """What each player costs alone."""
+        """Cost of each player alone."""
         return self.costs[measure][:, [self.column[player,] for player in self.players]]
 
 
@@ -141,7 +141,7 @@ def signal_of(interactions: pd.DataFrame, chance: Chance) -> pd.DataFrame:
 
 
 def _kinds(interactions: pd.DataFrame) -> pd.Series:
-    """What kind of record each row is, if it is one that others are measured by."""
+    """Kind of record of each row, if it is one that others are measured by."""
     return interactions["intervention"].str.partition(":")[0]
 
 
@@ -225,7 +225,7 @@ def _measured(cell: Costs, measure: str, seed: int) -> pd.DataFrame:
 
 
 def _beyond_others(beyond: PerItem, cell: Costs) -> PerItem:
-    """What a pair's interaction exceeds the mean of those that share one of its two by, if any."""
+    """Excess of a pair's interaction over the mean of those that share one of its two, if any."""
     n = len(cell.players)
     if n < 3:
         return np.full(beyond.shape, np.nan)
@@ -235,7 +235,7 @@ def _beyond_others(beyond: PerItem, cell: Costs) -> PerItem:
 
 
 def _verdicts(pairs: pd.DataFrame) -> pd.Series:
-    """What nats and margin say of each pair together; null where nothing is claimed."""
+    """Verdict of nats and margin on each pair together; null where nothing is claimed."""
     verdicts = pd.Series(None, index=pairs.index, dtype=object)
     by_measure = {str(name): rows for name, rows in pairs.groupby("measure")}
     if not bool(pairs["signal"].all()) or not {NATS, MARGIN} <= set(by_measure):

@@ -107,7 +107,7 @@ def settled_later(run: RunTables) -> list[Claim]:
 
 
 def _later(row: dict[str, Any], means: pd.DataFrame, n_tests: int) -> Claim:
-    """What a lens reads of two capabilities; no order of them, whose answers have other rivals."""
+    """Reading of two capabilities by a lens; no order of them, whose answers have other rivals."""
     flipped = row["later"] < 0.5
     earlier, later = ("second", "first") if flipped else ("first", "second")
     share = 1 - row["later"] if flipped else row["later"]

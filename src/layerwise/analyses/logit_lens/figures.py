@@ -45,7 +45,7 @@ def lens_curves(
     width: float = FULL_WIDTH,
     seed: int = 0,
 ) -> Figure:
-    """How the answer rises through the layers (logit lens, nostalgebraist 2020).
+    """Rise of the answer through the layers (logit lens, nostalgebraist 2020).
 
     Lines are means over items with bootstrap intervals (rank: the median with its exact order-
     statistic interval). Layer -1 is the embedding.

@@ -135,7 +135,7 @@ class Lens:
         return texts
 
     def settings(self) -> dict[str, Any]:
-        """What makes it this lens and no other."""
+        """Settings that make it this lens and no other."""
         positions = None if self.positions is None else list(self.positions)
         lens = {"lens": LOGIT} if self.tuned is None else {"lens": TUNED, "tuned": self.tuned.hash}
         return {**lens, "sites": list(self.sites), "over": self.over, "positions": positions}
@@ -204,7 +204,7 @@ class Lens:
         return work, {"lens": pd.concat(tables, ignore_index=True)}
 
     def _blind(self, task: Task, protocol: str, by: Sweeper) -> dict[str, bool]:
-        """Whether items' answers end on top when another item's question is asked, by item id."""
+        """True, by item id, where an answer ends on top when another question is asked."""
         # Other questions are asked where the answer is looked for at the end of a prompt.
         wanted = self.over == PROMPT and (self.positions is None or LAST[0] in self.positions)
         blind = blind_requests(self.setup, task, protocol) if wanted else {}
@@ -252,7 +252,7 @@ class Lens:
         final: torch.Tensor,
         streams: Sequence[tuple[tuple[str, str, int], torch.Tensor]],
     ) -> pd.DataFrame:
-        """What the lens reads of some tokens, stream by stream."""
+        """Readings of some tokens by the lens, stream by stream."""
         model, text_of = self.setup.model, cache(lambda token: self.setup.tokenizer.decode([token]))
         targets = torch.tensor([passage.targets[k] for passage, k in tokens], device=final.device)
         logprobs = torch.log_softmax(logits_of(model, final), dim=-1)
@@ -323,7 +323,7 @@ def _chunks(read: Sequence[Passage], most: int) -> Iterator[list[Passage]]:
 
 
 def _n_options(passage: Passage, k: int, top: int, rank: int) -> int | None:
-    """How many choices the token on top belongs to one of; 0 if it is in none of them."""
+    """Number of choices that the token on top belongs to; 0 if it is in none of them."""
     if not passage.options:
         return None
     return passage.n_options if rank == 0 or top in passage.options[k] else 0

@@ -177,7 +177,7 @@ class Passage:
 def passages(
     setup: Setup, task: Task, protocol: str, over: str, positions: Sequence[int] | None
 ) -> list[Passage]:
-    """What is read of a task's items; generates the texts where these are read."""
+    """Passages of a task's items that are read; generates the texts where these are read."""
     if over == PROMPT:
         deciding = deciding_tokens(setup, task, protocol)
         return [Passage.of_prompt(tokens, positions) for tokens in deciding]

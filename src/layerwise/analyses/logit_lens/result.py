@@ -76,7 +76,7 @@ def prediction_depths(lens: pd.DataFrame, n_layers: int, n_encoder: int = 0) -> 
 
 
 def covers_a_stack(layers: Int[np.ndarray, " read"], n_layers: int, n_encoder: int) -> bool:
-    """Whether layers that were read, and what enters them, are all of the model or of a stack."""
+    """True if layers that were read, and what enters them, are all of the model or of a stack."""
     ends = {(-1, n_layers - 1)}
     if n_encoder:
         ends |= {(-1, n_encoder - 1), (n_encoder - 1, n_layers - 1)}
@@ -98,7 +98,7 @@ def guessing(facts: Facts) -> Chance:
 
 
 def lens_gate(lens: pd.DataFrame, chance: Chance) -> pd.DataFrame:
-    """Whether right answers end on top more often than without the question, by task, protocol."""
+    """Signal where right answers end on top more often than without the question."""
     # The model chooses among all tokens: floors are the most frequent first token, and choosing
     # among the options where one ends on top (exact binomial test against the larger, if anything
     # too wide: Hoeffding 1956, Ann. Math. Stat. 27), and other items' questions (exact McNemar;
@@ -117,7 +117,7 @@ def lens_gate(lens: pd.DataFrame, chance: Chance) -> pd.DataFrame:
 
 
 def _by_choosing(last: pd.DataFrame) -> float:
-    """What choosing evenly among the options gets right where one of them ends on top."""
+    """Chance of choosing evenly among the options where one of them ends on top."""
     n = last["options"].fillna(0).to_numpy(dtype=float)
     return float(np.divide(1.0, n, out=np.zeros(len(n)), where=n > 0).mean())
 
@@ -255,7 +255,7 @@ class LensResult(Result):
         return lens_summary(self.lens, self.facts.seed)
 
     def signals(self) -> dict[tuple[str, str], bool]:
-        """Whether right answers end on top more often than blind, by task and protocol."""
+        """Signal where right answers end on top more often than blind, by task and protocol."""
         return signals_of(lens_gate(self.lens, guessing(self.facts)))
 
     @computed_once

@@ -57,12 +57,12 @@ _UNMEASURED = "The intact model's accuracy was not measured."
 
 
 def hand_overs(run: RunTables) -> list[Claim]:
-    """Where the last position takes over from the changed token, where that is established."""
+    """Layers in which the last position takes over from the changed token, where established."""
     return spaced([c for of_site, note in _patched(run) for c in _hand_over(of_site, note)], 1)
 
 
 def take_ups(run: RunTables) -> list[Claim]:
-    """Where a decoder takes up what the encoder has found, where that is established."""
+    """Layers in which a decoder takes up what the encoder has found, where established."""
     return spaced([c for of_site, note in _patched(run) for c in _taken_up(of_site, note)], 1)
 
 
@@ -288,7 +288,7 @@ def _figure(table: pd.DataFrame, direction: str, site: str) -> FigureSpec:
 
 
 def _where(site: str) -> str:
-    """Which positions are meant where a model has an encoder and a decoder."""
+    """Positions that are meant where a model has an encoder and a decoder, in words."""
     if site in ("cross_k", "cross_v"):
         return (
             "Every decoder layer has its own, made of the encoder's output at the prompt's "

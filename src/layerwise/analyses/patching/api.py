@@ -71,7 +71,7 @@ class Patching(PairJob):
         super().__post_init__()
 
     def layout(self) -> PatchingLayout:
-        """Which sites and positions the model has."""
+        """Sites and positions of the model."""
         return PatchingLayout.of(self.setup.model)
 
     def _refuse_missing_sites(self) -> None:
@@ -90,7 +90,7 @@ class Patching(PairJob):
             )
 
     def settings(self) -> dict[str, Any]:
-        """What makes it this patching and no other."""
+        """Settings that make it this patching and no other."""
         return {
             "sites": list(self.sites),
             "pairs": self.pairs,
@@ -101,7 +101,7 @@ class Patching(PairJob):
         }
 
     def cost(self, task: Task, some: Sequence[PatchingPrompts]) -> Cost:
-        """What it is expected to cost to patch all cells of some pairs, in all directions."""
+        """Expected cost of patching all cells of some pairs, in all directions."""
         every = ((d, [self.cells(prompts, d) for prompts in some]) for d in self.directions)
         return sum((self.cost_of(task, some, *given) for given in every), start=Cost())
 
@@ -112,7 +112,7 @@ class Patching(PairJob):
         direction: str,
         cells: Sequence[Sequence[Cell]],
     ) -> Cost:
-        """What it is expected to cost to patch some cells of each pair."""
+        """Expected cost of patching some cells of each pair."""
         total = Cost()
         for swept, requests, _ in self._swept(some, direction, cells):
             total += self.setup.cost(task, [cell.intervention() for cell in swept], requests)
@@ -137,7 +137,7 @@ class Patching(PairJob):
         ]
 
     def _by_engine(self, cell: Cell) -> bool:
-        """Whether the engine patches a cell; if not, plain hooks do."""
+        """True if the engine patches a cell; if not, plain hooks do."""
         return not self.kl and cell.site in ENGINE_SITES
 
     def measure(self, task: Task, pairs: Sequence[Pair]) -> Measured:

@@ -87,7 +87,7 @@ class Cell:
         return (None, None) if self.label == ALL else self.places[0]
 
     def index(self, pos: int) -> tuple[int, ...]:
-        """Where a position of the cell stands in the activation of a prompt."""
+        """Index of a position of the cell in the activation of a prompt."""
         if self.head is None:
             return (pos,)
         return (self.head, pos) if self.site in PATTERNS else (pos, self.head)
@@ -112,7 +112,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class PatchingLayout:
-    """Which layers of a model have which sites, and where these can be patched."""
+    """Layers of a model that have each site, and where these can be patched."""
 
     n_encoder: int  # layers; 0 in a decoder-only model
     heads: tuple[int, ...]  # by layer

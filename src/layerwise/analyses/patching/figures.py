@@ -104,7 +104,7 @@ def patching_map(
 
 
 def verb(direction: str) -> str:
-    """What a patch does with the difference: in denoising it is recovered, in noising lost."""
+    """Verb for what a patch does with the difference: in denoising recovered, in noising lost."""
     return _VERBS[direction]
 
 

@@ -121,7 +121,7 @@ class PairJob:
                 check_room(task, prompts, self.setup.model.cfg.n_ctx)
 
     def cost(self, task: Task, some: Sequence[PatchingPrompts]) -> Cost:
-        """What some pairs of a task are expected to cost."""
+        """Expected cost of some pairs of a task."""
         raise NotImplementedError
 
     def measure(self, task: Task, pairs: Sequence[Pair]) -> Measured:

@@ -150,7 +150,7 @@ def _errors(
 
 
 def signals_of_pairs(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
-    """Whether the model solves more pairs than it has the wrong way round, by task and protocol."""
+    """Signal where the model solves more pairs than it has the wrong way round."""
     # A model to which the prompts say nothing solves and reverses a pair with the same chance:
     # exact one-sided test (2.5 %; binomial, or by cluster in ``p``), Holm over the run's
     # tasks.

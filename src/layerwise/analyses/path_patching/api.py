@@ -104,7 +104,7 @@ class PathPatching(PairJob):
         return [parse_receiver(name, self.setup.model) for name in self.receivers]
 
     def settings(self) -> dict[str, Any]:
-        """What makes it this path patching and no other."""
+        """Settings that make it this path patching and no other."""
         return {
             "receivers": list(self.receivers),
             "direction": self.direction,
@@ -112,12 +112,12 @@ class PathPatching(PairJob):
         }
 
     def cost(self, task: Task, some: Sequence[PatchingPrompts]) -> Cost:
-        """What the paths of some pairs are expected to cost."""
+        """Expected cost of the paths of some pairs."""
         passes = sum(self._work_of_pair(prompts).token_passes for prompts in some)
         return cost_of_passes(self.setup.model, passes)
 
     def _work_of_pair(self, prompts: PatchingPrompts) -> SweepStats:
-        """What the paths of a pair take: its two runs, and those into each receiver."""
+        """Work of the paths of a pair: its two runs, and those into each receiver."""
         model = self.setup.model
         tokens, _ = patched_and_source(prompts.clean, prompts.corrupted, self.direction)
         senders, parallel = senders_of(model), model.cfg.parallel_attn_mlp
@@ -172,7 +172,7 @@ def _work(n: int, blocks: int, tokens: int) -> SweepStats:
 
 
 def _work_of(model: Model, tokens: Tokens, receiver: Receiver, n_senders: int) -> SweepStats:
-    """What ``received`` does."""
+    """Work of ``received``."""
     whole = model.cfg.n_layers, token_passes(model, len(tokens))
     work = _work(1, *whole)
     if receiver.layer is None:

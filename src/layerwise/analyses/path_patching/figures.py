@@ -19,7 +19,7 @@ _GROUPS = {"z": "", "cross_z": "c", "mlp_out": "MLP"}
 
 @styled
 def path_senders(effects: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
-    """What each sender carries to a receiver, a panel per task and receiver.
+    """Effect of each sender on a receiver, a panel per task and receiver.
 
     Layers by heads, in an encoder-decoder also by heads of cross-attention (``c0``, ``c1``), with a
     last column for the MLPs; embeddings are in the table only. Dots mark what is significant after

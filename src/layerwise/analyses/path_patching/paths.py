@@ -47,7 +47,7 @@ _READS = {"q": _FIRST, "k": _FIRST, "v": _FIRST, "cross_q": _SECOND, "mlp": _THI
 
 @dataclass(frozen=True)
 class Sender:
-    """What writes into a residual stream: a head, an MLP, or (in layer -1) an embedding."""
+    """Part that writes into a residual stream: a head, an MLP, or (in layer -1) an embedding."""
 
     layer: int  # in the order of computation
     head: int | None
@@ -71,7 +71,7 @@ class Sender:
 
 @dataclass(frozen=True)
 class Receiver:
-    """What reads from a residual stream; the logits in no layer."""
+    """Part that reads from a residual stream; the logits in no layer."""
 
     reads: str  # ``q``, ``k`` or ``v`` of a head, with ``cross_`` before, ``mlp`` or ``logits``
     layer: int | None = None
@@ -105,7 +105,7 @@ class Receiver:
 
     @property
     def reads_at(self) -> tuple[int | float, int]:
-        """Where in the order of ``Sender.writes_at``; whatever writes before is heard."""
+        """Place in the order of ``Sender.writes_at``; whatever writes before is heard."""
         if self.layer is None:
             return float("inf"), _FIRST
         if self.reads in OF_MEMORY:
@@ -113,7 +113,7 @@ class Receiver:
         return self.layer, _READS[self.reads]
 
     def hears(self, sender: Sender, parallel: bool) -> bool:
-        """Whether the sender has written into the stream that is read, before it is read."""
+        """True if the sender has written into the stream that is read, before it is read."""
         layer, sublayer = self.reads_at
         reads_at = (layer, _FIRST if parallel else sublayer)
         return sender.stack == self.stack and sender.writes_at < reads_at
@@ -175,7 +175,7 @@ _OUTPUTS = {HEAD: "hook_attn_out", CROSS_HEAD: "hook_cross_attn_out", MLP: "hook
 def written(
     model: Model, tokens: Tokens, senders: Sequence[Sender]
 ) -> list[Float[torch.Tensor, "_ d_model"]]:
-    """What each sender adds to its residual stream; of heads without the shared bias."""
+    """Output of each sender to its residual stream; of heads without the shared bias."""
     names = {_written_at(model, sender) for sender in senders}
     _, cache = model.run_with_cache(*inputs_of(model, [tokens]), names_filter=lambda n: n in names)
     values = []
@@ -247,7 +247,7 @@ def _putting(head: int | None, outputs: torch.Tensor) -> Callable[..., Any]:
 
 
 class _HeldStream:
-    """What ``HeldStreams`` is, of a decoder-only model, whose stream is a plain sum."""
+    """Counterpart of ``HeldStreams`` for a decoder-only model, whose stream is a plain sum."""
 
     def __init__(self, model: DecoderOnly, tokens: Tokens) -> None:
         self._model, self._tokens = model, tokens
@@ -328,7 +328,7 @@ class HeldStreams:
     def read(
         self, receiver: Receiver, streams: Float[torch.Tensor, "sender pos d_model"]
     ) -> Float[torch.Tensor, "sender pos *out"]:
-        """What a receiver in a block makes of such streams; of a head, with all beside it."""
+        """Output of a receiver in a block on such streams; of a head, with all beside it."""
         assert receiver.layer is not None
         block, letter = _block(self.model, receiver.layer), receiver.reads[-1]
         attention, norm = block.attn, block.attn_norm
@@ -363,7 +363,7 @@ class HeldStreams:
             return self.model.decode(begins, memory)[:, -1].double().log_softmax(-1)
 
     def _sublayers(self, stack: str) -> Iterator[tuple[tuple[int, int], str, nn.Module]]:
-        """Where each sublayer writes, its output's hook, and the norm that belongs to it."""
+        """Place where each sublayer writes, its output's hook, and the norm that belongs to it."""
         n_encoder, n_layers = self.model.cfg.n_encoder_layers, self.model.cfg.n_layers
         for layer in range(n_encoder) if stack == ENCODER else range(n_encoder, n_layers):
             block = _block(self.model, layer)

@@ -160,7 +160,7 @@ def _figures(run: RunTables) -> list[FigureSpec]:
 
 
 def _words(run: RunTables) -> str:
-    """How to read it, what was removed, what was not tested, and the command that writes it."""
+    """Explanation: how to read it, what was removed and not tested, the command to write it."""
     removal, curves = run.table("removal"), run.table("removal_curves")
     made = {} if removal is None else orders_of(removal)
     steps = next_steps(made, pd.DataFrame() if curves is None else curves, run.facts)

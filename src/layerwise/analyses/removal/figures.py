@@ -70,7 +70,7 @@ def _over_steps(panels: Panels, last: int, limits: tuple[float, float]) -> None:
 
 
 def _name_steps(axes: Axes, of_task: pd.DataFrame, room: float) -> None:
-    """What each step removed, upright along the upper edge."""
+    """Layers that each step removed, upright along the upper edge."""
     steps = rows(of_task, split=SELECTION).sort_values(by="step")
     names = {int(row["step"]): removed_label(row["by"], row["layers"], name_layer)
              for row in records(steps)}  # fmt: skip
@@ -119,7 +119,7 @@ def removal_orders(curves: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
 
 
 def _left(line: pd.DataFrame) -> Series:
-    """What is left along an order, from the intact model on."""
+    """Score that is left along an order, from the intact model on."""
     by, intact = str(line["by"].iloc[0]), {"step": 0, "left": 1.0, "low": 1.0, "high": 1.0}
     named = {"left": "share_lost", "low": "share_high", "high": "share_low"}
     left = line.assign(**{name: 1 - line[of] for name, of in named.items()})

@@ -97,7 +97,7 @@ class Removal:
                 )
 
     def settings(self) -> dict[str, Any]:
-        """What makes it this removal and no other."""
+        """Settings that make it this removal and no other."""
         given = {"by": list(self.by), "n_removed": self.n_removed}
         return given | {"held_out": self.held_out, "method": self.method}
 
@@ -129,7 +129,7 @@ class Removal:
         return RemovalResult(pd.concat(tables, ignore_index=True), facts)
 
     def cost(self, protocol: str, split: str, tried: Sequence[Layers]) -> Cost:
-        """What it is expected to cost to leave out some sets of layers in turn."""
+        """Expected cost of leaving out some sets of layers in turn."""
         evaluated = self.evaluated(self.setup.tasks, split, protocol, tried)
         make = partial(answers, self.setup, evaluated, tried, self.method)
         return cost_of_sweeps(self.setup, self.setup.tasks[0], make)
@@ -222,7 +222,7 @@ class Order:
         }
 
     def _singles(self) -> list[Layers]:
-        """What the first piece tries beside the intact model."""
+        """Sets that the first piece tries beside the intact model."""
         measured = self.by in (*SEARCHES, EFFECT)
         return [(layer,) for layer in removable((), *self.job.sizes)] if measured else []
 
@@ -243,7 +243,7 @@ class Order:
         return (by_angle if self.by == ANGULAR else by_influence)(read, n)
 
     def _candidates(self, step: int, removed: Layers) -> list[Layers]:
-        """What can be left out at a step of a search, whose number is that of layers left out."""
+        """Sets that can be left out at a step of a search, counted by layers left out."""
         if self.by == BLOCK:
             return blocks_of(step, *self.job.sizes)
         return [(*removed, layer) for layer in removable(removed, *self.job.sizes)]

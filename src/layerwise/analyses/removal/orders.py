@@ -27,7 +27,7 @@ _SAME = 1e-6
 
 
 def most_removed(by: str, n_encoder: int, n_layers: int) -> int:
-    """How many layers an order can remove."""
+    """Number of layers that an order can remove."""
     stacks = [last + 1 - first for first, last in spans(n_encoder, n_layers)]
     return max(stacks) - 1 if by in BLOCKS else sum(stacks) - len(stacks)
 
@@ -93,7 +93,7 @@ def _sizes(read: Read) -> tuple[int, int]:
 
 
 def _least(values: Float[np.ndarray, " choice"]) -> int:
-    """Where the least value is, the last place of those that are the same."""
+    """Index of the least value, the last one of those that are the same."""
     return int(np.flatnonzero(values <= np.nanmin(values) + _SAME)[-1])
 
 

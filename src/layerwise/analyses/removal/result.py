@@ -131,7 +131,7 @@ class RemovalResult(Result):
         return drawn(self, removal_curve, self.steps())
 
     def notes(self) -> list[str]:
-        """What was removed in which order, what was not tested, and what to try without signal."""
+        """Layers removed in each order, what was not tested, and what to try without signal."""
         steps = next_steps(self.orders, self.curves(), self.facts)
         silent = no_signal.sentences(self.signal(), self.facts)
         more = [_MORE_TO_SELECT_BY] * bool(silent and self.facts.settings.get("held_out"))

@@ -129,7 +129,7 @@ def steps_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFram
 
 
 def _chosen(order: pd.DataFrame, chance: Chance) -> pd.DataFrame:
-    """What each step chose, of the tasks that count."""
+    """Choice of each step, of the tasks that count."""
     return order.loc[order["chosen"] & order["task"].isin(tasks_that_count(order, chance))]
 
 
@@ -240,7 +240,7 @@ def _steps(used: pd.DataFrame, baselines: pd.DataFrame, chance: Chance, seed: in
 
 
 def removed_label(by: str, layers: Sequence[int], name: Callable[[int], str] = str) -> str:
-    """What a step removed: the layer that it added, or the block, e.g. ``"20-24"``."""
+    """Layers that a step removed: the layer that it added, or the block, e.g. ``"20-24"``."""
     if by not in BLOCKS or len(layers) == 1:
         return name(layers[-1])
     return f"{name(layers[0])}-{name(layers[-1])}"

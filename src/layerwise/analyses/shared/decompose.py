@@ -46,7 +46,7 @@ class LogitSums:
 
 @dataclass(frozen=True)
 class Direct:
-    """What every part of a model adds to some readings."""
+    """Contributions of every part of a model to some readings."""
 
     own: Parts  # of the only stack, or of the decoder, its cross-attention among them
     # Of an encoder, through cross-attention: another way to take that apart.
@@ -138,7 +138,7 @@ def _known(norm: Any, width: int) -> tuple[bool, float, Any, Any]:
 def before_norm(
     norm: Any, x: Float[torch.Tensor, "item d_model"], direction: Directions
 ) -> tuple[Directions, Values]:
-    """What is read of a norm's input where a direction is read of its output.
+    """Pull a direction back through a frozen norm.
 
     The norm's scale is held at that of ``x``, its input in this run; the rest is linear.
     """
@@ -158,7 +158,7 @@ _BY_LAYER = "layer item d_model, item metric d_model -> item metric layer"
 
 
 def direct(model: DecoderOnly, sites: StackSites, reading: LogitSums) -> Direct:
-    """What every part of the model adds to a reading."""
+    """Contribution of every part of the model to a reading."""
     norm = getattr(model, "ln_final", None) if model.cfg.normalization_type else None
     read, norm_bias = before_norm(norm, sites.final, reading.direction)
     heads, biases = [], []
@@ -181,14 +181,14 @@ def direct(model: DecoderOnly, sites: StackSites, reading: LogitSums) -> Direct:
 
 
 def along(x: Float[torch.Tensor, "item d_model"], direction: Directions) -> Values:
-    """What is read of a sum's part by a direction that is read of the sum."""
+    """Reading of a sum's part by a direction that reads the sum."""
     return einsum(x.double(), direction, "item d_model, item metric d_model -> item metric")
 
 
 def _attention(
     block: Any, cfg: Any, z: Float[torch.Tensor, "item head d_head"], read: Directions
 ) -> tuple[Float[torch.Tensor, "item metric head"], Values]:
-    """What each head, by its own rows of the output projection, and its bias add to a reading."""
+    """Contribution of each head, by its own rows of the output projection, and of its bias."""
     weight, bias, z = block.attn.W_O.double(), block.attn.b_O.double(), z.double()
     projected = einsum(z, weight, "item head d, head d d_model -> item d_model") + bias
     read, added = before_norm(_norm_after_attention(block, cfg), projected, read)
@@ -200,7 +200,7 @@ def heads_along(
     weight: Float[torch.Tensor, "head d_head d_model"],
     read: Directions,
 ) -> Float[torch.Tensor, "item metric head"]:
-    """What each head's output, times its own rows of the output projection, adds to a reading."""
+    """Contribution of each head's output, times its own rows of the output projection."""
     by_head = einsum(weight, read, "head d d_model, item metric d_model -> item metric head d")
     return einsum(z, by_head, "item head d, item metric head d -> item metric head")
 

@@ -26,7 +26,7 @@ CROSS = "cross_attn_out"
 
 
 def direct_seq2seq(model: Seq2SeqModel, sites: Seq2SeqSites, reading: LogitSums) -> Direct:
-    """What every part of both stacks adds to a reading."""
+    """Contribution of every part of both stacks to a reading."""
     decoder = model.parts.decoder
     parts, crossing = taken_apart(decoder, sites.decoder, reading.direction, sites.cross)
     assert crossing is not None
@@ -71,7 +71,7 @@ def taken_apart(
     direction: Directions,
     cross: CrossSites | None = None,
 ) -> tuple[Parts, Float[torch.Tensor, "row metric layer d_model"] | None]:
-    """What each part of a stack adds to a reading, and what is read of each cross-attention."""
+    """Contribution of each part of a stack to a reading, and of each cross-attention."""
     sublayers = list(_sublayers(stack, sites, cross))
     entered = _entering_norms(sublayers, sites.embedding) if stack.post_norm else []
     read, norm_bias = before_norm(stack.final_norm, sites.final, direction)
@@ -109,7 +109,7 @@ def _by_layer(last_first: list[torch.Tensor]) -> torch.Tensor:
 def _entering_norms(
     sublayers: Sequence[_Sublayer], stream: Float[torch.Tensor, "row d_model"]
 ) -> list[Float[torch.Tensor, "row d_model"]]:
-    """What enters each norm of a post-norm stack: the sums of stream and sublayer, in order."""
+    """Input of each norm of a post-norm stack: the sums of stream and sublayer, in order."""
     entered = []
     for one in sublayers:
         entered.append(stream + one.out)
@@ -128,7 +128,7 @@ def _at_memory(
     sites: Seq2SeqSites,
     reads: Float[torch.Tensor, "item metric layer d_model"],
 ) -> tuple[Float[torch.Tensor, "token metric d_model"], Float[torch.Tensor, "item metric layer"]]:
-    """What is read of the encoder's output through cross-attention whose patterns are held."""
+    """Reading of the encoder's output through cross-attention whose patterns are held."""
     n_items, n_metrics, n_layers, width = reads.shape
     total = reads.new_zeros(sum(sites.lengths), n_metrics, width)
     biases = reads.new_zeros(n_items, n_metrics, n_layers)

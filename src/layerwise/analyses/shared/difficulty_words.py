@@ -18,7 +18,7 @@ _LEVEL = 0.05
 
 
 def beside_order(row: dict[str, Any], run: RunTables, turned: bool = False) -> str:
-    """How often the intact model is right in either, and what follows if that differs."""
+    """Accuracy of the intact model in either, and what follows if that differs."""
     if not _known(row):
         return ""
     accuracies, p = f" The intact model is right in {_right(row, turned)}", row["p_accuracy"]
@@ -55,7 +55,7 @@ def _known(row: dict[str, Any]) -> bool:
 
 
 def _matched(protocol: str, run: RunTables) -> str:
-    """Where to find suites about as difficult; nothing if it was these that were asked."""
+    """Pointer to suites about as difficult; nothing if it was these that were asked."""
     matched = {
         name for languages in MATCHED.values() for names in languages.values() for name in names
     }

@@ -17,7 +17,7 @@ _SAID = 3
 
 
 def left_out(items: Sequence[str], why: str) -> dict[str, Any]:
-    """How many items are not read, why, and the first of them; only that none is if all are."""
+    """Number of items that are not read, why, and the first; only that none is if all are."""
     if not items:
         return {"left_out": 0}
     more = " and more" if len(items) > _NAMED else ""
@@ -26,12 +26,12 @@ def left_out(items: Sequence[str], why: str) -> dict[str, Any]:
 
 
 def words_and_left_out(words: str, facts: Facts, analysis: str) -> str:
-    """What a part of a page begins with, and which items its analysis leaves out."""
+    """Words that a part of a page begins with, and the items that its analysis leaves out."""
     return " ".join([words, *left_out_sentences(facts, analysis)])
 
 
 def left_out_sentences(facts: Facts, analysis: str) -> list[str]:
-    """Which items an analysis leaves out, and why, a sentence for each task and protocol."""
+    """Items that an analysis leaves out, and why, a sentence for each task and protocol."""
     sizes = {task.name: task.n_items for task in facts.tasks}
     who = "The logit lens" if analysis == "logit lens" else analysis.capitalize()
     sentences = [

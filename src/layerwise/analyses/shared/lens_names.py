@@ -21,12 +21,12 @@ FEWER_RIVALS = "an answer with fewer rivals, such as a digit among digits, is on
 
 
 def lens_of(depth: int, n_encoder: int) -> str:
-    """What reading through the translator of a depth is called."""
+    """Name of reading through the translator of a depth."""
     return TUNED_DECODER_LENS if depth < n_encoder else TUNED
 
 
 def streams_read(table: pd.DataFrame, n_encoder: int) -> list[str]:
-    """What the layers of an encoder-decoder are called whose streams lenses read."""
+    """Names of an encoder-decoder's layers whose streams lenses read."""
     return [
         stream_name(int(layer), n_encoder, of_decoder=lens not in OF_ENCODER)
         for layer, lens in zip(table["layer"], table["lens"], strict=True)

@@ -137,7 +137,7 @@ class TunedLens:
 
 
 def _is_free(path: Path) -> bool:
-    """Whether a file is a tuned lens, and no run lists it."""
+    """True if a file is a tuned lens, and no run lists it."""
     from safetensors import safe_open
 
     with safe_open(path, "pt") as opened:

@@ -100,7 +100,7 @@ def similarities(run: RunTables) -> list[FigureSpec]:
 
 
 def predictions(run: RunTables) -> list[FigureSpec]:
-    """How well similarity ranks layers by what skipping them costs."""
+    """Agreement of similarity's ranking of layers with what skipping them costs."""
     from .figures import prediction_ranges
 
     prediction = run.table("prediction")

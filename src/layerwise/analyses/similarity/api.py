@@ -70,7 +70,7 @@ class Similarity:
     setup: Setup
 
     def settings(self) -> dict[str, Any]:
-        """What makes it this comparison: nothing but its set-up."""
+        """Settings that make it this comparison: nothing but its set-up."""
         return {}
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ def training_course(
     protocol: str,
     width: float = FULL_WIDTH,
 ) -> Figure:
-    """When each task is learned, and by which layers, under one protocol."""
+    """Steps at which each task is learned, and by which layers, under one protocol."""
     shown = rows(accuracy, protocol=protocol)
     tasks, steps = by_task(shown), sorted({int(step) for step in shown["step"]})
     lower = height_of(n_layers, 0.11, 3.0)

@@ -238,7 +238,7 @@ ACCURACY = (
 
 
 def onset_findings(onsets: pd.DataFrame, steps: Sequence[int], gain: float) -> list[Claim]:
-    """When each task is above its floor for good."""
+    """Step from which each task is above its floor for good."""
     claims = []
     for row in records(rows(onsets, appears=True)):
         onset, low, high = (float(row[name]) for name in ("onset", "low", "high"))
@@ -264,7 +264,7 @@ def onset_findings(onsets: pd.DataFrame, steps: Sequence[int], gain: float) -> l
 
 
 def first_layer_findings(onsets: pd.DataFrame, n_tests: int) -> list[Claim]:
-    """Which layers each task needs first, and which last."""
+    """Layers that each task needs first, and those that it needs last."""
     claims = []
     for row in records(onsets.loc[onsets["appears"] & onsets["layers_step"].notna()]):
         first, last = (tuple(map(int, row[f"layers_{name}"])) for name in ("first", "last"))
@@ -286,7 +286,7 @@ def first_layer_findings(onsets: pd.DataFrame, n_tests: int) -> list[Claim]:
 
 
 def move_findings(moves: pd.DataFrame) -> list[Claim]:
-    """Whether what a task needs comes to lie deeper, or less deep, in training."""
+    """Change of depth in training of what a task needs: deeper, or less deep."""
     claims = []
     for row in records(rows(moves, significant=True)):
         sign, word = (1, "deeper") if row["change"] > 0 else (-1, "less deep")

@@ -70,7 +70,7 @@ FOLDER = JoinedFolder(
 
 
 def n_layer_tests(accuracy: pd.DataFrame, layers: pd.DataFrame) -> int:
-    """How many tests of single layers a series makes, those of tasks without signal as well."""
+    """Number of tests of single layers in a series, those of tasks without signal as well."""
     return len(accuracy) * len(layers["layer"].unique())
 
 
@@ -202,7 +202,7 @@ def _accuracy(series: Series) -> pd.DataFrame:
 
 
 def _layers(series: Series, accuracy: pd.DataFrame) -> pd.DataFrame:
-    """What each layer costs at each step; significant after Holm's correction over the series."""
+    """Cost of each layer at each step; significant after Holm's correction over the series."""
     # Steps without signal count as tests, though nothing is told of them and some layers were not
     # skipped there: the others are, of a model that hardly knows the answers, those at which it
     # was right more often by luck, from which any other answers look like a loss.
@@ -301,7 +301,7 @@ def _needed(of_step: pd.DataFrame, interest: Interest) -> dict[str, Any]:
 def _moves(
     series: Series, by_task: Cells, accuracy: pd.DataFrame, layers: pd.DataFrame, interest: Interest
 ) -> list[dict[str, Any]]:
-    """Whether what is needed lies deeper in the later half of the checkpoints with signal."""
+    """Change of depth of what is needed in the later half of the checkpoints with signal."""
     moves = []
     for (task, protocol), of_steps in by_task.items():
         signal = set(rows(accuracy, task=task, protocol=protocol, signal=True)["step"])

@@ -132,7 +132,7 @@ def _tables(run: RunTables) -> list[Table]:
 
 
 def sections(run: RunTables) -> list[Section]:
-    """What moves with which layers, and how far weights are apart."""
+    """Exchanged layers and what moves with them, and how far weights are apart."""
     if run.table("transplant_gaps") is None:
         return []
     return [

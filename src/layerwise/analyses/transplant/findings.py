@@ -73,7 +73,7 @@ _ONE_WAY = {
 
 
 def findings(run: RunTables) -> list[Claim]:
-    """What the changes of a run say, one claim for each task, protocol and choice of layers."""
+    """Claims on the changes of a run, one for each task, protocol and choice of layers."""
     effects, greedy = run.table(EFFECTS), run.table(GREEDY)
     if effects is None:
         return []
@@ -84,7 +84,7 @@ def findings(run: RunTables) -> list[Claim]:
 
 
 def caveats(run: RunTables) -> list[Claim]:
-    """Where there is no gap to be moved."""
+    """Tasks and protocols without a gap to be moved."""
     gaps = run.table(GAPS)
     without_gap = [] if gaps is None else records(rows(gaps, found=False))
     if not without_gap:
@@ -220,7 +220,7 @@ def _claim(cell: pd.DataFrame, effects: pd.DataFrame, run: RunTables, row: Row, 
 
 
 def _searches(greedy: pd.DataFrame, run: RunTables) -> list[Claim]:
-    """What is brought by all steps of each search, where that is established on held-out items."""
+    """Claims on all steps of each search, where established on held-out items."""
     claims = []
     for _, sure in _sure(rows(greedy, direction=BRINGS), run).groupby(
         ["task", "protocol"], sort=True
@@ -259,7 +259,7 @@ def _what(row: Row) -> str:
 
 
 def _brief(row: Row) -> str:
-    """What was put in; of a long list how many."""
+    """Parts that were put in; of a long list their number."""
     what, noun = _what(row), HEAD_WORDS.get(row["site"], "layer")
     long = len(what.split()) > _LONGEST
     return f"{counted(len(row['layers']), noun)} together" if long else what
@@ -284,7 +284,7 @@ def _where(row: Row) -> str:
 
 
 def _moved(what: str, row: Row) -> str:
-    """What a change brings or destroys, in a sentence."""
+    """Effect of a change, in a sentence."""
     better, worse = _models(row)
     host, giver, verb = (
         (better, worse, "loses") if row["direction"] == DESTROYS else (worse, better, "gains")
@@ -298,7 +298,7 @@ def _points(row: Row) -> str:
 
 
 def _measured(row: Row, table: pd.DataFrame) -> dict[str, Any]:
-    """What a change moves, over all changes of the run, as a claim has it."""
+    """Effect of a change, over all changes of the run, as a claim has it."""
     moved, low, high = (100 * float(row[name]) for name in ("moved", "run_low", "run_high"))
     verb = f"accuracy points {'destroyed' if row['direction'] == DESTROYS else 'brought'}"
     return asked_of(pd.DataFrame([row])) | {

@@ -56,7 +56,7 @@ class Piece:
 
     @property
     def exchange(self) -> str | None:
-        """What is exchanged; None if nothing is."""
+        """Exchange that the piece makes; None if none."""
         return self.changes[0].exchange if self.changes else None
 
     @property
@@ -97,7 +97,7 @@ class Transplant:
         }
 
     def settings(self) -> dict[str, Any]:
-        """What makes it this run and no other."""
+        """Settings that make it this run and no other."""
         return {
             "other": self.other.loaded.name,
             "other_hash": self.other.loaded.hash,
@@ -160,7 +160,7 @@ class Transplant:
             yield from measured
 
     def _pieces(self, gaps: pd.DataFrame) -> Iterator[Piece]:
-        """What is worth exchanging: only where the two models differ is there a gap to move."""
+        """Pieces worth exchanging: only where the two models differ is there a gap to move."""
         found = with_gap(gaps)
         for task in self.setup.tasks:
             protocols = tuple(name for name in self.setup.protocols if (task.name, name) in found)
@@ -239,7 +239,7 @@ class Transplant:
         return by.sweep(changes, requests, self.method)
 
     def _cost(self, piece: Piece) -> Cost:
-        """What a piece is expected to cost, with weights of both models and those between them."""
+        """Expected cost of a piece, with weights of both models and those between them."""
         setup, exchange = self._hosts[piece.host]
         make = partial(answers_as_is, self.setup, piece.task, piece.protocols, self.method)
         if piece.changes:

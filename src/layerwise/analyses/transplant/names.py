@@ -37,7 +37,7 @@ OUTSIDE = "outside"
 
 
 def site_words(site: str, exchange: str) -> str:
-    """What stands before the layers or heads: ``attention of``, ``the MLP output of``."""
+    """Words before the layers or heads: ``attention of``, ``the MLP output of``."""
     part = "" if site in ("layer", *BY_HEAD) else f"{(SUBLAYER_WORDS | {NORMS: NORMS})[site]} "
     if exchange != ACTIVATIONS:
         return f"{part}of " if part else ""

@@ -80,7 +80,7 @@ def _is_one(model: Seq2SeqModel) -> bool:
 
 
 def are_tied(model: Model) -> bool:
-    """Whether a model's unembedding is its token embedding, in memory or number by number."""
+    """True if a model's unembedding is its token embedding, in memory or number by number."""
 
     def same_numbers(one: DecoderOnly) -> bool:
         embedding, unembedding = one.W_E.data, one.W_U.data.T
@@ -90,7 +90,7 @@ def are_tied(model: Model) -> bool:
 
 
 def site_outside(base: Model, other: Model, site: str) -> str:
-    """What is exchanged outside of the layers: of tied embeddings always both ends."""
+    """Site that is exchanged outside of the layers: of tied embeddings always both ends."""
     known = weights_outside(base)
     if site not in known:
         raise UserError(
@@ -123,7 +123,7 @@ class WeightPart:
 
 
 def sites_of_layer(model: Model, layer: int) -> tuple[str, ...]:
-    """What of a layer can be exchanged."""
+    """Sites of a layer that can be exchanged."""
     block = blocks_of(model)[layer]
     parts = parts_of_block(model, block)
     by_head = {"z": "attn_out", KV_GROUP: "attn_out", "cross_z": "cross_attn_out"}
@@ -134,7 +134,7 @@ def sites_of_layer(model: Model, layer: int) -> tuple[str, ...]:
 
 
 def n_heads_at(model: Model, site: str, layer: int) -> int:
-    """How many heads, or key/value groups, a layer has at ``z``, ``kv_group`` or ``cross_z``."""
+    """Number of heads, or key/value groups, of a layer at ``z``, ``kv_group`` or ``cross_z``."""
     n_heads = n_heads_of(model, layer)
     return n_heads // heads_per_key(model.cfg) if site == KV_GROUP else n_heads
 

@@ -95,7 +95,7 @@ class TransplantResult(Result):
         return drawn(self, moved_by_head if by_head else moved_by_layer, effects)
 
     def summary_rows(self) -> pd.DataFrame:
-        """What each change moves of the gap, where there is one."""
+        """Share of the gap that each change moves, where there is one."""
         return in_short(self, EFFECTS, self.effects())
 
 

@@ -69,7 +69,7 @@ def refuse_misfit(base: Model, other: Model) -> None:
 
 
 def _difference(base: Model, other: Model) -> tuple[str, str, str] | None:
-    """What differs, and what it is in either model."""
+    """Difference of two models, and the value in each."""
     kinds = ["an encoder-decoder" if is_seq2seq(m) else "decoder-only" for m in (base, other)]
     if kinds[0] != kinds[1]:
         return "the kind of model", kinds[0], kinds[1]
@@ -213,7 +213,7 @@ class TransplantSpec:
         return cls(site, chosen, tuple(sets), steps, of_layers, tuple(exchange))
 
     def settings(self) -> dict[str, Any]:
-        """What makes them these changes and no others."""
+        """Settings that make them these changes and no others."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
 
     def searching(self, greedy: int, held_out: float) -> TransplantSpec:

@@ -70,7 +70,7 @@ class Pair(NamedTuple):
 
     @property
     def clusters(self) -> Clusters:
-        """Which items ask for the same thing."""
+        """Clusters of items that ask for the same thing."""
         return self.cells[BASE].clusters
 
     @property
@@ -80,7 +80,7 @@ class Pair(NamedTuple):
 
     @property
     def lead(self) -> Int[np.ndarray, " items"]:
-        """What the better model is right in and the other not, minus the reverse."""
+        """Items that the better model has right and the other has not, minus the reverse."""
         return self.cells[self.better].intact.astype(int) - self.cells[self.worse].intact
 
     def about(self) -> dict[str, Any]:
@@ -292,7 +292,7 @@ def parted(task: Task, held_out: float, seed: int) -> dict[str, Task]:
 
 
 def best_of(tried: Sequence[pd.DataFrame], direction: str) -> int:
-    """Which of some changes moves most: by accuracy, then log-probability, then the first."""
+    """Index of the change that moves most: by accuracy, then log-probability, then the first."""
     sign = 1 if direction == BRINGS else -1
     means = [
         [sign * float(numbers(table, name).mean()) for name in ("correct", "gold_logprob")]
@@ -323,7 +323,7 @@ def greedy_table(
 
 
 def _selection(row: dict[str, Any], transplant: pd.DataFrame) -> dict[str, Any]:
-    """How many were tried at a step, and what the chosen one moved on what it was chosen by."""
+    """Number of changes tried at a step, and what the chosen one moved on its own items."""
     about = {name: row[name] for name in ("task", "protocol", "host")}
     tried = rows(transplant, **about, split=SELECTION, step=row["step"])
     with_change = rows(tried, intervention=row["intervention"])

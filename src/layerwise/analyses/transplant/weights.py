@@ -34,7 +34,7 @@ FOR_COPIES = 8
 
 
 def is_alone(change: Change) -> bool:
-    """Whether a change needs the model to itself.
+    """True if a change needs the model to itself.
 
     T5's relative positions are read in all layers; embeddings between two models would be made
     anew for every new token of a text.
@@ -45,7 +45,7 @@ def is_alone(change: Change) -> bool:
 
 @dataclass(frozen=True)
 class Exchange:
-    """What a model gets of another, as changes of its weights that a sweep can make.
+    """Changes of a model's weights, with those of another, that a sweep can make.
 
     What changes have in common is one value, so that branches part only where they differ.
     """
@@ -87,7 +87,7 @@ class Exchange:
         return self.known[key]
 
     def donated(self, change: Change) -> OtherWeights:
-        """What the weights of a change are to be."""
+        """Weights of a change."""
         where = change.site, change.layers, change.t, change.heads
         return donated(self.host, self.donor, *where)
 
@@ -161,7 +161,7 @@ def donated(
     t: float = 1.0,
     heads: Sequence[int] = (),
 ) -> OtherWeights:
-    """What some weights of a model are to be, with those of another, or between both.
+    """Weights of a model replaced by those of another, or between both.
 
     Whole weights are the other's own memory; others are made on first use.
     """

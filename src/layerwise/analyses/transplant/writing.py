@@ -98,7 +98,7 @@ def write_merged(base: Model, other: Model, spec: TransplantSpec, out: Path) -> 
 
 
 def _is_there(out: Path, made: dict[str, Any]) -> bool:
-    """Whether the folder is that of the same call; what a killed one left there is removed."""
+    """True if the folder is that of the same call; what a killed one left there is removed."""
     shutil.rmtree(out / PLACE, ignore_errors=True)
     if not out.is_dir() or not any(out.iterdir()):
         return False

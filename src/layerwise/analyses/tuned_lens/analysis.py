@@ -21,7 +21,7 @@ _TUNED_WORDS = (
 
 
 def sections(run: RunTables) -> list[Section]:
-    """How much nearer to the final distribution a translator brings each depth."""
+    """Gain of each depth's translator in nearness to the final distribution."""
     from .figures import tuned_lens_curves
 
     table = run.table("tuned_lens_layers")

@@ -20,7 +20,7 @@ from layerwise.storage.provenance import Facts
 
 @dataclass(frozen=True, repr=False, eq=False)
 class TunedLensResult(Result):
-    """How a tuned lens reads texts that it was not trained on, beside the untranslated lens.
+    """Reading of held-out texts by a tuned lens, beside the untranslated lens.
 
     Attributes:
         tuned_lens: ``tuned_lens.parquet``.

@@ -43,7 +43,7 @@ LEAST, LEAST_BEHIND = 1e-3, 0.3
 
 
 def positions_read(text: Text, rng: np.random.Generator) -> list[int]:
-    """Which tokens of a text are read, at most ``READS``.
+    """Tokens of a text that are read, at most ``READS``.
 
     The last and some others, but not the first, whose activations are like no other's; behind an
     encoder where what is said is predicted, its first token always.
@@ -92,7 +92,7 @@ class Streams:
 
     @property
     def n_reads(self) -> list[int]:
-        """How many tokens are read of each text."""
+        """Number of tokens that are read of each text."""
         return [len(positions) for positions in self.positions]
 
     @cached_property
@@ -298,7 +298,7 @@ class Trainer:
         return TunedLens(weight.cpu(), bias.cpu(), facts)
 
     def state(self) -> bytes:
-        """What is needed to go on."""
+        """State needed to go on."""
         return packed_state(self.done, [*self.biases, *self.weights], self.optimiser)
 
     def resume(self, state: bytes) -> None:

@@ -74,17 +74,17 @@ class Files:
 
     @property
     def two_stacks(self) -> bool:
-        """Whether they are those of an encoder-decoder."""
+        """True if they are those of an encoder-decoder."""
         return bool(self.config.is_encoder_decoder)
 
     @cached_property
     def quantization(self) -> Quantization | None:
-        """How the weights are quantized; None if they are not."""
+        """Quantization of the weights; None if they are not quantized."""
         return quantization_of(self.source.folder)
 
     @property
     def kept(self) -> Quantization | None:
-        """How weights stay quantized in memory; None if they are numbers there."""
+        """Quantization that weights keep in memory; None if they are numbers there."""
         if self.backend != HUGGING_FACE or self.two_stacks or self.quantization is None:
             return None
         return self.quantization if self.quantization.kept else None

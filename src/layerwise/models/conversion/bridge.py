@@ -38,7 +38,7 @@ _KNOWN: WeakKeyDictionary[nn.Module, tuple[DecoderModel, Versions]] = WeakKeyDic
 
 
 def is_bridge(value: Any) -> bool:
-    """Whether a value is a ``TransformerBridge``; imports nothing."""
+    """True if a value is a ``TransformerBridge``; imports nothing."""
     # Whoever has one has imported this module.
     kind = getattr(sys.modules.get("transformer_lens.model_bridge"), "TransformerBridge", None)
     return isinstance(kind, type) and isinstance(value, kind)

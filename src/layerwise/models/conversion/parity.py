@@ -59,7 +59,7 @@ def check_key(
     backend: str = TRANSFORMER_LENS,
     others: Sequence[str] = (),
 ) -> str:
-    """What a check's outcome depends on: files, versions, format, device, text, limits, backend."""
+    """Key of a check's outcome: files, versions, format, device, text, limits, backend."""
     packages = ("layerwise", "torch", "transformers", "transformer-lens")
     versions = (metadata.version(name) for name in packages)
     limits = f"{TOLERANCE} {MULTIPLE} {ABSURD}"
@@ -130,7 +130,7 @@ class Exact:
 
     @property
     def limit(self) -> float:
-        """How far from float64 a hooked model may be, in nats."""
+        """Distance from float64, in nats, that a hooked model may have."""
         return max(TOLERANCE, MULTIPLE * self.rounding)
 
 

@@ -29,7 +29,7 @@ class Past:
 
     @property
     def n_tokens(self) -> int:
-        """How many tokens it has seen."""
+        """Number of tokens that it has seen."""
         return 0 if self.own is None else self.own[0].shape[1]
 
     def extended(self, keys: torch.Tensor, values: torch.Tensor) -> KeysValues:
@@ -116,7 +116,7 @@ def visible(
     keys: Int[torch.Tensor, "*any key"],
     window: int | None,
 ) -> Bool[torch.Tensor, "*any query key"]:
-    """Which keys a query may look at, by their positions."""
+    """Mask of the keys that a query may look at, by their positions."""
     behind = queries[..., :, None] - keys[..., None, :]
     return behind >= 0 if window is None else (behind >= 0) & (behind < window)
 

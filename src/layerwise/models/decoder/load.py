@@ -106,5 +106,5 @@ def with_numbers(model: DecoderModel) -> DecoderModel:
 
 
 def is_tested(original: nn.Module) -> bool:
-    """Whether tests hold models of this class to their originals, and the engine to them."""
+    """True if tests compare models of this class with their originals, and the engine with them."""
     return type(original).__name__ in TESTED | WRITTEN

@@ -122,7 +122,7 @@ class DecoderModel(HookedRootModule):
     def embed_at(
         self, tokens: Int[torch.Tensor, " token"], positions: Int[torch.Tensor, " token"]
     ) -> Float[torch.Tensor, "token d_model"]:
-        """What enters the first block for tokens at any positions."""
+        """Input of the first block for tokens at any positions."""
         embedded = self.embed(tokens[None])[0]
         return (
             embedded if self.parts.positions is None else embedded + self.parts.positions(positions)

@@ -28,13 +28,13 @@ Kept = Shaped[torch.Tensor, "..."]
 
 
 def is_packed(module: nn.Module) -> bool:
-    """Whether a module is a linear one with quantized weights."""
+    """True if a module is a linear one with quantized weights."""
     library = type(module).__module__.split(".")[0]
     return library in LIBRARIES and hasattr(module, "in_features")
 
 
 def has_packed(module: nn.Module) -> bool:
-    """Whether a module, or one within it, is a linear one with quantized weights."""
+    """True if a module, or one within it, is a linear one with quantized weights."""
     return any(map(is_packed, module.modules()))
 
 
@@ -50,7 +50,7 @@ def packed_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def scales_of(model: nn.Module) -> Iterator[tuple[str, Kept]]:
-    """What packed modules keep beside their parameters, by name: scales and tables of values."""
+    """Tensors that packed modules keep beside parameters, by name: scales and value tables."""
     for name, module in model.named_modules():
         if is_packed(module):
             own = dict(module.named_parameters()).keys()

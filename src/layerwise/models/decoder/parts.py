@@ -147,7 +147,7 @@ class BlockParts:
         return resid if self.attn_norm is None else self.attn_norm(resid)
 
     def attn_added(self, z: Float[torch.Tensor, "... head_d_head"]) -> Float[torch.Tensor, ...]:
-        """What attention adds to the stream, from what its heads read, side by side."""
+        """Output that attention adds to the stream, from what its heads read, side by side."""
         return self._added(self.attn.projected(z), self.attn_after)
 
     def mlp_input(self, resid: Resid) -> Resid:
@@ -155,7 +155,7 @@ class BlockParts:
         return resid if self.mlp_norm is None else self.mlp_norm(resid)
 
     def mlp_added(self, x: Resid) -> Resid:
-        """What the MLP adds to the stream, from what it reads."""
+        """Output that the MLP adds to the stream, from what it reads."""
         out: Any = self.mlp(x)
         # Experts of some classes also return how tokens were routed.
         return self._added(out[0] if isinstance(out, tuple) else out, self.mlp_after)

@@ -38,7 +38,7 @@ _EMBEDDINGS = ("embed_tokens", "embed_in", "wte", "word_embeddings")
 
 @dataclass(frozen=True)
 class FamilyTraits:
-    """How a family differs from the usual module layout."""
+    """Differences of a family from the usual module layout."""
 
     # Numbers that it multiplies embeddings, outputs of sublayers and logits by outside of modules.
     embed_scale: float = 1.0
@@ -91,13 +91,13 @@ def read_parts(original: nn.Module, how: FamilyTraits | None = None) -> Parts:
 
 
 def _table_of_positions(base: Any) -> nn.Embedding | None:
-    """What is added to embeddings by position, if the model does so."""
+    """Vectors that are added to embeddings by position, if the model does so."""
     table = getattr(base, "wpe", None)
     return table if isinstance(table, nn.Embedding) else None
 
 
 def longest_text(config: Any) -> int:
-    """How long a text may be; rotary embeddings that change with its length end it earlier."""
+    """Longest text in tokens; rotary embeddings that change with its length end it earlier."""
     named = ("max_position_embeddings", "max_seq_len")
     longest = next((int(n) for name in named if (n := getattr(config, name, None))), _LONGEST)
     rope = getattr(config, "rope_parameters", None) or {}

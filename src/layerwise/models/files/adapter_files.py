@@ -40,14 +40,14 @@ _LEAVES_THE_BASE = (None, True, False, "gaussian", "orthogonal", "eva")
 
 @dataclass(frozen=True)
 class Adapter:
-    """What an adapter folder says."""
+    """Content of an adapter folder."""
 
     folder: Path  # where it is
     fields: dict[str, Any]  # its configuration, without what only tells how training began
 
     @property
     def kind(self) -> str:
-        """What peft calls its kind, such as ``LORA``."""
+        """Name of its kind in peft, such as ``LORA``."""
         return self.fields["peft_type"]
 
     @property
@@ -64,7 +64,7 @@ class Adapter:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter of a model."""
+    """True if a folder holds an adapter of a model."""
     return (folder / CONFIG).is_file()
 
 

@@ -32,7 +32,7 @@ _SETTLED_AFTER = 2.0  # seconds
 
 
 def cache_dir() -> Path:
-    """Where converted models and records are kept; ``LAYERWISE_CACHE`` overrides it."""
+    """Folder of converted models and records; ``LAYERWISE_CACHE`` overrides it."""
     given = os.environ.get("LAYERWISE_CACHE")
     return Path(given or platformdirs.user_cache_dir("layerwise")).expanduser()
 

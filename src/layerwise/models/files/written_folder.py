@@ -30,7 +30,7 @@ _NUMBERED = re.compile(r"((?:[^.]+\.)*?)(\d+)\.(.+)")
 
 @dataclass(frozen=True)
 class StoredStack:
-    """How the files of a model tell the layers of a stack."""
+    """Names by which the files of a model tell the layers of a stack."""
 
     n_layers: str  # the field of ``config.json`` that says how many there are
     blocks: str  # what stands before a layer's number in the names of its tensors
@@ -43,7 +43,7 @@ _ONE_STACK = (StoredStack("num_hidden_layers", ""),)
 
 
 class OfLayer(NamedTuple):
-    """What a tensor's name says of its layer."""
+    """Name of a layer's tensor, in its parts."""
 
     layer: int  # in the order of computation
     first: int  # the first layer of its stack
@@ -149,7 +149,7 @@ def _renumbered(name: str, of: OfLayer | None, removed: Container[int]) -> str |
 
 
 def layers_prefix(folder: Path, n_layers: int, names: Iterable[str], ending: str = "") -> str:
-    """What the names of all layers' tensors begin with, e.g. ``"model.layers."``."""
+    """Prefix of the names of all layers' tensors, e.g. ``"model.layers."``."""
     layers_by_prefix: dict[str, set[int]] = {}
     for match in map(_NUMBERED.fullmatch, names):
         if match is not None and match[1].endswith(ending):
@@ -169,7 +169,7 @@ def layers_prefix(folder: Path, n_layers: int, names: Iterable[str], ending: str
 def _by_layer(
     folder: Path, config: PreTrainedConfig, names: Sequence[str], stored: Sequence[StoredStack]
 ) -> dict[str, OfLayer]:
-    """What the names of layers' tensors say, but of those that a first layer has for all."""
+    """Parts of the names of layers' tensors, but of those that a first layer has for all."""
     by_name = {}
     for stack, layers in _stacks(config, stored):
         prefix = layers_prefix(folder, len(layers), names, stack.blocks)

@@ -43,7 +43,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether the weights that a model folder calls for are in it."""
+    """True if the weights that a model folder calls for are in it."""
     try:
         weight_files(folder)
     except UserError:
@@ -183,5 +183,5 @@ def _refuse_kinds(folder: Path, fields: dict[str, Any]) -> None:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a tokenizer is in a folder."""
+    """True if a tokenizer is in a folder."""
     return any(path.is_file() for name in _VOCABULARIES for path in folder.glob(name))

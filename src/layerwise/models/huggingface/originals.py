@@ -89,7 +89,7 @@ def read_tokenizer(folder: Path, *, trusted: bool = False) -> PreTrainedTokenize
 
 
 def fits(tokenizer: PreTrainedTokenizerBase, n_tokens: int) -> bool:
-    """Whether a model of so many tokens has an embedding for each token of a tokenizer."""
+    """True if a model of so many tokens has an embedding for each token of a tokenizer."""
     return _largest_id(tokenizer) < n_tokens
 
 

@@ -59,7 +59,7 @@ def version_at_load(model: Model) -> Version | None:
 
 
 def origin_of(model: Model) -> Origin | None:
-    """Where ``model`` came from, or None if the user made it himself."""
+    """Origin of ``model``, or None if the user made it himself."""
     return getattr(model, _ATTRIBUTE, None)
 
 
@@ -200,7 +200,7 @@ def original_tokenizer(model: Model) -> PreTrainedTokenizerBase:
 
 
 def generation_settings(model: Model) -> GenerationSettings:
-    """What ends a model's texts, and which of its generation settings are not used."""
+    """Tokens that end a model's texts, and the generation settings that are not used."""
     # Texts end with the tokens that ``generate`` of transformers would stop at: those that the
     # generation settings name. Where they name none, or are not known, the tokenizer's end token
     # ends a text.

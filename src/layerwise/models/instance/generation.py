@@ -35,7 +35,7 @@ _OF_MODEL: dict[str, Any] = {"_from_model_config": True}
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """What the settings of a model say about its texts."""
+    """Settings of a model that shape its texts."""
 
     # Ids of the tokens that end a text, in ascending order; none if they name none.
     end_tokens: tuple[int, ...] = ()

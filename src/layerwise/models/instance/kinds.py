@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 
 def is_seq2seq(model: Model) -> bool:
-    """Whether a model is an encoder-decoder."""
+    """True if a model is an encoder-decoder."""
     return isinstance(model, Seq2SeqModel)
 
 
@@ -42,7 +42,7 @@ def by_kind(
 
 
 def over_original(model: Model) -> bool:
-    """Whether a decoder runs the modules of its Hugging Face original."""
+    """True if a decoder runs the modules of its Hugging Face original."""
     return isinstance(model, DecoderModel)
 
 
@@ -52,7 +52,7 @@ def backend_of(model: Model) -> str:
 
 
 def stays_quantized(model: Model) -> bool:
-    """Whether weights of a model are kept in fewer bits than a number format has."""
+    """True if weights of a model are kept in fewer bits than a number format has."""
     return isinstance(model, DecoderModel) and has_packed(model.original)
 
 
@@ -132,7 +132,7 @@ def logit_cap(model: Model) -> float | None:
 
 
 def has_norms_after(cfg: Any) -> bool:
-    """Whether a norm stands between a sublayer and the stream, so that it is no term of a sum."""
+    """True if a norm stands between a sublayer and the stream, so that it is no term of a sum."""
     if isinstance(cfg, Seq2SeqConfig):  # in a post-norm one the norm is of the sum
         return False
     after = cfg.use_normalization_before_and_after
@@ -154,7 +154,7 @@ def n_heads_of(model: Model, layer: int) -> int:
 
 
 def vocabularies(model: Model) -> tuple[int, int]:
-    """How many tokens a model can read in a prompt, and how many it can say."""
+    """Number of tokens that a model can read in a prompt, and of those that it can say."""
     if isinstance(model, Seq2SeqModel):
         return model.parts.embedding.num_embeddings, model.cfg.d_vocab
     return model.cfg.d_vocab, model.cfg.d_vocab_out
@@ -193,5 +193,5 @@ def key_heads(model: Model) -> tuple[int, int]:
 
 
 def heads_per_key(cfg: Any) -> int:
-    """How many query heads share a key/value head."""
+    """Number of query heads that share a key/value head."""
     return cfg.n_heads // (cfg.n_key_value_heads or cfg.n_heads)

@@ -21,7 +21,7 @@ CHANGED = "not verified: weights or settings were changed after loading"
 
 @dataclass(frozen=True)
 class LoadedFacts:
-    """Which model this is, and how closely it follows its original.
+    """Identity of a loaded model, and how closely it follows its original.
 
     Attributes:
         name: the name it was asked for by; for a user's own model its ``cfg.model_name``.

@@ -10,7 +10,7 @@ from .loaded import SourceKind
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model's files are."""
+    """Place of a model's files."""
 
     name: str  # the name it was asked for by
     kind: SourceKind  # what that name was
@@ -26,5 +26,5 @@ class Source:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether its files are known by pinned hashes."""
+        """True if its files are known by pinned hashes."""
         return self.kind == "bundled"

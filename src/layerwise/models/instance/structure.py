@@ -69,7 +69,7 @@ def version_of(model: Model) -> Version:
 
 
 def _memory_of(weight: torch.Tensor) -> tuple[int, ...]:
-    """Which tensor it is, where its numbers lie, and how often they were changed."""
+    """Identity of a tensor, where its numbers lie, and how often they were changed."""
     if isinstance(weight, OnDisk):  # which has no memory
         return (id(weight),)
     # Of tensors made in inference mode torch counts nothing.
@@ -102,7 +102,7 @@ def settings_hash(model: Model) -> str:
 
 
 def _may_shape(module: nn.Module) -> bool:
-    """Whether numbers and buffers of a module stay as they are while it runs."""
+    """True if numbers and buffers of a module stay as they are while it runs."""
     library = type(module).__module__.partition(".")[0]
     if isinstance(module, HookPoint) or library in LIBRARIES:
         return False

@@ -16,7 +16,7 @@ from .quiet import no_note_of_kernels
 
 
 def has_hooked_transformer() -> bool:
-    """Whether the installed TransformerLens has ``HookedTransformer``; imports nothing of it."""
+    """True if the installed TransformerLens has ``HookedTransformer``; imports nothing of it."""
     package = find_spec("transformer_lens")
     folders = [] if package is None else package.submodule_search_locations or []
     return any((Path(folder) / "HookedTransformer.py").is_file() for folder in folders)

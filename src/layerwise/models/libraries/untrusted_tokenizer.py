@@ -78,7 +78,7 @@ def _refuse_huge_id(folder: Path | str, largest: int) -> None:
 
 
 def _growth(decoder: dict[str, Any]) -> float:
-    """How many times longer a decoder may make a text; infinite if it matches a pattern."""
+    """Factor by which a decoder may lengthen a text; infinite if it matches a pattern."""
     match decoder:
         case {"type": "Sequence", "decoders": parts}:
             return math.prod(map(_growth, parts))
@@ -144,7 +144,7 @@ def _refuse_costly(
 
 
 def is_untrusted(tokenizer: Any) -> bool:
-    """Whether a tokenizer comes from an untrusted folder."""
+    """True if a tokenizer comes from an untrusted folder."""
     return getattr(tokenizer, _FOLDER, None) is not None
 
 

@@ -133,7 +133,7 @@ def _merge(adapter: Adapter, base: Path, out: Path) -> None:
 def _logprobs_of(
     adapter: Adapter, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> list[parity.LogProbs]:
-    """What a Hugging Face model says on the fixed text."""
+    """Log-probabilities of a Hugging Face model on the fixed text."""
     name = str(adapter.folder)
     with parity.must_run(name):
         if model.config.is_encoder_decoder:
@@ -216,7 +216,7 @@ def _with_adapter(adapter: Adapter, base: Any, weights: dict[str, torch.Tensor])
 
 
 def _parts_embeddings(adapter: Adapter, beside: Any) -> bool:
-    """Whether tied embeddings may differ with an adapter; peft keeps chosen tokens' rows alike."""
+    """True if tied embeddings may differ with an adapter; peft keeps chosen tokens' rows alike."""
     if adapter.fields.get("ensure_weight_tying") or adapter.fields.get("trainable_token_indices"):
         return False
     base = beside.get_base_model()

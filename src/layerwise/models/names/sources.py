@@ -60,7 +60,7 @@ def _cached(hub_id: str) -> Path:
 
 
 def _has_hashed_weights(folder: Path) -> bool:
-    """Whether the weights in a folder are files of a hub cache, named by their own SHA-256."""
+    """True if the weights in a folder are files of a hub cache, named by their own SHA-256."""
     # Every such file is read and compared with its name.
     weights = [Path(os.path.realpath(path)) for path in folder.glob("*.safetensors")]
     hashed = [path for path in weights if path.parent.name == "blobs" and _SHA256.match(path.name)]

@@ -105,7 +105,7 @@ class Language:
         return known
 
     def for_tests(self, *words: str) -> bool:
-        """Whether a combination of words is kept for tests, by its hash."""
+        """True if a combination of words is kept for tests, by its hash."""
         digest = hashlib.sha256(" ".join(words).encode()).digest()
         return int.from_bytes(digest[:8], "big") % self.test_share == 0
 
@@ -144,17 +144,17 @@ ARROW, END, CUE = "->", ";", "Answer:"
 
 
 def pair(key: str, value: str) -> str:
-    """What a key stands for: ``k3 v17 ;`` or, as the link of a chain, ``k3 k9 ;``."""
+    """A key with what it stands for: ``k3 v17 ;`` or, as the link of a chain, ``k3 k9 ;``."""
     return f"{key} {value} {END}"
 
 
 def ask(key: str) -> str:
-    """What the key stands for."""
+    """Question for what the key stands for."""
     return f"ask {key} {ARROW}"
 
 
 def ask_twice(key: str) -> str:
-    """What that stands for which the key stands for."""
+    """Question for what that stands for which the key stands for."""
     return f"ask2 {key} {ARROW}"
 
 

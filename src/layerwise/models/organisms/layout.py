@@ -11,7 +11,7 @@ MECHANISMS = ("previous", "look_up", "facts", "second_hop", "gate")
 
 @dataclass(frozen=True)
 class Spot:
-    """Where a mechanism sits.
+    """Layer and head in which a mechanism sits.
 
     Attributes:
         layer: the layer, from 0.
@@ -24,7 +24,7 @@ class Spot:
 
 @dataclass(frozen=True)
 class WiredLayout:
-    """Which layer and head does what; all other layers and heads write exactly nothing.
+    """Layer and head of each mechanism; all other layers and heads write exactly nothing.
 
     Attributes:
         n_layers: number of layers.

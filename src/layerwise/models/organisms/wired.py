@@ -117,7 +117,7 @@ def _config(sizes: dict[str, Any]) -> HookedTransformerConfig:
 def _mechanisms(
     layout: WiredLayout, language: Language, spaces: wiring.Spaces, looked_up: tuple[str, ...]
 ) -> tuple[list[wiring.Head], list[wiring.Gates]]:
-    """What is planted: a copy of the word before, look-ups, facts, and what lets them out."""
+    """Planted weights: a copy of the word before, look-ups, facts, and what lets them out."""
     place, found = spaces["place"], spaces["found"][language.n_keys :]
     asked = wiring.words(spaces, language, looked_up)
     heads = [
@@ -188,7 +188,7 @@ def _put_head(weights: Weights, layout: WiredLayout, planted: wiring.Head) -> No
 
 
 def _own(shared: bool) -> str:
-    """What TransformerLens puts before the names of shared keys and values."""
+    """Prefix that TransformerLens puts before the names of shared keys and values."""
     return "_" if shared else ""
 
 
@@ -234,7 +234,7 @@ class WiredDecoder(nn.Module):
         self.lm_head = _linear(weights["unembed.W_U"], weights["unembed.b_U"])
 
     def parts(self) -> Parts:
-        """How the weights are used."""
+        """Parts that use the weights."""
         blocks: Any = self.blocks
         return Parts(
             embedding=self.words,
@@ -281,7 +281,7 @@ class _Attention(nn.Module):
         attention_mask: Float[torch.Tensor, ...] | None = None,
         **given: Any,
     ) -> Any:
-        """What attention functions of transformers are given; see ``decoder.capture``."""
+        """Arguments that attention functions of transformers are given; see ``decoder.capture``."""
         q, k, v = (
             made(hidden_states).unflatten(-1, (-1, self.d_head)).transpose(1, 2)
             for made in (self.q, self.k, self.v)

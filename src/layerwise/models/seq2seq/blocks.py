@@ -37,7 +37,7 @@ class HookedAttention(nn.Module):
         return self.hook_k(self._split(self.parts.k(x))), self.hook_v(self._split(self.parts.v(x)))
 
     def forward(self, x: Resid, keys: torch.Tensor, values: torch.Tensor, bias: Bias) -> Resid:
-        """What each position reads from given keys and values, after the output projection."""
+        """Output of each position's reading of given keys and values, projected."""
         q = self.hook_q(self._split(self.parts.q(x)))
         scores = torch.einsum("bqhd,bkhd->bhqk", q, keys) * self.parts.scale + bias
         pattern = self.hook_pattern(self.hook_attn_scores(scores).softmax(-1))
@@ -126,7 +126,7 @@ class HookedStack(nn.Module):
         memory_mask: Bool[torch.Tensor, "batch input_pos"] | None = None,
         cache: list[Past] | None = None,
     ) -> Float[torch.Tensor, "batch pos d_model"]:
-        """What leaves the last block, before the final norm."""
+        """Output of the last block, before the final norm."""
         before = cache[0].n_tokens if cache else 0
         positions = torch.arange(before, before + tokens.shape[1], device=tokens.device)
         resid = self.hook_embed(self.parts.embed(tokens, positions))

@@ -54,7 +54,7 @@ def give_back_freed() -> None:
 
 
 def _place(weight: Weight) -> tuple[int, int]:
-    """Where the memory of a weight begins, and how many bytes it spans."""
+    """Address at which the memory of a weight begins, and how many bytes it spans."""
     last = sum(
         (size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True)
     )

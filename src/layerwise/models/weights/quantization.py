@@ -31,7 +31,7 @@ _GPTQ_BITS = (2, 4, 8)
 
 @dataclass(frozen=True)
 class Quantization:
-    """How the weights of a folder are quantized."""
+    """Quantization of the weights of a folder."""
 
     method: str  # as ``quant_method`` names it
     n_bits: int  # bits of a weight, without scales and the like
@@ -93,14 +93,14 @@ class Quantization:
 
 
 def how_to_dequantize() -> str:
-    """What to do about kept weights where numbers are needed, in words."""
+    """Advice on kept weights where numbers are needed, in words."""
     if has_hooked_transformer():
         return "load the model with backend transformer-lens, which makes numbers of them"
     return "use the model's unquantized weights"
 
 
 def quantization_of(folder: Path) -> Quantization | None:
-    """How the weights in a folder are quantized; None if they are not."""
+    """Quantization of the weights in a folder; None if they are not quantized."""
     settings = settings_of(folder)
     return _parsed(folder, settings) if settings else None
 

@@ -34,7 +34,7 @@ BUFFERS = "buffers"
 
 
 class Place(NamedTuple):
-    """Where the weight of a parameter is."""
+    """Place of the weight of a parameter."""
 
     name: str  # the parameter's, or the buffer's, full name in the model
     part: str  # the part in whose file it is; the embedding's for an unembedding tied to it

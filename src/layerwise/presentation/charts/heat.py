@@ -43,7 +43,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Mark:
-    """What stands on a cell: its marker and meaning, and on which cells it stands."""
+    """A cell's marker with its meaning, and the cells that it stands on."""
 
     meaning: str
     on: Callable[[Row], bool]
@@ -53,7 +53,7 @@ class Mark:
 
 
 def significant(column: str = "acc_diff", sign: int = 1) -> Callable[[Row], bool]:
-    """Whether a row's change is significant, and has a sign."""
+    """True if a row's change is significant, and has a sign."""
     return lambda row: row["significant"] is True and sign * row[column] > 0
 
 

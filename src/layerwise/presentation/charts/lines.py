@@ -28,7 +28,7 @@ from .marks import DASHED, DOTTED, PALE, level, note
 
 @dataclass(frozen=True)
 class Words:
-    """What marks mean, for the legend; what does not occur is not in it."""
+    """Meanings of marks, for the legend; what does not occur is not in it."""
 
     sure: str = ""
     unsure: str = ""

@@ -67,7 +67,7 @@ class Axis(NamedTuple):
 
 
 def is_established(row: Mapping[str, Any], p: float, smallest: float) -> bool:
-    """Whether a difference of depth is told: significant, and not too small to be of interest."""
+    """True if a difference of depth is claimed: significant, and large enough to matter."""
     low, high, difference = row["low"], row["high"], row["difference"]
     away = min(low, difference) > 0 or max(high, difference) < 0
     return bool(p < 1 - _LEVEL and away and abs(difference) > smallest - 1e-9)
@@ -294,7 +294,7 @@ def _with_shared(
 def _boundary(
     group: Sequence[ItemCurves], measure: str, inside: float, outside: float, limit: float
 ) -> float:
-    """Where between two places the contrast becomes significant, by bisection."""
+    """Place between two others at which the contrast becomes significant, by bisection."""
     # The contrasts that some halvings may ask for are computed at once: what it takes to compute
     # one hardly grows with the number of places.
     for _ in range(0, _HALVINGS, _AT_ONCE):

@@ -70,7 +70,7 @@ class MethodCurve(NamedTuple):
 
     @property
     def of_losses(self) -> bool:
-        """Whether rows are losses by layer, rather than progress at the edges between layers."""
+        """True if rows are losses by layer, rather than progress at the edges between layers."""
         return self.critical is not None
 
     @property
@@ -84,7 +84,7 @@ class MethodCurve(NamedTuple):
         return self.by_item(self.values, self.clusters)
 
     def of_items(self, items: Sequence[str], sampling: Sampling) -> MethodCurve:
-        """What some of the items alone would have given; which layers are critical stays."""
+        """The curve of some of the items alone; which layers are critical stays."""
         if tuple(items) == self.items:
             return self
         values = self.values[[self.items.index(item) for item in items]]
@@ -173,7 +173,7 @@ class Sampling(NamedTuple):
         return sample_and_resamples(n, self.n_resamples, generator(self.seed, task))
 
     def counts(self, tasks: Sequence[str], several: Sequence[Clusters]) -> list[Counts]:
-        """How often each task's clusters are drawn; those that tasks share, together."""
+        """Number of times that each task's clusters are drawn; those that tasks share, together."""
         return draws_of_tasks(tasks, several, self.n_resamples, self.seed)
 
     def means(self, task: str, values: np.ndarray, clusters: Clusters) -> np.ndarray:
@@ -182,7 +182,7 @@ class Sampling(NamedTuple):
 
 
 def partly(done: str, measured: int, expected: int) -> str:
-    """Why a curve is left out that was not measured at all layers."""
+    """Reason to leave out a curve that was not measured at all layers."""
     return f"{done} at {measured} of {counted(expected, 'place')}: the curve over layers has gaps"
 
 

@@ -53,7 +53,7 @@ class Clusters:
 
     @property
     def are_items(self) -> bool:
-        """Whether every item stands by itself."""
+        """True if every item stands by itself."""
         return self.n == len(self.codes)
 
     @cached_property
@@ -106,7 +106,7 @@ class Clusters:
 
 
 def clusters_of(table: pd.DataFrame, items: Sequence[Any] | pd.Index) -> Clusters:
-    """Which items belong together, by a table's column ``cluster``; each apart if it has none."""
+    """Clusters of items, by a table's column ``cluster``; each apart if it has none."""
     if "cluster" not in table:
         return Clusters.apart(len(items))
     first = ~table["item"].duplicated().to_numpy()
@@ -126,7 +126,7 @@ def sample_and_resamples(
 def net_sizes(
     net: Int[np.ndarray, "clusters columns"],
 ) -> Int[np.ndarray, "clusters sizes columns"]:
-    """Whether a cluster's net change is of each size, 1 to the largest, whatever its sign."""
+    """True for each size, 1 to the largest, that a cluster's net change has, whatever its sign."""
     sizes = np.arange(1, max(int(np.abs(net).max(initial=1)), 1) + 1)
     return (np.abs(net)[:, None] == sizes[:, None]).astype(int)
 
@@ -205,7 +205,7 @@ def resampled_tests(
 def design_effects(
     values: Float[np.ndarray, "items columns"], clusters: Clusters
 ) -> Float[np.ndarray, " columns"]:
-    """How many times larger the variance of a mean is than of as many independent items."""
+    """Ratio of the variance of a mean to that of as many independent items."""
     # The ratio of the variance from sums over clusters to that from items (Kish 1965, Survey
     # Sampling, section 5.4), at least 1: items that ask for the same thing do not repel each other.
     # Where no item differs it cannot be seen, and is that of items that are all the same within
@@ -223,7 +223,7 @@ def design_effects(
 def independent_items(
     values: Shaped[np.ndarray, "items columns"], clusters: Clusters, tail: float = 0.025
 ) -> Float[np.ndarray, " columns"]:
-    """How many independent items the clusters are worth, for exact intervals of proportions."""
+    """Number of independent items that the clusters are worth, for exact intervals."""
     # Their number divided by the design effect, and by the squared ratio of the quantiles of
     # Student's t over clusters and over items (Korn and Graubard 1998, Survey Methodology 24).
     n = float(len(values))
@@ -295,14 +295,14 @@ Counts = Int[np.ndarray, "draws clusters"]
 
 
 def share_clusters(several: Sequence[Clusters]) -> bool:
-    """Whether any of the tasks ask for the same thing as another."""
+    """True if any of the tasks ask for the same thing as another."""
     return Clusters.joined(several).n < sum(clusters.n for clusters in several)
 
 
 def draws_of_tasks(
     tasks: Sequence[str], several: Sequence[Clusters], n_resamples: int, seed: int
 ) -> list[Counts]:
-    """How often each task's clusters are drawn, in the sample (row 0) and in resamples."""
+    """Number of draws of each task's clusters, in the sample (row 0) and in resamples."""
     # A task that shares nothing with the others has the draws that it has by itself, so that adding
     # tasks changes nothing of it.
     if share_clusters(several):
@@ -316,7 +316,7 @@ def draws_of_tasks(
 def sample_and_joint_resamples(
     several: Sequence[Clusters], n_resamples: int, seed: int | np.random.Generator
 ) -> list[Counts]:
-    """How often each task's clusters are drawn, all of them as one sample."""
+    """Number of times that each task's clusters are drawn, all of them as one sample."""
     # Tasks that ask for the same thing are no independent samples: drawn apart, the variance of a
     # mean over them lacks their covariance. So the clusters of all tasks are one sample (Davison
     # and Hinkley 1997, Bootstrap Methods and their Application, section 3.8).

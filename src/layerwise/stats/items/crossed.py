@@ -35,7 +35,7 @@ class CrossedMeans(NamedTuple):
     def half_widths(
         self, tail: Float[np.ndarray, " columns"] | float
     ) -> Float[np.ndarray, " columns"]:
-        """How far bounds lie from the mean that err with this probability at each end."""
+        """Distance from the mean of bounds that err with this probability at each end."""
         # Each part of the squared error has its own quantile of Student's t (Howe 1974, J. Am.
         # Stat. Assoc. 69, for a sum of two means), so that the few draws never borrow the degrees
         # of freedom of the items; what items and draws share is taken off once. It is never less

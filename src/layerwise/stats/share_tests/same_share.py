@@ -31,7 +31,7 @@ _ROUNDING = 1e-12
 
 
 class LostOf(NamedTuple):
-    """What each item loses of a task, and what it has to lose, in the same unit."""
+    """Loss of each item of a task, and what it has to lose, in the same unit."""
 
     lost: Float[np.ndarray, " items"]
     above: Float[np.ndarray, " items"]
@@ -111,7 +111,7 @@ class _Contrast(NamedTuple):
         return float(self.lost.sum())
 
     def at(self, shares: Float[np.ndarray, " shares"]) -> int:
-        """Which of some shares is the sample's own."""
+        """Index of the share that is the sample's own."""
         return int(np.abs(shares - self.share).argmin())
 
     def _away(self, shares: Float[np.ndarray, " shares"]) -> Float[np.ndarray, "clusters shares"]:

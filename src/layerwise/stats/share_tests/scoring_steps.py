@@ -89,7 +89,7 @@ class StepAnswers(NamedTuple):
         return StepAnswers(self.cell.only(rows), self.luck[rows], self.above)
 
     def lost(self) -> Float[np.ndarray, " items"]:
-        """What each item loses on average over the changes, right answers."""
+        """Mean loss of each item over the changes, in right answers."""
         return self.cell.intact - self.cell.correct.mean(axis=1)
 
     @property
@@ -149,7 +149,7 @@ def step_difference(
     shares: tuple[Float[np.ndarray, "draws 1"], Float[np.ndarray, "draws 1"]],
     seed: int,
 ) -> tuple[float, float | None, float | None, float]:
-    """How much more of the way to the floor a change costs on the second step, on average."""
+    """Share of the way to the floor that a change costs more on the second step, on average."""
     draws = shares[1] - shares[0]
     own = [
         bounded(of_rung, step.scale, len(step.cell.interventions))
@@ -167,7 +167,7 @@ def step_difference(
 
 
 def same_items(first: StepAnswers, second: StepAnswers) -> bool:
-    """Whether two steps hold the same items and the same changes."""
+    """True if two steps hold the same items and the same changes."""
     changes = [list(step.cell.interventions["intervention"]) for step in (first, second)]
     return first.cell.items == second.cell.items and changes[0] == changes[1]
 

@@ -67,7 +67,7 @@ class Scale(NamedTuple):
 def share_scale(
     above: Shaped[np.ndarray, " items"], clusters: Clusters, chance: float | None = None
 ) -> Scale:
-    """What a sample leaves open of a share lost that is the same in all of its clusters."""
+    """Bounds that a sample leaves open of a share lost that is the same in all of its clusters."""
     # If a share p of all clusters is not like the sample's, none of n is seen with probability
     # (1 - p)^n. The others alone say what can be lost of the like of them, whose mean is at least d
     # at a level of their own. A pair (p, d) stands unless (1 - p)^n times the tail of what was
@@ -128,7 +128,7 @@ def _least_means(total: int, n: int, tails: tuple[float, ...]) -> Float[np.ndarr
 def _sum_tails(
     total: int, n: int, means: Float[np.ndarray, " means"]
 ) -> Float[np.ndarray, " means"]:
-    """How often the sum is ``total`` or more, at most, over how often the values are -1."""
+    """Bound on how often the sum is ``total`` or more, over how often the values are -1."""
     from scipy.special import bdtrc
     from scipy.stats import binom
 

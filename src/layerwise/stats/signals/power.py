@@ -56,7 +56,7 @@ def detectable_loss(
 
 
 def independent_answers(n_items: int, n_answers: int) -> float:
-    """How many independent answers tell as much as several about each item (Kish 1965)."""
+    """Number of independent answers that tell as much as several about each item (Kish 1965)."""
     return n_answers / (1 + (n_answers / n_items - 1) * ALIKE) if n_items else 0.0
 
 

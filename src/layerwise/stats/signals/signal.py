@@ -154,14 +154,14 @@ def _over_examples(cell: SignalCell, chance: Callable[[str, str], float]) -> flo
 
 
 def have_signal(p: Float[np.ndarray, " cells"]) -> Bool[np.ndarray, " cells"]:
-    """Whether there is signal by the p-values of a whole run, after Holm's correction."""
+    """True where there is signal by the p-values of a whole run, after Holm's correction."""
     return holm(p) < LEVEL
 
 
 def signals(
     cells: Sequence[SignalCell], chance: Callable[[str, str], float]
 ) -> dict[tuple[str, str], bool]:
-    """Which tasks and protocols of a run have signal, after Holm's correction over all of them."""
+    """Signal of each task and protocol of a run, after Holm's correction over all of them."""
     # Of many suites that a model only guesses on, some would pass one by one.
     has_signal = have_signal(signal_p_values(cells, chance))
     return {
@@ -171,7 +171,7 @@ def signals(
 
 
 def signals_of(gate: pd.DataFrame) -> dict[tuple[str, str], bool]:
-    """Which tasks and protocols have signal, by a table with a row for each."""
+    """Signal of each task and protocol, by a table with a row for each."""
     places = zip(gate["task"], gate["protocol"], strict=True)
     return dict(zip(places, gate["signal"].tolist(), strict=True))
 

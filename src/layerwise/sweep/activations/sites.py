@@ -89,7 +89,7 @@ def loaded_block(model: DecoderOnly, layer: int) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class CrossSites:
-    """What cross-attention wrote at some tokens of the decoder."""
+    """Activations that cross-attention wrote at some tokens of the decoder."""
 
     # Each head's output before the output projection.
     z: Float[torch.Tensor, "layer row head d_head"]
@@ -117,7 +117,7 @@ class Seq2SeqSites:
 
     @cached_property
     def spans(self) -> list[slice]:
-        """Where in ``encoder`` the tokens of each context are."""
+        """Places in ``encoder`` of the tokens of each context."""
         ends = list(accumulate(self.lengths))
         return [slice(end - n, end) for end, n in zip(ends, self.lengths, strict=True)]
 

@@ -185,7 +185,7 @@ class SetSite(_GivenSite):
 
     @property
     def by_position(self) -> bool:
-        """Whether positions have vectors of their own."""
+        """True if positions have vectors of their own."""
         return self.value.ndim == (3 if self.site in BY_HEAD else 2)
 
     def value_at(self, positions: Int[torch.Tensor, "group token"]) -> Float[torch.Tensor, ...]:

@@ -49,7 +49,7 @@ class LayerEdits:
     observe: Observe | None = None  # told of the activation of each site, changed or not
 
     def changes(self, site: str) -> bool:
-        """Whether a site is changed anywhere."""
+        """True if a site is changed anywhere."""
         return bool(self.sites.get(site))
 
     def where(self, site: str) -> Bool[torch.Tensor, "group token"] | None:

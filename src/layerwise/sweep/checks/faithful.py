@@ -143,7 +143,7 @@ def _requests(model: Model) -> list[Request]:
 def _differences(
     model: Model, requests: Sequence[Request], plain: Sequence[torch.Tensor]
 ) -> Iterator[float]:
-    """How far the engine's log-probabilities and texts are from the model's own, in nats."""
+    """Differences of the engine's log-probabilities and texts from the model's own, in nats."""
     try:
         (outcomes,), _, _ = engine_outcomes(model, [intact()], requests, make_stopper(_NO_END))
     except UserError:
@@ -214,7 +214,7 @@ def _disturbing(seed: int) -> Callable[[torch.Tensor, object], torch.Tensor]:
 
 
 def _spread(model: Model, requests: Sequence[Request], plain: Sequence[torch.Tensor]) -> float:
-    """How far log-probabilities are apart when activations differ in their last bits, in nats."""
+    """Distance of log-probabilities when activations differ in their last bits, in nats."""
     return max(
         _apart(logits, _run_model(model, request, seed))
         for seed in range(DRAWS)

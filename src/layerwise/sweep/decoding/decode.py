@@ -316,7 +316,7 @@ def greedy_tokens(model: Model, resid: torch.Tensor, chunk: int) -> np.ndarray:
 
 
 def capacity_for(walk: Walk, requests: Sequence[int], budget: int) -> int:
-    """How many rows fit a byte budget, at least one."""
+    """Number of rows that fit a byte budget, at least one."""
     begins = begins_of(walk, requests)
     n_encoder, sides = walk.plan.n_encoder, walk.plan.sides
     longest = 0

@@ -62,7 +62,7 @@ class ModuleBlock(PackedBlock):
     def _packed_heads(
         self, resid: OfLayout, layout: Layout, outside: KeysValues | None, kept: list[KeysValues]
     ) -> Attended:
-        """What each head reads, at the tokens that leave the block; keeps own keys and values."""
+        """Reading of each head, at the tokens that leave the block; keeps own keys and values."""
         queries, own = self._queried(self.norm_1(resid), layout.positions, layout.longest)
         kept.append(own)
         return self.attend(layout.leaving(queries), own, outside, layout)
@@ -92,7 +92,7 @@ class ModuleBlock(PackedBlock):
     def _output(
         self, z: Float[torch.Tensor, "... head_d_head"]
     ) -> Float[torch.Tensor, "... d_model"]:
-        """What attention adds to the stream."""
+        """Output that attention adds to the stream."""
         return self.parts.attn_added(z)
 
 
@@ -133,7 +133,7 @@ def why_not_packed(model: DecoderOnly) -> str | None:
 
 
 def attention_in_use(model: Model) -> str:
-    """Which attention the engine uses for a model, in words."""
+    """Attention that the engine uses for a model, in words."""
     if isinstance(model, Seq2SeqModel):
         return "scaled_dot_product_attention in both stacks"
     if over_original(model):
@@ -205,7 +205,7 @@ class RunnerOnDisk:
         self.runner: Any = None
 
     def __getattr__(self, name: str) -> Any:
-        """What the runner of the block in memory has."""
+        """Attribute of the runner of the block in memory."""
         if name.startswith("_"):
             raise AttributeError(name)
         if self.runner is None:

@@ -153,12 +153,12 @@ class Layout:
 
     @property
     def n_tokens(self) -> int:
-        """How many tokens are carried."""
+        """Number of tokens that are carried."""
         return len(self.positions)
 
     @property
     def n_outputs(self) -> int:
-        """How many tokens leave the block."""
+        """Number of tokens that leave the block."""
         return self.n_tokens if self.outputs is None else len(self.outputs)
 
     def leaving(self, activation: Float[torch.Tensor, "_ token ..."]) -> torch.Tensor:
@@ -242,7 +242,7 @@ def _on(rows: AttentionRows, device: torch.device) -> AttentionRows:
 def _order(
     rows: Sequence[AttentionRows], n_tokens: int, device: torch.device
 ) -> Int[torch.Tensor, " output"] | None:
-    """Where each token is found in the rectangles' queries."""
+    """Place of each token in the rectangles' queries."""
     if not rows:
         return None
     order = torch.empty(n_tokens, dtype=torch.long)
@@ -263,7 +263,7 @@ def _bias(
 
 
 def _masked(rows: AttentionRows, group: int, like: torch.Tensor) -> Float[torch.Tensor, "_ 1 _ _"]:
-    """The mask of a rectangle as what is added to scores."""
+    """Mask of a rectangle as a term that is added to scores."""
     # Causal rows are all the same.
     seen = rows.mask[:1] if rows.causal else rows.mask
     return hiding(seen, like).repeat(1, group, 1)[:, None]

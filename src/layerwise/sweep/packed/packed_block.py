@@ -110,7 +110,7 @@ class PackedBlock:
     def _packed_heads(
         self, resid: OfLayout, layout: Layout, outside: KeysValues | None, kept: list[KeysValues]
     ) -> Attended:
-        """What each head reads, at the tokens that leave the block; keeps own keys and values."""
+        """Reading of each head, at the tokens that leave the block; keeps own keys and values."""
         normed = self.norm_1(resid)
         kept.append(self._keys_values(normed, layout.positions, layout.longest))
         leaving = layout.leaving(normed)
@@ -120,7 +120,7 @@ class PackedBlock:
     def from_sites(
         self, resid_pre: Activation, sites: Mapping[str, torch.Tensor], edits: LayerEdits
     ) -> Activation:
-        """What leaves the block, given its unchanged sites and changes after its attention."""
+        """Output of the block, given its unchanged sites and changes after its attention."""
         group, attn_out = len(resid_pre), sites["attn_out"]
         if edits.changes("z"):
             at = edits.where("z")
@@ -164,7 +164,7 @@ class PackedBlock:
         layout: StepLayout,
         kept: list[KeysValues],
     ) -> HeadActivation:
-        """What each head reads at the new tokens, whose keys and values go into the cache."""
+        """Reading of each head at the new tokens, whose keys and values go into the cache."""
         queries, own = self._queried(self.norm_1(resid), layout.positions, layout.longest)
         kept.append(own)
         slots = layout.slots[:, None]

@@ -57,7 +57,7 @@ class Picked:
 
 @dataclass(frozen=True)
 class Pattern:
-    """Which tokens attend to which, runs of one shape as a rectangle."""
+    """Pattern of which tokens attend to which, runs of one shape as a rectangle."""
 
     queries: tuple[Picked, ...]
     keys: tuple[Picked, ...]
@@ -82,7 +82,7 @@ class Pattern:
         return cls(queries, keys, tuple(bias(*shape) for shape in shapes), order)
 
     def attend(self, queries: Heads, keys: Sources, values: Sources, scale: float) -> Heads:
-        """What each head reads at each token; one source serves all branches."""
+        """Reading of each head at each token; one source serves all branches."""
         outputs = [
             _rectangle(at.out_of(queries), seen.out_of(keys), seen.out_of(values), bias, scale)
             for at, seen, bias in zip(self.queries, self.keys, self.biases, strict=True)

@@ -24,7 +24,7 @@ class Branch:
     members: tuple[int, ...]  # the interventions (as indices) whose forward pass it is
 
     def idle(self, layer: int) -> bool:
-        """Whether the layer is not run: skipped, or all that leaves it is replaced."""
+        """True if the layer is not run: skipped, or all that leaves it is replaced."""
         return any(edit.replaces_layer for edit in self.edits.get(layer, ()))
 
     def weights(self, layer: int, place: str = BLOCK) -> OtherWeights | None:

@@ -24,7 +24,7 @@ from .walk_plan import WalkPlan
 
 @dataclass(frozen=True)
 class TextLengths:
-    """How long generated texts are expected to be, as shares."""
+    """Expected lengths of generated texts, as shares."""
 
     intact: float = 0.5  # mean share of ``max_tokens`` that the intact model writes
     changed: float = 0.5  # the same under interventions
@@ -168,7 +168,7 @@ class WalkWork:
         return max((self._n_before(text) + text.max_tokens + 1 for text in self.texts), default=0)
 
     def capacity(self, memory_budget: int) -> int:
-        """How many texts are decoded at once."""
+        """Number of texts that are decoded at once."""
         shape = self.shape
         in_layers = shape.n_layers - shape.n_encoder
         row = max(1, 2 * self.longest_text * in_layers * shape.d_kv * shape.itemsize)
@@ -200,7 +200,7 @@ class WalkWork:
 
 
 def _layers(branch: Branch, first: int, n_layers: int) -> int:
-    """How many layers from a first one on are run for a branch."""
+    """Number of layers from a first one on that are run for a branch."""
     return sum(not branch.idle(layer) for layer in range(first, n_layers))
 
 
@@ -215,7 +215,7 @@ class PassBatch:
     pairs: int  # queries times keys that they meet, when one branch passes a block once
 
     def pushed(self, tokens_at_once: int) -> int:
-        """How many tokens pass a block at once; on average half of the branches are open."""
+        """Number of tokens that pass a block at once; on average half of the branches are open."""
         room = max(1, tokens_at_once // max(1, self.n_tokens))
         return self.n_tokens * min(ceil(self.n_branches / 2), room)
 
@@ -297,7 +297,7 @@ def cost_of(
     memory_budget: int,
     lengths: TextLengths = UNKNOWN_LENGTHS,
 ) -> Cost:
-    """What a planned sweep costs."""
+    """Cost of a planned sweep."""
     walks = [
         WalkWork(
             walk_of(batch, interventions, requests, shape),

@@ -69,7 +69,7 @@ class Packing:
         self.n_given.append([*map(len, in_stacks(request.context, (), self.prefix))])
 
     def _packed(self, sequences: tuple[Tokens, ...], key: Hashable) -> list[Path]:
-        """Where the tokens of each stack are."""
+        """Paths of the tokens in each stack."""
         if len(sequences) == 2:  # an encoder sees all of its input, so that only equal ones share
             key = sequences[0], key
         return [

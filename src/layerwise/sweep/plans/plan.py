@@ -33,7 +33,7 @@ DEFAULT_MEMORY_BUDGET = 3 * 2**30
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """What a model has beside the sizes of its decoder, if that looks at an encoder."""
+    """Sizes of a model's encoder, beside those of its decoder."""
 
     n_layers: int  # of the encoder
     n_heads: int  # heads of one of them
@@ -69,7 +69,7 @@ class ModelShape:
 
     @property
     def prefix(self) -> Tokens:
-        """What a decoder behind an encoder begins with."""
+        """Tokens that a decoder behind an encoder begins with."""
         return () if self.encoder is None else self.encoder.prefix
 
     def heads_of(self, layer: int) -> tuple[int, int]:

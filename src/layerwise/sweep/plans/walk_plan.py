@@ -50,7 +50,7 @@ class WalkPlan:
         return int(0 < self.n_encoder <= layer)
 
     def n_carried(self, group: int | None, side: int) -> int:
-        """How many tokens of a stack each branch of a group carries, or the trunk."""
+        """Number of tokens of a stack that each branch of a group carries, or the trunk."""
         carried = None if group is None else self.groups[group].carried[side]
         return len(self.sides[side].trie if carried is None else carried)
 
@@ -67,13 +67,13 @@ class WalkPlan:
         return [branch for group in self.groups for branch in group.branches]
 
     def followed(self, branch: int | None, layer: int) -> int:
-        """Whose forward pass a branch of the one group still is: 0 the trunk's, 1 + i branch i."""
+        """Forward pass that a branch of the one group still is: 0 the trunk's, 1 + i branch i."""
         while branch is not None and layer < self.branches[branch].first_layer:
             branch = self.branches[branch].parent
         return 0 if branch is None else 1 + branch
 
     def memory_of(self, branch: int | None) -> int:
-        """Which encoder output a branch of two stacks reads, numbered as in ``followed``."""
+        """Encoder output that a branch of two stacks reads, numbered as in ``followed``."""
         return self.followed(branch, self.n_encoder - 1) if self.n_encoder else 0
 
     @cached_property
@@ -89,7 +89,7 @@ class WalkPlan:
         return tuple(needed)
 
     def starts_inside(self, branch: Branch) -> bool:
-        """Whether a branch can begin with the trunk's attention instead of its own."""
+        """True if a branch can begin with the trunk's attention instead of its own."""
         # It must leave the trunk in a layer that the trunk runs, and change nothing before that.
         if branch.parent is not None or branch.first_layer >= self.trunk_until:
             return False
@@ -119,7 +119,7 @@ class WalkPlan:
                     yield layer, number, len(self.read) if last else whole
 
     def trunk_tokens(self, layer: int, in_parts: bool = True) -> int:
-        """How many tokens of the trunk leave a layer."""
+        """Number of tokens of the trunk that leave a layer."""
         if not in_parts or layer < self.n_layers - 1 or self.sites_needed[layer]:
             return len(self.sides[self.side_of(layer)].trie)
         return len(self.read) if self.intact or self.opens_at_end else 0

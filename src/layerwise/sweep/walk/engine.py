@@ -326,7 +326,7 @@ class Walk:
             self._count(len(rows), layout.n_outputs)
 
     def starts_inside(self, group: Group, row: int) -> bool:
-        """Whether a branch begins with the trunk's attention."""
+        """True if a branch begins with the trunk's attention."""
         return self.in_parts and self.plan.starts_inside(group.branches[row])
 
     def _chunks(self, rows: list[int], layout: Layout) -> Iterator[list[int]]:
@@ -393,7 +393,7 @@ class Walk:
         return value, None if edit.resamples or edit.donor is not None else source_of >= 0
 
     def source(self, row: int | None, layer: int) -> int:
-        """Where the keys and values of a branch are kept in a layer; None is the trunk."""
+        """Place of the keys and values of a branch in a layer; None is the trunk."""
         number = self.plan.followed(row, layer)
         opened = number and layer == self.plan.branches[number - 1].first_layer
         inside = opened and self.starts_inside(self.groups[0], number - 1)

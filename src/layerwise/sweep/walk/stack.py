@@ -36,7 +36,7 @@ class Stack:
 
     @property
     def encodes(self) -> bool:
-        """Whether another stack looks at what it puts out."""
+        """True if another stack looks at its output."""
         return self.number < len(self.plan.sides) - 1
 
     def embedded(self, weights: OtherWeights | None) -> Float[torch.Tensor, "token d_model"]:

@@ -73,7 +73,7 @@ def number(row: Row, name: str) -> str:
 
 
 def worked_answer(row: Row, name: str) -> tuple[str, str]:
-    """How a number is worked out, and the number behind the last ``####``."""
+    """Steps that lead to a number, and the number behind the last ``####``."""
     worked, mark, answer = field(row, name).rpartition("####")
     if not mark or EXTRACTORS["final_number"].find(f"####{answer}") is None:
         raise ValueError(f"field {name!r} is {shown(row[name])}; expected a number behind ####")

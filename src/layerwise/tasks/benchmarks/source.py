@@ -36,7 +36,7 @@ _IN_A_FOLDER = {"/", "\\", "\0"}
 
 
 def matches(name: str) -> bool:
-    """Whether a task's name is that of a benchmark."""
+    """True if a task's name is that of a benchmark."""
     return name.startswith(f"{PREFIX}:")
 
 
@@ -220,7 +220,7 @@ def _refuse_broken(item: Item) -> None:
 
 
 def _can_be_asked(item: Item) -> bool:
-    """Whether it has a question, an answer, and options that differ, if it has any."""
+    """True if it has a question, an answer, and options that differ, if it has any."""
     texts = (item.question, item.answer, *item.choices)
     return all(texts) and len(set(item.choices)) == len(item.choices) != 1
 

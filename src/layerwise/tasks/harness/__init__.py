@@ -24,7 +24,7 @@ _ARGUMENTS = ("filter", "metric", "capability", "trust")
 
 
 def matches(name: str) -> bool:
-    """Whether a task's name is one of the harness."""
+    """True if a task's name is one of the harness."""
     return name.startswith(f"{PREFIX}:")
 
 

@@ -58,7 +58,7 @@ def harness() -> Any:
 
 
 def own_folder() -> Path:
-    """Where the harness has the files of its tasks."""
+    """Folder in which the harness has the files of its tasks."""
     return Path(str(harness().__file__)).parent
 
 

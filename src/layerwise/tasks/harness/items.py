@@ -41,7 +41,7 @@ class HarnessJudge:
         return self.loaded_by
 
     def __call__(self, item: Item, text: str) -> tuple[bool, str | None]:
-        """Whether a text is right, and the answer that was taken from it."""
+        """True if a text is right, and the answer that was taken from it."""
         from lm_eval.api.instance import Instance
 
         # The control that asks another item's question names it behind the item's own id.
@@ -70,7 +70,7 @@ _FEWSHOT_SEED = 1234
 
 @dataclass(frozen=True)
 class _Made:
-    """What a type of task makes of its documents."""
+    """Items and template that a type of task makes of its documents."""
 
     items: list[Item]  # those that can be asked
     template: Template
@@ -235,7 +235,7 @@ def _chosen(theirs: Any, documents: Documents, _: Mapping[str, str], name: str) 
 
 
 def _are_apart(options: Sequence[str]) -> bool:
-    """Whether there are several options, all different, none of them empty."""
+    """True if there are several options, all different, none of them empty."""
     return len(set(options)) == len(options) > 1 and all(map(str.strip, options))
 
 
@@ -313,7 +313,7 @@ _MAKERS = {"multiple_choice": _chosen, "loglikelihood": _given, "generate_until"
 
 
 def _is_accuracy(metric: str) -> bool:
-    """Whether a metric says right or wrong of each document, by its name."""
+    """True if a metric says right or wrong of each document, by its name."""
     return any(word in metric for word in ("acc", "exact", "match"))
 
 

@@ -50,7 +50,7 @@ def load_theirs(source: SourceName, name: str) -> Any:
 
 
 def _local_data(config: Mapping[str, Any], source: SourceName, name: str) -> dict[str, Any]:
-    """What a task's configuration has in place of a download: local files of its splits."""
+    """Local files that stand for a download in a task's configuration."""
     if source.data is None:
         return {}
     folder = Path(source.data)

@@ -50,7 +50,7 @@ class Fact:
 
     @property
     def name(self) -> str:
-        """What items that ask for it have as their cluster."""
+        """Cluster of items that ask for the fact."""
         return f"{self.relation}: {self.subject}"
 
 
@@ -129,7 +129,7 @@ def _words(fact: Fact) -> int:
 
 
 def _clash(fact: Fact, other: Fact) -> bool:
-    """Whether an answer to one fact is an answer to the other, too."""
+    """True if an answer to one fact is an answer to the other, too."""
     own, others = {fact.answer, *fact.aliases}, {other.answer, *other.aliases}
     return bool(own & others)
 

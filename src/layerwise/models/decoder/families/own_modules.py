@@ -64,7 +64,7 @@ class HandingOver(nn.Module):
 
 
 class TwoProducts(nn.Module):
-    """What an MLP adds to the stream, by modules of the original."""
+    """MLP of two products, by modules of the original."""
 
     def __init__(self, up: nn.Module, act: nn.Module, down: nn.Module) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class TwoProducts(nn.Module):
     def forward(
         self, x: Float[torch.Tensor, "*any d_model"]
     ) -> Float[torch.Tensor, "*any d_model"]:
-        """What it adds to the stream."""
+        """Output that it adds to the stream."""
         return self.down(self.act(self.up(x)))
 
 
@@ -201,7 +201,7 @@ class _BloomEmbedding(nn.Module):
         return self.table.num_embeddings
 
     def forward(self, tokens: Int[torch.Tensor, "*any"]) -> Float[torch.Tensor, "*any d_model"]:
-        """What enters the first layer."""
+        """Input of the first layer."""
         return self.norm(self.table(tokens))
 
 
@@ -272,7 +272,7 @@ def _refuse_other_opts(original: nn.Module) -> None:
 
 
 class _Positions(nn.Module):
-    """What is added to embeddings, at positions from 0 on."""
+    """Vectors that are added to embeddings, at positions from 0 on."""
 
     def __init__(self, decoder: Any) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ IN_DECODER = ("begin", "copy", "say")
 
 @dataclass(frozen=True)
 class WiredSeq2SeqLayout:
-    """Which layer and head does what; all other layers and heads write exactly nothing.
+    """Layer and head of each mechanism; all other layers and heads write exactly nothing.
 
     Attributes:
         n_encoder_layers: layers of the encoder.
@@ -77,7 +77,7 @@ class WiredSeq2SeqLayout:
         return self.say if mechanism == "say" else getattr(self, mechanism).layer
 
     def named(self, layer: int) -> str:
-        """What a layer is called: ``encoder.3``, ``decoder.0``."""
+        """Name of a layer: ``encoder.3``, ``decoder.0``."""
         return layer_name(layer, self.n_encoder_layers)
 
     def _head_of(self, mechanism: str) -> int:

@@ -47,7 +47,7 @@ def _d_head(spaces: wiring.Spaces) -> int:
 def _mechanisms(
     layout: WiredSeq2SeqLayout, language: Language, spaces: wiring.Spaces
 ) -> tuple[list[wiring.Head], list[wiring.Gates]]:
-    """What is planted: look-ups and facts in the encoder, what copies and says in the decoder."""
+    """Planted weights: look-ups and facts in the encoder, what copies and says in the decoder."""
     place, keys = spaces["place"], wiring.words(spaces, language, language.keys)
     before = wiring.back(spaces, 1, clamped=True)
     heads = [
@@ -147,7 +147,7 @@ def wired_seq2seq_model(
 
 
 class WiredSeq2Seq(nn.Module):
-    """What owns the weights of a wired encoder-decoder; both stacks share their embeddings."""
+    """Owner of the weights of a wired encoder-decoder; both stacks share their embeddings."""
 
     final_logits_bias: torch.Tensor
 
@@ -172,7 +172,7 @@ class WiredSeq2Seq(nn.Module):
         self.register_buffer("final_logits_bias", torch.empty(n_words))
 
     def parts(self) -> Parts:
-        """How the weights are used."""
+        """Parts that use the weights."""
         return Parts(
             encoder=self._stack(self.encoder),
             decoder=self._stack(self.decoder),
