@@ -261,7 +261,7 @@ def test_the_unembedding_is_scaled_once_for_all_tokens(case, monkeypatch):
     monkeypatch.setattr(type(model), "W_U", property(lambda _: reads.append(1) or unembedding))
     monkeypatch.setattr(decompose, "_COLUMNS", 50)
     pulls = torch.randn(1, 2, unembedding.shape[1], generator=torch.Generator().manual_seed(0))
-    direction = decompose._through_unembedding(model, pulls.double())
+    direction = decompose._pull_through_unembedding(model, pulls.double())
     assert torch.allclose(direction, pulls.double() @ unembedding.double().T)
     assert len(reads) == 1
     weight = model.parts.unembed.weight

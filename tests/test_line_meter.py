@@ -20,7 +20,7 @@ from layerwise.runs.progress import (
     LineMeter,
     Meter,
     PartMeter,
-    _Left,
+    _TimeLeftColumn,
     meter,
     telling_of_piece,
     ticking,
@@ -146,7 +146,7 @@ def test_a_bar_shows_the_same_share_and_time(clock):
     bar.expect(100.0)
     (task,) = bar.progress.tasks
     assert task.percentage == 25.0
-    assert str(_Left(bar).render(task)) == "1.2 min left"
+    assert str(_TimeLeftColumn(bar).render(task)) == "1.2 min left"
 
 
 def test_lines_are_written_while_work_goes_on_and_not_afterwards(clock, lines):

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerwise.analyses.path_patching.api import _work_of, patch_paths, refuse_norms_after
+from layerwise.analyses.path_patching.api import _receiver_work, patch_paths, refuse_norms_after
 from layerwise.analyses.path_patching.paths import (
     EMBEDDING,
     Receiver,
@@ -257,7 +257,7 @@ def test_the_work_that_is_told_is_what_is_done(monkeypatch, name: str):
     heard = [sender for sender in senders_of(model) if receiver.hears(sender, False)]
     length = 2 if receiver.stack == "decoder" else len(CLEAN)
     received(model, CLEAN, receiver, heard, torch.zeros(len(heard), length, model.cfg.d_model))
-    told = _work_of(model, CLEAN, receiver, len(heard))
+    told = _receiver_work(model, CLEAN, receiver, len(heard))
     assert tuple(map(sum, zip(*counts, strict=True))) == (told.block_passes, told.token_passes)
 
 

@@ -28,7 +28,7 @@ def printable(text: str, *, lines: bool = False) -> str:
     if text.isascii() and text.isprintable():
         return text
     kept = f"{_HARMLESS}\n\t" if lines else _HARMLESS
-    return "".join(one if one in kept or not _controls(one) else _spelled(one) for one in text)
+    return "".join(one if one in kept or not _controls(one) else _escape(one) for one in text)
 
 
 def _controls(one: str) -> bool:
@@ -39,7 +39,7 @@ def _controls(one: str) -> bool:
     return unicodedata.category(one) in ("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp")
 
 
-def _spelled(one: str) -> str:
+def _escape(one: str) -> str:
     return one.encode("unicode_escape").decode("ascii")
 
 

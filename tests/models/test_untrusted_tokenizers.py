@@ -246,7 +246,7 @@ FIXED = {
     "models/conversion/convert.py": {"_prepends_bos"},
     "models/conversion/parity.py": {"refuse_other_tokens"},
     "models/huggingface/parity_text.py": {"token_ids"},
-    "models/seq2seq/load.py": {"_put_before"},
+    "models/seq2seq/load.py": {"_target_prefix"},
     "analyses/heads/scoring.py": {"of"},
     "analyses/shared/texts.py": {"_pieces"},
     "tasks/_encoding.py": {"_begins_anew_at_spaces"},

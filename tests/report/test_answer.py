@@ -65,13 +65,13 @@ def test_the_headline_names_the_planted_layers(answer: Answer) -> None:
 
 def test_capabilities_are_compared_once_for_a_page(monkeypatch) -> None:
     run, calls = planted(facts=5, look_up=7), []
-    compare = claims_compared._compared
+    compare = claims_compared._compare_pair
 
     def counted(*given: object) -> claims_compared.Compared:
         calls.append(given)
         return compare(*given)
 
-    monkeypatch.setattr(claims_compared, "_compared", counted)
+    monkeypatch.setattr(claims_compared, "_compare_pair", counted)
     page = Page("run", run, findings_of(run))
     assert page.answer.headline
     assert page.leading

@@ -112,7 +112,7 @@ def tall(n_panels: int, width: float) -> object:
 
 def test_a_tall_figure_comes_in_parts_with_the_axis_under_each():
     spec = FigureSpec("tall", partial(tall, 11), "Caption.", "alt")
-    files = dict(paper._files_of(spec, 3.3, ("png",)))
+    files = dict(paper._figure_files(spec, 3.3, ("png",)))
     parts = [name for name in files if name.endswith(".png")]
     assert parts == [f"tall_part{1 + i}.png" for i in range(len(parts))]
     assert len(parts) > 2
@@ -129,7 +129,7 @@ def test_a_tall_figure_comes_in_parts_with_the_axis_under_each():
     lowest = first.axes[-2]  # before the bar
     assert lowest.get_xlabel() == "layer"
     assert [one.get_text() for one in lowest.get_xticklabels()] == ["0", "1", "2", "3"]
-    assert len(dict(paper._files_of(replace(spec, draw=partial(tall, 1)), 3.3, ("svg",)))) == 3
+    assert len(dict(paper._figure_files(replace(spec, draw=partial(tall, 1)), 3.3, ("svg",)))) == 3
 
 
 @pytest.mark.parametrize(

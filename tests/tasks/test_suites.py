@@ -73,7 +73,8 @@ def test_gold_positions_are_balanced_under_any_limit(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_same_seed_same_task_other_seed_other_items(name: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_drawn", registry._drawn.__wrapped__)  # nothing is remembered
+        # nothing is remembered
+        patch.setattr(registry, "_draw_task", registry._draw_task.__wrapped__)
         again, other = load_task(name), load_task(name, seed=1)
     assert again is not suite(name)
     assert again == suite(name)

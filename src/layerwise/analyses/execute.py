@@ -71,7 +71,7 @@ def execute(
     json.dumps(settings, allow_nan=False)
     if out is None:
         with meter(progress) as reported:
-            results = _made(make, CheckpointStore(), reported)
+            results = _make_with_origin(make, CheckpointStore(), reported)
         refuse_changed()
         return results
     with RunFolder.open(out, settings) as folder:
@@ -80,7 +80,7 @@ def execute(
             if results is not None:
                 return results
         with meter(progress) as reported:
-            results = _made(make, folder, reported)
+            results = _make_with_origin(make, folder, reported)
         folder.refuse_deleted()
         folder.refuse_changed(refuse_changed)
         for result in results:
@@ -91,7 +91,7 @@ def execute(
     return results
 
 
-def _made(
+def _make_with_origin(
     make: Callable[[CheckpointStore, Meter], list[Any]], parts: CheckpointStore, progress: Meter
 ) -> list[Any]:
     """Results, whose facts say what made pieces of them."""

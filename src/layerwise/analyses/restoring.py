@@ -20,14 +20,14 @@ Join = Callable[[Path, Sequence[Result], Sequence[str]], None]
 
 def refuse_lost(folder: Path) -> None:
     """Refuse a folder that lacks a listed file, or has it in another state than it was written."""
-    lost = _lost(folder, listed_files(folder) or {})
+    lost = _changed_files(folder, listed_files(folder) or {})
     if lost:
         raise _refusal(folder, lost)
 
 
 def refuse_damaged(folder: Path) -> None:
     """Refuse requests or a lens that were changed; warn of other files; tables were restored."""
-    lost = sorted(_lost(folder, listed_files(folder) or {}).items())
+    lost = sorted(_changed_files(folder, listed_files(folder) or {}).items())
     for name, state in lost:
         if state == "changed" and not name.startswith("../"):  # a model's, beside the folder
             raise DamagedResultsError(
@@ -45,7 +45,7 @@ def refuse_damaged(folder: Path) -> None:
 def restore_requests(folder: Path, write: Callable[[Path], None]) -> None:
     """Write the requests of a finished run again if they are all that is lost."""
     files = listed_files(folder) or {}
-    if set(_lost(folder, files)) == {REQUESTS_FILE}:
+    if set(_changed_files(folder, files)) == {REQUESTS_FILE}:
         kept = unlisted_for(folder, [REQUESTS_FILE])
         write(folder)
         write_run_file(folder, read_facts(folder), kept | hashes_of(folder, [REQUESTS_FILE]))
@@ -64,20 +64,20 @@ def restore(folder: Path, kinds: Kinds, join: Join | None = None) -> None:
             "listed; save the result again, or delete the file."
         )
     inside = {name: digest for name, digest in files.items() if name in TABLE_FILES}
-    lost = _lost(folder, inside)
+    lost = _changed_files(folder, inside)
     measured = {f"{name}.parquet" for kind in kinds for name in in_files(_own_tables(kind))}
     if lost.keys() & measured:
         raise _refusal(folder, {name: lost[name] for name in lost if name in measured})
     if lost:
         names = ", ".join(sorted(lost))
-        _make_again(folder, list(lost), kinds, join)
+        _rebuild_tables(folder, list(lost), kinds, join)
         warnings.warn(
             f"Tables in {folder} were missing or changed and were made again from the others: "
             f"{names}.", MadeAgainWarning, stacklevel=3,
         )  # fmt: skip
 
 
-def _lost(folder: Path, files: Mapping[str, str]) -> dict[str, State]:
+def _changed_files(folder: Path, files: Mapping[str, str]) -> dict[str, State]:
     return {name: state for name, state in states(folder, files).items() if state != "ok"}
 
 
@@ -99,7 +99,7 @@ def _in_words(state: State) -> str:
     return words.get(state, "changed or damaged")
 
 
-def _make_again(folder: Path, lost: Sequence[str], kinds: Kinds, join: Join | None) -> None:
+def _rebuild_tables(folder: Path, lost: Sequence[str], kinds: Kinds, join: Join | None) -> None:
     """Write tables anew that follow from others; what cannot be made is no longer listed."""
     facts = read_facts(folder)
     whole = [
@@ -117,7 +117,7 @@ def _make_again(folder: Path, lost: Sequence[str], kinds: Kinds, join: Join | No
     if join is not None:
         join(folder, whole, lost)
     files = listed_files(folder) or {}
-    stale = list(_lost(folder, {name: files[name] for name in lost if name in files}))
+    stale = list(_changed_files(folder, {name: files[name] for name in lost if name in files}))
     for name in stale:  # of what this version derives no more
         (folder / name).unlink(missing_ok=True)
     unlisted_for(folder, stale)
@@ -129,10 +129,10 @@ def load_kinds(folder: Path, kinds: Kinds, join: Join | None = None) -> list[Res
         read_facts(folder)
         restore(folder, kinds, join)
         refuse_damaged(folder)
-    return [kind.load(folder) for kind in kinds if _there(kind, folder)]
+    return [kind.load(folder) for kind in kinds if _has_result(kind, folder)]
 
 
-def _there(kind: type[Result], folder: Path) -> bool:
+def _has_result(kind: type[Result], folder: Path) -> bool:
     """True if a folder holds a result; one that joins others must be whole, or is made again."""
     needed = in_files(kind.tables if kind.joins_others else kind.tables[:1])
     return all((folder / f"{name}.parquet").exists() for name in needed)

@@ -104,17 +104,17 @@ def verify(folder: AnyPath) -> Verification:
         raise UserError(f"No folder {folder}: expected a folder of results; check the path.")
     homes = [home for home in (folder / COMPARED, folder)
              if (home / RUN_FILE).exists() or results_without_list(home)]  # fmt: skip
-    verified = [_verified_run(home) for home in homes]
-    verified += [_verified_joined(folder, joined) for joined in JOINED if joined.is_in(folder)]
+    verified = [_verify_run(home) for home in homes]
+    verified += [_verify_joined(folder, joined) for joined in JOINED if joined.is_in(folder)]
     if not verified:
         raise UserError(
             f"No {RUN_FILE} or {COMPARISON.list_file} in {folder}: expected the folder of a "
             "finished run, a comparison, a series or a pruned model; check the path."
         )
-    return verified[0] if len(verified) == 1 else _together(folder, verified)
+    return verified[0] if len(verified) == 1 else _merge_verifications(folder, verified)
 
 
-def _together(folder: Path, several: Sequence[Verification]) -> Verification:
+def _merge_verifications(folder: Path, several: Sequence[Verification]) -> Verification:
     """Of a folder with several lists; a file of one is none that the others lack."""
     known = {name for one in several for name, state in one.files.items() if state != NOT_LISTED}
     files: dict[str, str] = {}
@@ -127,7 +127,7 @@ def _together(folder: Path, several: Sequence[Verification]) -> Verification:
     return Verification(folder, files, problems)
 
 
-def _verified_run(folder: Path) -> Verification:
+def _verify_run(folder: Path) -> Verification:
     if results_without_list(folder):
         missing = f"{RUN_FILE} is missing: {LOST_WITH_RUN_FILE}"
         return _without_list(folder, RUN_FILE, LISTED, missing)
@@ -137,7 +137,7 @@ def _verified_run(folder: Path) -> Verification:
         if not _is_damaged(folder):
             raise
         return Verification(folder, {RUN_FILE: "changed"}, (str(error),))
-    return _verified(folder, RUN_FILE, listed_files(folder) or {}, LISTED, facts)
+    return _verify_files(folder, RUN_FILE, listed_files(folder) or {}, LISTED, facts)
 
 
 def _is_damaged(folder: Path) -> bool:
@@ -148,7 +148,7 @@ def _is_damaged(folder: Path) -> bool:
         return True
 
 
-def _verified_joined(folder: Path, joined: JoinedFolder[Any]) -> Verification:
+def _verify_joined(folder: Path, joined: JoinedFolder[Any]) -> Verification:
     """Of what joins saved runs: a comparison, or a series of checkpoints."""
     own = joined.list_file
     if not (folder / own).exists():
@@ -157,7 +157,7 @@ def _verified_joined(folder: Path, joined: JoinedFolder[Any]) -> Verification:
         said = joined.read_list(folder)
     except UserError as error:
         return Verification(folder, {own: "changed"}, (str(error),))
-    return _verified(folder, own, listed(said, own), joined.table_files, None)
+    return _verify_files(folder, own, listed(said, own), joined.table_files, None)
 
 
 def _without_list(folder: Path, own: str, known: Sequence[str], missing: str) -> Verification:
@@ -166,13 +166,13 @@ def _without_list(folder: Path, own: str, known: Sequence[str], missing: str) ->
     states = {own: MISSING} | dict.fromkeys(there, READABLE)
     problems = [missing]
     for name in there:
-        problems_of_file = list(_problems_of(folder / name, None))
+        problems_of_file = list(_table_problems(folder / name, None))
         states[name] = "changed" if problems_of_file else READABLE
         problems += problems_of_file
     return Verification(folder, states, tuple(problems))
 
 
-def _verified(
+def _verify_files(
     folder: Path, own: str, files: Mapping[str, str], known: Sequence[str], facts: Facts | None
 ) -> Verification:
     file_states: dict[str, str] = {own: "ok"}
@@ -187,16 +187,16 @@ def _verified(
     ]
     whole = [name for name in known if file_states.get(name) == "ok"]
     for name in whole:
-        for problem in _problems_of(folder / name, facts):
+        for problem in _table_problems(folder / name, facts):
             problems.append(problem)
             file_states[name] = "changed"
     if not [name for name in file_states if name in TABLES_IN_FILES]:
         problems.append("no table is there")
-    others = {n: NOT_LISTED for n in _others(folder) if n not in file_states}
+    others = {n: NOT_LISTED for n in _other_files(folder) if n not in file_states}
     return Verification(folder, file_states | others, tuple(problems))
 
 
-def _others(folder: Path) -> list[str]:
+def _other_files(folder: Path) -> list[str]:
     """Files that are no results; what is drawn from the tables is not checked."""
     drawn = (PAGE, COMPARISON_PAGE, SERIES_PAGE, FIGURES, NOT_KEPT_FILE)
     return sorted(
@@ -206,7 +206,7 @@ def _others(folder: Path) -> list[str]:
     )
 
 
-def _problems_of(path: Path, facts: Facts | None) -> Iterator[str]:
+def _table_problems(path: Path, facts: Facts | None) -> Iterator[str]:
     """Problems of a table, however they came about."""
     if path.name not in TABLES_IN_FILES:
         return

@@ -20,7 +20,10 @@ _TASK_FILES = (".jsonl", ".csv", ".parquet", ".toml")
 
 def complete_model(incomplete: str) -> list[str]:
     """Bundled models, folders of models and GGUF files that begin with a text."""
-    return [*_beginning(incomplete, (*BUNDLED, *WIRED_MODELS)), *_paths(incomplete, _is_model)]
+    return [
+        *_names_with_prefix(incomplete, (*BUNDLED, *WIRED_MODELS)),
+        *_paths(incomplete, _is_model),
+    ]
 
 
 def complete_task(incomplete: str) -> list[str]:
@@ -31,17 +34,17 @@ def complete_task(incomplete: str) -> list[str]:
     benchmarks = [f"benchmark:{name}:" for name in BENCHMARKS]
     sources = benchmarks if incomplete.startswith("benchmark:") else PREFIXES
     paths = _paths(incomplete, lambda path: path.suffix in _TASK_FILES)
-    return [*_beginning(incomplete, (*named_tasks(), *sources)), *paths]
+    return [*_names_with_prefix(incomplete, (*named_tasks(), *sources)), *paths]
 
 
 def complete_protocol(incomplete: str) -> list[str]:
     """Protocols that begin with a text."""
     from layerwise.tasks import PROTOCOLS
 
-    return _beginning(incomplete, PROTOCOLS)
+    return _names_with_prefix(incomplete, PROTOCOLS)
 
 
-def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+def _names_with_prefix(incomplete: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 

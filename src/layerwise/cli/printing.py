@@ -56,7 +56,7 @@ def show_result(result: Result, out: Path | None) -> None:
     console.print(_text(repr(result)))
     console.print(shown if len(table) else _text(result.if_empty))
     _show_notes(result)
-    _show_planned(result)
+    _show_plan(result)
     if out is not None:
         say(f"Tables: {out}")
 
@@ -70,7 +70,7 @@ def _show_notes(result: Result) -> None:
 def show_profile(profile: Any, out: Path | None) -> None:
     """The answer of a profile, and where its page lies."""
     _show_work(profile.work, "layer, item and option")
-    _show_planned(profile.results[0])
+    _show_plan(profile.results[0])
     say(profile.report.text)
     say(f"Report: {profile.path}")
 
@@ -121,7 +121,7 @@ def _show_work(work: dict[str, float], each: str) -> None:
         )
 
 
-def _show_planned(result: Result) -> None:
+def _show_plan(result: Result) -> None:
     """What was planned and what was made, in one line."""
     from layerwise.runs.records import planned_and_actual
 

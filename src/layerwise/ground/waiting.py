@@ -56,7 +56,7 @@ def wait_briefly_beside_others(environment: MutableMapping[str, str] = os.enviro
     if not Delays().now():
         environment["GOMP_SPINCOUNT"] = _TURNS
         return False
-    threading.Thread(target=_look_after, name="layerwise-waiting", daemon=True).start()
+    threading.Thread(target=_adapt_waits, name="layerwise-waiting", daemon=True).start()
     return True
 
 
@@ -151,7 +151,7 @@ def busy_seconds() -> float:
     return (sum(counted) - idle) / os.sysconf("SC_CLK_TCK")
 
 
-def _look_after() -> None:
+def _adapt_waits() -> None:
     """Measure now and then how long threads had to wait, and set their waiting accordingly."""
     waiting, more, delays = Waiting(), _MoreThreads(), Delays()
     usable, n_processors = len(os.sched_getaffinity(0)), os.cpu_count() or 1

@@ -98,24 +98,24 @@ def load_model(
     refuse_other_places(offload)
     refuse_absent_backend(backend)
     if name in WIRED_MODELS:
-        return _written(os.fspath(name), wanted, offload, backend)
+        return _load_wired(os.fspath(name), wanted, offload, backend)
     source = find_source(os.fspath(name))
     with quiet():
         files = read_files(source, read_config(source.folder), backend)
         try:
-            model, check, n_parameters = _loaded(files, wanted, offload)
+            model, check, n_parameters = _load_files(files, wanted, offload)
         except (NotConverted, NotItsOriginal) as refusal:
             if backend != "auto" or files.backend == HUGGING_FACE:
                 raise
             files = second_choice(files, refusal)
-            model, check, n_parameters = _loaded(files, wanted, offload)
+            model, check, n_parameters = _load_files(files, wanted, offload)
     known = _identity(files) | {"parity": check.parity, "n_parameters": n_parameters}
     facts, settings = describe(model, check.hash, **known), read_generation_settings(source.folder)
     attach_origin(model, Origin(facts, files.tokenizer, settings))
     return model
 
 
-def _written(name: str, wanted: Placement, offload: str | None, backend: str) -> Model:
+def _load_wired(name: str, wanted: Placement, offload: str | None, backend: str) -> Model:
     """A wired model, which has neither files nor an original that it could differ from."""
     if offload is not None:
         raise UserError(
@@ -152,7 +152,7 @@ def _identity(files: Files) -> dict[str, Any]:
 _Loaded = tuple[Any, Check, int]  # the model, the check, number of the original's parameters
 
 
-def _loaded(files: Files, wanted: Placement, offload: str | None) -> _Loaded:
+def _load_files(files: Files, wanted: Placement, offload: str | None) -> _Loaded:
     name = files.source.name
     if files.quantization is not None:
         files.quantization.refuse_missing_packages(files.source.folder)
@@ -191,19 +191,19 @@ def _on_disk(files: Files, wanted: Placement) -> _Loaded:
     check = recorded_check(files.check_key(wanted))
     stored = None if check is None else find_weights(check.hash)
     if check is not None and stored is not None:
-        return _offloaded(files, wanted, stored), check, stored.n_parameters
+        return _load_offloaded(files, wanted, stored), check, stored.n_parameters
     whole, check, n_parameters = _in_memory(files, wanted)
     stored = find_weights(check.hash)
     if stored is None:
         weights = weights_by_part(whole)
         stored = write_weights(weights, whole.W_E, check.hash, n_parameters)
-    model = _offloaded(files, wanted, stored)
+    model = _load_offloaded(files, wanted, stored)
     if weights_hash(model) != check.hash:
         raise damaged(stored.folder, "they are not those of the model in memory")
     return model, check, n_parameters
 
 
-def _offloaded(files: Files, wanted: Placement, stored: WeightFiles) -> DecoderOnly:
+def _load_offloaded(files: Files, wanted: Placement, stored: WeightFiles) -> DecoderOnly:
     if files.backend == HUGGING_FACE:
         model = files.over(files.meta_original(wanted.dtype))
         put_buffers(model, files.computed_buffers(wanted))

@@ -192,10 +192,10 @@ def plan_run(
         paired=planned.paired, **select_options(PromptOptions, options),
     )  # fmt: skip
     setup = PlannedSetup(**vars(prepared))
-    return _plan_of(planned.jobs(setup, options), setup, WithWeights(untimed, options["backend"]))
+    return _plan_jobs(planned.jobs(setup, options), setup, WithWeights(untimed, options["backend"]))
 
 
-def _plan_of(planned: PlannedJobs, setup: PlannedSetup, known: WithWeights) -> RunPlan:
+def _plan_jobs(planned: PlannedJobs, setup: PlannedSetup, known: WithWeights) -> RunPlan:
     """The plan of some jobs: their work, and its seconds by a sample of their sweeps."""
     jobs, notes = planned.by_name, list(planned.notes)
     models = [setup.model, *(job.setup.model for job in jobs.values())]

@@ -115,7 +115,7 @@ class Claim:
             parts.append(f"Estimate: {self.estimate}.")
         if self.p is not None:
             parts.append(f"{capitalised(p_value(self.p))}: {self.test}.")
-        data = [joined(filter(None, [self.items, _named("task", self.tasks)]))]
+        data = [joined(filter(None, [self.items, _named_list("task", self.tasks)]))]
         if self.protocols:
             data.append(f"when the model {joined(map(way_of_scoring, self.protocols))}")
         if any(data):
@@ -150,7 +150,7 @@ def weight(top: float, magnitude: float) -> float:
     return top * (0.5 + 0.5 * min(max(magnitude, 0.0), 1.0))
 
 
-def _named(noun: str, names: Sequence[str]) -> str:
+def _named_list(noun: str, names: Sequence[str]) -> str:
     return f"{noun}{'s' * (len(names) > 1)} {joined(names)}" if names else ""
 
 

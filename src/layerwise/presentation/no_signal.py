@@ -142,7 +142,7 @@ def in_full(row: Row, signal: pd.DataFrame, facts: Facts) -> tuple[str, ...]:
 
 def sentences(signal: pd.DataFrame, facts: Facts) -> list[str]:
     """A few lines for each task and protocol without signal, for a terminal."""
-    return _few(
+    return _limited_sentences(
         signal,
         lambda row: "\n  ".join([f"No signal: {in_short([row])}.", *in_full(row, signal, facts)]),
     )
@@ -160,11 +160,11 @@ def gate_sentences(gate: pd.DataFrame) -> list[str]:
             f"{right} % of {items_of(row)} items, {floor} % without the question{blind}."
         )
 
-    lines = _few(gate, sentence) if len(gate) else []
+    lines = _limited_sentences(gate, sentence) if len(gate) else []
     return [*lines, "layerwise score says what to try."] if lines else []
 
 
-def _few(signal: pd.DataFrame, sentence: Callable[[Row], str]) -> list[str]:
+def _limited_sentences(signal: pd.DataFrame, sentence: Callable[[Row], str]) -> list[str]:
     """A sentence for each of the first rows without signal, and how many more there are."""
     silent = records(rows(signal, signal=False))
     more = [f"Nor is there signal in {len(silent) - NAMED} more."] if len(silent) > NAMED else []
@@ -172,7 +172,9 @@ def _few(signal: pd.DataFrame, sentence: Callable[[Row], str]) -> list[str]:
 
 
 def _controls(row: Row) -> Iterator[str]:
-    measured = [f"{words} in {number(100 * row[name])} %" for name, words in _known(row)]
+    measured = [
+        f"{words} in {number(100 * row[name])} %" for name, words in _measured_controls(row)
+    ]
     if measured:
         yield f"It answers right {joined(measured)} (n = {items_of(row)})."
     if guesser_beats_chance(row):
@@ -182,7 +184,7 @@ def _controls(row: Row) -> Iterator[str]:
         )
 
 
-def _known(row: Row) -> list[tuple[str, str]]:
+def _measured_controls(row: Row) -> list[tuple[str, str]]:
     """The controls that were measured."""
     return [(name, words) for name, words in _MEASURED if name in row and pd.notna(row[name])]
 
@@ -227,7 +229,7 @@ def what_to_try(row: Row, signal: pd.DataFrame, facts: Facts) -> Iterator[str]:
         return
     if left and not able:
         yield f"Try {_flags('protocol', left)}."
-    controls = [float(row[name]) for name, _ in _known(row)]
+    controls = [float(row[name]) for name, _ in _measured_controls(row)]
     controls += [float(row["guesser"])] if guesser_beats_chance(row) else []
     n = items_for_signal(row["accuracy"], row["chance"], controls, len(signal))
     if guesser_beats_chance(row) and row["guesser"] >= row["accuracy"]:

@@ -141,7 +141,7 @@ _USE = re.compile(r'(href="#|url\(#)([^")]+)')
 
 def picture(figure: Figure, alt: str, nth: int, largest: int) -> Markup:
     """The figure as the ``nth`` of a page: SVG, or PNG if that has over ``largest`` bytes."""
-    drawing = _plain(figure_bytes(figure, "svg").decode(), nth)
+    drawing = _strip_svg(figure_bytes(figure, "svg").decode(), nth)
     tooltips = _tooltips(figure)
     for inner in (drawing + tooltips, drawing):
         if len(inner) <= largest:
@@ -151,7 +151,7 @@ def picture(figure: Figure, alt: str, nth: int, largest: int) -> Markup:
     return Markup(f'<img src="{png_address(figure)}" alt="{escape(alt)}">')
 
 
-def _plain(svg: str, nth: int) -> str:
+def _strip_svg(svg: str, nth: int) -> str:
     """Content of an SVG, without what a page does not need, and with names of its own."""
     svg = _NOT_NEEDED.sub("", _HEAD.sub("", svg).replace("</svg>", "")).replace("xlink:", "")
     names = {name: f"f{nth}-{i}" for i, name in enumerate(dict.fromkeys(

@@ -171,7 +171,7 @@ def lens_grid(
             f"Colours by {color} are of a chosen token: expected token=, such as ' Paris'; name "
             "one, or leave color= out."
         )
-    given = None if lens == "logit" else _tuned(model, tuned, site)
+    given = None if lens == "logit" else _load_tuned_lens(model, tuned, site)
     followed: Any = [] if token is None else token  # a list, as it was read
     ids = [token_of(model, text) for text in followed]
     chosen = dict(zip(readable(model, ids), ids, strict=True))  # by their readable names
@@ -189,7 +189,7 @@ def lens_grid(
             notes.append(f"Shown are the last {MOST_COLUMNS} of {len(every)} tokens.")
             axis += f": the last {MOST_COLUMNS} of {len(every)}"
         places, names = _places(model, site)
-        table, columns = _read(model, tokens, answer, at, places, given, chosen)
+        table, columns = _read_prompt(model, tokens, answer, at, places, given, chosen)
         name = repr(one) if len(prompts) > 1 else ""
         tables.append(table.assign(panel=number, prompt=number))
         panels.append(Panel(name, names, tuple(columns), column_axis=axis))
@@ -217,7 +217,7 @@ def called(model: Model) -> str:
     return str(model.cfg.model_name)
 
 
-def _tuned(model: Model, tuned: Any, site: str) -> TunedLens:
+def _load_tuned_lens(model: Model, tuned: Any, site: str) -> TunedLens:
     if tuned is None:
         raise UserError(
             "A tuned lens is to be read with and none was given: expected tuned=, from "
@@ -255,7 +255,7 @@ def _places(model: Model, site: str) -> tuple[list[Place], tuple[str, ...]]:
 
 
 @torch.inference_mode()
-def _read(
+def _read_prompt(
     model: Model,
     tokens: Tokens,
     answer: Tokens,

@@ -130,18 +130,18 @@ def answer_of(run: RunTables, claims: Sequence[Claim]) -> Answer:
         effects = effects_of(run, *kinds[0]) if kinds else pd.DataFrame()
         layers = layers_of(effects) if len(effects) else []
         return Answer(
-            _about(run),
+            _run_summary(run),
             _headline(run, effects, claims),
             _columns(layers, run.facts.model.n_encoder_layers),
             _blocks(run, effects, claims),
             _of_kind(claims, GENERAL),
             doing(*kinds[0], "a layer") if kinds else "",
             _first(claims),
-            _not_shown(run, claims, effects),
+            _limits(run, claims, effects),
         )
 
 
-def _about(run: RunTables) -> str:
+def _run_summary(run: RunTables) -> str:
     facts = run.facts
     model = facts.model
     layers = f"{model.n_layers} layers"
@@ -182,7 +182,9 @@ def _headline(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) ->
     signal = " with signal" * (len(set(effects["capability"])) > len(names))
     of_all = f"{every}{signal} need {few_layers(general)}." if general else ""
     if apart := [claim for claim in claims if claim.kind == APART]:
-        return " ".join(filter(None, [apart[0].short, _others_apart(run), _open(claims), of_all]))
+        return " ".join(
+            filter(None, [apart[0].short, _other_different_pairs(run), _open(claims), of_all])
+        )
     shown = joined(f"{name} needs {few_layers(layers)}" for name, layers in needs.items())
     nothing = "No layer is shown to be needed."
     if run.table("capability_estimates") is None:
@@ -192,7 +194,7 @@ def _headline(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) ->
     )
 
 
-def _others_apart(run: RunTables) -> str:
+def _other_different_pairs(run: RunTables) -> str:
     """The other pairs that depend on different layers."""
     named = [joined(pair.names) for pair in different_layers(run)[1:]]
     if len(named) > _MOST_NAMED:
@@ -307,7 +309,7 @@ def _first(every: Sequence[Claim]) -> tuple[Claim, ...]:
     return tuple(sorted(shown, key=lambda claim: claim.kind not in (APART, ONE_ORDER, NEEDED)))
 
 
-def _not_shown(run: RunTables, claims: Sequence[Claim], effects: pd.DataFrame) -> tuple[str, ...]:
+def _limits(run: RunTables, claims: Sequence[Claim], effects: pd.DataFrame) -> tuple[str, ...]:
     signal = run.table("signal")
     shown: list[str] = []
     if signal is not None and rows(signal, signal=True).empty:

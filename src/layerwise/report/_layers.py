@@ -55,9 +55,9 @@ def _readings(run: RunTables, sublayer: str | None) -> dict[str, dict[str, Mappi
     """Readings of whole layers, or of one sublayer of each: when changed, and as it is."""
     changed = [*_ablations(run, sublayer), *_patchings(run, sublayer)]
     if sublayer is None:
-        read = [*_lenses(run), *_settled(run), *_similarities(run)]
+        read = [*_lens_readings(run), *_settling_readings(run), *_similarities(run)]
     else:
-        read = [*_added(run, sublayer)]
+        read = [*_attribution_readings(run, sublayer)]
     return {"when it is changed": dict(changed), "what is read there": dict(read)}
 
 
@@ -75,7 +75,11 @@ def _ablations(run: RunTables, sublayer: str | None) -> Iterator[Reading]:
             cells = {_place(row | {"layer": layer}): NO_SIGNAL
                      for layer in layers_of(effects) for row in silent}  # fmt: skip
             for row in records(effects):
-                lost = _marked(row, "share_lost", "share", 100) if row["signal"] else NO_SIGNAL
+                lost = (
+                    _estimate_with_mark(row, "share_lost", "share", 100)
+                    if row["signal"]
+                    else NO_SIGNAL
+                )
                 cells[_place(row)] = lost
             yield f"{action}: share lost (%)", cells
 
@@ -84,7 +88,9 @@ def _place(row: dict[str, Any]) -> tuple[int, str, str]:
     return int(row["layer"]), str(row["task"]), str(row["protocol"])
 
 
-def _marked(row: dict[str, Any], middle: str, ends: str, scale: int = 1, digits: int = 0) -> str:
+def _estimate_with_mark(
+    row: dict[str, Any], middle: str, ends: str, scale: int = 1, digits: int = 0
+) -> str:
     """An estimate with its interval, and a mark if it is significant."""
     mark = f" {SURE}" if row["significant"] else ""
     return bounds(row, middle, f"{ends}_low", f"{ends}_high", scale, digits) + mark
@@ -102,13 +108,15 @@ def _patchings(run: RunTables, sublayer: str | None) -> Iterator[Reading]:
             cells = rows(ordered, site=site, direction=direction)
             most = cells.loc[~cells.duplicated(["layer", "task", "protocol"])]
             texts = {
-                _place(row): f"{_marked(row, 'recovered', 'recovered', 100)}, {row['pos_label']}"
+                _place(
+                    row
+                ): f"{_estimate_with_mark(row, 'recovered', 'recovered', 100)}, {row['pos_label']}"
                 for row in records(most)
             }
             yield f"Patching {site}: {verbs[direction]} (%), where most", texts
 
 
-def _lenses(run: RunTables) -> Iterator[Reading]:
+def _lens_readings(run: RunTables) -> Iterator[Reading]:
     """Readings of how much more likely the answer is after each layer than before it."""
     lens = run.table("lens")
     if lens is None:
@@ -142,7 +150,7 @@ def _gains(part: pd.DataFrame, seed: int, task: str) -> Iterator[tuple[int, str]
             yield layer, interval(gain[:, i].mean(), low[i], high[i], 1)
 
 
-def _settled(run: RunTables) -> Iterator[Reading]:
+def _settling_readings(run: RunTables) -> Iterator[Reading]:
     """How many right answers are the lens's most likely token from here on."""
     depths = run.table("prediction_depth")
     if depths is None:
@@ -168,14 +176,17 @@ def _similarities(run: RunTables) -> Iterator[Reading]:
                          for row in records(table)}  # fmt: skip
 
 
-def _added(run: RunTables, component: str) -> Iterator[Reading]:
-    for how, table in _attributed(run, component):
+def _attribution_readings(run: RunTables, component: str) -> Iterator[Reading]:
+    for how, table in _component_attribution(run, component):
         if len(table):
-            texts = {_place(row): _marked(row, "value", "value", 1, 2) for row in records(table)}
+            texts = {
+                _place(row): _estimate_with_mark(row, "value", "value", 1, 2)
+                for row in records(table)
+            }
             yield f"Adds to the logit difference {how} (nats)", texts
 
 
-def _attributed(run: RunTables, component: str) -> Iterator[tuple[str, pd.DataFrame]]:
+def _component_attribution(run: RunTables, component: str) -> Iterator[tuple[str, pd.DataFrame]]:
     """What a component adds; the encoder's parts act through cross-attention."""
     attribution = run.table("attribution_summary")
     if attribution is not None:
@@ -188,7 +199,12 @@ def _attributed(run: RunTables, component: str) -> Iterator[tuple[str, pd.DataFr
 
 def head_evidence(run: RunTables) -> dict[int, Table]:
     """For each layer whose heads were looked at, what is known of them."""
-    methods = [*_ablated_heads(run), *_patched_heads(run), *_attributed_heads(run), *_scored(run)]
+    methods = [
+        *_ablated_heads(run),
+        *_patched_heads(run),
+        *_attributed_heads(run),
+        *_head_methods(run),
+    ]
     layers = sorted({layer for table, _ in methods for layer in layers_of(table)})
     every = sorted((row for _, of_method in methods for row in of_method), key=lambda row: row[1])
     tables = {}
@@ -223,12 +239,12 @@ def _patched_heads(run: RunTables) -> Iterator[HeadMethod]:
 
 def _attributed_heads(run: RunTables) -> Iterator[HeadMethod]:
     for component, subject in (("z", ""), ("cross_z", f"its {HEAD_WORDS['cross_z']} ")):
-        for how, table in _attributed(run, component):
+        for how, table in _component_attribution(run, component):
             name = f"{subject}adds {how} (nats)"
             yield table, _strongest(table, name, "value", "value", 1, 2)
 
 
-def _scored(run: RunTables) -> Iterator[HeadMethod]:
+def _head_methods(run: RunTables) -> Iterator[HeadMethod]:
     heads = run.table("heads_summary")
     if heads is not None:
         ends = "prefix_matching_low", "prefix_matching_high"
@@ -250,7 +266,7 @@ def _strongest(
         _head_row(
             row,
             name,
-            ", ".join(_where(row)),
+            ", ".join(_place_words(row)),
             bounds(row, middle, f"{ends}_low", f"{ends}_high", scale, digits),
             f"{counts[row['layer'], row['head']]} of {whole[row['layer'], row['head']]}",
         )
@@ -258,7 +274,7 @@ def _strongest(
     ]
 
 
-def _where(row: dict[str, Any]) -> Iterator[str]:
+def _place_words(row: dict[str, Any]) -> Iterator[str]:
     """The task of a row, its way of scoring, and its position if it has one."""
     yield row["task"]
     yield way_of_scoring(row["protocol"])
@@ -293,7 +309,7 @@ def layer_grid(run: RunTables) -> Grid | None:
     layers = tuple(
         (tuple(_cell(rows(of_column, layer=layer), name)
                for name, of_column in zip(names, columns.values(), strict=True)), part)
-        for layer, part in _parts(run, layers_of(every)).items()
+        for layer, part in _part_readings(run, layers_of(every)).items()
     )  # fmt: skip
     return Grid(words, names, layers, run.facts.model.n_encoder_layers > 0)
 
@@ -314,7 +330,7 @@ def _cell(effects: pd.DataFrame, where: str) -> GridCell:
     )
 
 
-def _parts(run: RunTables, layers: list[int]) -> dict[int, Part]:
+def _part_readings(run: RunTables, layers: list[int]) -> dict[int, Part]:
     """Readings of layers that were changed, as a whole or in part."""
     whole, heads = _readings(run, None), head_evidence(run)
     within = {site: _readings(run, site) for site in SUBLAYER_WORDS}

@@ -35,10 +35,19 @@ _BIBTEX = """@software{{layerwise,
 
 def methods(run: RunTables) -> str:
     """Sentences for a methods section."""
-    return " ".join([*_measured(run.facts), *_done(run), *_tested(run)]) + "\n"
+    return (
+        " ".join(
+            [
+                *_model_sentences(run.facts),
+                *_intervention_sentences(run),
+                *_statistics_sentences(run),
+            ]
+        )
+        + "\n"
+    )
 
 
-def _measured(facts: Facts) -> Iterator[str]:
+def _model_sentences(facts: Facts) -> Iterator[str]:
     model, versions = facts.model, facts.versions
     stored = next(filter(None, (model.quantization, model.gguf)), "")
     weights = f", from files with weights quantized as {stored}" if stored else ""
@@ -54,7 +63,7 @@ def _measured(facts: Facts) -> Iterator[str]:
         yield f"Tasks were {tasks}. To be scored, the model {ways}."
 
 
-def _done(run: RunTables) -> Iterator[str]:
+def _intervention_sentences(run: RunTables) -> Iterator[str]:
     """What was done to the model, or read of it, as far as the run has its tables."""
     for kind, site in ablations(run):
         yield f"Every item was asked again by {doing(kind, site, 'each layer')}, one at a time."
@@ -84,7 +93,7 @@ def _done(run: RunTables) -> Iterator[str]:
         yield from (text for name, text in analysis.done.items() if run.table(name) is not None)
 
 
-def _tested(run: RunTables) -> Iterator[str]:
+def _statistics_sentences(run: RunTables) -> Iterator[str]:
     yield "Effects are paired by item; intervals are over items, from the bootstrap or exact."
     yield (
         "Each claim's test and the family that its p-value is corrected over are in tests.csv; "

@@ -56,13 +56,13 @@ def comparison(runs: Sequence[RunTables], names: Sequence[str]) -> Table | None:
     if not cells:
         return None
     body = [
-        [task, way_of_scoring(protocol), *(_in_run(run, task, protocol) for run in runs)]
+        [task, way_of_scoring(protocol), *(_cell_summary(run, task, protocol) for run in runs)]
         for task, protocol in cells
     ]
     return Table("Runs side by side", ("task", WAY, *names), body)
 
 
-def _in_run(run: RunTables, task: str, protocol: str) -> str:
+def _cell_summary(run: RunTables, task: str, protocol: str) -> str:
     """How often the intact model is right, and the largest loss."""
     signal = run.table("signal")
     gates = [] if signal is None else records(rows(signal, task=task, protocol=protocol))

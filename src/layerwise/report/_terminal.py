@@ -17,19 +17,19 @@ _ROOM = 26  # for the names of a row
 
 def answer_text(answer: Answer, sure: HowSure | None) -> str:
     """The answer, the strip, the claims that fit, how sure that is, and what is not shown."""
-    before = [*_wrapped(answer.about), *_wrapped(answer.headline), *_strip(answer)]
-    after = [*_wrapped("How sure: " + " ".join(sure.sentences) if sure else "")]
-    after += _wrapped("Not shown: " + " ".join(answer.not_shown) if answer.not_shown else "")
+    before = [*_wrap(answer.about), *_wrap(answer.headline), *_strip(answer)]
+    after = [*_wrap("How sure: " + " ".join(sure.sentences) if sure else "")]
+    after += _wrap("Not shown: " + " ".join(answer.not_shown) if answer.not_shown else "")
     room = MOST_LINES - len(before) - len(after)
     lines: list[str] = []
     for claim in answer.claims:
-        shown = _wrapped(f"- {claim.short} ({claim.evidence})", "  ")
+        shown = _wrap(f"- {claim.short} ({claim.evidence})", "  ")
         if len(lines) + len(shown) <= room:
             lines += shown
     return "\n".join([*before, *lines, *after])
 
 
-def _wrapped(text: str, indent: str = "") -> list[str]:
+def _wrap(text: str, indent: str = "") -> list[str]:
     return textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_long_words=False)
 
 
@@ -51,10 +51,12 @@ def _strip(answer: Answer) -> Iterator[str]:
             for group in groups
         )
 
-    yield _named("", _axis(groups, wide, stacks=True))
-    yield _named("", _axis(groups, wide))
+    yield _labelled_row("", _axis(groups, wide, stacks=True))
+    yield _labelled_row("", _axis(groups, wide))
     if answer.general:
-        yield _named("needed by all", row(lambda layer: _ALL if layer in answer.general else ""))
+        yield _labelled_row(
+            "needed by all", row(lambda layer: _ALL if layer in answer.general else "")
+        )
     for block in answer.blocks:
         yield from _block(block, row)
     yield _legend(answer, size)
@@ -70,15 +72,15 @@ def _block(block: Block, row: Callable[[Callable[[int], str]], str]) -> Iterator
     for i, band in enumerate(block.bands):
         shades = {layer: _SHADES[cell.shade or 0] for layer, cell in band.cells.items()}
         name = block.capability.capitalize() if i == 0 else ""
-        yield _named(
+        yield _labelled_row(
             f"{name:<11}{band.words}",
             band.silent or row(lambda at, shades=shades: shades.get(at, "")),
         )
     if block.needed or block.particular:
-        yield _named("", row(mark))
+        yield _labelled_row("", row(mark))
 
 
-def _named(name: str, row: str) -> str:
+def _labelled_row(name: str, row: str) -> str:
     return f"{name:<{_ROOM}}{row}".rstrip()
 
 

@@ -84,16 +84,16 @@ def figures_for_paper(
             files that were changed since.
     """
     place = Path(out)
-    known = _files_before(place)
+    known = _previous_files(place)
     run = tables_of_run(load_results(folder))
     claims = findings_of(run)
     files: dict[str, bytes] = {}
     with naming_layers_of(run.facts.model), without_titles():
         for drawing in _first_screen(run, claims):
-            files |= dict(_files_of(drawing, width, formats))
+            files |= dict(_figure_files(drawing, width, formats))
         for section in sections(run):
             for drawing in section.drawings:
-                files |= dict(_files_of(drawing, width, formats))
+                files |= dict(_figure_files(drawing, width, formats))
             for nth, table in enumerate(section.tables, start=1):
                 files |= dict(_files_of_table(f"{section.anchor}_{nth}", table))
         files |= dict(_files_of_tests(claims))
@@ -110,7 +110,7 @@ def figures_for_paper(
     return [place / name for name in files]
 
 
-def _files_before(place: Path) -> dict[str, str]:
+def _previous_files(place: Path) -> dict[str, str]:
     """The files that an earlier call wrote there, by their hashes; others are refused."""
     refuse_unusable_folder(place, "a folder for figures")
     there = sorted(path.name for path in place.iterdir()) if place.is_dir() else []
@@ -151,7 +151,7 @@ def _first_screen(run: RunTables, claims: Sequence[Claim]) -> Iterator[FigureSpe
     yield FigureSpec("first_screen", partial(layers_by_capability, answer), caption, alt)
 
 
-def _files_of(
+def _figure_files(
     drawing: FigureSpec, width: float | str, formats: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
     """A figure's files, or those of each of its parts: pictures, caption, numbers of its marks."""

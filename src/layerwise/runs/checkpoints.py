@@ -59,7 +59,7 @@ class Machine:
 
 def note_machine(parts: CheckpointStore, piece: str, machine: Machine | None) -> None:
     """Keep which machine made a piece; of one that this process makes, that no other did."""
-    known = _known(parts)
+    known = _recorded_machines(parts)
     others = known.loc[known["piece"] != piece]
     if machine is not None:
         values = [piece, machine.machine, machine.device, json.dumps(machine.environment)]
@@ -71,7 +71,7 @@ def note_machine(parts: CheckpointStore, piece: str, machine: Machine | None) ->
 
 def machines_of(parts: CheckpointStore) -> tuple[dict[str, Any], ...]:
     """The machines that made pieces for a run, each with their names, for its facts."""
-    grouped: Any = _known(parts).groupby(_COLUMNS[1:], sort=True)["piece"]
+    grouped: Any = _recorded_machines(parts).groupby(_COLUMNS[1:], sort=True)["piece"]
     return tuple(
         {"machine": str(machine), "device": str(device), "pieces": sorted(pieces)}
         | ({"environment": made_under} if (made_under := json.loads(environment)) else {})
@@ -86,7 +86,7 @@ def with_origin(result: AnyResult, parts: CheckpointStore) -> AnyResult:
     return replace(frozen, facts=result.facts.model_copy(update=origin))
 
 
-def _known(parts: CheckpointStore) -> pd.DataFrame:
+def _recorded_machines(parts: CheckpointStore) -> pd.DataFrame:
     return parts.read_part(_PART) if parts.has_part(_PART) else pd.DataFrame(columns=_COLUMNS)
 
 

@@ -285,7 +285,7 @@ def _acquire(path: Path) -> IO[str]:
     while True:
         with disk_errors(path):
             file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
-        _refuse_locked(file, path)
+        _lock_or_refuse(file, path)
         if _is_at(file, path):
             break
         file.close()  # its owner finished and removed it between our opening and locking
@@ -311,7 +311,7 @@ def _release(lock: IO[str]) -> None:
             lock.close()
 
 
-def _refuse_locked(file: IO[str], path: Path) -> None:
+def _lock_or_refuse(file: IO[str], path: Path) -> None:
     if fcntl is None:
         return
     try:

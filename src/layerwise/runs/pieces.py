@@ -94,10 +94,10 @@ def make_pieces(
     for piece in unrecorded(parts, pieces):
         expected = cost(piece)
         works.append(Work(_names(piece), doing(piece), expected.amount, (piece, expected)))
-    make_missing(executor, parts, progress, works, partial(_recorded, measure))
+    make_missing(executor, parts, progress, works, partial(_measure_piece, measure))
 
 
-def _recorded(
+def _measure_piece(
     measure: Callable[[OfOneKind], Recorded], piece: OfOneKind, cost: Cost
 ) -> dict[str, pd.DataFrame]:
     records, work = measure(piece)

@@ -178,7 +178,7 @@ class BarMeter(Tally):
             BarColumn(bar_width=10),
             TextColumn("{task.fields[share]}", table_column=Column(no_wrap=True, min_width=4)),
             TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
-            _Left(self),
+            _TimeLeftColumn(self),
             console=console, transient=True, expand=True,
         )  # fmt: skip
         self.bar = self.progress.add_task("starting", total=None, share="")
@@ -206,7 +206,7 @@ class BarMeter(Tally):
         self.progress.console.print(f"layerwise: {printable(sentence)}", markup=False)
 
 
-class _Left(ProgressColumn):
+class _TimeLeftColumn(ProgressColumn):
     """The time that is left by a tally."""
 
     def __init__(self, tally: Tally) -> None:

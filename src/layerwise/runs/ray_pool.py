@@ -101,7 +101,7 @@ class Pool:
 
     def __init__(self, address: str | None, needs: Needs) -> None:
         self._needs = needs  # what each worker takes
-        self._ray, self._mine = _connected(address, needs)
+        self._ray, self._mine = _connect(address, needs)
         # Where the cluster's head listens, and Ray on this machine.
         here = self._ray.get_runtime_context()
         (own,) = [node for node in self._ray.nodes() if node["NodeID"] == here.get_node_id()]
@@ -218,7 +218,7 @@ def _listens(address: str) -> bool:
     return False
 
 
-def _connected(address: str | None, needs: Needs) -> tuple[Any, bool]:
+def _connect(address: str | None, needs: Needs) -> tuple[Any, bool]:
     """Ray, connected to a cluster, and whether that was done here."""
     refuse_without_ray()
     for name, value in _SETTINGS_OF_RAY.items():

@@ -54,7 +54,7 @@ def estimates_table(records: pd.DataFrame, chance: Chance, smallest_loss: float)
     signal = signals(every, chance)
     n_capabilities = len({cell.capability for cell in every})
     of_layers = layer_estimates(pools(only, signal, floors), n_capabilities, smallest_loss)
-    table = _joined([of_layers, task_gains(only, signal, chance)])
+    table = _concat([of_layers, task_gains(only, signal, chance)])
     if table.empty:
         return frame("capability_estimates", [])
     # of a single capability nothing is compared
@@ -74,11 +74,11 @@ def layer_estimates(
     needed, spare = (
         _test_layers(what, every, n_capabilities, smallest_loss) for what in (NEEDED, SPARE)
     )
-    compared = crossings_table(every, n_capabilities), _shares_lost(every, n_capabilities)
-    return _joined([needed, *compared, spare])
+    compared = crossings_table(every, n_capabilities), _share_contrasts(every, n_capabilities)
+    return _concat([needed, *compared, spare])
 
 
-def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def _concat(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([table for table in tables if len(table)] or [pd.DataFrame()])
 
 
@@ -106,15 +106,15 @@ def task_gains(
         low, high = _loss_bounds(pool, n_tests)
         gains = _rows(GAIN, pool, gain, (-high, -low), np.where(gain > 0, p, 1.0))
         rows.append(gains.assign(share=np.nan))
-    return _corrected(rows, n_tests)
+    return _correct(rows, n_tests)
 
 
-def _corrected(tables: Sequence[pd.DataFrame], n_tests: int) -> pd.DataFrame:
+def _correct(tables: Sequence[pd.DataFrame], n_tests: int) -> pd.DataFrame:
     """Holm-corrected p-values and bounds that agree with them."""
     # An established difference lies on its side of 0, whatever the bounds for all tests together
     # say (Holm's simultaneous bounds: Guilbaud 2008, Biom. J. 50; Strassburger and Bretz 2008,
     # Stat. Med. 27).
-    table = _joined(tables).reset_index(drop=True)
+    table = _concat(tables).reset_index(drop=True)
     if table.empty:
         return table
     p = holm(table["p"].to_numpy(dtype=float), n_tests)
@@ -156,7 +156,7 @@ def _test_layers(
             alone = pool.tasks_alone(pool.net), pool.protocols_alone(pool.net)
             tests = tests.assign(tasks_alone=alone[0], protocols_alone=alone[1])
         rows.append(tests)
-    return _corrected(rows, n_tests)
+    return _correct(rows, n_tests)
 
 
 def _loss_bounds(pool: Pool, n_tests: int) -> tuple[Float[np.ndarray, " layers"], ...]:
@@ -168,7 +168,7 @@ def _loss_bounds(pool: Pool, n_tests: int) -> tuple[Float[np.ndarray, " layers"]
     return low, high
 
 
-def _shares_lost(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
+def _share_contrasts(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
     """Test whether one capability loses more of its score than another, also beyond background."""
     # Both contrasts of shares must be significant and agree, so p is the larger one. A difference
     # of shares may be one of difficulty: layers that take the same from the margin of every answer
@@ -195,17 +195,17 @@ def _shares_lost(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
                 other=less.capability, n_other=less.clusters.n, share_other=_share(less),
                 acc_intact_other=float(less.intact.mean()),
                 acc_other=less.intact.mean() - less.loss.mean(axis=0),
-                margin=_margin_lost(pool), margin_other=_margin_lost(less),
+                margin=_mean_margin_loss(pool), margin_other=_mean_margin_loss(less),
             )  # fmt: skip
             rows.append(contrasts.loc[more_here])
-    return _corrected(rows, n_tests)
+    return _correct(rows, n_tests)
 
 
 def _share(pool: Pool) -> Float[np.ndarray, " layers"]:
     return pool.loss.mean(axis=0) / (pool.scale or np.nan)
 
 
-def _margin_lost(pool: Pool) -> Float[np.ndarray, " layers"]:
+def _mean_margin_loss(pool: Pool) -> Float[np.ndarray, " layers"]:
     """Nats that the margin of the right answer loses on average; nan where it is never known."""
     known = ~np.isnan(pool.margins).any(axis=1)
     return pool.margins[known].mean(axis=0) if known.any() else np.full(len(pool.layers), np.nan)

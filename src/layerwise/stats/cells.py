@@ -251,11 +251,11 @@ def _cell(whole: pd.DataFrame) -> Cell:
     return Cell(
         task, capability, protocol, changed, right[0, :, 0], correct, nats, margins,
         tuple(map(str, items)), clusters_of(group, items), _blind(read, BLIND),
-        _without_layers(read), _guessed(read), n_draws,
+        _without_layers(read), _guesser_result(read), n_draws,
     )  # fmt: skip
 
 
-def _guessed(read: _Rows) -> Guessed | None:
+def _guesser_result(read: _Rows) -> Guessed | None:
     for kind in (GUESSER, GUESSER_AT_CHANCE):
         blind = _blind(read, kind)
         if blind is not None:
@@ -294,7 +294,7 @@ def _check_complete(
     """Every item must be there once under every intervention and draw."""
     if shape[2] == n_changed:
         raise UserError(
-            f"The records of {_where(group)} lack the intact model: expected rows whose "
+            f"The records of {_cell_words(group)} lack the intact model: expected rows whose "
             "intervention is 'intact'; run the ablation again."
         )
     times = np.bincount(np.ravel_multi_index(place, shape), minlength=np.prod(shape))
@@ -305,10 +305,11 @@ def _check_complete(
 
 def _incomplete(group: pd.DataFrame) -> UserError:
     return UserError(
-        f"The records of {_where(group)} are incomplete or doubled: expected every item once under "
+        f"The records of {_cell_words(group)} are incomplete or doubled: expected every "
+        f"item once under "
         "every intervention; run the ablation again."
     )
 
 
-def _where(group: pd.DataFrame) -> str:
+def _cell_words(group: pd.DataFrame) -> str:
     return f"task {group['task'].iloc[0]!r} under protocol {group['protocol'].iloc[0]!r}"

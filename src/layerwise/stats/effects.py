@@ -49,7 +49,7 @@ def signal_table(records: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     """``signal.parquet``: does the intact model do better than blind, per task and protocol?"""
     every = list(cells(records, over_examples=True))
     p = signal_p_values(every, chance)
-    taken = _most_taken(records)
+    taken = _favourite_places(records)
     rows = []
     for cell, p_value, signal in zip(every, p.tolist(), have_signal(p).tolist(), strict=True):
         interval, blind, guessed = intact_interval(cell), cell.blind, cell.guessed
@@ -80,7 +80,7 @@ def signal_table(records: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     return frame("signal", rows)
 
 
-def _most_taken(records: pd.DataFrame) -> dict[tuple[str, str], dict[str, int]]:
+def _favourite_places(records: pd.DataFrame) -> dict[tuple[str, str], dict[str, int]]:
     """By task and protocol, the place of the options that the intact model takes most often."""
     if "chosen" not in records:
         return {}
@@ -143,7 +143,7 @@ def _effects(
         n_draws=1 if cell.n_draws is None else cell.n_draws,
         p_no_loss=no_loss_p_values(change, smallest.loss, cell.clusters),
         p_no_loss_nats=no_loss_of_nats_p_values(cell.nats, smallest.nats, clusters=cell.clusters),
-        **_bootstrapped(cell, cell.floor(chance), seed, has_scale=signal),
+        **_bootstrap_columns(cell, cell.floor(chance), seed, has_scale=signal),
     )
     table = table.assign(**with_unseen_items(table, scale_of(cell, chance)))
     return table.assign(**over_examples(table, cell, chance, smallest) if cell.of_examples else {})
@@ -164,7 +164,7 @@ def corrected(effects: pd.DataFrame) -> pd.Series:
     return pd.Series(p, index=effects.index)
 
 
-def _bootstrapped(
+def _bootstrap_columns(
     cell: Cell, floor: Float[np.ndarray, " items"], seed: int, *, has_scale: bool
 ) -> dict[str, Any]:
     intact, lowest, changed, nats, margins = resampled(

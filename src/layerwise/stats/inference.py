@@ -200,7 +200,7 @@ def sign_flip_p_values(
     reached = np.zeros(values.shape[1], dtype=int)
     for signs in _signs(len(values), seed, n_flips):
         reached += (np.abs(signs @ values) >= least).sum(axis=0)
-    return _share_reached(reached, len(values), n_flips)
+    return _reached_p(reached, len(values), n_flips)
 
 
 def joint_sign_flip_p(
@@ -226,7 +226,7 @@ def joint_sign_flip_p(
         np.linalg.norm(signs @ vectors, axis=1) for signs in _signs(len(vectors), seed, n_flips)
     ]
     reached = np.array([(np.concatenate(lengths) >= least).sum()])
-    return float(_share_reached(reached, len(vectors), n_flips)[0])
+    return float(_reached_p(reached, len(vectors), n_flips)[0])
 
 
 # Of so few items all flips are tried.
@@ -251,7 +251,7 @@ def _n_all_flips(n: int) -> int:
     return 2 ** max(n - 1, 0)
 
 
-def _share_reached(
+def _reached_p(
     reached: Int[np.ndarray, " columns"], n: int, n_flips: int
 ) -> Float[np.ndarray, " columns"]:
     return reached / _n_all_flips(n) if n <= _ALL_FLIPS else (reached + 1) / (n_flips + 1)

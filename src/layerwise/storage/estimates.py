@@ -80,7 +80,7 @@ def _long(name: str, table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     layout, columns = layouts()[name], as_columns(name, table)
     heads = columns.get("heads", [None] * len(table))
     written = {
-        (theirs, own): [_written(value, own) for value in columns[theirs]]
+        (theirs, own): [_to_estimates_column(value, own) for value in columns[theirs]]
         if own != "layers" else list(map(_places, columns[theirs], heads))
         for row in layout.rows
         for theirs, own in [*layout.where.items(), *((t, o) for o, t in row.values.items())]
@@ -109,7 +109,7 @@ def _turned(values: dict[str, Any], row: Quantity, hypothesis: Any) -> dict[str,
     return values | swapped
 
 
-def _written(value: Any, own: str) -> Any:
+def _to_estimates_column(value: Any, own: str) -> Any:
     """A value of another table as the long one has it."""
     if value is None:
         return None
@@ -126,7 +126,7 @@ def _places(layers: Any, heads: Any) -> list[str] | None:
     return [str(layer) if head is None else f"{layer}.{head}" for layer, head in pairs]
 
 
-def _read(column: Any, theirs: str, own: str, kind: pa.DataType) -> Any:
+def _from_estimates_column(column: Any, theirs: str, own: str, kind: pa.DataType) -> Any:
     """A column of the long table as another has it."""
     if own == "layers":
         read = _heads if theirs == "heads" else _layers
@@ -158,7 +158,7 @@ def table_of(estimates: pd.DataFrame, name: str) -> pd.DataFrame:
     for row in layout.rows:
         where = {theirs: own for theirs, own in layout.where.items() if theirs not in row.but}
         needed = {own for theirs, own in where.items() if not kinds.field(theirs).nullable}
-        mine = _rows_of(whole, row, set(where.values()), needed)
+        mine = _quantity_rows(whole, row, set(where.values()), needed)
         keys = _keys(mine, tuple(where.values()))
         if found is None:  # the first has all rows
             found = pd.DataFrame({theirs: mine[own] for theirs, own in where.items()})
@@ -179,7 +179,9 @@ def table_of(estimates: pd.DataFrame, name: str) -> pd.DataFrame:
     owns = {theirs: own for row in layout.rows for own, theirs in row.values.items()}
     owns |= layout.where | {"heads": "layers"}
     for theirs in found.columns:
-        found[theirs] = _read(found[theirs], theirs, owns[theirs], kinds.field(theirs).type)
+        found[theirs] = _from_estimates_column(
+            found[theirs], theirs, owns[theirs], kinds.field(theirs).type
+        )
     if "kind" in kinds.names and "kind" not in found:
         found["kind"] = found["intervention"].str.partition(":")[0]
     return conform(name, found.reset_index(drop=True))
@@ -191,7 +193,7 @@ def _place(found: pd.DataFrame, where: Mapping[str, str], keys: pd.Series) -> li
     return [at.get(key, -1) for key in _keys(found, tuple(where))]
 
 
-def _rows_of(
+def _quantity_rows(
     whole: pd.DataFrame, row: Quantity, mapped: set[str], needed: set[str]
 ) -> pd.DataFrame:
     """The rows of one quantity of a table: what it does not say is null, what it needs is not."""

@@ -68,8 +68,8 @@ class JoinedFolder(Generic[_Facts]):
         refuse_unusable_page(folder / self.page)
         refuse_results_of_others(folder, (self.list_file, *self.table_files))
         place = folder / self.list_file
-        refuse_foreign(place, "list of results", lambda path: _files_in(path) is not None)
-        known = (_files_in(place) if place.exists() else None) or {}
+        refuse_foreign(place, "list of results", lambda path: _listed_files(path) is not None)
+        known = (_listed_files(place) if place.exists() else None) or {}
         for name in self.table_files:
             if name not in known:
                 refuse_foreign(folder / name, "table", is_table)
@@ -77,7 +77,7 @@ class JoinedFolder(Generic[_Facts]):
     def is_in(self, folder: Path) -> bool:
         """True if joined runs of this kind were written there, as a table or a list tells."""
         try:
-            files = _files_in(folder / self.list_file)
+            files = _listed_files(folder / self.list_file)
         except (OSError, ValueError, RecursionError):
             files = None
         return files is not None or any((folder / name).exists() for name in self.table_files)
@@ -128,7 +128,7 @@ class JoinedFolder(Generic[_Facts]):
         return content
 
 
-def _files_in(path: Path) -> dict[str, str] | None:
+def _listed_files(path: Path) -> dict[str, str] | None:
     """The files that a JSON file lists; None if it has no such list."""
     content = json.loads(read_regular(path))
     files = content.get(FILES) if isinstance(content, dict) else None

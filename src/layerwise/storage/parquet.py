@@ -35,7 +35,7 @@ def frame(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
     extra = set().union(*rows) - set(schema.names) if rows else set()
     if extra:
         raise ValueError(f"unknown columns for {name}: {sorted(extra)}")
-    return _to_pandas(_checked(pa.Table.from_pylist(rows, schema=schema)))
+    return _to_pandas(_refuse_nulls(pa.Table.from_pylist(rows, schema=schema)))
 
 
 def conform(name: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -50,7 +50,7 @@ def as_columns(name: str, table: pd.DataFrame) -> dict[str, list[Any]]:
 
 def from_columns(name: str, columns: dict[str, list[Any]]) -> pd.DataFrame:
     """The table ``name`` from plain values; the inverse of ``as_columns``."""
-    return _to_pandas(_checked(pa.table(columns, SCHEMAS[name])))
+    return _to_pandas(_refuse_nulls(pa.table(columns, SCHEMAS[name])))
 
 
 def refuse_other_columns(name: str, rows: pd.DataFrame) -> None:
@@ -102,7 +102,7 @@ def read_table(
             f"the columns of {name}.parquet as layerwise writes them; {AGAIN}."
         )
     try:
-        table = _checked(arrow.select(SCHEMAS[name].names).cast(SCHEMAS[name]))
+        table = _refuse_nulls(arrow.select(SCHEMAS[name].names).cast(SCHEMAS[name]))
     except (ValueError, pa.ArrowException) as error:
         raise DamagedResultsError(
             f"{path} has a column of another type or without its values ({error}): expected "
@@ -156,12 +156,12 @@ def _from_pandas(name: str, table: pd.DataFrame) -> pa.Table:
              if pa.types.is_list(field.type) or field.name == "cluster"]  # fmt: skip
     table = table.astype({name: object for name in lists if table[name].dtype != object})
     try:
-        return _checked(pa.Table.from_pandas(table, SCHEMAS[name], preserve_index=False))
+        return _refuse_nulls(pa.Table.from_pandas(table, SCHEMAS[name], preserve_index=False))
     except pa.ArrowException as error:
         raise ValueError(f"a column of {name} has another type: {error}") from error
 
 
-def _checked(table: pa.Table) -> pa.Table:
+def _refuse_nulls(table: pa.Table) -> pa.Table:
     for field in table.schema:
         if not field.nullable and table.column(field.name).null_count:
             raise ValueError(f"null in column {field.name}")

@@ -51,19 +51,19 @@ class Meaning(NamedTuple):
 
 
 @cache
-def _meanings(table: str) -> dict[str, Meaning]:
+def _column_descriptions(table: str) -> dict[str, Meaning]:
     """Descriptions of a table's columns, by name; those of tables that it is like among them."""
     texts = TABLES[table] if table else SHARED
     known: dict[str, Meaning] = {}
     for other in reversed(texts.get("like", "").split()):
-        known |= _meanings(other)
+        known |= _column_descriptions(other)
     own = {columns: text for columns, text in texts.items() if columns not in _FIELDS}
     return known | {c: Meaning(table, k, text) for k, text in own.items() for c in k.split()}
 
 
 def meaning(table: str, column: str) -> Meaning:
     """Description of a column in a table; a bound without its own text belongs to its value."""
-    known = _meanings("") | _meanings(table)
+    known = _column_descriptions("") | _column_descriptions(table)
     bound = re.fullmatch(r"(\w+?)(_run)?_(low|high)", column)
     return known[column if column in known or not bound else bound[1]]
 
@@ -124,7 +124,7 @@ def _add_plugin(owner: str, new: _Written) -> None:
         for each, kept in zip(everything, before, strict=True):
             each.clear()
             each.update(kept)
-        _meanings.cache_clear()
+        _column_descriptions.cache_clear()
         raise
 
 

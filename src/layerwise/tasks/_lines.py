@@ -91,12 +91,12 @@ def json_value(text: str) -> Any:
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        twice = _repeated(name for name, _ in pairs)
+        twice = _first_repeat(name for name, _ in pairs)
         raise UserError(f"field {shown(twice)} stands twice; expected each field once")
     return fields
 
 
-def _repeated(names: Iterable[str]) -> str | None:
+def _first_repeat(names: Iterable[str]) -> str | None:
     """The first name that an earlier one equals; None if all differ."""
     known: set[str] = set()
     for name in names:
@@ -167,7 +167,7 @@ def csv_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
     rows = csv_cells(path)
     _, header = next(rows, (1, []))
-    twice = _repeated(header)
+    twice = _first_repeat(header)
     if twice is not None:
         raise bad_line(path, 1, f"column {shown(twice)} stands twice; expected each once")
     for number, row in rows:
@@ -194,7 +194,7 @@ def parquet_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 f"File {path!r} has more than {MOST_LINES:,} rows; expected fewer, so cut the file."
             )
         for batch in file.iter_batches(1000):
-            for row in _as_written(batch).to_pylist():
+            for row in _restore_short_floats(batch).to_pylist():
                 number += 1
                 yield number, known_values(path, number, row)
     except (pa.ArrowException, OSError) as error:
@@ -210,7 +210,7 @@ def parquet_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
         raise bad_line(path, number + 1, what) from error
 
 
-def _as_written(batch: Any) -> Any:
+def _restore_short_floats(batch: Any) -> Any:
     """A batch whose short floats, such as 0.1, do not get digits that they do not have."""
     import pyarrow as pa
 

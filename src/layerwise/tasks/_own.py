@@ -26,7 +26,9 @@ def check_own_task(task: Task) -> Task:
     )
     if not items:
         raise UserError(f"{where} has no items; expected at least one; add the items.")
-    draws = _listed(where, "other_fewshot", task.other_fewshot, "a tuple of draws of examples")
+    draws = _read_sequence(
+        where, "other_fewshot", task.other_fewshot, "a tuple of draws of examples"
+    )
     others = tuple(_items(where, "other_fewshot", draw) for draw in draws)
     for draw in (fewshot, *others):
         _refuse_twins(where, items, draw)
@@ -50,7 +52,7 @@ def _check_kind(where: str, field: str, value: object, kind: Any, expected: str)
         raise _bad(where, field, value, expected)
 
 
-def _listed(where: str, field: str, value: Any, expected: str) -> tuple[Any, ...]:
+def _read_sequence(where: str, field: str, value: Any, expected: str) -> tuple[Any, ...]:
     _check_kind(where, field, value, (tuple, list), expected)
     return tuple(value)
 
@@ -74,7 +76,7 @@ def _check_texts(
 
 
 def _items(where: str, field: str, value: Any) -> tuple[Item, ...]:
-    items = _listed(where, field, value, "a tuple of Item values")
+    items = _read_sequence(where, field, value, "a tuple of Item values")
     if not all(isinstance(item, Item) for item in items):
         raise _bad(where, field, value, "a tuple of Item values")
     return tuple(_item(where, item) for item in items)
@@ -86,7 +88,7 @@ def _item(where: str, item: Item) -> Item:
     texts: dict[str, Any] = {}
     for field in ("choices", "aliases"):
         expected = "a tuple of texts, such as ('a', 'b')"
-        listed = _listed(place, field, getattr(item, field), expected)
+        listed = _read_sequence(place, field, getattr(item, field), expected)
         texts[field] = tuple(_text(place, field, text) for text in listed)
     if problem := bad_choices(item):
         raise UserError(f"{place} {problem}")
@@ -128,7 +130,7 @@ def _check_chance(where: str, chance: Any) -> None:
 
 def _spec(where: str, spec: GenerateSpec) -> GenerateSpec:
     expected = "a tuple of texts, none of them empty, for every text ends with the empty one"
-    stops = _listed(where, "stop", spec.stop, expected)
+    stops = _read_sequence(where, "stop", spec.stop, expected)
     if not all(isinstance(stop, str) and stop for stop in stops):
         raise _bad(where, "stop", spec.stop, expected)
     most = spec.max_tokens

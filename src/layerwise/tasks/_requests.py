@@ -110,10 +110,13 @@ def prompt(task: Task, item: Item, protocol: str = "continuation") -> str:
     template, lettered = template_of(task, protocol), protocol == "letter"
     end = template.answer_end + template.separator
     before = "".join(
-        _asked(template, example, lettered) + template.delimiter + _answer(example, lettered) + end
+        _question_text(template, example, lettered)
+        + template.delimiter
+        + _answer(example, lettered)
+        + end
         for example in task.fewshot
     )
-    return before + _asked(template, item, lettered)
+    return before + _question_text(template, item, lettered)
 
 
 def continuations(
@@ -137,8 +140,8 @@ def turns(task: Task, item: Item, protocol: str) -> list[dict[str, str]]:
     else:
         for example in task.fewshot:
             answer = _answer(example, lettered)
-            said += [("user", _asked(template, example, lettered)), ("assistant", answer)]
-        said.append(("user", _asked(template, item, lettered)))
+            said += [("user", _question_text(template, example, lettered)), ("assistant", answer)]
+        said.append(("user", _question_text(template, item, lettered)))
     if [role for role, _ in said[:2]] == ["system", "system"]:
         both = template.separator.join(content for _, content in said[:2])
         said[:2] = [("system", both)]
@@ -162,7 +165,7 @@ def answer_is_begun(item: Item, protocol: str) -> bool:
     return role == "assistant" and not content[-1:].isspace()
 
 
-def _asked(template: Template, item: Item, lettered: bool) -> str:
+def _question_text(template: Template, item: Item, lettered: bool) -> str:
     """An item's context, question and options up to where its answer begins."""
     context = item.context + template.context_end if item.context is not None else ""
     listed = zip(LETTERS, item.choices, strict=False) if lettered else ()

@@ -95,14 +95,14 @@ def _with_right_answers(
     ]
     fitting, at = fitting_readings(places)
     if at < len(rows):
-        wrong = _unreadable(rows[at].fields["answer"], places[at], fitting, read_as)
+        wrong = _unreadable_answer(rows[at].fields["answer"], places[at], fitting, read_as)
         raise bad_line(rows[at].path, rows[at].line, wrong)
     reading = next(iter(fitting))
     for row, one in zip(rows, places, strict=True):
         yield row, {**row.fields, "answer": row.fields["choices"][one[reading]]}
 
 
-def _unreadable(
+def _unreadable_answer(
     answer: str, places: Mapping[Reading, int], fitting: set[Reading], read_as: str | None
 ) -> str:
     """Reason why it is not known which choice an answer names, and what to do."""

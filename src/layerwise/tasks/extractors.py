@@ -47,7 +47,7 @@ class Extractor:
 def extractor(name: str) -> Extractor:
     """The extractor of that name, or of a regular expression: ``regex:PATTERN``."""
     if name.startswith(REGEX):
-        return Extractor(name, _matched(name.removeprefix(REGEX)), plain)
+        return Extractor(name, _first_match(name.removeprefix(REGEX)), plain)
     if name not in EXTRACTORS:
         raise unknown_name("extractor", name, EXTRACTORS)
     return EXTRACTORS[name]
@@ -67,12 +67,12 @@ def named_answer(known: Mapping[Words, str], question: str, text: str) -> str | 
     """The first of some answers that a text names in whole words; None if it names none."""
     # Answers in the question count only where the text names no other, for who answers in a
     # sentence repeats it. Which one is right is not known here: to name many gains nothing.
-    repeated = set(_named(known, question))
-    named = list(_named(known, text))
+    repeated = set(_named_answers(known, question))
+    named = list(_named_answers(known, text))
     return next((name for name in named if name not in repeated), next(iter(named), None))
 
 
-def _named(known: Mapping[Words, str], text: str) -> Iterator[str]:
+def _named_answers(known: Mapping[Words, str], text: str) -> Iterator[str]:
     """The answers in a text, in its order; of those that begin at one word the longest."""
     words, longest, start = words_of(text), max(map(len, known), default=0), 0
     while start < len(words):
@@ -111,7 +111,7 @@ def _first_line(text: str) -> str | None:
 
 
 @lru_cache(maxsize=64)
-def _matched(pattern: str) -> Callable[[str], str | None]:
+def _first_match(pattern: str) -> Callable[[str], str | None]:
     _search(pattern, "")  # which refuses what is no pattern
     return partial(_search, pattern)
 

@@ -158,7 +158,7 @@ def load_task(
         UserError: an unknown name, a bad argument, limit or number of examples, or a bad file.
     """
     if is_suite(name_or_path):
-        return take(_made(name_or_path, seed), limit, fewshot)
+        return take(_variant(name_or_path, seed), limit, fewshot)
     for matches, load in _sources:
         if matches(name_or_path):
             return take(load(name_or_path, seed, fewshot), limit)
@@ -167,7 +167,7 @@ def load_task(
         raise UserError(
             f"{name_or_path!r} stands for all tasks of its kind; expected one; load {suites}."
         )
-    raise unknown_name("task", name_or_path, _known())
+    raise unknown_name("task", name_or_path, _known_names())
 
 
 def refuse_unusable_task(name: str, *, seed: int, limit: int | None, fewshot: int | None) -> None:
@@ -177,7 +177,7 @@ def refuse_unusable_task(name: str, *, seed: int, limit: int | None, fewshot: in
     elif harness.matches(name):
         harness.refuse_unknown(name)
     elif name not in _SETS and not any(matches(name) for matches, _ in _sources):
-        raise unknown_name("task", name, _known())
+        raise unknown_name("task", name, _known_names())
 
 
 def is_suite(name: str) -> bool:
@@ -190,36 +190,36 @@ def is_from_suite(task: Task) -> bool:
     # A task of one's own may go by a suite's name, and asks for something else.
     if task.source != "built-in" or not is_suite(task.name):
         return False
-    suite = _made(task.name, 0)
+    suite = _variant(task.name, 0)
     return (suite.description, suite.template) == (task.description, task.template)
 
 
 def arguments_in_words(name: str) -> str:
     """The arguments that a suite's name can set, with their usual values; empty if none."""
     return ", ".join(
-        key if one.default is None else f"{key}={_written(one.default)}"
+        key if one.default is None else f"{key}={_argument_text(one.default)}"
         for key, one in suite_arguments(_suites[name].factory).items()
     )
 
 
-def _made(name: str, seed: int) -> Task:
+def _variant(name: str, seed: int) -> Task:
     """The task of a suite; with arguments it goes by the name that states them."""
-    return _drawn(_suites[base_of(name)].factory, name, seed)
+    return _draw_task(_suites[base_of(name)].factory, name, seed)
 
 
 # Most runs and tables ask for the same few suites, each several times.
 @lru_cache(maxsize=64)
-def _drawn(factory: SuiteFactory, name: str, seed: int) -> Task:
+def _draw_task(factory: SuiteFactory, name: str, seed: int) -> Task:
     arguments = read_arguments(name, factory)
     task = factory(seed, **arguments)
-    return replace(task, name=_stated(name)) if arguments else task
+    return replace(task, name=_variant_name(name)) if arguments else task
 
 
-def _stated(name: str) -> str:
+def _variant_name(name: str) -> str:
     """The one name of a suite's variant, however its arguments were written."""
     base = base_of(name)
     arguments = read_arguments(name, _suites[base].factory)
-    return ":".join([base, *(f"{key}={_written(value)}" for key, value in arguments.items())])
+    return ":".join([base, *(f"{key}={_argument_text(value)}" for key, value in arguments.items())])
 
 
 def _expand(name: str, language: str) -> list[str]:
@@ -227,7 +227,7 @@ def _expand(name: str, language: str) -> list[str]:
         spoken = task_names(language)
         names = [suite for suite in spoken if name in ("all", _suites[suite].capability)]
         if name in MATCHED:
-            names = [_stated(suite) for suite in MATCHED[name].get(language, ())]
+            names = [_variant_name(suite) for suite in MATCHED[name].get(language, ())]
         if not names:
             raise UserError(
                 f"No suite in the language {language!r} is of {name!r}; expected one of: "
@@ -235,12 +235,12 @@ def _expand(name: str, language: str) -> list[str]:
             )
         return names
     if is_suite(name):
-        return [_stated(name)]
+        return [_variant_name(name)]
     if harness.matches(name):
         return harness.expand(name)
     if any(matches(name) for matches, _ in _sources):
         return [name]
-    raise unknown_name("task", name, _known())
+    raise unknown_name("task", name, _known_names())
 
 
 def _label(name: str) -> str:
@@ -255,7 +255,7 @@ def named_tasks() -> list[str]:
     return [*_suites, *_SETS]
 
 
-def _known() -> list[str]:
+def _known_names() -> list[str]:
     return [*named_tasks(), *_SOURCES]
 
 
@@ -312,5 +312,5 @@ def read_arguments(name: str, factory: Callable[..., Any]) -> Arguments:
     return {argument: given[argument] for argument in known if argument in given}
 
 
-def _written(value: int | Sequence[int]) -> str:
+def _argument_text(value: int | Sequence[int]) -> str:
     return str(value) if isinstance(value, int) else "+".join(map(str, value))

@@ -127,8 +127,8 @@ class Task:
         """SHA-256 (hex) over canonical JSON of everything that shapes a request."""
         shaping = {
             "name": self.name,
-            "items": [_shaping(item) for item in self.items],
-            "fewshot": [_shaping(item) for item in self.fewshot],
+            "items": [_set_fields(item) for item in self.items],
+            "fewshot": [_set_fields(item) for item in self.fewshot],
             "generate": asdict(self.generate),
             "template": asdict(self.template),
             **({"system": self.system} if self.system else {}),
@@ -154,11 +154,11 @@ class Task:
 
 def counted_hash(items: Sequence[Item]) -> str:
     """Number of these items, and a SHA-256 over them."""
-    text = json.dumps([_shaping(item) for item in items], sort_keys=True)
+    text = json.dumps([_set_fields(item) for item in items], sort_keys=True)
     return f"{len(items)} items, {hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def _shaping(item: Item) -> dict[str, Any]:
+def _set_fields(item: Item) -> dict[str, Any]:
     """An item's fields; of those that few items have, the ones that are set."""
     fields, rare = asdict(item), ("cluster", "ending", "turns")
     return {key: value for key, value in fields.items() if value or key not in rare}

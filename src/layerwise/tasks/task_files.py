@@ -60,7 +60,7 @@ def task_name(path: str) -> str:
 
 def load(path: str, seed: int, fewshot: int | None, load_other: Callable[..., Task]) -> Task:
     """The task that a file describes, of the items that ``load_other`` makes of its name."""
-    read = _read(path)
+    read = _read_file(path)
     if matches(read.task):
         raise UserError(
             f"File {path!r}: 'task' is {shown(read.task)}, another task file; expected the name or "
@@ -104,7 +104,7 @@ def load(path: str, seed: int, fewshot: int | None, load_other: Callable[..., Ta
         raise UserError(f"File {path!r}: {error}") from error
 
 
-def _read(path: str) -> TaskFile:
+def _read_file(path: str) -> TaskFile:
     try:
         with open_regular(Path(path)) as file:
             content = file.read(MOST_BYTES_A_LINE + 1)

@@ -67,10 +67,10 @@ def ablation_evidence(
         elif not np.array_equal(skipped, np.arange(sampling.n_layers)):
             yield LeftOut(*key, partly("skipped", len(skipped), sampling.n_layers))
         else:
-            yield _ablated(cell, level, sampling)
+            yield _ablation_curve(cell, level, sampling)
 
 
-def _ablated(cell: Cell, chance: float, sampling: Sampling) -> MethodCurve:
+def _ablation_curve(cell: Cell, chance: float, sampling: Sampling) -> MethodCurve:
     def critical(drawn: Counts) -> Bool[np.ndarray, "draws layers"]:
         total, p = resampled_tests(cell.net, cell.clusters, drawn)
         return (stats.holm(p) < ALPHA) & (total > 0)

@@ -66,7 +66,7 @@ def claims(run: RunTables) -> list[Claim]:
     losses = pd.DataFrame(estimates.loc[sure & (what == NEEDED) & (size > 0)])
     more = estimates.loc[sure & (what == MORE) & (size > 0)]
     gains = estimates.loc[sure & (what == np.where(size > 0, GAINED, NEEDED))]
-    together = list(_needed_together(losses, names, noun))
+    together = list(_shared_layer_claims(losses, names, noun))
     general = [layer for claim in together if claim.kind == GENERAL for layer in claim.layers]
     return [
         *(
@@ -75,7 +75,9 @@ def claims(run: RunTables) -> list[Claim]:
         ),
         *together,
         *(
-            _needed(rows(needed, capability=name), rows(losses, capability=name), general)
+            _needed_layers_claim(
+                rows(needed, capability=name), rows(losses, capability=name), general
+            )
             for name in names
         ),
         *loses_more(more.merge(losses[["capability", "layer"]])),
@@ -84,7 +86,7 @@ def claims(run: RunTables) -> list[Claim]:
     ]
 
 
-def _needed_together(losses: pd.DataFrame, names: Sequence[str], noun: str) -> Iterator[Claim]:
+def _shared_layer_claims(losses: pd.DataFrame, names: Sequence[str], noun: str) -> Iterator[Claim]:
     """A claim for the layers that all capabilities need, and for those that the same three do."""
     needing: dict[tuple[str, ...], list[int]] = {}
     for layer in layers_of(losses):
@@ -115,7 +117,7 @@ def _needed_together(losses: pd.DataFrame, names: Sequence[str], noun: str) -> I
         )
 
 
-def _needed(effects: pd.DataFrame, losses: pd.DataFrame, general: list[int]) -> Claim:
+def _needed_layers_claim(effects: pd.DataFrame, losses: pd.DataFrame, general: list[int]) -> Claim:
     """The layers that a capability needs, those that all need left out if there are others."""
     first = records(effects)[0]
     capability, n_items = str(first["capability"]), int(first["n_items"])
@@ -138,7 +140,7 @@ def _needed(effects: pd.DataFrame, losses: pd.DataFrame, general: list[int]) -> 
     about = rows(losses, layer=own or layers_of(losses))
     ways = {name for row in about["protocols_alone"] for name in names_in(row)}
     only = f" {when(*ways)}" if len(ways) == 1 else ""
-    common["details"] += tuple(_shown_alone(about))
+    common["details"] += tuple(_task_sentences(about))
     top = records(about.sort_values("acc", kind="stable"))[0]
     layer, also = name_layer(top["layer"]), "also " if own and general else ""
     return established(
@@ -155,7 +157,7 @@ def _needed(effects: pd.DataFrame, losses: pd.DataFrame, general: list[int]) -> 
     )
 
 
-def _shown_alone(about: pd.DataFrame) -> Iterator[str]:
+def _task_sentences(about: pd.DataFrame) -> Iterator[str]:
     """Layers that each task and way of scoring shows by itself, where there are several."""
     for names, column in (("tasks", "tasks_alone"), ("protocols", "protocols_alone")):
         asked = names_in(about[names].iloc[0])

@@ -55,7 +55,7 @@ def _every_pair(run: RunTables) -> tuple[Compared, ...]:
     table = pd.DataFrame() if estimates is None else rows(estimates, what=CROSSING)
     names = in_order(table["capability"], CAPABILITY_ORDER) if len(table) else []
     every = [
-        _compared(pair, *sides)
+        _compare_pair(pair, *sides)
         for pair in combinations(names, 2)
         for sides in [[rows(table, capability=a, other=b) for a, b in (pair, pair[::-1])]]
         if len(sides[0])
@@ -63,7 +63,7 @@ def _every_pair(run: RunTables) -> tuple[Compared, ...]:
     return tuple(sorted(every, key=lambda pair: -pair.gap))
 
 
-def _compared(pair: tuple[str, str], one: pd.DataFrame, two: pd.DataFrame) -> Compared:
+def _compare_pair(pair: tuple[str, str], one: pd.DataFrame, two: pd.DataFrame) -> Compared:
     sure = [rows(side, established=True) for side in (one, two)]
     layers = [set(layers_of(side)) for side in sure]
     own = tuple(sorted(layers[0] - layers[1])), tuple(sorted(layers[1] - layers[0]))
@@ -74,7 +74,7 @@ def _compared(pair: tuple[str, str], one: pd.DataFrame, two: pd.DataFrame) -> Co
     at = int(np.argmax(smaller))
     return Compared(
         pair,
-        (_name_of(named[0] if own[0] else one), _name_of(named[1] if own[1] else two)),
+        (_side_name(named[0] if own[0] else one), _side_name(named[1] if own[1] else two)),
         (tuple(names_in(one["tasks"].iloc[0])), tuple(names_in(two["tasks"].iloc[0]))),
         tuple(names_in(one["protocols"].iloc[0])),
         own,
@@ -89,7 +89,7 @@ def different_layers(run: RunTables) -> list[Compared]:
     return [pair for pair in compared_capabilities(run) if pair.layers[0]]
 
 
-def _name_of(side: pd.DataFrame) -> str:
+def _side_name(side: pd.DataFrame) -> str:
     """A capability if two of its tasks show each layer by themselves, else its tasks."""
     # What one task shows holds of that task.
     alone = [(row["layer"], set(names_in(row["tasks_alone"]))) for row in records(side)]

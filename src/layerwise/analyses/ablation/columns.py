@@ -33,7 +33,7 @@ def _two(head: str, first: str, second: str, between: str = " → ") -> Column:
     )
 
 
-def _guessed(row: Row) -> str:
+def _guesser_cell(row: Row) -> str:
     """Accuracy and rule of the best guesser; a dash where none was measured."""
     if pd.isna(row["guesser"]):
         return "–"
@@ -58,7 +58,7 @@ def effect_columns(p: str, correction: str) -> tuple[Column, ...]:
     )
 
 
-def _takes_most(row: Row) -> str:
+def _favourite_option_cell(row: Row) -> str:
     """The option that the intact model takes most often, and how often; a dash without options."""
     name = option_name(row)
     if not name:
@@ -74,7 +74,7 @@ SIGNAL = (
     numbered("chance (%)", "chance", 100),
     numbered("other questions (%)", "blind", 100),
     numbered("no layers (%)", "no_layers", 100),
-    Column("without the question (%)", _guessed),
+    Column("without the question (%)", _guesser_cell),
 )
 
 SCORE = (
@@ -82,7 +82,7 @@ SCORE = (
     Column("n", items_of),
     estimated("right (%)", "accuracy", "", 100),
     *SIGNAL[5:8],
-    Column("takes most", _takes_most),
+    Column("takes most", _favourite_option_cell),
     decided("signal", "signal"),
 )
 

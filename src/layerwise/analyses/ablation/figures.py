@@ -233,7 +233,7 @@ def head_effect_maps(
 
     ``effects`` is the rows of ``effects.parquet`` that name a head, one of them with signal.
     """
-    shown = _first_of(rows(effects, signal=True), kind=kind, site=site, protocol=protocol)
+    shown = _rows_or_first(rows(effects, signal=True), kind=kind, site=site, protocol=protocol)
     first, limit = shown.iloc[0], limit_of(shown, "share_lost")
     heads = HEAD_WORDS[str(first["site"])]
     action = capitalised(doing(str(first["kind"]), str(first["site"]), f"one {heads}"))
@@ -249,7 +249,7 @@ def head_effect_maps(
     )
 
 
-def _first_of(effects: pd.DataFrame, **chosen: str | None) -> pd.DataFrame:
+def _rows_or_first(effects: pd.DataFrame, **chosen: str | None) -> pd.DataFrame:
     """The rows of a kind, a site ... each the first that there is if it was not chosen."""
     for name, wanted in chosen.items():
         effects = rows(effects, **{name: wanted or str(effects[name].iloc[0])})
@@ -272,7 +272,7 @@ def set_losses(
     ``effects`` is the rows of ``effects.parquet`` that change several places at once, one of them
     with signal.
     """
-    shown = _first_of(rows(effects, signal=True), kind=kind, site=site)
+    shown = _rows_or_first(rows(effects, signal=True), kind=kind, site=site)
     sets = largest_sets(shown)
     shown = rows(shown, intervention=sets)
     first = shown.drop_duplicates("intervention").set_index("intervention").loc[sets]

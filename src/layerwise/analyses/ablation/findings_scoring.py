@@ -102,7 +102,7 @@ def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Claim:
     where = {name: str(row[name]) for name in ("task", "first", "second", "kind", "site")}
     quoted = [int(row[name]) for name in ("layer_first", "layer_second")]
     one, two = (records(rows(layers, **where, layer=layer))[0] for layer in quoted)
-    first, second = (_scored(where[end]) for end in ("first", "second"))
+    first, second = (_scoring_words(where[end]) for end in ("first", "second"))
     size = min(one["only_first"], two["only_second"]) / max(row["n_common"], 1)
     return Claim(
         kind=SCORING, evidence=ESTABLISHED, importance=weight(1.0, size),
@@ -115,16 +115,16 @@ def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Claim:
         items=f"{spread_of([row['n_common']], 'item')} right both ways",
         details=(f"More {first}: {few_layers(row['layers_first'])}; "
                  f"more {second}: {few_layers(row['layers_second'])}.",
-                 *_meant([row])),
+                 *_step_definitions([row])),
         source=source("dissociations", where, layer=quoted),
     )  # fmt: skip
 
 
-def _scored(step: str) -> str:
+def _scoring_words(step: str) -> str:
     return _SCORED.get(step) or when(step)
 
 
-def _meant(steps: Sequence[Row]) -> list[str]:
+def _step_definitions(steps: Sequence[Row]) -> list[str]:
     """A sentence for each scoring step whose name in the tables is a term."""
     named = {row[end] for row in steps for end in ("first", "second")}
     return [words for step, words in _MEANT.items() if step in named]
@@ -140,7 +140,7 @@ def _steps_that_lose(losing: pd.DataFrame) -> Claim:
     return Claim(
         kind=SCORING, evidence=ESTABLISHED, importance=weight(0.9, float(most["difference"])),
         short=f"For {most['task']}, {done(most, 'one layer')} costs on average {second} of the "
-        f"score {_scored(most['second'])}, {first} {_scored(most['first'])}.",
+        f"score {_scoring_words(most['second'])}, {first} {_scoring_words(most['first'])}.",
         capabilities=(str(most["capability"]),), tasks=(where["task"],),
         estimate=Estimate(value, low, high, "% of the score more, mean over the layers"),
         p=float(numbers(losing, "p_holm").max()),
@@ -151,7 +151,7 @@ def _steps_that_lose(losing: pd.DataFrame) -> Claim:
             f"{interval(*(100 * row[name] for name in ('difference', 'low', 'high')))} % of the "
             "score more."
             for row in steps
-        ), *_meant(steps), "The score is the right answers above those of guessing."),
+        ), *_step_definitions(steps), "The score is the right answers above those of guessing."),
         caveat="Other layers are not shown to be needed: the scoring may only be harder.",
         source=source("ladder_steps", where, **at, next_rung=True),
     )  # fmt: skip
@@ -187,9 +187,9 @@ def passage_findings(run: RunTables) -> list[Claim]:
         sure = rows(tests, loses_more=["closed", "open"])
         sure = sure.loc[np.abs(numbers(sure, "protected")) >= smallest - 1e-9]
         sure = sure.sort_values("protected", key=abs, ascending=False, kind="stable")
-        words = _not_protected(pair, tests, smallest)
+        words = _no_protection_claim(pair, tests, smallest)
         if len(sure):
-            words = _protected(pair, sure, layers)
+            words = _protection_claim(pair, sure, layers)
         at = {"layer": list(words["layers"])} if len(sure) else {}
         claims.append(
             Claim(
@@ -204,7 +204,7 @@ def passage_findings(run: RunTables) -> list[Claim]:
     return spaced(claims, 3)
 
 
-def _protected(pair: Row, sure: pd.DataFrame, layers: pd.DataFrame) -> dict[str, Any]:
+def _protection_claim(pair: Row, sure: pd.DataFrame, layers: pd.DataFrame) -> dict[str, Any]:
     """What a claim says where a passage protects, or reading needs, some layer."""
     without, with_it = (rows(sure, loses_more=name) for name in ("closed", "open"))
     best = [records(part)[0] for part in (without, with_it) if len(part)]
@@ -248,7 +248,7 @@ def _protected(pair: Row, sure: pd.DataFrame, layers: pd.DataFrame) -> dict[str,
     }
 
 
-def _not_protected(pair: Row, tests: pd.DataFrame, smallest: float) -> dict[str, Any]:
+def _no_protection_claim(pair: Row, tests: pd.DataFrame, smallest: float) -> dict[str, Any]:
     """What a claim says where no layer is shown to lose more one way."""
     luck = max(float(numbers(tests, name).max()) for name in ("luck_closed", "luck_open"))
     least = math.ceil(math.log(2 * len(tests) / ALPHA) / math.log(2 - min(luck, 0.999)) - 1e-9)

@@ -79,18 +79,18 @@ def items(
     Example:
         >>> lost = layerwise.items("runs/smollm2-135m", layer=11, task="facts")  # doctest: +SKIP
     """
-    result = run if isinstance(run, AblationResult) else _loaded(run)
+    result = run if isinstance(run, AblationResult) else _load_ablation(run)
     facts, model = result.facts, result.facts.model
     if isinstance(layer, str) or not 0 <= layer < model.n_layers:
         layer = layer_number(str(layer), model.n_encoder_layers, model.n_layers)
     outcomes = _of_task(result.records, task, protocol)
-    without = _changed_at(outcomes, layer, facts)
+    without = _records_without_layer(outcomes, layer, facts)
     questions = questions_of([]) if result.questions is None else result.questions()
     table = answers(outcomes, without, questions)
     return table.loc[table["fate"].isin(FATES[:2])].reset_index(drop=True) if changed else table
 
 
-def _loaded(run: Any) -> AblationResult:
+def _load_ablation(run: Any) -> AblationResult:
     """The ablation of a folder."""
     if isinstance(run, Result):
         raise UserError(
@@ -121,7 +121,7 @@ def _of_task(outcomes: pd.DataFrame, task: str, protocol: str | None) -> pd.Data
     return own if protocol is None else rows(own, protocol=protocol)
 
 
-def _changed_at(outcomes: pd.DataFrame, layer: int, facts: Facts) -> pd.DataFrame:
+def _records_without_layer(outcomes: pd.DataFrame, layer: int, facts: Facts) -> pd.DataFrame:
     """Records without one layer; of several kinds of change the first (skips before others)."""
     changed = single_layers(outcomes.loc[outcomes["layer"].notna()])
     at = rows(changed, layer=layer)
@@ -157,8 +157,8 @@ def answers(outcomes: pd.DataFrame, without: pd.DataFrame, questions: pd.DataFra
         question=_texts(both["question"]),
         options=[given or None for given in options],
         gold=_texts(both["gold"]),
-        intact=_given(both["chosen_intact"], both["generated_intact"], options),
-        without=_given(both["chosen_without"], both["generated_without"], options),
+        intact=_given_answers(both["chosen_intact"], both["generated_intact"], options),
+        without=_given_answers(both["chosen_without"], both["generated_without"], options),
         right_intact=right,
         right_without=still,
         margin_intact=before,
@@ -170,7 +170,7 @@ def answers(outcomes: pd.DataFrame, without: pd.DataFrame, questions: pd.DataFra
     return ordered.drop(columns="order").reset_index(drop=True)
 
 
-def _given(
+def _given_answers(
     chosen: Iterable[Any], written: Iterable[Any], options: Sequence[list[str]]
 ) -> list[str | None]:
     """The option that was taken of each item, or the text that was written."""

@@ -77,7 +77,11 @@ def _lines(path: Path, items: frozenset[str]) -> Iterator[dict[str, Any]]:
         with open_regular(path) as file:
             for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
                 named = _ITEM.match(line)
-                read = named and _read(named[1]) in items and _read(line.partition(_TOKENS)[0], "}")
+                read = (
+                    named
+                    and _read_json(named[1]) in items
+                    and _read_json(line.partition(_TOKENS)[0], "}")
+                )
                 if (
                     isinstance(read, dict)
                     and all(isinstance(read.get(name), kind) for name, kind in _TEXTS.items())
@@ -88,7 +92,7 @@ def _lines(path: Path, items: frozenset[str]) -> Iterator[dict[str, Any]]:
         return
 
 
-def _read(text: bytes, end: str = "") -> Any:
+def _read_json(text: bytes, end: str = "") -> Any:
     """A value of JSON; None where there is none."""
     try:
         return json.loads(text.decode() + end)

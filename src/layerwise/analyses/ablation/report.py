@@ -288,7 +288,7 @@ def _passages(run: RunTables) -> Iterator[FigureSpec]:
         yield FigureSpec(f"books_{kind}_{site}_{i}", draw, caption, alt)
 
 
-def _over_draws(run: RunTables) -> str:
+def _draws_note(run: RunTables) -> str:
     """Note on what knows of several draws of few-shot examples; empty if there is one."""
     effects = run.table("effects")
     if effects is None or "n_examples" not in effects:
@@ -323,7 +323,7 @@ def sections(run: RunTables) -> list[Section]:
     return [
         Section("crossings", "Different layers, or one order?", 4, _CROSSING_WORDS,
                 tuple(state_traces(run)), kinds=(APART, ONE_ORDER)),
-        Section("roles", "Role map", 5, _ROLE_WORDS + _over_draws(run),
+        Section("roles", "Role map", 5, _ROLE_WORDS + _draws_note(run),
                 tuple(_role_map(run, *pair) for pair in every), kinds=ROLES),
         examples_section(run),
         Section("accuracy", "Accuracy per layer", 10, "",

@@ -42,7 +42,7 @@ def single_layers(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table.loc[table["head"].isna() & ~is_set(table)])
 
 
-def _changed(run: RunTables, of: str) -> pd.DataFrame:
+def _effects_by_kind(run: RunTables, of: str) -> pd.DataFrame:
     effects = effects_of_layers(run, heads=of == HEADS)
     if effects is None:
         return pd.DataFrame(columns=["kind", "site"])
@@ -53,13 +53,13 @@ def effects_of(
     run: RunTables, kind: str, site: str, of: str = LAYERS, **values: Any
 ) -> pd.DataFrame:
     """The effects of one kind and site, in single layers, heads or sets, with some values."""
-    effects = _changed(run, of)
+    effects = _effects_by_kind(run, of)
     return effects if effects.empty else rows(effects, kind=kind, site=site, **values)
 
 
 def ablations(run: RunTables, of: str = LAYERS) -> list[tuple[str, str]]:
     """The kinds and sites of interventions in single layers, heads or sets; skips first."""
-    return kinds_and_sites(_changed(run, of))
+    return kinds_and_sites(_effects_by_kind(run, of))
 
 
 def kinds_and_sites(table: pd.DataFrame) -> list[tuple[str, str]]:

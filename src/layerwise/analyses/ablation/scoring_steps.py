@@ -226,7 +226,7 @@ def with_passages(
         places = _comparable(sides, facts) if pair["signal_closed"] and pair["signal_open"] else []
         for kind, site, first, second in places:
             turned = crossed(first.answers, second.answers, first.cell.clusters)
-            tables.append(_compared(first, second, turned.apart, facts).assign(**where))
+            tables.append(_compare_two_steps(first, second, turned.apart, facts).assign(**where))
             pairs.append(pair | {"kind": kind, "site": site, "p": turned.p})
         pairs += [] if places else [pair]
     if not tables:
@@ -278,7 +278,7 @@ def _comparable(
     return [place for place in both if same_items(*place[2:]) and len(place[2].cell.items) > 1]
 
 
-def _compared(
+def _compare_two_steps(
     first: StepAnswers, second: StepAnswers, tests: Dissociation, facts: Facts
 ) -> pd.DataFrame:
     cell, common = first.cell, first.cell.intact & second.cell.intact
@@ -302,7 +302,7 @@ def _compared(
         p=tests.two_sided,
         more=np.where(tests.p_first <= tests.p_second, CLOSED, OPEN),
         n_independent=n_independent,  # for exact bounds; not saved
-        **_bootstrapped(first, second, facts),
+        **_bootstrap_differences(first, second, facts),
     )
     # no narrower than items that the sample would not show allow: each of these loses at most 1
     # one way and gains at most 1 the other
@@ -312,7 +312,7 @@ def _compared(
     return table.assign(low=low, high=high)
 
 
-def _bootstrapped(first: StepAnswers, second: StepAnswers, facts: Facts) -> dict[str, Any]:
+def _bootstrap_differences(first: StepAnswers, second: StepAnswers, facts: Facts) -> dict[str, Any]:
     """Losses in points, shares and nats, and their differences in the same resamples."""
     cell, sides, n = first.cell, (first, second), len(first.cell.items)
     values = [(s.cell.change, s.cell.nats, s.cell.margins) for s in sides]

@@ -88,7 +88,7 @@ class AblationSpec:
                 f"Means by {spec.mean_by} were asked for, but kind is {kind!r}; use mean."
             )
         refuse_draws(kind, spec.draws)
-        _refuse_what_is_not_there(model, spec)
+        _refuse_missing_sites(model, spec)
         return spec
 
     def settings(self) -> dict[str, Any]:
@@ -106,15 +106,15 @@ class AblationSpec:
             read = (setup.model, contexts(), [site])
             budget = {"memory_budget": setup.memory_budget}
             if self.kind == NOISE:
-                make = _added(noise_basis(*read, seed=setup.seed, **budget))
+                make = _noise_change(noise_basis(*read, seed=setup.seed, **budget))
             else:
                 take = mean_activations if self.mean_by == "pooled" else position_means
-                make = _replaced(take(*read, **budget))
+                make = _mean_change(take(*read, **budget))
         return self._made(make, setup.model)
 
     def like(self, model: Model) -> list[Intervention]:
         """Changes that cost the same, without running anything."""
-        alike = _PLAIN | {NOISE: _added(defaultdict(lambda: torch.zeros(1, 1)))}
+        alike = _PLAIN | {NOISE: _noise_change(defaultdict(lambda: torch.zeros(1, 1)))}
         return self._made(alike.get(self.kind, zero), model)
 
     def _made(self, make: MakeChange, model: Model) -> list[Intervention]:
@@ -134,11 +134,11 @@ class AblationSpec:
         return of_kv_group(head, heads_per_key(model.cfg), lambda head: make("z", layer, head))
 
 
-def _added(table: Mapping[tuple[Any, int], torch.Tensor]) -> MakeChange:
+def _noise_change(table: Mapping[tuple[Any, int], torch.Tensor]) -> MakeChange:
     return lambda site, layer, head: noise(site, layer, table[site, layer], head)
 
 
-def _replaced(means: Mapping[tuple[Any, int], torch.Tensor]) -> MakeChange:
+def _mean_change(means: Mapping[tuple[Any, int], torch.Tensor]) -> MakeChange:
     return lambda site, layer, head: mean(site, layer, means[site, layer], head)
 
 
@@ -198,7 +198,7 @@ def _heads(model: Model, site: str, heads: Sequence[int] | None) -> tuple[int, .
     return wanted
 
 
-def _refuse_what_is_not_there(model: Model, changes: AblationSpec) -> None:
+def _refuse_missing_sites(model: Model, changes: AblationSpec) -> None:
     """Refuse sites that a model has not, and blocks that its layers do not make."""
     cfg, site, n_layers = model.cfg, changes.site, len(changes.layers)
     if site == "mlp_out" and cfg.attn_only:

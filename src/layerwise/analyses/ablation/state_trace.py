@@ -99,13 +99,13 @@ def _draw(axes: Axes, effects: pd.DataFrame, pair: Compared) -> None:
     places = {layer: (x.without[layer], y.without[layer]) for layer in y.without}
     marked = {layer for side in pair.layers for layer in side}
     plain = [at for layer, at in places.items() if layer not in marked]
-    points(axes, *_split(plain), "o", "layers", "other layers", color="0.7", ms=3.6)
+    points(axes, *_split_xy(plain), "o", "layers", "other layers", color="0.7", ms=3.6)
     for i, axis in enumerate(("vertical", "horizontal")):
         side = pair.layers[i]
         kind, own = look(i), {layer: places[layer] for layer in side}
         text = f"matters to the {axis} one rather than to the other"
-        points(axes, *_split(list(own.values())), kind.marker, f"side {i}", text, color=kind.color,
-               ms=4.6)  # fmt: skip
+        split = _split_xy(list(own.values()))
+        points(axes, *split, kind.marker, f"side {i}", text, color=kind.color, ms=4.6)
         _name(axes, own, kind.color, above=axis == "horizontal")
     for layer, at in places.items():
         text = f"without layer {name_layer(layer)}: {at[1]:.0f} % of {one}, {at[0]:.0f} % of {two}"
@@ -113,7 +113,7 @@ def _draw(axes: Axes, effects: pd.DataFrame, pair: Compared) -> None:
     points(axes, [x.intact], [y.intact], "*", "intact", "full model", ms=7)
 
 
-def _split(places: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+def _split_xy(places: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [x for x, _ in places], [y for _, y in places]
 
 

@@ -100,7 +100,7 @@ def attributions(run: RunTables) -> list[Claim]:
 def _task(of_task: pd.DataFrame, every: pd.DataFrame) -> list[Claim]:
     of_encoder = (of_task["layer"] < stacks().n_encoder).fillna(False).astype(bool)
     written, read = of_task.loc[~of_encoder], of_task.loc[of_encoder]
-    part, head = _most(written, list(_THE)), _most(written, list(_HEADS))
+    part, head = _largest_part(written, list(_THE)), _largest_part(written, list(_HEADS))
     if part is None:
         return []
     (total,) = records(rows(of_task, component="total"))
@@ -114,7 +114,7 @@ def _task(of_task: pd.DataFrame, every: pd.DataFrame) -> list[Claim]:
             f"{name_layer(head['layer'])}.{head['head']}{_HEADS[head['component']]} adds most: "
             f"{_run_nats(head, pd.DataFrame(every.loc[of_heads]), RATE)}."
         )
-    through = _most(read, list(_THE))
+    through = _largest_part(read, list(_THE))
     if through is not None:
         details.append(
             f"Of the encoder, through cross-attention, {_THE[through['component']]} of layer "
@@ -131,25 +131,27 @@ def _task(of_task: pd.DataFrame, every: pd.DataFrame) -> list[Claim]:
         estimate=Estimate(value, low, high, "nats", together(tests), 1),
         layers=(layer,), details=tuple(details),
         source=source("attribution_summary", where, component=str(part["component"]), layer=layer),
-        **_tested(part, tests), **asked_of(pd.DataFrame([part])),
+        **_test_evidence(part, tests), **asked_of(pd.DataFrame([part])),
     )]  # fmt: skip
 
 
-def _most(parts: pd.DataFrame, components: list[str]) -> dict[str, Any] | None:
+def _largest_part(parts: pd.DataFrame, components: list[str]) -> dict[str, Any] | None:
     """The significant part that adds most; None if none adds anything for sure."""
     sure = rows(parts, component=components, significant=True)
     ranked = records(sure.sort_values(by="value", ascending=False, kind="stable"))
     return ranked[0] if ranked and ranked[0]["value"] > 0 else None
 
 
-def _tested(row: dict[str, Any], every: pd.DataFrame, correction: str = HOLM) -> dict[str, Any]:
+def _test_evidence(
+    row: dict[str, Any], every: pd.DataFrame, correction: str = HOLM
+) -> dict[str, Any]:
     within = ("p_adjusted", f"over such parts of the task ({correction})")
     return evidence_for(row, every, "t-test of a mean of 0", within, correction)
 
 
 def _run_nats(row: dict[str, Any], every: pd.DataFrame, correction: str = HOLM) -> str:
     shown = interval(row["value"], row["run_low"], row["run_high"], 1)
-    return f"{shown} nats ({_tested(row, every, correction)['evidence']})"
+    return f"{shown} nats ({_test_evidence(row, every, correction)['evidence']})"
 
 
 def _figures(attribution: pd.DataFrame) -> list[FigureSpec]:

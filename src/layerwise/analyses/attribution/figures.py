@@ -39,7 +39,7 @@ def attribution_lines(
 
     ``summary`` is the table ``attribution_summary.parquet``, with a row that has signal.
     """
-    shown = _shown(summary, protocol, metric, list(_LINES))
+    shown = _select_parts(summary, protocol, metric, list(_LINES))
     tasks = by_task(shown)
     panels = Panels([task_title(part) for _, part in tasks], width)
     for axes, (_, of_task) in zip(panels.flat, tasks, strict=True):
@@ -59,7 +59,7 @@ def attribution_lines(
     return panels.finish(_title("each layer", shown, metric, "z"), "layer", ["adds (nats)"])
 
 
-def _shown(
+def _select_parts(
     summary: pd.DataFrame, protocol: str | None, metric: str, parts: list[str]
 ) -> pd.DataFrame:
     table = rows(summary, metric=metric, component=parts, signal=True)
@@ -88,7 +88,7 @@ def attribution_heads(
 
     ``summary`` is the table ``attribution_summary.parquet``, with a row that has signal.
     """
-    shown = _shown(summary, protocol, metric, [component])
+    shown = _select_parts(summary, protocol, metric, [component])
     largest = float(np.abs(numbers(shown, "value")).max())
     largest = largest if largest > 1e-6 else 1.0  # colours are not for rounding
     return head_maps(

@@ -209,9 +209,9 @@ def estimated_changes(
 ) -> list[list[float]]:
     """The gradient of the logit difference times the change of each cell's activation, in nats."""
     names = sorted({hook_name(model, cell.layer, cell.site) for cell in cells})
-    there = _kept(model, [source for _, source in runs], names)[1]
+    there = _record_hooks(model, [source for _, source in runs], names)[1]
     with torch.enable_grad():
-        logits, here = _kept(model, [tokens for tokens, _ in runs], names)
+        logits, here = _record_hooks(model, [tokens for tokens, _ in runs], names)
         first, second = torch.tensor(answers, device=logits.device).T
         rows = torch.arange(len(runs), device=logits.device)
         # no row depends on another, so that the sum has each row's own gradient
@@ -225,7 +225,7 @@ def estimated_changes(
     return torch.stack(changes, dim=1).tolist()
 
 
-def _kept(
+def _record_hooks(
     model: Model, prompts: Sequence[Tokens], names: Sequence[str]
 ) -> tuple[Float[torch.Tensor, "row d_vocab"], dict[str, torch.Tensor]]:
     """The logits where answers begin, and the runs' activations at some hooks."""

@@ -64,7 +64,7 @@ def compare(
         UserError: if a folder cannot be read; if two runs are of the same model; if items,
             protocols or metrics differ so that nothing is left to compare.
     """
-    folders = _listed(runs)
+    folders = _grouped_folders(runs)
     refuse_few_resamples(n_resamples)
     refuse_negative_depth(smallest_depth)
     saved = saved_runs(folders)
@@ -131,7 +131,7 @@ def runs_or_groups(
     return by_name
 
 
-def _listed(runs: Folders | Mapping[str, Folders]) -> list[tuple[Path, str | None]]:
+def _grouped_folders(runs: Folders | Mapping[str, Folders]) -> list[tuple[Path, str | None]]:
     """The folders, each with its group."""
     if isinstance(runs, str | Path) or len(runs) < 2:
         raise UserError(

@@ -114,7 +114,7 @@ def compared_depths(
     order = list(dict.fromkeys(kinds.values()))
     groups = [({"run": run}, look(order.index(kind)), kind) for run, kind in kinds.items()]
     panels = Panels(
-        [_heading(AXES[0], *key) for key, _ in listed], width,
+        [_panel_title(AXES[0], *key) for key, _ in listed], width,
         (len(capabilities) * (_POINT * len(blocks) + _GAP) + 0.1,), least=2.4, left=0.9,
     )  # fmt: skip
     for axes, (_, of_panel) in zip(panels.flat, listed, strict=True):
@@ -148,7 +148,7 @@ def difference_ranges(differences: pd.DataFrame, family: str, width: float = FUL
     listed = parts(shown, axis=AXES, measure=MEASURES, method=METHODS, protocol=PROTOCOL_ORDER)
     unit, scale = UNITS[family]
     panels = Panels(
-        [_heading(*key) for key, _ in listed], width,
+        [_panel_title(*key) for key, _ in listed], width,
         (len(names) * (_POINT * len(pairs) + _GAP) + 0.1,), least=2.1, left=1.1,
     )  # fmt: skip
     words = Words(unsure="hollow: no difference established (Holm)", interval="95 % interval")
@@ -166,7 +166,7 @@ def difference_ranges(differences: pd.DataFrame, family: str, width: float = FUL
     return panels.finish(title, unit)
 
 
-def _heading(axis: str, measure: str, method: str, protocol: str) -> list[str]:
+def _panel_title(axis: str, measure: str, method: str, protocol: str) -> list[str]:
     """A panel's name: what is measured, and how."""
     within = "" if axis == AXES[0] else f", {axis} alone"
     way = "" if method == "intact model" else f"{method}, "

@@ -73,7 +73,7 @@ def not_established(differences: pd.DataFrame) -> list[Claim]:
     ordered = left.sort_values(
         list(_ORDERS), key=lambda names: names.map(ranks[str(names.name)]), kind="stable"
     )
-    return [_nothing(part) for _, part in ordered.groupby(list(_CELL), sort=False)]
+    return [_no_difference_claim(part) for _, part in ordered.groupby(list(_CELL), sort=False)]
 
 
 def headline(differences: pd.DataFrame) -> str:
@@ -151,7 +151,7 @@ def _scope(about: pd.DataFrame) -> dict[str, Any]:
     return items | {"items": items["items"] + runs}
 
 
-def _nothing(differences: pd.DataFrame) -> Claim:
+def _no_difference_claim(differences: pd.DataFrame) -> Claim:
     first = records(differences)[0]
     what = _NO_DIFFERENCE[first["family"]].format(**_words(first))
     named = "tasks" if first["family"] == "accuracy" else "capability"

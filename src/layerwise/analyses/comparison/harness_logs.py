@@ -232,14 +232,14 @@ def _by_filter(path: str) -> dict[str | None, list[_Row]]:
     rows: dict[str | None, list[_Row]] = {}
     for number, line in lines(path, _MOST_BYTES, "one item a line"):
         if line.strip():
-            name, row = _read(path, number, line)
+            name, row = _read_line(path, number, line)
             rows.setdefault(name, []).append(row)
     if not rows:
         raise UserError(f"File {path!r} is empty: {_EXPECTED}.")
     return rows
 
 
-def _read(path: str, number: int, line: str) -> tuple[str | None, _Row]:
+def _read_line(path: str, number: int, line: str) -> tuple[str | None, _Row]:
     """The filter of a line, and its row, checked."""
     try:
         fields = json.loads(line)

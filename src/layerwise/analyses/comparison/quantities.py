@@ -139,12 +139,12 @@ def quantities(
 ) -> dict[Key, list[Quantity]]:
     """All that can be said of every one of the runs, on tasks and items that they share."""
     by_key = dict(_accuracies(runs, note))
-    for axis in _axes_of_all(runs):
+    for axis in _common_axes(runs):
         by_key |= dict(_depths(runs, axis, note if axis == COMPUTATION else lambda row: None))
     return by_key | dict(_losses(runs, note))
 
 
-def _axes_of_all(runs: Sequence[Prepared]) -> list[str]:
+def _common_axes(runs: Sequence[Prepared]) -> list[str]:
     """The axes that every run has; of decoders alone, that of computation."""
     if not any(run.run.facts.model.n_encoder_layers for run in runs):
         return [COMPUTATION]
@@ -154,7 +154,7 @@ def _axes_of_all(runs: Sequence[Prepared]) -> list[str]:
 
 def _accuracies(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, list[Quantity]]]:
     signal = [signals(list(run.cells.values()), run.run.facts.chance) for run in runs]
-    for task, protocol in _shared([set(run.cells) for run in runs]):
+    for task, protocol in _intersection([set(run.cells) for run in runs]):
         cells_of = [run.cells[task, protocol] for run in runs]
         capability, reason = cells_of[0].capability, ""
         if len({cell.items for cell in cells_of}) > 1:
@@ -186,9 +186,11 @@ def _depths(
             of_axis = [e for e in (within(e, run.axes[axis]) for e in ablated) if e is not None]
         every.append({(e.capability, e.protocol, e.method, e.task): e for e in of_axis})
     sizes = [len(run.axes[axis]) for run in runs]
-    for place in _in_every([{key[:3] for key in of_run} for of_run in every], runs, note):
-        tasks = _shared([{key[3] for key in of_run if key[:3] == place} for of_run in every])
-        aligned = [_aligned([of_run[(*place, task)] for of_run in every], runs) for task in tasks]
+    for place in _common_places([{key[:3] for key in of_run} for of_run in every], runs, note):
+        tasks = _intersection([{key[3] for key in of_run if key[:3] == place} for of_run in every])
+        aligned = [
+            _align_items([of_run[(*place, task)] for of_run in every], runs) for task in tasks
+        ]
         kept = [each for each in aligned if each]
         if not kept:
             what = dict(zip(("capability", "protocol", "method"), place, strict=True))
@@ -200,7 +202,7 @@ def _depths(
             for silent in (each for each in summaries if isinstance(each, LeftOut)):
                 note(unsaid(run, silent))
             measured.append({s.measure: s for s in summaries if not isinstance(s, LeftOut)})
-        for measure in _shared([set(of_run) for of_run in measured]):
+        for measure in _intersection([set(of_run) for of_run in measured]):
             of_runs = [of_run[measure] for of_run in measured]
             named = {s.tasks for s in of_runs}
             if len(named) > 1:  # settled in other tasks
@@ -216,11 +218,11 @@ def _depths(
             yield Key(SIZE if measure == CRITICAL else DEPTH, *place, measure, axis, *named), placed
 
 
-def _aligned(curves: Sequence[MethodCurve], runs: Sequence[Prepared]) -> list[MethodCurve]:
+def _align_items(curves: Sequence[MethodCurve], runs: Sequence[Prepared]) -> list[MethodCurve]:
     """One task's evidence of every run on the items of all; none if these are too few."""
     if len({e.items for e in curves}) == 1:
         return list(curves)
-    both = _shared([set(e.items) for e in curves])
+    both = _intersection([set(e.items) for e in curves])
     if len(both) < 2:
         return []
     return [e.of_items(both, run.sampling) for e, run in zip(curves, runs, strict=True)]
@@ -230,9 +232,11 @@ def _losses(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, lis
     """The share of the above-floor accuracy lost by third of the depth."""
     every = [_profiles(run) for run in runs]
     places = [{(*key[:2], ABLATION) for key in profiles} for profiles in every]
-    for capability, protocol, _ in _in_every(places, runs, lambda row: None):
+    for capability, protocol, _ in _common_places(places, runs, lambda row: None):
         place = capability, protocol
-        tasks = _shared([{key[2] for key in profiles if key[:2] == place} for profiles in every])
+        tasks = _intersection(
+            [{key[2] for key in profiles if key[:2] == place} for profiles in every]
+        )
         shown = [
             t for t in tasks if len({profiles[(*place, t)].cell.items for profiles in every}) == 1
         ]  # fmt: skip
@@ -279,7 +283,7 @@ def thirds_of(n_layers: int) -> dict[str, list[int]]:
     return {name: layers for name, layers in by_third.items() if layers}
 
 
-def _in_every(
+def _common_places(
     places: Sequence[set[tuple[str, str, str]]], runs: Sequence[Prepared], note: Callable
 ) -> list[tuple[str, str, str]]:
     """Capability, protocol and method that every run speaks of; the others are noted."""
@@ -290,10 +294,10 @@ def _in_every(
         if lacking:
             what = dict(zip(("capability", "protocol", "method"), place, strict=True))
             note(left_out(_names(runs), f"nothing can be said of {', '.join(lacking)}", **what))
-    return _shared(places)
+    return _intersection(places)
 
 
-def _shared(sets: Sequence[set[Any]]) -> list[Any]:
+def _intersection(sets: Sequence[set[Any]]) -> list[Any]:
     return sorted(set.intersection(*sets))
 
 
@@ -306,15 +310,15 @@ def n_comparisons(groups: Sequence[Sequence[Prepared]]) -> Counter[str]:
     planned: Counter[str] = Counter()
     for one, other in combinations(groups, 2):
         runs = [*one, *other]
-        shared = _shared([set(run.cells) for run in runs])
+        shared = _intersection([set(run.cells) for run in runs])
         places = {(runs[0].cells[cell].capability, cell[1]) for cell in shared}
-        thirds = _shared([set(thirds_of(run.sampling.n_layers)) for run in runs])
-        read = _shared([
+        thirds = _intersection([set(thirds_of(run.sampling.n_layers)) for run in runs])
+        read = _intersection([
             {(e.capability, e.protocol, e.method) for e in (*r.evidence, *r.silent)} for r in runs
         ])  # fmt: skip
         # a method gives one depth on each axis that it has, a lens another if any answer settles
         settling = {e.method for run in runs for e in run.evidence if e.settled is not None}
-        axes = len(_axes_of_all(runs))
+        axes = len(_common_axes(runs))
         depths = sum(
             axes if method == ABLATION else 1 + (method in settling) for *_, method in read
         )

@@ -135,9 +135,9 @@ def _page(
         facts=comparison.facts,
         counts=(n_claimable, len(sure)),
         accuracies=_accuracies(comparison),
-        unclaimed=_unclaimed(len(comparison.differences) - n_claimable),
+        unclaimed=_unclaimed_note(len(comparison.differences) - n_claimable),
         n_tests=n_tests(comparison.differences),
-        about=[*_about(comparison), *_reach(comparison.differences)],
+        about=[*_unit_notes(comparison), *_reach(comparison.differences)],
         lens=_lens_of_one_stack(comparison),
         established=with_rows(sure),
         most=MOST,
@@ -173,7 +173,7 @@ def _accuracies(comparison: Comparison) -> list[Table]:
     return [Table(title, ("task", "protocol", *names), cells, note=note)] if cells else []
 
 
-def _unclaimed(n: int) -> list[str]:
+def _unclaimed_note(n: int) -> list[str]:
     """Reason why differences of shares lost are in the tables and not among the claims."""
     if not n:
         return []
@@ -185,7 +185,7 @@ def _unclaimed(n: int) -> list[str]:
 
 def caution(comparison: Comparison) -> str:
     """Scope of the differences."""
-    return " ".join([*_about(comparison), *_lens_of_one_stack(comparison)])
+    return " ".join([*_unit_notes(comparison), *_lens_of_one_stack(comparison)])
 
 
 def _lens_of_one_stack(comparison: Comparison) -> list[str]:
@@ -199,7 +199,7 @@ def _lens_of_one_stack(comparison: Comparison) -> list[str]:
     ]
 
 
-def _about(comparison: Comparison) -> list[str]:
+def _unit_notes(comparison: Comparison) -> list[str]:
     """Unit of the comparison, and what the tests hold for."""
     groups = comparison.facts.groups
     if not groups:
@@ -305,7 +305,7 @@ _SPREAD = (
 _LEFT_OUT = plain("runs", "capability", "task", "protocol", "method", "reason")
 
 
-def _shown(title: str, name: str, table: pd.DataFrame, columns: Sequence[Column]) -> Table:
+def _table_as_text(title: str, name: str, table: pd.DataFrame, columns: Sequence[Column]) -> Table:
     """The first rows of a saved table as text; what is alike in all of them is told below."""
     where = f"rows are in comparison_{name}.parquet"
     shown = as_text(f"{title} ({{n}})", columns, table, most=1000, where=where)
@@ -331,12 +331,12 @@ def _numbers_tables(comparison: Comparison) -> Iterator[Table]:
             Column("difference is", lambda row: "established" if row["significant"]
                    else "not established"),
         )  # fmt: skip
-        yield _shown(f"Differences: {family}", "differences", ranked, columns)
+        yield _table_as_text(f"Differences: {family}", "differences", ranked, columns)
     if len(comparison.groups):
-        yield _shown("Spread within groups", "groups", comparison.groups, _SPREAD)
+        yield _table_as_text("Spread within groups", "groups", comparison.groups, _SPREAD)
     for (family,), estimates in parts(comparison.estimates, family=FAMILIES):
         estimate = estimated(UNITS[family][0], "estimate", "", 100)
         columns = (*plain("run", "tasks"), *_WHAT, named("n", "n_items"), estimate)
-        yield _shown(f"Each run by itself: {family}", "estimates", estimates, columns)
+        yield _table_as_text(f"Each run by itself: {family}", "estimates", estimates, columns)
     if len(comparison.left_out):
-        yield _shown("Left out, and why", "left_out", comparison.left_out, _LEFT_OUT)
+        yield _table_as_text("Left out, and why", "left_out", comparison.left_out, _LEFT_OUT)

@@ -40,7 +40,9 @@ def estimate_rows(runs: Sequence[Prepared]) -> Iterator[dict[str, Any]]:
         for key, (quantity,) in quantities([run]).items():
             low, high = _own_interval(key, quantity)
             values = {"estimate": float(quantity.draws[0]), "low": low, "high": high}
-            yield {"run": run.run.name, "group": run.run.group} | _named(key, quantity) | values
+            yield (
+                {"run": run.run.name, "group": run.run.group} | _key_columns(key, quantity) | values
+            )
 
 
 # A column that is not saved.
@@ -67,7 +69,7 @@ def difference_rows(
             yield {
                 "first": first,
                 "second": second,
-                **_named(key, every[0]),
+                **_key_columns(key, every[0]),
                 "estimate_first": float(values[:split].mean()),
                 "estimate_second": float(values[split:].mean()),
                 "n_first": split,
@@ -80,7 +82,7 @@ def difference_rows(
 def _of_items(key: Key, first: Quantity, second: Quantity, seed: int) -> dict[str, Any]:
     """The difference of two runs over items, whose clusters are exchanged together."""
     differences = later_by(first.draws, second.draws)
-    low, high, p = _tested(key, first, second, differences, seed)
+    low, high, p = _difference_test(key, first, second, differences, seed)
     return {"unit": ITEM, "difference": float(differences[0]), "low": low, "high": high, "p": p}
 
 
@@ -97,7 +99,7 @@ def _of_runs(every: Sequence[Quantity], split: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _tested(
+def _difference_test(
     key: Key, first: Quantity, second: Quantity, differences: Draws, seed: int
 ) -> tuple[float, float, float]:
     clusters = first.clusters
@@ -106,9 +108,11 @@ def _tested(
         p = float(paired_p_values(net[:, None], clusters)[0])
         return *_of_answers(differences, clusters.n, least=-1.0), p
     if first.loss and second.loss:
-        own = [loss.bounded(_expanded(of.draws, clusters.n))
+        own = [loss.bounded(_expanded_bounds(of.draws, clusters.n))
                for of, loss in ((second, second.loss), (first, first.loss))]  # fmt: skip
-        ends = difference_wide_enough(differences[:1], _expanded(differences, clusters.n), *own)
+        ends = difference_wide_enough(
+            differences[:1], _expanded_bounds(differences, clusters.n), *own
+        )
         parts = second.loss.parts - first.loss.parts
         parts[np.abs(parts) < 1e-12] = 0.0
         summed = clusters.sums(parts[:, None])
@@ -133,7 +137,7 @@ def group_rows(groups: Mapping[str, Sequence[Prepared]]) -> Iterator[dict[str, A
             values = np.array([each.draws[0] for each in every])
             spread = {"mean": values.mean(), "sd": values.std(ddof=1), "least": values.min()}
             about = {"group": name, "n_runs": len(runs), "most": values.max()}
-            yield about | _named(key, every[0]) | spread
+            yield about | _key_columns(key, every[0]) | spread
 
 
 def corrected(
@@ -157,7 +161,7 @@ def n_tests(families: Sequence[str], planned: Mapping[str, int]) -> dict[str, in
     return {one: max(planned.get(one, 0), list(families).count(one)) for one in COMPARED}
 
 
-def _named(key: Key, quantity: Quantity) -> dict[str, Any]:
+def _key_columns(key: Key, quantity: Quantity) -> dict[str, Any]:
     joined = {"tasks": ",".join(key.tasks), "n_tasks": len(key.tasks)}
     return key._asdict() | joined | {"n_items": quantity.n_items}
 
@@ -169,7 +173,7 @@ def _own_interval(key: Key, quantity: Quantity) -> tuple[float, float]:
         low, high = quantity.axis.depth(np.array(depth_bounds(quantity.curves, key.measure)))
         return float(low), float(high)
     if quantity.loss:
-        low, high, _ = quantity.loss.bounded(_expanded(draws, n))
+        low, high, _ = quantity.loss.bounded(_expanded_bounds(draws, n))
         return float(low[0]), float(high[0])
     if quantity.right is not None:
         return _of_answers(draws, n, least=0.0)
@@ -188,7 +192,7 @@ def _of_answers(draws: Draws, n: int, least: float) -> tuple[float, float]:
     return low, high
 
 
-def _expanded(draws: Draws, n: int) -> Ends:
+def _expanded_bounds(draws: Draws, n: int) -> Ends:
     """Expanded percentile bounds of a share; nan of one item, or where one has no end."""
     ends = stats.percentile_bounds(draws[1:, None], expanded_level(max(n, 2)))
     return ends if n > 1 and np.isfinite(ends).all() else (np.full(1, np.nan), np.full(1, np.nan))

@@ -123,7 +123,7 @@ def gains_table(distillation: pd.DataFrame, chance: Chance, seed: int) -> pd.Dat
                 **_difference(lead, clusters, "lead"),
                 "lead_p_holm": float(lead_p_holm[place]),
                 "leads": leads,
-                **_bootstrapped(cells, nats[DISTILLED] - nats[STUDENT], seed, leads=leads),
+                **_bootstrap_gains(cells, nats[DISTILLED] - nats[STUDENT], seed, leads=leads),
             }
         )
     return frame("distillation_gains", rows)
@@ -144,7 +144,7 @@ def _difference(net: Int[np.ndarray, " items"], clusters: Clusters, name: str) -
     return {name: float(net.mean()), f"{name}_low": low, f"{name}_high": high}
 
 
-def _bootstrapped(
+def _bootstrap_gains(
     cells: dict[str, Cell], nats: Float[np.ndarray, " items"], seed: int, *, leads: bool
 ) -> dict[str, Any]:
     """Share of the lead that is closed, no surer than unseen items allow; gain in nats."""

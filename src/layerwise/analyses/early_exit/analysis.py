@@ -54,7 +54,7 @@ def findings(run: RunTables) -> list[Claim]:
         Claim(
             short=f"In {row['task']}, stopping one layer early, after {exit_name(row)}, already "
             f"loses accuracy {when(row['protocol'])}.",
-            importance=weight(0.5, row["acc_diff"]), **_about(row),
+            importance=weight(0.5, row["acc_diff"]), **_claim_fields(row),
             **evidence_for(
                 row, table, "exact sign flips of items", ("p_holm", "Holm over its exits")
             ),
@@ -66,7 +66,7 @@ def findings(run: RunTables) -> list[Claim]:
 
 def _safe(row: dict[str, Any], run: RunTables, table: pd.DataFrame) -> Claim:
     loss = number(100 * Interest.of(run.facts.settings).loss)
-    about = _about(row)
+    about = _claim_fields(row)
     left_out = len(rows(table, **about["source"]["where"]).query(f"layer >= {row['layer']}"))
     return Claim(
         short=f"In {row['task']}, an exit after layer {exit_name(row)} loses less than {loss} "
@@ -85,7 +85,7 @@ def _safe(row: dict[str, Any], run: RunTables, table: pd.DataFrame) -> Claim:
     )  # fmt: skip
 
 
-def _about(row: dict[str, Any]) -> dict[str, Any]:
+def _claim_fields(row: dict[str, Any]) -> dict[str, Any]:
     """Fields that claims of an exit have alike."""
     middle, low, high = (100 * row[name] for name in ("acc_diff", "acc_diff_low", "acc_diff_high"))
     where = {name: str(row[name]) for name in ("task", "protocol", "lens")}

@@ -82,7 +82,7 @@ def interactions(run: RunTables) -> list[Claim]:
 def _depends(sure: pd.DataFrame, n_tests: int, n_rows: int) -> Claim:
     """The group of layers whose gap is the widest, of the pair of protocols with the smallest p."""
     pairs = [part for _, part in sure.groupby(["first", "second"], sort=False)]
-    best = min(pairs, key=lambda pair: (pair["p_holm"].iloc[0], -_apart(pair)))
+    best = min(pairs, key=lambda pair: (pair["p_holm"].iloc[0], -_largest_deviation(pair)))
     gap = numbers(best, "difference")
     sign = -1 if -gap.min() > gap.max() else 1  # from the side on which the widest gap loses more
     groups = records(best.sort_values("difference", kind="stable"))[::sign]
@@ -90,7 +90,7 @@ def _depends(sure: pd.DataFrame, n_tests: int, n_rows: int) -> Claim:
     where = {name: str(most[name]) for name in ("capability", "first", "second")}
     pair = (where["first"], where["second"])
     (more, less), sides = pair[::sign], ("first", "second")[::sign]
-    bounds = {str(row["group"]): _for_all(row, sign, n_rows) for row in groups}
+    bounds = {str(row["group"]): _simultaneous_gap(row, sign, n_rows) for row in groups}
     wider = [name for name, (_, low, _) in bounds.items() if low > 0]
     listed = joined(f"{row['group']} {interval(*bounds[str(row['group'])])}"
                     for row in records(best))  # fmt: skip
@@ -105,7 +105,7 @@ def _depends(sure: pd.DataFrame, n_tests: int, n_rows: int) -> Claim:
             f"{when(less)} varies with depth."
         )
     return Claim(
-        kind=SCORING, evidence=ESTABLISHED, importance=weight(0.92, 2 * _apart(best)),
+        kind=SCORING, evidence=ESTABLISHED, importance=weight(0.92, 2 * _largest_deviation(best)),
         short=short,
         capabilities=(where["capability"],), protocols=pair, p=float(most["p_holm"]),
         items=f"{most['n_items']} items",
@@ -120,7 +120,7 @@ def _depends(sure: pd.DataFrame, n_tests: int, n_rows: int) -> Claim:
     )  # fmt: skip
 
 
-def _for_all(row: Row, sign: int, n_rows: int) -> tuple[float, float, float]:
+def _simultaneous_gap(row: Row, sign: int, n_rows: int) -> tuple[float, float, float]:
     """A group's gap in % of the score, its 95 % bounds widened to hold for all gaps together."""
     from scipy.special import ndtri  # not on top: a page loads no scipy
 
@@ -131,7 +131,7 @@ def _for_all(row: Row, sign: int, n_rows: int) -> tuple[float, float, float]:
     return gap, low, high
 
 
-def _apart(pair: pd.DataFrame) -> float:
+def _largest_deviation(pair: pd.DataFrame) -> float:
     """Distance of the differences of groups from their mean, at most."""
     difference = numbers(pair, "difference")
     return float(np.abs(difference - difference.mean()).max())
@@ -168,7 +168,7 @@ def orders(run: RunTables) -> list[Claim]:
         elif len({row["difference"] < 0 for row in sure}) > 1:
             contrary.append(_contrary(sure, len(pair), len(order), run))
         else:
-            established.append(_before(pair, sure, run, len(order)))
+            established.append(_order_claim(pair, sure, run, len(order)))
     no_order = [_no_order(unordered, len(order))] if unordered else []
     return spaced(established, 3) + spaced(contrary, 3) + no_order
 
@@ -195,7 +195,7 @@ def _contrary(sure: list[Row], n_tests: int, n_run: int, run: RunTables) -> Clai
     )  # fmt: skip
 
 
-def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> Claim:
+def _order_claim(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> Claim:
     """One order, told from the earlier side by its clearest test."""
     best = min(sure, key=lambda row: (row["p_holm"], -abs(row["difference"])))
     names, sign = [str(best["first"]), str(best["second"])], -1 if best["difference"] < 0 else 1

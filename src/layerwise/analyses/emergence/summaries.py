@@ -60,7 +60,7 @@ def agreement_rows(
             groups.setdefault(key, []).append(e)
     pairs = combinations(groups.values(), 2)
     rows = [row for first, other in pairs if _same_prompts(first[0], other[0])
-            for row in _compared(first, other, sampling)]  # fmt: skip
+            for row in _compare_methods(first, other, sampling)]  # fmt: skip
     unit = max(sampling.n_layers - 1, 1)
     smallest = {HALF: smallest_depth / unit, RANKS: 0.0}
     return [
@@ -79,7 +79,7 @@ def _same_prompts(one: MethodCurve, other: MethodCurve) -> bool:
     return one.protocol == other.protocol or (generates and "continuation" in protocols)
 
 
-def _compared(
+def _compare_methods(
     one: Sequence[MethodCurve], other: Sequence[MethodCurve], sampling: Sampling
 ) -> Iterator[dict[str, Any]]:
     """Differences of depth and the correlation over layers, on tasks and items of both."""

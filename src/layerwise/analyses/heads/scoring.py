@@ -62,7 +62,7 @@ class RepeatedTokens:
         known = tuple(sorted(set(range(size)) - set(tokenizer.all_special_ids)))
         before, after = tuple(tokenizer("").input_ids), ()
         if two:
-            before, after = _around(tokenizer, known)
+            before, after = _tokenizer_affixes(tokenizer, known)
         return cls(before, after, decoder_prefix(model), known, two, model.cfg.n_ctx)
 
     @property
@@ -99,7 +99,7 @@ class RepeatedTokens:
         return (*self.before, *(token for text in texts for token in text), *self.after)
 
 
-def _around(tokenizer: Any, known: Tokens) -> tuple[Tokens, Tokens]:
+def _tokenizer_affixes(tokenizer: Any, known: Tokens) -> tuple[Tokens, Tokens]:
     """Tokens that a tokenizer puts before and after the input of an encoder."""
     for token in known:
         text = tokenizer.decode([token])
@@ -140,19 +140,19 @@ def scores_of(model: Model, given: RepeatedTokens, drawn: RepeatedSequence) -> l
     n_encoder, layers = n_encoder_layers(model), range(model.cfg.n_layers)
     if not n_encoder:
         repeated = places_when_repeated(before, length, both_ways=False)
-        return [_scored(model, "z", layers, repeated, [given.read(once, once)], once)]
+        return [_score_site(model, "z", layers, repeated, [given.read(once, once)], once)]
     encoder, decoder = layers[:n_encoder], layers[n_encoder:]
     return [
-        _scored(model, "z", encoder, places_when_repeated(before, length, both_ways=True),
+        _score_site(model, "z", encoder, places_when_repeated(before, length, both_ways=True),
                 [given.read(once, once), given.begins]),
-        _scored(model, "z", decoder, places_when_repeated(begins, length, both_ways=False),
+        _score_site(model, "z", decoder, places_when_repeated(begins, length, both_ways=False),
                 [given.read(drawn.others), (*given.begins, *once, *once)], once),
-        _scored(model, "cross_z", decoder, places_when_copied(begins, before, length),
+        _score_site(model, "cross_z", decoder, places_when_copied(begins, before, length),
                 [given.read(once), (*given.begins, *once)], once),
     ]  # fmt: skip
 
 
-def _scored(
+def _score_site(
     model: Model,
     site: str,
     layers: range,

@@ -42,8 +42,10 @@ def findings(run: RunTables) -> list[Claim]:
     claims: list[Claim] = []
     for verdict in (REDUNDANT, OVERLAPPING):
         cells = rows(large, verdict=verdict).groupby(["task", "protocol"], sort=True)
-        claims += spaced([_strongest_of(chosen, pairs, every) for _, chosen in cells], _MOST)
-    return claims or [_nothing(pairs, every, smallest)]
+        claims += spaced(
+            [_strongest_pair_claim(chosen, pairs, every) for _, chosen in cells], _MOST
+        )
+    return claims or [_no_interaction_claim(pairs, every, smallest)]
 
 
 def caveats(run: RunTables) -> list[Claim]:
@@ -66,12 +68,12 @@ def _strongest(pairs: pd.DataFrame) -> Row:
     return records(pairs)[int(np.argmax(np.abs(numbers(pairs, "interaction"))))]
 
 
-def _strongest_of(chosen: pd.DataFrame, pairs: pd.DataFrame, every: pd.DataFrame) -> Claim:
+def _strongest_pair_claim(chosen: pd.DataFrame, pairs: pd.DataFrame, every: pd.DataFrame) -> Claim:
     """The strongest pair of a task, protocol and verdict, those off the floor before others."""
     free = rows(chosen, at_floor="neither")
     top = _strongest(free if len(free) else chosen)
     n_pairs = len(rows(pairs, task=top["task"], protocol=top["protocol"]))
-    says, caveat, worth = (_overlapping if top["verdict"] == OVERLAPPING else _redundant)(top)
+    says, caveat, worth = (_overlap_words if top["verdict"] == OVERLAPPING else _redundant)(top)
     about = {"task": top["task"], "protocol": top["protocol"]}
     place = {name: value for name, value in _place(top).items() if name not in about}
     over = f"over {counted(n_pairs, 'pair')} ({RATE})"
@@ -91,7 +93,8 @@ def _redundant(top: Row) -> tuple[str, str, float]:
     cost, how = f"cost {number(top['interaction'], 2)} nats", when(top["protocol"])
     if top["at_floor"] != "neither":
         return f"{cost} beyond their sum {how}, {_FLOOR}", (
-            f"Without {_floored(top)} it guesses; what is lost beyond that is how sure it is of "
+            f"Without {_floor_words(top)} it guesses; what is lost beyond that is how sure "
+f"it is of "
             "wrong answers."
         ), 0.45  # fmt: skip
     if top["excess_low"] <= 0:  # there are others that share a layer, and it costs no more
@@ -106,23 +109,23 @@ def _redundant(top: Row) -> tuple[str, str, float]:
     ), 0.75  # fmt: skip
 
 
-def _overlapping(top: Row) -> tuple[str, str, float]:
+def _overlap_words(top: Row) -> tuple[str, str, float]:
     """The same of a pair that costs less together."""
     overlap = f"overlap {when(top['protocol'])}"
     if top["at_floor"] != "neither":
-        caveat = f"Without {_floored(top)} it guesses, with little left to lose."
+        caveat = f"Without {_floor_words(top)} it guesses, with little left to lose."
         return f"{overlap}, {_FLOOR}", caveat, 0.45
     less = f"together they cost {number(-top['interaction'], 2)} nats less than apart"
     return f"{overlap}: {less}", "Part of what one gives is gone without the other.", 0.6
 
 
-def _floored(top: Row) -> str:
+def _floor_words(top: Row) -> str:
     """Layers of a pair that alone leave the model guessing."""
     which = top["at_floor"]
     return "either" if which == "both" else f"{_kind(top)} {part_name(top, which)}"
 
 
-def _nothing(pairs: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim:
+def _no_interaction_claim(pairs: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim:
     """That no pair has a verdict, and how large interactions may be."""
     top = _strongest(pairs)
     cells = len(pairs[["task", "protocol"]].drop_duplicates())

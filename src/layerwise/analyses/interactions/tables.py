@@ -159,7 +159,7 @@ PerItem = Float[np.ndarray, "items columns"]
 def pairs_table(interactions: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
     """``interaction_pairs.parquet``: what each pair costs beyond the sum of its two."""
     tables = [
-        _measured(costs, measure, seed)
+        _measure_rows(costs, measure, seed)
         for costs in costs_of(interactions, chance)
         if costs.pairs
         for measure in costs.costs
@@ -183,13 +183,13 @@ def _bounds(table: pd.DataFrame, n_tests: int) -> Ends:
     return low, high
 
 
-def _measured(cell: Costs, measure: str, seed: int) -> pd.DataFrame:
+def _measure_rows(cell: Costs, measure: str, seed: int) -> pd.DataFrame:
     """The rows of one measure."""
     costs, column, pairs = cell.costs[measure], cell.column, cell.pairs
     first, second = (np.array([column[pair[i],] for pair in pairs]) for i in (0, 1))
     both = np.array([column[pair] for pair in pairs])
     beyond = costs[:, both] - costs[:, first] - costs[:, second]
-    others, most = _beyond_others(beyond, cell), _MOST_BEYOND if measure == ACCURACY else None
+    others, most = _excess_over_others(beyond, cell), _MOST_BEYOND if measure == ACCURACY else None
     # flips enough for a single true pair among all to be found; within the engine's accuracy
     # differences count as none
     flips = max(_FLIPS, min(20 * len(pairs), _MOST_SIGNS // max(len(costs), 1)))
@@ -224,7 +224,7 @@ def _measured(cell: Costs, measure: str, seed: int) -> pd.DataFrame:
     return table.astype(dict.fromkeys(heads, "Int64"))
 
 
-def _beyond_others(beyond: PerItem, cell: Costs) -> PerItem:
+def _excess_over_others(beyond: PerItem, cell: Costs) -> PerItem:
     """Excess of a pair's interaction over the mean of those that share one of its two, if any."""
     n = len(cell.players)
     if n < 3:
@@ -283,7 +283,7 @@ def _by_pairs(cell: Costs, measure: str, seed: int) -> pd.DataFrame:
         half = (costs[:, column[pair]] - alone[:, first] - alone[:, other]) / 2
         shares[:, first] += half
         shares[:, other] += half
-    return _shared_out(cell, measure, shares, seed, by=PAIRS)
+    return _shapley_rows(cell, measure, shares, seed, by=PAIRS)
 
 
 def _by_orders(
@@ -302,10 +302,10 @@ def _by_orders(
         means[number, at] = added.mean(axis=0)
     sampling = mean_errors(means, Clusters.apart(len(means)))
     more = {"n_permutations": len(drawn), "se_sampling": sampling}
-    return _shared_out(cell, measure, shares, seed, by=PERMUTATIONS, **more)
+    return _shapley_rows(cell, measure, shares, seed, by=PERMUTATIONS, **more)
 
 
-def _shared_out(
+def _shapley_rows(
     cell: Costs, measure: str, shares: PerItem, seed: int, *, by: str, **more: Any
 ) -> pd.DataFrame:
     table = pd.DataFrame(

@@ -160,14 +160,16 @@ def lens_evidence(
         if isinstance(curve, MethodCurve):
             named = {"lens": name, "task": curve.task, "protocol": curve.protocol}
             of_curve = depths.loc[(depths[list(named)] == list(named.values())).all(axis=1)]
-            curve = _with_settled(curve, of_curve, own[curve.task, curve.protocol], sampling)
+            curve = _with_settling_depths(
+                curve, of_curve, own[curve.task, curve.protocol], sampling
+            )
             if curve.settled is None and (curve.task, curve.protocol) not in signal:
                 guessed = "no signal: right answers end on top no more often than blind"
                 curve = LeftOut(*task_key(curve.method, group), guessed)
         yield curve
 
 
-def _with_settled(
+def _with_settling_depths(
     evidence: MethodCurve, depths: pd.DataFrame, signal: bool, sampling: Sampling
 ) -> MethodCurve:
     """Add from which layer on right answers stay on top (0 from the embedding on), with signal."""

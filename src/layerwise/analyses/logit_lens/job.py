@@ -189,7 +189,7 @@ class Lens:
         for chunk in _chunks(read, max(1, self.setup.memory_budget // 8 // a_row)):
             seen = self._readings(chunk, every)
             known = pd.array([blind.get(item) for item in seen["item"]], dtype="boolean")
-            ordered = _ordered(joined(seen.assign(**named, blind=known)), items)
+            ordered = _sort_readings(joined(seen.assign(**named, blind=known)), items)
             tables.append(conform("lens", ordered.reindex(columns=SCHEMAS["lens"].names)))
         why = "the model writes nothing"
         if self.over == PROMPT:
@@ -294,7 +294,7 @@ def joined(readings: pd.DataFrame) -> pd.DataFrame:
     return readings.groupby(key, sort=False, as_index=False).agg(how)
 
 
-def _ordered(readings: pd.DataFrame, items: Sequence[str]) -> pd.DataFrame:
+def _sort_readings(readings: pd.DataFrame, items: Sequence[str]) -> pd.DataFrame:
     """By item, position and layer, however passages were cut in chunks; lenses of encoders last."""
     place_of = {item: place for place, item in enumerate(items)}
     order = pd.DataFrame({

@@ -70,12 +70,12 @@ def deciding_tokens(setup: Setup, task: Task, protocol: str) -> Iterator[Decidin
         requests = setup.requests(task, choosable(task, item, protocol), protocol)
         others = [answer_tokens(request) for request in requests if not request.gold]
         for gold in (request for request in requests if request.gold):
-            deciding = _deciding(gold, others, shared)
+            deciding = _distinguishing_tokens(gold, others, shared)
             if deciding is not None:
                 yield deciding
 
 
-def _deciding(gold: TaskRequest, others: list[Tokens], shared: int) -> Deciding | None:
+def _distinguishing_tokens(gold: TaskRequest, others: list[Tokens], shared: int) -> Deciding | None:
     answer = answer_tokens(gold)
     if not others:
         return Deciding(gold, shared, answer[shared : shared + 1])

@@ -112,11 +112,11 @@ def lens_gate(lens: pd.DataFrame, chance: Chance) -> pd.DataFrame:
         known = last["token"].dropna()
         most = known.value_counts().max() / len(last) if len(known) else 0.0
         stated = 0.0 if answered[-1].blind is not None and len(known) else chance(*place)
-        floors[place] = max(float(most), _by_choosing(last), stated)
+        floors[place] = max(float(most), _option_chance(last), stated)
     return gate_table(answered, lambda task, protocol: floors[task, protocol])
 
 
-def _by_choosing(last: pd.DataFrame) -> float:
+def _option_chance(last: pd.DataFrame) -> float:
     """Chance of choosing evenly among the options where one of them ends on top."""
     n = last["options"].fillna(0).to_numpy(dtype=float)
     return float(np.divide(1.0, n, out=np.zeros(len(n)), where=n > 0).mean())

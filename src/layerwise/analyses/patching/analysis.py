@@ -58,12 +58,16 @@ _UNMEASURED = "The intact model's accuracy was not measured."
 
 def hand_overs(run: RunTables) -> list[Claim]:
     """Layers in which the last position takes over from the changed token, where established."""
-    return spaced([c for of_site, note in _patched(run) for c in _hand_over(of_site, note)], 1)
+    return spaced(
+        [c for of_site, note in _averages_by_task(run) for c in _hand_over_claims(of_site, note)], 1
+    )
 
 
 def take_ups(run: RunTables) -> list[Claim]:
     """Layers in which a decoder takes up what the encoder has found, where established."""
-    return spaced([c for of_site, note in _patched(run) for c in _taken_up(of_site, note)], 1)
+    return spaced(
+        [c for of_site, note in _averages_by_task(run) for c in _take_up_claims(of_site, note)], 1
+    )
 
 
 def findings(run: RunTables) -> list[Claim]:
@@ -71,7 +75,7 @@ def findings(run: RunTables) -> list[Claim]:
     return [*hand_overs(run), *take_ups(run)]
 
 
-def _patched(run: RunTables) -> Iterator[tuple[pd.DataFrame, str]]:
+def _averages_by_task(run: RunTables) -> Iterator[tuple[pd.DataFrame, str]]:
     """Averages of each task, and what is not known of it."""
     patching = run.table("patching_summary")
     if patching is None:
@@ -83,7 +87,7 @@ def _patched(run: RunTables) -> Iterator[tuple[pd.DataFrame, str]]:
             yield of_site, "" if signal is not None else _UNMEASURED
 
 
-def _hand_over(of_site: pd.DataFrame, note: str) -> list[Claim]:
+def _hand_over_claims(of_site: pd.DataFrame, note: str) -> list[Claim]:
     changed = next((name for name in _CHANGED if name in set(of_site["pos_label"])), None)
     if changed is None or "last" not in set(of_site["pos_label"]):
         return []
@@ -92,7 +96,7 @@ def _hand_over(of_site: pd.DataFrame, note: str) -> list[Claim]:
         return []
     middle, low, high = bounds
     there = {row["pos_label"]: row for row in records(rows(of_site, layer=middle))}
-    start, end = _while_moving(of_site, low, high)
+    start, end = _hand_over_range(of_site, low, high)
     # What is there before a layer, and was not before the one in front of it, moved in that one.
     at, first, last = (name_layer(layer - 1) for layer in bounds)
     token = percent(*(there[changed][name] for name in _BOUNDS))
@@ -109,7 +113,7 @@ def _hand_over(of_site: pd.DataFrame, note: str) -> list[Claim]:
             "quarters of it.",
             *details,
         )
-    says += _in(layers)
+    says += _layer_range_words(layers)
     evidence, between = Evidence.ESTABLISHED, _elsewhere(of_site, changed)
     if between is not None:
         evidence, layers, (left, reached) = Evidence.IN_TABLE, between, map(name_layer, between)
@@ -124,7 +128,7 @@ def _hand_over(of_site: pd.DataFrame, note: str) -> list[Claim]:
     )]  # fmt: skip
 
 
-def _while_moving(of_site: pd.DataFrame, low: int, high: int) -> tuple[int, int]:
+def _hand_over_range(of_site: pd.DataFrame, low: int, high: int) -> tuple[int, int]:
     """The layers before which the last position has a quarter and three quarters, or the bounds."""
     # One layer of the mean is where no pair moves, if half of the pairs move early and half late.
     last = rows(of_site, pos_label="last").sort_values("layer")
@@ -135,7 +139,7 @@ def _while_moving(of_site: pd.DataFrame, low: int, high: int) -> tuple[int, int]
     return min(low, max(start, 1)), max(high, end)
 
 
-def _in(layers: Sequence[int]) -> str:
+def _layer_range_words(layers: Sequence[int]) -> str:
     """``"in layer 8"``, or ``"between layers 8 and 24"``."""
     first, last = name_layer(layers[0]), name_layer(layers[-1])
     return f"in layer {first}" if len(layers) == 1 else f"between layers {first} and {last}"
@@ -169,7 +173,7 @@ def _elsewhere(of_site: pd.DataFrame, changed: str) -> tuple[int, int] | None:
     return (layers[max(left - 1, 0)], layers[reached - 1]) if both.min() < _ABOUT_ALL else None
 
 
-def _taken_up(of_site: pd.DataFrame, note: str) -> list[Claim]:
+def _take_up_claims(of_site: pd.DataFrame, note: str) -> list[Claim]:
     """The layer in which more than half arrives where the decoder answers, to stay."""
     answer = rows(of_site, pos_label="answer").sort_values("layer")
     if answer.empty:
@@ -182,7 +186,8 @@ def _taken_up(of_site: pd.DataFrame, note: str) -> list[Claim]:
     # What is there before a layer, and was not before the one in front of it, came in that one.
     layers = (middle - 1,) if first == last else (first - 1, last - 1)
     return [_claim(
-        f"more than half of what decides the answer reaches the decoder's answer {_in(layers)}",
+        (f"more than half of what decides the answer reaches the decoder's answer "
+f"{_layer_range_words(layers)}"),
         row, "answer", layers=layers, evidence=Evidence.ESTABLISHED, caveat=note,
         importance=weight(0.6, 1 - (last - first) / 10),
         details=(f"The layer lies in [{name_layer(first - 1)}, {name_layer(last - 1)}], with "
@@ -277,7 +282,7 @@ def _figure(table: pd.DataFrame, direction: str, site: str) -> FigureSpec:
         )
     caption = (
         f"Activation patching {'of single heads ' * by_head}at {site}: {PATCHES[direction]}{where} "
-        f"({asked}). {_where(site) if two_stacks else ''}Colour: share of the logit "
+        f"({asked}). {_position_words(site) if two_stacks else ''}Colour: share of the logit "
         f"difference {share}, over n = {spread_of(table['n_items'], 'pair')} a cell{marks}"
     )
     down = "heads" if by_head else "positions"
@@ -287,7 +292,7 @@ def _figure(table: pd.DataFrame, direction: str, site: str) -> FigureSpec:
     return FigureSpec(f"patching_{site}{other}", draw, caption, alt)
 
 
-def _where(site: str) -> str:
+def _position_words(site: str) -> str:
     """Positions that are meant where a model has an encoder and a decoder, in words."""
     if site in ("cross_k", "cross_v"):
         return (

@@ -92,7 +92,7 @@ def sections(run: RunTables) -> list[Section]:
     ]  # fmt: skip
 
 
-def _refuse_norms_after(cfg: Any) -> None:
+def _refuse_post_norms(cfg: Any) -> None:
     """Refuse a model in which what a head adds to the stream is no term of a sum."""
     from .api import refuse_norms_after
 
@@ -111,7 +111,7 @@ def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
 _INTO = "path patching into the logits"
 ANALYSIS = Analysis(
     "path_patching", PathPatchingResult, sections, direct_paths,
-    extras=(Extra("paths", _INTO, _jobs_of_a_profile, refuse=_refuse_norms_after),),
+    extras=(Extra("paths", _INTO, _jobs_of_a_profile, refuse=_refuse_post_norms),),
     done={
         "path_effects": "Direct paths between components were patched one by one.",
     },

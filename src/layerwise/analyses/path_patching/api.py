@@ -124,7 +124,7 @@ class PathPatching(PairJob):
         work = _work(2, model.cfg.n_layers, token_passes(model, len(tokens)))
         for receiver in self._receivers():
             n_heard = sum(receiver.hears(sender, parallel) for sender in senders)
-            work = work + _work_of(model, tokens, receiver, n_heard)
+            work = work + _receiver_work(model, tokens, receiver, n_heard)
         return work
 
     def measure(self, task: Task, pairs: Sequence[Pair]) -> Measured:
@@ -171,7 +171,7 @@ def _work(n: int, blocks: int, tokens: int) -> SweepStats:
     return SweepStats(n * blocks, n * blocks, n * tokens, n * tokens)
 
 
-def _work_of(model: Model, tokens: Tokens, receiver: Receiver, n_senders: int) -> SweepStats:
+def _receiver_work(model: Model, tokens: Tokens, receiver: Receiver, n_senders: int) -> SweepStats:
     """Work of ``received``."""
     whole = model.cfg.n_layers, token_passes(model, len(tokens))
     work = _work(1, *whole)

@@ -176,18 +176,18 @@ def written(
     model: Model, tokens: Tokens, senders: Sequence[Sender]
 ) -> list[Float[torch.Tensor, "_ d_model"]]:
     """Output of each sender to its residual stream; of heads without the shared bias."""
-    names = {_written_at(model, sender) for sender in senders}
+    names = {_sender_hook_name(model, sender) for sender in senders}
     _, cache = model.run_with_cache(*inputs_of(model, [tokens]), names_filter=lambda n: n in names)
     values = []
     for sender in senders:
-        value = cache[_written_at(model, sender)][0]
+        value = cache[_sender_hook_name(model, sender)][0]
         if sender.head is not None:
             value = value[:, sender.head] @ _projection(model, sender).to(value)
         values.append(value)
     return values
 
 
-def _written_at(model: Model, sender: Sender) -> str:
+def _sender_hook_name(model: Model, sender: Sender) -> str:
     """The hook where what a sender writes is seen; of a head, before its output projection."""
     if sender.site != EMBEDDING:
         return hook_name(model, sender.layer, sender.site)
@@ -228,12 +228,15 @@ def received(
         if receiver.layer is None:
             parts.append(logits_of(model, streams[:, -1]).double().log_softmax(-1))
         else:
-            hook = run.output_of(receiver), _putting(receiver.head, run.read(receiver, streams))
+            hook = (
+                run.output_of(receiver),
+                _replacing_hook(receiver.head, run.read(receiver, streams)),
+            )
             parts.append(run.logprobs(hook, len(streams)))
     return torch.cat(parts)
 
 
-def _putting(head: int | None, outputs: torch.Tensor) -> Callable[..., Any]:
+def _replacing_hook(head: int | None, outputs: torch.Tensor) -> Callable[..., Any]:
     """A hook that puts in outputs, of one head only if it is given."""
 
     def put(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
@@ -285,7 +288,7 @@ class _HeldStream:
         self._model.run_with_hooks(
             *inputs_of(self._model, [self._tokens] * len(streams)),
             fwd_hooks=[
-                (self.entry_of(receiver), _putting(None, streams)),
+                (self.entry_of(receiver), _replacing_hook(None, streams)),
                 (self.output_of(receiver), lambda tensor, hook: kept.append(tensor)),
             ],
             stop_at_layer=receiver.layer + 1,

@@ -93,10 +93,10 @@ def prune_model(
 
     def make(run: CheckpointStore, _: Meter) -> list[PruningResult]:
         assert isinstance(run, RunFolder)
-        written, of_model = _written(model, source, removed, out, setup, run)
+        written, of_model = _write_and_check(model, source, removed, out, setup, run)
         files.update(of_model)
         facts = settings | {"written_hash": weights_hash(written)}
-        return [_compared(setup, facts, removed, written, run)]
+        return [_compare_models(setup, facts, removed, written, run)]
 
     (result,) = execute(
         make, (PruningResult,), out / TABLES, settings, setup.refuse_changed, False, beside=files
@@ -116,7 +116,7 @@ def _removable(model: Model, remove: Sequence[int | str]) -> tuple[int, ...]:
     return removed
 
 
-def _written(
+def _write_and_check(
     model: Model, source: Path, removed: Sequence[int], out: Path, setup: Setup, run: RunFolder
 ) -> tuple[Model, dict[str, str]]:
     """The written model, loaded back and tried, and its files' SHA-256; nothing if it fails."""
@@ -175,7 +175,7 @@ def _fixed_text(model: Model, setup: Setup) -> LogLikelihood:
     return LogLikelihood(tuple(ids[:half]), tuple(continuation))
 
 
-def _compared(
+def _compare_models(
     setup: Setup, settings: dict[str, Any], removed: Sequence[int], written: Model, run: RunFolder
 ) -> PruningResult:
     """The tasks' items put to the intact model, to it without the layers, and to the written."""
@@ -185,7 +185,7 @@ def _compared(
             items = task.items[start : start + ITEMS_AT_ONCE]
             names.append(f"{task.name} {items[0].id}")
             if not run.has_part(f"pruning {names[-1]}", f"pruning work {names[-1]}"):
-                table, work = _measured(setup, task, items, removed, written)
+                table, work = _measure_items(setup, task, items, removed, written)
                 run.write_part(f"pruning work {names[-1]}", pd.DataFrame(work))
                 run.write_part(f"pruning {names[-1]}", table)
     work = joined_work([run.read_part(f"pruning work {name}") for name in names])
@@ -193,7 +193,7 @@ def _compared(
     return PruningResult(table, setup.facts(settings, work))
 
 
-def _measured(
+def _measure_items(
     setup: Setup, task: Task, items: Sequence[Item], removed: Sequence[int], written: Model
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Some items under the three models, and what that cost."""

@@ -55,7 +55,8 @@ def removals(run: RunTables) -> list[Claim]:
     claims = []
     for (capability, by), curve in parts(curves, capability=CAPABILITY_ORDER, by=WAYS):
         about = source("removal_curves", {"capability": capability, "by": by})
-        ends = sorted((_Until.of(steps) for _, steps in parts(curve, protocol=PROTOCOL_ORDER)),
+        of_protocols = parts(curve, protocol=PROTOCOL_ORDER)
+        ends = sorted((_StepsUntilLoss.of(steps) for _, steps in of_protocols),
                       key=lambda until: (not until.is_loss, until.n_without))  # fmt: skip
         n = [until.n_without for until in ends]
         size = weight(0.8, (max(n) - min(n)) / 10 if len(n) > 1 else max(n) / 20)
@@ -63,14 +64,14 @@ def removals(run: RunTables) -> list[Claim]:
     return spaced(claims, 3)
 
 
-class _Until(NamedTuple):
+class _StepsUntilLoss(NamedTuple):
     """The steps up to the first significant loss; all of them if there is none."""
 
     steps: list[dict[str, Any]]
     is_loss: bool
 
     @classmethod
-    def of(cls, steps: pd.DataFrame) -> _Until:
+    def of(cls, steps: pd.DataFrame) -> _StepsUntilLoss:
         listed = records(steps.sort_values(by="step"))
         lost = [row["significant"] and row["share_lost"] > 0 for row in listed]
         return cls(listed[: lost.index(True) + 1], True) if any(lost) else cls(listed, False)
@@ -90,35 +91,40 @@ class _Until(NamedTuple):
 
 
 def _claim(
-    ends: list[_Until], steps: pd.DataFrame, every: pd.DataFrame, size: float, about: dict[str, Any]
+    ends: list[_StepsUntilLoss],
+    steps: pd.DataFrame,
+    every: pd.DataFrame,
+    size: float,
+    about: dict[str, Any],
 ) -> Claim:
     """The loss of an order that comes first, under whatever protocol; the others beside it."""
     first, *others = ends
     row = first.row
     details = ["No layer was chosen by these items."]
     if first.is_loss and len(first.steps) > 1:
-        details.append(f"Before that: {_lost(first.steps[-2])}.")
+        details.append(f"Before that: {_share_lost_estimate(first.steps[-2])}.")
     for other in others:
-        tested = _tested(other, every)
-        details.append(f"{capitalised(str(other))}: {interval(*_lost(other.row)[:3])} % lost "
+        tested = _test_evidence(other, every)
+        details.append(f"{capitalised(str(other))}: "
+f"{interval(*_share_lost_estimate(other.row)[:3])} % lost "
                        f"({tested['evidence']}, {p_value(tested['p'])}).")  # fmt: skip
     return Claim(
         kind=REMOVAL, importance=size, source=about, layers=tuple(sorted(row["layers"])),
         short=f"With layers removed {HOW[row['by']]}, {row['capability']} shows {first}.",
-        estimate=_lost(row), details=tuple(details),
+        estimate=_share_lost_estimate(row), details=tuple(details),
         caveat="" if first.is_loss else "No significant loss is not no loss.",
-        **_tested(first, every), **asked_of(steps, "held-out item"),
+        **_test_evidence(first, every), **asked_of(steps, "held-out item"),
     )  # fmt: skip
 
 
-def _tested(until: _Until, every: pd.DataFrame) -> dict[str, Any]:
+def _test_evidence(until: _StepsUntilLoss, every: pd.DataFrame) -> dict[str, Any]:
     mean = " and t-test of the mean over tasks, the larger p" * (until.row["n_tasks"] > 1)
     within = ("p_holm", "over the steps (Holm)")
     evidence = evidence_for(until.row, every, f"exact McNemar test{mean}", within)
     return evidence if until.is_loss else evidence | {"evidence": OPEN}
 
 
-def _lost(row: dict[str, Any]) -> Estimate:
+def _share_lost_estimate(row: dict[str, Any]) -> Estimate:
     value, low, high = (100 * row[name] for name in ("share_lost", "share_low", "share_high"))
     layers = few_layers(row["layers"])
     return Estimate(value, low, high, f"% of the above-floor accuracy lost without {layers}")

@@ -46,7 +46,7 @@ def removal_curve(steps: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     """Accuracy as layers are removed, by split of the items, from ``removal_steps.parquet``."""
     tasks, last = by_task(steps), int(numbers(steps, "step").max())
     needed = min(width, max(2.2, _LABEL * last + _MARGIN))
-    panels = Panels([_heading(of_task) for _, of_task in tasks], width, (1.5,), least=needed,
+    panels = Panels([_panel_title(of_task) for _, of_task in tasks], width, (1.5,), least=needed,
                     most=max(3.3, needed), above=0.55)  # fmt: skip
     for axes, (_, of_task) in zip(panels.flat, tasks, strict=True):
         for split, (seen, words) in _SPLITS.items():
@@ -83,7 +83,7 @@ def _name_steps(axes: Axes, of_task: pd.DataFrame, room: float) -> None:
     upper.set_xlabel(f"{noun} removed", fontsize=FONT, labelpad=2)
 
 
-def _heading(of_task: pd.DataFrame) -> list[str]:
+def _panel_title(of_task: pd.DataFrame) -> list[str]:
     there = [of_task.loc[of_task["split"] == split].iloc[0] for split in _SPLITS
              if split in set(of_task["split"])]  # fmt: skip
     counts = [f"{row['split']} n = {row['n_items']}" for row in there]
@@ -112,13 +112,13 @@ def removal_orders(curves: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
         level(axes, 100, ls=DOTTED)
         level(axes, 0, ls=DASHED, label="floor", color="0.35")
         lines = (rows(curve, by=by).sort_values(by="step") for by in in_order(curve["by"], WAYS))
-        draw_series(axes, [_left(line) for line in lines], words)
+        draw_series(axes, [_remaining_score(line) for line in lines], words)
     _over_steps(panels, int(numbers(curves, "step").max()), (-30.0, 125.0))
     title = "Removal of layers in different orders, held-out items (bands: 95 %)"
     return panels.finish(title, "layers removed", ["accuracy above\nfloor left (%)"])
 
 
-def _left(line: pd.DataFrame) -> Series:
+def _remaining_score(line: pd.DataFrame) -> Series:
     """Score that is left along an order, from the intact model on."""
     by, intact = str(line["by"].iloc[0]), {"step": 0, "left": 1.0, "low": 1.0, "high": 1.0}
     named = {"left": "share_lost", "low": "share_high", "high": "share_low"}

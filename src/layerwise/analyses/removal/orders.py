@@ -52,14 +52,14 @@ def from_the_end(n: int, n_encoder: int, n_layers: int) -> list[Layers]:
                 ends.append((len(left) / (last + 1 - first), left[-1]))
         return max(ends)[1]
 
-    return _one_by_one(n, (n_encoder, n_layers), deepest)
+    return _greedy_sets(n, (n_encoder, n_layers), deepest)
 
 
 def by_effect(candidates: pd.DataFrame, n: int, n_encoder: int, n_layers: int) -> list[Layers]:
     """Single layers by what each loses when it alone is skipped, the least first."""
     alone = candidates.loc[candidates["step"] == 1]
     layers = alone["layers"].map(lambda listed: int(listed[0]))
-    return _one_by_one(
+    return _greedy_sets(
         n, (n_encoder, n_layers),
         lambda can_go: best_candidate(pd.DataFrame(alone.loc[layers.isin(can_go)]))[0],
     )  # fmt: skip
@@ -69,7 +69,7 @@ def by_influence(read: Read, n: int) -> list[Layers]:
     """Single layers by block influence, the least first (ShortGPT, arXiv:2403.03853)."""
     means = [np.concatenate([r.influence.numpy().mean(axis=1) for r in task]) for task in read]
     values = np.mean(means, axis=0)
-    return _one_by_one(n, _sizes(read), lambda can_go: can_go[_least(values[can_go])])
+    return _greedy_sets(n, _sizes(read), lambda can_go: can_go[_least(values[can_go])])
 
 
 def by_angle(read: Read, n: int) -> list[Layers]:
@@ -97,7 +97,7 @@ def _least(values: Float[np.ndarray, " choice"]) -> int:
     return int(np.flatnonzero(values <= np.nanmin(values) + _SAME)[-1])
 
 
-def _one_by_one(
+def _greedy_sets(
     n: int, sizes: tuple[int, int], pick: Callable[[list[int]], int]
 ) -> list[Layers]:  # fmt: skip
     """The sets that grow by what ``pick`` takes of the layers that can go."""

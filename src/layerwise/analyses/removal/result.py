@@ -200,7 +200,7 @@ def next_steps(orders: Orders, curves: pd.DataFrame, facts: Facts) -> Iterator[s
         order = "" if by in BLOCKS else " in this order"
         yield f"Removed{order} ({by}, chosen {when(protocol)}): {names}."
     protocols = [name for name in PROTOCOL_ORDER if name in {name for _, name in made}]
-    others = _others(protocols, facts)
+    others = _other_protocols(protocols, facts)
     if others:
         yield f"They may cost more {joined(map(when, others))}, which was not tested."
     if len(protocols) > 1:
@@ -213,7 +213,7 @@ def next_steps(orders: Orders, curves: pd.DataFrame, facts: Facts) -> Iterator[s
         yield f"Write the model without these layers{several}, and test it:\n  {command}"
 
 
-def _others(protocols: Sequence[str], facts: Facts) -> list[str]:
+def _other_protocols(protocols: Sequence[str], facts: Facts) -> list[str]:
     """Protocols that every task can be asked under, beside some."""
     every = [set(task.chance) for task in facts.tasks]
     known = set.intersection(*every) if every else set()
@@ -244,7 +244,7 @@ def prune_command(layers: Sequence[int], protocols: Sequence[str], facts: Facts)
     words = ["layerwise", "prune", model.name, "--remove", removed]
     for task in facts.tasks:
         words += ["--task", task.name if task.source == "built-in" else task.source]
-    for protocol in (*protocols, *_others(protocols, facts)):
+    for protocol in (*protocols, *_other_protocols(protocols, facts)):
         words += ["--protocol", protocol]
     examples = {task.n_fewshot for task in facts.tasks}
     words += ["--fewshot", str(*examples)] if len(examples) == 1 else []

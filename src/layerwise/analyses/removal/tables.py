@@ -97,7 +97,9 @@ def _candidates(removal: pd.DataFrame, chance: Chance) -> pd.DataFrame:
         share_lost=("share_lost", "mean"),
         nats=("nats", "mean"),
     )
-    named = _once(measured).reindex(columns=["intervention", "by", "layers", "chosen"])
+    named = _first_of_each_intervention(measured).reindex(
+        columns=["intervention", "by", "layers", "chosen"]
+    )
     return conform("removal_candidates", table.merge(named, on="intervention"))
 
 
@@ -117,7 +119,7 @@ def steps_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFram
     baselines = {split: _baselines(removal, split) for split in (SELECTION, HELD_OUT)}
     parts = [
         _steps(used.loc[used["split"] == split], baselines[split], chance, seed)
-        for used in (_chosen(order, chance) for order in _orders(removal))
+        for used in (_chosen_rows(order, chance) for order in _orders(removal))
         for split in baselines
     ]
     whole = pd.concat(parts, ignore_index=True)
@@ -128,7 +130,7 @@ def steps_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFram
     return whole.assign(p_run=p, run_tests=sizes.of_rows(tested))
 
 
-def _chosen(order: pd.DataFrame, chance: Chance) -> pd.DataFrame:
+def _chosen_rows(order: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     """Choice of each step, of the tasks that count."""
     return order.loc[order["chosen"] & order["task"].isin(tasks_that_count(order, chance))]
 
@@ -145,9 +147,11 @@ def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFra
     baselines = _baselines(removal, HELD_OUT)
     signal = signals(list(_cells(baselines)), chance)
     for order in _orders(removal):
-        used = _chosen(order, chance)
+        used = _chosen_rows(order, chance)
         held_out = used.loc[used["split"] == HELD_OUT]
-        named = _once(held_out).set_index("step")[["by", "intervention", "layers"]]
+        named = _first_of_each_intervention(held_out).set_index("step")[
+            ["by", "intervention", "layers"]
+        ]
         all_cells = _cells(pd.concat([baselines, held_out], ignore_index=True))
         swept = [cell for cell in all_cells if len(cell.interventions)]
         judged = [cell for cell in swept if signal[cell.task, cell.protocol]]
@@ -232,7 +236,9 @@ def _steps(used: pd.DataFrame, baselines: pd.DataFrame, chance: Chance, seed: in
     """The effects of one order's steps; signal is corrected over all that was asked."""
     if used.empty:
         return frame("removal_steps", [])
-    named = _once(used).reindex(columns=["intervention", "by", "step", "split"])
+    named = _first_of_each_intervention(used).reindex(
+        columns=["intervention", "by", "step", "split"]
+    )
     answers = pd.concat([baselines, used], ignore_index=True)
     effects = _effects.effects_table(_as_records(answers), chance, seed)
     table = effects.merge(named, on="intervention")
@@ -246,7 +252,7 @@ def removed_label(by: str, layers: Sequence[int], name: Callable[[int], str] = s
     return f"{name(layers[0])}-{name(layers[-1])}"
 
 
-def _once(table: pd.DataFrame) -> pd.DataFrame:
+def _first_of_each_intervention(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[~table["intervention"].duplicated()]
 
 

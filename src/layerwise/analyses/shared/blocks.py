@@ -19,12 +19,12 @@ _OF_ATTENTION, _OF_MLP = ("attn", "ln1", "ln1_post"), ("mlp", "ln2", "ln2_post")
 
 def parts_of_block(model: Model, block: Any) -> dict[str, list[nn.Parameter]]:
     """The parameters of a layer (without what blocks share) by part, a sublayer with its norms."""
-    decoder_only = _of_original if over_original(model) else _of_decoder_only
+    decoder_only = _of_original if over_original(model) else _decoder_only_weights
     parts = by_kind(model, lambda _: decoder_only(block), lambda _: _of_seq2seq(block))
     return {name: weights for name, weights in parts.items() if weights}
 
 
-def _of_decoder_only(block: Any) -> dict[str, list[nn.Parameter]]:
+def _decoder_only_weights(block: Any) -> dict[str, list[nn.Parameter]]:
     def named(names: Iterable[str]) -> list[nn.Parameter]:
         return _weights(getattr(block, name, None) for name in names)
 

@@ -91,7 +91,7 @@ def read_differences(
     pulls = -pulls
     at = answers[:, None, None].expand(-1, weights.shape[1], 1)
     pulls.scatter_add_(2, at, -pulls.sum(-1, keepdim=True))
-    return LogitSums(value, _through_unembedding(model, pulls), pulls @ model.b_U.double())
+    return LogitSums(value, _pull_through_unembedding(model, pulls), pulls @ model.b_U.double())
 
 
 def secant_slopes(
@@ -110,7 +110,7 @@ def secant_slopes(
     return quotient * (1 - (of_answer / cap).tanh() * (logits / cap).tanh())
 
 
-def _through_unembedding(
+def _pull_through_unembedding(
     model: Model, pulls: Float[torch.Tensor, "item metric d_vocab"]
 ) -> Directions:
     total = pulls.new_zeros(*pulls.shape[:2], model.cfg.d_model)
@@ -121,7 +121,7 @@ def _through_unembedding(
     return total
 
 
-def _known(norm: Any, width: int) -> tuple[bool, float, Any, Any]:
+def _norm_properties(norm: Any, width: int) -> tuple[bool, float, Any, Any]:
     """Of a norm of either kind of models: does it centre, its epsilon, its weight and its bias."""
     if isinstance(norm, LayerNorm | LayerNormPre | RMSNorm | RMSNormPre):
         centring = isinstance(norm, LayerNorm | LayerNormPre)
@@ -144,7 +144,7 @@ def before_norm(
     """
     if norm is None or isinstance(norm, nn.Identity):
         return direction, torch.zeros_like(direction[..., 0])
-    centring, eps, weight, bias = _known(norm, x.shape[-1])
+    centring, eps, weight, bias = _norm_properties(norm, x.shape[-1])
     x = x.double()
     x = x - x.mean(-1, keepdim=True) if centring else x
     scale = (x.pow(2).mean(-1, keepdim=True) + eps).sqrt()

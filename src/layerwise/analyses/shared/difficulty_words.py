@@ -19,28 +19,30 @@ _LEVEL = 0.05
 
 def beside_order(row: dict[str, Any], run: RunTables, turned: bool = False) -> str:
     """Accuracy of the intact model in either, and what follows if that differs."""
-    if not _known(row):
+    if not _has_accuracy_test(row):
         return ""
     accuracies, p = f" The intact model is right in {_right(row, turned)}", row["p_accuracy"]
     if p >= _LEVEL:
         return f"{accuracies}, no significant difference ({p_value(p)})."
     return (
         f"{accuracies} ({p_value(p)}). Difficulty may account for the order"
-        f"{_matched(str(row['protocol']), run)}."
+        f"{_matched_suites_note(str(row['protocol']), run)}."
     )
 
 
 def beside_orders(shown: Sequence[dict[str, Any]], run: RunTables) -> str:
     """The same beside orders that contradict each other: where accuracies differ."""
     uneven = {
-        str(row["protocol"]): row for row in shown if _known(row) and row["p_accuracy"] < _LEVEL
+        str(row["protocol"]): row
+        for row in shown
+        if _has_accuracy_test(row) and row["p_accuracy"] < _LEVEL
     }
     if not uneven:
         return ""
     parts = [f"{_right(row)} {when(protocol)}" for protocol, row in uneven.items()]
     return (
         f" The intact model is right in {joined(parts)}. Difficulty may account for either order"
-        f"{_matched(next(iter(uneven)), run)}."
+        f"{_matched_suites_note(next(iter(uneven)), run)}."
     )
 
 
@@ -50,11 +52,11 @@ def _right(row: dict[str, Any], turned: bool = False) -> str:
     return " and ".join(reversed(parts) if turned else parts)
 
 
-def _known(row: dict[str, Any]) -> bool:
+def _has_accuracy_test(row: dict[str, Any]) -> bool:
     return bool(pd.notna(row.get("p_accuracy")))
 
 
-def _matched(protocol: str, run: RunTables) -> str:
+def _matched_suites_note(protocol: str, run: RunTables) -> str:
     """Pointer to suites about as difficult; nothing if it was these that were asked."""
     matched = {
         name for languages in MATCHED.values() for names in languages.values() for name in names

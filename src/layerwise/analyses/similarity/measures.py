@@ -30,7 +30,7 @@ def linear_cka(streams: Streams) -> Float[np.ndarray, "depth depth"]:
     2019, arXiv:1905.00414, section 3). With fewer prompts than dimensions it is too near to 1:
     see ``unbiased_cka``. Nan where the streams of all prompts are the same.
     """
-    return _normalised(_products(_grams(streams)))
+    return _normalise(_products(_grams(streams)))
 
 
 def unbiased_cka(streams: Streams) -> Float[np.ndarray, "depth depth"]:
@@ -47,7 +47,7 @@ def unbiased_cka(streams: Streams) -> Float[np.ndarray, "depth depth"]:
     sums = grams.sum(axis=2)
     total = sums.sum(axis=1)
     hsic = _products(grams) + np.outer(total, total) / ((n - 1) * (n - 2))
-    return _normalised(hsic - 2 / (n - 2) * sums @ sums.T)
+    return _normalise(hsic - 2 / (n - 2) * sums @ sums.T)
 
 
 def _grams(streams: Streams) -> Float[np.ndarray, "depth prompt prompt"]:
@@ -64,7 +64,7 @@ def _products(grams: Float[np.ndarray, "depth prompt prompt"]) -> Float[np.ndarr
     return flat @ flat.T
 
 
-def _normalised(hsic: Float[np.ndarray, "depth depth"]) -> Float[np.ndarray, "depth depth"]:
+def _normalise(hsic: Float[np.ndarray, "depth depth"]) -> Float[np.ndarray, "depth depth"]:
     own = np.diag(hsic)
     size = np.sqrt(np.where(own > 0, own, np.nan))
     return hsic / np.outer(size, size)

@@ -49,7 +49,7 @@ def _by_item(group: pd.DataFrame, column: str) -> Float[np.ndarray, "item cell"]
     return values.to_numpy(dtype=float).reshape(len(set(group["item"])), -1)
 
 
-def _map_of(group: pd.DataFrame) -> pd.DataFrame:
+def _angular_map(group: pd.DataFrame) -> pd.DataFrame:
     """``layer`` and ``n_layers`` of the cells of the map of angular distances, in their order."""
     of_item = group.loc[group["item"] == group["item"].iloc[0]].sort_values("layer")
     cells = of_item[["layer", "angular"]].explode("angular", ignore_index=True)
@@ -57,7 +57,7 @@ def _map_of(group: pd.DataFrame) -> pd.DataFrame:
     return cells.assign(layer=cells["layer"].astype(int), n_layers=n_layers)
 
 
-def _means_of(
+def _task_means(
     similarity: pd.DataFrame, column: str, name: str, seed: int
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """The rows of each task, and means over its items with bootstrap intervals, a row per cell."""
@@ -90,7 +90,7 @@ def prediction_table(
                     "items; run one of them again."
                 )
             level = chance(cell.task, cell.protocol)
-            known.append((cell, _drawn(cell, read, _of_prompts(cka, cell), level)))
+            known.append((cell, _resampled_measures(cell, read, _of_prompts(cka, cell), level)))
     known.sort(key=lambda each: (each[0].capability, each[0].protocol, each[0].task))
     groups = groupby(known, key=lambda each: (each[0].capability, each[0].protocol))
     rows = [row for _, group in groups for row in _rows(list(group), n_encoder, seed)]
@@ -103,12 +103,12 @@ def _of_prompts(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
     return table.loc[(table["task"] == cell.task) & (table["protocol"] == protocol)]
 
 
-def _drawn(cell: Cell, read: pd.DataFrame, cka: pd.DataFrame, chance: float) -> Drawn:
+def _resampled_measures(cell: Cell, read: pd.DataFrame, cka: pd.DataFrame, chance: float) -> Drawn:
     clusters = cell.clusters
     right = np.column_stack([cell.intact, cell.floor(chance), cell.correct])
     through = cka.loc[cka["other"] == cka["layer"] + 1].sort_values("layer")["cka_unbiased"]
     turned = 1 - through.to_numpy(dtype=float, na_value=np.nan)
-    single = (_map_of(read)["n_layers"] == 1).to_numpy()
+    single = (_angular_map(read)["n_layers"] == 1).to_numpy()
     block, angles = _by_item(read, "influence"), _by_item(read, "angular")[:, single]
 
     def drawn(counts: Counts) -> dict[str, Float[np.ndarray, "draws layers"]]:
@@ -179,8 +179,8 @@ class SimilarityResult(Result):
     def angular(self) -> pd.DataFrame:
         """``angular.parquet``: mean angular distance per task, layer and number of layers."""
         tables = []
-        for group, table in _means_of(self.similarity, "angular", "distance", self.facts.seed):
-            table = table.assign(**_map_of(group)[["layer", "n_layers"]])
+        for group, table in _task_means(self.similarity, "angular", "distance", self.facts.seed):
+            table = table.assign(**_angular_map(group)[["layer", "n_layers"]])
             lowest = table.groupby("n_layers")["distance"].transform("min")
             tables.append(table.assign(least=table["distance"] == lowest))
         return conform("angular", pd.concat(tables)) if tables else frame("angular", [])
@@ -188,7 +188,7 @@ class SimilarityResult(Result):
     @computed_once
     def influence(self) -> pd.DataFrame:
         """``influence.parquet``: mean block influence per task and layer."""
-        means = _means_of(self.similarity, "influence", "influence", self.facts.seed)
+        means = _task_means(self.similarity, "influence", "influence", self.facts.seed)
         tables = [table.assign(layer=range(len(table))) for _, table in means]
         return conform("influence", pd.concat(tables)) if tables else frame("influence", [])
 

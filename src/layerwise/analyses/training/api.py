@@ -119,7 +119,7 @@ def one_by_one(checkpoints: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, An
 
 def _pair(name: str, value: Any) -> tuple[int, Any]:
     if isinstance(value, (str, os.PathLike)):
-        return _named(name, os.fspath(value))
+        return _parse_checkpoint(name, os.fspath(value))
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise refuse(name, value, _EXPECTED)
     step, checkpoint = value
@@ -133,7 +133,7 @@ def _pair(name: str, value: Any) -> tuple[int, Any]:
     return number, checkpoint
 
 
-def _named(name: str, text: str) -> tuple[int, str | Path]:
+def _parse_checkpoint(name: str, text: str) -> tuple[int, str | Path]:
     """A folder whose name ends with its step, or ``STEP=FOLDER``."""
     step, equals, folder = text.partition("=")
     if equals and step.strip().isdecimal():

@@ -190,7 +190,7 @@ def _tables(series: TrainingSeries) -> list[Table]:
     return [*tables, Table(title, ("step", "model", "hash"), checkpoints, collapsed=True)]
 
 
-def _needed(name: str, step: str) -> Column:
+def _needed_layers_column(name: str, step: str) -> Column:
     """The layers that are needed first or last, and at which step."""
 
     def text(row: Row) -> str:
@@ -209,8 +209,8 @@ ONSETS = (
         "onset [interval]",
         lambda row: f"{row['onset']} [{row['low']}, {row['high']}]" if row["appears"] else "–",
     ),
-    _needed("first", "layers_step"),
-    _needed("last", "layers_last_step"),
+    _needed_layers_column("first", "layers_step"),
+    _needed_layers_column("last", "layers_last_step"),
 )
 MOVES_COLUMNS = (
     *plain("task", "capability", "protocol"),

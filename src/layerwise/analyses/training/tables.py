@@ -98,7 +98,7 @@ class Series:
     def cells(self) -> dict[tuple[str, str], list[Cell]]:
         """By task and protocol, the records of each checkpoint."""
         listed = [
-            {(c.task, c.protocol): c for c in cells(_changed(each.records, self.change))}
+            {(c.task, c.protocol): c for c in cells(_records_of_change(each.records, self.change))}
             for each in self.ablations()
         ]
         for step, by_key in zip(self.steps, listed, strict=True):
@@ -157,7 +157,7 @@ def checkpoints_of_one_model(results: Mapping[int, Sequence[Result]]) -> list[Sa
     return runs
 
 
-def _changed(records: pd.DataFrame, change: tuple[str, str]) -> pd.DataFrame:
+def _records_of_change(records: pd.DataFrame, change: tuple[str, str]) -> pd.DataFrame:
     """The records of one change of single layers, and those that they are measured by."""
     kind, site = change
     single = (records["kind"] == kind) & (records["site"] == site)
@@ -266,24 +266,24 @@ def _onsets(
         excess = excess_of(of_steps, series.chance(task, protocol))
         when = onset(excess, p, smallest_gain, ALPHA / len(by_task))
         last = min(1.0, float(p[-1]) * len(by_task))
-        row = _about(of_steps[0], series.steps)
+        row = _cell_columns(of_steps[0], series.steps)
         row |= {"p": p[-1], "p_corrected": last, "appears": when is not None}
         if when is not None:
             places = {"onset": when.estimate, "low": when.low, "high": when.high}
             row |= {name: series.steps[place] for name, place in places.items()}
-            row |= _needed(rows(layers, task=task, protocol=protocol), interest)
+            row |= _needed_layers(rows(layers, task=task, protocol=protocol), interest)
         onsets.append(row)
     return onsets
 
 
-def _about(cell: Cell, steps: Sequence[int]) -> dict[str, Any]:
+def _cell_columns(cell: Cell, steps: Sequence[int]) -> dict[str, Any]:
     return {
         "task": cell.task, "capability": cell.capability, "protocol": cell.protocol,
         "n_steps": len(steps), "n_items": len(cell.intact), "n_clusters": cell.clusters.n,
     }  # fmt: skip
 
 
-def _needed(of_step: pd.DataFrame, interest: Interest) -> dict[str, Any]:
+def _needed_layers(of_step: pd.DataFrame, interest: Interest) -> dict[str, Any]:
     """The layers that are needed where any is known to be for the first time, and the last."""
     sure = of_step.loc[
         of_step["significant"] & (numbers(of_step, "acc_diff") > interest.loss - 1e-9)
@@ -319,7 +319,7 @@ def _moves(
         lost = np.stack([cell.change for cell in chosen.values()], axis=1)
         trend = depth_trend(lost, later, of_steps[0].clusters)
         if trend is not None:
-            moves.append(_about(of_steps[0], steps) | {
+            moves.append(_cell_columns(of_steps[0], steps) | {
                 "first_step": steps[0], "last_step": steps[-1], "layer_early": trend.first,
                 "layer_late": trend.first + trend.change, "change": trend.change,
                 "low": known(trend.low), "high": known(trend.high), "p": trend.p,

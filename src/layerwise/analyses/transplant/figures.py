@@ -70,7 +70,7 @@ def moved_by_layer(
         lines = by_protocol(of_task)
         for i, (protocol, line) in enumerate(lines):
             aside = _APART * (i - (len(lines) - 1) / 2)
-            draw_series(axes, [_moved(line, protocol, way, aside) for way in _ASIDE], _WORDS)
+            draw_series(axes, [_moved_series(line, protocol, way, aside) for way in _ASIDE], _WORDS)
         for share in (0, 100):
             level(axes, share, ls=(0, (4, 2)))
     shares, (low, high) = 100 * numbers(shown, "share"), panels.flat[0].get_ylim()
@@ -83,7 +83,7 @@ def moved_by_layer(
     return panels.finish(title, "layer", ["share of the gap (%)"])
 
 
-def _moved(line: pd.DataFrame, protocol: str, direction: str, aside: float) -> Series:
+def _moved_series(line: pd.DataFrame, protocol: str, direction: str, aside: float) -> Series:
     table, brings = rows(line, direction=direction), direction == "brings"
     return series(
         table.assign(brings=brings), f"{direction} {protocol}", protocol_look(protocol), "share",

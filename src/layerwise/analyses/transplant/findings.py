@@ -90,7 +90,7 @@ def caveats(run: RunTables) -> list[Claim]:
     if not without_gap:
         return []
     n = len(without_gap)
-    among = f"in {n} tasks and ways of scoring" if n > 1 else _where(without_gap[0])
+    among = f"in {n} tasks and ways of scoring" if n > 1 else _cell_words(without_gap[0])
     accuracies = (
         f"In {row['task']} {when(row['protocol'])} the base is right in "
         f"{number(100 * row['acc_base'])} %, the other model in {number(100 * row['acc_other'])} %."
@@ -136,7 +136,7 @@ def _of_cell(cell: pd.DataFrame, effects: pd.DataFrame, run: RunTables) -> Claim
             row = max(by[way].values(), key=lambda row: row["moved"])
             claim = _claim(cell, effects, run, row, len(by[way]))
             return replace(claim, importance=weight(worth, row["share"]), caveat=caveat)
-    return _nothing(cell, effects, run)
+    return _no_effect_claim(cell, effects, run)
 
 
 def _carries(
@@ -146,7 +146,7 @@ def _carries(
     claim = _claim(cell, effects, run, brings, n)
     return replace(
         claim,
-        short=f"The lead of {better} {_where(brings)} lies in {_brief(brings)}.",
+        short=f"The lead of {better} {_cell_words(brings)} lies in {_brief(brings)}.",
         importance=weight(0.85, min(brings["share"], destroys["share"])),
         p=max(float(brings["p_run"]), float(destroys["p_run"])),
         test=f"the larger of both; {claim.test}",
@@ -178,7 +178,7 @@ def _stream(cell: pd.DataFrame, effects: pd.DataFrame, run: RunTables, first: Ro
     )
 
 
-def _nothing(cell: pd.DataFrame, effects: pd.DataFrame, run: RunTables) -> Claim:
+def _no_effect_claim(cell: pd.DataFrame, effects: pd.DataFrame, run: RunTables) -> Claim:
     top = max(records(cell), key=lambda row: row["moved"])
     n = len(cell["intervention"].unique())
     none = f"None of {n} exchanges is" if n > 1 else f"Exchanging {_brief(top)} is not"
@@ -186,13 +186,13 @@ def _nothing(cell: pd.DataFrame, effects: pd.DataFrame, run: RunTables) -> Claim
     claim = _claim(cell, effects, run, top, 0)
     return replace(
         claim,
-        short=f"{none} established to move the lead of {better} {_where(top)}.",
+        short=f"{none} established to move the lead of {better} {_cell_words(top)}.",
         evidence=OPEN,
         importance=weight(0.4, 0.0),
         p=float(numbers(cell, "p_run").min()),
         test=f"the smallest; {claim.test}",
         details=(
-            f"Both directions were tried; that of {_what(top)} {top['direction']} most.",
+            f"Both directions were tried; that of {_part_words(top)} {top['direction']} most.",
             *claim.details,
         ),
     )
@@ -207,15 +207,15 @@ def _claim(cell: pd.DataFrame, effects: pd.DataFrame, run: RunTables, row: Row, 
     tried = len(cell["intervention"].unique())
     about = {name: str(row[name]) for name in ("task", "protocol", "set", "exchange")}
     return Claim(
-        short=_moved(_brief(row), row),
+        short=_moved_sentence(_brief(row), row),
         source=source(EFFECTS, about, intervention=str(row["intervention"])),
         details=(
-            *([] if _brief(row) == _what(row) else [f"They are {_what(row)}."]),
+            *([] if _brief(row) == _part_words(row) else [f"They are {_part_words(row)}."]),
             f"The lead is {lead} points.",
             *([f"Exchanges that do so: {n} of {tried}."] if n and tried > 1 else []),
             *_named_models(run),
         ),
-        **_measured(row, effects),
+        **_measured_fields(row, effects),
     )
 
 
@@ -229,11 +229,11 @@ def _searches(greedy: pd.DataFrame, run: RunTables) -> list[Claim]:
         share = percent(*(top[name] for name in ("share", "share_low", "share_high")))
         noun = HEAD_WORDS.get(top["site"], "layer")
         about = {name: str(top[name]) for name in ("task", "protocol", "host")}
-        fields = _measured(top, greedy)
+        fields = _measured_fields(top, greedy)
         fields["items"] += " that did not choose"
         claims.append(
             Claim(
-                short=_moved(counted(top["step"], f"greedily chosen {noun}"), top),
+                short=_moved_sentence(counted(top["step"], f"greedily chosen {noun}"), top),
                 importance=weight(0.6, top["share"]),
                 source=source(GREEDY, about, step=int(top["step"])),
                 details=(
@@ -250,7 +250,7 @@ def _searches(greedy: pd.DataFrame, run: RunTables) -> list[Claim]:
     return claims
 
 
-def _what(row: Row) -> str:
+def _part_words(row: Row) -> str:
     """``layer 3``, ``the output of attention of layers 3–5``, ``head 7.3``, ``the embeddings``."""
     if row["site"] in OF_NO_LAYER:
         return _OUTSIDE[row["site"]]
@@ -260,7 +260,7 @@ def _what(row: Row) -> str:
 
 def _brief(row: Row) -> str:
     """Parts that were put in; of a long list their number."""
-    what, noun = _what(row), HEAD_WORDS.get(row["site"], "layer")
+    what, noun = _part_words(row), HEAD_WORDS.get(row["site"], "layer")
     long = len(what.split()) > _LONGEST
     return f"{counted(len(row['layers']), noun)} together" if long else what
 
@@ -278,26 +278,26 @@ def _named_models(run: RunTables) -> list[str]:
     return [] if base == other else [f"The base is {base}, the other model {other}."]
 
 
-def _where(row: Row) -> str:
+def _cell_words(row: Row) -> str:
     """``in keys when it chooses``."""
     return f"in {row['task']} {when(row['protocol'])}"
 
 
-def _moved(what: str, row: Row) -> str:
+def _moved_sentence(what: str, row: Row) -> str:
     """Effect of a change, in a sentence."""
     better, worse = _models(row)
     host, giver, verb = (
         (better, worse, "loses") if row["direction"] == DESTROYS else (worse, better, "gains")
     )
     points = number(100 * row["moved"])
-    return f"With {what} of {giver}, {host} {verb} {points} points {_where(row)}."
+    return f"With {what} of {giver}, {host} {verb} {points} points {_cell_words(row)}."
 
 
 def _points(row: Row) -> str:
     return interval(*(100 * row[name] for name in ("moved", "run_low", "run_high")))
 
 
-def _measured(row: Row, table: pd.DataFrame) -> dict[str, Any]:
+def _measured_fields(row: Row, table: pd.DataFrame) -> dict[str, Any]:
     """Effect of a change, over all changes of the run, as a claim has it."""
     moved, low, high = (100 * float(row[name]) for name in ("moved", "run_low", "run_high"))
     verb = f"accuracy points {'destroyed' if row['direction'] == DESTROYS else 'brought'}"

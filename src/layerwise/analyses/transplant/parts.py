@@ -36,13 +36,13 @@ def weights_outside(model: Model) -> dict[str, list[nn.Parameter]]:
 
     ``rel_pos`` is T5's relative position biases; ``tied_embed`` embeddings and unembedding.
     """
-    by_site = by_kind(model, _of_decoder_only, _of_seq2seq)
+    by_site = by_kind(model, _weights_outside_decoder_only, _of_seq2seq)
     once = {id(weight): weight for site in (EMBED, UNEMBED) for weight in by_site[site]}
     by_site[TIED] = list(once.values())
     return {site: weights for site, weights in by_site.items() if weights}
 
 
-def _of_decoder_only(model: DecoderOnly) -> dict[str, list[nn.Parameter]]:
+def _weights_outside_decoder_only(model: DecoderOnly) -> dict[str, list[nn.Parameter]]:
     if isinstance(model, DecoderModel):
         parts = model.parts
         positions = [] if parts.positions is None else [*parts.positions.parameters()]

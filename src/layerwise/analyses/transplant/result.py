@@ -125,7 +125,7 @@ _SETS = {
 }
 
 
-def _which(row: Row) -> str:
+def _change_words(row: Row) -> str:
     """The layers of a change, and how they were chosen."""
     part = "" if row["site"] == "layer" else f" {row['site']}"
     step = "" if row["t"] == 1 else f", t = {number(row['t'], 2)}"
@@ -143,7 +143,7 @@ def _place(row: Row) -> str:
 
 EFFECTS = (
     *plain("task", "protocol"),
-    Column("layers", _which),
+    Column("layers", _change_words),
     named("put into", "host"),
     *plain("direction"),
     named("n", "n_items"),

@@ -83,7 +83,7 @@ def _difference(base: Model, other: Model) -> tuple[str, str, str] | None:
             return f"the setting {name}", shown(settings.get(name)), shown(other_settings.get(name))
     weights, donated = (dict(model.named_parameters()) for model in (base, other))
     for name in sorted(weights.keys() | donated.keys()):
-        both = [_described(known.get(name)) for known in (weights, donated)]
+        both = [_tensor_words(known.get(name)) for known in (weights, donated)]
         if both[0] != both[1]:
             return f"the weight {name}", both[0], both[1]
     if decoder_prefix(base) != decoder_prefix(other):
@@ -104,7 +104,7 @@ def _settings(model: Model) -> dict[str, Any]:
     return {k: v for k, v in plain if k not in ASIDE and isinstance(v, _PLAIN)}
 
 
-def _described(weight: torch.Tensor | None) -> str:
+def _tensor_words(weight: torch.Tensor | None) -> str:
     if weight is None:
         return "absent"
     kind = str(weight.dtype).removeprefix("torch.")

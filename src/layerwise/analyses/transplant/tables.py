@@ -202,12 +202,12 @@ def _effects(pair: Pair, host: str, chance: Chance, seed: int, *, has_gap: bool)
         n_gained=against.sum(axis=0),
         p=p,
         signal=has_gap,
-        **_bootstrapped(pair, host, seed, has_scale=has_gap),
+        **_bootstrap_columns(pair, host, seed, has_scale=has_gap),
     )
     return table.assign(**with_unseen_items(table, share_scale(pair.lead, clusters)))
 
 
-def _bootstrapped(pair: Pair, host: str, seed: int, *, has_scale: bool) -> dict[str, Any]:
+def _bootstrap_columns(pair: Pair, host: str, seed: int, *, has_scale: bool) -> dict[str, Any]:
     cell, brings = pair.cells[host], host == pair.worse
     sign, n = (-1 if brings else 1), len(cell.intact)
     intact = (pair.cells[name].intact for name in (pair.better, pair.worse, host))

@@ -174,11 +174,13 @@ def donated(
         for weight, pairs in parts.items()
         if t != 1 or any(own.rows is not None for own, _ in pairs)
     )
-    values = {weight: partial(_made, weight.data, pairs, t) for weight, pairs in parts.items()}
+    values = {
+        weight: partial(_merge_weights, weight.data, pairs, t) for weight, pairs in parts.items()
+    }
     return OtherWeights(values, copied)
 
 
-def _made(
+def _merge_weights(
     before: torch.Tensor, pairs: Sequence[tuple[WeightPart, WeightPart]], t: float
 ) -> torch.Tensor:
     """The host's weight with the donor's in some parts; the donor's own memory if that is all."""
@@ -186,14 +188,14 @@ def _made(
     for own, other in pairs:
         donated = other.weight.data
         if own.rows is None:
-            return donated if t == 1 else _between(before, donated, t)
+            return donated if t == 1 else _interpolate(before, donated, t)
         merged, given = before.clone() if merged is None else merged, other.of(donated)
-        own.of(merged).copy_(given if t == 1 else _between(own.of(before), given, t))
+        own.of(merged).copy_(given if t == 1 else _interpolate(own.of(before), given, t))
     assert merged is not None
     return merged
 
 
-def _between(own: torch.Tensor, other: torch.Tensor, t: float) -> torch.Tensor:
+def _interpolate(own: torch.Tensor, other: torch.Tensor, t: float) -> torch.Tensor:
     return torch.lerp(own.float(), other.float(), t).to(own.dtype)
 
 
@@ -210,17 +212,17 @@ def distances(base: Model, other: Model, site: str = "layer") -> list[dict[str, 
                 of_head = () if head is None else (head,)
                 both = (parts_at(model, name, [layer], of_head) for model in (base, other))
                 pairs = zip(*both, strict=True)
-                rows.append({"site": name, "layer": layer, "head": head} | _apart(pairs))
+                rows.append({"site": name, "layer": layer, "head": head} | _weight_distance(pairs))
     inside = {id(part.weight) for part in parts_at(base, "layer", layers)}
     beside = dict(other.named_parameters())
     for name, weight in base.named_parameters():
         if id(weight) not in inside:
             pair = (WeightPart(weight), WeightPart(beside[name]))
-            rows.append({"site": OUTSIDE, "part": name} | _apart([pair]))
+            rows.append({"site": OUTSIDE, "part": name} | _weight_distance([pair]))
     return rows
 
 
-def _apart(pairs: Any) -> dict[str, Any]:
+def _weight_distance(pairs: Any) -> dict[str, Any]:
     """Sizes and relative distance of some parts of weights, each with the other model's."""
     n, size, apart = 0, 0.0, 0.0
     with torch.no_grad():

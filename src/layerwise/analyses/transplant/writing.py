@@ -91,7 +91,7 @@ def write_merged(base: Model, other: Model, spec: TransplantSpec, out: Path) -> 
         if not is_seq2seq(base):
             dtype = str(base.W_E.dtype).removeprefix("torch.")
             (place / RECIPE).write_text(recipe(folders[0], folders[1], names, dtype), "utf-8")
-        _refuse_other(base, other, spec, place)
+        _refuse_other_weights(base, other, spec, place)
         files = hashes_of(place, os.listdir(place))
         content = json.dumps(made | {"files": files}, indent=2) + "\n"
         (place / MADE).write_text(content, "utf-8")
@@ -115,7 +115,7 @@ def _is_there(out: Path, made: dict[str, Any]) -> bool:
     return set(states(out, files).values()) == {"ok"}
 
 
-def _refuse_other(base: Model, other: Model, spec: TransplantSpec, place: Path) -> None:
+def _refuse_other_weights(base: Model, other: Model, spec: TransplantSpec, place: Path) -> None:
     """Accept only a written model that has exactly the weights of the exchange in memory."""
     written = load_alike(place, base)
     weights = dict(written.named_parameters())

@@ -124,7 +124,7 @@ def train_lens(
         trainer = Trainer(
             setup.model, texts.train, kind == "full", steps, rate, setup.seed, setup.memory_budget
         )  # fmt: skip
-        made.append(_trained(trainer, facts | own, parts, progress))
+        made.append(_train(trainer, facts | own, parts, progress))
         progress.doing("testing the tuned lens")
         rows = compare(setup.model, made[0], texts.held_out, setup.seed, setup.memory_budget)
         progress.done(1.0)
@@ -138,7 +138,7 @@ def train_lens(
     return Trained(made[0] if made else TunedLens.load(Path(str(out))), result)
 
 
-def _trained(
+def _train(
     trainer: Trainer, facts: dict[str, Any], parts: CheckpointStore, progress: Meter
 ) -> TunedLens:
     """Train on from where an interrupted run stopped."""

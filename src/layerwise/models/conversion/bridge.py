@@ -77,9 +77,9 @@ def from_bridge(bridge: Any) -> DecoderModel:
             "decoder of transformers; load the model by its name, with layerwise.load_model(...)."
         )
     with lock_of(bridge), own_state():
-        known, state = _KNOWN.get(bridge), _versions_of(wrapped)
+        known, state = _KNOWN.get(bridge), _weight_versions(wrapped)
         fresh = known is None or known[1] != state
-        model = _hooked(bridge, wrapped, name) if known is None or fresh else known[0]
+        model = _hook_wrapped(bridge, wrapped, name) if known is None or fresh else known[0]
         difference = _difference(bridge, model, name)
         if fresh:
             plain = model.W_E.dtype == torch.float32
@@ -113,7 +113,7 @@ def _refuse_changed(bridge: Any, name: str) -> None:
         )
 
 
-def _versions_of(wrapped: nn.Module) -> Versions:
+def _weight_versions(wrapped: nn.Module) -> Versions:
     """Identities of the weight tensors with torch's version counters."""
     return tuple(
         (id(parameter), 0 if parameter.is_inference() else parameter._version)
@@ -121,9 +121,9 @@ def _versions_of(wrapped: nn.Module) -> Versions:
     )
 
 
-def _hooked(bridge: Any, wrapped: PreTrainedModel, name: str) -> DecoderModel:
-    original = _taken_out(wrapped, name)
-    model = hooked_decoder(original, _tokenizer_of(bridge, original, name), name)
+def _hook_wrapped(bridge: Any, wrapped: PreTrainedModel, name: str) -> DecoderModel:
+    original = _extract_original(wrapped, name)
+    model = hooked_decoder(original, _bridge_tokenizer(bridge, original, name), name)
     if not is_tested(original):
         refuse_wrong_sites(model)
     return model
@@ -176,7 +176,7 @@ def _logprobs_of_bridge(
     return said
 
 
-def _taken_out(wrapped: PreTrainedModel, name: str) -> Any:
+def _extract_original(wrapped: PreTrainedModel, name: str) -> Any:
     """A fresh Hugging Face model with the weights that a bridge wrapped."""
     with torch.device("meta"):
         original: Any = type(wrapped)(copy.deepcopy(wrapped.config))
@@ -193,13 +193,13 @@ def _taken_out(wrapped: PreTrainedModel, name: str) -> Any:
             f"has no {shown(missing)}: expected the weights of its class; save the model with "
             "save_pretrained, and load that folder."
         )
-    _put(original, weights, wanted)
-    _put(original, tables, dict(original.named_buffers(remove_duplicate=False)))
+    _set_tensors(original, weights, wanted)
+    _set_tensors(original, tables, dict(original.named_buffers(remove_duplicate=False)))
     original.generation_config = copy.deepcopy(wrapped.generation_config)
     return original.eval()
 
 
-def _put(
+def _set_tensors(
     model: nn.Module, tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
 ) -> None:
     """Replace a model's parameters or buffers; ties are kept."""
@@ -216,7 +216,7 @@ def _put(
             module._buffers[own] = tensor
 
 
-def _tokenizer_of(bridge: Any, original: Any, name: str) -> PreTrainedTokenizerBase:
+def _bridge_tokenizer(bridge: Any, original: Any, name: str) -> PreTrainedTokenizerBase:
     """The original's tokenizer where it can be read again, else the bridge's."""
     tokenizer = bridge.tokenizer
     if tokenizer is None:
@@ -224,7 +224,7 @@ def _tokenizer_of(bridge: Any, original: Any, name: str) -> PreTrainedTokenizerB
             f"The TransformerBridge {shown(name)} has no tokenizer: expected one to turn text into "
             "tokens; give it one (bridge.tokenizer = ...)."
         )
-    folder = _folder_of(str(tokenizer.name_or_path))
+    folder = _tokenizer_folder(str(tokenizer.name_or_path))
     if folder is not None:
         try:
             stored = read_tokenizer(folder)
@@ -241,7 +241,7 @@ def _tokenizer_of(bridge: Any, original: Any, name: str) -> PreTrainedTokenizerB
     return tokenizer
 
 
-def _folder_of(name: str) -> Path | None:
+def _tokenizer_folder(name: str) -> Path | None:
     """The folder that a tokenizer was read from, if it is on this machine."""
     if name and Path(name).is_dir():
         return Path(name)

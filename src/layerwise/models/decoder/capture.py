@@ -35,7 +35,7 @@ class Queried:
     options: dict[str, Any]  # the other arguments, such as ``scaling``
 
 
-class _Taken(Exception):
+class _CaptureStop(Exception):
     """Carries captured tensors out of a module's forward."""
 
     def __init__(self, taken: Queried) -> None:
@@ -57,7 +57,7 @@ def attend(
     """The family's own attention, but where ``queried`` asks for what goes into it."""
     if _TAKING.get():
         q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-        raise _Taken(Queried(q, k, v, options))
+        raise _CaptureStop(Queried(q, k, v, options))
     own = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
     return own(module, query, key, value, attention_mask, **options)
 
@@ -77,7 +77,7 @@ def queried(
     token = _TAKING.set(True)
     try:
         module(hidden_states=x, attention_mask=None, **given)
-    except _Taken as stopped:
+    except _CaptureStop as stopped:
         return stopped.taken
     finally:
         _TAKING.reset(token)

@@ -27,16 +27,16 @@ _TOKENS = 6
 def refuse_wrong_sites(model: DecoderModel) -> None:
     """Accept only a model whose sites change what is downstream of them, and nothing else."""
     # One layer of each kind is tried, and the last.
-    clean = _run(model)
+    clean = _record_activations(model)
     order = list(clean)
     tried = _layers(model)
     for name in order:
         if name.startswith("blocks.") and int(name.split(".")[1]) not in tried:
             continue
-        same = _run(model, name, lambda value, hook: value.clone())
+        same = _record_activations(model, name, lambda value, hook: value.clone())
         if not torch.equal(same["hook_logits"], clean["hook_logits"]):
             raise _wrong(model, name, "putting its own values there changes the logits")
-        edited = _run(model, name, _shifted)
+        edited = _record_activations(model, name, _shift_activation)
         changed = [other for other in order if not torch.equal(edited[other], clean[other])]
         if not changed or order.index(changed[0]) < order.index(name):
             raise _wrong(model, name, "an edit there changes what is computed before it")
@@ -57,13 +57,15 @@ def _layers(model: DecoderModel) -> set[int]:
     return {*kinds.values(), len(model.parts.blocks) - 1}
 
 
-def _shifted(value: torch.Tensor, hook: Any) -> torch.Tensor:
+def _shift_activation(value: torch.Tensor, hook: Any) -> torch.Tensor:
     # Scores are shifted key by key: a constant would fall out of the softmax.
     steps = torch.arange(value.numel(), device=value.device, dtype=torch.float32)
     return value + 0.5 * torch.sin(steps).reshape(value.shape).to(value)
 
 
-def _run(model: DecoderModel, name: str | None = None, edit: Any = None) -> dict[str, torch.Tensor]:
+def _record_activations(
+    model: DecoderModel, name: str | None = None, edit: Any = None
+) -> dict[str, torch.Tensor]:
     """All activations, in the order in which they are computed."""
     activations: dict[str, torch.Tensor] = {}
 

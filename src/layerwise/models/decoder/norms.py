@@ -45,7 +45,7 @@ def formulas_once() -> FormulaOf:
 
     def formula(module: nn.Module, width: int) -> NormFormula | None:
         if module not in known:
-            known[module] = _which(module, width)
+            known[module] = _formula_index(module, width)
         which = known[module]
         return None if which is None else _candidates(module, width)[which]
 
@@ -53,7 +53,7 @@ def formulas_once() -> FormulaOf:
 
 
 @torch.no_grad()
-def _which(module: nn.Module, width: int) -> int | None:
+def _formula_index(module: nn.Module, width: int) -> int | None:
     """The place of a norm's formula among the candidates."""
     weights = [weight for weight in module.parameters() if weight.shape == (width,)]
     like = weights[0] if weights else torch.empty(0)

@@ -178,7 +178,7 @@ def _attention(layer: Any, place: _Place) -> AttentionParts:
         raise unknown(module, f"is of the kind {kinds[number]!r}")
     if rotary and kinds and "layer_type" in inspect.signature(rotary.module.forward).parameters:
         rotary = Rotary(rotary.module, kinds[number], n_ctx)
-    seen = _tried(handing, rotary, base)
+    seen = _trial_qkv(handing, rotary, base)
     n_kv, d_key = seen.keys.shape[2:]
     d_value = seen.values.shape[-1]
     known = {"scaling", "softcap", "sliding_window", "dropout", "position_ids"}
@@ -211,7 +211,7 @@ def _attention(layer: Any, place: _Place) -> AttentionParts:
 
 
 @torch.no_grad()
-def _tried(module: nn.Module, rotary: Rotary | None, base: Any) -> Queried:
+def _trial_qkv(module: nn.Module, rotary: Rotary | None, base: Any) -> Queried:
     """Queries, keys and values of one token, as a trial."""
     embedding = base.get_input_embeddings().weight
     x = embedding.new_zeros(1, 1, embedding.shape[1])

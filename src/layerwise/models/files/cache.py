@@ -75,7 +75,7 @@ def checksum_of(content: Any) -> str:
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, remembered in the cache folder by path, size and times of change."""
     # For files whose contents are not read otherwise; damage on the disk itself is not seen.
-    path = _resolved(path)
+    path = _resolve(path)
     key, stamp = key_of([str(path)]), _stamp(path)
     record = read_record("hashes", key)
     if record and record.get("stamp") == stamp and isinstance(record.get("sha256"), str):
@@ -89,7 +89,7 @@ def contents_sha256(path: Path) -> str:
     """SHA-256 of a file's contents, which are read at least once by each process."""
     # They are read again when size, inode or a time of change say that they may be others, the time
     # of the last change of the inode among them, which nobody can set back.
-    real = _resolved(path)
+    real = _resolve(path)
     try:
         stamp = _stamp(real)
         known = _contents.get(real)
@@ -108,7 +108,7 @@ def contents_sha256(path: Path) -> str:
         ) from error
 
 
-def _resolved(path: Path) -> Path:
+def _resolve(path: Path) -> Path:
     """The path behind links; a link to itself stays, and cannot be read."""
     return Path(os.path.realpath(path))
 
@@ -213,19 +213,19 @@ def conversion_hash(folder: Path, *, read_weights: bool = True) -> str:
         manifest = json.loads(read_regular(folder / _MANIFEST))
         files, checksum = manifest["files"], manifest["sha256"]
         if checksum != checksum_of(files):
-            raise _damaged(folder, _MANIFEST)
+            raise _damage_error(folder, _MANIFEST)
         names = {path.name for path in folder.iterdir()} - {_MANIFEST}
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise error if isinstance(error, UserError) else _damaged(folder, _MANIFEST) from error
+        raise error if isinstance(error, UserError) else _damage_error(folder, _MANIFEST) from error
     for name in sorted(names | files.keys()):
         unread = not read_weights and name.endswith(".safetensors")
         if name in names and (unread or contents_sha256(folder / name) == files.get(name)):
             continue
-        raise _damaged(folder, name)
+        raise _damage_error(folder, name)
     return checksum
 
 
-def _damaged(folder: Path, name: str) -> UserError:
+def _damage_error(folder: Path, name: str) -> UserError:
     return UserError(
         f"The converted model in {folder} is damaged ({name} is not what was written there): "
         "expected the files as they were converted; delete that folder, and the model is "

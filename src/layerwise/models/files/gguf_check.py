@@ -183,14 +183,14 @@ def _origins(architecture: str, stored: str, n_rows: int, config: PreTrainedConf
     """The tensor row of each parameter row; some are stored in another order."""
     places = np.arange(n_rows)
     if architecture == "llama" and ".attn_q." in stored:
-        return _halves_apart(places, config.num_attention_heads)
+        return _unpair_rotary_rows(places, config.num_attention_heads)
     if architecture == "llama" and ".attn_k." in stored:
-        return _halves_apart(places, config.num_key_value_heads)
+        return _unpair_rotary_rows(places, config.num_key_value_heads)
     if architecture == "bloom" and ".attn_qkv." in stored:
         return rearrange(places, "(qkv head d) -> (head qkv d)", qkv=3, head=config.n_head)
     return places
 
 
-def _halves_apart(places: Any, n_heads: int) -> Any:
+def _unpair_rotary_rows(places: Any, n_heads: int) -> Any:
     """Rows of each head in the order of Hugging Face, from pairs that are turned together."""
     return rearrange(places, "(head d half) -> (head half d)", head=n_heads, half=2)

@@ -60,14 +60,14 @@ def write_pruned_folder(
 ) -> None:
     """Write the model in ``folder`` without some layers."""
     fields = json.loads((folder / "config.json").read_text("utf-8"))
-    fields |= _fields_without(config, fields, removed, stored or _ONE_STACK)
+    fields |= _config_without_layers(config, fields, removed, stored or _ONE_STACK)
     (out / "config.json").write_text(json.dumps(fields, indent=2) + "\n", "utf-8")
     shards = shards_of(folder)
     placed = _by_layer(folder, config, [n for of in shards.values() for n in of], stored)
     written, size = {}, 0
     for shard, names in shards.items():  # no more than one file is in memory
         with safe_open(folder / shard, "pt") as weights:
-            renamed = {name: _renumbered(name, placed.get(name), removed) for name in names}
+            renamed = {name: _renumber(name, placed.get(name), removed) for name in names}
             tensors = {new: weights.get_tensor(name) for name, new in renamed.items() if new}
             metadata = weights.metadata()
         if tensors:
@@ -101,7 +101,7 @@ def _stacks(
     return stacks
 
 
-def _fields_without(
+def _config_without_layers(
     config: PreTrainedConfig,
     fields: dict[str, Any],
     removed: Container[int],
@@ -138,7 +138,7 @@ def shards_of(folder: Path) -> dict[str, list[str]]:
     return shards
 
 
-def _renumbered(name: str, of: OfLayer | None, removed: Container[int]) -> str | None:
+def _renumber(name: str, of: OfLayer | None, removed: Container[int]) -> str | None:
     """A tensor's name in the written model; None if its layer is left out."""
     if of is None:
         return name

@@ -109,7 +109,7 @@ def _alterations(model: Model) -> Iterator[str]:
             yield f"{_name(model, module)} has hooks of torch on it"
         if isinstance(module, _DropoutNd) and module.training and module.p:
             yield f"{_name(model, module)} drops activations at random until model.eval() is called"
-        functions, replaced = _functions_of(kind, kind.forward)
+        functions, replaced = _forward_functions(kind, kind.forward)
         if replaced is not None:
             yield f"{_name(model, module)} has a function of its own, {replaced}"
         for name in sorted(functions & fields.keys()):
@@ -136,7 +136,7 @@ def _name(model: Model, module: nn.Module) -> str:
 
 
 @functools.cache
-def _functions_of(cls: Any, forward: Any) -> tuple[frozenset[str], str | None]:
+def _forward_functions(cls: Any, forward: Any) -> tuple[frozenset[str], str | None]:
     """The functions that a module's output depends on; one that is not its library's own."""
     base = next(base for base in cls.__mro__ if _library(base) in _LIBRARIES)
     if base is nn.Module:  # a user's own module, which is called like any other

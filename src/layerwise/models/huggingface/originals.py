@@ -112,7 +112,7 @@ def load_original(
         where, quietly = {"device_map": {"": kept_on or "cpu"}}, no_notes_of_gptqmodel()
     try:
         with quietly:
-            loaded: Any = _class_for(config).from_pretrained(
+            loaded: Any = _auto_class(config).from_pretrained(
                 folder,
                 config=config,
                 dtype=dtype,
@@ -139,7 +139,7 @@ def load_original(
     return model.requires_grad_(False).eval()
 
 
-def _class_for(config: PreTrainedConfig) -> Any:
+def _auto_class(config: PreTrainedConfig) -> Any:
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
@@ -157,7 +157,7 @@ def refuse_parameters_without_weights(folder: Path, config: PreTrainedConfig) ->
 def meta_original(config: PreTrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The model of a configuration on the device ``meta``, without weights."""
     with torch.device("meta"):
-        model = _class_for(config).from_config(
+        model = _auto_class(config).from_config(
             copy.deepcopy(config), trust_remote_code=False, attn_implementation="eager"
         )
     return model.to(dtype).requires_grad_(False).eval()

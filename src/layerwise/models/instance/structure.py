@@ -57,18 +57,18 @@ def version_of(model: Model) -> Version:
     weights = [w for module in modules for w in module._parameters.values() if w is not None]
     shaping = [module for module in modules if _may_shape(module)]
     fields = [module.__dict__ for module in shaping]
-    values = [of[key] for of in fields for key in _shaping_of(of)]
+    values = [of[key] for of in fields for key in _shaping_fields(of)]
     buffers = [b for module in shaping for b in module._buffers.values() if b is not None]
     return (
         [(id(module), type(module), type(module).forward) for module in modules],
-        list(map(_memory_of, weights)),
+        list(map(_tensor_version, weights)),
         [value if type(value) in _PLAIN else id(value) for value in values],
-        list(map(_memory_of, buffers)),
+        list(map(_tensor_version, buffers)),
         {key: value for key, value in vars(model.cfg).items() if type(value) in _PLAIN},
     )
 
 
-def _memory_of(weight: torch.Tensor) -> tuple[int, ...]:
+def _tensor_version(weight: torch.Tensor) -> tuple[int, ...]:
     """Identity of a tensor, where its numbers lie, and how often they were changed."""
     if isinstance(weight, OnDisk):  # which has no memory
         return (id(weight),)
@@ -88,8 +88,8 @@ def settings_hash(model: Model) -> str:
             continue
         fields = module.__dict__
         for owner in (fields, getattr(fields.get("parts"), "__dict__", {})):
-            for key in _shaping_of(owner):
-                digest.update(f"{key} {_spelled(owner[key])}\n".encode())
+            for key in _shaping_fields(owner):
+                digest.update(f"{key} {_stable_repr(owner[key])}\n".encode())
         for name, buffer in sorted(module._buffers.items()):
             if buffer is not None:
                 known = buffer[:_GROWN_FROM] if name in _GROWING else buffer
@@ -110,15 +110,15 @@ def _may_shape(module: nn.Module) -> bool:
     return not any(word in kind for word in _MADE_ANEW)
 
 
-def _shaping_of(fields: dict[str, Any]) -> list[str]:
+def _shaping_fields(fields: dict[str, Any]) -> list[str]:
     return [key for key, value in fields.items() if isinstance(value, _SHAPING)]
 
 
-def _spelled(value: Any) -> str:
+def _stable_repr(value: Any) -> str:
     """A representation of a number or function that is stable across processes."""
     if isinstance(value, functools.partial):
         parts = (value.func, *value.args, *value.keywords.items())
-        return " ".join(map(_spelled, parts))
+        return " ".join(map(_stable_repr, parts))
     if not isinstance(value, types.FunctionType | types.BuiltinFunctionType):
         return repr(value)
     code = getattr(value, "__code__", None)

@@ -43,7 +43,7 @@ def _download(hub_id: str) -> Path:
     return _fetch(hub_id, _WANTED)
 
 
-def _cached(hub_id: str) -> Path:
+def _cached_hub_folder(hub_id: str) -> Path:
     """The folder of a hub model that was fetched earlier, with its weights."""
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -154,7 +154,8 @@ def _find(name: str, fetch: Callable[[str], Path], *, read_weights: bool) -> Sou
         return _of_conversion(source, path, read_weights=read_weights)
     if name.startswith(("/", ".", "~")) or name.endswith(".gguf") or name.count("/") > 1:
         raise UserError(
-            f"There is no file or folder {_shown(name)}: expected a GGUF file or a folder in hub "
+            f"There is no file or folder {_shortened_name(name)}: expected a GGUF file or "
+            f"a folder in hub "
             "format; check the path."
         )
     if len(name) <= _LONGEST and _HUB_ID.fullmatch(name):
@@ -200,7 +201,7 @@ def _of_adapter(source: Source, *, read_weights: bool) -> Source:
     adapter = read_adapter(source.folder)
     _has_hashed_weights(source.folder)  # those of the hub's cache must be what they are named by
     # Who names an adapter on the hub asks for its base, too; who names a folder does not.
-    base = _base_of(adapter, _download if source.kind == "hub" else _cached)
+    base = _adapter_base(adapter, _download if source.kind == "hub" else _cached_hub_folder)
     both = (base.file_hash or folder_sha256(base.folder), folder_sha256(source.folder))
     digest = key_of(both)
     folder = merged_folder(adapter, base.folder, digest)
@@ -214,7 +215,7 @@ def _of_adapter(source: Source, *, read_weights: bool) -> Source:
     )
 
 
-def _base_of(adapter: Adapter, fetch: Callable[[str], Path]) -> Source:
+def _adapter_base(adapter: Adapter, fetch: Callable[[str], Path]) -> Source:
     """The model that an adapter names: an alias, a path from its folder on, or a hub id."""
 
     def fetch_whole(hub_id: str) -> Path:
@@ -262,7 +263,7 @@ def _path(name: str) -> Path | None:
     return path
 
 
-def _shown(name: str) -> str:
+def _shortened_name(name: str) -> str:
     return repr(name if len(name) <= _SHOWN else name[:_SHOWN] + "...")
 
 

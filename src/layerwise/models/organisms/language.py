@@ -62,22 +62,22 @@ class Language:
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """The words that are looked up."""
-        return _numbered("k", self.n_keys)
+        return _numbered_words("k", self.n_keys)
 
     @cached_property
     def values(self) -> tuple[str, ...]:
         """The words that answer."""
-        return _numbered("v", self.n_values)
+        return _numbered_words("v", self.n_values)
 
     @cached_property
     def entities(self) -> tuple[str, ...]:
         """The words that facts are about."""
-        return _numbered("ent", self.n_entities)
+        return _numbered_words("ent", self.n_entities)
 
     @cached_property
     def relations(self) -> tuple[str, ...]:
         """The words for what is asked about an entity."""
-        return _numbered("rel", self.n_relations)
+        return _numbered_words("rel", self.n_relations)
 
     @property
     def brackets(self) -> tuple[tuple[str, str], ...]:
@@ -110,7 +110,7 @@ class Language:
         return int.from_bytes(digest[:8], "big") % self.test_share == 0
 
 
-def _numbered(stem: str, count: int) -> tuple[str, ...]:
+def _numbered_words(stem: str, count: int) -> tuple[str, ...]:
     return tuple(f"{stem}{index}" for index in range(count))
 
 

@@ -56,7 +56,7 @@ def wired_model(
     spaces = wiring.subspaces(_features(language, n_ctx, len(looked_up)), rng)
     tokenizer = toy_tokenizer(language)
     sizes = _sizes(layout, language, spaces)
-    weights = _written(layout, language, spaces, sizes, looked_up, rng)
+    weights = _write_weights(layout, language, spaces, sizes, looked_up, rng)
     model: DecoderOnly
     if backend != HUGGING_FACE and has_hooked_transformer():
         model = without_weights(_config(sizes), tokenizer)
@@ -145,7 +145,7 @@ def _mechanisms(
     return heads, [*gates, wiring.Gates(layout.gate.layer, both, out)]
 
 
-def _written(
+def _write_weights(
     layout: WiredLayout,
     language: Language,
     spaces: wiring.Spaces,

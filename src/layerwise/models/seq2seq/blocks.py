@@ -134,7 +134,7 @@ class HookedStack(nn.Module):
             cache += [Past() for _ in self.blocks]
         causal = memory is not None
         bias = self._bias(positions, resid, mask, causal=causal)
-        memory_bias = None if memory is None else _padding(memory_mask, memory)
+        memory_bias = None if memory is None else _padding_bias(memory_mask, memory)
         for number, block in enumerate(self.blocks):
             resid = block(resid, bias, memory, memory_bias, cache[number] if cache else None)
         return resid
@@ -153,14 +153,14 @@ class HookedStack(nn.Module):
         if self.parts.relative is not None:
             bias = bias + self.parts.relative.between(positions, keys)[None]
         if mask is not None:
-            bias = bias + _padding(mask, like)
+            bias = bias + _padding_bias(mask, like)
         if causal:
             # The lowest number, not minus infinity: a padded query may have nothing to look at.
             bias = bias.masked_fill(keys > positions[:, None], torch.finfo(like.dtype).min)
         return bias
 
 
-def _padding(mask: torch.Tensor | None, like: torch.Tensor) -> Bias:
+def _padding_bias(mask: torch.Tensor | None, like: torch.Tensor) -> Bias:
     """Additive mask that hides padding."""
     if mask is None:
         return like.new_zeros(1, 1, 1, like.shape[1])

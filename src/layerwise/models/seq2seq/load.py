@@ -43,10 +43,10 @@ def decoder_prefix(
         )
     if config.forced_bos_token_id is not None:
         return int(start), int(config.forced_bos_token_id)
-    return int(start), *_put_before(tokenizer)
+    return int(start), *_target_prefix(tokenizer)
 
 
-def _put_before(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+def _target_prefix(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Special tokens that a tokenizer puts before a target text."""
     whole = list(tokenizer(text_target="a").input_ids)
     bare = list(tokenizer(text_target="a", add_special_tokens=False).input_ids)

@@ -102,7 +102,7 @@ def how_to_dequantize() -> str:
 def quantization_of(folder: Path) -> Quantization | None:
     """Quantization of the weights in a folder; None if they are not quantized."""
     settings = settings_of(folder)
-    return _parsed(folder, settings) if settings else None
+    return _parse_settings(folder, settings) if settings else None
 
 
 def settings_of(folder: Path) -> Any:
@@ -110,7 +110,7 @@ def settings_of(folder: Path) -> Any:
     return read_json_object(folder / "config.json").get(QUANTIZATION)
 
 
-def _parsed(folder: Path, settings: Any) -> Quantization:
+def _parse_settings(folder: Path, settings: Any) -> Quantization:
     method = settings.get("quant_method") if isinstance(settings, dict) else None
     if method == BITSANDBYTES:
         if settings.get("load_in_4bit") is True:

@@ -33,14 +33,14 @@ def restride(model: HookedTransformer) -> None:
     not gated, and ``W_Q``, ``W_K``, ``W_V`` of a single head. Doing it twice changes nothing.
     """
     for module in model.modules():
-        for name, order in _wanted(module).items():
+        for name, order in _weight_orders(module).items():
             parameter = getattr(module, name)
             # Packed quantized weights are opaque bytes.
             if parameter.is_floating_point():
-                parameter.data = _stored_as(parameter.data, order)
+                parameter.data = _permute_storage(parameter.data, order)
 
 
-def _wanted(module: nn.Module) -> dict[str, tuple[int, ...]]:
+def _weight_orders(module: nn.Module) -> dict[str, tuple[int, ...]]:
     if isinstance(module, Unembed):
         return {"W_U": (1, 0)}
     if isinstance(module, GatedMLP):
@@ -54,7 +54,7 @@ def _wanted(module: nn.Module) -> dict[str, tuple[int, ...]]:
     return {}
 
 
-def _stored_as(weight: Weight, order: tuple[int, ...]) -> Weight:
+def _permute_storage(weight: Weight, order: tuple[int, ...]) -> Weight:
     back = sorted(range(len(order)), key=order.__getitem__)
     return weight.permute(order).contiguous().permute(back)
 

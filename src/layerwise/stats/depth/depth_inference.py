@@ -128,7 +128,7 @@ def depth_bounds(group: Sequence[ItemCurves], measure: str) -> tuple[float, floa
     """First and last place whose contrast is not significant, in layers."""
     # The whole range where too little is known, and places that are not in the set may lie between.
     n_layers = group[0].n_layers
-    if not _measured(group):
+    if not _can_be_compared(group):
         return np.nan, np.nan
     if n_layers < 2:
         return 0.0, 0.0
@@ -149,7 +149,7 @@ def depth_bounds(group: Sequence[ItemCurves], measure: str) -> tuple[float, floa
 
 def depth_p_value(group: Sequence[ItemCurves], measure: str, place: float) -> float:
     """Two-sided p-value of "the depth is here"."""
-    if not _measured(group):
+    if not _can_be_compared(group):
         return 1.0
     return float(2 * ndtr(-abs(_contrast(group, measure, np.array([place])).z[0])))
 
@@ -167,9 +167,9 @@ def same_depth_p_value(
     # their squared length (in standard errors, with their covariance), so it is at most that at the
     # true d. Where both contrasts change in proportion it is chi-squared with 1 degree of freedom;
     # at worst one changes only before d and the other only behind it, as ``mixture_p`` has it.
-    if not (_measured(first) and _measured(second)):
+    if not (_can_be_compared(first) and _can_be_compared(second)):
         return 1.0
-    contrasts, _ = _both((first, second), axes, measure)
+    contrasts, _ = _paired_contrasts((first, second), axes, measure)
     shared = _correlation((first, second), contrasts, paired, diagonal=True)
     return mixture_p(nearest_to_zero(contrasts[0].z, contrasts[1].z, shared))
 
@@ -186,10 +186,10 @@ def depth_difference(
     """Second depth minus the first: all differences that are not rejected."""
     # A difference is rejected if no two depths that far apart are accepted together, by the
     # statistic and the critical value of ``same_depth_p_value``, whose p it comes with.
-    if not (_measured(first) and _measured(second)):
+    if not (_can_be_compared(first) and _can_be_compared(second)):
         return Difference(np.nan, np.nan, 1.0)
     p = max(least, same_depth_p_value(first, second, axes, paired=paired, measure=measure))
-    contrasts, depths = _both((first, second), axes, measure)
+    contrasts, depths = _paired_contrasts((first, second), axes, measure)
     shared = _correlation((first, second), contrasts, paired)
     z = contrasts[0].z[:, None], contrasts[1].z[None]
     length = (z[0] ** 2 - 2 * shared * z[0] * z[1] + z[1] ** 2) / (1 - shared**2)
@@ -201,7 +201,7 @@ def depth_difference(
     return Difference(float(shifts.min()), float(shifts.max()), p)
 
 
-def _both(
+def _paired_contrasts(
     groups: tuple[Sequence[ItemCurves], Sequence[ItemCurves]],
     axes: tuple[Axis, Axis],
     measure: str,
@@ -218,7 +218,7 @@ def _both(
     return (one, other), depths
 
 
-def _measured(group: Sequence[ItemCurves]) -> bool:
+def _can_be_compared(group: Sequence[ItemCurves]) -> bool:
     """True if every task has enough clusters for a variance, and a unit."""
     return all(task.grouped.n > 1 and task.scale.mean() > 0 for task in group)
 
@@ -263,7 +263,9 @@ def _contrast(
         parts.append(part)
         squared += error
         freedom += error**2 / (n - 1)
-    squared, freedom = _with_shared([task.grouped for task in group], parts, squared, freedom)
+    squared, freedom = _add_shared_clusters(
+        [task.grouped for task in group], parts, squared, freedom
+    )
     known = squared > 1e-24
     df = np.where(known, squared**2 / np.where(known, freedom, 1.0), 1.0)
     away = np.where(np.abs(mean) < rounding, 0.0, mean)
@@ -271,7 +273,7 @@ def _contrast(
     return _Contrast(z_values(away, error, df), error, tuple(parts))
 
 
-def _with_shared(
+def _add_shared_clusters(
     grouped: Sequence[Clusters], parts: Sequence[np.ndarray], squared: Draws, freedom: Draws
 ) -> tuple[Draws, Draws]:
     """The squared error, and its square per degree of freedom, of tasks that share clusters."""

@@ -86,7 +86,7 @@ def losses_by_item(
         n_wrong=int((intact == 0).sum()),
         n=n,
     )
-    return ItemCurves(_accumulated(lost), intact - floor, unseen, clusters)
+    return ItemCurves(_cumulative(lost), intact - floor, unseen, clusters)
 
 
 def beyond_background(losses: Float[np.ndarray, "items layers"]) -> np.ndarray:
@@ -110,7 +110,7 @@ def curves_beyond_background(curves: ItemCurves, without: Sequence[int]) -> Item
     def beyond(values: np.ndarray) -> np.ndarray:
         added, left = np.diff(values, axis=1), np.zeros((len(values), curves.n_layers))
         left[:, kept] = added[:, kept] - added[:, middle].mean(axis=1, keepdims=True)
-        return _accumulated(left)
+        return _cumulative(left)
 
     return curves._replace(values=beyond(curves.values), unseen=beyond(curves.unseen))
 
@@ -181,8 +181,8 @@ def unseen_spread(
     # So losses are taken to be balanced by gains in a share (wrong + 1) / (n + 2) of the items, and
     # gains by losses in the others; the variance over items of such a balance is a lower bound.
     share = (n_wrong + 1) / (n + 2)
-    return _accumulated(np.stack([lost / np.sqrt(share), gained / np.sqrt(1 - share)]))
+    return _cumulative(np.stack([lost / np.sqrt(share), gained / np.sqrt(1 - share)]))
 
 
-def _accumulated(added: Float[np.ndarray, "rows layers"]) -> Float[np.ndarray, "rows edges"]:
+def _cumulative(added: Float[np.ndarray, "rows layers"]) -> Float[np.ndarray, "rows edges"]:
     return np.concatenate([np.zeros((len(added), 1)), np.cumsum(added, axis=1)], axis=1)

@@ -118,10 +118,10 @@ def crossed_difference(
     # degrees of freedom that few units do not have, so it is never surer than Welch's test alone.
     from scipy.stats import t
 
-    units = _joined(
+    units = _sum_errors(
         [_Error(float(np.var(v, ddof=1)) / len(v), len(v) - 1) for v in (first, second)]
     )
-    both = _joined([units, _Error(error_items**2, max(n_items - 1, 1))])
+    both = _sum_errors([units, _Error(error_items**2, max(n_items - 1, 1))])
     difference = float(second.mean() - first.mean())
     known = [(np.sqrt(e.squared), e.df) for e in (units, both) if e.df > 0]
     p_values = [float(2 * t.sf(abs(difference) / error, df)) for error, df in known]
@@ -134,7 +134,7 @@ def crossed_difference(
     return CrossedDifference(interval, p, float(np.sqrt(units.squared)), error_items, both.df)
 
 
-def _joined(errors: list[_Error]) -> _Error:
+def _sum_errors(errors: list[_Error]) -> _Error:
     """Their sum, with Satterthwaite's degrees of freedom; nan where nothing varies."""
     total = sum(error.squared for error in errors)
     if total < 1e-24:

@@ -80,7 +80,7 @@ def crossed(first: Answers, second: Answers, clusters: Clusters | None = None) -
     more = [np.flatnonzero(p < ALPHA).tolist() for p in (double.p_first, double.p_second)]
     turned = {
         (left, other): max(
-            _loses_more(first, left, other, clusters), _loses_more(second, other, left, clusters)
+            _more_loss_p(first, left, other, clusters), _more_loss_p(second, other, left, clusters)
         )
         for left, other in product(*more)
     }
@@ -91,7 +91,7 @@ def crossed(first: Answers, second: Answers, clusters: Clusters | None = None) -
     return Crossed(apart, p, *clearest)
 
 
-def _loses_more(answers: Answers, layer: int, than: int, clusters: Clusters | None) -> float:
+def _more_loss_p(answers: Answers, layer: int, than: int, clusters: Clusters | None) -> float:
     """One-sided p-value of "one layer loses no more than another" under one way of asking."""
     one, other = (
         answers._replace(changed=answers.changed[:, [i]], luck=answers.luck[[i]])

@@ -82,11 +82,11 @@ def share_scale(
     values = np.asarray(above, dtype=float)[:, None]
     floors = (0.0, 1.0) if chance is None else (chance,)
     corners = {(i - c, i - floor) for i in (0.0, 1.0) for c in (0.0, 1.0) for floor in floors}
-    n = _worth(np.zeros_like(values), clusters)
+    n = _effective_sample_size(np.zeros_like(values), clusters)
     unseen = np.linspace(0.0, 1 - TAIL ** (1 / n), _STEPS + 1)
     # each step goes with the level of the one before, which is the more careful
     tails = np.minimum(TAIL / (1 - unseen[:-1]) ** n, 1.0)
-    worth = int(_worth(values, clusters) + 1e-9)
+    worth = int(_effective_sample_size(values, clusters) + 1e-9)
     mean = float(values.mean())
     if worth < 1:
         least = np.full(len(tails), -np.inf)
@@ -100,7 +100,7 @@ def share_scale(
     return Scale(n, unseen[1:] / (1 - unseen[1:]), least, np.array(sorted(corners)), item)
 
 
-def _worth(values: Float[np.ndarray, "items 1"], clusters: Clusters) -> float:
+def _effective_sample_size(values: Float[np.ndarray, "items 1"], clusters: Clusters) -> float:
     """Effective number of items; clusters count as copies of one item where no item differs."""
     # The design effect (Kish 1965, Survey Sampling, section 5.4) is that of this very sample: where
     # clusters are of one size and alike within, they are worth their number.

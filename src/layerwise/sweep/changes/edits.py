@@ -43,7 +43,7 @@ class OtherWeights:
     def twin(self, block: _T) -> _T:
         """A copy of a block, or of its parts, with these weights in place of its own."""
         memo: dict[int, Any] = {}
-        for module in _modules_in(block):
+        for module in _block_modules(block):
             kept = [*module.parameters(), *module.buffers()]
             settings = [m.__dict__.get(name) for m in module.modules() for name in _SETTINGS]
             memo |= {id(name): name for name in (*kept, *settings) if name is not None}
@@ -56,14 +56,14 @@ class OtherWeights:
 _SETTINGS = ("cfg", "config")
 
 
-def _modules_in(block: Any) -> Iterator[nn.Module]:
+def _block_modules(block: Any) -> Iterator[nn.Module]:
     """The modules of a block: itself and those of its parts, or those that its fields hold."""
     if isinstance(block, nn.Module):
         yield block
-        yield from _modules_in(getattr(block, "parts", None))
+        yield from _block_modules(getattr(block, "parts", None))
     elif is_dataclass(block):
         for value in vars(block).values():
-            yield from _modules_in(value)
+            yield from _block_modules(value)
 
 
 def in_place(weights: OtherWeights | None) -> contextlib.AbstractContextManager[None]:

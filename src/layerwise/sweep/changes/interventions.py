@@ -128,7 +128,7 @@ def zero(site: Site, layer: int, head: int | None = None) -> Intervention:
     Raises:
         UserError: if a head is given for another site than ``z``.
     """
-    return _named("zero", SetSite(layer, site, _ZERO, _heads(site, head)))
+    return _single_edit("zero", SetSite(layer, site, _ZERO, _heads(site, head)))
 
 
 def mean(site: Site, layer: int, value: Value, head: int | None = None) -> Intervention:
@@ -144,7 +144,7 @@ def mean(site: Site, layer: int, value: Value, head: int | None = None) -> Inter
     Raises:
         UserError: if a head is given for another site than ``z``.
     """
-    return _named("mean", SetSite(layer, site, value, _heads(site, head)))
+    return _single_edit("mean", SetSite(layer, site, value, _heads(site, head)))
 
 
 def resample(site: Site, layer: int, head: int | None = None) -> Intervention:
@@ -155,7 +155,7 @@ def resample(site: Site, layer: int, head: int | None = None) -> Intervention:
     Raises:
         UserError: if a head is given for another site than ``z``.
     """
-    return _named("resample", CopySite(layer, site, _heads(site, head)))
+    return _single_edit("resample", CopySite(layer, site, _heads(site, head)))
 
 
 def noise(site: Site, layer: int, value: Value, head: int | None = None) -> Intervention:
@@ -170,7 +170,7 @@ def noise(site: Site, layer: int, value: Value, head: int | None = None) -> Inte
     Raises:
         UserError: if a head is given for another site than ``z``.
     """
-    return _named("noise", AddSite(layer, site, value, _heads(site, head)))
+    return _single_edit("noise", AddSite(layer, site, value, _heads(site, head)))
 
 
 def from_donor(
@@ -253,7 +253,7 @@ def _heads(site: str, head: int | None) -> tuple[int, ...] | None:
     return (head,)
 
 
-def _named(kind: str, edit: SetSite | AddSite | CopySite) -> Intervention:
+def _single_edit(kind: str, edit: SetSite | AddSite | CopySite) -> Intervention:
     head = None if edit.heads is None else edit.heads[0]
     named = "" if head is None else f",head={head}"
     return Intervention(

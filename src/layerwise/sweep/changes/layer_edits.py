@@ -133,7 +133,7 @@ def edits_of(
             replacements.setdefault(edit.site, []).append(Replacement(value, where, edit.adds))
     if not replacements:
         return NO_EDITS
-    return LayerEdits({site: _joined(parts) for site, parts in replacements.items()})
+    return LayerEdits({site: _merge_replacements(parts) for site, parts in replacements.items()})
 
 
 def taken_from(
@@ -160,7 +160,7 @@ def head_mask(
     return torch.isin(every, every if heads is None else torch.tensor(heads).to(every))
 
 
-def _joined(parts: Sequence[Replacement]) -> tuple[Replacement, ...]:
+def _merge_replacements(parts: Sequence[Replacement]) -> tuple[Replacement, ...]:
     """Join successive replacements by the same value."""
     joined: list[Replacement] = []
     for part in parts:

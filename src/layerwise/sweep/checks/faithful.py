@@ -97,7 +97,7 @@ def _compare(model: Model) -> None:
     if difference <= CLOSE:
         return
     again = max(
-        _apart(logits, _run_model(model, request))
+        _largest_gap(logits, _run_model(model, request))
         for logits, request in zip(plain, requests, strict=True)
     )
     if again > CLOSE:
@@ -186,7 +186,7 @@ def _run_model(model: Model, request: Request, disturbed: int | None = None) -> 
     continuation = request.continuation[:-1] if isinstance(request, LogLikelihood) else ()
     hooks: Hooks = []
     if disturbed is not None:
-        hooks = [(lambda name: True, _disturbing(disturbed))]
+        hooks = [(lambda name: True, _disturbing_hook(disturbed))]
     try:
         return model_logits(model, request, continuation, hooks)
     except Exception as error:
@@ -197,7 +197,7 @@ def _run_model(model: Model, request: Request, disturbed: int | None = None) -> 
         ) from error
 
 
-def _disturbing(seed: int) -> Callable[[torch.Tensor, object], torch.Tensor]:
+def _disturbing_hook(seed: int) -> Callable[[torch.Tensor, object], torch.Tensor]:
     """A hook that changes activations in their last bit, at random."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -216,13 +216,13 @@ def _disturbing(seed: int) -> Callable[[torch.Tensor, object], torch.Tensor]:
 def _spread(model: Model, requests: Sequence[Request], plain: Sequence[torch.Tensor]) -> float:
     """Distance of log-probabilities when activations differ in their last bits, in nats."""
     return max(
-        _apart(logits, _run_model(model, request, seed))
+        _largest_gap(logits, _run_model(model, request, seed))
         for seed in range(DRAWS)
         for request, logits in zip(requests, plain, strict=True)
     )
 
 
-def _apart(outcome: torch.Tensor, other: torch.Tensor) -> float:
+def _largest_gap(outcome: torch.Tensor, other: torch.Tensor) -> float:
     """Largest difference of log-probabilities over positions and vocabulary, in nats."""
     first, second = (_rows(logits, len(logits)) for logits in (outcome, other))
     gaps = torch.where(first == second, 0.0, (first - second).abs())

@@ -126,18 +126,18 @@ def _hooks(model: Model, edit: SkipLayer | SiteEdit, request: Request, answer: T
         ]
     name = hook_name(model, edit.layer, edit.site)
     if isinstance(edit, DonorSite):
-        given = _recorded(edit.donor, name, request.context, answer)
-        return [(name, partial(_put, value=given, heads=edit.heads))]
+        given = _record_site(edit.donor, name, request.context, answer)
+        return [(name, partial(_put_value, value=given, heads=edit.heads))]
     source = None
     if edit.needs_source:
         assert request.source is not None, "such an edit needs a source run"
-        source = _recorded(model, name, request.source)[0]
+        source = _record_site(model, name, request.source)[0]
     in_encoder = edit.layer < n_encoder_layers(model)
     given = request.context if in_encoder else before_answer(model, request.context)
     return [(name, partial(_change, edit=edit, n_given=len(given), source=source))]
 
 
-def _recorded(model: Any, name: str, prompt: Tokens, answer: Tokens = ()) -> torch.Tensor:
+def _record_site(model: Any, name: str, prompt: Tokens, answer: Tokens = ()) -> torch.Tensor:
     """The activation at a hook of a model on a prompt and the answer so far."""
     store: dict[str, torch.Tensor] = {}
     with model.hooks(fwd_hooks=[(name, partial(_remember, store=store))]):
@@ -145,7 +145,7 @@ def _recorded(model: Any, name: str, prompt: Tokens, answer: Tokens = ()) -> tor
     return store["site"]
 
 
-def _put(
+def _put_value(
     tensor: torch.Tensor, hook: Any, value: torch.Tensor, heads: tuple[int, ...] | None
 ) -> torch.Tensor:
     if heads is None:

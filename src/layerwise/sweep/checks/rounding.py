@@ -56,13 +56,13 @@ def measure_rounding(
     # Forwards with weights disturbed in their last bit show how much a change amplifies rounding
     # (``disturbed``). It costs ``DRAWS`` + 2 plain forwards a request, and memory for the weights
     # once more in float64.
-    exact = Rounding(_scored(in_dtype(model, torch.float64), change, requests), 0.0)
+    exact = Rounding(_score_requests(in_dtype(model, torch.float64), change, requests), 0.0)
     plain = chain([model], disturbances(model, seed))
-    errors = (exact.error(_scored(outcomes, change, requests)) for outcomes in plain)
+    errors = (exact.error(_score_requests(outcomes, change, requests)) for outcomes in plain)
     return replace(exact, largest=worst(errors))
 
 
-def _scored(
+def _score_requests(
     model: Model, change: Intervention, requests: Sequence[LogLikelihood]
 ) -> tuple[Scored, ...]:
     never = Stopper(None, frozenset())  # Nothing is written here.

@@ -79,7 +79,7 @@ def attend_step(queries: Heads, layout: StepLayout, group: int, scoring: Scoring
     if weight is not None:
         parts = [
             PartialAttention(out, weight),
-            *(_shared(grouped, s, layout, group, scoring) for s in layout.shared),
+            *(_attend_shared(grouped, s, layout, group, scoring) for s in layout.shared),
         ]
         out = scoring.merged(parts, group).to(queries.dtype)
     return out.unflatten(2, (group, n_new)).permute(0, 3, 1, 2, 4).flatten(2, 3)
@@ -169,7 +169,7 @@ def attend_part(
     return PartialAttention(out / total.clamp(min=least), highest + total.log())
 
 
-def _shared(
+def _attend_shared(
     queries: Grouped, shared: SharedKeys, layout: StepLayout, group: int, scoring: Scoring
 ) -> PartialAttention:
     """Attention to a shared beginning: the rows of a source are more queries of it."""

@@ -126,7 +126,7 @@ class HookedBlock(WholeBlock):
                 site: tuple(
                     replace(
                         r,
-                        value=_cut(r.value, tokens, group),
+                        value=_select_tokens(r.value, tokens, group),
                         mask=None if r.mask is None else r.mask[:, tokens].flatten(0, 1),
                     )
                     for r in edits.sites.get(site, ())
@@ -153,7 +153,7 @@ class HookedBlock(WholeBlock):
                 points["resid_mid"] = self.block.hook_resid_mid
         entry = TransformerLensKeyValueCacheEntry(past_keys, past_values)
         handles = [
-            point.register_forward_hook(partial(_edited, site, edit, sites))
+            point.register_forward_hook(partial(_edit_and_record, site, edit, sites))
             for site, point in points.items()
         ]
         try:
@@ -165,7 +165,7 @@ class HookedBlock(WholeBlock):
         return out, entry.past_keys[:, n_past:], entry.past_values[:, n_past:], sites
 
 
-def _edited(
+def _edit_and_record(
     site: str,
     edit: Callable[[str, torch.Tensor], torch.Tensor],
     sites: dict[str, torch.Tensor],
@@ -178,7 +178,7 @@ def _edited(
     return sites[site]
 
 
-def _cut(value: torch.Tensor, tokens: torch.Tensor, group: int) -> torch.Tensor:
+def _select_tokens(value: torch.Tensor, tokens: torch.Tensor, group: int) -> torch.Tensor:
     """A replacement's value for some tokens only; one vector serves all tokens."""
     if value.ndim < 3:
         return value

@@ -132,7 +132,7 @@ class Layout:
 
     def _within(self, window: int) -> Layout:
         assert self.packed_positions is not None, "only layouts of make_layout have windows"
-        rows = [_on(r, self.positions.device) for r in self.rows]
+        rows = [_rows_to_device(r, self.positions.device) for r in self.rows]
         positions, biases, splits = self.leaving_positions, [], []
         for r in rows:
             apart = positions[r.queries][..., None] - self.packed_positions[r.keys][:, None]
@@ -140,10 +140,12 @@ class Layout:
             # What is padding looks at one key all the same, so that its softmax is defined.
             near = replace(r, mask=torch.where(r.valid[..., None], seen, r.mask))
             if self.carried is None:
-                biases.append(_masked(near, self.group, self.like))
+                biases.append(_mask_bias(near, self.group, self.like))
             else:
                 carried = self.carried
-                splits.append(_split(near, carried, self.n_packed, self.group, self.like, True))
+                splits.append(
+                    _split_keys(near, carried, self.n_packed, self.group, self.like, True)
+                )
         return replace(self, biases=tuple(biases), splits=tuple(splits), windowed={})
 
     @property
@@ -215,14 +217,14 @@ def make_layout(
     if not exact and carried is None:
         biases = tuple(_bias(r, group, like) for r in rows)
     elif not exact:
-        splits = tuple(_split(r, index, len(trie), group, like) for r in rows)
+        splits = tuple(_split_keys(r, index, len(trie), group, like) for r in rows)
     whole = outputs is None
     return Layout(
         None if carried is None else index.to(device),
         None if whole else torch.searchsorted(index, leaving).to(device),
         positions[index].to(device),
         max(trie.positions, default=-1) + 1,
-        tuple(_on(row, device) for row in rows),
+        tuple(_rows_to_device(row, device) for row in rows),
         _order(rows, len(attending), device),
         len(trie),
         biases,
@@ -234,7 +236,7 @@ def make_layout(
     )
 
 
-def _on(rows: AttentionRows, device: torch.device) -> AttentionRows:
+def _rows_to_device(rows: AttentionRows, device: torch.device) -> AttentionRows:
     moved = {name: getattr(rows, name).to(device) for name in ("queries", "keys", "mask", "valid")}
     return replace(rows, **moved)
 
@@ -259,17 +261,19 @@ def _bias(
     """0 where a query may look, minus infinity elsewhere."""
     if rows.causal and rows.queries.shape[1] > LONG:
         return None
-    return _masked(rows, group, like)
+    return _mask_bias(rows, group, like)
 
 
-def _masked(rows: AttentionRows, group: int, like: torch.Tensor) -> Float[torch.Tensor, "_ 1 _ _"]:
+def _mask_bias(
+    rows: AttentionRows, group: int, like: torch.Tensor
+) -> Float[torch.Tensor, "_ 1 _ _"]:
     """Mask of a rectangle as a term that is added to scores."""
     # Causal rows are all the same.
     seen = rows.mask[:1] if rows.causal else rows.mask
     return hiding(seen, like).repeat(1, group, 1)[:, None]
 
 
-def _split(
+def _split_keys(
     rows: AttentionRows,
     carried: Int[torch.Tensor, " token"],
     n_packed: int,

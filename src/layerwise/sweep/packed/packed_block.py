@@ -84,16 +84,17 @@ class PackedBlock:
     ) -> list[OfLayout]:
         """Push tokens of several layouts through at once, without changes."""
         shapes = [resid.shape[:2] for resid, _ in parts]
-        normed = self.norm_1(_together([resid for resid, _ in parts]))
+        normed = self.norm_1(_concat_tokens([resid for resid, _ in parts]))
         leaving = [
-            layout.leaving(x) for x, (_, layout) in zip(_apart(normed, shapes), parts, strict=True)
+            layout.leaving(x)
+            for x, (_, layout) in zip(_split_tokens(normed, shapes), parts, strict=True)
         ]
         leaving_shapes = [x.shape[:2] for x in leaving]
         # The products are made for all parts at once; what depends on positions, for each.
         q, k, v = (
-            [x.unflatten(-1, (-1, self.cfg.d_head)) for x in _apart(flat, given)]
+            [x.unflatten(-1, (-1, self.cfg.d_head)) for x in _split_tokens(flat, given)]
             for flat, given in (
-                (self._product(0, _together(leaving)), leaving_shapes),
+                (self._product(0, _concat_tokens(leaving)), leaving_shapes),
                 (self._product(1, normed), shapes),
                 (self._product(2, normed), shapes),
             )
@@ -103,9 +104,9 @@ class PackedBlock:
             keys = self._turned(keys, "k", layout.positions, layout.longest)
             queries = self._turned(queries, "q", layout.leaving_positions, layout.longest)
             heads.append(self.attend(queries, KeysValues(keys, values), outside, layout))
-        base = _together([layout.leaving(resid) for resid, layout in parts])
-        out = self._plain(base, _together(heads).flatten(2))
-        return _apart(out, leaving_shapes)
+        base = _concat_tokens([layout.leaving(resid) for resid, layout in parts])
+        out = self._plain(base, _concat_tokens(heads).flatten(2))
+        return _split_tokens(out, leaving_shapes)
 
     def _packed_heads(
         self, resid: OfLayout, layout: Layout, outside: KeysValues | None, kept: list[KeysValues]
@@ -287,12 +288,12 @@ def _flat(weight: Float[torch.Tensor, "head d_model d_head"]) -> Float[torch.Ten
     return weight.permute(0, 2, 1).reshape(-1, weight.shape[1])
 
 
-def _together(parts: Sequence[torch.Tensor]) -> Float[torch.Tensor, "1 token ..."]:
+def _concat_tokens(parts: Sequence[torch.Tensor]) -> Float[torch.Tensor, "1 token ..."]:
     """Concatenate activations along tokens."""
     return torch.cat([part.flatten(0, 1) for part in parts])[None]
 
 
-def _apart(
+def _split_tokens(
     together: Float[torch.Tensor, "1 token ..."], shapes: Sequence[Sequence[int]]
 ) -> list[torch.Tensor]:
     """Split concatenated activations into views."""

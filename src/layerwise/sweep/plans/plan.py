@@ -153,7 +153,7 @@ def plan_sweep(
     plans = []
     at_once = max(1, len(interventions))
     while not plans or (at_once > 1 and len(plans[-1]) > 1):
-        plans.append(_cut(interventions, requests, shape, memory_budget, at_once))
+        plans.append(_cut_into_batches(interventions, requests, shape, memory_budget, at_once))
         at_once = (at_once + 1) // 2
 
     def passes(batches: list[Batch]) -> int:
@@ -165,7 +165,7 @@ def plan_sweep(
     return SweepPlan(tuple(batches), token_passes, brute)
 
 
-def _cut(
+def _cut_into_batches(
     interventions: Sequence[Intervention],
     requests: Sequence[Request],
     shape: ModelShape,

@@ -26,16 +26,16 @@ class Segment:
 
 
 @dataclass(slots=True)
-class _Run:
+class _TokenRun:
     """Packed tokens in a row, behind the last of which others may follow."""
 
     tokens: Tokens
     indices: tuple[int, ...]
-    children: dict[int, _Run] = field(default_factory=dict)
+    children: dict[int, _TokenRun] = field(default_factory=dict)
 
     def fork(self, at: int) -> None:
         """End the run before a token, which begins a run behind it."""
-        rest = _Run(self.tokens[at:], self.indices[at:], self.children)
+        rest = _TokenRun(self.tokens[at:], self.indices[at:], self.children)
         self.tokens, self.indices = self.tokens[:at], self.indices[:at]
         self.children = {rest.tokens[0]: rest}
 
@@ -44,7 +44,7 @@ class TokenTrie:
     """Sequences packed into one row of tokens, each distinct prefix once."""
 
     def __init__(self) -> None:
-        self._roots: dict[Hashable, dict[int, _Run]] = {}
+        self._roots: dict[Hashable, dict[int, _TokenRun]] = {}
         self.tokens: list[int] = []  # token ids of the packed tokens
         self.positions: list[int] = []  # their positions in their sequences
         # For each sequence added, the packed indices of its tokens.
@@ -62,7 +62,7 @@ class TokenTrie:
             run = runs.get(rest[0])
             if run is None:
                 n_packed = len(self)
-                run = runs[rest[0]] = _Run(rest, tuple(range(n_packed, n_packed + len(rest))))
+                run = runs[rest[0]] = _TokenRun(rest, tuple(range(n_packed, n_packed + len(rest))))
                 self.tokens += rest
                 self.positions += range(len(path), len(sequence))
             same = n_shared(run.tokens, rest)
@@ -76,7 +76,7 @@ class TokenTrie:
     def segments(self) -> list[Segment]:
         """All forkless runs, ancestors before descendants."""
         segments: list[Segment] = []
-        stack: list[tuple[_Run, tuple[int, ...], int]] = [
+        stack: list[tuple[_TokenRun, tuple[int, ...], int]] = [
             (run, (), 0) for root in self._roots.values() for run in root.values()
         ]
         while stack:

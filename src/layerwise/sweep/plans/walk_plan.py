@@ -180,7 +180,7 @@ def plan_walk(
         if in_part and all(edit.needs_source for edit in edits):
             positions = tuple((edit.position, edit.source_position) for edit in edits)
             if positions not in reached:
-                reached[positions] = _reached(edits, sides[0], requests)
+                reached[positions] = _changeable_tokens(edits, sides[0], requests)
             carried = (reached[positions],)
         if carried == (frozenset(),):
             intact.append(index)
@@ -202,7 +202,9 @@ def plan_walk(
     )
 
 
-def _reached(edits: Sequence[Edit], side: Side, requests: Sequence[Request]) -> frozenset[int]:
+def _changeable_tokens(
+    edits: Sequence[Edit], side: Side, requests: Sequence[Request]
+) -> frozenset[int]:
     """Packed tokens that activations taken from source runs can change."""
     # What both runs begin with is one packed token: its activation is the same in both.
     paths, sources = side.paths, side.sources

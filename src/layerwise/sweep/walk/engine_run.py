@@ -63,7 +63,7 @@ BranchScores = tuple[int | None, tuple[int, ...], list[Scored | int]]
 def read_scores(walk: Walk, chunk: int) -> Iterator[BranchScores]:
     """The scores of the trunk, if it is asked for, and of all branches."""
     if walk.plan.intact:
-        yield from _read(walk, walk.trunk, [None], [walk.plan.intact], chunk)
+        yield from _score_branches(walk, walk.trunk, [None], [walk.plan.intact], chunk)
     for group in walk.groups:
         alike: dict[OtherWeights | None, list[int]] = {}
         for row, branch in enumerate(group.branches):
@@ -72,14 +72,14 @@ def read_scores(walk: Walk, chunk: int) -> Iterator[BranchScores]:
             read = group.read if len(rows) == len(group.branches) else group.read[rows]
             members = [group.branches[row].members for row in rows]
             if weights is None:
-                yield from _read(walk, read, rows, members, chunk)
+                yield from _score_branches(walk, read, rows, members, chunk)
                 continue
             with in_place(weights):  # the model is itself again when its scores are given
-                scores = list(_read(walk, read, rows, members, chunk))
+                scores = list(_score_branches(walk, read, rows, members, chunk))
             yield from scores
 
 
-def _read(
+def _score_branches(
     walk: Walk,
     resid: Float[torch.Tensor, "branch read d_model"],
     branches: Sequence[int | None],

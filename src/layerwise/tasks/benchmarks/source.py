@@ -42,8 +42,8 @@ def matches(name: str) -> bool:
 
 def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
     """Read a benchmark from its files."""
-    source, benchmark = _read(name)
-    files = _found(source, benchmark.files) or _missing(source, benchmark)
+    source, benchmark = _parse_name(name)
+    files = _matching_files(source, benchmark.files) or _refuse_missing_part(source, benchmark)
     read = [item for part, path in files for item in _items(source, benchmark, part, path, seed)]
     # The items of each group by turns, so that all have their share of any beginning.
     places: Counter[str | None] = Counter()
@@ -54,7 +54,7 @@ def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
     kept = [item for _, item in sorted(turns, key=lambda turn: turn[0])]
     if not kept:
         raise UserError(f"Task {name!r} has no item that can be asked; expected one at least.")
-    examples, items = _apart(source, benchmark, kept, fewshot, seed)
+    examples, items = _split_fewshot(source, benchmark, kept, fewshot, seed)
     # Who writes may give the commonest answer of a group, or a value that a context lists.
     listed = [(item.context or "").count('": "') for item in items]
     stated = sum(1 / n if n else 0.0 for n in listed) / len(items)
@@ -73,7 +73,7 @@ def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
     )
 
 
-def _read(name: str) -> tuple[SourceName, Benchmark]:
+def _parse_name(name: str) -> tuple[SourceName, Benchmark]:
     base = name.split(":")[1]
     if base not in BENCHMARKS:
         raise unknown_name("benchmark", base, BENCHMARKS)
@@ -87,9 +87,11 @@ def _read(name: str) -> tuple[SourceName, Benchmark]:
     return source, benchmark
 
 
-def _missing(source: SourceName, benchmark: Benchmark) -> NoReturn:
+def _refuse_missing_part(source: SourceName, benchmark: Benchmark) -> NoReturn:
     """Refuse a part that is not there, or a folder without the benchmark."""
-    parts = _found(replace(source, arguments={}), benchmark.files) if source.arguments else []
+    parts = (
+        _matching_files(replace(source, arguments={}), benchmark.files) if source.arguments else []
+    )
     if parts and benchmark.part:
         raise unknown_name(
             benchmark.part, source.arguments[benchmark.part], [part for part, _ in parts]
@@ -101,7 +103,7 @@ def _missing(source: SourceName, benchmark: Benchmark) -> NoReturn:
     )
 
 
-def _found(source: SourceName, patterns: Iterable[str]) -> list[tuple[str, Path]]:
+def _matching_files(source: SourceName, patterns: Iterable[str]) -> list[tuple[str, Path]]:
     """The files of the first pattern that matches any, each with the part that it holds."""
     data, parts = Path(str(source.data)), [*source.arguments.values()]
     part = glob.escape(parts[0]) if parts else "*"
@@ -138,7 +140,7 @@ def _items(
     try:
         made = list(benchmark.items(rows, rng))
         for item in made:
-            _refuse_broken(item)
+            _refuse_broken_texts(item)
     except ValueError as error:
         if isinstance(error, UserError):
             raise
@@ -207,7 +209,7 @@ def _json_rows(path: Path) -> list[Row]:
     return rows
 
 
-def _refuse_broken(item: Item) -> None:
+def _refuse_broken_texts(item: Item) -> None:
     """Refuse texts that no table or page can hold."""
     twin = item.corruption
     changed = (twin.question, twin.answer, twin.context) if twin else ()
@@ -225,13 +227,15 @@ def _can_be_asked(item: Item) -> bool:
     return all(texts) and len(set(item.choices)) == len(item.choices) != 1
 
 
-def _apart(
+def _split_fewshot(
     source: SourceName, benchmark: Benchmark, items: list[Item], fewshot: int | None, seed: int
 ) -> tuple[list[Item], list[Item]]:
     """Few-shot examples, from their own file or the last rows, and the items that are asked."""
     # Examples are of one part; a task of all parts has none.
     whole = bool(benchmark.part) and not source.arguments
-    files = [] if whole or Path(str(source.data)).is_file() else _found(source, benchmark.dev)
+    files = (
+        [] if whole or Path(str(source.data)).is_file() else _matching_files(source, benchmark.dev)
+    )
     dev = [
         item
         for part, path in files

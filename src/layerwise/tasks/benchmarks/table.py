@@ -171,7 +171,7 @@ def known_facts(rows: Iterable[Row], rng: np.random.Generator) -> Iterator[Item]
         by_relation[name].append(item)
         subjects.setdefault(item.question, subject)
     for items in by_relation.values():
-        yield from _with_others(items, lambda item: subjects[item.question], rng)
+        yield from _with_other_answers(items, lambda item: subjects[item.question], rng)
 
 
 def relation(rows: Iterable[Row], rng: np.random.Generator) -> Iterator[Item]:
@@ -190,10 +190,10 @@ def relation(rows: Iterable[Row], rng: np.random.Generator) -> Iterator[Item]:
         replace(_item(pattern.replace("{}", subject), first), aliases=tuple(more))
         for subject, (first, *more) in objects.items()
     ]
-    yield from _with_others(items, lambda item: subjects[item.question], rng)
+    yield from _with_other_answers(items, lambda item: subjects[item.question], rng)
 
 
-def _with_others(
+def _with_other_answers(
     items: Sequence[Item], subject: Callable[[Item], str], rng: np.random.Generator
 ) -> Iterator[Item]:
     """Facts of one relation with other facts' answers as options, and one of them as the twin."""
@@ -281,7 +281,7 @@ class Benchmark:
     mix: bool = False  # whether its file has the right option at a fixed place
 
 
-def _each(item: Callable[[Row], Item]) -> Items:
+def _by_row(item: Callable[[Row], Item]) -> Items:
     """A reader of rows that knows one row at a time."""
     return lambda rows, _: map(item, rows)
 
@@ -289,26 +289,26 @@ def _each(item: Callable[[Row], Item]) -> Items:
 BENCHMARKS: dict[str, Benchmark] = {
     "gsm8k": Benchmark(
         "reasoning", "grade-school word problems, worked out (Cobbe et al. 2021)",
-        ("test.jsonl",), _each(gsm8k), dev=("train.jsonl",), fewshot=_FIVE,
+        ("test.jsonl",), _by_row(gsm8k), dev=("train.jsonl",), fewshot=_FIVE,
         generate=GenerateSpec(("Question:",), 256, "final_number"),
     ),
     "svamp": Benchmark(
         "reasoning", "one-step word problems (Patel et al. 2021)",
-        ("SVAMP.json",), _each(svamp), fewshot=_FIVE,
+        ("SVAMP.json",), _by_row(svamp), fewshot=_FIVE,
         generate=GenerateSpec(("\n",), 16, "final_number"),
     ),
     "mathqa": Benchmark(
         "reasoning", "maths problems with five options (Amini et al. 2019)",
-        ("test.json",), _each(mathqa),
+        ("test.json",), _by_row(mathqa),
     ),
     "mmlu": Benchmark(
         "knowledge", "exam questions of many subjects (Hendrycks et al. 2021)",
-        ("test/{part}_test.csv", "test/{part}.csv"), _each(mmlu), part="subject",
+        ("test/{part}_test.csv", "test/{part}.csv"), _by_row(mmlu), part="subject",
         dev=("dev/{part}_dev.csv", "dev/{part}.csv"), fewshot=_FIVE,
     ),
     "openbookqa": Benchmark(
         "knowledge", "elementary science questions (Mihaylov et al. 2018)",
-        ("test.jsonl", "Main/test.jsonl", "test.json"), _each(openbookqa),
+        ("test.jsonl", "Main/test.jsonl", "test.json"), _by_row(openbookqa),
         template=Template(),
     ),
     "openbookqa_facts": Benchmark(
@@ -319,12 +319,12 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "truthfulqa": Benchmark(
         "knowledge", "one true answer among common errors, mc1 (Lin et al. 2022)",
-        ("mc_task.json",), _each(truthfulqa), mix=True,
+        ("mc_task.json",), _by_row(truthfulqa), mix=True,
         template=Template(question_prefix="Q: ", answer_cue="\nA:"),
     ),
     "hellaswag": Benchmark(
         "coherence", "which ending continues a text (Zellers et al. 2019)",
-        ("hellaswag_val.jsonl", "validation*.jsonl"), _each(hellaswag),
+        ("hellaswag_val.jsonl", "validation*.jsonl"), _by_row(hellaswag),
         template=Template(),
     ),
     "kv_retrieval": Benchmark(

@@ -28,7 +28,7 @@ def cross_fit_halves(options: Options, guesser: Guesser) -> CrossFit:
 
 def best_per_quarter(options: Options, guessers: Sequence[Guesser]) -> CrossFit:
     """For each quarter, the guesser that is best on the other three (itself cross-fitted)."""
-    counts = np.array([_n_right_in_others(options, guesser) for guesser in guessers])
+    counts = np.array([_n_right_in_other_quarters(options, guesser) for guesser in guessers])
     best = counts.argmax(axis=0)
     return _cross_fit(len(options.items), _quarters(options), lambda at: guessers[int(best[at])])
 
@@ -63,7 +63,7 @@ def _quarters(options: Options) -> list[Bool[np.ndarray, " items"]]:
     return [options.quarter == quarter for quarter in range(4)]
 
 
-def _n_right_in_others(options: Options, guesser: Guesser) -> Int[np.ndarray, " quarters"]:
+def _n_right_in_other_quarters(options: Options, guesser: Guesser) -> Int[np.ndarray, " quarters"]:
     """For each quarter, right guesses in the other three, each fitted without both quarters."""
     counts, quarters = np.zeros(4, dtype=int), _quarters(options)
     for first, second in combinations(range(4), 2):

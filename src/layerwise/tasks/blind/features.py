@@ -75,13 +75,13 @@ def _measure_options(options: Options, measure: Callable[[str], float]) -> Featu
 
 def _option_values(options: Options) -> Feature:
     """Options' values where all of an item's options are numbers."""
-    values = _measure_options(options, _value_of)
+    values = _measure_options(options, _parse_number)
     complete = (np.isfinite(values) | ~options.offered).all(axis=1)
     values[~complete] = np.nan
     return values
 
 
-def _value_of(text: str) -> float:
+def _parse_number(text: str) -> float:
     match = _NUMBER.fullmatch(text)
     return float(match[1].replace(",", "").replace("\u2212", "-")) if match else np.nan
 

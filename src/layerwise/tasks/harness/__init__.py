@@ -30,16 +30,16 @@ def matches(name: str) -> bool:
 
 def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
     """Make a task of one of the harness, with its prompts, its options and its verdicts."""
-    source = _read(name)
+    source = _parse_name(name)
     task = as_task(load_theirs(source, name), source.arguments, name, seed, fewshot)
     if isinstance(task.judge, HarnessJudge):
         task = replace(
-            task, judge=replace(task.judge, loaded_by=(_judge_of, (name, seed, fewshot)))
+            task, judge=replace(task.judge, loaded_by=(_load_judge, (name, seed, fewshot)))
         )
     return task
 
 
-def _judge_of(name: str, seed: int, fewshot: int | None) -> Any:
+def _load_judge(name: str, seed: int, fewshot: int | None) -> Any:
     """The judge of a task that is loaded in another process."""
     return load(name, seed, fewshot).judge
 
@@ -73,22 +73,22 @@ def from_lm_eval(
 
 def expand(name: str) -> list[str]:
     """The tasks that a group or a tag stands for; a task stands for itself."""
-    return members(_read(name), name)
+    return members(_parse_name(name), name)
 
 
 def is_trusted(name: str) -> bool:
     """True if a name lets its task run code."""
-    return trust.is_trusted(_read(name))
+    return trust.is_trusted(_parse_name(name))
 
 
 def refuse_unknown(name: str) -> None:
     """Refuse a task that is not there or may not run, without its data."""
-    source = _read(name)
+    source = _parse_name(name)
     for one in expand(name):
-        trust.trusted_config(_read(one) if one != name else source, one)
+        trust.trusted_config(_parse_name(one) if one != name else source, one)
 
 
-def _read(name: str) -> SourceName:
+def _parse_name(name: str) -> SourceName:
     source = read_source_name(name, _ARGUMENTS)
     capability, trust = source.arguments.get("capability"), source.arguments.get("trust")
     if capability not in (None, *CAPABILITIES):

@@ -37,11 +37,11 @@ class Templates:
 
     def know(self, documents: Iterable[Any]) -> None:
         """Render a template that is asked for with all of these documents at once."""
-        self._documents = list(dict.fromkeys(map(_written, documents)))
+        self._documents = list(dict.fromkeys(map(_to_json, documents)))
 
     def __call__(self, template: str, document: Mapping[str, Any]) -> str:
         """The text of one document; in place of the harness's ``apply_template``."""
-        written = _written(document)
+        written = _to_json(document)
         answer = self._answers.get(_key(template, written))
         if answer is None:
             self._render(template, dict.fromkeys([written, *self._documents]))
@@ -84,7 +84,7 @@ class Templates:
             ) from limit
 
 
-def _written(document: Any) -> str:
+def _to_json(document: Any) -> str:
     return json.dumps(document, default=str)
 
 
@@ -165,16 +165,16 @@ def filter_apart(theirs: Any, name: str) -> None:
         ]
         if not _has_patterns(steps):
             continue
-        if json.loads(_written(steps)) != steps:  # the other process would have others
+        if json.loads(_to_json(steps)) != steps:  # the other process would have others
             raise UserError(
                 f"A filter of task {name!r} has keys that are no texts; expected texts; put them "
                 "in quotes."
             )
-        pipeline.filters = [lambda steps=steps: _Apart(steps, name)]
+        pipeline.filters = [lambda steps=steps: _IsolatedFilter(steps, name)]
     # A class of a task's own may have its own ways.
     arguments = getattr(theirs, "_metric_fn_kwargs", {}).get("exact_match") or {}
     if arguments.get("regexes_to_ignore") and theirs._metric_fn_list.get("exact_match"):
-        theirs._metric_fn_list["exact_match"] = _compare_apart(name)
+        theirs._metric_fn_list["exact_match"] = _isolated_comparison(name)
 
 
 def _has_patterns(steps: list[Any]) -> bool:
@@ -190,7 +190,7 @@ def _has_patterns(steps: list[Any]) -> bool:
     return all(own) and any(step in _OF_PATTERNS for step, _ in steps)
 
 
-class _Apart:
+class _IsolatedFilter:
     """Steps of a filter as one of the harness's filters."""
 
     def __init__(self, steps: list[Any], name: str) -> None:
@@ -201,12 +201,12 @@ class _Apart:
         return _ask_filter(request | {"documents": documents}, self._name)
 
 
-def _compare_apart(name: str) -> Callable[..., Any]:
+def _isolated_comparison(name: str) -> Callable[..., Any]:
     return lambda **compared: _ask_filter({"compared": compared}, name)
 
 
 def _ask_filter(request: dict[str, Any], name: str) -> Any:
-    written = _written(request)
+    written = _to_json(request)
     try:
         return _FILTERING.ask(json.loads(written), len(written))
     except OverLimitError as limit:

@@ -31,10 +31,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
     Raises OSError, ValueError or what the parser has for a file that cannot be read.
     """
-    return _merged(path, [])
+    return _merge_includes(path, [])
 
 
-def _merged(path: Path, read: list[Path]) -> dict[str, Any]:
+def _merge_includes(path: Path, read: list[Path]) -> dict[str, Any]:
     # The harness resolves links first: what a file includes lies beside the link's target.
     path = path.expanduser().resolve()
     if path in read:
@@ -42,7 +42,7 @@ def _merged(path: Path, read: list[Path]) -> dict[str, Any]:
     if len(read) == MOST_FILES:
         raise ValueError(f"it includes more than {MOST_FILES} files")
     read.append(path)
-    config = _parsed(path)
+    config = _parse(path)
     if "include" not in config:
         return config
     named = config.pop("include")
@@ -50,7 +50,7 @@ def _merged(path: Path, read: list[Path]) -> dict[str, Any]:
     for one in named if isinstance(named, list) else [named]:
         if not isinstance(one, str):
             raise ValueError(f"{path.name} includes {shown(one)}, which is no path")
-        included = _merged(path.parent / one, read)
+        included = _merge_includes(path.parent / one, read)
         if merged.get("unsafe_code"):
             included["unsafe_code"] = True
         included.pop("task_list", None)
@@ -60,7 +60,7 @@ def _merged(path: Path, read: list[Path]) -> dict[str, Any]:
     return {**merged, **config, **unsafe}
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def _parse(path: Path) -> dict[str, Any]:
     """Contents of one file."""
     import yaml
 
@@ -68,14 +68,14 @@ def _parsed(path: Path) -> dict[str, Any]:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise ValueError(f"{path.name} is larger than {MOST_BYTES:,} bytes")
-    _refuse_costly(content, path.name)
+    _refuse_costly_yaml(content, path.name)
     config = yaml.load(content, Loader=_loader(path))  # of plain values
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise ValueError(f"{path.name} has no fields with names")
     return config
 
 
-def _refuse_costly(content: bytes, file: str) -> None:
+def _refuse_costly_yaml(content: bytes, file: str) -> None:
     """Refuse deep nesting, and aliases that stand for too much or for themselves."""
     import yaml
 

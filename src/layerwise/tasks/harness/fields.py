@@ -78,7 +78,7 @@ _RANGES = {
 
 def check_fields(config: Mapping[str, Any], name: str) -> None:
     """Refuse a task whose fields have other types than the harness reads, or absurd numbers."""
-    _refuse_broken(config, name)
+    _refuse_broken_texts(config, name)
     _check(config, _TASK, "", name)
     _check(config.get("fewshot_config") or {}, _FEWSHOT, "fewshot_config.", name)
     settings = config.get("generation_kwargs") or {}
@@ -126,7 +126,7 @@ def _unfit(field: str, value: Any, expected: str, name: str) -> UserError:
     )
 
 
-def _refuse_broken(value: Any, name: str) -> None:
+def _refuse_broken_texts(value: Any, name: str) -> None:
     """Refuse texts that no table or page can hold."""
     if isinstance(value, str) and not is_whole(value):
         raise UserError(
@@ -135,4 +135,4 @@ def _refuse_broken(value: Any, name: str) -> None:
         )
     parts = [*value, *value.values()] if isinstance(value, dict) else value
     for part in parts if isinstance(value, dict | list) else ():
-        _refuse_broken(part, name)
+        _refuse_broken_texts(part, name)

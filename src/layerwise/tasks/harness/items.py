@@ -57,7 +57,7 @@ class HarnessJudge:
         except UserError:
             raise
         except Exception as error:
-            raise _refused(
+            raise _unsupported(
                 self.theirs.task_name, f"cannot judge a text ({reason_of(error)})",
                 "a metric that says 0 or 1, and the packages that it needs",
             ) from error  # fmt: skip
@@ -69,7 +69,7 @@ _FEWSHOT_SEED = 1234
 
 
 @dataclass(frozen=True)
-class _Made:
+class _TaskItems:
     """Items and template that a type of task makes of its documents."""
 
     items: list[Item]  # those that can be asked
@@ -92,7 +92,7 @@ def as_task(
             "expected a task with an accuracy; run it in the harness with layerwise.lm_eval.LM."
         )
     if kind not in _MAKERS:
-        raise _refused(name, f"is of type {kind}", f"one of {', '.join(_MAKERS)}")
+        raise _unsupported(name, f"is of type {kind}", f"one of {', '.join(_MAKERS)}")
     examples = _build(theirs, name, seed, fewshot)
     label = f"lm-eval:{theirs.task_name}"
     documents = _by_document(theirs, label)
@@ -102,11 +102,11 @@ def as_task(
         except UserError:
             raise
         except Exception as error:
-            raise _refused(
+            raise _unsupported(
                 name, f"cannot be asked ({reason_of(error)})", "data with the fields that it names"
             ) from error
     if not made.items:
-        raise _refused(name, "has no item that can be asked", "one at least")
+        raise _unsupported(name, "has no item that can be asked", "one at least")
     if examples or theirs.get_config("description") or theirs.get_config("gen_prefix"):
         made = replace(made, items=_with_turns(theirs, made.items, label, name, seed, fewshot))
     _refuse_broken_texts(made.items, name)
@@ -128,7 +128,7 @@ def as_task(
     )
 
 
-def _chance(kind: str, made: _Made, examples: int) -> dict[str, float]:
+def _chance(kind: str, made: _TaskItems, examples: int) -> dict[str, float]:
     """Accuracy by guessing, under the protocols that the items can be asked under."""
     chance = chance_of(made.items)
     if any(item.ending is not None for item in made.items):
@@ -148,10 +148,12 @@ def _refuse_broken_texts(items: Sequence[Item], name: str) -> None:
         options = (item.answer, *item.choices, *item.aliases, item.ending or "")
         for text in (item.question, *options, *turns):
             if not isinstance(text, str) or not is_whole(text):
-                raise _refused(name, f"has an item with {shown(text)}", "texts of whole characters")
+                raise _unsupported(
+                    name, f"has an item with {shown(text)}", "texts of whole characters"
+                )
 
 
-def _refused(name: str, what: str, expected: str) -> UserError:
+def _unsupported(name: str, what: str, expected: str) -> UserError:
     return UserError(f"Task {name!r} {what}; expected {expected}.")
 
 
@@ -191,7 +193,7 @@ def _build(theirs: Any, name: str, seed: int, fewshot: int | None, **in_chat: An
     """Have the harness make its requests, and return how many examples each prompt has."""
     own = theirs.get_config("num_fewshot")
     if own == 0 and fewshot:
-        raise _refused(name, "sets its number of few-shot examples to 0", "no other number")
+        raise _unsupported(name, "sets its number of few-shot examples to 0", "no other number")
     count = (own or 0) if fewshot is None else fewshot
     theirs.set_config("num_fewshot", count)
     theirs.set_fewshot_seed(_FEWSHOT_SEED + seed)
@@ -213,10 +215,10 @@ def _build(theirs: Any, name: str, seed: int, fewshot: int | None, **in_chat: An
 Documents = Mapping[str, Sequence[Any]]
 
 
-def _chosen(theirs: Any, documents: Documents, _: Mapping[str, str], name: str) -> _Made:
+def _choice_items(theirs: Any, documents: Documents, _: Mapping[str, str], name: str) -> _TaskItems:
     """Options behind one prompt, or each in a prompt of its own."""
     if theirs.multiple_target:
-        raise _refused(name, "has several answers", "one right option for each document")
+        raise _unsupported(name, "has several answers", "one right option for each document")
     _refuse_other_metrics(theirs, name)
     delimiter = theirs.config.target_delimiter
     if theirs.multiple_input:
@@ -228,21 +230,21 @@ def _chosen(theirs: Any, documents: Documents, _: Mapping[str, str], name: str) 
         options = tuple(theirs.doc_to_choice(document))
         right = theirs.doc_to_target(document)
         answer = right if isinstance(right, str) else dict(enumerate(options)).get(right)
-        if answer is not None and answer in options and _are_apart(options):
+        if answer is not None and answer in options and _are_distinct(options):
             items.append(Item(number, instances[0].args[0], answer, options))
     lettered = any(len(option) > 1 for item in items for option in item.choices)
-    return _cued(items, delimiter, lettered=lettered)
+    return _with_shared_cue(items, delimiter, lettered=lettered)
 
 
-def _are_apart(options: Sequence[str]) -> bool:
+def _are_distinct(options: Sequence[str]) -> bool:
     """True if there are several options, all different, none of them empty."""
     return len(set(options)) == len(options) > 1 and all(map(str.strip, options))
 
 
-def _in_prompts(theirs: Any, documents: Documents, delimiter: str, name: str) -> _Made:
+def _in_prompts(theirs: Any, documents: Documents, delimiter: str, name: str) -> _TaskItems:
     """Options that end a prompt each, with one text behind all of them (WinoGrande)."""
     if theirs.config.gen_prefix:
-        raise _refused(name, "has a gen_prefix behind options in several prompts", "none")
+        raise _unsupported(name, "has a gen_prefix behind options in several prompts", "none")
     items = []
     for number, instances in documents.items():
         document = instances[0].doc
@@ -254,34 +256,38 @@ def _in_prompts(theirs: Any, documents: Documents, delimiter: str, name: str) ->
         options = tuple(text[len(stem) :] for text in texts)
         prompt, scored = instances[0].args
         ending = scored.removeprefix(delimiter)
-        if right in range(len(options)) and _are_apart(options) and ending.strip():
+        if right in range(len(options)) and _are_distinct(options) and ending.strip():
             question = prompt.removesuffix(options[0])
             items.append(Item(number, question, options[right], options, ending=ending))
-    return _Made(items, Template(delimiter=delimiter))
+    return _TaskItems(items, Template(delimiter=delimiter))
 
 
-def _given(theirs: Any, documents: Documents, _: Mapping[str, str], name: str) -> _Made:
+def _continuation_items(
+    theirs: Any, documents: Documents, _: Mapping[str, str], name: str
+) -> _TaskItems:
     """One continuation, which is right if each of its tokens is the most likely one."""
     _refuse_other_metrics(theirs, name)
     if any(len(instances) > 1 for instances in documents.values()):
-        raise _refused(name, "scores several texts for a document", "one for each")
+        raise _unsupported(name, "scores several texts for a document", "one for each")
     # The harness has no delimiter here: white space is part of the text, in a chat too.
     items = []
     for number, (one,) in documents.items():
         prompt, answer = one.args
         items += [Item(number, prompt, answer, (answer,))] if answer.strip() else []
-    return _cued(items, "")
+    return _with_shared_cue(items, "")
 
 
-def _written(theirs: Any, documents: Documents, arguments: Mapping[str, str], name: str) -> _Made:
+def _generation_items(
+    theirs: Any, documents: Documents, arguments: Mapping[str, str], name: str
+) -> _TaskItems:
     """A text that the model writes, judged by the task's own filter and metric."""
     settings = dict(next(iter(documents.values()))[0].args[1])
     if settings.get("do_sample") and settings.get("temperature", 1.0) > 0:
-        raise _refused(name, "draws texts at random (do_sample)", "greedy ones")
+        raise _unsupported(name, "draws texts at random (do_sample)", "greedy ones")
     filters = [one.name for one in theirs._filters]
     metrics = [str(one) for one in theirs.aggregation() if _is_accuracy(str(one))]
-    pipeline = _one_of("filter", arguments, filters, name)
-    metric = _one_of("metric", arguments, metrics, name)
+    pipeline = _named_or_first("filter", arguments, filters, name)
+    metric = _named_or_first("metric", arguments, metrics, name)
     items = []
     for number, (instance,) in documents.items():
         target = theirs.doc_to_target(instance.doc)
@@ -298,7 +304,7 @@ def _written(theirs: Any, documents: Documents, arguments: Mapping[str, str], na
     sources = {number: instance.doc for number, (instance,) in documents.items()}
     judge = HarnessJudge(theirs, sources, pipeline, metric)
     judge(items[0], "")
-    return _Made(
+    return _TaskItems(
         items,
         Template(),
         generate=GenerateSpec(stop, int(most), "lm-eval"),
@@ -309,7 +315,11 @@ def _written(theirs: Any, documents: Documents, arguments: Mapping[str, str], na
     )
 
 
-_MAKERS = {"multiple_choice": _chosen, "loglikelihood": _given, "generate_until": _written}
+_MAKERS = {
+    "multiple_choice": _choice_items,
+    "loglikelihood": _continuation_items,
+    "generate_until": _generation_items,
+}
 
 
 def _is_accuracy(metric: str) -> bool:
@@ -320,19 +330,21 @@ def _is_accuracy(metric: str) -> bool:
 def _refuse_other_metrics(theirs: Any, name: str) -> None:
     metrics = [str(one) for one in theirs.aggregation()]
     if callable(theirs.config.process_results) or not any(map(_is_accuracy, metrics)):
-        raise _refused(name, f"is scored by {', '.join(metrics)} of its own", "acc or acc_norm")
+        raise _unsupported(name, f"is scored by {', '.join(metrics)} of its own", "acc or acc_norm")
 
 
-def _one_of(field: str, arguments: Mapping[str, str], known: Sequence[str], name: str) -> str:
+def _named_or_first(
+    field: str, arguments: Mapping[str, str], known: Sequence[str], name: str
+) -> str:
     """The filter or the metric that a name asks for; the first if it does not."""
     if not known:
-        raise _refused(name, f"has no {field} that says right or wrong", "exact_match or acc")
+        raise _unsupported(name, f"has no {field} that says right or wrong", "exact_match or acc")
     if field in arguments and arguments[field] not in known:
         raise unknown_name(f"{field} of {name!r}", arguments[field], known)
     return arguments.get(field, known[0])
 
 
-def _cued(items: list[Item], delimiter: str, *, lettered: bool = False) -> _Made:
+def _with_shared_cue(items: list[Item], delimiter: str, *, lettered: bool = False) -> _TaskItems:
     """The items without the last line that all prompts share, which is the template's then."""
     first = items[0].question if items else ""
     cue = first[first.rfind("\n") :] if "\n" in first else ""
@@ -341,6 +353,6 @@ def _cued(items: list[Item], delimiter: str, *, lettered: bool = False) -> _Made
         not text.strip() or text + cue != item.question
         for text, item in zip(bare, items, strict=True)
     ):
-        return _Made(items, Template(delimiter=delimiter), lettered)
+        return _TaskItems(items, Template(delimiter=delimiter), lettered)
     cut = [replace(item, question=text) for item, text in zip(items, bare, strict=True)]
-    return _Made(cut, Template(delimiter=delimiter, answer_cue=cue), lettered)
+    return _TaskItems(cut, Template(delimiter=delimiter, answer_cue=cue), lettered)

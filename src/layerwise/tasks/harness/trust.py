@@ -23,7 +23,7 @@ def trusted_config(source: SourceName, name: str) -> tuple[Path, dict[str, Any]]
     """A task's file and configuration, with names of functions, unless it would run code."""
     path = file_of(source.base)
     config = read_yaml(path, name)
-    code = None if is_trusted(source) else _code_of(path, config)
+    code = None if is_trusted(source) else _foreign_code(path, config)
     if code:
         raise UserError(
             f"Task {name!r} runs code: {code}; expected a task of plain values, so read the code "
@@ -39,7 +39,7 @@ def is_trusted(source: SourceName) -> bool:
     return "trust" in source.arguments
 
 
-def _code_of(path: Path, config: Mapping[str, Any]) -> str | None:
+def _foreign_code(path: Path, config: Mapping[str, Any]) -> str | None:
     """Code that a task would run beside the harness itself; None if none."""
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 

@@ -168,12 +168,12 @@ def _passage_item(
     )
     things = draw(rng, kinds[frame["things"]], _THREADS + 1)
     turned = [things[turn:] + things[:turn] for turn in range(len(things))]
-    rests = [_filled(frame["rest"], people[0], subjects, rest) for rest in turned]
+    rests = [_fill(frame["rest"], people[0], subjects, rest) for rest in turned]
     first, _, last = frame["start"].rpartition(". ")
     start = " ".join([f"{first}.", *draw(rng, data("passages")["between"], n_between), last])
     return Item(
         id="",
-        question=_filled(start, people[0], subjects, things),
+        question=_fill(start, people[0], subjects, things),
         answer=rests[0],
         choices=tuple(rests),
         aliases=(things[0],),
@@ -181,7 +181,7 @@ def _passage_item(
     )
 
 
-def _filled(text: str, who: str, subjects: Sequence[str], things: Sequence[str]) -> str:
+def _fill(text: str, who: str, subjects: Sequence[str], things: Sequence[str]) -> str:
     names = {f"x{index}": subject for index, subject in enumerate(subjects)}
     names |= {f"y{index}": thing for index, thing in enumerate(things)}
     return text.format(who=who, **names)

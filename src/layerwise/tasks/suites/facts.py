@@ -136,7 +136,7 @@ def _clash(fact: Fact, other: Fact) -> bool:
 
 def facts(seed: int = 0, *, n_options: int = 4, rarity: int = 1) -> Task:
     """Facts from memory: capitals, languages, opposites, colors and others."""
-    return _paired(seed, n_options, rarity, 0)
+    return _fact_task(seed, n_options, rarity, 0)
 
 
 def facts_open_book(
@@ -146,10 +146,10 @@ def facts_open_book(
     # Item by item the pair of ``facts`` with the same choices: their difference under one change is
     # what the passage protects (Song et al. 2025, arXiv:2510.02091, on retrieval augmentation).
     within(n_options, n_sentences, _MOST_SENTENCES, "facts", "The context holds")
-    return _paired(seed, n_options, rarity, n_sentences)
+    return _fact_task(seed, n_options, rarity, n_sentences)
 
 
-def _paired(seed: int, n_options: int, rarity: int, n_sentences: int) -> Task:
+def _fact_task(seed: int, n_options: int, rarity: int, n_sentences: int) -> Task:
     """Facts with so many sentences in the context; items are alike whether there are any or not."""
     within(2, n_options, 6, "options")
     require(rarity in (1, 2), f"Rarity is 1 or 2, not {rarity}")
@@ -245,15 +245,15 @@ def open_book(seed: int = 0, *, n_statements: int = 4, n_items: int = N_ITEMS) -
     shown, used = _made_up_words(rng)
 
     def make_examples() -> list[Item]:
-        false = [_contradicting(rng, group, n_statements) for group in pool]
-        return [*false, _made_up(rng, shown, n_statements)]
+        false = [_contradicting_item(rng, group, n_statements) for group in pool]
+        return [*false, _invented_item(rng, shown, n_statements)]
 
     examples = make_examples()
 
     def make(index: int) -> Item:
         if index % 2:
-            return _made_up(rng, used, n_statements)
-        return _contradicting(rng, draw(rng, free, 1)[0], n_statements)
+            return _invented_item(rng, used, n_statements)
+        return _contradicting_item(rng, draw(rng, free, 1)[0], n_statements)
 
     return suite(
         rng,
@@ -270,23 +270,27 @@ def open_book(seed: int = 0, *, n_statements: int = 4, n_items: int = N_ITEMS) -
     )
 
 
-def _contradicting(rng: np.random.Generator, facts: Sequence[Fact], count: int) -> Item:
+def _contradicting_item(rng: np.random.Generator, facts: Sequence[Fact], count: int) -> Item:
     """False facts, each with the next one's answer; the first is asked."""
     chosen = different(rng, facts, count)
     answers = [fact.answer for fact in chosen]
-    item = _told(rng, [fact.question for fact in chosen], [*answers[1:], answers[0]], "contradicts")
+    item = _stated_item(
+        rng, [fact.question for fact in chosen], [*answers[1:], answers[0]], "contradicts"
+    )
     return replace(item, cluster=chosen[0].name)
 
 
-def _made_up(rng: np.random.Generator, vocabulary: Mapping[str, Sequence[str]], count: int) -> Item:
+def _invented_item(
+    rng: np.random.Generator, vocabulary: Mapping[str, Sequence[str]], count: int
+) -> Item:
     """What no model can know, about places that do not exist."""
     cloze, kind = draw(rng, _MADE_UP, 1)[0]
     places = draw(rng, vocabulary["places"], count)
     answers = draw(rng, vocabulary[kind], count)
-    return _told(rng, [cloze.format(place=place) for place in places], answers, "absent")
+    return _stated_item(rng, [cloze.format(place=place) for place in places], answers, "absent")
 
 
-def _told(
+def _stated_item(
     rng: np.random.Generator, questions: Sequence[str], answers: Sequence[str], group: str
 ) -> Item:
     """Ask the first question; the last answer, which is true of it or as false, is an option."""

@@ -207,13 +207,13 @@ def _order(rng: np.random.Generator, people: Sequence[str]) -> Item:
         question=question,
         answer=first,
         choices=(first, last),
-        context=_compared(people, comparative, turn),
-        corruption=Corruption(question, last, _compared(swapped, comparative, turn)),
+        context=_comparisons(people, comparative, turn),
+        corruption=Corruption(question, last, _comparisons(swapped, comparative, turn)),
         group=f"{len(people)} people",
     )
 
 
-def _compared(people: Sequence[str], comparative: str, turn: Sequence[int]) -> str:
+def _comparisons(people: Sequence[str], comparative: str, turn: Sequence[int]) -> str:
     sentences = [
         f"{taller} is {comparative} than {shorter}." for taller, shorter in pairwise(people)
     ]

@@ -66,15 +66,19 @@ def near(
     step = step or (1 if start < 20 else 10 if start < 200 else 100 if start < 2000 else 1000)
     offsets = [sign * step * size for size in (1, 2, 3, 4) for sign in (1, -1)]
     values = [start + offset for offset in draw(rng, offsets, 8)]
-    return _apart(start, [number for number in values if number >= 0 and possible(number)])
+    return _distinct_first_digits(
+        start, [number for number in values if number >= 0 and possible(number)]
+    )
 
 
 def spread_out(rng: np.random.Generator, start: int, values: Sequence[int]) -> list[int]:
     """``start`` and three of the values, which begin with different digits as far as possible."""
-    return _apart(start, [number for number in draw(rng, values, len(values)) if number != start])
+    return _distinct_first_digits(
+        start, [number for number in draw(rng, values, len(values)) if number != start]
+    )
 
 
-def _apart(start: int, values: Sequence[int]) -> list[int]:
+def _distinct_first_digits(start: int, values: Sequence[int]) -> list[int]:
     """``start`` and the first values whose first digits are new, before any others."""
     chosen, left = [start], list(values)
     while left and len(chosen) < 4:
@@ -168,7 +172,7 @@ def _task(
         return built
 
     def corrupted(drafts: Sequence[Item]) -> list[Item]:
-        return [_corrupted(rng, draft) for draft in drafts]
+        return [_corrupt(rng, draft) for draft in drafts]
 
     examples = make_examples()
     drafts = turned_over(make, n_items, examples, by_cluster)
@@ -214,7 +218,7 @@ def _choices(answer: int, options: Sequence[int]) -> tuple[str, ...]:
     return tuple(map(str, (answer, *(option for option in options if option != answer))))
 
 
-def _corrupted(rng: np.random.Generator, item: Item) -> Item:
+def _corrupt(rng: np.random.Generator, item: Item) -> Item:
     """With one other operand of as many digits, so that the answer begins differently if it can."""
     sign = item.question.split()[1]
     numbers = [int(number.strip("$")) for number in item.question.split()[::2]]

@@ -70,10 +70,10 @@ def lookup(
     most = min(language.n_keys, language.n_values)
     n_pairs = min(8, most) if n_pairs is None else n_pairs
     require(4 <= n_pairs <= most, f"There are 4 to {most} pairs, not {n_pairs}")
-    _require_unasked(n_pairs, n_before, "pairs")
+    _require_room_before(n_pairs, n_before, "pairs")
     name = f"{language.name}-lookup"
     rng = generator(seed, name)
-    pool = _by_last(_kept(language, product(language.keys, language.values)))
+    pool = _by_last(_test_combinations(language, product(language.keys, language.values)))
     drafts = distinct(
         lambda _: _chain_item(language, rng, pool, n_pairs, n_before, "pairs"), n_items
     )
@@ -133,11 +133,11 @@ def two_hop(
     """From a key to a key to a value; training shows neither of the asked chain's pairs."""
     most = min(language.n_keys // 2, language.n_values)
     require(4 <= n_chains <= most, f"There are 4 to {most} chains, not {n_chains}")
-    _require_unasked(n_chains, n_before, "chains")
+    _require_room_before(n_chains, n_before, "chains")
     name = f"{language.name}-two-hop"
     rng = generator(seed, name)
-    links = _kept(language, permutations(language.keys, 2))
-    ends = _kept(language, product(language.keys, language.values))
+    links = _test_combinations(language, permutations(language.keys, 2))
+    ends = _test_combinations(language, product(language.keys, language.values))
     pool = _by_last([(*link, value) for link in links for key, value in ends if key == link[1]])
     drafts = distinct(
         lambda _: _chain_item(language, rng, pool, n_chains, n_before, "chains"), n_items
@@ -176,7 +176,9 @@ def _asked_facts(language: Language, rng: np.random.Generator) -> list[tuple[Fac
     return [(fact, group) for group in groups for fact in draw(rng, group, _N_OPTIONS)]
 
 
-def _kept(language: Language, combinations: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+def _test_combinations(
+    language: Language, combinations: Iterable[tuple[str, ...]]
+) -> list[tuple[str, ...]]:
     """The combinations that are kept for tests."""
     kept = [words for words in combinations if language.for_tests(*words)]
     require(bool(kept), f"The language {language.name!r} has too few words to keep some for tests")
@@ -256,7 +258,7 @@ def _fact_item(
     )
 
 
-def _require_unasked(count: int, n_before: int, of: str) -> None:
+def _require_room_before(count: int, n_before: int, of: str) -> None:
     """Refuse to ask about the four options, or to leave nothing else in the context."""
     most = count - _N_OPTIONS
     require(0 <= n_before <= most, f"Of {count} {of} 0 to {most} are asked before, not {n_before}")
@@ -286,11 +288,11 @@ def _bracket_block(
         items.append(
             Item(
                 id="",
-                question=ask_closing(_among(opened, closed, closing)),
+                question=ask_closing(_interleave_brackets(opened, closed, closing)),
                 answer=answer,
                 choices=(answer, *answers[:index], *answers[index + 1 :]),
                 corruption=Corruption(
-                    ask_closing(_among([*opened[:-1], other], closed, closing)),
+                    ask_closing(_interleave_brackets([*opened[:-1], other], closed, closing)),
                     " ".join([closing[other], *answer.split()[1:]]),
                 ),
                 group=f"{depth} open",
@@ -299,7 +301,7 @@ def _bracket_block(
     return items
 
 
-def _among(
+def _interleave_brackets(
     opened: Sequence[str], closed: Iterable[tuple[int, str]], closing: Mapping[str, str]
 ) -> list[str]:
     """Open brackets, and closed pairs of a kind behind so many of them."""

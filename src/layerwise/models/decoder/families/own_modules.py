@@ -144,7 +144,7 @@ def _neo_attention(attention: Any) -> HandingOver:
 _LOW = 256
 
 
-class _WithSlopes(HandingOver):
+class _AlibiAttention(HandingOver):
     """Attention in which scores grow with a key's position."""
 
     # What is added is a product, and so more dimensions of queries and keys, written such that
@@ -169,7 +169,7 @@ class _WithSlopes(HandingOver):
         return attend(self, query, key, value, attention_mask, **self.options)
 
 
-class _BloomAttention(_WithSlopes):
+class _BloomAttention(_AlibiAttention):
     def __init__(self, attention: Any) -> None:
         super().__init__(attention, scaling=attention.inv_norm_factor)
         alibi = build_alibi_tensor(torch.ones(1, 2), attention.num_heads, torch.float32)
@@ -221,7 +221,7 @@ def _bloom(original: nn.Module) -> Parts:
     return read_parts(original, how)
 
 
-class _MptAttention(_WithSlopes):
+class _MptAttention(_AlibiAttention):
     def __init__(self, attention: Any) -> None:
         super().__init__(attention, scaling=attention.softmax_scale)
         # Between the last two positions a score grows by the slope.

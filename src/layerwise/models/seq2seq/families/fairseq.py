@@ -33,7 +33,9 @@ def _with_sinusoids(stack: Any, tokens: torch.Tensor, positions: torch.Tensor) -
     return stack.embed_tokens(tokens) * stack.embed_scale + stack.embed_positions.weight[positions]
 
 
-def _with_learned(stack: Any, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+def _embed_with_positions(
+    stack: Any, tokens: torch.Tensor, positions: torch.Tensor
+) -> torch.Tensor:
     """Token embedding (which scales itself) plus learned positions, and a norm of both."""
     table = stack.embed_positions
     return stack.layernorm_embedding(
@@ -43,8 +45,8 @@ def _with_learned(stack: Any, tokens: torch.Tensor, positions: torch.Tensor) -> 
 
 # What embeds tokens, and whether norms come behind the sums.
 _KINDS = {
-    "BartForConditionalGeneration": (_with_learned, True),
-    "MBartForConditionalGeneration": (_with_learned, False),
+    "BartForConditionalGeneration": (_embed_with_positions, True),
+    "MBartForConditionalGeneration": (_embed_with_positions, False),
     "MarianMTModel": (_with_sinusoids, True),
     "PegasusForConditionalGeneration": (_with_sinusoids, False),
 }
