@@ -233,6 +233,6 @@ def test_pages_show_what_the_gates_were_decided_on():
     run = RunTables(synthetic.facts(synthetic.task_facts("t", "knowledge")), {"gate": other})
     (table,) = gate_tables(run, "gate", "its token", "guessing (%)")
     guessed = binomtest(16, N, 0.25, alternative="greater").pvalue
-    told = ["t", "continuation", "60", "27", "25", "–", f"{guessed:.3g}", "no"]
+    told = ["t", "chooses", "60", "27", "25", "–", f"{guessed:.3g}", "no"]
     assert table.cells == [told]
     assert gate_tables(run, "none", "", "") == []
