@@ -420,7 +420,7 @@ def test_curves_and_the_sentence_say_how_many_layers_can_go():
     np.testing.assert_allclose(drawn["left deep"].get_ydata(), left)
     shown = result.summary_rows()
     assert len(shown) == 3 * 5 * 2  # on the items selected by, and on those held out
-    assert not shown.duplicated(["order", "protocol", "items", "removed"]).any()
+    assert not shown.duplicated(["order", "way of scoring", "items", "removed"]).any()
     (claim,) = [claim for claim in page.findings if "greedily" in claim.short]
     assert claim.short.endswith("greedily, knowledge shows a loss from 3 on when it writes.")
     assert claim.evidence == "established"

@@ -5,6 +5,7 @@ Both see the options alone. Guessers with a rule to choose are in ``guessers``.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -91,6 +92,7 @@ def conditional_logit(
     pairs of an item weigh 2 / options, which gives it the curvature of the full likelihood at w =
     0. The penalty is |w|^2 / 2.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     each = np.arange(len(gold))
@@ -103,7 +105,11 @@ def conditional_logit(
     # Every other pair is turned over: a regression needs both outcomes.
     signs = np.resize([1, -1], len(differences))
     model = LogisticRegression(fit_intercept=False, solver="newton-cholesky")
-    return model.fit(signs[:, None] * differences, signs, sample_weight=weights).coef_[0]
+    with warnings.catch_warnings():
+        # Where no step of Newton's helps any more, it says so and goes on by L-BFGS.
+        warnings.filterwarnings("ignore", "Line search of Newton solver", ConvergenceWarning)
+        fitted = model.fit(signs[:, None] * differences, signs, sample_weight=weights)
+    return fitted.coef_[0]
 
 
 def _standard_scores(feature: Feature) -> Feature:
