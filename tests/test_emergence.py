@@ -495,7 +495,8 @@ def test_each_stack_is_told_by_its_own_layers():
     assert found.left_out.empty
     figures = report([result, found]).figures
     assert {"emergence", "emergence_within_stacks"} <= set(figures)
-    panels = {axes.get_title(loc="left"): axes for axes in figures["emergence_within_stacks"].axes}
+    drawn_within = figures["emergence_within_stacks"].axes
+    panels = {" ".join(axes.get_title(loc="left").split()): axes for axes in drawn_within}
     assert all(title.startswith(("encoder, ", "decoder, ")) for title in panels)
     drawn = panels["decoder, ablation, picks a letter: half-effect depth"].lines
     for gid in ("estimate", "critical"):
