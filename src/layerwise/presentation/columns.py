@@ -101,7 +101,7 @@ def table_of(
     if chosen is None or chosen.empty:
         return []
     ranked = chosen.sort_values(by, kind="stable") if by else chosen
-    where = f"rows are in {name}.parquet"
+    where = f"rows are in {run.file(name)}"
     return [as_text(title, columns, ranked, most=most, where=where, collapsed=collapsed)]
 
 

@@ -36,7 +36,7 @@ _COMPARED = (
 
 
 def estimates_table(records: pd.DataFrame, chance: Chance, smallest_loss: float) -> pd.DataFrame:
-    """``estimates.parquet``: needed layers, crossings, shares lost, spare layers and gains."""
+    """``capability_estimates``: needed layers, crossings, shares lost, spare layers and gains."""
     every = list(cells(records, over_examples=True))
     changes = pd.concat([cell.interventions for cell in every] or [pd.DataFrame()])
     single = changes.loc[_is_single(changes)] if len(changes) else changes
@@ -70,7 +70,7 @@ def _is_single(interventions: pd.DataFrame) -> pd.Series:
 def layer_estimates(
     every: Sequence[Pool], n_capabilities: int, smallest_loss: float
 ) -> pd.DataFrame:
-    """Rows of ``estimates.parquet``: needed layers, crossings, shares lost, and spare layers."""
+    """Rows of ``capability_estimates``: needed layers, crossings, shares lost, and spare layers."""
     needed, spare = (
         _test_layers(what, every, n_capabilities, smallest_loss) for what in (NEEDED, SPARE)
     )

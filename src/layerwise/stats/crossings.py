@@ -56,7 +56,7 @@ def crossing_p_values(first: Side, second: Side) -> Float[np.ndarray, "layers la
 
 
 def crossings_table(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
-    """Rows of ``estimates.parquet`` on crossings, one for each side of each.
+    """Rows of ``capability_estimates`` on crossings, one for each side of each.
 
     All ordered pairs of layers and pairs of capabilities that were asked are one family (Holm).
     Crossings that are nowhere near are left out, but for the nearest of each pair of capabilities.

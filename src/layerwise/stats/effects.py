@@ -46,7 +46,7 @@ _TAIL = 0.025
 
 
 def signal_table(records: pd.DataFrame, chance: Chance) -> pd.DataFrame:
-    """``signal.parquet``: does the intact model do better than blind, per task and protocol?"""
+    """``signal``: does the intact model do better than blind, per task and protocol?"""
     every = list(cells(records, over_examples=True))
     p = signal_p_values(every, chance)
     taken = _favourite_places(records)
@@ -98,7 +98,7 @@ def _favourite_places(records: pd.DataFrame) -> dict[tuple[str, str], dict[str, 
 def effects_table(
     records: pd.DataFrame, chance: Chance, seed: int, interest: Interest | None = None
 ) -> pd.DataFrame:
-    """``effects.parquet``: the paired effect of every intervention, per task and protocol."""
+    """``effects``: the paired effect of every intervention, per task and protocol."""
     smallest = interest or Interest()
     every = list(cells(records, over_examples=True))
     signal = signals(every, chance)

@@ -52,7 +52,14 @@ class JoinedFolder(Generic[_Facts]):
     def _files(self) -> dict[str, str]:
         """The files of the tables, with the names of what is in them."""
         names = in_files(self._schema(name) for name in self.tables)
-        return {f"{self.own if name == ESTIMATES else name}.parquet": name for name in names}
+        return {self._file(name): name for name in names}
+
+    def file_of(self, table: str) -> str:
+        """The file that a table is in."""
+        return self._file(*in_files([self._schema(table)]))
+
+    def _file(self, inside: str) -> str:
+        return f"{self.own if inside == ESTIMATES else inside}.parquet"
 
     @property
     def table_files(self) -> tuple[str, ...]:

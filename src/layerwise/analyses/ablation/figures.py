@@ -75,7 +75,7 @@ def role_map(
     lost, clipped to 0 to 1; a dot marks a loss that is significant after Holm's correction, a
     triangle a gain; hatched rows have no signal.
 
-    ``effects`` is the table ``effects.parquet``; ``signal`` is the table ``signal.parquet``; what
+    ``effects`` is the table ``effects``; ``signal`` is the table ``signal``; what
     has no signal gets a hatched row even if no layer was changed there.
     """
     shown = rows(effects, kind=kind, site=site)
@@ -111,7 +111,7 @@ def ladder(
     that is significant after Holm's correction; hatched rungs have no signal. At the right of each
     rung: the intact model's accuracy in percent, or its margin in nats.
 
-    ``table`` is the table ``ladder.parquet``.
+    ``table`` is the table ``ladder``.
     """
     shown = rows(table, kind=kind, site=site)
     panels = loss_strips(
@@ -148,7 +148,7 @@ def accuracy_by_layer(
     are the accuracy when asked other items' questions. Protocols without signal are drawn pale and
     without a band.
 
-    ``effects`` is the table ``effects.parquet``; ``signal`` is the table ``signal.parquet``, if
+    ``effects`` is the table ``effects``; ``signal`` is the table ``signal``, if
     accuracies under other questions are to be shown.
     """
     shown = rows(effects, kind=kind, site=site)
@@ -189,8 +189,8 @@ def protocol_comparison(
     the foot mark layers that lose more items under one protocol than under another, of those right
     under both. Protocols without signal are not drawn.
 
-    ``effects`` is the table ``effects.parquet``; ``dissociations`` is the table
-    ``dissociations.parquet``, for the ticks.
+    ``effects`` is the table ``effects``; ``dissociations`` is the table
+    ``dissociations``, for the ticks.
     """
     shown = rows(effects, kind=kind, site=site, signal=True)
     tasks = by_task(shown)
@@ -231,7 +231,7 @@ def head_effect_maps(
     Colours run about 0, to the largest share of the above-floor accuracy that is lost or gained;
     dots mark what is significant after Benjamini and Hochberg's correction.
 
-    ``effects`` is the rows of ``effects.parquet`` that name a head, one of them with signal.
+    ``effects`` is the rows of ``effects`` that name a head, one of them with signal.
     """
     shown = _rows_or_first(rows(effects, signal=True), kind=kind, site=site, protocol=protocol)
     first, limit = shown.iloc[0], limit_of(shown, "share_lost")
@@ -269,7 +269,7 @@ def set_losses(
     the table; a point with its paired bootstrap interval per protocol with signal. Filled points
     are significant after Holm's correction.
 
-    ``effects`` is the rows of ``effects.parquet`` that change several places at once, one of them
+    ``effects`` is the rows of ``effects`` that change several places at once, one of them
     with signal.
     """
     shown = _rows_or_first(rows(effects, signal=True), kind=kind, site=site)
@@ -327,7 +327,7 @@ def book_losses(
     closed and open book. Below: closed minus open, bootstrap 95 % intervals; triangles mark layers
     that lose more items without the passage (up) or with it (down), of those right both ways.
 
-    ``books`` is the table ``books.parquet``, of one pair of tasks and of single layers.
+    ``books`` is the table ``books``, of one pair of tasks and of single layers.
     """
     shown = rows(books, kind=kind, site=site)
     lines = by_protocol(shown)

@@ -252,8 +252,8 @@ def _scoring_steps(run: RunTables, kind: str, site: str) -> Iterator[FigureSpec]
         "First word: the right text's first token is the likeliest of the vocabulary. "
         "Each word: so is each of its tokens after those before it (teacher forcing). Colour: "
         "share of the score lost, clipped. Dots: significant loss (exact McNemar test, sign flips "
-        "for the margin; Holm over the layers). The 95 % intervals are in ladder.parquet. At the "
-        "right: the intact model. Tasks with signal on some step "
+        "for the margin; Holm over the layers). The 95 % intervals are in estimates.parquet. "
+        "At the right: the intact model. Tasks with signal on some step "
         f"(n = {spread(shown['n_items'])})."
     )
     alt = "Grids of layers by way of scoring, coloured by the share lost."
@@ -375,7 +375,7 @@ def effects_tables(run: RunTables, *, of_heads: bool = False) -> list[Table]:
     ranked = effects.sort_values(
         by=["significant", "share_lost"], ascending=False, kind="stable", na_position="last"
     )
-    where = "rows are in effects.parquet"
+    where = "rows are in effects (estimates.parquet)"
     return [
         as_text(f"{title} ({{n}} of {len(ranked)})", columns, ranked.head(15), collapsed=False),
         as_text(f"{every} ({{n}})", columns, ranked, where=where),

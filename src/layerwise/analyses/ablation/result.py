@@ -63,12 +63,12 @@ class AblationResult(Result):
 
     @computed_once
     def signal(self) -> pd.DataFrame:
-        """``signal.parquet``: is the intact model better than blind, per task and protocol?"""
+        """``signal``: is the intact model better than blind, per task and protocol?"""
         return signal_table(self.records, self.facts.chance)
 
     @computed_once
     def effects(self) -> pd.DataFrame:
-        """``effects.parquet``: the paired effect of every intervention."""
+        """``effects``: the paired effect of every intervention."""
         interest = Interest.of(self.facts.settings)
         return effects_table(self.records, self.facts.chance, self.facts.seed, interest)
 
@@ -80,7 +80,7 @@ class AblationResult(Result):
 
     @computed_once
     def ladder(self) -> pd.DataFrame:
-        """``ladder.parquet``: what changing each layer costs at every scoring step."""
+        """``ladder``: what changing each layer costs at every scoring step."""
         if has_several_examples(self.records):
             return frame("ladder", [])  # steps are compared answer by answer
         return scored_in_steps(self.records, self.effects(), self.facts)
@@ -96,7 +96,7 @@ class AblationResult(Result):
         return with_passages(self.records, self.signal(), self.facts)
 
     def books(self) -> pd.DataFrame:
-        """``books.parquet``: what each change costs with a passage and without it."""
+        """``books``: what each change costs with a passage and without it."""
         return self.book_tables()["books"]
 
     def derived(self) -> dict[str, pd.DataFrame]:

@@ -31,7 +31,7 @@ LAYERS, HEADS, SETS = "layers", "heads", "sets"
 
 
 def effects_of_layers(run: RunTables, *, heads: bool = False) -> pd.DataFrame | None:
-    """``effects.parquet`` of layers, their parts and sets, or of single heads; None without any."""
+    """``effects`` of layers, their parts and sets, or of single heads; None without any."""
     effects = run.table("effects")
     table = None if effects is None else effects.loc[effects["head"].notna() == heads]
     return None if table is None or table.empty else table

@@ -62,7 +62,7 @@ _COLUMNS = {
 
 
 def scored_in_steps(records: pd.DataFrame, effects: pd.DataFrame, facts: Facts) -> pd.DataFrame:
-    """``ladder.parquet``: what changing each layer costs at each scoring step."""
+    """``ladder``: what changing each layer costs at each scoring step."""
     single = of_single_layers(records)
     known = single_layers(effects)
     names = {step.protocol: step.name for step in SCORING_STEPS if step.column == "correct"}

@@ -1,6 +1,6 @@
 """Two capabilities against each other, a point per layer: one rising curve is one order of layers.
 
-State-trace plots (Bamber 1979, J. Math. Psychol. 19) of ``effects.parquet``, for the pairs of
+State-trace plots (Bamber 1979, J. Math. Psychol. 19) of ``effects``, for the pairs of
 capabilities and the crossings of ``estimates.parquet``.
 """
 
@@ -69,7 +69,7 @@ def state_trace(
     difficulty of either. Marked layers cross: each of the one kind costs the vertical capability
     more, and the horizontal one less, than some layer of the other kind (``estimates.parquet``).
 
-    ``effects`` is the table ``effects.parquet``, ``pairs`` what was compared, a panel for each.
+    ``effects`` is the table ``effects``, ``pairs`` what was compared, a panel for each.
     """
     shown = rows(effects, kind=kind, site=site)
     titles = [

@@ -37,7 +37,7 @@ def attribution_lines(
 
     Means over items with bootstrap intervals; filled markers are significant.
 
-    ``summary`` is the table ``attribution_summary.parquet``, with a row that has signal.
+    ``summary`` is the table ``attribution_summary``, with a row that has signal.
     """
     shown = _select_parts(summary, protocol, metric, list(_LINES))
     tasks = by_task(shown)
@@ -86,7 +86,7 @@ def attribution_heads(
 
     Means over items, with one scale for all panels; dots are significant. Grey: no such head.
 
-    ``summary`` is the table ``attribution_summary.parquet``, with a row that has signal.
+    ``summary`` is the table ``attribution_summary``, with a row that has signal.
     """
     shown = _select_parts(summary, protocol, metric, [component])
     largest = float(np.abs(numbers(shown, "value")).max())

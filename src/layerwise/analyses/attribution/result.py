@@ -44,7 +44,7 @@ ROUNDING = 1e-6
 
 
 def summary_table(attribution: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """``attribution_summary.parquet``: the mean of every part, per task, protocol and metric."""
+    """``attribution_summary``: the mean of every part, per task, protocol and metric."""
     # t-tests of a mean of 0, corrected by component: heads by Benjamini-Hochberg, others by Holm.
     signal = signals_of(attribution_gate(attribution))
     pieces: Any = attribution.groupby(_PIECE, sort=False)
@@ -127,7 +127,7 @@ class AttributionResult(Result):
 
     @computed_once
     def summary(self) -> pd.DataFrame:
-        """``attribution_summary.parquet``: means over items with intervals and tests."""
+        """``attribution_summary``: means over items with intervals and tests."""
         return summary_table(self.attribution, self.facts.seed)
 
     def plot(self) -> Any:

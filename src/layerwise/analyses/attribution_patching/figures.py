@@ -20,7 +20,7 @@ def estimate_agreement(
     """Estimated against true changes of the sampled cells, a panel per task and site.
 
     ``cells`` is the table that ``AttributionPatchingResult.cells`` gives; ``agreement`` is the
-    table ``attribution_agreement.parquet``.
+    table ``attribution_agreement``.
     """
     shown = pd.DataFrame(cells.dropna(subset=["true"]))
     named = [

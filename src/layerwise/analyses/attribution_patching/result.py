@@ -69,7 +69,7 @@ class AttributionPatchingResult(Result):
 
     @computed_once
     def agreement(self) -> pd.DataFrame:
-        """``attribution_agreement.parquet``: rank correlation with true patches of a sample."""
+        """``attribution_agreement``: rank correlation with true patches of a sample."""
         table = self.attribution_patching
         return agreement_table(table, self.facts.seed)
 
@@ -98,7 +98,7 @@ def _changes(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement_table(table: pd.DataFrame, seed: int, n_resamples: int = 2000) -> pd.DataFrame:
-    """``attribution_agreement.parquet``: how the estimates compare with true patches."""
+    """``attribution_agreement``: how the estimates compare with true patches."""
     # Rank correlation over cells, each a mean over pairs; a smoothed bootstrap over pairs bounds
     # it.
     rows = []

@@ -65,7 +65,7 @@ class Block(NamedTuple):
 def compared_roles(
     layers: pd.DataFrame, blocks: Sequence[Block], protocol: str, width: float = FULL_WIDTH
 ) -> Figure:
-    """Roles of each layer of each run, by task, from ``comparison_layers.parquet``."""
+    """Roles of each layer of each run, by task, from ``comparison_layers``."""
     shown = rows(layers, protocol=protocol)
     tasks = [task for task, _ in by_task(shown)]
     listed = [_strip(rows(shown, run=block.name), block, tasks) for block in blocks]
@@ -106,7 +106,7 @@ def _tell(row: Row) -> str:
 def compared_depths(
     estimates: pd.DataFrame, blocks: Sequence[Block], width: float = FULL_WIDTH
 ) -> Figure:
-    """Depths of capabilities in every run, from the depths of ``comparison_estimates.parquet``."""
+    """Depths of capabilities in every run, from the depths of ``comparison_estimates``."""
     shown = rows(estimates, family="depth", axis=AXES[0], measure=SHOWN)
     listed = parts(shown, measure=SHOWN, method=METHODS, protocol=PROTOCOL_ORDER)
     capabilities = in_order(shown["capability"], CAPABILITY_ORDER)
@@ -132,7 +132,7 @@ def compared_depths(
 
 @styled
 def difference_ranges(differences: pd.DataFrame, family: str, width: float = FULL_WIDTH) -> Figure:
-    """Differences of one family, second minus first, from ``comparison_differences.parquet``."""
+    """Differences of one family, second minus first, from ``comparison_differences``."""
     shown = rows(differences, family=family, measure=MEASURES)
     row_of = "tasks" if family == "accuracy" else "capability"
     names = [

@@ -55,10 +55,10 @@ class Comparison(JoinedRuns):
     """Differences between runs, with intervals and tests, as tables.
 
     Attributes:
-        layers: ``comparison_layers.parquet``: what changing each layer of each run costs.
-        estimates: ``comparison_estimates.parquet``: each run by itself.
-        differences: ``comparison_differences.parquet``: every two runs, or every two groups.
-        groups: ``comparison_groups.parquet``: the spread within groups; empty without groups.
+        layers: ``comparison_layers``: what changing each layer of each run costs.
+        estimates: ``comparison_estimates``: each run by itself.
+        differences: ``comparison_differences``: every two runs, or every two groups.
+        groups: ``comparison_groups``: the spread within groups; empty without groups.
         left_out: ``comparison_left_out.parquet``: what was not compared, and why.
         facts: what is needed to repeat it.
     """
@@ -307,7 +307,7 @@ _LEFT_OUT = plain("runs", "capability", "task", "protocol", "method", "reason")
 
 def _table_as_text(title: str, name: str, table: pd.DataFrame, columns: Sequence[Column]) -> Table:
     """The first rows of a saved table as text; what is alike in all of them is told below."""
-    where = f"rows are in comparison_{name}.parquet"
+    where = f"rows are in {FOLDER.file_of(name)}"
     shown = as_text(f"{title} ({{n}})", columns, table, most=1000, where=where)
     names, texts, alike = narrowed(shown.columns, shown.cells)
     return replace(shown, columns=names, cells=texts, note=shown.note + alike)

@@ -35,7 +35,7 @@ Draws = Float[np.ndarray, " draws"]
 
 
 def estimate_rows(runs: Sequence[Prepared]) -> Iterator[dict[str, Any]]:
-    """Rows of ``comparison_estimates.parquet``: each run by itself, on the tasks of all runs."""
+    """Rows of ``comparison_estimates``: each run by itself, on the tasks of all runs."""
     for run in runs:
         for key, (quantity,) in quantities([run]).items():
             low, high = _own_interval(key, quantity)
@@ -54,7 +54,7 @@ def difference_rows(
     left_out: list[dict[str, Any]],
     smallest_depth: float = 1.0,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of ``comparison_differences.parquet``, not corrected yet: every two groups or runs."""
+    """Rows of ``comparison_differences``, not corrected yet: every two groups or runs."""
     for (first, one), (second, other) in combinations(groups.items(), 2):
         split = len(one)
         for key, every in quantities([*one, *other], left_out.append).items():
@@ -131,7 +131,7 @@ def _difference_test(
 
 
 def group_rows(groups: Mapping[str, Sequence[Prepared]]) -> Iterator[dict[str, Any]]:
-    """Rows of ``comparison_groups.parquet``: the spread over the runs of each group."""
+    """Rows of ``comparison_groups``: the spread over the runs of each group."""
     for name, runs in groups.items():
         for key, every in quantities(runs).items():
             values = np.array([each.draws[0] for each in every])

@@ -58,7 +58,7 @@ class DistillationResult(Result):
 
     @computed_once
     def gains(self) -> pd.DataFrame:
-        """``distillation_gains.parquet``: what is gained and lost, by task and protocol."""
+        """``distillation_gains``: what is gained and lost, by task and protocol."""
         return gains_table(self.distillation, self.facts.chance, self.facts.seed)
 
     def derived(self) -> dict[str, pd.DataFrame]:
@@ -77,7 +77,7 @@ class DistillationResult(Result):
 
 
 def gains_table(distillation: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
-    """``distillation_gains.parquet``: what the distilled student can do more or less than before.
+    """``distillation_gains``: what the distilled student can do more or less than before.
 
     A gain is established where McNemar's exact test of the student's answers before and after,
     by clusters of items and corrected by Holm over all tasks and protocols, says so and the

@@ -34,7 +34,7 @@ def exit_strips(exits: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     Colour is the share lost of the accuracy above the floor, clipped to 0 to 1. A dot marks a
     significant loss, a square an exit that is safe; hatched rows have no signal.
 
-    ``exits`` is the table ``early_exit_layers.parquet``.
+    ``exits`` is the table ``early_exit_layers``.
     """
     start = stacks().n_encoder - 1  # what enters the decoder is not behind an encoder's layer
     if start >= 0:

@@ -57,7 +57,7 @@ class EarlyExitResult(Result):
 
     @computed_once
     def exits(self) -> pd.DataFrame:
-        """``early_exit_layers.parquet``: accuracy, nats and tests of each exit."""
+        """``early_exit_layers``: accuracy, nats and tests of each exit."""
         interest = Interest.of(self.facts.settings)
         return exits_table(self.early_exit, guessing(self.facts), self.facts.seed, interest)
 

@@ -26,7 +26,7 @@ def gate(exits: pd.DataFrame, chance: Chance) -> pd.DataFrame:
 
 
 def exits_table(exits: pd.DataFrame, chance: Chance, seed: int, interest: Interest) -> pd.DataFrame:
-    """``early_exit_layers.parquet``: what stopping after each layer costs, and where it is safe.
+    """``early_exit_layers``: what stopping after each layer costs, and where it is safe.
 
     An exit is safe if it and all later ones lose less than what is of interest.
     """

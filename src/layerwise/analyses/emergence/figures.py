@@ -45,7 +45,7 @@ _MOST = 150.0
 
 @styled
 def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
-    """Depths of capabilities by method, protocol and measure, from ``emergence.parquet``."""
+    """Depths of capabilities by method, protocol and measure, from ``emergence``."""
     capabilities = in_order(emergence["capability"], CAPABILITY_ORDER)
     measures = in_order(rows(emergence, measure=DEPTHS)["measure"], DEPTHS) or list(DEPTHS[:1])
     settled, groups = rows(emergence, measure=SETTLED), parts(emergence, **_ORDERS)
@@ -86,7 +86,7 @@ def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
 
 @styled
 def agreement_ranges(agreement: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
-    """Differences of depth and rank correlations of methods, from ``method_agreement.parquet``."""
+    """Differences of depth and rank correlations of methods, from ``method_agreement``."""
     capabilities = in_order(agreement["capability"], CAPABILITY_ORDER)
     groups = [
         ({"protocol": protocol}, protocol_look(protocol), label(way_of_scoring(protocol), 14))
@@ -114,7 +114,7 @@ def agreement_ranges(agreement: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
 
 @styled
 def interaction_profiles(interaction: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
-    """The share lost by group of layers and protocol, from ``protocol_interaction.parquet``."""
+    """The share lost by group of layers and protocol, from ``protocol_interaction``."""
     shown = [part for _, part in parts(interaction, capability=(), first=(), second=())]
     titles = [
         [f"{profile['capability'].iloc[0]}, n = {profile['n_items'].iloc[0]}",

@@ -79,7 +79,7 @@ def layer_groups(n_layers: int, groups: Groups | None = None) -> dict[str, list[
 def interaction_rows(
     records: pd.DataFrame, chance: Chance, groups: Groups, sampling: Sampling
 ) -> list[dict[str, Any]]:
-    """Rows of ``protocol_interaction.parquet``; none where there is no signal under both."""
+    """Rows of ``protocol_interaction``; none where there is no signal under both."""
     if len(groups) < 2:
         return []
     every = list(cells(layer_skips(records)))

@@ -21,10 +21,10 @@ class EmergenceResult(Result):
     """Depths at which capabilities emerge, by method, with tests of their order.
 
     Attributes:
-        emergence: ``emergence.parquet``.
-        order: ``order.parquet``.
-        method_agreement: ``method_agreement.parquet``.
-        protocol_interaction: ``protocol_interaction.parquet``.
+        emergence: ``emergence``.
+        order: ``order``.
+        method_agreement: ``method_agreement``.
+        protocol_interaction: ``protocol_interaction``.
         left_out: ``left_out.parquet``: what no claim is made about, and why.
         facts: what is needed to repeat the run.
     """

@@ -217,7 +217,7 @@ def capability_summaries(
 
 
 def summary_row(summary: Summary, axis: range) -> dict[str, Any]:
-    """A row of ``emergence.parquet``."""
+    """A row of ``emergence``."""
     critical = summary.measure == CRITICAL
     # a critical set is a number of layers, of which there are one more than steps of depth
     first, scale = (0, len(axis)) if critical else (axis.start, max(len(axis) - 1, 1))
@@ -247,7 +247,7 @@ def order_rows(
     smallest_depth: float,
     answered: Mapping[tuple[str, str], Answers],
 ) -> list[dict[str, Any]]:
-    """Rows of ``order.parquet``: every two capabilities by one protocol, method and measure."""
+    """Rows of ``order``: every two capabilities by one protocol, method and measure."""
     depths = [s for s in summaries if s.measure in (HALF, SETTLED)]
     rows = []
     for both in combinations(depths, 2):
@@ -269,7 +269,7 @@ def order_rows(
 def tasks_apart(
     summaries: Sequence[Summary], n_layers: int, smallest_depth: float
 ) -> dict[Any, dict[str, Any]]:
-    """Columns of ``emergence.parquet``: two tasks of a capability shown to differ in depth."""
+    """Columns of ``emergence``: two tasks of a capability shown to differ in depth."""
     pairs = []
     for summary in (each for each in summaries if each.measure == HALF):
         alone = [

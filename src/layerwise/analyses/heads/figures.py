@@ -23,7 +23,7 @@ def head_score_maps(summary: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     Mean attention from 0 to 1 on one scale; dots are induction heads. All panels have all layers
     and heads; grey is what has no such score.
 
-    ``summary`` is the table ``heads_summary.parquet``.
+    ``summary`` is the table ``heads_summary``.
     """
     shown, places = [], summary[["layer", "head"]].drop_duplicates()
     for site, score in ((site, score) for site in _SITES for score in _SCORES):

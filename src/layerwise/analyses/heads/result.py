@@ -53,7 +53,7 @@ class HeadsResult(Result):
 
     @computed_once
     def summary(self) -> pd.DataFrame:
-        """``heads_summary.parquet``: mean scores over sequences, with intervals."""
+        """``heads_summary``: mean scores over sequences, with intervals."""
         return summary_table(self.heads, self.threshold, self.facts.seed)
 
     def induction_heads(self) -> list[tuple[int, int]]:
@@ -95,7 +95,7 @@ def head_columns(heads: pd.DataFrame) -> tuple[Column, ...]:
 
 
 def summary_table(heads: pd.DataFrame, threshold: float, seed: int) -> pd.DataFrame:
-    """``heads_summary.parquet``: means over sequences with bootstrap 95 % intervals."""
+    """``heads_summary``: means over sequences with bootstrap 95 % intervals."""
     # in the order of computation
     heads = heads.assign(site=heads["site"].astype(_SITES)).sort_values(_HEAD, kind="stable")
     wide = {score: heads.pivot(index="sequence", columns=_HEAD, values=score) for score in SCORES}

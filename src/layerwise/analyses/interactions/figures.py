@@ -33,7 +33,7 @@ Part = tuple[int, int]  # a layer and a head of it; -1 for the whole layer
 def interaction_triangles(
     pairs: pd.DataFrame, measure: str = "nats", width: float = FULL_WIDTH
 ) -> Figure:
-    """Cost of each pair beyond the sum of its two, from ``interaction_pairs.parquet``."""
+    """Cost of each pair beyond the sum of its two, from ``interaction_pairs``."""
     shown = rows(pairs, measure=measure, signal=True)
     shown = shown.assign(one=_parts(shown, "first"), other=_parts(shown, "second"))
     listed = [
@@ -85,7 +85,7 @@ def _parts(pairs: pd.DataFrame, which: str) -> list[Part]:
 def shapley_values(
     shapley: pd.DataFrame, by: str, measure: str = "nats", width: float = FULL_WIDTH
 ) -> Figure:
-    """Shares of the cost of skipping all layers, from rows of ``shapley.parquet``."""
+    """Shares of the cost of skipping all layers, from rows of ``shapley``."""
     shown = rows(shapley, by=by, measure=measure, signal=True)
     tasks = by_task(shown)
     panels = Panels([task_title(part) for _, part in tasks], width)

@@ -58,17 +58,17 @@ class InteractionsResult(Result):
 
     @computed_once
     def signal(self) -> pd.DataFrame:
-        """Is the intact model better than blind? As ``signal.parquet``."""
+        """Is the intact model better than blind? As ``signal``."""
         return signal_of(self.interactions, self.facts.chance)
 
     @computed_once
     def pairs(self) -> pd.DataFrame:
-        """``interaction_pairs.parquet``: what each pair costs beyond the sum of its two."""
+        """``interaction_pairs``: what each pair costs beyond the sum of its two."""
         return pairs_table(self.interactions, self.facts.chance, self.facts.seed)
 
     @computed_once
     def shapley(self) -> pd.DataFrame:
-        """``shapley.parquet``: how the cost of removing all is shared out."""
+        """``shapley``: how the cost of removing all is shared out."""
         chance, seed = self.facts.chance, self.facts.seed
         return shapley_table(self.interactions, self.interaction_orders, chance, seed)
 

@@ -132,7 +132,7 @@ def measure_of(table: pd.DataFrame) -> str:
 
 
 def signal_of(interactions: pd.DataFrame, chance: Chance) -> pd.DataFrame:
-    """``signal.parquet`` of the intact model, by task and protocol."""
+    """``signal`` of the intact model, by task and protocol."""
     kinds = _kinds(interactions)
     baselines = interactions.assign(kind=kinds, layer=pd.NA).loc[kinds.isin(BASELINES)]
     if not (kinds == INTACT).any():
@@ -157,7 +157,7 @@ PerItem = Float[np.ndarray, "items columns"]
 
 
 def pairs_table(interactions: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
-    """``interaction_pairs.parquet``: what each pair costs beyond the sum of its two."""
+    """``interaction_pairs``: what each pair costs beyond the sum of its two."""
     tables = [
         _measure_rows(costs, measure, seed)
         for costs in costs_of(interactions, chance)
@@ -254,7 +254,7 @@ def _verdicts(pairs: pd.DataFrame) -> pd.Series:
 def shapley_table(
     interactions: pd.DataFrame, orders: pd.DataFrame, chance: Chance, seed: int
 ) -> pd.DataFrame:
-    """``shapley.parquet``: how the cost of removing all is shared out among layers or heads."""
+    """``shapley``: how the cost of removing all is shared out among layers or heads."""
     drawn = [
         tuple(
             Player(int(layer), None if pd.isna(head) else int(head))

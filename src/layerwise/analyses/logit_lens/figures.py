@@ -143,7 +143,7 @@ def prediction_depth_curves(
     the mean depth of each with its interval.
 
     ``depths`` is the table ``prediction_depth.parquet``; ``means`` is the table
-    ``prediction_depth_means.parquet``: which tasks have signal, and the means with their intervals.
+    ``prediction_depth_means``: which tasks have signal, and the means with their intervals.
     """
     capabilities = in_order(means["capability"], CAPABILITY_ORDER)
     groups = [({"capability": name}, look(i), "") for i, name in enumerate(capabilities)]

@@ -162,7 +162,7 @@ def samples(depths: pd.DataFrame, signal: Signal, n_layers: int) -> Iterator[Sam
 
 
 def depth_means(depths: pd.DataFrame, signal: Signal, n_layers: int) -> pd.DataFrame:
-    """``prediction_depth_means.parquet``: mean depth by capability, bounded as in ``emergence``."""
+    """``prediction_depth_means``: mean depth by capability, bounded as in ``emergence``."""
     from layerwise.stats.depth.depth_inference import CENTRE, depth_bounds
 
     rows = []
@@ -185,10 +185,10 @@ def depth_means(depths: pd.DataFrame, signal: Signal, n_layers: int) -> pd.DataF
 
 
 def depth_comparisons(depths: pd.DataFrame, signal: Signal, n_layers: int) -> pd.DataFrame:
-    """``prediction_depth_comparisons.parquet``: do two capabilities settle at other depths?"""
+    """``prediction_depth_comparisons``: do two capabilities settle at other depths?"""
     # Mann-Whitney test (1947, Ann. Math. Stat. 18) of items' depths, or of clusters' means; Holm
     # over all rows. ``later`` counts ties half; the difference has the interval of
-    # ``order.parquet``.
+    # ``order``.
     rows = [
         _comparison(first, second)
         for first, second in combinations(samples(depths, signal, n_layers), 2)

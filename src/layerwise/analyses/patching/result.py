@@ -67,7 +67,7 @@ class PatchingResult(Result):
 
     @computed_once
     def effects(self) -> pd.DataFrame:
-        """``patching_effects.parquet``: the same by every metric, in its unit, too."""
+        """``patching_effects``: the same by every metric, in its unit, too."""
         return patching_effects(self.patching, self.facts.seed)
 
     def plot(self) -> Any:

@@ -56,13 +56,13 @@ METRICS = {
 
 
 def patching_effects(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """``patching_effects.parquet``: every cell by every metric that was measured."""
+    """``patching_effects``: every cell by every metric that was measured."""
     # Shares are ratios of means over pairs: a mean of ratios is ruled by pairs that hardly differ.
     return _effects(patching, "patching_effects", list(METRICS), _CELL, "site", seed)
 
 
 def path_effects(paths: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """``path_effects.parquet``: the logit difference by receiver and sender."""
+    """``path_effects``: the logit difference by receiver and sender."""
     cell = ["receiver", "sender", "site", "layer", "head"]
     return _effects(paths, "path_effects", [LOGIT_DIFFERENCE], cell, "receiver", seed)
 

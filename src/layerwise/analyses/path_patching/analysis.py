@@ -84,7 +84,7 @@ def sections(run: RunTables) -> list[Section]:
         alt = "Heat maps of what each head and MLP carries to a receiver."
         figures.append(FigureSpec(f"paths_{direction}", partial(path_senders, own), caption, alt))
     ranked = paths.iloc[(-abs(numbers(paths, "recovered"))).argsort(kind="stable")]
-    where = "rows are in path_effects.parquet"
+    where = "rows are in path_effects (estimates.parquet)"
     listed = as_text("Direct paths by share ({n})", PATHS, ranked, where=where)
     words = words_and_left_out(_PATH_WORDS, run.facts, "path patching")
     return [

@@ -25,7 +25,7 @@ def path_senders(effects: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     last column for the MLPs; embeddings are in the table only. Dots mark what is significant after
     Benjamini and Hochberg's correction. Grey: not heard, or not there.
 
-    ``effects`` is the table ``path_effects.parquet`` of one direction.
+    ``effects`` is the table ``path_effects`` of one direction.
     """
     shown = pd.DataFrame(effects.loc[effects["layer"] >= 0])
     columns = [

@@ -43,7 +43,7 @@ class PathPatchingResult(Result):
 
     @computed_once
     def effects(self) -> pd.DataFrame:
-        """``path_effects.parquet``: averages over pairs, with intervals and tests."""
+        """``path_effects``: averages over pairs, with intervals and tests."""
         return path_effects(self.path_patching, self.facts.seed)
 
     def plot(self) -> Any:

@@ -43,7 +43,7 @@ NAMES = {
 
 @styled
 def removal_curve(steps: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
-    """Accuracy as layers are removed, by split of the items, from ``removal_steps.parquet``."""
+    """Accuracy as layers are removed, by split of the items, from ``removal_steps``."""
     tasks, last = by_task(steps), int(numbers(steps, "step").max())
     needed = min(width, max(2.2, _LABEL * last + _MARGIN))
     panels = Panels([_panel_title(of_task) for _, of_task in tasks], width, (1.5,), least=needed,
@@ -93,7 +93,7 @@ def _panel_title(of_task: pd.DataFrame) -> list[str]:
 
 @styled
 def removal_orders(curves: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
-    """The above-floor accuracy left on held-out items, from ``removal_curves.parquet``."""
+    """The above-floor accuracy left on held-out items, from ``removal_curves``."""
     protocols = in_order(curves["protocol"], PROTOCOL_ORDER)
     shown = [
         (capability, protocol, rows(curves, capability=capability, protocol=protocol))

@@ -96,22 +96,22 @@ class RemovalResult(Result):
 
     @computed_once
     def signal(self) -> pd.DataFrame:
-        """As ``signal.parquet``: is the intact model better than blind, on items to select by?"""
+        """As ``signal``: is the intact model better than blind, on items to select by?"""
         return signal_table(self.removal, self.facts.chance)
 
     @computed_once
     def steps(self) -> pd.DataFrame:
-        """``removal_steps.parquet``: the paired effect of each step, by split and task."""
+        """``removal_steps``: the paired effect of each step, by split and task."""
         return steps_table(self.removal, self.facts.chance, self.facts.seed)
 
     @computed_once
     def candidates(self) -> pd.DataFrame:
-        """``removal_candidates.parquet``: what each candidate loses, and which was chosen."""
+        """``removal_candidates``: what each candidate loses, and which was chosen."""
         return candidates_table(self.removal, self.facts.chance)
 
     @computed_once
     def curves(self) -> pd.DataFrame:
-        """``removal_curves.parquet``: what each step loses of a capability, on held-out items."""
+        """``removal_curves``: what each step loses of a capability, on held-out items."""
         return curves_table(self.removal, self.facts.chance, self.facts.seed)
 
     def derived(self) -> dict[str, pd.DataFrame]:

@@ -29,7 +29,7 @@ _SAME_SHARE, _SAME_NATS = 1e-9, 1e-4
 
 
 def signal_table(removal: pd.DataFrame, chance: Chance) -> pd.DataFrame:
-    """``signal.parquet`` of the selection items: is the intact model better than blind?"""
+    """``signal`` of the selection items: is the intact model better than blind?"""
     # Here ``chosen`` says of a layer that it was removed; in records it is the option taken.
     baselines = _baselines(removal, SELECTION).drop(columns="chosen", errors="ignore")
     return _effects.signal_table(_as_records(baselines), chance)
@@ -58,7 +58,7 @@ def _cells(table: pd.DataFrame) -> Iterator[_effects.Cell]:
 
 
 def candidates_table(removal: pd.DataFrame, chance: Chance) -> pd.DataFrame:
-    """``removal_candidates.parquet``: what each loses on selection items, a mean over tasks."""
+    """``removal_candidates``: what each loses on selection items, a mean over tasks."""
     parts = [_candidates(order, chance) for order in _orders(removal)]
     return pd.concat(parts, ignore_index=True)
 
@@ -115,7 +115,7 @@ def best_candidate(candidates: pd.DataFrame) -> tuple[int, ...]:
 
 
 def steps_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
-    """``removal_steps.parquet``: the paired effect of what was removed, by split, task and step."""
+    """``removal_steps``: the paired effect of what was removed, by split, task and step."""
     baselines = {split: _baselines(removal, split) for split in (SELECTION, HELD_OUT)}
     parts = [
         _steps(used.loc[used["split"] == split], baselines[split], chance, seed)
@@ -136,7 +136,7 @@ def _chosen_rows(order: pd.DataFrame, chance: Chance) -> pd.DataFrame:
 
 
 def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
-    """``removal_curves.parquet``: what each step loses of a capability, on held-out items."""
+    """``removal_curves``: what each step loses of a capability, on held-out items."""
     # Of several tasks it is the mean of the shares of the above-floor accuracy, each with the same
     # weight, for accuracies with other floors cannot be averaged. p is then the larger of that of
     # the pooled items, which is exact, and that of this mean; a step is significant only where both

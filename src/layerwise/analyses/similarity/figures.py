@@ -51,7 +51,7 @@ def similarity_map(
     In the middle a line per capability, the band the range over its tasks; values below 0.001 stand
     there. Right the unbiased CKA; grey where it is undefined, or of depths of two stacks.
 
-    ``angular`` is the table ``angular.parquet``; ``influence`` is the table ``influence.parquet``;
+    ``angular`` is the table ``angular``; ``influence`` is the table ``influence``;
     ``cka`` is the table ``cka.parquet``.
     """
     protocol = str(influence["protocol"].iloc[0]) if protocol is None else protocol
@@ -142,7 +142,7 @@ def prediction_ranges(prediction: pd.DataFrame, width: float = FULL_WIDTH) -> Fi
     rows of each stack's layers alone, if there are two. Filled points differ from 0 after Holm's
     correction.
 
-    ``prediction`` is the table ``prediction.parquet``.
+    ``prediction`` is the table ``prediction``.
     """
     stacks = prediction["stack"].fillna(_BOTH)
     names = list(product(in_order(prediction["capability"], CAPABILITY_ORDER),

@@ -73,7 +73,7 @@ def prediction_table(
     similarity: pd.DataFrame, cka: pd.DataFrame, records: pd.DataFrame, chance: Chance, seed: int,
     n_encoder: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
-    """``prediction.parquet``: rank correlation of each predictor with each effect, over layers."""
+    """``prediction``: rank correlation of each predictor with each effect, over layers."""
     # the tasks with signal of which all layers were skipped and the prompts read
     every, known = list(cells(layer_skips(records))), []
     signal = signals(every, chance)
@@ -177,7 +177,7 @@ class SimilarityResult(Result):
 
     @computed_once
     def angular(self) -> pd.DataFrame:
-        """``angular.parquet``: mean angular distance per task, layer and number of layers."""
+        """``angular``: mean angular distance per task, layer and number of layers."""
         tables = []
         for group, table in _task_means(self.similarity, "angular", "distance", self.facts.seed):
             table = table.assign(**_angular_map(group)[["layer", "n_layers"]])
@@ -187,13 +187,13 @@ class SimilarityResult(Result):
 
     @computed_once
     def influence(self) -> pd.DataFrame:
-        """``influence.parquet``: mean block influence per task and layer."""
+        """``influence``: mean block influence per task and layer."""
         means = _task_means(self.similarity, "influence", "influence", self.facts.seed)
         tables = [table.assign(layer=range(len(table))) for _, table in means]
         return conform("influence", pd.concat(tables)) if tables else frame("influence", [])
 
     def predicts(self, ablation: AblationResult) -> pd.DataFrame:
-        """``prediction.parquet``: how well similarity ranks layers by what skipping them costs.
+        """``prediction``: how well similarity ranks layers by what skipping them costs.
 
         Args:
             ablation: skips of all layers, of the same model and items.

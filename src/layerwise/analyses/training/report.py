@@ -53,11 +53,11 @@ class TrainingSeries(JoinedRuns):
     """Onsets of capabilities in training, their layers, and whether their place moves.
 
     Attributes:
-        accuracy: ``training_accuracy.parquet``: the intact model at each step, with its controls.
-        layers: ``training_layers.parquet``: what each layer costs at each step.
-        depths: ``training_depths.parquet``: depths of capabilities at each step.
-        onsets: ``training_onsets.parquet``: when each task is there to stay, and by which layers.
-        moves: ``training_moves.parquet``: whether what is needed comes to lie deeper.
+        accuracy: ``training_accuracy``: the intact model at each step, with its controls.
+        layers: ``training_layers``: what each layer costs at each step.
+        depths: ``training_depths``: depths of capabilities at each step.
+        onsets: ``training_onsets``: when each task is there to stay, and by which layers.
+        moves: ``training_moves``: whether what is needed comes to lie deeper.
         facts: what is needed to repeat it.
     """
 
@@ -179,7 +179,7 @@ def _tables(series: TrainingSeries) -> list[Table]:
     with naming_layers_of(series.facts.runs[0].facts.model):
         tables = [
             as_text(f"{title} ({{n}})", columns, getattr(series, name), most=_MOST,
-                    where=f"rows are in training_{name}.parquet", collapsed=name != "onsets")
+                    where=f"rows are in {FOLDER.file_of(name)}", collapsed=name != "onsets")
             for title, name, columns in (
                 ("Onsets", "onsets", ONSETS),
                 ("Does its place move?", "moves", MOVES_COLUMNS),

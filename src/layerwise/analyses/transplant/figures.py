@@ -50,7 +50,7 @@ def moved_by_layer(
     other; open, what the other's layers destroy in the better one. Lines are 95 % intervals, cut
     off at the panel's edge.
 
-    ``effects`` is ``transplant_effects.parquet``.
+    ``effects`` is ``transplant_effects``.
 
     Raises:
         UserError: if no layers were exchanged one by one.
@@ -106,7 +106,7 @@ def moved_by_head(
     A panel of layers by heads for each task. Colours run about 0; dots mark what is significant
     after Holm's correction over the heads of a panel.
 
-    ``effects`` is ``transplant_effects.parquet`` of single heads.
+    ``effects`` is ``transplant_effects`` of single heads.
 
     Raises:
         UserError: if no head was exchanged alone.

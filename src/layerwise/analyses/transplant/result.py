@@ -52,22 +52,22 @@ class TransplantResult(Result):
 
     @computed_once
     def gaps(self) -> pd.DataFrame:
-        """``transplant_gaps.parquet``: which of the two models is better, and by how much."""
+        """``transplant_gaps``: which of the two models is better, and by how much."""
         return gaps_table(self.transplant, self.facts.chance, self.facts.seed)
 
     @computed_once
     def effects(self) -> pd.DataFrame:
-        """``transplant_effects.parquet``: what every change moves of the gap."""
+        """``transplant_effects``: what every change moves of the gap."""
         return effects_table(self.transplant, self.gaps(), self.facts.chance, self.facts.seed)
 
     @computed_once
     def ranks(self) -> pd.DataFrame:
-        """``transplant_ranks.parquet``: do layers whose weights differ most move most?"""
+        """``transplant_ranks``: do layers whose weights differ most move most?"""
         return ranks_table(self.transplant, self.transplant_distances, self.gaps(), self.facts.seed)
 
     @computed_once
     def greedy(self) -> pd.DataFrame:
-        """``transplant_greedy.parquet``: what layers chosen one by one move on other items."""
+        """``transplant_greedy``: what layers chosen one by one move on other items."""
         return greedy_table(self.transplant, self.gaps(), self.facts.chance, self.facts.seed)
 
     def derived(self) -> dict[str, pd.DataFrame]:

@@ -101,7 +101,7 @@ def pairs_of(transplant: pd.DataFrame) -> Iterator[Pair]:
 
 
 def gaps_table(transplant: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
-    """``transplant_gaps.parquet``: is one of the two models better than the other, and which?
+    """``transplant_gaps``: is one of the two models better than the other, and which?
 
     A gap is found where the better model is right on significantly more of the same items
     (McNemar's exact test, by clusters; Holm over all tasks and protocols) and has signal itself.
@@ -145,7 +145,7 @@ def _gap(pair: Pair, seed: int) -> dict[str, Any]:
 def effects_table(
     transplant: pd.DataFrame, gaps: pd.DataFrame, chance: Chance, seed: int
 ) -> pd.DataFrame:
-    """``transplant_effects.parquet``: what every change moves of the gap between the two models."""
+    """``transplant_effects``: what every change moves of the gap between the two models."""
     found = with_gap(gaps)
     tables = [
         _effects(pair, host, chance, seed, has_gap=pair.key in found)
@@ -227,7 +227,7 @@ def _bootstrap_columns(pair: Pair, host: str, seed: int, *, has_scale: bool) -> 
 def ranks_table(
     transplant: pd.DataFrame, distances: pd.DataFrame, gaps: pd.DataFrame, seed: int
 ) -> pd.DataFrame:
-    """``transplant_ranks.parquet``: do the layers that move most of the gap differ most in weight?
+    """``transplant_ranks``: do the layers that move most of the gap differ most in weight?
 
     Spearman's rank correlation over single layers, or heads, between distance of weights and moved
     accuracy, with a smoothed bootstrap interval over items: for these layers, and other items
@@ -305,7 +305,7 @@ def best_of(tried: Sequence[pd.DataFrame], direction: str) -> int:
 def greedy_table(
     transplant: pd.DataFrame, gaps: pd.DataFrame, chance: Chance, seed: int
 ) -> pd.DataFrame:
-    """``transplant_greedy.parquet``: what layers that were chosen one after the other move."""
+    """``transplant_greedy``: what layers that were chosen one after the other move."""
     held_out = rows(transplant, split=HELD_OUT)
     if held_out.empty:
         return frame("transplant_greedy", [])

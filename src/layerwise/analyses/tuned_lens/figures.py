@@ -23,7 +23,7 @@ def tuned_lens_curves(layers: pd.DataFrame, width: float = COLUMN_WIDTH) -> Figu
     Means over held-out texts with bootstrap intervals, on a logarithmic scale; of an encoder-
     decoder a panel for each stack. Filled markers of the tuned lens: significantly lower.
 
-    ``layers`` is the table ``tuned_lens_layers.parquet``.
+    ``layers`` is the table ``tuned_lens_layers``.
     """
     lenses = in_order(layers["lens"], tuple(UNTRANSLATED))
     several = len(lenses) > 1

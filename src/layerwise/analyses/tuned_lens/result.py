@@ -36,7 +36,7 @@ class TunedLensResult(Result):
 
     @computed_once
     def layers(self) -> pd.DataFrame:
-        """``tuned_lens_layers.parquet``: both lenses by layer, paired over held-out texts."""
+        """``tuned_lens_layers``: both lenses by layer, paired over held-out texts."""
         return layers_table(self.tuned_lens, self.facts.seed)
 
     def derived(self) -> dict[str, pd.DataFrame]:
@@ -70,7 +70,7 @@ class TunedLensResult(Result):
 
 
 def layers_table(table: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """``tuned_lens_layers.parquet``: KL of both lenses by layer, paired over held-out texts.
+    """``tuned_lens_layers``: KL of both lenses by layer, paired over held-out texts.
 
     A layer has one translator, and so one lens: in the encoder of an encoder-decoder the tuned
     decoder lens, whose other is the decoder lens; everywhere else the tuned lens.
