@@ -81,11 +81,11 @@ FAULTS = [
     Fault(
         "zero ablation that is in truth a skip",
         "sweep/changes/interventions.py",
-        '    return _named("zero", SetSite(layer, site, _ZERO, _heads(site, head)))',
+        '    return _single_edit("zero", SetSite(layer, site, _ZERO, _heads(site, head)))',
         '    if site == "resid_post":\n'
         '        named = f"zero:resid_post,layer={layer}"\n'
         '        return Intervention(named, "zero", site, (SkipLayer(layer),))\n'
-        '    return _named("zero", SetSite(layer, site, _ZERO, _heads(site, head)))',
+        '    return _single_edit("zero", SetSite(layer, site, _ZERO, _heads(site, head)))',
         (GROUND_TRUTH + "ablation_finds_the_planted_layers[resid_post-zero]",),
     ),
     Fault(
@@ -205,7 +205,7 @@ FAULTS = [
     Fault(
         "an option that is chosen by luck taken for an answer that is known",
         "analyses/logit_lens/result.py",
-        "max(float(most), _by_choosing(last), stated)",
+        "max(float(most), _option_chance(last), stated)",
         "max(float(most), stated)",
         (
             "tests/test_own_gates.py::"
@@ -252,8 +252,10 @@ FAULTS = [
     Fault(
         "paths that go by way of other components",
         "analyses/path_patching/paths.py",
-        "hook = run.output_of(receiver), _putting(receiver.head, run.read(receiver, streams))",
-        "hook = run.entry_of(receiver), _putting(None, streams)",
+        "                run.output_of(receiver),\n"
+        "                _replacing_hook(receiver.head, run.read(receiver, streams)),\n",
+        "                run.entry_of(receiver),\n"
+        "                _replacing_hook(None, streams),\n",
         ("tests/test_path_patching.py::test_paths_equal_runs_with_all_else_frozen",),
     ),
     Fault(
