@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -227,13 +228,44 @@ def test_a_pattern_that_backtracks_is_refused_and_others_go_on(tmp_path: Path) -
     assert scored.extracted == "aa"
 
 
-@pytest.mark.usefixtures("briefly")
-def test_a_key_of_many_dots_is_refused(tmp_path: Path) -> None:
-    path = task_file(tmp_path, "a" + ".a" * 50_000 + " = 1")
-    with pytest.raises(
-        UserError, match=r"cannot be read \(more than .* expected a task file in TO"
-    ):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}.a = 1",
+        "['x' . {}]",
+        'system = """\n#\\"""" # "\nmore = {{{} = 1}}',
+        'stop = ["""\'"""]\n\'\'.{} = 1',
+    ],
+)
+def test_a_key_of_many_dots_is_refused_before_it_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(limited.LimitedProcess, "ask", lambda *_: pytest.fail("it was parsed"))
+    path = task_file(tmp_path, text.format("a" + ".a" * 50_000))
+    begun = time.process_time()
+    with pytest.raises(UserError, match=r"line \d: a key of 50,00\d parts; expected only task, f"):
         load_task(path)
+    assert time.process_time() - begun < 0.5
+
+
+@pytest.mark.parametrize("text", ['"""\\', "\"\"\"'''", "'''\"", "'\n", '"\\', '"""\n', '""'])
+def test_texts_that_nothing_ends_are_passed_over_in_time(tmp_path: Path, text: str) -> None:
+    path = task_file(tmp_path, text * (2**19 // len(text)) + "\\")
+    begun = time.process_time()
+    with pytest.raises(UserError, match="cannot be read"):
+        load_task(path)
+    assert time.process_time() - begun < 2
+
+
+def test_dots_in_texts_and_comments_of_a_task_file_are_read(tmp_path: Path) -> None:
+    dots = "." * 99
+    text = f'''task = "mine.jsonl" # {dots}
+        system = """{dots}\\"{dots}\\n{dots}""\"
+        question_prefix = '{dots}' '''
+    text += f"\nanswer_cue = '''{dots}'{dots}'''"
+    task = load_task(task_file(tmp_path, text))
+    assert task.system == f'{dots}"{dots}\n{dots}'
+    assert (task.template.question_prefix, task.template.answer_cue) == (dots, f"{dots}'{dots}")
 
 
 def test_an_answer_of_many_digits_is_compared(tmp_path: Path) -> None:

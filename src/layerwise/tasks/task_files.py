@@ -6,6 +6,7 @@ that ``load_task`` knows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -24,6 +25,16 @@ from .task import GenerateSpec, Task, Template, take
 SUFFIX = ".toml"
 _TEMPLATE = [field.name for field in fields(Template)]
 _GENERATE = [field.name for field in fields(GenerateSpec)]
+# Texts and comments of TOML, also those that nothing ends: what is left are keys and numbers.
+_TEXTS = re.compile(
+    r'"""(?:[^\\]|\\.)*?(?:"""|\\?\Z)'
+    r"|'{3}.*?(?:'{3}|\Z)"
+    r'|"(?:[^"\\\n]|\\[^\n])*"?'
+    r"|'[^'\n]*'?"
+    r"|#[^\n]*",
+    re.DOTALL,
+)
+_MOST_DOTS_A_LINE = 20
 
 
 class TaskFile(BaseModel):
@@ -110,8 +121,9 @@ def _read_file(path: str) -> TaskFile:
             content = file.read(MOST_BYTES_A_LINE + 1)
         if len(content) > MOST_BYTES_A_LINE:
             raise UserError(f"File {path!r} is larger than 1 MiB; expected a small task file.")
-        # A key of many dots takes gigabytes to be read.
-        read = LimitedProcess("read_toml").ask(content.decode("utf-8-sig"), len(content))
+        text = content.decode("utf-8-sig")
+        _refuse_deep_keys(path, text)
+        read = LimitedProcess("read_toml").ask(text, len(content))
         return TaskFile.model_validate(read)
     except (OSError, UnicodeDecodeError, JobError, OverLimitError) as error:
         over = isinstance(error, OverLimitError)
@@ -127,6 +139,17 @@ def _read_file(path: str) -> TaskFile:
             f"File {path!r}, field {shown(field)}: {first['msg'].lower()}; expected only "
             f"{', '.join(TaskFile.model_fields)}."
         ) from error
+
+
+def _refuse_deep_keys(path: str, text: str) -> None:
+    """Refuse keys of many parts, before a parser needs gigabytes for them."""
+    without_texts = _TEXTS.sub(lambda found: "\n" * found[0].count("\n"), text)
+    for number, line in enumerate(without_texts.split("\n"), start=1):
+        if line.count(".") > _MOST_DOTS_A_LINE:
+            raise UserError(
+                f"File {path!r}, line {number}: a key of {line.count('.') + 1:,} parts; expected "
+                f"only {', '.join(TaskFile.model_fields)}."
+            )
 
 
 def _beside(path: str, name: str) -> str:
