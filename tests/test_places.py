@@ -6,9 +6,11 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 import layerwise as lw
 from layerwise.analyses.comparison import api as comparing
@@ -108,8 +110,19 @@ def blocked_figures(folder: Path) -> str:
     return "figures is a file: expected a folder for figures; choose another path."
 
 
-@pytest.mark.parametrize("block", [blocked_page, blocked_figures])
-@pytest.mark.parametrize("command", ["report", "compare", "profile"])
+def blocked_claims(folder: Path) -> str:
+    (folder / "claims.json").write_text('["mine"]')
+    return "claims.json is no file of claims that layerwise wrote, and would be replaced"
+
+
+@pytest.mark.parametrize(
+    ("command", "block"),
+    [
+        *product(["report", "compare", "profile"], [blocked_page, blocked_figures]),
+        ("report", blocked_claims),
+        ("profile", blocked_claims),
+    ],
+)
 def test_commands_refuse_a_page_that_could_not_be_written(command, block, tmp_path):
     says = block(tmp_path)
     given: dict[str, list[object]] = {
@@ -138,6 +151,21 @@ def test_a_report_does_not_replace_what_it_is_made_of(name, tmp_path):
     with pytest.raises(UserError, match="is no page that layerwise wrote"):
         Report((), lambda: ("", {})).save(tmp_path / name)
     assert (tmp_path / name).read_text() == "results"
+
+
+def test_a_page_is_not_called_as_the_folder_of_its_figures(tmp_path):
+    says = "figures cannot be the page, since the folder of its figures has that name: choose"
+    commands.refused(
+        "report", tmp_path, "--out", tmp_path / "figures", says=says, unchanged=tmp_path
+    )
+
+
+def test_no_figure_is_written_beside_one_of_others(tmp_path):
+    (tmp_path / "second.svg").write_text("mine")
+    figures = {"first": Figure(figsize=(1, 1)), "second": Figure(figsize=(1, 1))}
+    with pytest.raises(UserError, match=r"second\.svg is no picture that layerwise wrote"):
+        Report((), lambda: ("", figures)).save_figures(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["second.svg"]
 
 
 def test_a_profile_is_refused_in_python_before_it_begins(tmp_path):

@@ -36,17 +36,21 @@ def report(
 ) -> None:
     """Make the report again from saved results of one or several runs."""
     say_start("Reading", *folders)
+    from layerwise.presentation.claim import refuse_foreign_claims
     from layerwise.report import report_from_folders
 
     path = Path(folders[0]) / PAGE if out is None else Path(out)
     if out is not None or is_folder(path.parent):  # else it is told that there is no such run
-        refuse = refuse_unusable_page if len(folders) == 1 else refuse_foreign_page
-        refuse(path)
+        if len(folders) == 1:
+            refuse_unusable_page(path)
+            refuse_foreign_claims(path.parent)
+        else:
+            refuse_foreign_page(path)
     made = report_from_folders(list(folders))
-    made.save(path)
     if len(folders) == 1:
         made.save_figures(path.parent / FIGURES)
         made.save_claims(path.parent)
+    made.save(path)
     say(made.text)
     say(f"Report: {path}")
 

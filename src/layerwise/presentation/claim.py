@@ -182,10 +182,16 @@ _COLUMNS = pa.schema(
 )
 
 
-def save_claims(claims: Sequence[Claim], folder: Path) -> None:
-    """Write claims in the order in which a reader is to meet them."""
+def refuse_foreign_claims(folder: Path) -> None:
+    """Refuse a folder where claims cannot be written, or would replace files of others."""
     for kind, is_own in (("json", _is_list), ("parquet", _is_table)):
         refuse_foreign(folder / f"{CLAIMS}.{kind}", "file of claims", is_own)
+
+
+def save_claims(claims: Sequence[Claim], folder: Path) -> None:
+    """Write claims in the order in which a reader is to meet them."""
+    refuse_foreign_claims(folder)
+    for kind in ("json", "parquet"):
         remove_temporaries(folder, f"{CLAIMS}.{kind}")
     records = [claim.record() for claim in claims]
     text = json.dumps(records, ensure_ascii=False, indent=1, default=lambda number: number.item())

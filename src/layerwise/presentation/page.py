@@ -107,10 +107,12 @@ class Report:
         Raises:
             UserError: if the folder cannot be written, or has other files of these names.
         """
-        from .save import save_figure
+        from .save import refuse_foreign_pictures, save_figure
 
-        remove_temporaries(Path(folder))
         named = self.figures.items()
+        for name in self.figures:
+            refuse_foreign_pictures(Path(folder), name)
+        remove_temporaries(Path(folder))
         return [path for name, figure in named for path in save_figure(figure, folder, name)]
 
     def save_claims(self, folder: str | Path) -> None:

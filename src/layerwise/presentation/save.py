@@ -73,6 +73,14 @@ def refuse_foreign_picture(path: Path) -> None:
     refuse_foreign(path, "picture", _is_picture)
 
 
+def refuse_foreign_pictures(folder: Path, name: str) -> tuple[Path, Path]:
+    """Paths of a figure as PNG and SVG; refused as ``refuse_foreign_picture`` does."""
+    paths = folder / f"{name}.png", folder / f"{name}.svg"
+    for path in paths:
+        refuse_foreign_picture(path)
+    return paths
+
+
 def _is_picture(path: Path) -> bool:
     """True if layerwise wrote a picture."""
     return holds_mark(path, *_MARKS)
@@ -108,9 +116,7 @@ def save_figure(figure: Figure, folder: Path | str, name: str) -> tuple[Path, Pa
             the disk is full.
     """
     refuse_unusable_folder(Path(folder), "a folder for figures")
-    paths = Path(folder) / f"{name}.png", Path(folder) / f"{name}.svg"
-    for path in paths:
-        refuse_foreign_picture(path)
+    paths = refuse_foreign_pictures(Path(folder), name)
     for path in paths:
         write_atomically(path, figure_bytes(figure, path.suffix[1:]))
     return paths

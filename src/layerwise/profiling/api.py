@@ -33,6 +33,7 @@ from layerwise.ground.argument_types import Names, one_of
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import is_seq2seq
+from layerwise.presentation.claim import refuse_foreign_claims
 from layerwise.report import Report, report
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import RunOptions
@@ -97,6 +98,7 @@ def _refuse_unusable_page(out: str | Path | None) -> None:
     """Refuse a folder in which the page and its figures cannot be written at the end."""
     if out is not None:
         refuse_unusable_page(Path(out) / PAGE)
+        refuse_foreign_claims(Path(out))
 
 
 @check_arguments(refuse_uninteresting, refuse_fewshot_seeds, _refuse_unusable_page)

@@ -92,6 +92,11 @@ def refuse_foreign_page(path: Path) -> None:
 def refuse_unusable_page(path: Path) -> None:
     """Refuse a page as ``refuse_foreign_page``, or one whose figures cannot stand beside it."""
     refuse_foreign_page(path)
+    if path.name == FIGURES:
+        raise UserError(
+            f"{path} cannot be the page, since the folder of its figures has that name: choose "
+            f"another name, such as {PAGE}."
+        )
     refuse_unusable_folder(path.parent / FIGURES, "a folder for figures")
 
 
