@@ -117,7 +117,7 @@ class Place:
 
 FILLED = {
     "own": st.lists(st.sampled_from(list(DOORS)), max_size=3),
-    "foreign": st.lists(st.tuples(NAMES, FOREIGN), max_size=3),
+    "foreign": st.lists(st.tuples(NAMES, FOREIGN), max_size=6),
 }
 
 
