@@ -153,13 +153,6 @@ def test_a_report_does_not_replace_what_it_is_made_of(name, tmp_path):
     assert (tmp_path / name).read_text() == "results"
 
 
-def test_a_page_is_not_called_as_the_folder_of_its_figures(tmp_path):
-    says = "figures cannot be the page, since the folder of its figures has that name: choose"
-    commands.refused(
-        "report", tmp_path, "--out", tmp_path / "figures", says=says, unchanged=tmp_path
-    )
-
-
 def test_no_figure_is_written_beside_one_of_others(tmp_path):
     (tmp_path / "second.svg").write_text("mine")
     figures = {"first": Figure(figsize=(1, 1)), "second": Figure(figsize=(1, 1))}

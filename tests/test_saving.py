@@ -217,6 +217,21 @@ def test_a_transplant_is_refused_a_folder_for_both_before_any_work(tmp_path):
     commands.refused(*given, says="mine holds other files (notes, ...)", unchanged=tmp_path)
 
 
+def test_a_transplant_that_is_refused_writes_no_model(tmp_path):
+    model = commands.model_folder()
+    given = ["transplant", model, model, "--task", "facts", "--held-out", 0.3]
+    says = "Items were to be held out (0.3), and no layers chosen by the others"
+    commands.refused(*given, "--write", tmp_path / "new", says=says, unchanged=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["new.safetensors", "figures", "new.svg"])
+def test_a_page_is_written_under_the_name_of_a_page_alone(name, tmp_path):
+    says = f"{name} does not end as a page does: expected a name such as report.html"
+    commands.refused("report", tmp_path, "--out", tmp_path / name, says=says, unchanged=tmp_path)
+    with pytest.raises(UserError, match="does not end as a page does"):
+        page().save(tmp_path / name)
+
+
 @pytest.mark.parametrize("there", [of_a_run, weights, text, link, link_to_nothing, pipe])
 def test_a_report_is_refused_another_file_before_it_is_made(there, tmp_path, monkeypatch):
     monkeypatch.setattr("layerwise.report.report_from_folders", None)

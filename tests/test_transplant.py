@@ -247,6 +247,7 @@ def test_models_that_do_not_fit_are_refused_with_the_difference_named(other, nam
         ("llama", {"greedy": 1, "exchange": "activations"}, "an exchange of weights"),
         ("llama", {"greedy": 1, "held_out": 0}, "more than 0 and less than 1"),
         ("llama", {"held_out": 0.25}, "held out .0.25., and no layers chosen.*: expected both"),
+        ("llama", {"held_out": 0.5}, "held out .0.5., and no layers chosen"),
     ],
     ids=str,
 )

@@ -87,16 +87,15 @@ def holds_mark(path: Path, *marks: str) -> bool:
 def refuse_foreign_page(path: Path) -> None:
     """Refuse a page that cannot be written, or would replace another file than a page."""
     refuse_foreign(path, "page", lambda path: holds_mark(path, PAGE_MARK))
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(
+            f"{path} does not end as a page does: expected a name such as {PAGE}; choose one."
+        )
 
 
 def refuse_unusable_page(path: Path) -> None:
     """Refuse a page as ``refuse_foreign_page``, or one whose figures cannot stand beside it."""
     refuse_foreign_page(path)
-    if path.name == FIGURES:
-        raise UserError(
-            f"{path} cannot be the page, since the folder of its figures has that name: choose "
-            f"another name, such as {PAGE}."
-        )
     refuse_unusable_folder(path.parent / FIGURES, "a folder for figures")
 
 

@@ -43,7 +43,7 @@ def transplant(
     exchange: Annotated[SomeNames, one_of("exchange", EXCHANGES)] = "weights",
     steps: int = 1,
     greedy: int = 0,
-    held_out: float = 0.5,
+    held_out: float | None = None,
     smallest_loss: float = 0.05,
     write: OutputFolder | None = None,
     method: Method = "engine",
@@ -81,7 +81,7 @@ def transplant(
         greedy: number of layers (or heads) to choose one after the other. Each step tries every one
             beside those before, and takes the one that moves most. 0 for no search.
         held_out: share of each task's items that do not choose these layers, and that measure their
-            effect.
+            effect; half if None.
         smallest_loss: smallest change of accuracy that sentences report, 0 to 1.
         chat: wrap prompts in the base tokenizer's chat template, for both models.
         write: folder for the base with these layers or parts of the other, as a Hugging Face model
@@ -107,9 +107,9 @@ def transplant(
         second = prepare(other, base.tasks, base.protocols, method=method, **alike)
         chosen, named = check_layers(layers, model), layers is not None
         spec = TransplantSpec.of(model, other, site, chosen, sets, steps, named, heads, exchange)
-        if write is not None:
-            write_merged(model, other, spec, Path(write))
         base = replace(base, beside=(second,))
         job = Transplant(base, second, spec.searching(greedy, held_out), method)
+        if write is not None:
+            write_merged(model, other, spec, Path(write))
         requests = partial(write_all_requests, base)
         return execute_job(job, TransplantResult, "transplant", run, requests)

@@ -216,9 +216,9 @@ class TransplantSpec:
         """Settings that make them these changes and no others."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
 
-    def searching(self, greedy: int, held_out: float) -> TransplantSpec:
+    def searching(self, greedy: int, held_out: float | None) -> TransplantSpec:
         """The same with so many layers chosen one after the other."""
-        if not greedy and held_out != self.held_out:
+        if not greedy and held_out is not None:
             raise UserError(
                 f"Items were to be held out ({held_out}), and no layers chosen by the others: "
                 "expected both or neither; give greedy, or leave held_out out."
@@ -230,6 +230,7 @@ class TransplantSpec:
                 f"{greedy} layers were to be chosen one after the other; expected 0 (none) to "
                 f"{len(self.layers)}, as many as are exchanged here, and an exchange of weights."
             )
+        held_out = self.held_out if held_out is None else held_out
         if not 0 < held_out < 1:
             raise UserError(
                 f"The share of items held out is {held_out}; expected more than 0 and less than "
