@@ -222,6 +222,10 @@ def test_a_transplant_that_is_refused_writes_no_model(tmp_path):
     given = ["transplant", model, model, "--task", "facts", "--held-out", 0.3]
     says = "Items were to be held out (0.3), and no layers chosen by the others"
     commands.refused(*given, "--write", tmp_path / "new", says=says, unchanged=tmp_path)
+    small_ablation().save(tmp_path / "run")
+    given = ["transplant", model, model, "--task", "facts", "--limit", 2, "--out", tmp_path / "run"]
+    says = "run holds a run with other settings"
+    commands.refused(*given, "--write", tmp_path / "new", says=says, unchanged=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["new.safetensors", "figures", "new.svg"])

@@ -225,16 +225,24 @@ def _agree(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     if not (path / RUN_FILE).exists():
         _begin(path, settings)
         return settings
+    refuse_other_run(path, settings)
     run = read_run_file(path)
-    changed = "; ".join(differences(run["settings"], settings))
+    if is_finished(run):  # a process killed within finish() may have left parts
+        shutil.rmtree(path / _PARTS, ignore_errors=True)
+    return kept_since(run["settings"], settings)
+
+
+def refuse_other_run(path: Path, settings: dict[str, Any]) -> None:
+    """Refuse the folder of a run with other settings."""
+    if not (path / RUN_FILE).exists():
+        return
+    plain = json.loads(json.dumps(settings))
+    changed = "; ".join(differences(read_run_file(path)["settings"], plain))
     if changed:
         raise UserError(
             f"{path} holds a run with other settings ({changed}): expected the same settings; "
             "choose another folder, or delete this one to start afresh."
         )
-    if is_finished(run):  # a process killed within finish() may have left parts
-        shutil.rmtree(path / _PARTS, ignore_errors=True)
-    return kept_since(run["settings"], settings)
 
 
 def kept_since(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

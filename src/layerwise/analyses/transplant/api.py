@@ -17,6 +17,7 @@ from layerwise.ground.argument_types import Heads, Layers, Method, SomeNames, on
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import several_exclusive
 from layerwise.runs.controls import write_all_requests
+from layerwise.runs.folder import refuse_other_run
 from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import check_layers, prepare
 from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
@@ -110,6 +111,9 @@ def transplant(
         base = replace(base, beside=(second,))
         job = Transplant(base, second, spec.searching(greedy, held_out), method)
         if write is not None:
+            if run["out"] is not None:
+                settings = base.settings(analysis="transplant", **job.settings())
+                refuse_other_run(Path(run["out"]), settings)
             write_merged(model, other, spec, Path(write))
         requests = partial(write_all_requests, base)
         return execute_job(job, TransplantResult, "transplant", run, requests)
