@@ -15,6 +15,8 @@ from legible import cells, line, lines, words
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.transforms import Bbox
 from PIL import Image
 from synthetic import HOSTILE, Plan
 
@@ -231,6 +233,24 @@ def test_a_figure_is_what_matplotlib_itself_writes(effects, ending, noted):
         figure.savefig(buffer, format=ending, dpi=200, metadata=noted)
     assert figure_bytes(figure, ending) == buffer.getvalue()
     assert (figure.canvas, figure.dpi) == (canvas, dpi)
+
+
+def test_the_last_digits_of_a_layout_change_no_byte(
+    effects: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = rows(effects, task="facts")
+    first = figures.save_figure(figures.role_map(shown), tmp_path, "first")
+    execute = ConstrainedLayoutEngine.execute
+
+    def shifted(engine: ConstrainedLayoutEngine, figure: Figure) -> None:
+        execute(engine, figure)
+        for axes in figure.axes:
+            points = axes.get_position(original=True).get_points()
+            axes._set_position(Bbox(points * (1 + 1e-14)), which="original")
+
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", shifted)
+    second = figures.save_figure(figures.role_map(shown), tmp_path, "second")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_the_same_svg_is_drawn_once_until_the_figure_is_changed(effects: pd.DataFrame) -> None:

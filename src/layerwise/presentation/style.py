@@ -21,6 +21,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.transforms import Bbox
 
 from layerwise.errors import UserError, shown
 
@@ -31,6 +32,7 @@ COLUMN_WIDTH = 3.3
 NOTE = "0.35"
 _UNITS_PER_INCH = {"in": 1.0, "cm": 2.54, "mm": 25.4, "pt": 72.0}
 _NARROWEST, _WIDEST = 1, 40
+_PLACES = 9
 
 _P = ParamSpec("_P")
 
@@ -157,9 +159,20 @@ def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
             if (engine := figure.get_layout_engine()) is not None:
                 engine.execute(figure)
             figure.set_layout_engine("none")
+            _round_positions(figure)
         return figure
 
     return wrapper
+
+
+def _round_positions(figure: Figure) -> None:
+    """Round where axes lie: last digits of a layout depend on where its solver lies in memory."""
+    # In SVG such a digit changes names, which are hashes.
+    for axes in figure.axes:
+        points = axes.get_position(original=True).get_points()
+        counts = axes.get_in_layout()
+        axes.set_position(Bbox(points.round(_PLACES)))
+        axes.set_in_layout(counts)
 
 
 def figure_of(axes: Axes) -> LayerFigure:
