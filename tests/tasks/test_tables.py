@@ -422,6 +422,12 @@ def test_an_endless_path_is_not_told_whole() -> None:
     assert len(str(refused.value)) < 500
 
 
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_a_folder_that_cannot_be_there_has_no_files(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"a\\\w+b' has no file of the split"):
+        load_task(f"hf:x:data={tmp_path}/{name}")
+
+
 def test_files_of_a_split_stand_in_folders_below(tmp_path: Path) -> None:
     (tmp_path / "easy" / "data").mkdir(parents=True)
     folder_of(tmp_path / "easy", ARC, "test-1")

@@ -126,7 +126,7 @@ def _rows(source: SourceName, name: str) -> Iterator[tuple[str, int, dict[str, A
     if source.data is None:
         yield from _of_hub(source, split, name)
         return
-    files = _files(source.data, split) if "\0" not in source.data else []
+    files = _files(source.data, split) if _can_be_path(source.data) else []
     if not files:
         # a path may be long, and a made-up one endless
         where = repr(source.data) if len(source.data) < _LONGEST_PATH else shown(source.data)
@@ -137,6 +137,14 @@ def _rows(source: SourceName, name: str) -> Iterator[tuple[str, int, dict[str, A
     for file in files:
         for line, values in READERS[file.suffix](str(file)):
             yield str(file), line, values
+
+
+def _can_be_path(text: str) -> bool:
+    """True if a folder could have that name."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _files(folder: str, split: str) -> list[Path]:
