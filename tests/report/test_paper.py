@@ -162,6 +162,18 @@ def test_a_long_table_is_cut_with_all_rows_as_numbers_beside_it():
     assert split_estimates(Table("T", ("a",), [["x"]])) == [["a"], ["x"]]
 
 
+def test_cells_of_a_long_table_are_written_as_numbers():
+    table = Table("T", ("accuracy", "head"), [["83 → 17", "–"], ["1,100 → −5", "1,024"]])
+    heads, *rows = split_estimates(table)
+    assert heads == ["accuracy before", "accuracy after", "head"]
+    assert rows == [["83", "17", ""], ["1100", "-5", "1024"]]
+
+
+def test_long_texts_of_a_latex_table_break_their_lines():
+    text = latex(Table("T", ("claim", "p"), [["a claim of many words " * 4, "0.01"]]))
+    assert r"\begin{tabular}{p{0.25\textwidth}l}" in text
+
+
 def test_methods_name_quantized_files_and_what_was_done():
     result = synthetic.small_ablation()
     model = replace_model(result.facts, quantization="NF4, read as float32")
@@ -172,6 +184,7 @@ def test_methods_name_quantized_files_and_what_was_done():
     assert "computed in float32, from files with weights quantized as NF4, read as float32" in text
     assert "as if it were the last (logit lens and tuned lens" in text
     assert "Activations (resid_pre) were patched from the clean into the corrupted run" in text
+    assert "Benjamini and Hochberg's for heads, patches and pairs of layers." in text
 
 
 def replace_model(facts, **changes):

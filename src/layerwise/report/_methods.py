@@ -97,7 +97,8 @@ def _statistics_sentences(run: RunTables) -> Iterator[str]:
     yield "Effects are paired by item; intervals are over items, from the bootstrap or exact."
     yield (
         "Each claim's test and the family that its p-value is corrected over are in tests.csv; "
-        "corrections are Holm's, and Benjamini and Hochberg's for heads."
+        "corrections are Holm's, and Benjamini and Hochberg's for heads, patches and pairs of "
+        "layers."
     )
     if run.table("signal") is not None:
         yield "Nothing is claimed where the model is not above chance and its controls."

@@ -42,10 +42,19 @@ LIST_FILE = "figures.json"
 # A figure is drawn in parts rather than taller than so many times its width, and a table of more
 # rows is cut.
 _TALLEST, _MOST_ROWS = 1.5, 40
+_NOTHING = "–"
+# A column of LaTeX whose texts are longer than so many characters breaks their lines.
+_LONGEST, _LONG = 40, r"p{0.25\textwidth}"
 _ESCAPED = str.maketrans({char: f"\\{char}" for char in "&%$#_{}"} | {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
 })  # fmt: skip
 _NUMBER = r"([-−]?\d[\d,]*(?:\.\d+)?)"
+# Cells of several numbers and others, and what each number adds to the name of its column.
+_CELLS = {
+    rf"{_NUMBER} \[{_NUMBER}, {_NUMBER}\](?: •)?": ("", " low", " high"),
+    rf"{_NUMBER} → {_NUMBER}": (" before", " after"),
+    "((?s:.*))": ("",),
+}
 _ESTIMATE = re.compile(rf"{_NUMBER}(?: \[{_NUMBER}, {_NUMBER}\])?(?P<unit>[^,;(]*)")
 _LAYER = re.compile(r"(?:^|, )layer ([^\s,]+)")
 
@@ -63,11 +72,11 @@ def figures_for_paper(
 ) -> list[Path]:
     """Write the figures of a saved run at the width of a paper's column, with what goes with them.
 
-    The first is the picture of layers and capabilities that a page begins with. A figure that would
-    be more than 1.5 times as tall as wide comes in parts (``_part1``, ``_part2``). Beside each lie
-    its caption (.txt) and the numbers of its marks (.csv). Tables are written as LaTeX, long ones
-    cut after 40 rows, with all rows beside them (.csv). ``tests`` is the table of claims with their
-    tests; ``methods.txt`` and ``references.bib`` are filled in from the run.
+    The first is the picture of layers and capabilities that a page begins with. A figure of several
+    rows that would be more than 1.5 times as tall as wide comes in parts (``_part1``, ``_part2``).
+    Beside each lie its caption (.txt) and the numbers of its marks (.csv). Tables are written as
+    LaTeX, long ones cut after 40 rows, with all rows beside them (.csv). ``tests`` is the table of
+    claims with their tests; ``methods.txt`` and ``references.bib`` are filled in from the run.
 
     Args:
         folder: the folder of a finished run.
@@ -208,19 +217,23 @@ def _files_of_table(name: str, table: Table) -> Iterator[tuple[str, bytes]]:
 
 
 def split_estimates(table: Table) -> list[list[str]]:
-    """A table's rows with estimates and their bounds in columns of their own."""
+    """A table's rows with estimates, their bounds and both ends of a change in columns."""
     columns = list(zip(*table.cells, strict=True))
     parted: list[list[str]] = []
     for head, cells in zip(table.columns, columns, strict=True):
-        found = [re.fullmatch(rf"{_NUMBER} \[{_NUMBER}, {_NUMBER}\](?: •)?", one) for one in cells]
-        if not any(found):
-            parted.append([head, *(one.replace(MINUS, "-") for one in cells)])
-            continue
-        for group, more in ((1, ""), (2, " low"), (3, " high")):
+        pattern = next(one for one in _CELLS if any(re.fullmatch(one, cell) for cell in cells))
+        found = [re.fullmatch(pattern, cell) for cell in cells]
+        for group, more in enumerate(_CELLS[pattern], start=1):
             kept = [one[group] if one else text * (group == 1)
                     for one, text in zip(found, cells, strict=True)]  # fmt: skip
-            parted.append([head + more, *(one.replace(MINUS, "-") for one in kept)])
+            parted.append([head + more, *map(_plain, kept)])
     return list(map(list, zip(*parted, strict=True)))
+
+
+def _plain(cell: str) -> str:
+    """A cell as programs read it: a number without commas, nothing for a dash."""
+    text = "" if cell == _NOTHING else cell.replace(MINUS, "-")
+    return text.replace(",", "") if re.fullmatch(_NUMBER, cell) else text
 
 
 def latex(table: Table, name: str = "") -> str:
@@ -228,7 +241,8 @@ def latex(table: Table, name: str = "") -> str:
     cells = table.cells[:_MOST_ROWS]
     lines = [[text.translate(_ESCAPED) for text in row] for row in (table.columns, *cells)]
     first, *rest = [" & ".join(row) + r" \\" for row in lines]
-    columns = "l" * len(table.columns)
+    longest = [max(map(len, column)) for column in zip(table.columns, *cells, strict=True)]
+    columns = "".join(_LONG if length > _LONGEST else "l" for length in longest)
     body = [r"\toprule", first, r"\midrule", *rest, r"\bottomrule"]
     title = [f"% {table.title}"]
     if len(cells) < len(table.cells):
@@ -245,12 +259,12 @@ def _files_of_tests(claims: Sequence[Claim]) -> Iterator[tuple[str, bytes]]:
         values = ["" if math.isnan(one) else f"{one:.6g}" for one in (found or [math.nan] * 3)[:3]]
         named = [found.unit, found.bounds] if found else ["", ""]
         rows.append([claim.short, claim.evidence, *values, *named, p, claim.test, claim.items])
-        shown = "–"
+        shown = _NOTHING
         if found and math.isnan(found.low + found.high):
             shown = number(found.value, found.digits)
         elif found:
             shown = interval(*found[:3], found.digits)
-        sure = "–" if claim.p is None else p_value(claim.p)
+        sure = _NOTHING if claim.p is None else p_value(claim.p)
         cells.append([claim.short, shown, named[0], sure, claim.test, claim.items])
     if rows:
         yield "tests.csv", _csv([heads, *rows])
