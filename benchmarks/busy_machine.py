@@ -108,7 +108,7 @@ def work(setting: str, path: str, models: Sequence[str]) -> None:
     """What a measured process does, settled as the command line's is."""
     from layerwise.ground import process, waiting
 
-    process.collect_rarely()
+    process.collect_garbage_rarely()
     if setting == OURS and not waiting.wait_briefly_beside_others():
         sys.exit("The kernel does not tell how long threads wait for processors.")
     import layerwise as lw

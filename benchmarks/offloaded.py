@@ -40,7 +40,7 @@ def peak_from_here() -> None:
 def run_side(wanted: argparse.Namespace) -> None:
     """Load, sweep, and print what it took as one line of JSON."""
     from layerwise.models import load_model, original_tokenizer
-    from layerwise.models.instance.facts import origin_of
+    from layerwise.models.instance.facts import model_origin
     from layerwise.sweep import intact, skip, sweep
     from layerwise.tasks import build_requests, load_task
 
@@ -53,7 +53,7 @@ def run_side(wanted: argparse.Namespace) -> None:
     place = "disk" if wanted.side == "disk" else None
     model = load_model(wanted.model, offload=place, backend=wanted.backend)
     said: dict[str, Any] = {"load": status("VmHWM") - imports}
-    origin = origin_of(model)
+    origin = model_origin(model)
     assert origin is not None
     said["weights"] = origin.facts.n_parameters * model.W_E.element_size()
     changes = [intact(), *map(skip, range(model.cfg.n_layers))]

@@ -25,7 +25,7 @@ from layerwise.sweep import (
     skip,
 )
 from layerwise.sweep.checks.reference import _logits
-from layerwise.sweep.checks.rounding import FLOOR, Rounding, in_dtype, measure_rounding, worst
+from layerwise.sweep.checks.rounding import FLOOR, RoundingError, in_dtype, measure_rounding, worst
 
 LOST = 1.0
 Tokens = tuple[int, ...]
@@ -102,7 +102,7 @@ def check(
     return found
 
 
-def refuse_error(side: str, error: float, rounding: Rounding) -> None:
+def refuse_error(side: str, error: float, rounding: RoundingError) -> None:
     """Accept only an error of a side, in nats, that rounding explains.
 
     Raises:

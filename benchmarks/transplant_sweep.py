@@ -27,7 +27,7 @@ from texts import distinct_prompts, scored_items
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from layerwise.analyses.transplant.spec import Change
-from layerwise.analyses.transplant.weights import Exchange, transplanted
+from layerwise.analyses.transplant.weights import Exchange, with_weights_of
 from layerwise.models import DEFAULT_MODEL, load_model, original_tokenizer
 from layerwise.models.names.sources import find_source
 from layerwise.sweep import Generate, LogLikelihood, intact, sweep
@@ -105,7 +105,7 @@ def one_by_one(pair: Pair, layers: Sequence[int], requests: Sequence[Any]) -> li
     """A sweep of each changed model."""
     found = []
     for layer in layers:
-        with transplanted(pair.host, pair.donor, "layer", [layer]):
+        with with_weights_of(pair.host, pair.donor, "layer", [layer]):
             found += sweep(pair.host, [intact()], requests).outcomes
     return found
 

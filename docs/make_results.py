@@ -9,7 +9,14 @@ import pyarrow as pa
 from layerwise.analyses.plugins import own_analyses
 from layerwise.ground.analysis_folders import JOINING, MEASURING, OWN
 from layerwise.storage.estimates import layouts, vocabulary
-from layerwise.storage.schemas import SCHEMAS, SHARED, TABLES, TABLES_FILE, field_of, meaning
+from layerwise.storage.schemas import (
+    SCHEMAS,
+    SHARED,
+    TABLES,
+    TABLES_FILE,
+    column_description,
+    parse_field,
+)
 
 PAGE = Path(__file__).with_name("results.md")
 FRAMES = Path(__file__).with_name("frames.md")
@@ -46,7 +53,7 @@ def rows(table: str) -> list[str]:
     """A table's rows: what it is of, columns that are described elsewhere, and its own."""
     described: dict[tuple[str, str], list[str]] = {}
     for column in SCHEMAS[table].names:
-        source = meaning(table, column)
+        source = column_description(table, column)
         text = source.text if source.table == table else f"as in {place(source.table)}"
         key = (source.table, text if source.table else "as in many tables")
         described.setdefault(key, []).append(column)
@@ -59,7 +66,7 @@ def rows(table: str) -> list[str]:
 
 def shared_rows() -> list[str]:
     """The columns that many tables have."""
-    together = {columns: [field_of(name) for name in columns.split()] for columns in SHARED}
+    together = {columns: [parse_field(name) for name in columns.split()] for columns in SHARED}
     return [
         f"| {code(columns.split())} | {types(fields, kinds=True)} | {SHARED[columns]} |"
         for columns, fields in together.items()

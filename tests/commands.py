@@ -81,7 +81,7 @@ def run(*args: object, load: Callable[..., Any] = _load) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAYERWISE_CACHE", environment()["LAYERWISE_CACHE"])
-        patch.setattr(commands, "load_named", load)
+        patch.setattr(commands, "load_for_process", load)
         patch.setattr(typer.main, "get_command", _parser)
         patch.setattr(sys, "argv", ["layerwise", *map(str, args)])
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

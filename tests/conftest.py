@@ -87,7 +87,7 @@ def blank_pictures():
 def process_of_all_tests():
     """Commands that are run inside it settle nothing for it; ``test_process`` tries that apart."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("layerwise.cli.app.collect_rarely", lambda: None)
+        patched.setattr("layerwise.cli.app.collect_garbage_rarely", lambda: None)
         patched.setattr("layerwise.cli.commands.settle", lambda: None)
         patched.setattr("layerwise.cli.app.work_beside", lambda: None)
         # No test cuts the power. Where a write must fail or be killed here, its test says so.
@@ -194,8 +194,8 @@ def texts_as_at_the_command_line():
 
 def pytest_collection_finish() -> None:
     """What was imported stays: the garbage collector need not look at it again after each test."""
-    from layerwise.ground.process import collect_rarely  # not before its types are checked
+    from layerwise.ground.process import collect_garbage_rarely  # not before its types are checked
 
     gc.collect()
     gc.freeze()
-    collect_rarely()
+    collect_garbage_rarely()

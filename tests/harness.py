@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from layerwise.tasks import Item, Task, TaskRequest
-from layerwise.tasks._requests import template_of
+from layerwise.tasks._requests import task_template
 
 Requests = Sequence[tuple[TaskRequest, ...]]
 
@@ -114,7 +114,7 @@ def _multiple_choice(task: Task, protocol: str) -> dict[str, Any]:
         "output_type": "multiple_choice",
         "doc_to_choice": "choices",
         "doc_to_target": "gold",
-        "target_delimiter": template_of(task, protocol).delimiter,
+        "target_delimiter": task_template(task, protocol).delimiter,
         "metric_list": [_metric(name) for name in names],
     }
 

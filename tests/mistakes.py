@@ -103,7 +103,7 @@ FAULTS = [
         '            place_of_norm = "ln_final.hook_scale"\n'
         "            keep = [(place_of_norm, lambda scale, hook: stale.append(scale))]\n"
         "            with model.hooks(fwd_hooks=keep):\n"
-        "                logits_of(model, final)\n"
+        "                final_logits(model, final)\n"
         "            put = [(place_of_norm, lambda scale, hook: stale[0])]\n"
         "            with model.hooks(fwd_hooks=put):\n"
         "                reading = read_lens(model, stream, logprobs, targets)\n",

@@ -65,14 +65,14 @@ FAULTS = [
         "a sink is left out of what is patched late",
         "packed/attention.py",
         "self.scoring.merged(parts, self.group)",
-        "Scoring(1.0).merged(parts, self.group)",
+        "ScoreModifiers(1.0).merged(parts, self.group)",
         ("tests/sweep/decoder",),
     ),
     Fault(
         "a sink is left out of new tokens",
         "packed/attention.py",
         "scoring.merged(parts, group)",
-        "merged(parts)",
+        "merge_partial(parts)",
         ("tests/sweep/decoder",),
     ),
     Fault(
@@ -410,8 +410,8 @@ FAULTS = [
             (
                 "texts look behind the end of their input",
                 "packed/stack_block.py",
-                "bias = hiding(places < layout.lengths[:, None], queries)",
-                "bias = hiding(places <= layout.lengths[:, None], queries)",
+                "bias = mask_to_bias(places < layout.lengths[:, None], queries)",
+                "bias = mask_to_bias(places <= layout.lengths[:, None], queries)",
             ),
             (
                 "different sources share an input",

@@ -18,7 +18,7 @@ from layerwise.results import (
     PatchingResult,
     TaskFacts,
 )
-from layerwise.storage.file_list import hashes_of, with_list
+from layerwise.storage.file_list import file_hashes, with_list
 from layerwise.storage.parquet import frame
 from layerwise.storage.written import written_files
 
@@ -27,7 +27,7 @@ def list_anew(folder: Path, **changes: Any) -> None:
     """Write ``run.json`` with changed facts, and the hashes of the folder's files as they are."""
     path = folder / "run.json"
     content = json.loads(path.read_text()) | changes
-    path.write_bytes(with_list(content, path.name, hashes_of(folder, written_files(folder))))
+    path.write_bytes(with_list(content, path.name, file_hashes(folder, written_files(folder))))
 
 
 MODEL = ModelFacts(

@@ -24,12 +24,12 @@ from layerwise.analyses.patching.api import patch_activations
 from layerwise.analyses.patching.cells import (
     HEAD_SITES,
     PATTERNS,
-    Cell,
+    PatchCell,
     PatchingLayout,
     hooked_logprobs,
 )
 from layerwise.models import load_model
-from layerwise.models.instance.kinds import Model, hook_name, inputs_of
+from layerwise.models.instance.kinds import Model, hook_name, model_inputs
 from layerwise.storage.parquet import frame
 from tests import analysis
 from tests.models.seq2seq.tiny import CASES, tiny_original, tiny_seq2seq
@@ -79,7 +79,7 @@ def sites_of(model: Model) -> list[str]:
     return [s for s in PatchingLayout.of(model).sites() if not (parallel and s == "resid_mid")]
 
 
-def cells(model: Model) -> list[Cell]:
+def cells(model: Model) -> list[PatchCell]:
     """Every site, layer and head, of both stacks if there are two, at some positions and at all."""
     layout, found = PatchingLayout.of(model), []
     for site in sites_of(model):
@@ -90,20 +90,20 @@ def cells(model: Model) -> list[Cell]:
             for number, layer in enumerate(layers):
                 for head in range(layout.heads[layer]) if site in HEAD_SITES else (None,):
                     label, at = places[(number + (head or 0)) % 3]
-                    found.append(Cell(site, layer, head, label, at))
+                    found.append(PatchCell(site, layer, head, label, at))
     return found
 
 
 @torch.inference_mode()
-def slopes(model: Model, cells: list[Cell], step: float) -> list[float]:
+def slopes(model: Model, cells: list[PatchCell], step: float) -> list[float]:
     """Changes of the logit difference towards the source run, by a small step to both sides."""
     here, there = (
-        model.run_with_cache(*inputs_of(model, [tokens]))[1] for tokens in (CLEAN, OTHER)
+        model.run_with_cache(*model_inputs(model, [tokens]))[1] for tokens in (CLEAN, OTHER)
     )
     return [_slope(model, cell, here, there, step) for cell in cells]
 
 
-def _slope(model: Model, cell: Cell, here: Cache, there: Cache, step: float) -> float:
+def _slope(model: Model, cell: PatchCell, here: Cache, there: Cache, step: float) -> float:
     name = hook_name(model, cell.layer, cell.site)
 
     def nudged(step: float) -> float:
@@ -115,7 +115,7 @@ def _slope(model: Model, cell: Cell, here: Cache, there: Cache, step: float) -> 
                 x[at] += step * (there[name][at] - here[name][at])
             return x
 
-        logits = model.run_with_hooks(*inputs_of(model, [CLEAN]), fwd_hooks=[(name, move)])
+        logits = model.run_with_hooks(*model_inputs(model, [CLEAN]), fwd_hooks=[(name, move)])
         return float(logits[0, -1, ANSWERS[0]] - logits[0, -1, ANSWERS[1]])
 
     return (nudged(step) - nudged(-step)) / (2 * step)
@@ -138,7 +138,7 @@ def test_estimates_are_slopes_at_every_site(case: str):
         assert seen == sites or case in DECODERS  # of which there are fewer cells
         # and no true patches, which go the whole way
         said = hooked_logprobs(model, CLEAN, OTHER, wanted[:9])
-        intact = model(*inputs_of(model, [CLEAN]))[0, -1].detach()
+        intact = model(*model_inputs(model, [CLEAN]))[0, -1].detach()
         base = float(intact[ANSWERS[0]] - intact[ANSWERS[1]])
         true = (said[:, ANSWERS[0]] - said[:, ANSWERS[1]]).numpy() - base
         assert np.abs(true - found[:9]).max() > 1e-3

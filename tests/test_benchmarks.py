@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from transformers import LlamaConfig
 
 from layerwise.models import load_model, original_tokenizer
-from layerwise.models.instance.kinds import over_original
+from layerwise.models.instance.kinds import runs_original_modules
 from layerwise.sweep import Generate, LogLikelihood, Scored, intact, skip, sweep
 from layerwise.sweep.checks.rounding import measure_rounding
 from layerwise.tasks import PatchingPrompts
@@ -141,7 +141,7 @@ def test_texts_may_part_at_a_tie_only() -> None:
         with pytest.raises(SystemExit, match="part without a tie"):
             same_work.check_texts(model, [0], asked, *([[one]] for one in pair), None)
     flat = copy.deepcopy(model)
-    if over_original(flat):
+    if runs_original_modules(flat):
         flat.parts.unembed.weight.data.zero_()
     else:
         flat.unembed.W_U.data.zero_()

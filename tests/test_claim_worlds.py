@@ -12,7 +12,7 @@ from layerwise.analyses.emergence.findings import interactions
 from layerwise.analyses.patching.analysis import hand_overs
 from layerwise.analyses.patching.result import PatchingResult
 from layerwise.analyses.patching.tables import patching_summary
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.presentation.claim import OPEN
 from layerwise.presentation.rows import rows as rows_of
 from layerwise.results import AblationResult
@@ -50,7 +50,7 @@ def heads_of_two_tasks(seed: int) -> AblationResult:
 def test_the_head_that_is_named_has_the_largest_loss_in_points() -> None:
     """By shares of the score it was the head of the hard task in most data sets."""
     for seed in range(data_sets(12)):
-        (claim,) = needed_heads(tables_of_run([heads_of_two_tasks(seed)]))
+        (claim,) = needed_heads(run_tables([heads_of_two_tasks(seed)]))
         assert (claim.tasks, claim.layers) == (("easy",), (EASY,)), seed
 
 
@@ -70,7 +70,7 @@ def steps_of_one_task(right: int, n: int = 100) -> RunTables:
         step["correct"].astype("boolean") for step in (answers(80, 2), answers(right, 6))
     )
     choice = answers(90, 0).assign(correct_first=first, correct_forced=forced)
-    return tables_of_run([synthetic.ablation(choice)])
+    return run_tables([synthetic.ablation(choice)])
 
 
 def test_a_step_is_claimed_in_shares_of_a_score_and_not_in_points() -> None:

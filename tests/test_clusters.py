@@ -13,14 +13,14 @@ import statsmodels.api as sm
 from scipy.stats import binomtest, norm, t, ttest_1samp
 
 from layerwise import emergence, stats
-from layerwise.analyses.comparison.quantities import Prepared
+from layerwise.analyses.comparison.quantities import PreparedRun
 from layerwise.analyses.comparison.runs import SavedRun
 from layerwise.analyses.comparison.tables import estimate_rows
-from layerwise.analyses.emergence.api import evidence_of
+from layerwise.analyses.emergence.api import collect_curves
 from layerwise.analyses.emergence.protocol_interaction import interaction_rows
 from layerwise.analyses.emergence.summaries import capability_summaries
 from layerwise.analyses.removal.tables import curves_table
-from layerwise.presentation.wording import independent, items_of
+from layerwise.presentation.wording import independent, item_counts_text
 from layerwise.results import AblationResult
 from layerwise.stats.depth.depth_inference import (
     CENTRE,
@@ -37,7 +37,7 @@ from layerwise.stats.depth.item_curves import (
     progress_by_item,
     settled_by_item,
 )
-from layerwise.stats.depth.layer_curves import MethodCurve, Sampling, drawn_together
+from layerwise.stats.depth.layer_curves import MethodCurve, Sampling, resample_jointly
 from layerwise.stats.effects import cells, effects_table, layer_skips, signal_table
 from layerwise.stats.families.estimate import exact_where_alike
 from layerwise.stats.inference import expanded_level
@@ -45,7 +45,7 @@ from layerwise.stats.items.clusters import (
     Clusters,
     cluster_flip_p_values,
     clustered_interval,
-    clusters_of,
+    clusters_from_table,
     design_effects,
     draws_of_tasks,
     mean_errors,
@@ -59,8 +59,8 @@ from layerwise.stats.items.clusters import (
 )
 from layerwise.stats.share_tests.equivalence import no_loss_of_nats_p_values, score_p_values
 from layerwise.stats.signals.signal import (
-    Answered,
     Blind,
+    MethodAnswers,
     better_than_blind_p_value,
     signal_p_values,
 )
@@ -95,8 +95,8 @@ def test_items_are_numbered_by_what_they_ask_for_and_those_without_a_label_stand
     assert found.only(np.array([True, False, False, True, True, False])).codes.tolist() == [0, 0, 1]
     assert Clusters.apart(3).are_items
     table = pd.DataFrame({"item": ["x", "x", "y", "z"], "cluster": ["c", "c", None, "c"]})
-    assert clusters_of(table, ["z", "y", "x"]).codes.tolist() == [0, 1, 0]
-    assert clusters_of(table.drop(columns="cluster"), ["z", "y"]).are_items
+    assert clusters_from_table(table, ["z", "y", "x"]).codes.tolist() == [0, 1, 0]
+    assert clusters_from_table(table.drop(columns="cluster"), ["z", "y"]).are_items
 
 
 @pytest.mark.parametrize("net", [[2, -1, 1, 0, 3], [1, 1, 1, -1], [2, 2, -2, 2, 2, 2], [0, 0]])
@@ -231,10 +231,10 @@ def test_clusters_are_saved_and_sentences_say_how_many_stand_behind_the_items(tm
     AblationResult(result.records.assign(cluster="one"), result.facts).save(tmp_path)
     assert AblationResult.load(tmp_path).records["cluster"].eq("one").all()
     row = {"n_items": 80, "n_clusters": 40}
-    assert items_of(row) == "80 in 40 clusters"
-    assert items_of(row | {"n_clusters": 80}) == items_of({"n_items": 80}) == "80"
+    assert item_counts_text(row) == "80 in 40 clusters"
+    assert item_counts_text(row | {"n_clusters": 80}) == item_counts_text({"n_items": 80}) == "80"
     table = pd.DataFrame([row, {"n_items": 20, "n_clusters": None}])
-    assert items_of(table) == "20–80 in 20–40 clusters"
+    assert item_counts_text(table) == "20–80 in 20–40 clusters"
     assert independent(table) == 20
 
 
@@ -343,7 +343,7 @@ def test_a_model_that_guesses_facts_together_has_no_signal(n_clusters, size, tog
         ]
         blind = Blind(np.sum(others, axis=0), np.full(len(own), 3))
         for i, known in enumerate((None, clusters)):
-            cell = Answered("t", "letter", own, clusters=known)
+            cell = MethodAnswers("t", "letter", own, clusters=known)
             passed[i] += signal_p_values([cell], quarter)[0] < 0.025
         passed[2] += better_than_blind_p_value(own, blind, clusters) < 0.025
     assert max(passed[1:]) <= most_errors(sets, 0.025)
@@ -427,15 +427,15 @@ def test_shares_by_protocol_and_their_difference_miss_no_more_often_than_stated(
     assert max(missed) <= most_errors(n)
 
 
-def prepared(name: str, n_resamples: int, *parts: pd.DataFrame) -> Prepared:
+def prepared(name: str, n_resamples: int, *parts: pd.DataFrame) -> PreparedRun:
     """A run of a model with six layers, ready to be compared."""
     result = ablation(*parts, model=model(name, 6))
     of_skips = {(cell.task, cell.protocol): cell for cell in cells(layer_skips(result.records))}
     run = SavedRun(name, None, result.facts, (result,))
-    return Prepared(run, Sampling(0, n_resamples, 6), (), (), of_skips)
+    return PreparedRun(run, Sampling(0, n_resamples, 6), (), (), of_skips)
 
 
-def two_runs(seed: int, n_resamples: int) -> list[Prepared]:
+def two_runs(seed: int, n_resamples: int) -> list[PreparedRun]:
     """Two models that need the same layers, asked for the same facts by two tasks."""
     rng = np.random.default_rng(seed)
     return [
@@ -473,9 +473,11 @@ def test_thirds_in_which_nothing_is_lost_are_not_known_exactly():
 def test_critical_sets_and_ranks_are_of_facts_drawn_together():
     """Every resample by hand: the tests, and the shares lost, of the facts that were drawn."""
     run, n_resamples = two_runs(0, 40)[0], 40
-    curves = [e for e in evidence_of(run.run.results, run.sampling) if isinstance(e, MethodCurve)]
+    curves = [
+        e for e in collect_curves(run.run.results, run.sampling) if isinstance(e, MethodCurve)
+    ]
     group = sorted(curves, key=lambda curve: curve.task)
-    together = drawn_together(group, run.sampling)
+    together = resample_jointly(group, run.sampling)
     drawn = stats.resample_indices(N, n_resamples, stats.generator(0, *TASKS))
     sizes = next(iter(capability_summaries(group, run.sampling))).draws
     for i, shared in enumerate(drawn, start=1):
@@ -502,7 +504,7 @@ def test_depths_where_answers_settle_are_of_facts_drawn_together():
         )
         for task, depths in zip(TASKS, (layers, layers[::-1]), strict=True)
     ]  # fmt: skip
-    found = np.mean([e.settled for e in drawn_together(group, sampling)], axis=0)
+    found = np.mean([e.settled for e in resample_jointly(group, sampling)], axis=0)
     # the two tasks' depths of a fact add up to 5, whichever facts are drawn
     assert found == pytest.approx(2.5)
 

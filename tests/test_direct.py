@@ -18,7 +18,7 @@ from layerwise.analyses.shared.decompose import (
 )
 from layerwise.errors import UserError
 from layerwise.sweep.activations.sites import last_sites
-from layerwise.sweep.walk.readout import uncapped_logits_of
+from layerwise.sweep.walk.readout import uncapped_logits
 from tests.hooked import HookedTransformer
 from tests.sweep import models
 from tests.sweep.models import D_VOCAB, N_HEADS, N_LAYERS
@@ -61,7 +61,7 @@ def model(request):
 @torch.inference_mode()
 def parts_of(model):
     sites = last_sites(model, CONTEXTS)
-    logits = uncapped_logits_of(model, sites.final).double()
+    logits = uncapped_logits(model, sites.final).double()
     reading = read_differences(model, logits, ANSWERS, WEIGHTS)
     return direct(model, sites, reading), reading
 

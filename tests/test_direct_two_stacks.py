@@ -16,7 +16,7 @@ from layerwise.analyses.shared.decompose import read_differences
 from layerwise.analyses.shared.decompose_seq2seq import direct_seq2seq
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.activations.sites import seq2seq_sites
-from layerwise.sweep.walk.readout import uncapped_logits_of
+from layerwise.sweep.walk.readout import uncapped_logits
 from tests.cases import cases, in_long_runs
 from tests.models.seq2seq.tiny import CASES, tiny_seq2seq
 from tests.sweep.strategies import tokens
@@ -43,7 +43,7 @@ def made(case: str) -> Seq2SeqModel:
 @torch.inference_mode()
 def parts_of(model: Seq2SeqModel, contexts, budget: int = 2**30):
     sites = seq2seq_sites(model, contexts, memory_budget=budget)
-    logits = uncapped_logits_of(model, sites.final).double()
+    logits = uncapped_logits(model, sites.final).double()
     answers = torch.full((len(contexts),), ANSWER)
     reading = read_differences(model, logits, answers, WEIGHTS.expand(len(contexts), -1, -1))
     return direct_seq2seq(model, sites, reading), reading

@@ -22,9 +22,9 @@ from layerwise.analyses.distillation.training import Trainer, Training
 from layerwise.analyses.shared.texts import Texts
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer
-from layerwise.models.instance.kinds import Model, blocks_of
+from layerwise.models.instance.kinds import Model, model_blocks
 from layerwise.models.meta_model import load_meta_model
-from layerwise.models.own_files import files_of
+from layerwise.models.own_files import model_folder
 from layerwise.planning.plan import plan_run
 from tests.analysis import word_task
 from tests.cases import in_long_runs
@@ -70,11 +70,11 @@ class Reader:
 def trainer_of(work: TrainingWork) -> tuple[Trainer, Reader, Reader]:
     """The training of a plan, and what its teacher and student read."""
     training = work.training
-    files = files_of(work.student)
+    files = model_folder(work.student)
     student = Student.of(work.student, files, training.layers, training.rank, 0)
     own = Reader([student.original.get_submodule(name) for name in student.blocks])
-    teacher = load_model(files_of(work.teacher))
-    read = Reader([getattr(block, "module", block) for block in blocks_of(teacher)])
+    teacher = load_model(model_folder(work.teacher))
+    read = Reader([getattr(block, "module", block) for block in model_blocks(teacher)])
     trainer = Trainer(Teacher(teacher), student, original_tokenizer(work.student), training)
     return trainer, read, own
 

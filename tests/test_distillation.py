@@ -33,7 +33,7 @@ from layerwise.analyses.shared.texts import Texts
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.models import load_model, original_tokenizer
 from layerwise.models.names.sources import find_source
-from layerwise.models.own_files import files_of
+from layerwise.models.own_files import model_folder
 from layerwise.results import DistillationResult
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.setup import prepare
@@ -78,7 +78,7 @@ def trainer_of(
         Example((5, 9, 30, 7), 2, 2, 2), Example((6, 40, 41), 2, 2, 1),
         Example((11, 12, 13, 14, 15, 16), 3, 3, 3),
     ]  # fmt: skip
-    trained = Student.of(student, files_of(student), of.get("layers"), of.get("rank"),
+    trained = Student.of(student, model_folder(student), of.get("layers"), of.get("rank"),
                          of.get("seed", 0))  # fmt: skip
     n_encoder = getattr(student.cfg, "n_encoder_layers", 0)
     stacks = [n for n in (n_encoder, student.cfg.n_layers - n_encoder) if n]
@@ -283,7 +283,7 @@ def test_merged_adapters_say_what_they_said_beside_the_weights(family, rank):
 
 def test_adapters_leave_all_but_the_chosen_layers_as_they_are(tmp_path):
     run_tiny(tmp_path / "out", rank=2, layers=[1])
-    before = load_file(files_of(tiny_model("llama")) / "model.safetensors")
+    before = load_file(model_folder(tiny_model("llama")) / "model.safetensors")
     after = load_file(tmp_path / "out" / "model.safetensors")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed

@@ -12,7 +12,7 @@ import torch
 from scipy.stats import permutation_test
 
 from layerwise import ablate
-from layerwise.analyses.ablation.spec import resampled_from, with_own_draws
+from layerwise.analyses.ablation.spec import resampling_partners, with_own_draws
 from layerwise.errors import UserError
 from layerwise.stats.effects import cells, effects_table
 from layerwise.stats.items.clusters import Clusters, paired_p_values
@@ -65,15 +65,15 @@ def test_the_engine_gives_every_draw_what_the_reference_gives(model, kind):
 def test_donors_of_several_draws_are_other_items_each_time():
     items = word_task(6).items
     ids = {item.id for item in items}
-    donors = [resampled_from(0, items, "words", draw) for draw in range(5)]
+    donors = [resampling_partners(0, items, "words", draw) for draw in range(5)]
     for item in items:
         assert {donor[item.id].id for donor in donors} == ids - {item.id}
     assert {donor.id for donor in donors[0].values()} == ids  # each prompt serves once
-    assert resampled_from(4, items, "words") != donors[0]
+    assert resampling_partners(4, items, "words") != donors[0]
     with pytest.raises(UserError, match="can be resampled from 5 others"):
-        resampled_from(0, items, "words", 5)
+        resampling_partners(0, items, "words", 5)
     with pytest.raises(UserError, match="takes activations from another one; take more items"):
-        resampled_from(3, items[:1], "words")
+        resampling_partners(3, items[:1], "words")
 
 
 def test_what_each_item_is_resampled_from_is_written(model, tmp_path):

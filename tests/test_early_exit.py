@@ -18,9 +18,9 @@ from layerwise.models import original_tokenizer
 from layerwise.models.instance.kinds import n_encoder_layers
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.planning.plan import plan_run
-from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.naming import model_layer_names
 from layerwise.stats.items.clusters import Clusters
-from layerwise.stats.share_tests.equivalence import Interest, no_loss_p_values
+from layerwise.stats.share_tests.equivalence import SmallestEffects, no_loss_p_values
 from layerwise.storage.parquet import frame
 from layerwise.storage.run_tables import RunTables
 from layerwise.sweep import LogLikelihood, Scored, intact, skip_layers, sweep
@@ -54,7 +54,7 @@ def exits_of(right: np.ndarray, task: str = "t", nats: float = 0.0, **more: obje
 
 
 def table_of(*exits: pd.DataFrame) -> pd.DataFrame:
-    return exits_table(pd.concat(exits), lambda *_: 0.25, 0, Interest())
+    return exits_table(pd.concat(exits), lambda *_: 0.25, 0, SmallestEffects())
 
 
 def right_until(n_items: int, losses: list[int]) -> np.ndarray:
@@ -148,7 +148,7 @@ def test_claims_name_the_first_safe_exit_and_a_last_layer_that_is_needed():
     table = table_of(
         exits_of(right_until(200, [90, 3, 2, 0])), exits_of(right_until(200, [90, 80, 70, 0]), "u")
     )
-    with naming_layers_of(facts.model):
+    with model_layer_names(facts.model):
         safe, needed = findings(RunTables(facts, {"early_exit_layers": table}))
         assert exit_strips(table).axes
     assert safe.short == (

@@ -18,7 +18,7 @@ from layerwise.results import AblationResult
 from layerwise.stats.families.estimate import exact_difference_bounds, exact_where_alike
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.share_tests.equivalence import (
-    Interest,
+    SmallestEffects,
     no_loss_of_nats_p_values,
     score_p_values,
 )
@@ -230,14 +230,16 @@ def task():
 
 
 def test_defaults_are_the_same_everywhere():
-    usual = Interest()
+    usual = SmallestEffects()
     for function in (lw.ablate, lw.profile, lw.interactions, lw.emergence, lw.compare):
         for name, value in vars(usual).items():
             parameter = signature(function).parameters.get(f"smallest_{name}")
             assert parameter is None or parameter.default == value
     assert usual.settings() == {}
-    assert Interest.of({}) == usual
-    assert Interest.of({"smallest_loss": [0.05, 0.1]}).loss == 0.1  # of joined runs the largest
+    assert SmallestEffects.of({}) == usual
+    assert (
+        SmallestEffects.of({"smallest_loss": [0.05, 0.1]}).loss == 0.1
+    )  # of joined runs the largest
 
 
 def test_what_is_asked_for_is_kept_and_tested(task, tmp_path):
@@ -248,7 +250,7 @@ def test_what_is_asked_for_is_kept_and_tested(task, tmp_path):
     again = lw.load_results(tmp_path / "run")[0]
     settings = again.facts.settings
     assert {name: settings[name] for name in asked} == asked
-    assert Interest.of(settings) == Interest(0.2, 0.5)
+    assert SmallestEffects.of(settings) == SmallestEffects(0.2, 0.5)
     effects = again.effects()
     counts = [effects[name].to_numpy(dtype=int) for name in ("n_lost", "n_gained", "n_items")]
     np.testing.assert_allclose(effects["p_no_loss"], score_p_values(*counts, 0.2))

@@ -10,13 +10,13 @@ from statsmodels.stats.multitest import multipletests
 
 from layerwise.analyses.contract import Curves
 from layerwise.analyses.emergence.api import CENTRE, CRITICAL, HALF, emergence
-from layerwise.analyses.emergence.findings import suites_apart
+from layerwise.analyses.emergence.findings import different_depth_claims
 from layerwise.analyses.measurements import CURVES
 from layerwise.errors import UserError
 from layerwise.report import report
 from layerwise.results import AblationResult, EmergenceResult, Facts, PatchingResult
-from layerwise.stats.depth.depths import accumulated, centre_of_mass, half_depth
-from layerwise.stats.depth.layer_curves import LeftOut, MethodCurve, Sampling, Signal, progress
+from layerwise.stats.depth.depths import centre_of_mass, cumulative_share, half_depth
+from layerwise.stats.depth.layer_curves import ExcludedTask, MethodCurve, Sampling, Signal, progress
 from layerwise.stats.inference import two_sided_p
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
@@ -56,7 +56,7 @@ def test_a_jump_is_found_exactly_and_equal_steps_give_the_middle():
     jumps = np.concatenate([step(layer, n_items=1) for layer in range(8)])
     for depth in DEPTHS.values():
         assert depth(jumps).tolist() == list(range(8))
-        assert depth(accumulated(np.ones((1, 9)))).tolist() == pytest.approx([4.0])
+        assert depth(cumulative_share(np.ones((1, 9)))).tolist() == pytest.approx([4.0])
 
 
 def test_depths_by_hand():
@@ -74,7 +74,7 @@ def test_depths_by_hand():
     # no further than the last layer: (2 * 3 - 0 * 2) / 1 without an end
     assert centre_of_mass(np.array([[0.0, -2.0, -2.0, 1.0]]))[0] == 2.0
     assert np.isnan(centre_of_mass(np.array([[0.5, 0.5, 0.4]]))).all()
-    curve = accumulated(np.array([[0.0, 0.0], [1.0, 3.0], [np.nan, 1.0]]))
+    curve = cumulative_share(np.array([[0.0, 0.0], [1.0, 3.0], [np.nan, 1.0]]))
     assert np.isnan(curve[[0, 2]]).all()
     assert curve[1].tolist() == [0.0, 0.25, 1.0]
 
@@ -400,7 +400,7 @@ class Probed(Result):
 
 def probed_evidence(
     result: Probed, signal: Signal, sampling: Sampling
-) -> Iterator[MethodCurve | LeftOut]:
+) -> Iterator[MethodCurve | ExcludedTask]:
     items = [f"keys/{i:04d}" for i in range(len(result.values))]
     wide = pd.DataFrame(result.values, index=items)
     group = pd.DataFrame({"task": ["keys"], "capability": "retrieval", "protocol": "letter"})
@@ -438,7 +438,7 @@ def test_suites_of_a_capability_that_lie_at_other_depths_are_named():
     row = found.emergence.query("measure == @HALF").iloc[0]
     assert (row["task_first"], row["task_last"]) == ("suite 1", "suite 0")
     assert (row["layer_first"], row["layer_last"]) == pytest.approx((2, 9), abs=1)
-    (claim,) = suites_apart(RunTables(found.facts, {"emergence": found.emergence}))
+    (claim,) = different_depth_claims(RunTables(found.facts, {"emergence": found.emergence}))
     assert claim.short == (
         "Suites of retrieval disagree on its depth when it picks a letter: by ablation, suite 1 "
         "lies around layer 2, suite 0 around layer 9."

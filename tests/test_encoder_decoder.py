@@ -31,7 +31,7 @@ from layerwise.sweep import (
 )
 from layerwise.sweep.changes.edits import Site
 from layerwise.sweep.requests import Tokens
-from layerwise.sweep.walk.readout import logits_of
+from layerwise.sweep.walk.readout import final_logits
 from layerwise.tasks._encoding import encode, encode_pair
 from tests.models.seq2seq.tiny import tiny_folder, tiny_seq2seq
 from tests.models.tiny import tiny_tokenizer
@@ -173,7 +173,7 @@ def test_the_logit_lens_reads_the_decoder(case: str) -> None:
                 name = model.hook_name(layer, f"hook_{site}")
                 held = cache["decoder.hook_embed" if layer < n_encoder else name][0, at]
                 torch.testing.assert_close(found[place, row], held, atol=1e-5, rtol=1e-5)
-            last = logits_of(model, found[-1, row : row + 1])[0]
+            last = final_logits(model, found[-1, row : row + 1])[0]
             torch.testing.assert_close(last, logits[0, at], atol=1e-4, rtol=0)
             row += 1
 
@@ -185,9 +185,9 @@ def read_at(model: Seq2SeqModel, prompt: Tokens, said: Tokens) -> dict[Any, torc
     tokens, behind = torch.tensor([prompt]), torch.tensor([[*model.prefix, *said]])
     cache = model.run_with_cache(tokens, behind)[1]
     post = {layer: model.hook_name(layer, "hook_resid_post") for layer in range(n_layers)}
-    logits = {("logit", n_encoder - 1): logits_of(model, cache["decoder.hook_embed"][0, -1:])[0]}
+    logits = {("logit", n_encoder - 1): final_logits(model, cache["decoder.hook_embed"][0, -1:])[0]}
     for layer in range(n_encoder, n_layers):
-        logits["logit", layer] = logits_of(model, cache[post[layer]][0, -1:])[0]
+        logits["logit", layer] = final_logits(model, cache[post[layer]][0, -1:])[0]
     for layer in range(-1, n_encoder):
         resid = cache["encoder.hook_embed" if layer < 0 else post[layer]]
         memory = model.parts.encoder.final_norm(resid)

@@ -12,7 +12,7 @@ from scipy.stats import binom, f, t, ttest_1samp, ttest_ind
 from layerwise import ablate, emergence, load_results
 from layerwise.errors import UserError
 from layerwise.planning.plan import plan_run
-from layerwise.presentation.wording import items_of
+from layerwise.presentation.wording import item_counts_text
 from layerwise.stats.cells import Cell, cells
 from layerwise.stats.effects import effects_table, intact_interval
 from layerwise.stats.items.clusters import Clusters, paired_p_values
@@ -137,7 +137,7 @@ def test_what_does_not_know_of_draws_leaves_them_out_or_refuses_them(model):
     found = emergence([result])
     assert found.emergence.empty
     assert found.left_out["reason"].str.contains("several draws of few-shot examples").all()
-    assert items_of(result.effects()) == "5 over 3 draws of the examples"
+    assert item_counts_text(result.effects()) == "5 over 3 draws of the examples"
 
 
 # ---- statistics

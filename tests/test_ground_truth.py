@@ -20,7 +20,12 @@ from analyses.validity.wired_truth_seq2seq import PlantedSeq2Seq
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.patching.api import patch_activations
-from layerwise.analyses.path_patching.paths import parse_receiver, received, senders_of, written
+from layerwise.analyses.path_patching.paths import (
+    model_senders,
+    parse_receiver,
+    receiver_logprobs,
+    sender_outputs,
+)
 from layerwise.analyses.removal.api import removal_order
 from layerwise.analyses.shared.decompose import LogitSums
 from layerwise.analyses.shared.decompose_seq2seq import direct_seq2seq
@@ -581,9 +586,9 @@ def test_one_head_alone_tells_cross_attention_that_the_answer_begins(of, layout,
     answer = int(answers_of(model, task)[0])
     copy = f"{layout.named(layout.copy.layer)}.{layout.copy.head}"
     receiver = parse_receiver(f"cross_q:{copy}", model)
-    heard = [sender for sender in senders_of(model) if receiver.hears(sender, False)]
-    without = -torch.stack(written(model, tokens, heard))
-    said = received(model, tokens, receiver, heard, without)[:, answer].exp()
+    heard = [sender for sender in model_senders(model) if receiver.hears(sender, False)]
+    without = -torch.stack(sender_outputs(model, tokens, heard))
+    said = receiver_logprobs(model, tokens, receiver, heard, without)[:, answer].exp()
     lost = {s.name for s, p in zip(heard, said, strict=True) if p < 0.5}
     assert lost == {f"head {layout.named(layout.begin.layer)}.{layout.begin.head}"}
     assert ((said < 0.5) | (said > 0.99)).all()

@@ -16,9 +16,9 @@ from layerwise.models import original_tokenizer
 from layerwise.report import findings
 from layerwise.results import AblationResult
 from layerwise.stats.signals.signal import (
-    Answered,
     Blind,
-    Guessed,
+    GuesserResult,
+    MethodAnswers,
     better_than_blind_p_value,
     signals,
 )
@@ -31,7 +31,7 @@ from tests.cases import data_sets, most_errors
 from tests.models.tiny import tiny_model
 from tests.tasks.test_blind import nearest, numbers, planted, value
 
-CELL = partial(Answered, "t", "continuation")
+CELL = partial(MethodAnswers, "t", "continuation")
 
 
 def near_fifteen(share: float, n: int, seed: int) -> Task:
@@ -44,14 +44,16 @@ def near_fifteen(share: float, n: int, seed: int) -> Task:
     return planted(numbers, gold, n, beyond, seed)
 
 
-def guessed_in(task: Task, n: int, *, alone: bool = False) -> Guessed:
+def guessed_in(task: Task, n: int, *, alone: bool = False) -> GuesserResult:
     found = guesser_answers(take(task, n), "continuation", alone=alone)
     assert found is not None
     right = np.array([found.right[item.id] for item in task.items[:n]])
-    return Guessed(Blind(right.astype(int), np.ones(n, dtype=int)), found.rule, found.is_control)
+    return GuesserResult(
+        Blind(right.astype(int), np.ones(n, dtype=int)), found.rule, found.is_control
+    )
 
 
-def passes(cell: Answered) -> bool:
+def passes(cell: MethodAnswers) -> bool:
     return signals([cell], lambda *_: 0.25)["t", "continuation"]
 
 

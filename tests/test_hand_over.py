@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerwise.analyses.patching.analysis import hand_overs, overtaking
+from layerwise.analyses.patching.analysis import hand_over_layer, hand_overs
 from layerwise.analyses.patching.result import PatchingResult
 from layerwise.analyses.patching.tables import patching_summary
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from tests import synthetic
 from tests.cases import data_sets, most_errors
 from tests.comparing import row
@@ -55,7 +55,7 @@ def missed() -> dict[str, int]:
 
 
 def _misses(mine: pd.DataFrame) -> tuple[bool, bool] | None:
-    bounds = overtaking(mine, "last changed")
+    bounds = hand_over_layer(mine, "last changed")
     if bounds is None:
         return None
     middle, low, high = bounds
@@ -80,7 +80,7 @@ def test_most_hand_overs_are_told_nevertheless():
 
 
 def test_a_sentence_says_what_its_bounds_cover():
-    (first, *_) = hand_overs(tables_of_run([run_of_tasks(0, 2)]))
+    (first, *_) = hand_overs(run_tables([run_of_tasks(0, 2)]))
     assert first.estimate is not None
     assert first.estimate.bounds == "bounds for all that the run patched together"
     assert first.caveat == "The intact model's accuracy was not measured."
@@ -93,9 +93,7 @@ def test_an_answer_that_rests_at_a_third_position_is_no_move_from_one_to_the_oth
         values = share + rng.normal(0, 0.02, size=(N_PAIRS, N_LAYERS))
         tables.append(synthetic.patching(values, "task", "retrieval", label=place).patching)
     facts = synthetic.patching(np.zeros((N_PAIRS, N_LAYERS)), "task", "retrieval").facts
-    (claim,) = hand_overs(
-        tables_of_run([PatchingResult(pd.concat(tables, ignore_index=True), facts)])
-    )
+    (claim,) = hand_overs(run_tables([PatchingResult(pd.concat(tables, ignore_index=True), facts)]))
     assert "moves from" not in claim.full
     assert "leaves the changed word in layer 2 and reaches the last token in 5 when" in claim.short
     assert (claim.layers, claim.evidence) == ((2, 5), "in its table")

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import layerwise
-from layerwise.analyses.ablation.questions import questions_of
+from layerwise.analyses.ablation.questions import question_table
 from layerwise.errors import UserError
 from layerwise.lm_eval import LM
 from layerwise.models import load_model, original_tokenizer
@@ -159,11 +159,11 @@ def a_short_list() -> Iterator[None]:
     def listed(include_defaults: bool = True) -> Any:
         return whole(include_path=few if include_defaults else None, include_defaults=False)
 
-    finding.everything.cache_clear()
+    finding.task_manager.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks, "TaskManager", listed)
         yield
-    finding.everything.cache_clear()
+    finding.task_manager.cache_clear()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -334,7 +334,7 @@ def test_options_in_several_prompts_are_asked_by_what_follows_them(both: Both) -
         ("of them flows through Basel by Rhine", " past 2 castles.", True),
         ("of them flows through Basel by Seine", " past 2 castles.", False),
     ]
-    (row,) = questions_of(map(text_line, asked)).to_dict("records")
+    (row,) = question_table(map(text_line, asked)).to_dict("records")
     assert row["prompt"] == item.question
     assert row["options"] == ["Rhine past 2 castles.", "Seine past 2 castles."]
     assert row["gold"] == "Rhine past 2 castles."
@@ -614,7 +614,7 @@ def test_a_named_task_does_not_list_all_others(monkeypatch: pytest.MonkeyPatch) 
     def listed(*_: Any) -> None:
         raise AssertionError("all tasks were listed")
 
-    monkeypatch.setattr(finding, "everything", listed)
+    monkeypatch.setattr(finding, "task_manager", listed)
     assert expand_task_names(["lm-eval:mmlu_anatomy"]) == ["lm-eval:mmlu_anatomy"]
 
 

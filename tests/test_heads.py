@@ -13,7 +13,11 @@ import torch
 from tokenizers import processors
 
 from layerwise.analyses.heads.api import Heads, head_scores
-from layerwise.analyses.heads.scoring import RepeatedSequence, RepeatedTokens, scores_of
+from layerwise.analyses.heads.scoring import (
+    RepeatedSequence,
+    RepeatedTokens,
+    head_scores_of_sequence,
+)
 from layerwise.errors import UserError
 from layerwise.models import model_facts
 from layerwise.models.seq2seq import Seq2SeqModel
@@ -67,7 +71,7 @@ def test_a_head_that_is_made_to_be_one_is_found_and_no_other():
     drawn = np.random.default_rng(0).permutation(WORDS)[:31].tolist()
     model, (before, *once) = wired(), drawn
     given = RepeatedTokens((before,), (), (), (), seq2seq=False, n_ctx=model.cfg.n_ctx)
-    (scored,) = scores_of(model, given, RepeatedSequence(tuple(once)))
+    (scored,) = head_scores_of_sequence(model, given, RepeatedSequence(tuple(once)))
     found = scored.scores
     matching = np.array([[0, 0], [1, 0]])
     np.testing.assert_allclose(found["prefix_matching"][1, 0], 1, atol=1e-5)

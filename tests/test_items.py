@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
-from layerwise.analyses.ablation.items import example_items, examples_section, shortened
-from layerwise.analyses.ablation.questions import questions_of
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.ablation.items import example_items, examples_section, shorten
+from layerwise.analyses.ablation.questions import question_table
+from layerwise.analyses.registry import run_tables
 from layerwise.errors import UserError
 from layerwise.report._layers import sections
 from tests.analysis import word_task
@@ -122,7 +122,7 @@ def test_the_command_prints_a_table_and_the_counts(folder):
         in printed
     )
     every = done("items", folder, "--layer", 0, "--task", "words", "--all")
-    assert all(shortened(f"Question: {item.question}", 100) in every for item in TASK.items)
+    assert all(shorten(f"Question: {item.question}", 100) in every for item in TASK.items)
 
 
 def test_a_table_fits_80_columns_and_breaks_no_word(folder, monkeypatch):
@@ -135,11 +135,11 @@ def test_a_table_fits_80_columns_and_breaks_no_word(folder, monkeypatch):
 
 
 def test_a_long_text_loses_its_middle_between_words():
-    assert shortened("one two\nthree four five six seven", 19) == "one two … six seven"
-    assert shortened("short\ntext", 19) == "short text"
-    assert shortened(" ", 19) == "(nothing)"
-    assert shortened(None, 19) == "–"
-    assert shortened("\x1b[31mred", 19) == "\\x1b[31mred"
+    assert shorten("one two\nthree four five six seven", 19) == "one two … six seven"
+    assert shorten("short\ntext", 19) == "short text"
+    assert shorten(" ", 19) == "(nothing)"
+    assert shorten(None, 19) == "–"
+    assert shorten("\x1b[31mred", 19) == "\\x1b[31mred"
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}\n", b'{"item": "words/0000", "task"\n', b"\xff\n"])
@@ -174,13 +174,13 @@ def asked(task: str, protocol: str, n: int) -> list[dict]:
 def with_questions():
     result = small_ablation()
     lines = [*asked("keys", "generate", 60), *asked("sums", "letter", 60)]
-    return replace(result, questions=lambda: questions_of(lines))
+    return replace(result, questions=lambda: question_table(lines))
 
 
 def test_examples_of_a_task_are_one_that_breaks_and_one_that_stays():
     """Layer 3 retrieves; written answers say more than letters."""
     result = with_questions()
-    run = tables_of_run([result])
+    run = run_tables([result])
     breaks, stays = example_items(run, "keys").itertuples()
     for example in (breaks, stays):
         assert (example.task, example.protocol, example.layer) == ("keys", "generate", 3)
@@ -194,19 +194,19 @@ def test_examples_of_a_task_are_one_that_breaks_and_one_that_stays():
 
 
 def test_examples_without_signal_name_no_layer():
-    found = example_items(tables_of_run([with_questions()]), "sums")
+    found = example_items(run_tables([with_questions()]), "sums")
     assert found["layer"].tolist() == [None, None]
 
 
 def test_the_page_shows_examples_after_the_role_map():
-    anchors = [part.anchor for part in sections(tables_of_run([with_questions()]))]
+    anchors = [part.anchor for part in sections(run_tables([with_questions()]))]
     assert anchors[:2] == ["roles", "examples"]
-    section = examples_section(tables_of_run([with_questions()]))
+    section = examples_section(run_tables([with_questions()]))
     assert len(section.tables[0].cells) == 4
     assert section.tables[0].collapsed
     assert "layer 3: some text" in section.tables[0].cells[0][-1]
     assert section.tables[0].cells[-1][-1] == "–"
-    assert examples_section(tables_of_run([small_ablation()])).tables == ()  # without requests
+    assert examples_section(run_tables([small_ablation()])).tables == ()  # without requests
 
 
 def test_examples_pass_over_layers_that_every_capability_needs():
@@ -220,6 +220,6 @@ def test_examples_pass_over_layers_that_every_capability_needs():
         cell_records(both, "sums", "reasoning", "generate"),
     )
     lines = [*asked("keys", "generate", 60), *asked("sums", "generate", 60)]
-    run = tables_of_run([replace(result, questions=lambda: questions_of(lines))])
+    run = run_tables([replace(result, questions=lambda: question_table(lines))])
     assert set(example_items(run, "keys")["layer"]) == {3}
     assert len(examples_section(run).tables[0].cells) == 4

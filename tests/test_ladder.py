@@ -10,7 +10,7 @@ import pytest
 
 from analyses.organism_training.letters.plan import PLANS
 from layerwise import ablate, load_model, stats
-from layerwise.analyses.ablation.scoring_steps import scored_in_steps, steps_compared
+from layerwise.analyses.ablation.scoring_steps import compare_steps, scored_in_steps
 from layerwise.results import AblationResult
 from layerwise.stats.cells import cells
 from layerwise.stats.share_tests.scoring_steps import SCORING_STEPS, step_records
@@ -121,7 +121,7 @@ def test_records_without_places_have_the_steps_that_are_protocols(brackets) -> N
     without = brackets.records.assign(**dict.fromkeys(columns, pd.NA))
     scores = scored_in_steps(without, brackets.effects(), brackets.facts)
     assert set(scores["rung"]) == {"choice", "generate", "margin"}
-    steps = steps_compared(without, scores, brackets.facts)["ladder_steps"]
+    steps = compare_steps(without, scores, brackets.facts)["ladder_steps"]
     assert list(zip(steps["first"], steps["second"], strict=True)) == [("choice", "generate")]
     assert steps["next_rung"].all()
 
@@ -175,7 +175,7 @@ def steps_of(
          "rung": BY_PROTOCOL[protocol], "signal": able}
         for (task, protocol), able in signal.items()
     )  # fmt: skip
-    return steps_compared(records, scores, facts)["ladder_steps"]
+    return compare_steps(records, scores, facts)["ladder_steps"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from scipy import stats as reference
 from layerwise import stats
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.api import logit_lens
-from layerwise.analyses.logit_lens.result import answers_on_top, settled
+from layerwise.analyses.logit_lens.result import answers_on_top, settling_layer
 from layerwise.report import report
 from layerwise.results import LensResult
 from layerwise.storage.parquet import frame
@@ -28,7 +28,7 @@ N_LAYERS = 11
 @settings(deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, max_size=4))
 def test_settled_is_the_first_layer_after_which_nothing_else_is_on_top(rows):
-    for row, found in zip(rows, settled(np.array(rows)), strict=True):
+    for row, found in zip(rows, settling_layer(np.array(rows)), strict=True):
         whole = [layer for layer in range(-1, 4) if all(row[layer + 1 :])]
         # What is on top at the end is the final answer itself, unless nothing is.
         assert found == (whole[0] if whole else 4)

@@ -22,9 +22,9 @@ from layerwise.runs.progress import (
     PartMeter,
     _TimeLeftColumn,
     meter,
+    sweep_progress,
     telling_of_piece,
-    ticking,
-    told_of_sweep,
+    tick_in_background,
 )
 from tests.analysis import decided_by_layers, word_task
 from tests.cases import in_long_runs
@@ -150,7 +150,7 @@ def test_a_bar_shows_the_same_share_and_time(clock):
 
 
 def test_lines_are_written_while_work_goes_on_and_not_afterwards(clock, lines):
-    with ticking(LineMeter(lines.append, clock=clock), pause=0.001):
+    with tick_in_background(LineMeter(lines.append, clock=clock), pause=0.001):
         clock.now += FIRST
         until = time.monotonic() + 10
         while not lines and time.monotonic() < until:
@@ -174,13 +174,13 @@ def test_a_piece_moves_while_its_sweeps_go_on(told, clock, monkeypatch):
     monkeypatch.setattr("layerwise.runs.progress.time.monotonic", clock)
     told.expect(200.0)
     with telling_of_piece(told, 100.0):
-        sweep = told_of_sweep()
+        sweep = sweep_progress()
         assert sweep is not None
         for share, finished in ((0.5, 45.0), (0.4, 45.0), (1.0, 90.0)):
             clock.now += 1.0
             sweep(share)
             assert told.finished == pytest.approx(finished)
-        then = told_of_sweep()  # a second sweep has most of what is left
+        then = sweep_progress()  # a second sweep has most of what is left
         assert then is not None
         then(1.0)
         assert told.finished == pytest.approx(90.0)  # too soon after the last word
@@ -188,7 +188,7 @@ def test_a_piece_moves_while_its_sweeps_go_on(told, clock, monkeypatch):
         then(1.0)
         assert told.finished == pytest.approx(99.0)
     assert told.finished == pytest.approx(100.0)
-    assert told_of_sweep() is None
+    assert sweep_progress() is None
 
 
 def test_a_piece_that_fails_is_not_done(told):
@@ -196,7 +196,7 @@ def test_a_piece_that_fails_is_not_done(told):
     with pytest.raises(ValueError, match="a reason"), telling_of_piece(told, 100.0):
         raise ValueError("a reason")
     assert told.finished == 0.0
-    assert told_of_sweep() is None
+    assert sweep_progress() is None
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from layerwise import stats
 from layerwise.analyses.emergence.api import CENTRE, HALF, emergence
 from layerwise.results import AttributionResult, LensResult
-from layerwise.stats.depth.depths import accumulated, half_depth
+from layerwise.stats.depth.depths import cumulative_share, half_depth
 from tests import synthetic
 from tests.cases import data_sets, most_errors
 from tests.synthetic import cell_records, planted
@@ -98,7 +98,7 @@ def test_estimates_are_by_hand_and_correlations_wider_than_of_a_plain_bootstrap(
         share = (acc[0] - acc[1:]) / (acc[0] - 0.25)
         progress = curve[items].mean(axis=0)
         progress = (progress - progress[0]) / (progress[-1] - progress[0])
-        one = half_depth(accumulated(share[None]))[0]
+        one = half_depth(cumulative_share(share[None]))[0]
         differences.append((half_depth(progress[None])[0] - one) / 7)
         correlations.append(spearmanr(np.round(share, 6), np.diff(progress)).statistic)
     for measure, draws in ((HALF, differences), (RANKS, correlations)):

@@ -10,8 +10,8 @@ import pytest
 
 from layerwise.analyses.arguments import Tasks, check_arguments
 from layerwise.analyses.distillation.losses import Objective
-from layerwise.ground.arguments import options_of
-from layerwise.ground.docstrings import described, whole_docstring
+from layerwise.ground.arguments import typed_dict_arguments
+from layerwise.ground.docstrings import argument_texts, whole_docstring
 from layerwise.models import load_model
 from layerwise.runs.options import TEXTS, PairOptions, RunOptions, SeriesOptions, TrainingOptions
 from tests.test_arguments import FUNCTIONS
@@ -100,7 +100,7 @@ def test_a_function_with_an_argument_that_nothing_describes_cannot_be_made():
 def test_help_has_every_argument(name):
     function = FUNCTIONS[name]
     if "Args:" in function.__doc__:
-        assert list(described(function)) == list(inspect.signature(function).parameters)
+        assert list(argument_texts(function)) == list(inspect.signature(function).parameters)
     assert max(map(len, inspect.getdoc(function).splitlines())) <= 96
 
 
@@ -110,7 +110,7 @@ def test_one_name_has_one_type_and_but_for_the_number_of_items_one_default():
         assert {name: kind.__annotations__[name] for name in shared} == {
             name: RunOptions.__annotations__[name] for name in shared
         }
-    training = {name: one.default for name, one in options_of(TrainingOptions).items()}
+    training = {name: one.default for name, one in typed_dict_arguments(TrainingOptions).items()}
     assert vars(Objective()) == {one.name: training[one.name] for one in fields(Objective)}
     loading = inspect.signature(load_model).parameters
     for function in FUNCTIONS.values():

@@ -13,7 +13,7 @@ from layerwise.analyses.distillation.examples import Example
 from layerwise.analyses.distillation.student import Student
 from layerwise.models import load_model, original_tokenizer
 from layerwise.models.instance.kinds import Model
-from layerwise.models.own_files import files_of
+from layerwise.models.own_files import model_folder
 from tests.models.seq2seq.tiny import tiny_folder
 from tests.models.tiny import tiny_model
 
@@ -25,7 +25,7 @@ MODELS = {
 
 
 def student_of(model: Model) -> tuple[Student, Any]:
-    return Student.of(model, files_of(model), None, None, 0), original_tokenizer(model)
+    return Student.of(model, model_folder(model), None, None, 0), original_tokenizer(model)
 
 
 def examples(n_tokens: int = 280) -> list[Example]:

@@ -23,12 +23,12 @@ from layerwise.models.instance.kinds import (
     Model,
     decoder_prefix,
     hook_name,
-    inputs_of,
     is_seq2seq,
+    model_inputs,
     n_encoder_layers,
-    n_heads_of,
+    n_layer_heads,
 )
-from layerwise.models.libraries.quiet import no_deprecation_of
+from layerwise.models.libraries.quiet import silence_deprecation
 from layerwise.report import report
 from layerwise.runs.setup import Setup
 from layerwise.sweep import LogLikelihood
@@ -85,7 +85,7 @@ def prompts_of(model: Model, task: Task, item: str) -> PatchingPrompts:
 
 @torch.inference_mode()
 def intact(model: Model, tokens: tuple[int, ...]) -> torch.Tensor:
-    return model(*inputs_of(model, [tokens]))[0, -1].double().log_softmax(-1)
+    return model(*model_inputs(model, [tokens]))[0, -1].double().log_softmax(-1)
 
 
 @torch.inference_mode()
@@ -95,7 +95,7 @@ def by_hand(model: Model, prompts: PatchingPrompts, row: Any) -> torch.Tensor:
     tokens, source = runs if row.direction == "denoising" else runs[::-1]
     layer = int(row.layer)
     name = hook_name(model, layer, row.site)
-    _, cache = model.run_with_cache(*inputs_of(model, [source]))
+    _, cache = model.run_with_cache(*model_inputs(model, [source]))
     decoding = 0 < n_encoder_layers(model) <= layer and row.site not in ("cross_k", "cross_v")
     whole = range(len(decoder_prefix(model) if decoding else tokens))
     places = [(p, p) for p in whole] if row.pos_label == "all" else [(row.pos, row.source_pos)]
@@ -111,7 +111,7 @@ def by_hand(model: Model, prompts: PatchingPrompts, row: Any) -> torch.Tensor:
                 patched[:, pos] = cache[name][:, there]
         return patched
 
-    logits = model.run_with_hooks(*inputs_of(model, [tokens]), fwd_hooks=[(name, put)])
+    logits = model.run_with_hooks(*model_inputs(model, [tokens]), fwd_hooks=[(name, put)])
     return logits[0, -1].double().log_softmax(-1)
 
 
@@ -187,7 +187,7 @@ def test_there_is_a_row_for_every_site_layer_head_and_position(case: str):
                 expected = prompt
             nothing = "cross" in site and not decoding
             nothing |= site == "pattern" and decoding and n_begins == 1
-            n_heads = n_heads_of(model, layer) if site in HEAD_SITES else 1
+            n_heads = n_layer_heads(model, layer) if site in HEAD_SITES else 1
             here = found.loc[(found["site"] == site) & (found["layer"] == layer)]
             assert sorted(here["pos_label"]) == ([] if nothing else sorted(expected * n_heads))
     assert (found["pos"].dropna() == found["source_pos"].dropna()).all()
@@ -389,7 +389,7 @@ def test_an_mlp_that_is_not_there_cannot_be_patched():
         n_layers=1, d_model=16, n_ctx=128, d_head=8, n_heads=2, d_vocab=304, attn_only=True,
         device="cpu", seed=0,
     )  # fmt: skip
-    with no_deprecation_of("HookedTransformer"):
+    with silence_deprecation("HookedTransformer"):
         model = HookedTransformer(config)
     model.tokenizer = tiny_tokenizer()
     with pytest.raises(UserError, match="blocks have no MLP; choose site resid_pre or attn_out"):

@@ -11,16 +11,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerwise.analyses.path_patching.api import _receiver_work, patch_paths, refuse_norms_after
+from layerwise.analyses.path_patching.api import _receiver_work, patch_paths, refuse_post_norms
 from layerwise.analyses.path_patching.paths import (
     EMBEDDING,
     Receiver,
     Sender,
+    model_receivers,
+    model_senders,
     parse_receiver,
-    received,
-    receivers_of,
-    senders_of,
-    written,
+    receiver_logprobs,
+    sender_outputs,
 )
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import Model, hook_name
@@ -157,7 +157,7 @@ def begun(case: str) -> Seq2SeqModel:
 
 
 def flows_of(model: Model, senders: list[Sender]) -> list[torch.Tensor]:
-    runs = (written(model, tokens, senders) for tokens in (OTHER, CLEAN))
+    runs = (sender_outputs(model, tokens, senders) for tokens in (OTHER, CLEAN))
     return [theirs - mine for theirs, mine in zip(*runs, strict=True)]
 
 
@@ -166,13 +166,13 @@ def test_paths_equal_runs_with_all_else_frozen(case: str, name: str):
     model = begun(case) if case in FAMILIES else random_model(case)
     receiver = parse_receiver(name, model)
     parallel = getattr(model.cfg, "parallel_attn_mlp", False)
-    heard = [sender for sender in senders_of(model) if receiver.hears(sender, parallel)]
+    heard = [sender for sender in model_senders(model) if receiver.hears(sender, parallel)]
     flows = torch.stack(flows_of(model, heard))
-    found = received(model, CLEAN, receiver, heard, flows)
+    found = receiver_logprobs(model, CLEAN, receiver, heard, flows)
     for i in range(0, len(heard), 3):
         expected = by_freezing(model, CLEAN, OTHER, heard[i], receiver)
         torch.testing.assert_close(found[i], expected, atol=1e-4, rtol=0)
-    nothing = received(model, CLEAN, receiver, heard, torch.zeros_like(flows))
+    nothing = receiver_logprobs(model, CLEAN, receiver, heard, torch.zeros_like(flows))
     same = intact(model, CLEAN).expand_as(nothing)
     torch.testing.assert_close(nothing, same, atol=1e-4, rtol=0)
     assert ((found - nothing).abs().amax(dim=-1) > 1e-3).any()
@@ -182,22 +182,22 @@ def test_paths_equal_runs_with_all_else_frozen(case: str, name: str):
 def test_who_is_not_heard_has_no_effect(case: str):
     """Any sender and receiver; in the slow runs, too, only who is heard has any."""
     model = begun(case) if case in FAMILIES else random_model(case)
-    senders, original = senders_of(model), intact(model, CLEAN)
+    senders, original = model_senders(model), intact(model, CLEAN)
     parallel = getattr(model.cfg, "parallel_attn_mlp", False)
 
     @cases(parts=10)
-    @given(st.sampled_from(list(receivers_of(model).values())), st.sampled_from(senders))
+    @given(st.sampled_from(list(model_receivers(model).values())), st.sampled_from(senders))
     def agree(receiver: Receiver, sender: Sender) -> None:
         expected = by_freezing(model, CLEAN, OTHER, sender, receiver)
         if not receiver.hears(sender, parallel):
             torch.testing.assert_close(expected, original, atol=1e-4, rtol=0)
             return
         (flow,) = flows_of(model, [sender])
-        found = received(model, CLEAN, receiver, [sender], flow[None])[0]
+        found = receiver_logprobs(model, CLEAN, receiver, [sender], flow[None])[0]
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
     agree()
-    for name, receiver in receivers_of(model).items():
+    for name, receiver in model_receivers(model).items():
         assert parse_receiver(name, model) == receiver
         heard = {s.stack for s in senders if receiver.hears(s, parallel)}
         in_encoder = "encoder" in name or name.startswith(("cross_k", "cross_v"))
@@ -228,7 +228,7 @@ def test_a_row_for_every_pair_receiver_and_sender(case: str, receivers, directio
     assert table.query("item == 'pair/0'")["receiver"].value_counts().to_dict() == counts
     prompts = prompts_of(model, task, "pair/0")
     runs = (prompts.clean, prompts.corrupted)[:: 1 if direction == "noising" else -1]
-    senders = {sender.name: sender for sender in senders_of(model)}
+    senders = {sender.name: sender for sender in model_senders(model)}
     for row in table.query("item == 'pair/0'").sample(10, random_state=0).itertuples():
         sender = senders[row.sender]
         assert (row.site, row.layer) == (sender.site, sender.layer)
@@ -254,9 +254,11 @@ def test_the_work_that_is_told_is_what_is_done(monkeypatch, name: str):
 
     monkeypatch.setattr(HookedBlock, "forward", counted)
     receiver = parse_receiver(name, model)
-    heard = [sender for sender in senders_of(model) if receiver.hears(sender, False)]
+    heard = [sender for sender in model_senders(model) if receiver.hears(sender, False)]
     length = 2 if receiver.stack == "decoder" else len(CLEAN)
-    received(model, CLEAN, receiver, heard, torch.zeros(len(heard), length, model.cfg.d_model))
+    receiver_logprobs(
+        model, CLEAN, receiver, heard, torch.zeros(len(heard), length, model.cfg.d_model)
+    )
     told = _receiver_work(model, CLEAN, receiver, len(heard))
     assert tuple(map(sum, zip(*counts, strict=True))) == (told.block_passes, told.token_passes)
 
@@ -278,7 +280,7 @@ def test_receivers_that_the_model_does_not_have():
 
 def test_models_whose_heads_have_no_term_of_their_own_are_refused():
     model = random_model("llama-gqa")
-    refuse_norms_after(model.cfg)
+    refuse_post_norms(model.cfg)
     changed = type("Config", (), {**vars(model.cfg), "use_normalization_before_and_after": True})
     with pytest.raises(UserError, match="path patching cannot be exact"):
-        refuse_norms_after(changed)
+        refuse_post_norms(changed)

@@ -23,7 +23,7 @@ from layerwise.models.meta_model import load_meta_model
 from layerwise.planning import plan as planning
 from layerwise.planning import timing
 from layerwise.planning.plan import plan_run
-from layerwise.planning.timing import lengths_in
+from layerwise.planning.timing import text_lengths
 from layerwise.runs import dry_sweeps
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import LineMeter, seconds_in_words
@@ -310,7 +310,7 @@ def clock(monkeypatch) -> list[float]:
 
     def swept(setup, interventions, requests, method="engine"):
         found = real(setup, interventions, requests, method)
-        lengths = {"words": lengths_in(found, requests)}
+        lengths = {"words": text_lengths(found, requests)}
         cost = Setup.cost(replace(setup, lengths=lengths), word_task(), interventions, requests)
         seconds = FLOP * cost.prompt_flop + STEP * cost.steps + TEXT_FLOP * cost.text_flop
         spent.append(seconds)
@@ -409,7 +409,7 @@ def test_a_run_takes_about_as_long_as_planned(kind, protocol, monkeypatch):
 def test_lengths_in_a_sweep():
     first: list[Outcome] = [Generated((1, 2, 3, 4), ""), Generated((5, 6), "")]
     changed: list[Outcome] = [Generated((1, 2, 9, 9, 9, 9), ""), Generated((5, 6), "")]
-    found = lengths_in(Sweep([first, changed], SweepStats()), [Generate((1,), 8)] * 2)
+    found = text_lengths(Sweep([first, changed], SweepStats()), [Generate((1,), 8)] * 2)
     assert (found.intact, found.changed, found.agreed) == (6 / 16, 8 / 16, 4 / 8)
 
 

@@ -26,7 +26,7 @@ from layerwise.ground.waiting import (
     SECONDS,
     Delays,
     ProcessorCounts,
-    Waiting,
+    WaitPolicy,
     busy_seconds,
     loaded_libraries,
     wait_briefly_beside_others,
@@ -36,8 +36,8 @@ from tests.forking import exit_code, forked, needs_fork
 PAGES = """
 import gc, resource, sys
 import numpy as np
-from layerwise.ground.process import collect_rarely, settle
-collect_rarely()
+from layerwise.ground.process import collect_garbage_rarely, settle
+collect_garbage_rarely()
 if sys.argv[1] == "settled":
     settle()
 def taken():
@@ -78,7 +78,7 @@ def test_without_such_an_allocator_nothing_is_done(monkeypatch, error) -> None:
 @pytest.fixture
 def command_line(monkeypatch):
     """Runs a function as the command line would run a command; nothing else is settled."""
-    for name in ("collect_rarely", "work_beside", "wait_briefly_beside_others"):
+    for name in ("collect_garbage_rarely", "work_beside", "wait_briefly_beside_others"):
         monkeypatch.setattr(app, name, lambda: None)
 
     def run(command) -> None:
@@ -114,7 +114,7 @@ LINUX = sys.platform.startswith("linux")
 
 def after(looks: list[tuple[float, float]]) -> list[bool]:
     """Whether threads wait briefly after each of some looks: delayed, and processors taken."""
-    found, now = [], Waiting()
+    found, now = [], WaitPolicy()
     for delayed, taken in looks:
         now = now.after(delayed, taken)
         found.append(now.briefly)

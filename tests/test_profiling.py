@@ -22,7 +22,7 @@ from layerwise.models.organisms.layout import WiredLayout
 from layerwise.profiling.api import profile
 from layerwise.report import Report
 from layerwise.runs.progress import LineMeter
-from layerwise.storage.estimates import layouts, table_of
+from layerwise.storage.estimates import layouts, table_from_estimates
 from layerwise.storage.parquet import read_table
 from tests import analysis, commands
 from tests.analysis import solved_by, solved_file, word_task, write_jsonl
@@ -79,7 +79,7 @@ def test_everything_is_there_and_can_be_read(root, said):
     for result in lw.load_results(folder):
         frames = {name: getattr(result, name) for name in result.tables} | result.derived()
         for name in frames.keys() & layouts().keys():
-            found, frame = table_of(estimates, name), frames[name]
+            found, frame = table_from_estimates(estimates, name), frames[name]
             for column, wanted in layouts()[name].only.items():
                 frame = frame.loc[frame[column].isin(wanted)].reset_index(drop=True)
             pd.testing.assert_frame_equal(found, frame)

@@ -16,16 +16,23 @@ import torch
 import layerwise as lw
 from layerwise.models.instance.kinds import (
     hook_name,
-    inputs_of,
     is_seq2seq,
     logit_cap,
+    model_inputs,
     n_encoder_layers,
 )
 from layerwise.models.names.sources import find_without_weights
 from layerwise.prompts import lens
-from layerwise.prompts.drawing import SMALL, TOO_NARROW, colors_of, in_cell
-from layerwise.prompts.patch import aligned, shown
-from layerwise.prompts.texts import closed, encode_prompt, readable, token_of, token_text, visible
+from layerwise.prompts.drawing import SMALL, TOO_NARROW, cell_colors, in_cell
+from layerwise.prompts.patch import align_positions, select_pairs
+from layerwise.prompts.texts import (
+    encode_prompt,
+    readable,
+    single_token_id,
+    token_text,
+    visible,
+    with_direction_mark,
+)
 from layerwise.sweep.walk import readout
 
 from .commands import run
@@ -53,14 +60,14 @@ def cached(model, tokens, *sites):
 
     names = [hook_name(model, layer, site) for layer, site in sites]
     with torch.inference_mode(), model.hooks(fwd_hooks=[(name, keep) for name in names]):
-        logits = model(*inputs_of(model, [tokens]))[0]
+        logits = model(*model_inputs(model, [tokens]))[0]
     return [kept[name] for name in names], logits
 
 
 def changed(model, tokens, *hooks):
     """Log-probabilities of the next token of a plain run with hooks."""
     with torch.inference_mode(), model.hooks(fwd_hooks=list(hooks)):
-        return model(*inputs_of(model, [tokens]))[0, -1].log_softmax(-1)
+        return model(*model_inputs(model, [tokens]))[0, -1].log_softmax(-1)
 
 
 def unembedded(model, resid):
@@ -127,13 +134,13 @@ def test_skip_grid_is_what_a_plain_run_without_the_part_says(case, site):
 def test_all_cells_are_unembedded_at_once(look, monkeypatch):
     # Reading the unembedding's weights anew for each cell took most of the time.
     rows = []
-    logits_of = readout.uncapped_logits_of
+    logits_of = readout.uncapped_logits
 
     def counted(model, resid):
         rows.append(len(resid))
         return logits_of(model, resid)
 
-    monkeypatch.setattr(readout, "uncapped_logits_of", counted)
+    monkeypatch.setattr(readout, "uncapped_logits", counted)
     look(tiny_model("llama"), PROMPT)
     assert len(rows) <= 2
     assert max(rows) > 2
@@ -180,12 +187,12 @@ def test_patch_grid_is_what_a_plain_patched_run_gives_back(case, prompts, site):
 def test_first_and_last_changed_tokens_are_paired_and_others_are_named():
     model = tiny_model("llama")
     clean, corrupted = (5, 50, 51, 52, 53, 9), (5, 60, 61, 62, 9)
-    pairs = aligned(model, clean, corrupted)
+    pairs = align_positions(model, clean, corrupted)
     places = [(0, 0), (1, 1), (2, None), (3, None), (None, 2), (4, 3), (5, 4)]
     assert [pair[:2] for pair in pairs] == places
     assert [pair.tokens for pair in pairs if None in pair] == [(51, None), (52, None), (None, 61)]
-    assert [pair[:2] for pair in shown(pairs, [-1, 2])] == [(None, 2), (5, 4)]
-    added = aligned(model, (5, 9), (5, 7, 8, 9))
+    assert [pair[:2] for pair in select_pairs(pairs, [-1, 2])] == [(None, 2), (5, 4)]
+    added = align_positions(model, (5, 9), (5, 7, 8, 9))
     assert [pair[:2] for pair in added] == [(0, 0), (None, 1), (None, 2), (1, 3)]
 
 
@@ -313,7 +320,7 @@ def test_tokens_are_shown_as_people_read_them():
     model = tiny_model("llama")
     tokenizer = model.tokenizer
     for token in (74, 290):
-        assert token_of(model, token_text(tokenizer, token)) == token
+        assert single_token_id(model, token_text(tokenizer, token)) == token
     ids = tokenizer("a b\n", add_special_tokens=False)["input_ids"]
     assert "".join(visible(token_text(tokenizer, one)) for one in ids) == "a␣b↵"
     of_bytes = tokenizer("日", add_special_tokens=False)["input_ids"]
@@ -337,8 +344,8 @@ def test_bytes_accents_and_writing_from_the_right_stay_readable():
     for accent in ("\u0301", "\ufe0f", "\u064e"):
         assert visible(accent) == f"◌{accent}"
         assert visible(f"e{accent}") == f"e{accent}"
-    assert closed("سلام") == "سلام\u200e"
-    assert closed("a <0xD8>") == "a <0xD8>"
+    assert with_direction_mark("سلام") == "سلام\u200e"
+    assert with_direction_mark("a <0xD8>") == "a <0xD8>"
 
 
 def test_heads_name_the_next_token_only_where_it_changes():
@@ -453,9 +460,9 @@ def test_a_grid_is_saved_by_the_ending_of_its_name(tmp_path):
 
 def test_colours_follow_values_and_text_stays_legible():
     grid = lw.skip_grid(tiny_model("llama"), "the red door")
-    assert colors_of(grid.bar, 0.0)[1] == "#1a1a1a"
-    assert colors_of(grid.bar, 1.0)[1] == "#ffffff"
-    assert colors_of(grid.bar, 0.0)[0] != colors_of(grid.bar, 1.0)[0]
+    assert cell_colors(grid.bar, 0.0)[1] == "#1a1a1a"
+    assert cell_colors(grid.bar, 1.0)[1] == "#ffffff"
+    assert cell_colors(grid.bar, 0.0)[0] != cell_colors(grid.bar, 1.0)[0]
 
 
 def tasked(*prompts):
@@ -530,7 +537,7 @@ def test_an_encoder_decoder_is_read_behind_what_it_has_written():
     assert grid.panels[0].columns[1:] == tuple(readable(model, answer))
     prompt = encode_prompt(model, "the red door")
     with torch.inference_mode():
-        expected = model(*inputs_of(model, [prompt], answer))[0].softmax(-1).max(-1).values
+        expected = model(*model_inputs(model, [prompt], answer))[0].softmax(-1).max(-1).values
     last = grid.table.loc[grid.table["row"] == grid.table["row"].max(), "value"]
     assert last.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
     cross = lw.attention_grid(model, "the red door", layer=model.cfg.n_layers - 1,
@@ -585,7 +592,7 @@ def test_words_that_a_toy_model_does_not_know_are_refused(text):
 
 def test_entropy_and_divergence_of_a_large_vocabulary_are_those_of_float64(monkeypatch):
     logits = 3 * torch.randn(2, 4, 262_144, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(lens, "logits_of", lambda model, rows: rows)
+    monkeypatch.setattr(lens, "final_logits", lambda model, rows: rows)
     monkeypatch.setattr(lens, "readable", lambda model, tokens: ["a"] * len(tokens))
     cells = lens._cells(tiny_model("llama"), logits, {})
     exact = logits.double().log_softmax(-1)

@@ -13,7 +13,7 @@ import torch
 import typer.main
 
 import layerwise as lw
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.analyses.removal.api import removal_order
 from layerwise.analyses.removal.job import Order
 from layerwise.analyses.removal.orders import by_angle
@@ -440,7 +440,7 @@ def test_notes_name_the_layers_what_was_not_tested_and_the_smallest_loss(result)
     assert "with 12 held-out items" in power
     assert "would be found in 8 of 10 samples" in power
     assert all(len(note.split()) <= 25 for note in notes)
-    run = tables_of_run([result])
+    run = run_tables([result])
     (words,) = (part.words for part in sections(run) if part.anchor == "removal")
     assert all(note in words for note in notes)
 

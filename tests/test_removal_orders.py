@@ -12,7 +12,7 @@ from hypothesis import Phase, example, given, settings
 
 import layerwise as lw
 from analyses.validity.wired_truth_seq2seq import spared
-from layerwise.analyses.removal.orders import blocks_of, from_the_end
+from layerwise.analyses.removal.orders import from_the_end, neighbouring_blocks
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import removable
 from layerwise.models import load_model
@@ -208,9 +208,9 @@ def test_both_stacks_shrink_alike_from_their_ends() -> None:
 
 
 def test_no_block_is_in_two_stacks_and_none_is_a_whole_stack() -> None:
-    assert blocks_of(2, 3, 5) == [(0, 1), (1, 2)]
-    assert blocks_of(1, 1, 3) == [(1,), (2,)]
-    assert blocks_of(2, 0, 3) == [(0, 1), (1, 2)]
+    assert neighbouring_blocks(2, 3, 5) == [(0, 1), (1, 2)]
+    assert neighbouring_blocks(1, 1, 3) == [(1,), (2,)]
+    assert neighbouring_blocks(2, 0, 3) == [(0, 1), (1, 2)]
     assert removable((0, 1), 3, 5) == [3, 4]
 
 

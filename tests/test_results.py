@@ -16,7 +16,7 @@ import pytest
 from layerwise import results, stats
 from layerwise.analyses.ablation import result as ablation_result
 from layerwise.analyses.ablation.api import ablate
-from layerwise.analyses.ablation.result import join_ablations, joinable
+from layerwise.analyses.ablation.result import can_join, join_ablations
 from layerwise.analyses.emergence.api import emergence
 from layerwise.errors import UserError
 from layerwise.ground.analysis_folders import OWN
@@ -29,9 +29,9 @@ from layerwise.results import (
     load_results,
 )
 from layerwise.runs.checkpoints import read_part_file, write_bytes_part
-from layerwise.storage.estimates import table_of
+from layerwise.storage.estimates import table_from_estimates
 from layerwise.storage.parquet import frame, read_table
-from layerwise.storage.schemas import SCHEMAS, SHARED, TABLES, meaning
+from layerwise.storage.schemas import SCHEMAS, SHARED, TABLES, column_description
 from tests import synthetic
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model
@@ -170,7 +170,7 @@ def test_results_come_back_as_they_were(ablation, lens, patching, tmp_path):
         assert after.facts == before.facts
         pd.testing.assert_frame_equal(after.to_pandas(), before.to_pandas())
     estimates, _ = read_table(tmp_path / "estimates.parquet", "estimates")
-    pd.testing.assert_frame_equal(table_of(estimates, "effects"), ablation.effects())
+    pd.testing.assert_frame_equal(table_from_estimates(estimates, "effects"), ablation.effects())
     assert len(estimates) == sum(len(each.estimates()) for each in (ablation, lens, patching))
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "estimates.parquet", "lens.parquet", "patching.parquet", "prediction_depth.parquet",
@@ -323,17 +323,21 @@ def test_every_analysis_has_its_row_among_the_methods():
 
 
 def test_every_description_is_of_a_column():
-    used = {meaning(table, c)[:2] for table, columns in SCHEMAS.items() for c in columns.names}
+    used = {
+        column_description(table, c)[:2]
+        for table, columns in SCHEMAS.items()
+        for c in columns.names
+    }
     own = {"": SHARED, **TABLES}
     written = {(table, columns) for table, texts in own.items() for columns in texts}
     assert {key for key in written if key[1] not in {"fold", "rows", "like", "columns"}} == used
 
 
 def test_a_bound_is_described_with_its_value_unless_by_itself():
-    assert meaning("effects", "nats_low").columns == "nats"
-    assert meaning("effects", "acc_diff_run_high").columns == "acc_diff"
-    assert meaning("early_exit_layers", "share_low").table == "effects"
-    assert meaning("training_onsets", "low").table == "training_onsets"
+    assert column_description("effects", "nats_low").columns == "nats"
+    assert column_description("effects", "acc_diff_run_high").columns == "acc_diff"
+    assert column_description("early_exit_layers", "share_low").table == "effects"
+    assert column_description("training_onsets", "low").table == "training_onsets"
 
 
 TASK = word_task(6)
@@ -387,7 +391,7 @@ def test_what_does_not_belong_together_is_told(what):
     one = AblationResult(skips, synthetic.facts(synthetic.task_facts("keys", "retrieval")))
     zeros = skips.assign(intervention=skips["intervention"].str.replace("skip", "zero"))
     intact = zeros["intervention"] == "intact"
-    assert joinable(one, replace(one, records=zeros))
+    assert can_join(one, replace(one, records=zeros))
     if what == "the same change":
         zeros = skips
     elif what == "another answer":
@@ -397,6 +401,6 @@ def test_what_does_not_belong_together_is_told(what):
     else:
         zeros = zeros.loc[zeros["item"] != "keys/0000"]
     other = replace(one, records=zeros)
-    assert not joinable(one, other)
+    assert not can_join(one, other)
     with pytest.raises(UserError, match=r"^Two ablations do not belong together, .* apart\.$"):
         join_ablations([one, other])

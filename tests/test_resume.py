@@ -23,7 +23,7 @@ from layerwise.errors import UserError
 from layerwise.profiling.api import profile
 from layerwise.report import Report
 from layerwise.results import AblationResult, RunFolder, load_results
-from layerwise.runs.checkpoints import rows_of
+from layerwise.runs.checkpoints import table_rows
 from layerwise.storage.parquet import frame
 from layerwise.storage.places import PAGE_MARK
 from layerwise.tasks import Task
@@ -441,6 +441,6 @@ def test_rows_of_another_version_are_refused(ablation, tmp_path):
     with RunFolder.open(tmp_path, {}) as run:
         run.write_part("records one", ablation.records)
         run.write_part("records two", ablation.records.drop(columns=["cluster", "draw"]))
-        assert len(rows_of(run, "records", ["records one"])) == len(ablation.records)
+        assert len(table_rows(run, "records", ["records one"])) == len(ablation.records)
         with pytest.raises(UserError, match=r"Rows of records .* lack cluster, draw"):
-            rows_of(run, "records", ["records one", "records two"])
+            table_rows(run, "records", ["records one", "records two"])

@@ -23,7 +23,7 @@ from layerwise.models import model_facts, original_tokenizer
 from layerwise.models.instance.facts import tokenizer_hash
 from layerwise.report._page import facts_tables
 from layerwise.runs import encoding, folder
-from layerwise.runs.encoding import Built
+from layerwise.runs.encoding import EncodingCache
 from layerwise.runs.setup import Setup, prepare
 from layerwise.storage.provenance import installed_versions, read_facts
 from layerwise.storage.run_tables import RunTables
@@ -127,12 +127,12 @@ def test_a_worker_makes_the_prompts_of_the_process_that_planned(model, clock):
     task = word_task(2)
     here = prepare(model, task, "continuation", chat=True)
     here.requests(task, task.items[0], "continuation")
-    there = replace(here, built=Built())
+    there = replace(here, built=EncodingCache())
     there.requests(task, task.items[0], "continuation")
     there.built.expect(here.built.digests)
     there.requests(task, task.items[0], "continuation")
     clock.days = 1
-    later = replace(here, built=Built())
+    later = replace(here, built=EncodingCache())
     later.requests(task, task.items[0], "continuation")
     later.built.expect(here.built.digests)
     with pytest.raises(UserError, match="changed while the run went on"):

@@ -26,7 +26,7 @@ from layerwise.presentation.save import refuse_foreign_picture, save_figure
 from layerwise.prompts.drawing import Panel
 from layerwise.prompts.grid import Grid
 from layerwise.report import Report
-from layerwise.storage.file_list import hashes_of
+from layerwise.storage.file_list import file_hashes
 from layerwise.storage.parquet import frame, is_table
 from layerwise.storage.places import PAGE_MARK
 from layerwise.storage.provenance import read_facts, write_run_file
@@ -188,7 +188,7 @@ def test_the_lens_of_a_run_is_not_replaced_by_another(tmp_path):
     small_ablation().save(tmp_path)
     path = tmp_path / "tuned_lens.safetensors"
     lens().save(path)
-    write_run_file(tmp_path, read_facts(tmp_path), hashes_of(tmp_path, written_files(tmp_path)))
+    write_run_file(tmp_path, read_facts(tmp_path), file_hashes(tmp_path, written_files(tmp_path)))
     with pytest.raises(UserError, match="is no free-standing tuned lens that layerwise wrote"):
         lens(1.0).save(path)
     lens(1.0).save(tmp_path / "other.safetensors")

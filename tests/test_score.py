@@ -9,10 +9,10 @@ from scipy.stats import binom
 
 import layerwise as lw
 from layerwise.analyses.ablation.findings import silent
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.models import original_tokenizer
-from layerwise.models.libraries.quiet import no_deprecation_of
-from layerwise.presentation.no_signal import sentences, taken, what_to_try
+from layerwise.models.libraries.quiet import silence_deprecation
+from layerwise.presentation.no_signal import option_preference, remedies, sentences
 from layerwise.stats.effects import BASELINES, CONTROLS, INTACT, NO_LAYERS
 from layerwise.stats.signals.power import items_for_signal
 from layerwise.stats.signals.signal import LEVEL
@@ -37,7 +37,7 @@ def signal_row(**values: object) -> dict:
 
 def tried(row: dict, *others: dict, **changes: object) -> str:
     run = facts(task_facts("sums", "reasoning"), **changes)
-    return " ".join(what_to_try(row, pd.DataFrame([row, *others]), run))
+    return " ".join(remedies(row, pd.DataFrame([row, *others]), run))
 
 
 def test_a_score_is_an_ablation_without_changes():
@@ -59,7 +59,7 @@ def test_a_score_is_an_ablation_without_changes():
 @pytest.mark.hooked_transformer
 def test_a_model_of_ones_own_is_scored_as_the_same_loaded_from_files():
     loaded = tiny_model("llama")
-    with no_deprecation_of("HookedTransformer"):
+    with silence_deprecation("HookedTransformer"):
         own = HookedTransformer(loaded.cfg, move_to_device=False).eval()
     own.tokenizer = original_tokenizer(loaded)  # TransformerLens's copy begins with a BOS token
     own.load_state_dict(loaded.state_dict())
@@ -136,11 +136,13 @@ def test_a_chat_template_is_tried_on_instruct_models_that_were_asked_without():
 
 
 def test_an_option_that_is_always_taken_is_named():
-    assert taken(signal_row()) == "It takes B in 92 % of items."
-    assert taken(signal_row(protocol="continuation", most_taken=0)).startswith("It takes option 1")
-    assert taken(signal_row(n_most_taken=20)) == ""
-    assert taken(signal_row(most_taken=None)) == ""
-    assert taken(signal_row(protocol="generate")) == ""
+    assert option_preference(signal_row()) == "It takes B in 92 % of items."
+    assert option_preference(signal_row(protocol="continuation", most_taken=0)).startswith(
+        "It takes option 1"
+    )
+    assert option_preference(signal_row(n_most_taken=20)) == ""
+    assert option_preference(signal_row(most_taken=None)) == ""
+    assert option_preference(signal_row(protocol="generate")) == ""
 
 
 @pytest.mark.parametrize(("accuracy", "chance"), [(0.5, 0.25), (0.35, 0.25), (0.9, 0.5)])
@@ -157,7 +159,7 @@ def test_so_many_items_show_signal_in_8_of_10_samples(accuracy, chance):
 
 
 def test_a_claim_says_how_often_the_model_is_right_and_what_chance_is():
-    (claim,) = silent(tables_of_run([small_ablation()]))
+    (claim,) = silent(run_tables([small_ablation()]))
     assert claim.short.startswith("Nothing is said of what layers cost for sums when it")
     assert "% by chance" in claim.short
     assert len(claim.short.split()) <= 25
@@ -167,7 +169,7 @@ def test_a_claim_says_how_often_the_model_is_right_and_what_chance_is():
 def test_many_tasks_without_signal_are_named_up_to_a_few():
     right = np.random.default_rng(0).random((20, 3)) < 0.2
     result = ablation(*(cell_records(right, f"task-{i}", "reasoning") for i in range(7)))
-    claims = silent(tables_of_run([result]))
+    claims = silent(run_tables([result]))
     assert [claim.tasks for claim in claims[:-1]] == [(f"task-{i}",) for i in range(4)]
     assert claims[-1].short == (
         "Nor is anything said of what layers cost for 3 further task-protocol pairs."

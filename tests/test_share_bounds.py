@@ -17,8 +17,8 @@ from scipy.stats import beta, multinomial
 from layerwise import stats
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.share_tests.share_bounds import (
-    Bounded,
     Scale,
+    ShareBounds,
     difference_wide_enough,
     share_scale,
     wide_enough,
@@ -213,7 +213,7 @@ def test_differences_of_shares_cover() -> None:
                 lost = (whole[:, :1] - changed.astype(float)).mean(axis=0) / above.mean()
                 scale = share_scale(above, Clusters.apart(n))
                 ends = wide_enough(stats.percentile_bounds(shares, 0.95), lost[None], [scale])
-                own.append(Bounded(*ends, scale.item))
+                own.append(ShareBounds(*ends, scale.item))
                 draws.append(np.concatenate([lost[None], shares]))
                 truths.append(truth)
             else:

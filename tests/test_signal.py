@@ -16,9 +16,9 @@ from layerwise.report import findings
 from layerwise.results import AblationResult
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.signals.signal import (
-    Answered,
-    Answers,
     Blind,
+    IntactAnswers,
+    MethodAnswers,
     above_chance_p_values,
     accuracy_difference,
     better_than_blind_p_value,
@@ -29,8 +29,8 @@ from tests import synthetic
 from tests.cases import LONG, data_sets, most_errors
 
 
-def asked(right: list[int], n: int) -> list[Answered]:
-    return [Answered(f"task-{i}", "letter", np.arange(n) < k) for i, k in enumerate(right)]
+def asked(right: list[int], n: int) -> list[MethodAnswers]:
+    return [MethodAnswers(f"task-{i}", "letter", np.arange(n) < k) for i, k in enumerate(right)]
 
 
 def quarter(task: str, protocol: str) -> float:
@@ -102,8 +102,8 @@ def test_the_sentence_names_every_control_that_was_measured():
         assert "better than chance and without layers alike (Holm)." in told.full
 
 
-def answered(task: str, *answers: Any) -> Answered:
-    return Answered(task, "continuation", *answers)
+def answered(task: str, *answers: Any) -> MethodAnswers:
+    return MethodAnswers(task, "continuation", *answers)
 
 
 def blind(right, asked) -> Blind:
@@ -180,10 +180,10 @@ def test_tasks_are_corrected_for_together():
     assert not signals([one, *cells], lambda *_: 0.0)["six", "continuation"]
 
 
-def answers(right, labels=None) -> Answers:
+def answers(right, labels=None) -> IntactAnswers:
     right = np.asarray(right, dtype=bool)
     clusters = Clusters.apart(len(right)) if labels is None else Clusters.of(labels)
-    return Answers(right, clusters)
+    return IntactAnswers(right, clusters)
 
 
 def test_p_is_that_of_statsmodels_cluster_robust_regression():

@@ -21,7 +21,7 @@ from layerwise.errors import UserError
 from layerwise.models.instance.kinds import Model
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.presentation.rows import rows
-from layerwise.stats.share_tests.equivalence import Interest
+from layerwise.stats.share_tests.equivalence import SmallestEffects
 from tests import comparing
 from tests.analysis import documented_columns
 from tests.commands import done, run
@@ -120,7 +120,7 @@ def test_a_series_is_saved_loaded_and_verified(series, folder):
 @pytest.mark.long
 def test_a_killed_series_goes_on_and_asks_nothing_twice(series, folder, tmp_path, monkeypatch):
     asked: list[int] = []
-    measured = api.measured
+    measured = api.measure_checkpoint
 
     def killed(model: Any, *rest: Any) -> Any:
         if len(asked) == 2:
@@ -131,7 +131,7 @@ def test_a_killed_series_goes_on_and_asks_nothing_twice(series, folder, tmp_path
     def functions() -> dict[int, Callable[[], Model]]:
         return {step: lambda step=step: checkpoint(step) for step in STEPS}
 
-    monkeypatch.setattr(api, "measured", killed)
+    monkeypatch.setattr(api, "measure_checkpoint", killed)
     with pytest.raises(KeyboardInterrupt):
         lw.profile_training(
             functions(), small_task("retrieval"), also="lens", out=tmp_path, **ASKED
@@ -165,7 +165,7 @@ def made_up(
 
 def joined(results: dict[int, list[Any]], **smallest: float) -> lw.TrainingSeries:
     """As ``compare_series`` joins saved runs."""
-    return api._series(results, 0, 0.2, Interest(**smallest))
+    return api._series(results, 0, 0.2, SmallestEffects(**smallest))
 
 
 def test_checkpoints_come_one_by_one(monkeypatch):
@@ -177,7 +177,9 @@ def test_checkpoints_come_one_by_one(monkeypatch):
             yield step, small_model(PLAIN)
 
     results = iter(made_up(np.full(2, 0.9), np.full(2, 1)).values())
-    monkeypatch.setattr(api, "measured", lambda *_: events.append("measure") or next(results))
+    monkeypatch.setattr(
+        api, "measure_checkpoint", lambda *_: events.append("measure") or next(results)
+    )
     found = lw.profile_training(one_by_one(), small_task("retrieval"), **ASKED)
     assert events == ["load 30", "measure", "load 0", "measure"]
     assert found.facts.steps == (0, 30)

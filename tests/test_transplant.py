@@ -14,10 +14,10 @@ import torch
 import layerwise as lw
 from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.analyses.transplant.parts import head_parts
-from layerwise.analyses.transplant.weights import distances, transplanted
+from layerwise.analyses.transplant.weights import distances, with_weights_of
 from layerwise.errors import UserError
 from layerwise.models.instance.facts import weights_hash
-from layerwise.models.instance.kinds import blocks_of
+from layerwise.models.instance.kinds import model_blocks
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.presentation.rows import rows
@@ -70,7 +70,7 @@ def test_answers_are_those_of_a_model_that_really_has_the_layer(family, site):
     for host, donor in ((model, other), (other, model)):
         merged = put_in(host, donor, 1, PARTS[site])
         (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
-        with transplanted(host, donor, site, [1]):
+        with with_weights_of(host, donor, site, [1]):
             (found,) = sweep(host, [intact()], asked).outcomes
         assert_answers_equal(found, plain)
 
@@ -80,7 +80,7 @@ def test_texts_are_those_of_the_weights_between_two_models_token_for_token(kind)
     model = tiny_model(kind) if kind == "gpt2" else tiny_seq2seq(kind)
     other, layer = copy.deepcopy(model), model.cfg.n_layers - 1
     merged, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
-    both = (parts_of_block(m, blocks_of(m)[layer])["layer"] for m in (other, merged))
+    both = (parts_of_block(m, model_blocks(m)[layer])["layer"] for m in (other, merged))
     with torch.no_grad():
         for weight, between in zip(*both, strict=True):
             step = 0.3 * torch.randn(weight.shape, generator=generator)
@@ -88,7 +88,7 @@ def test_texts_are_those_of_the_weights_between_two_models_token_for_token(kind)
             between.add_(0.25 * step)
     asked = asked_of(model)
     (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
-    with transplanted(model, other, "layer", [layer], 0.25):
+    with with_weights_of(model, other, "layer", [layer], 0.25):
         (found,) = sweep(model, [intact()], asked).outcomes
     assert_answers_equal(found, plain)
 
@@ -171,9 +171,9 @@ def test_weights_are_put_back_whatever_happens():
     places = [weight.data_ptr() for weight in model.parameters()]
     exchange(model, other, small_task("retrieval"), layers=[1], steps=2)
 
-    with transplanted(model, other, "layer", [1, 2], 0.5):
+    with with_weights_of(model, other, "layer", [1, 2], 0.5):
         assert weights_hash(model) != before[0]
-    with pytest.raises(RuntimeError, match="stopped"), transplanted(model, other, "layer", [1]):
+    with pytest.raises(RuntimeError, match="stopped"), with_weights_of(model, other, "layer", [1]):
         raise RuntimeError("stopped")
     assert [weights_hash(one) for one in (model, other)] == before
     assert [weight.data_ptr() for weight in model.parameters()] == places
@@ -181,7 +181,7 @@ def test_weights_are_put_back_whatever_happens():
 
 def test_parts_of_a_layer_are_all_of_it_and_do_not_overlap():
     for model in (tiny_model("llama"), tiny_model("gpt2"), tiny_seq2seq("t5")):
-        for block in blocks_of(model):
+        for block in model_blocks(model):
             whole, *parts = parts_of_block(model, block).values()
             ids = [id(weight) for of in parts for weight in of]
             assert sorted(ids) == sorted(map(id, whole))
@@ -318,7 +318,7 @@ def test_the_output_of_a_head_is_found_and_its_siblings_move_nothing():
     whole = small_model(LAYOUT)
     broken = copy.deepcopy(whole)
     with torch.no_grad():
-        for part in head_parts(broken, blocks_of(broken)[1], "z", 0)[-4:]:
+        for part in head_parts(broken, model_blocks(broken)[1], "z", 0)[-4:]:
             part.of(part.weight).mul_(1e-6)  # its keys and values
     found = exchange(
         broken, whole, small_task("retrieval"), site="z", layers=[1], exchange="activations"

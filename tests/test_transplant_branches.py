@@ -11,16 +11,16 @@ import torch
 
 from layerwise.analyses.transplant.parts import site_outside
 from layerwise.analyses.transplant.spec import Change, TransplantSpec
-from layerwise.analyses.transplant.weights import Exchange, is_alone, transplanted
+from layerwise.analyses.transplant.weights import Exchange, is_alone, with_weights_of
 from layerwise.errors import UserError
 from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.instance.facts import weights_hash
-from layerwise.models.instance.structure import version_of
+from layerwise.models.instance.structure import model_version
 from layerwise.sweep import Generate, LogLikelihood, intact, skip, sweep, together, zero
 from layerwise.sweep.changes.interventions import with_weights
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
 from layerwise.sweep.plans.walk_plan import plan_walk
-from layerwise.sweep.run import plan_for
+from layerwise.sweep.run import plan_for_model
 from tests.cases import in_long_runs
 from tests.models.decoder.tiny import tiny_original
 from tests.models.seq2seq.tiny import tiny_seq2seq
@@ -102,7 +102,7 @@ ONE = ("single",)
 )  # fmt: skip
 def test_one_sweep_answers_as_models_that_really_have_the_weights(case, site, sets, steps):
     host, donor = pair(case)
-    before = weights_hash(host), version_of(host)
+    before = weights_hash(host), model_version(host)
     changes = changes_of(host, donor, site, sets, steps)
     exchange, asked = Exchange(host, donor), requests_of(host)
     every = [intact(), *map(exchange.intervention, changes)]
@@ -114,11 +114,11 @@ def test_one_sweep_answers_as_models_that_really_have_the_weights(case, site, se
     for change, found in zip(changes, swept.outcomes[1:], strict=True):
         what = (change.layers, change.t, change.heads)
         if what not in known:  # in a copy, so that nothing of the host's can be left in it
-            with transplanted(merged, donor, change.site, *what):
+            with with_weights_of(merged, donor, change.site, *what):
                 (known[what],) = sweep(merged, [intact()], asked, method="reference").outcomes
         assert_answers_equal(found, known[what])
         assert found != swept.outcomes[0]
-    assert (weights_hash(host), version_of(host)) == before
+    assert (weights_hash(host), model_version(host)) == before
 
 
 @pytest.mark.parametrize("case", ["gpt_neo", "t5", "gemma 2", *in_long_runs(("qwen3",), ("bart",))])
@@ -183,7 +183,7 @@ def test_layers_before_the_first_changed_one_are_run_once_for_all(case):
     made, asked = [*map(exchange.intervention, changes)], requests_of(host)
     scored = [one for one in asked if not hasattr(one, "max_tokens")]
     swept = sweep(host, made, scored)
-    assert swept.stats.token_passes == plan_for(host, made, scored).token_passes
+    assert swept.stats.token_passes == plan_for_model(host, made, scored).token_passes
     n = host.cfg.n_layers
     skipped = sweep(host, [skip(layer) for layer in range(n)], scored).stats
     assert swept.stats.block_passes == skipped.block_passes + n

@@ -13,12 +13,12 @@ import transformers
 
 import layerwise as lw
 from layerwise.analyses.shared.blocks import parts_of_block
-from layerwise.analyses.transplant.parts import head_parts, n_heads_at
-from layerwise.analyses.transplant.weights import distances, transplanted
+from layerwise.analyses.transplant.parts import head_parts, n_site_heads
+from layerwise.analyses.transplant.weights import distances, with_weights_of
 from layerwise.errors import UserError
 from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.instance.facts import weights_hash
-from layerwise.models.instance.kinds import blocks_of
+from layerwise.models.instance.kinds import model_blocks
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.sweep import intact, sweep
 from tests.cases import in_long_runs
@@ -94,7 +94,7 @@ def test_answers_are_those_of_a_folder_that_really_has_the_slices(case, tmp_path
     mine.save_pretrained(folders[0])
     asked = asked_of(model)
     (plain,) = sweep(lw.load_model(folders[0]), [intact()], asked, method="reference").outcomes
-    with transplanted(model, other, site, [LAYER], heads=[head]):
+    with with_weights_of(model, other, site, [LAYER], heads=[head]):
         (found,) = sweep(model, [intact()], asked).outcomes
     assert_answers_equal(found, plain)
     (unchanged,) = sweep(model, [intact()], asked[:1]).outcomes
@@ -107,7 +107,7 @@ def test_the_sink_of_a_head_goes_with_it(site, n, taken):
     model = copy.deepcopy(tiny_decoder("gpt-oss"))
     other = hooked_decoder(tiny_original("gpt-oss", seed=2), None, "other")
     before, theirs = (one.blocks[LAYER].attn.parts.sinks.clone() for one in (model, other))
-    with transplanted(model, other, site, [LAYER], heads=[n]):
+    with with_weights_of(model, other, site, [LAYER], heads=[n]):
         now = model.blocks[LAYER].attn.parts.sinks
         changed = (now != before).nonzero().flatten().tolist()
         assert changed == taken
@@ -125,10 +125,10 @@ def test_heads_of_encoder_decoders_are_their_rows_and_columns(case, site):
              "cross_z": ("cross", "EncDecAttention", "encoder_attn")}[site]  # fmt: skip
     other, merged = copy.deepcopy(model), copy.deepcopy(model)
     with torch.no_grad():
-        for weight in parts_of_block(other, blocks_of(other)[layer])["layer"]:
+        for weight in parts_of_block(other, model_blocks(other)[layer])["layer"]:
             weight.add_(0.3 * torch.randn(weight.shape, generator=torch.manual_seed(0)))
     inside = f"decoder.{'block' if case == 't5' else 'layers'}.0."
-    width = blocks_of(model)[layer].parts.attn.d_head
+    width = model_blocks(model)[layer].parts.attn.d_head
     at, changed = slice(width, 2 * width), 0
     theirs = dict(other.original.named_parameters())
     with torch.no_grad():
@@ -145,7 +145,7 @@ def test_heads_of_encoder_decoders_are_their_rows_and_columns(case, site):
     assert changed == (4 if case == "t5" else 7)
     asked = asked_of(model)
     (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
-    with transplanted(model, other, site, [layer], heads=[1]):
+    with with_weights_of(model, other, site, [layer], heads=[1]):
         (found,) = sweep(model, [intact()], asked).outcomes
     assert_answers_equal(found, plain)
 
@@ -155,9 +155,9 @@ def test_heads_of_encoder_decoders_are_their_rows_and_columns(case, site):
 ], ids=["qwen3", "gpt2", "t5"])  # fmt: skip
 def test_groups_cover_the_projections_once_and_nothing_that_heads_share(make):
     model = make()
-    block = blocks_of(model)[-1]
+    block = model_blocks(model)[-1]
     counted: dict[int, torch.Tensor] = {}
-    for head in range(n_heads_at(model, "kv_group", len(blocks_of(model)) - 1)):
+    for head in range(n_site_heads(model, "kv_group", len(model_blocks(model)) - 1)):
         for part in head_parts(model, block, "kv_group", head):
             seen = counted.setdefault(id(part.weight), torch.zeros(part.weight.shape))
             part.of(seen).add_(1)
@@ -177,7 +177,7 @@ def without_head(model: Any, site: str, layer: int, head: int) -> Any:
     """A copy of a model whose head computes next to nothing."""
     broken = copy.deepcopy(model)
     with torch.no_grad():
-        for part in head_parts(broken, blocks_of(broken)[layer], site, head):
+        for part in head_parts(broken, model_blocks(broken)[layer], site, head):
             part.of(part.weight).mul_(1e-6)
     return broken
 
@@ -242,9 +242,9 @@ def test_sets_of_heads_add_one_head_after_the_other(tmp_path):
 def test_several_heads_of_a_layer_are_put_in_and_back():
     model, other = tiny_model("qwen2"), tiny_model("qwen2", seed=1)
     before = weights_hash(model)
-    with transplanted(model, other, "z", [1, 1], heads=[0, 3], t=0.5):
+    with with_weights_of(model, other, "z", [1, 1], heads=[0, 3], t=0.5):
         middle = (model.blocks[1].attn.W_Q - other.blocks[1].attn.W_Q).abs().amax((1, 2))
-    with transplanted(model, other, "z", [1, 1], heads=[0, 3]):
+    with with_weights_of(model, other, "z", [1, 1], heads=[0, 3]):
         apart = (model.blocks[1].attn.W_Q - other.blocks[1].attn.W_Q).abs().amax((1, 2))
         assert (apart == 0).tolist() == [True, False, False, True]
     assert (middle > 0).all()

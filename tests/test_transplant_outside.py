@@ -11,10 +11,10 @@ import torch
 import layerwise as lw
 from layerwise.analyses.shared.blocks import norms_of_block, parts_of_block
 from layerwise.analyses.transplant.parts import are_tied, weights_outside
-from layerwise.analyses.transplant.weights import distances, transplanted
+from layerwise.analyses.transplant.weights import distances, with_weights_of
 from layerwise.errors import UserError
 from layerwise.models.instance.facts import weights_hash
-from layerwise.models.instance.kinds import blocks_of
+from layerwise.models.instance.kinds import model_blocks
 from layerwise.report.html import findings
 from layerwise.sweep import intact, sweep
 from tests.analysis import word_task
@@ -77,7 +77,7 @@ def test_answers_are_those_of_a_model_that_has_the_named_weights(case, site):
     (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
     named = "tied_embed" if site == "embed" and are_tied(model) else site
     before = weights_hash(model)
-    with transplanted(model, other, named, [1] if site == "norms" else []):
+    with with_weights_of(model, other, named, [1] if site == "norms" else []):
         (found,) = sweep(model, [intact()], asked).outcomes
     assert_answers_equal(found, plain)
     assert weights_hash(model) == before
@@ -86,7 +86,7 @@ def test_answers_are_those_of_a_model_that_has_the_named_weights(case, site):
 @pytest.mark.parametrize("case", ["gpt2", "qwen3", "t5", "flan-t5", "bart", "marian", "mbart"])
 def test_layers_and_what_is_outside_are_all_of_a_model(case):
     model = model_of(case)
-    inside = [w for b in blocks_of(model) for w in parts_of_block(model, b)["layer"]]
+    inside = [w for b in model_blocks(model) for w in parts_of_block(model, b)["layer"]]
     outside = weights_outside(model)
     apart = [w for site, of in outside.items() if site != "tied_embed" for w in of]
     tied = case not in ("qwen3", "flan-t5")
@@ -94,7 +94,7 @@ def test_layers_and_what_is_outside_are_all_of_a_model(case):
     assert {id(w) for w in [*inside, *apart]} == {id(w) for w in model.parameters()}
     shared_once = len(apart) - (tied and case != "gpt2")
     assert len(inside) + shared_once == sum(1 for _ in model.parameters())
-    norms = [w for b in blocks_of(model) for w in norms_of_block(model, b)]
+    norms = [w for b in model_blocks(model) for w in norms_of_block(model, b)]
     assert norms
     assert all(w.ndim == 1 for w in norms)
 

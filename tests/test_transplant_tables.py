@@ -16,7 +16,7 @@ from statsmodels.stats.multitest import multipletests
 import layerwise as lw
 from layerwise.analyses.transplant import tables
 from layerwise.analyses.transplant.result import TransplantResult
-from layerwise.analyses.transplant.tables import best_of, parted
+from layerwise.analyses.transplant.tables import best_change, split_by_cluster
 from layerwise.errors import UserError
 from layerwise.presentation.rows import rows
 from layerwise.report.html import findings
@@ -321,23 +321,23 @@ def records(correct, nats=None):
 
 def test_the_best_is_by_accuracy_then_nats_then_the_first():
     some, more = [True, False, False], [True, True, False]
-    assert best_of([records(some), records(more), records(more)], "brings") == 1
-    assert best_of([records(more), records(some), records(some)], "destroys") == 1
+    assert best_change([records(some), records(more), records(more)], "brings") == 1
+    assert best_change([records(more), records(some), records(some)], "destroys") == 1
     tied = [records(some, [-1.0, -3.0, -3.0]), records(some, [-1.0, -2.0, -3.0])]
-    assert best_of(tied, "brings") == 1
-    assert best_of(tied, "destroys") == 0
+    assert best_change(tied, "brings") == 1
+    assert best_change(tied, "destroys") == 0
 
 
 def test_items_that_ask_for_the_same_thing_are_in_one_part():
     task = word_task(12)
     items = tuple(replace(item, cluster=f"c{i // 3}") for i, item in enumerate(task.items))
-    halves = parted(replace(task, items=items), 0.5, 0)
+    halves = split_by_cluster(replace(task, items=items), 0.5, 0)
     clusters = {name: {item.cluster for item in half.items} for name, half in halves.items()}
     assert not clusters["selection"] & clusters["held out"]
     assert {len(half.items) for half in halves.values()} == {6}
-    assert parted(task, 0.5, 1) != parted(task, 0.5, 0)
+    assert split_by_cluster(task, 0.5, 1) != split_by_cluster(task, 0.5, 0)
     with pytest.raises(UserError, match="0 of 4 items would be held out"):
-        parted(replace(task, items=items), 0.1, 0)
+        split_by_cluster(replace(task, items=items), 0.1, 0)
 
 
 def searched(rng: np.random.Generator) -> tuple[TransplantResult, dict[str, int]]:

@@ -21,9 +21,9 @@ from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.shared.texts import Text, texts_of_tasks
 from layerwise.analyses.shared.translators import FILE, TunedLens
 from layerwise.analyses.tuned_lens.api import train_lens
-from layerwise.analyses.tuned_lens.training import Streams, Trainer, positions_read
+from layerwise.analyses.tuned_lens.training import LensTrainer, TextStreams, draw_positions
 from layerwise.errors import UserError
-from layerwise.models.libraries.quiet import no_deprecation_of
+from layerwise.models.libraries.quiet import silence_deprecation
 from layerwise.results import TunedLensResult
 from layerwise.runs.setup import prepare
 from layerwise.sweep.walk.readout import divergence
@@ -94,7 +94,7 @@ def test_the_identity_is_exactly_the_logit_lens():
     )
     assert set(tuned["lens"]) == {"tuned"}
     pd.testing.assert_frame_equal(logit.drop(columns="lens"), tuned.drop(columns="lens"))
-    trainer = Trainer(model, [Text((1, 2, 3, 4))] * 3, True, 1, 0.1, 0, BUDGET)
+    trainer = LensTrainer(model, [Text((1, 2, 3, 4))] * 3, True, 1, 0.1, 0, BUDGET)
     fresh = trainer.trained({})
     assert fresh.weight is not None
     assert not fresh.weight.any()
@@ -129,7 +129,7 @@ def affine_model() -> tuple[HookedTransformer, torch.Tensor, torch.Tensor]:
         n_layers=3, d_model=width, n_ctx=128, d_head=6, n_heads=2, d_mlp=16, d_vocab=300,
         act_fn="relu", normalization_type=None, device="cpu", seed=1, initializer_range=0.4,
     )  # fmt: skip
-    with no_deprecation_of("HookedTransformer"):
+    with silence_deprecation("HookedTransformer"):
         model = HookedTransformer(config).eval()
     model.tokenizer = tiny_tokenizer()
     generator = torch.Generator().manual_seed(2)
@@ -166,7 +166,7 @@ def test_a_full_lens_recovers_layers_that_are_an_affine_map(tmp_path):
     # What enters the first layer says nothing of other tokens, so no map can be right there.
     assert kl.loc[-1, "kl_tuned"] > 10 * kl.loc[0, "kl_tuned"]
     tokens = [Text(tuple(range(5, 40)))]
-    streams = Streams.of(model, tokens, np.random.default_rng(0), BUDGET)
+    streams = TextStreams.of(model, tokens, np.random.default_rng(0), BUDGET)
     at_layer_0 = streams.read_out(1, exact.translate(("resid_post", 0), streams.at(1))).detach()
     assert float(divergence(streams.final, at_layer_0).max()) < 1e-4
 
@@ -179,8 +179,8 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(tmp_path, monkeypatch
         training(tmp_path, model, steps=30, out=tmp_path / "cut")
     monkeypatch.undo()
     steps = []
-    original = Trainer.step
-    monkeypatch.setattr(Trainer, "step", lambda self: (steps.append(self.done), original(self)))
+    original = LensTrainer.step
+    monkeypatch.setattr(LensTrainer, "step", lambda self: (steps.append(self.done), original(self)))
     again = training(tmp_path, model, steps=30, out=tmp_path / "cut")
     assert steps == [25, 26, 27, 28, 29]
     assert again.lens.hash == whole.lens.hash
@@ -256,7 +256,7 @@ def test_prompts_are_of_items_that_are_not_measured():
 def test_positions_hold_the_last_and_never_the_first():
     rng = np.random.default_rng(0)
     for n in (2, 3, 10, 200):
-        read = positions_read(Text(tuple(range(n))), rng)
+        read = draw_positions(Text(tuple(range(n))), rng)
         assert read[-1] == n - 1
         assert min(read) > 0
         assert len(read) == len(set(read)) == min(16, n - 1)
@@ -335,7 +335,7 @@ def test_a_lens_of_another_shape_is_refused_at_a_model():
 
 def test_a_training_that_diverges_is_told():
     texts = [Text(tuple(range(3, 30))), Text(tuple(range(40, 60)))]
-    trainer = Trainer(tiny_model("gpt2"), texts, False, 5, 0.1, 0, 2**28)
+    trainer = LensTrainer(tiny_model("gpt2"), texts, False, 5, 0.1, 0, 2**28)
     trainer.step()
     trainer.spread.fill_(float("inf"))  # what is translated is no number any more
     with pytest.raises(UserError, match="diverged at step 2 of 5: expected finite translators"):

@@ -19,16 +19,16 @@ from layerwise.analyses.shared.translators import TunedLens
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.analyses.tuned_lens.training import (
     READS,
-    Streams,
-    Trainer,
+    LensTrainer,
+    TextStreams,
     bytes_of_gradient,
     compare,
-    positions_read,
+    draw_positions,
 )
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.runs.setup import prepare
 from layerwise.sweep.activations.streams import truncated_encoder
-from layerwise.sweep.walk.readout import divergence, logits_of
+from layerwise.sweep.walk.readout import divergence, final_logits
 from tests.analysis import word_task
 from tests.cases import LONG, in_long_runs
 from tests.models.seq2seq.tiny import CASES, tiny_seq2seq
@@ -99,7 +99,7 @@ def test_each_depth_is_read_as_a_plain_hooked_run_reads_it(case, pairs, seed, bu
     model = tiny_seq2seq(case)
     lens = drawn_lens(model, 0.2, seed)
     texts = [Text((*given, *said), len(given)) for given, said in pairs]
-    streams = Streams.of(model, texts, np.random.default_rng(seed), budget)
+    streams = TextStreams.of(model, texts, np.random.default_rng(seed), budget)
     n_encoder, begin = model.cfg.n_encoder_layers, len(model.prefix)
     sides = [text.tokens[:-1] for text in texts], streams.positions, [t.n_prompt for t in texts]
     early = truncated_encoder(model, *sides, memory_budget=budget, translate=lens.translate)
@@ -118,7 +118,7 @@ def test_each_depth_is_read_as_a_plain_hooked_run_reads_it(case, pairs, seed, bu
         ).log_softmax(-1)
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
         if depth < n_encoder:
-            read = logits_of(model, early[depth]).log_softmax(-1)
+            read = final_logits(model, early[depth]).log_softmax(-1)
             torch.testing.assert_close(read, expected, atol=1e-4, rtol=0)
 
 
@@ -149,13 +149,13 @@ def test_gradients_are_those_of_a_plain_hooked_run(case, budget, monkeypatch):
     """One step of one depth of each stack, in parts and in one, against autograd through hooks."""
     model = tiny_seq2seq(case)
     texts = [Text((5, 6, 7, 8, 9, 10), 4), Text((11, 12, 13, 14), 2)]
-    trainer = Trainer(model, texts, True, 1, 0.1, 0, BUDGET)
+    trainer = LensTrainer(model, texts, True, 1, 0.1, 0, BUDGET)
     trainer.memory_budget = budget
     monkeypatch.setattr(trainer.optimiser, "step", lambda: None)
     drawn = []
-    original = Streams.of
+    original = TextStreams.of
     monkeypatch.setattr(
-        Streams, "of", lambda *args: drawn.append(original(*args[:3], BUDGET)) or drawn[-1]
+        TextStreams, "of", lambda *args: drawn.append(original(*args[:3], BUDGET)) or drawn[-1]
     )
     trainer.step()
     (streams,) = drawn
@@ -188,7 +188,7 @@ def test_gradients_are_those_of_a_plain_hooked_run(case, budget, monkeypatch):
 def test_texts_are_read_out_together_as_far_as_memory_goes():
     model = tiny_seq2seq("t5")
     texts = [Text(tuple(range(5, 5 + n)), n - 3) for n in (9, 12, 6, 10)]
-    streams = Streams.of(model, texts, np.random.default_rng(0), BUDGET)
+    streams = TextStreams.of(model, texts, np.random.default_rng(0), BUDGET)
     whole = list(streams.parts(0, BUDGET))
     assert whole == [streams]
     assert list(streams.parts(model.cfg.n_encoder_layers, 1)) == [streams]
@@ -229,7 +229,7 @@ def test_translators_that_only_do_harm_are_left_out_of_the_encoder():
     """After a step that is far too long, by what it does to the texts that it was taken on."""
     model = tiny_seq2seq("t5")
     texts = [Text(tuple(random.Random(i).choices(range(5, 60), k=9)), 5) for i in range(12)]
-    trainer = Trainer(model, texts, True, 1, 30.0, 0, BUDGET)
+    trainer = LensTrainer(model, texts, True, 1, 30.0, 0, BUDGET)
     trainer.step()
     lens, n_encoder = trainer.trained({}), model.cfg.n_encoder_layers
     assert lens.weight is not None
@@ -290,7 +290,7 @@ def test_positions_are_those_where_what_is_said_is_predicted():
     rng = np.random.default_rng(0)
     for n_prompt, n_said in ((1, 1), (5, 1), (4, 3), (7, 60)):
         text = Text(tuple(range(n_prompt + n_said)), n_prompt)
-        read = positions_read(text, rng)
+        read = draw_positions(text, rng)
         assert read[0] == n_prompt - 1
         assert read[-1] < len(text.tokens) - 1
         assert len(read) == len(set(read)) == min(READS, n_said)

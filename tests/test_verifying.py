@@ -20,7 +20,7 @@ from layerwise.analyses.ablation.api import ablate
 from layerwise.analyses.comparison.api import Comparison
 from layerwise.analyses.comparison.runs import ComparisonFacts
 from layerwise.analyses.emergence.api import emergence
-from layerwise.analyses.shared.written_model import refuse_occupied
+from layerwise.analyses.shared.written_model import refuse_occupied_folder
 from layerwise.errors import DamagedFileWarning, DamagedResultsError, MadeAgainWarning, UserError
 from layerwise.report import Report
 from layerwise.results import AblationResult, LensResult, RunFolder, load_results
@@ -382,7 +382,7 @@ def test_results_are_not_written_into_the_folder_of_a_comparison(comparison, abl
     with pytest.raises(UserError, match=r"and no run\.json: expected an empty folder or that of"):
         RunFolder.open(tmp_path, {})
     with pytest.raises(UserError, match="is not empty: expected a new or empty folder"):
-        refuse_occupied(tmp_path)
+        refuse_occupied_folder(tmp_path)
     assert commands.contents(tmp_path) == before
 
 

@@ -16,7 +16,7 @@ from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.analyses.transplant.names import BASE, HOSTS, OTHER
 from layerwise.analyses.transplant.result import TransplantResult
 from layerwise.models import original_tokenizer
-from layerwise.models.instance.kinds import blocks_of
+from layerwise.models.instance.kinds import model_blocks
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.report.html import findings
 from layerwise.storage.parquet import conform, frame
@@ -35,7 +35,7 @@ def without(model: Any, *parts: tuple[int, str]) -> Any:
     broken = copy.deepcopy(model)
     with torch.no_grad():
         for layer, site in parts:
-            for weight in parts_of_block(broken, blocks_of(broken)[layer])[site]:
+            for weight in parts_of_block(broken, model_blocks(broken)[layer])[site]:
                 weight.mul_(1e-6)
     return broken
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.comparison.quantities import Prepared
+from layerwise.analyses.comparison.quantities import PreparedRun
 from layerwise.analyses.comparison.runs import SavedRun
 from layerwise.stats.cells import Cell
 from layerwise.stats.depth.layer_curves import Sampling
@@ -50,7 +50,7 @@ def run_of(rng: np.random.Generator, n_tasks: int = 9, **changes: Any) -> list[C
     ]
 
 
-def prepared(name: str, cells: Sequence[Cell]) -> Prepared:
+def prepared(name: str, cells: Sequence[Cell]) -> PreparedRun:
     """A run as it is compared by accuracies and shares lost, without evidence of depths."""
     n_items, n_layers = cells[0].correct.shape
     tasks = [
@@ -62,4 +62,4 @@ def prepared(name: str, cells: Sequence[Cell]) -> Prepared:
     facts = synthetic.facts(*tasks, model=model(name, n_layers), protocols=PROTOCOLS)
     by_place = {(each.task, each.protocol): each for each in cells}
     run = SavedRun(name, None, facts, ())
-    return Prepared(run, Sampling(0, 200, n_layers), (), (), by_place)
+    return PreparedRun(run, Sampling(0, 200, n_layers), (), (), by_place)

@@ -11,7 +11,7 @@ import pandas as pd
 from seeds_told import held_again, kept_again, learned_again, least_lost, with_width
 
 from layerwise.presentation.rows import rows
-from layerwise.presentation.wording import interval, joined, number, p_value, ranges
+from layerwise.presentation.wording import interval, join_words, number, p_value, ranges
 from layerwise.stats.signals.power import least_change
 
 SAID, BASE, AFTER = "generate", "base", "adapted"
@@ -109,7 +109,9 @@ def kept(tables: Tables) -> Iterator[str]:
     yield f"{least_lost(told)}."
     silent = rows(tables["signal"], case=BASE, signal=False)
     names = [f"`{row['task']}` under `{row['protocol']}`" for row in silent.to_dict("records")]
-    yield f"Without signal in the base, and not told where there is none after: {joined(names)}."
+    yield (
+        f"Without signal in the base, and not told where there is none after: {join_words(names)}."
+    )
 
 
 def needed(tables: Tables) -> Iterator[str]:
@@ -229,7 +231,7 @@ def depths(tables: Tables) -> Iterator[str]:
         f"{' (established)' if row['significant'] else ''}"
         for row in told.to_dict("records")
     ]
-    yield f"Relative depths after minus before, where both have one: {joined(said) or 'none'}."
+    yield f"Relative depths after minus before, where both have one: {join_words(said) or 'none'}."
 
 
 def in_readme(text: str, tables: Tables) -> str:

@@ -12,7 +12,7 @@ from adapters_told import significant
 from seeds_told import held_again, learned_again
 
 from layerwise.presentation.rows import rows
-from layerwise.presentation.wording import interval, joined, number, p_value, ranges
+from layerwise.presentation.wording import interval, join_words, number, p_value, ranges
 
 CASE, BASE, SWEPT, SAID = "healed", "base", "arithmetic", "generate"
 BEGIN, END = "<!-- findings on healing, made by run.py -->", "<!-- end of these findings -->"
@@ -59,7 +59,7 @@ def verdict(tables: Tables) -> Iterator[str]:
 
 
 def _names(table: pd.DataFrame) -> str:
-    named = joined([_named(row) for row in table.to_dict("records")])
+    named = join_words([_named(row) for row in table.to_dict("records")])
     return f"{len(table)} ({named})" if named else "none"
 
 
@@ -70,10 +70,10 @@ def came_back(tables: Tables) -> Iterator[str]:
         accuracies = [number(100 * row[f"acc_{host}"]) for host in HOSTS]
         share = f", {closed} % of the loss" if row["leads"] else ""
         silent = [word for host, word in HOSTS.items() if not row[f"signal_{host}"]]
-        without = f" No signal {joined(silent)}." if silent else ""
+        without = f" No signal {join_words(silent)}." if silent else ""
         yield (
             f"{row['capability'].capitalize()} ({_named(row)}, {row['n_items']} items): "
-            f"{joined(accuracies)} % right whole, without the layers and healed; "
+            f"{join_words(accuracies)} % right whole, without the layers and healed; "
             f"{lead} points lost ({p_value(row['lead_p_holm'])}), {gain} come back "
             f"({p_value(row['p_holm'])}){share}.{without}"
         )
@@ -87,7 +87,7 @@ def course(tables: Tables) -> Iterator[str]:
     told = [number(points[step], 3) for step in (0, half, points.index.max())]
     yield (
         "Divergence from the whole model on held-out answers, in nats a token, before healing, "
-        f"after {half} steps and after {points.index.max()}: {joined(told)}."
+        f"after {half} steps and after {points.index.max()}: {join_words(told)}."
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.presentation.rows import records, rows
-from layerwise.presentation.wording import interval, joined, number, p_value
+from layerwise.presentation.wording import interval, join_words, number, p_value
 from layerwise.stats.families.estimate import exact_difference_bounds
 from layerwise.stats.signals.power import least_change
 
@@ -88,7 +88,8 @@ def kept_again(tables: Tables, case: str) -> Iterator[str]:
         ]
         yield (
             f"Trained with seed {seed}, points won of suites without training (p after Holm's "
-            f"correction): {joined(values)}; a loss is established of {len(lost)} of {len(told)}."
+            f"correction): {join_words(values)}; a loss is established of {len(lost)} of "
+            f"{len(told)}."
         )
 
 
@@ -113,7 +114,7 @@ def least_lost(told: pd.DataFrame) -> str:
                 f"{least} of {n} items lost and none won ({number(100 * least / n)} points) of "
                 + (f"`{BY_ITSELF}`" if alone else f"one of the {len(part)} others")
             )
-    return f"The least losses that could be significant are {joined(said)}"
+    return f"The least losses that could be significant are {join_words(said)}"
 
 
 def _by_seed(tables: Tables, name: str, case: str) -> Iterator[tuple[int, pd.DataFrame]]:
@@ -126,7 +127,7 @@ def _by_seed(tables: Tables, name: str, case: str) -> Iterator[tuple[int, pd.Dat
 
 
 def _these(counts: pd.Series) -> str:
-    return joined([f"`{task}` under `{protocol}`" for task, protocol in counts.index])
+    return join_words([f"`{task}` under `{protocol}`" for task, protocol in counts.index])
 
 
 def _named(row: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 from depths import depths_over_seeds
 
 import layerwise as lw
-from layerwise.analyses.comparison.findings import established
+from layerwise.analyses.comparison.findings import difference_claims
 from layerwise.ground.layer_names import layer_name
 from layerwise.presentation.claim import save_claims
 from layerwise.presentation.save import save_figure
@@ -39,7 +39,7 @@ def main() -> None:
     found = lw.compare(groups, **config["compare"])
     kept(found, runs / "comparison")
     # Of the tables as they are kept, with four digits.
-    claims = established(pd.read_csv(RESULTS / "differences.csv"))
+    claims = difference_claims(pd.read_csv(RESULTS / "differences.csv"))
     save_claims(claims, RESULTS)
     for finding in claims:
         print(f"- {finding.full}")

@@ -15,7 +15,7 @@ import layerwise as lw
 from layerwise.models.instance.kinds import Model
 from layerwise.presentation.rows import rows
 from layerwise.results import AblationResult, LensResult, PatchingResult
-from layerwise.stats.items.clusters import clusters_of
+from layerwise.stats.items.clusters import clusters_from_table
 from layerwise.tasks import Task
 
 # The teachers do two hops in these of their eight layers.
@@ -93,7 +93,7 @@ def losses_by_layer(records: pd.DataFrame, n_layers: int) -> Float[np.ndarray, "
     intact = rows(records, kind="intact").set_index("item")["correct"].astype(float)
     skips = rows(records, kind="skip", site="layer")
     right = skips.pivot(index="item", columns="layer", values="correct").astype(float)
-    codes = clusters_of(skips, right.index).codes
+    codes = clusters_from_table(skips, right.index).codes
     lost = (-right[range(n_layers)]).add(intact.reindex(right.index), axis=0)
     return lost.groupby(codes).sum().to_numpy()
 

@@ -14,7 +14,7 @@ from drawn import CASES
 from scipy.stats import t
 
 from layerwise.presentation.rows import rows
-from layerwise.presentation.wording import interval, joined, number, ranges, spread
+from layerwise.presentation.wording import interval, join_words, number, ranges, spread
 from layerwise.stats.signals.power import least_change, least_right
 
 TWO_HOP, LOOK_UP, SAID = "two-hops", "look-up", "generate"
@@ -77,7 +77,7 @@ def learned(tables: Tables) -> Iterator[str]:
             f"right under `generate` (before: {_percents(told['acc_student'])} %, the teachers: "
             f"{_percents(told['acc_teacher'])} %), significantly better than before in "
             f"{_of(told['improved'])} seeds; of the teachers' lead "
-            f"{joined(_bounds(told, 'closed', 100))} % are closed."
+            f"{join_words(_bounds(told, 'closed', 100))} % are closed."
         )
 
 
@@ -99,7 +99,7 @@ def kept(tables: Tables) -> Iterator[str]:
         told = rows(tables["gains"], case=case, task=LOOK_UP, protocol=SAID).sort_values("seed")
         yield (
             f"{NAMES[case]}, look-ups under `generate` change by "
-            f"{joined(_bounds(told, 'gain', 100))} points (significantly worse in "
+            f"{join_words(_bounds(told, 'gain', 100))} points (significantly worse in "
             f"{_of(told['worse'])} seeds, better in {_of(told['improved'])}; {least_change()} of "
             f"{_n(told)} items lost and none won are the least that could be)."
         )
@@ -118,8 +118,8 @@ def needed(tables: Tables) -> Iterator[str]:
                 for seed in sorted(sets)]  # fmt: skip
         yield (
             f"{name}, two hops under `generate` are lost significantly without layers "
-            f"{joined(told)}; layers at the teachers' depths (2 to 4 of 8) hold "
-            f"{joined(_bounds(share, 'share', 100))} % of all that skipping costs, "
+            f"{join_words(told)}; layers at the teachers' depths (2 to 4 of 8) hold "
+            f"{join_words(_bounds(share, 'share', 100))} % of all that skipping costs, "
             f"{_share_over_seeds(tables, case)} % over seeds."
         )
 
@@ -137,7 +137,8 @@ def missed(tables: Tables) -> Iterator[str]:
         one = rows(told, case=case, layer=PLANTED[-1]).sort_values("seed")
         if len(one):
             yield (
-                f"{NAMES[case]}, {joined(_bounds(one, 'share', 100, 'share_lost'))} % of two hops "
+                f"{NAMES[case]}, {join_words(_bounds(one, 'share', 100, 'share_lost'))} % "
+                f"of two hops "
                 f"under `generate` are lost without layer {PLANTED[-1]}, which does the second hop "
                 f"in the teachers, significantly in {_of(one['significant'])} seeds."
             )
@@ -158,7 +159,7 @@ def shared(tables: Tables) -> Iterator[str]:
             yield (
                 f"{NAMES[case]}, of the layers at other depths that are significant for two hops "
                 f"under `generate` in all seeds, look-ups lose significantly without layer "
-                f"{joined(told)} seeds."
+                f"{join_words(told)} seeds."
             )
 
 
@@ -219,13 +220,15 @@ def brought(tables: Tables) -> Iterator[str]:
         gaps = [number(100 * (one["acc_other"] - one["acc_base"]).iloc[0]) for one in each]
         yield (
             f"{NAMES[case]}, put into the student before, the most that a single trained layer "
-            f"brings is {joined(map(_most, each))} of {joined(gaps)} points gained (bounds over "
+            f"brings is {join_words(map(_most, each))} of {join_words(gaps)} points gained "
+            f"(bounds over "
             f"the run), significantly in {_of(sure)} seeds; {_least_brought(every, chance)} of "
             f"{_n(every)} items right are the least that can be told from guessing there. Put back "
-            f"as they were before, layers {joined(destroyers(alone))} significantly destroy a part "
+            f"as they were before, layers {join_words(destroyers(alone))} significantly "
+            f"destroy a part "
             f"(over the run); a layer carries the gain (it brings and its return destroys, each "
             f"significantly over the run) in {_of(carriers(alone))} seeds; from the first layer "
-            f"on, half of the gain is there with layers up to {joined(cumulative(every))}."
+            f"on, half of the gain is there with layers up to {join_words(cumulative(every))}."
         )
 
 
@@ -294,7 +297,7 @@ def depths(tables: Tables) -> Iterator[str]:
             f"{_sure(row)}"
             for row in told.to_dict("records")
         ]
-        yield f"{NAMES[case]}, relative depths minus the teachers': {joined(said)}."
+        yield f"{NAMES[case]}, relative depths minus the teachers': {join_words(said)}."
 
 
 def _sure(row: Mapping[Any, Any]) -> str:

@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from layerwise.presentation.charts.panels import legend_below
+from layerwise.presentation.charts.panels import add_figure_legend
 from layerwise.presentation.rows import rows
-from layerwise.presentation.style import COLUMN_WIDTH, look, new_figure, styled
+from layerwise.presentation.style import COLUMN_WIDTH, look, new_figure, with_style
 
 # The layers that are left out in each case.
 CASES = {"spare": (1,), "two-hops": (4,), "facts": (0,), "two": (3, 6)}
@@ -28,7 +28,7 @@ N_LAYERS = 8
 ORIGINAL = "original"
 
 
-@styled
+@with_style
 def what_came_back(gains: pd.DataFrame) -> Figure:
     """Accuracy under ``generate`` of originals, pruned and healed models, by suite and case.
 
@@ -52,7 +52,7 @@ def what_came_back(gains: pd.DataFrame) -> Figure:
         axes.set_xlabel("layers left out")
     for axes in grid[:, 0]:
         axes.set_ylabel("right (%)")
-    legend_below(figure, grid[0, 0].get_legend_handles_labels()[0])
+    add_figure_legend(figure, grid[0, 0].get_legend_handles_labels()[0])
     return figure
 
 
@@ -66,7 +66,7 @@ def _marks(axes: Axes, told: pd.DataFrame, host: str, index: int) -> None:
         axes.plot([at - 0.11, at + 0.11], [right.mean()] * 2, lw=1.2, color=seen.color)
 
 
-@styled
+@with_style
 def where_it_lies(layers: pd.DataFrame) -> Figure:
     """Losses without each layer, in originals and in healed models, by original layer.
 
@@ -92,7 +92,7 @@ def where_it_lies(layers: pd.DataFrame) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel("layer of the original")
     grid[1, 0].set_ylabel("lost without the layer (%)")
-    legend_below(figure, grid[-1, -1].get_legend_handles_labels()[0])
+    add_figure_legend(figure, grid[-1, -1].get_legend_handles_labels()[0])
     return figure
 
 

@@ -20,7 +20,7 @@ from healing_words import (
 )
 
 from layerwise.presentation.rows import rows
-from layerwise.presentation.wording import interval, joined, number
+from layerwise.presentation.wording import interval, join_words, number
 from layerwise.stats.signals.power import least_change, least_right
 
 
@@ -46,14 +46,15 @@ def moved(tables: Tables) -> Iterator[str]:
             ]
             yield (
                 f"{without(case)}, put into the pruned model, the most that a single healed layer "
-                f"brings of {TASKS[task]} under `{SAID}` is {joined(map(_most, each))} of "
-                f"{joined(gaps)} points that came back (bounds over the run), significantly in "
+                f"brings of {TASKS[task]} under `{SAID}` is {join_words(map(_most, each))} of "
+                f"{join_words(gaps)} points that came back (bounds over the run), significantly in "
                 f"{count_of(sure)} seeds; {_least_brought(tables, case, task)} of "
                 f"{n_items(every)} right are the least that could be significant. Put back as "
-                f"they were before healing, layers {joined(broken)} significantly destroy a part "
+                f"they were before healing, layers {join_words(broken)} significantly "
+                f"destroy a part "
                 f"(over the run); "
                 f"from the first layer on, half is there with healed layers up to "
-                f"{joined(cumulative(every))}."
+                f"{join_words(cumulative(every))}."
             )
 
 

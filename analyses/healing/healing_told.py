@@ -27,7 +27,7 @@ from healing_words import (
 from scipy.stats import t
 
 from layerwise.presentation.rows import rows
-from layerwise.presentation.wording import interval, joined, number, spread, when
+from layerwise.presentation.wording import interval, join_words, number, protocol_phrase, spread
 from layerwise.stats.signals.power import least_change, least_right
 
 PROTOCOLS = (SAID, CHOSEN)
@@ -43,12 +43,12 @@ def opening(tables: Tables) -> Iterator[str]:
                 told = gains_of(tables, case, task, protocol)
                 if not told["improved"].any():
                     yield f"{without(case)}, {TASKS[task]} are not shown to come back " + (
-                        f"{when(protocol)}."
+                        f"{protocol_phrase(protocol)}."
                     )
                     continue
                 share = spread((100 * told["closed"]).round())
                 yield (
-                    f"{without(case)}, {TASKS[task]} come back {when(protocol)} in "
+                    f"{without(case)}, {TASKS[task]} come back {protocol_phrase(protocol)} in "
                     f"{count_of(told['improved'])} seeds: {share} % of the loss."
                 )
                 ways = list(placed(tables, case, task).values()) if protocol == SAID else []
@@ -82,7 +82,7 @@ def verdict(tables: Tables) -> Iterator[str]:
         for task in lost(tables, case, SAID):
             told = gains_of(tables, case, task, SAID)
             came = (
-                f"{joined(_bounds(told, 'closed', 100))} % of the lost {TASKS[task]} come back "
+                f"{join_words(_bounds(told, 'closed', 100))} % of the lost {TASKS[task]} come back "
                 f"under `{SAID}`"
             )
             if not told["improved"].any():
@@ -180,7 +180,7 @@ def came_back(tables: Tables) -> Iterator[str]:
                     f"{_percents(told['acc_student'])} % pruned, "
                     f"{_percents(told['acc_distilled'])} % healed, better than pruned by more than "
                     f"guessing may account for in {count_of(told['improved'])} seeds; of the loss "
-                    f"{joined(_bounds(told, 'closed', 100))} % come back, "
+                    f"{join_words(_bounds(told, 'closed', 100))} % come back, "
                     f"{_share_over_seeds(told['closed'])}."
                 )
 
@@ -193,7 +193,7 @@ def course(tables: Tables) -> Iterator[str]:
         points = read.groupby("step")["held_out_kl"].mean()
         half = points.index[points.index <= points.index.max() / 2].max()
         told = [number(points[step], 3) for step in (0, half, points.index.max())]
-        said.append(f"{without(case).lower()} {joined(told)}")
+        said.append(f"{without(case).lower()} {join_words(told)}")
     yield (
         "Divergence from the original on held-out texts in nats a token, before healing, after "
         f"half of the steps and after all, means over seeds: {'; '.join(said)}."
@@ -230,7 +230,7 @@ def needed(tables: Tables) -> Iterator[str]:
         tasks = lost(tables, case, SAID) or ["two-hops"]
         for task in tasks:
             before, after = (critical_sets(tables, one, task) for one in (ORIGINAL, case))
-            originals = joined(map(braced, before.values()))
+            originals = join_words(map(braced, before.values()))
             hush = silent(tables, case, task)
             if all(hush.values()):
                 yield (
@@ -238,7 +238,9 @@ def needed(tables: Tables) -> Iterator[str]:
                     f"models in any seed, so that no layer can be told (originals: {originals})."
                 )
                 continue
-            healed = joined("(no signal)" if hush[n] else braced(mine) for n, mine in after.items())
+            healed = join_words(
+                "(no signal)" if hush[n] else braced(mine) for n, mine in after.items()
+            )
             yield (
                 f"{without(case)}, {TASKS[task]} under `{SAID}` are lost significantly without "
                 f"layers {healed} of the healed models (originals: "
@@ -267,7 +269,7 @@ def _new(tables: Tables, case: str, task: str) -> str:
             )
     words = "; of those that are not significant in the originals, most is lost without "
     ending = f" (bounds over the run; over the run one is significant in {count_of(sure)} seeds)"
-    return f"{words}{joined(told)}{ending}" if told else ""
+    return f"{words}{join_words(told)}{ending}" if told else ""
 
 
 def read(tables: Tables) -> Iterator[str]:

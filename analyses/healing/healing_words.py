@@ -8,7 +8,7 @@ import pandas as pd
 from healing_drawn import CASES, TASKS
 
 from layerwise.presentation.rows import rows
-from layerwise.presentation.wording import joined
+from layerwise.presentation.wording import join_words
 
 SAID, CHOSEN = "generate", "continuation"
 HALF, ALPHA = 0.5, 0.05
@@ -30,7 +30,7 @@ def gains_of(tables: Tables, case: str, task: str, protocol: str) -> pd.DataFram
 def without(case: str) -> str:
     """The beginning of a sentence on a case."""
     layers = CASES[case]
-    return f"Without layer{'s' * (len(layers) > 1)} {joined(map(str, layers))}"
+    return f"Without layer{'s' * (len(layers) > 1)} {join_words(map(str, layers))}"
 
 
 def braced(layers: Iterable[int]) -> str:

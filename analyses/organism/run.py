@@ -22,7 +22,7 @@ from layerwise.models.names.registry import ORGANISM_WEIGHTS
 from layerwise.models.organisms import ORGANISM
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.presentation.save import save_figure
-from layerwise.presentation.style import FULL_WIDTH, look, new_figure, styled
+from layerwise.presentation.style import FULL_WIDTH, look, new_figure, with_style
 from layerwise.storage.file_list import NOT_KEPT_FILE
 from layerwise.storage.provenance import listed_files
 from layerwise.tasks import CAPABILITIES
@@ -113,7 +113,7 @@ def seq2seq_skips(name: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "layer", "address", "capability", "n_items", "acc"])
 
 
-@styled
+@with_style
 def training() -> Figure:
     """Share of right predictions while each organism was trained, a panel per seed."""
     figure = new_figure(FULL_WIDTH, 3.8)

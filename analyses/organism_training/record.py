@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from layerwise.models.files.cache import file_sha256, let_others_read
+from layerwise.models.files.cache import file_sha256, restore_permissions
 from layerwise.models.instance.kinds import Model
 from layerwise.models.libraries.quiet import quiet
 from layerwise.models.organisms.language import ORGANISM, Language
@@ -48,7 +48,7 @@ def write(
     with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    let_others_read(folder)
+    restore_permissions(folder)
     curve.to_csv(folder / CURVE, index=False, lineterminator="\n")
     record = {
         "seed": seed,

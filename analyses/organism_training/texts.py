@@ -15,7 +15,7 @@ from layerwise.models.organisms.language import (
     START,
     Language,
     ask,
-    ask_closing,
+    ask_closing_brackets,
     ask_fact,
     ask_twice,
     pair,
@@ -145,7 +145,7 @@ class Texts:
                 if not self.language.for_tests(*opened):
                     break
             gold = [closing[bracket] for bracket in reversed(opened)]
-            return Question(ask_closing(opened), " ".join(gold))
+            return Question(ask_closing_brackets(opened), " ".join(gold))
 
         return Scene("", question)
 

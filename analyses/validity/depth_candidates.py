@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from layerwise import stats
 from layerwise.stats.depth.depth_inference import HALF, Axis, depth_p_value, same_depth_p_value
-from layerwise.stats.depth.depths import accumulated, half_depth
+from layerwise.stats.depth.depths import cumulative_share, half_depth
 from layerwise.stats.depth.item_curves import losses_by_item
 from layerwise.stats.effects import ALPHA
 from layerwise.stats.inference import two_sided_p
@@ -116,13 +116,13 @@ def _resampled(
     """Half-effect depths of the sample (row 0) and of resamples."""
     lost = right[:, :1] - right[:, 1:]
     if estimate is not None:
-        return half_depth(accumulated(estimate(*_counts(rng, lost, resamples), len(lost))))
+        return half_depth(cumulative_share(estimate(*_counts(rng, lost, resamples), len(lost))))
     halves = [_counts(rng, part, resamples) for part in (lost[::2], lost[1::2])]
     found = np.zeros((resamples + 1, lost.shape[1]))
     for (down, up), (others_down, others_up) in (halves, halves[::-1]):
         chosen = _significant(down, up, len(lost)) > 0
         found += np.where(chosen, others_down - others_up, 0) / len(lost)
-    return half_depth(accumulated(found))
+    return half_depth(cumulative_share(found))
 
 
 def _counts(rng: np.random.Generator, lost: np.ndarray, resamples: int) -> tuple[Counts, Counts]:

@@ -34,7 +34,7 @@ from layerwise.stats.depth.depth_inference import (
     depth_p_value,
     same_depth_p_value,
 )
-from layerwise.stats.depth.depths import accumulated, half_depth
+from layerwise.stats.depth.depths import cumulative_share, half_depth
 from layerwise.stats.depth.item_curves import ItemCurves, losses_by_item
 from layerwise.stats.effects import ALPHA
 
@@ -176,7 +176,7 @@ def _covered(case: Case, sets: int) -> dict[str, Any]:
         found["told"].append(shown)
         found["told_covered"].append(shown and covered)
         importance = np.diff(curves.values.mean(axis=0))
-        errors.append(half_depth(accumulated(importance[None]))[0] - half)
+        errors.append(half_depth(cumulative_share(importance[None]))[0] - half)
         if number < _WIDTHS:
             low, high = depth_bounds([curves], HALF)
             widths.append(high - low)

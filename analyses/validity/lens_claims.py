@@ -11,9 +11,9 @@ import pandas as pd
 from sentences import facts
 
 from layerwise.analyses.emergence.api import emergence
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.presentation.claim import ESTABLISHED, LENS, ORDER, Claim
-from layerwise.report.html import findings_of
+from layerwise.report.html import findings_from_tables
 from layerwise.results import LensResult
 from layerwise.stats.inference import exact_interval
 from layerwise.storage.parquet import frame
@@ -56,8 +56,8 @@ def _item(rng: np.random.Generator, capability: str, item: int, n: int) -> list[
 
 def compared(result: LensResult) -> list[Claim]:
     """Claims of its page on both capabilities by the lens."""
-    run = tables_of_run([result, emergence([result], n_resamples=20)])
-    return [claim for claim in findings_of(run, EVERYTHING)
+    run = run_tables([result, emergence([result], n_resamples=20)])
+    return [claim for claim in findings_from_tables(run, EVERYTHING)
             if claim.kind in (LENS, ORDER) and len(claim.capabilities) == 2
             and claim.source["table"] != "emergence"]  # fmt: skip
 

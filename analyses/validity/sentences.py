@@ -10,9 +10,9 @@ from jaxtyping import Bool
 
 import layerwise as lw
 from layerwise import stats
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.presentation.claim import ESTABLISHED, OPEN, Claim
-from layerwise.report.html import findings_of
+from layerwise.report.html import findings_from_tables
 from layerwise.results import AblationResult, Facts, ModelFacts, TaskFacts
 from layerwise.storage.parquet import frame
 
@@ -108,8 +108,8 @@ def sentences(draw: Draw, rng: np.random.Generator) -> list[Claim]:
     result = AblationResult(
         frame("records", [row for part in parts for row in part]), facts(CAPABILITIES, N_ITEMS)
     )
-    run = tables_of_run([result, lw.emergence(result)])
-    return findings_of(run, EVERYTHING)
+    run = run_tables([result, lw.emergence(result)])
+    return findings_from_tables(run, EVERYTHING)
 
 
 def redrawn(rng: np.random.Generator, protocol: str) -> tuple[Answers, np.ndarray]:

@@ -12,7 +12,7 @@ from analyses.organism_training.plan import N_LAYERS, PLANTED
 from layerwise.models.organisms.layout import NEEDED, WiredLayout
 from layerwise.presentation.layer_axis import divide_stacks
 from layerwise.presentation.style import FULL_WIDTH, look
-from layerwise.presentation.wording import way_of_scoring
+from layerwise.presentation.wording import protocol_words
 
 # Methods that name layers, and methods that name heads.
 LAYERS = ("skip layer", "skip attn", "skip mlp", "resample attn", "resample mlp", "logit lens",
@@ -109,7 +109,7 @@ def _panels(
 
 def _in_words(method: str) -> str:
     """A method with its way of scoring as figures name it."""
-    return ", ".join(map(way_of_scoring, method.split(", ")))
+    return ", ".join(map(protocol_words, method.split(", ")))
 
 
 def _by_head(method: str) -> bool:

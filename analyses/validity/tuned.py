@@ -11,7 +11,7 @@ import layerwise as lw
 from analyses.organism_training.plan import PLANTED
 from analyses.validity.wired_truth import Planted
 from layerwise.analyses.emergence.api import SETTLED, emergence
-from layerwise.analyses.tuned_lens.api import KINDS, Trained, train_lens
+from layerwise.analyses.tuned_lens.api import KINDS, TrainedLens, train_lens
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.tasks import load_task
 
@@ -109,7 +109,7 @@ def _n_claimed(results: list[lw.AblationResult | lw.LensResult]) -> int:
 
 
 @cache
-def _trained(name: str, kind: str) -> Trained:
+def _trained(name: str, kind: str) -> TrainedLens:
     return train_lens(lw.load_model(name), "all", kind=kind, limit=N_ITEMS, progress=False)
 
 

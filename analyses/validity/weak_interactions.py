@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.interactions.tables import pairs_table, signal_of
+from layerwise.analyses.interactions.tables import pairs_table, signal_from_interactions
 from layerwise.stats.inference import exact_interval
 
 N_RUNS, N_TASKS, N_LAYERS, N_ITEMS = 40, 9, 12, 100
@@ -53,7 +53,7 @@ def run_of(rng: np.random.Generator, right: float) -> pd.DataFrame:
         for protocol in PROTOCOLS:
             parts += [answered(rng, task, protocol, "intact", [], right),
                       answered(rng, task, protocol, "no layers", [], CHANCE)]  # fmt: skip
-    signal = signal_of(pd.concat(parts, ignore_index=True), chance)
+    signal = signal_from_interactions(pd.concat(parts, ignore_index=True), chance)
     for row in signal.loc[signal["signal"]].to_dict("records"):
         parts += [
             answered(rng, row["task"], row["protocol"],

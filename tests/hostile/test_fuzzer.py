@@ -384,7 +384,7 @@ def test_any_task_file_of_the_harness_is_loaded_or_refused_and_runs_nothing(tmp_
     import huggingface_hub.constants
 
     nothing = SimpleNamespace(task_index={}, all_tasks=[], all_tags=[])
-    monkeypatch.setattr(finding, "everything", lambda: nothing)  # which takes ten seconds
+    monkeypatch.setattr(finding, "task_manager", lambda: nothing)  # which takes ten seconds
     for module in (huggingface_hub.constants, datasets.config):
         monkeypatch.setattr(module, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import layerwise as lw
-from layerwise.analyses.training.api import loaded
+from layerwise.analyses.training.api import load_checkpoint
 from layerwise.models import from_bridge, load_model, model_facts, original_tokenizer
 from layerwise.models.conversion.bridge import VERIFIED
 from layerwise.models.decoder import DecoderModel
@@ -100,8 +100,8 @@ def test_analyses_take_it_for_the_model() -> None:
     one, other = (lw.ablate(model, layers=[2], **asked) for model in (handed, named))
     pd.testing.assert_frame_equal(one.records, other.records)
     assert one.facts.model.verified == VERIFIED
-    assert isinstance(loaded(0, handed, {}), DecoderModel)
-    assert isinstance(loaded(0, lambda: handed, {}), DecoderModel)
+    assert isinstance(load_checkpoint(0, handed, {}), DecoderModel)
+    assert isinstance(load_checkpoint(0, lambda: handed, {}), DecoderModel)
     with refused("no Hugging Face original to write from"):
         lw.prune_model(handed, remove=[1], out="pruned")
 

@@ -17,7 +17,7 @@ import layerwise as lw
 from layerwise import sweep as sweeping
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.models import load_model
-from layerwise.models.instance.exclusive import lock_of
+from layerwise.models.instance.exclusive import model_lock
 from layerwise.planning.plan import plan_run
 from layerwise.sweep import Generate, LogLikelihood, intact, patch, skip, sweep, zero
 from tests.analysis import word_task
@@ -100,7 +100,7 @@ def test_every_function_that_takes_a_model_waits_for_its_turn(tmp_path):
             told.append(f"{name}: {type(error).__name__}")
 
     threads = [threading.Thread(target=use, args=(name,)) for name in functions]
-    with lock_of(model):
+    with model_lock(model):
         for thread in threads:
             thread.start()
         threads[0].join(0.1)
@@ -125,7 +125,7 @@ def test_different_models_do_not_wait_for_each_other():
     held, other = new_model("gpt2"), random_model("llama-gqa")
     done: list[Any] = []
     thread = threading.Thread(target=lambda: done.append(sweep(other, [intact()], ASKED[:1])))
-    with lock_of(held):
+    with model_lock(held):
         thread.start()
         thread.join(60)
         assert done

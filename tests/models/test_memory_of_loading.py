@@ -16,7 +16,7 @@ from layerwise.models import load_model
 from layerwise.models.conversion import backends, convert, parity
 from layerwise.models.huggingface.folder import read_config
 from layerwise.models.huggingface.originals import load_original, load_tokenizer
-from layerwise.models.weights.mapped_memory import give_back_freed, releasing_mapped
+from layerwise.models.weights.mapped_memory import mapped_memory_releaser, release_freed_memory
 from tests.conftest import COLLECT
 from tests.models.tiny import tiny_folder
 
@@ -51,7 +51,7 @@ def test_a_mapped_weight_is_let_go_and_read_again(tmp_path):
     assert torch.equal(second, drawn["b"])
     before = resident_bytes(first)
     assert before >= 7_900_000
-    with releasing_mapped() as let_go:
+    with mapped_memory_releaser() as let_go:
         let_go(first.T.unflatten(0, (10, 100)))  # what conversions make of it
     assert resident_bytes(first) <= before - 3_900_000
     assert torch.equal(first, drawn["a"])
@@ -111,7 +111,7 @@ def test_what_holds_only_itself_is_freed(monkeypatch):
     try:
         del ring
         assert held() is not None
-        give_back_freed()
+        release_freed_memory()
         assert held() is None
     finally:
         gc.enable()

@@ -312,7 +312,7 @@ def test_numbers_that_are_none_are_found_on_disk(model, monkeypatch):
 @hooked
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_writing_that_stops_leaves_nothing(folder, cache, monkeypatch, error):
-    write, done = weight_files._aligned, []
+    write, done = weight_files._aligned_safetensors, []
 
     def stop(tensors):
         if len(done) == 2:
@@ -322,7 +322,7 @@ def test_writing_that_stops_leaves_nothing(folder, cache, monkeypatch, error):
         return write(tensors)
 
     with monkeypatch.context() as patched:
-        patched.setattr(weight_files, "_aligned", stop)
+        patched.setattr(weight_files, "_aligned_safetensors", stop)
         if isinstance(error, OSError):
             with refused("cannot be written", "No space left on device", "LAYERWISE_CACHE"):
                 from_disk(folder, HOOKED)
@@ -335,9 +335,9 @@ def test_writing_that_stops_leaves_nothing(folder, cache, monkeypatch, error):
 
 @hooked
 def test_what_was_not_written_as_meant_is_not_used(folder, monkeypatch):
-    write = weight_files._aligned
+    write = weight_files._aligned_safetensors
     halved = lambda tensors: write({name: tensor / 2 for name, tensor in tensors.items()})  # noqa: E731
-    monkeypatch.setattr(weight_files, "_aligned", halved)
+    monkeypatch.setattr(weight_files, "_aligned_safetensors", halved)
     with refused("cannot be read", "not those of the model in memory"):
         from_disk(folder, HOOKED)
 

@@ -167,7 +167,7 @@ def test_files_that_passed_are_remembered(folder, monkeypatch):
         raise AssertionError("tried again")
 
     read_tokenizer(folder)
-    monkeypatch.setattr(untrusted_tokenizer, "_refuse_costly", fails)
+    monkeypatch.setattr(untrusted_tokenizer, "_count_tokens", fails)
     monkeypatch.setattr("layerwise.models.huggingface.originals.try_texts", lambda *_: None)
     read_tokenizer(folder)
     edit(folder / FILE, normalizer={"type": "NFC"})

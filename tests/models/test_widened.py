@@ -14,7 +14,7 @@ import layerwise as lw
 from layerwise.models import load_model, model_facts
 from layerwise.models.huggingface.folder import read_config
 from layerwise.models.huggingface.originals import load_original
-from layerwise.models.weights.quantization import quantization_of
+from layerwise.models.weights.quantization import read_quantization
 from layerwise.sweep import sweep
 from tests.analysis import word_task
 from tests.models.off_disk import ASKED, CHANGES
@@ -79,7 +79,7 @@ def test_both_backends_have_the_numbers(tmp_path: Path) -> None:
 def test_the_method_is_told_from_the_configuration(settings, method, n_bits, kept, tmp_path):
     folder = tiny_folder(tmp_path, "llama")
     edit_config(folder, quantization_config=settings)
-    found = quantization_of(folder)
+    found = read_quantization(folder)
     assert found is not None
     assert (found.method, found.n_bits, found.kept) == (method, n_bits, kept)
 

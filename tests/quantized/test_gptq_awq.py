@@ -11,7 +11,7 @@ import torch
 import layerwise as lw
 from layerwise.models import load_model, model_facts
 from layerwise.models.decoder import DecoderModel
-from layerwise.models.decoder.packed import has_packed, is_packed, weight_bytes, weight_of
+from layerwise.models.decoder.packed import has_packed, is_packed, linear_weight, weight_bytes
 from layerwise.models.meta_model import load_meta_model
 from tests.analysis import word_task
 from tests.commands import done
@@ -83,7 +83,7 @@ def test_the_matrix_of_a_module_is_that_of_the_twin(both: list[Any]) -> None:
     packed = [(name, one) for name, one in both[0].original.named_modules() if is_packed(one)]
     assert len(packed) == 21
     for name, module in packed:
-        assert torch.equal(weight_of(module), weights[f"{name}.weight"].T)
+        assert torch.equal(linear_weight(module), weights[f"{name}.weight"].T)
 
 
 def test_the_engine_equals_its_reference_and_the_numbers(method: str, both: list[Any]) -> None:

@@ -15,7 +15,13 @@ import layerwise as lw
 from layerwise.models import load_model, model_facts
 from layerwise.models.decoder import DecoderModel
 from layerwise.models.decoder.load import hooked_decoder
-from layerwise.models.decoder.packed import has_packed, is_packed, weight_bytes, weight_of, widened
+from layerwise.models.decoder.packed import (
+    dequantize_modules,
+    has_packed,
+    is_packed,
+    linear_weight,
+    weight_bytes,
+)
 from layerwise.models.huggingface.folder import read_config
 from layerwise.models.huggingface.originals import load_original
 from layerwise.models.meta_model import load_meta_model
@@ -138,7 +144,7 @@ def test_families_equal_their_reference_and_the_numbers(case: str, tmp_path: Pat
     assert isinstance(kept, DecoderModel)
     # transformers passes over Falcon's linear modules, which are of a class of its own
     assert has_packed(kept.original) == ("falcon" not in case)
-    original = widened(load_original(packed, read_config(packed), torch.float32))
+    original = dequantize_modules(load_original(packed, read_config(packed), torch.float32))
     numbers = hooked_decoder(original, kept.tokenizer, "numbers")
     assert_alike(outcomes(kept), outcomes(kept, method="reference"))
     assert_alike(outcomes(kept), outcomes(numbers))
@@ -153,7 +159,7 @@ def test_the_matrix_of_a_module_is_that_of_the_library(case: str, tmp_path: Path
         if is_packed(module):
             packed: Any = module.weight
             expected = bnb.functional.dequantize_4bit(packed.data, packed.quant_state).T
-            assert torch.equal(weight_of(module), expected.float())
+            assert torch.equal(linear_weight(module), expected.float())
             seen += 1
     assert seen >= 16
 

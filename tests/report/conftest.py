@@ -10,7 +10,7 @@ import pytest
 import synthetic
 from synthetic import Plan
 
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.report import Report, report
 from layerwise.results import AblationResult, PatchingResult, Result
 from layerwise.storage.run_tables import RunTables
@@ -55,7 +55,7 @@ def results(plan: Plan) -> list[Result]:
 
 @pytest.fixture(scope="session")
 def run(results: list[Result]) -> RunTables:
-    return tables_of_run(results)
+    return run_tables(results)
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +80,7 @@ def small_results(small: Plan) -> list[Result]:
 
 @pytest.fixture(scope="session")
 def small_run(small_results: list[Result]) -> RunTables:
-    return tables_of_run(small_results)
+    return run_tables(small_results)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def run_of(plan: Plan) -> RunTables:
         PatchingResult(synthetic.patching(plan, n_pairs=2), told),
     ]
     return synthetic.with_tables(
-        tables_of_run(results),
+        run_tables(results),
         lens=synthetic.lens(plan, protocols=("letter",)),
         emergence=synthetic.emergence(plan),
     )

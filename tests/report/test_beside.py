@@ -21,7 +21,7 @@ from layerwise.presentation import page
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.page import narrow_picture, narrow_pictures
 from layerwise.presentation.section import FigureSpec
-from layerwise.presentation.style import new_figure, styled
+from layerwise.presentation.style import new_figure, with_style
 
 MODEL = facts(Plan()).model
 MODELS = (
@@ -31,7 +31,7 @@ MODELS = (
 )
 
 
-@styled
+@with_style
 def drawn(values: pd.DataFrame, width: float = 6.9):
     figure = new_figure(width, 1.5)
     axes = figure.subplots()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import layerwise as lw
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.presentation.claim import (
     APART,
     ESTABLISHED,
@@ -27,7 +27,7 @@ from layerwise.presentation.claim import (
 )
 from layerwise.presentation.no_signal import NAMED
 from layerwise.presentation.rows import rows
-from layerwise.report.html import findings_of
+from layerwise.report.html import findings_from_tables
 from layerwise.storage.run_tables import RunTables
 from tests.synthetic import ablation, cell_records
 from tests.test_books import asked_twice
@@ -82,13 +82,13 @@ def made_up_run(seed: int) -> RunTables:
         luck = rng.random(n) < 0.25
         cells.append(cell_records(right, "own file", "knowledge", protocols[0], luck))
     result = ablation(*cells, seed=seed)
-    return tables_of_run([result, lw.emergence(result)])
+    return run_tables([result, lw.emergence(result)])
 
 
 @cache
 def run_and_claims(seed: int) -> tuple[RunTables, list[Claim]]:
     run = made_up_run(seed)
-    return run, findings_of(run, EVERYTHING)
+    return run, findings_from_tables(run, EVERYTHING)
 
 
 @pytest.fixture(

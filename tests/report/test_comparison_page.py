@@ -13,7 +13,7 @@ from conftest import SMALL
 from legible import WIDTHS, assert_legible
 
 import layerwise as lw
-from layerwise.analyses.comparison.findings import established, headline, not_established
+from layerwise.analyses.comparison.findings import difference_claims, headline, no_difference_claims
 from layerwise.analyses.comparison.report import MOST, _drawings, caution
 from layerwise.analyses.comparison.runs import MEASURES
 from layerwise.presentation.rows import rows
@@ -68,7 +68,7 @@ def grouped(tmp_path_factory) -> lw.Comparison:
 
 
 def test_every_sentence_of_a_difference_stands_on_a_test(compared: lw.Comparison):
-    found = established(compared.differences)
+    found = difference_claims(compared.differences)
     sure = rows(compared.differences, significant=True, measure=list(MEASURES))
     assert len(found) == len(sure) > 0
     for finding in found:
@@ -89,7 +89,7 @@ def test_every_sentence_of_a_difference_stands_on_a_test(compared: lw.Comparison
 
 
 def test_every_difference_that_is_not_established_is_in_one_claim(compared: lw.Comparison):
-    found = not_established(compared.differences)
+    found = no_difference_claims(compared.differences)
     rest = rows(compared.differences, significant=False, measure=list(MEASURES))
     assert sum(len(rows(rest, **one.source["where"])) for one in found) == len(rest) > 0
     for finding in found:
@@ -109,7 +109,7 @@ def test_all_sentences_are_on_the_page(compared: lw.Comparison, page: Report):
 
 def test_the_headline_is_the_difference_that_most_capabilities_share(compared: lw.Comparison):
     differences = compared.claimable()
-    told = " ".join(claim.short for claim in established(compared.differences))
+    told = " ".join(claim.short for claim in difference_claims(compared.differences))
     # Layer 5 of 6 against layer 0.
     assert "By ablation, knowledge lies deeper in late $x$ (at 91 % of the depth) than in" in told
     assert headline(differences).startswith("By ablation, knowledge, reasoning and coherence lie")
@@ -155,7 +155,7 @@ def test_filled_points_are_the_established_ones(compared: lw.Comparison, page: R
 
 @pytest.mark.usefixtures("blank_pictures")
 def test_groups_tell_of_runs(grouped: lw.Comparison):
-    told = established(grouped.differences)
+    told = difference_claims(grouped.differences)
     assert told
     assert all("3 against 3 runs" in finding.items for finding in told)
     page = grouped.report().html

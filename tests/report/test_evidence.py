@@ -8,26 +8,26 @@ import pytest
 from layerwise.presentation.claim import IN_TABLE, MOST, Claim, evidence, source
 from layerwise.presentation.columns import (
     cells,
-    decided,
-    estimated,
-    named,
-    numbered,
+    estimate_column,
+    number_column,
     p_column,
     plain,
+    text_column,
+    yes_no_column,
 )
 from layerwise.presentation.rows import rows
 from layerwise.presentation.section import Table
 from layerwise.report._layers import sections
-from layerwise.report._page import evidence_of
-from layerwise.report.html import findings_of
+from layerwise.report._page import claim_evidence
+from layerwise.report.html import findings_from_tables
 from layerwise.results import AblationResult, EmergenceResult, PatchingResult
 
 
 def test_every_sentence_of_a_page_opens_to_its_rows(small_run, page):
-    found = findings_of(small_run)
+    found = findings_from_tables(small_run)
     assert len(found) > 3
     for claim in found:
-        table = evidence_of(small_run, claim)
+        table = claim_evidence(small_run, claim)
         assert table.collapsed
         assert table.cells
         assert all(len(row) == len(table.columns) for row in table.cells)
@@ -92,9 +92,9 @@ ROWS = pd.DataFrame(
      "acc_high": [0.6, 0.3], "p": [0.01234, 1.0], "sure": [True, False]}
 )  # fmt: skip
 COLUMNS = (
-    *plain("task"), named("items", "n"), numbered("accuracy (%)", "acc", 100),
-    estimated("loss (points)", "acc", "acc_", -100), p_column("p (Holm)", "p"),
-    decided("significant", "sure"),
+    *plain("task"), text_column("items", "n"), number_column("accuracy (%)", "acc", 100),
+    estimate_column("loss (points)", "acc", "acc_", -100), p_column("p (Holm)", "p"),
+    yes_no_column("significant", "sure"),
 )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from layerwise.presentation.lettering import label
 from layerwise.presentation.rows import rows
 from layerwise.presentation.save import figure_bytes, picture, png_address
 from layerwise.presentation.style import style
-from layerwise.presentation.wording import number, way_of_scoring
+from layerwise.presentation.wording import number, protocol_words
 from layerwise.report import figures
 from layerwise.results import LensResult, Result
 
@@ -51,7 +51,7 @@ def test_role_map_has_shares_as_colours_dots_where_significant_and_hatches(effec
     assert sum(len(of_task.get_xdata()) for of_task in dots) == effects["significant"].sum()
     axes = strip_of(figure, "facts")
     names = [tick.get_text() for tick in axes.get_yticklabels()]
-    assert names == [way_of_scoring(protocol) for protocol in plan.protocols]
+    assert names == [protocol_words(protocol) for protocol in plan.protocols]
     (marks,) = (each for each in axes.lines if each.get_gid() == "significant")
     for i, protocol in enumerate(plan.protocols):
         at = np.asarray(marks.get_xdata())[np.asarray(marks.get_ydata()) == i + 0.5] - 0.5

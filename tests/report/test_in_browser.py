@@ -13,7 +13,7 @@ import pytest
 import synthetic
 from synthetic import Plan
 
-from layerwise.analyses.ablation.questions import questions_of
+from layerwise.analyses.ablation.questions import question_table
 from layerwise.report import report
 from layerwise.results import AblationResult
 from tests.pages import blank_pages
@@ -46,7 +46,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    asked = questions_of(
+    asked = question_table(
         {
             "task": task, "protocol": protocol, "item": f"{task}/{i:04d}",
             "context": f"Who is {i}? <b>", "answer": "</script><b>me", "gold": True,

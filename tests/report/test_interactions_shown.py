@@ -11,7 +11,7 @@ from matplotlib.collections import QuadMesh
 
 from layerwise.analyses.interactions.figures import interaction_triangles
 from layerwise.errors import UserError
-from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.naming import model_layer_names
 from layerwise.presentation.rows import rows
 from layerwise.report import report
 from layerwise.report.html import findings
@@ -79,7 +79,7 @@ def test_what_is_sure_and_too_small_to_matter_makes_no_sentence():
 
 def test_layers_of_two_stacks_are_named():
     result = planted(6, planted={}, n_encoder=3)
-    with naming_layers_of(result.facts.model):
+    with model_layer_names(result.facts.model):
         figure = interaction_triangles(result.pairs(), width=3.3)
     assert {"encoder", "decoder"} <= set(words(figure).splitlines())
 

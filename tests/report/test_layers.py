@@ -10,10 +10,10 @@ import synthetic
 from planted_heads import planted_heads
 from synthetic import Plan
 
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import Part
-from layerwise.presentation.wording import WAY, interval, way_of_scoring
+from layerwise.presentation.wording import WAY, interval, protocol_words
 from layerwise.report import report
 from layerwise.report._layers import layer_grid
 from layerwise.results import AblationResult, LensResult, PatchingResult
@@ -38,7 +38,7 @@ def run() -> RunTables:
     told = synthetic.facts(PLAN)
     heads = planted_heads(PLAN, NEEDED).records.query("intervention != 'intact'")
     records_ = pd.concat([synthetic.records(PLAN), heads], ignore_index=True)
-    return tables_of_run([
+    return run_tables([
         AblationResult(records_, told),
         LensResult(synthetic.lens(PLAN, protocols=("letter",)), told),
         PatchingResult(synthetic.patching(PLAN, 2, 6), told),
@@ -54,7 +54,7 @@ def layers(run: RunTables) -> dict[int, Part]:
 
 def said(part: Part, column: str, task: str, protocol: str) -> str:
     (table,) = [table for table in part.tables if column in table.columns]
-    (row,) = [row for row in table.cells if row[1:3] == [task, way_of_scoring(protocol)]]
+    (row,) = [row for row in table.cells if row[1:3] == [task, protocol_words(protocol)]]
     return row[table.columns.index(column)]
 
 
@@ -70,7 +70,7 @@ def test_the_grid_holds_the_largest_loss_of_each_capability(run: RunTables) -> N
         for cell, name in zip(cells[1:], grid.columns[1:], strict=True):
             capability, way = name.split(", ")
             there = rows(mine, capability=capability)
-            there = there.loc[there["protocol"].map(way_of_scoring) == way]
+            there = there.loc[there["protocol"].map(protocol_words) == way]
             worst = there.loc[there["share_lost"].idxmax()]
             assert cell.text.rstrip("•") == f"{100 * worst['share_lost']:.0f}".replace("-", "−")
             assert cell.text.endswith("•") == worst["significant"]
@@ -137,7 +137,7 @@ def test_heads_are_told_apart_under_the_attention(layers: dict[int, Part]) -> No
 def test_only_what_was_run_is_shown() -> None:
     told = synthetic.facts(PLAN)
     alone = Plan(**{**vars(PLAN), "kinds": (("skip", "layer"),)})
-    grid = layer_grid(tables_of_run([AblationResult(synthetic.records(alone), told)]))
+    grid = layer_grid(run_tables([AblationResult(synthetic.records(alone), told)]))
     assert grid is not None
     for _, part in grid.layers:
         assert [len(part.tables), part.inner] == [1, ()]
@@ -145,8 +145,8 @@ def test_only_what_was_run_is_shown() -> None:
         assert table.columns == ("capability", "task", WAY, "Skipping it: share lost (%)")
         assert not any("picks a letter" in row and row[1] != "sums" for row in table.cells)
     lens = LensResult(synthetic.lens(PLAN, protocols=("letter",)), told)
-    assert layer_grid(tables_of_run([lens])) is None
-    assert layer_grid(tables_of_run([planted_heads(PLAN, NEEDED)])) is None
+    assert layer_grid(run_tables([lens])) is None
+    assert layer_grid(run_tables([planted_heads(PLAN, NEEDED)])) is None
 
 
 class Opened(HTMLParser):

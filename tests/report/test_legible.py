@@ -27,9 +27,9 @@ from test_transplant_shown import heads_that_move, layers_that_move
 from layerwise.analyses.distillation.figures import training_curve
 from layerwise.analyses.interactions.figures import interaction_triangles, shapley_values
 from layerwise.analyses.patching.analysis import sections as patching_sections
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.analyses.transplant.figures import moved_by_head, moved_by_layer
-from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.naming import model_layer_names
 from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH
 from layerwise.report import figures
 from layerwise.report._layers import sections
@@ -59,7 +59,7 @@ def of(draw: Callable[..., Figure], make: Callable[[], Result], table: str, **op
 
     def drawn(width: float) -> Figure:
         result = make()
-        with naming_layers_of(result.facts.model):
+        with model_layer_names(result.facts.model):
             return draw(getattr(result, table)(), width=width, **options)
 
     return drawn
@@ -78,20 +78,20 @@ def pairs(n_tasks: int, n_layers: int, width: float, n_encoder: int = 0) -> Iter
             for seed, task in enumerate(names)
         )
     )
-    with naming_layers_of(made.facts.model):
+    with model_layer_names(made.facts.model):
         yield interaction_triangles(made.pairs(), width=width)
         yield shapley_values(made.shapley(), "pairs", width=width)
 
 
 def every_drawing_of_two_stacks(width: float) -> Iterable[Figure]:
-    run = tables_of_run(synthetic.results(SMALL, model=MODEL_OF_TWO_STACKS))
-    with naming_layers_of(MODEL_OF_TWO_STACKS):
+    run = run_tables(synthetic.results(SMALL, model=MODEL_OF_TWO_STACKS))
+    with model_layer_names(MODEL_OF_TWO_STACKS):
         yield from (one.draw(width=width) for part in sections(run) for one in part.drawings)
 
 
 def patches_of_two_stacks(width: float) -> Iterable[Figure]:
-    with naming_layers_of(patched().facts.model):
-        (part, *_) = patching_sections(tables_of_run([patched()]))
+    with model_layer_names(patched().facts.model):
+        (part, *_) = patching_sections(run_tables([patched()]))
         yield from (one.draw(width=width) for one in part.drawings)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from layerwise.analyses.attribution_patching.analysis import estimates_hold
 from layerwise.analyses.path_patching.analysis import direct_paths
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.analyses.similarity.analysis import similarity_predicts
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import interval
@@ -18,7 +18,7 @@ from tests.report.test_paths_figures import estimates, paths
 
 @pytest.fixture(scope="module")
 def acting() -> RunTables:
-    return tables_of_run([paths()])
+    return run_tables([paths()])
 
 
 def test_the_planted_path_is_named_with_its_share(acting):
@@ -44,7 +44,7 @@ def test_the_planted_path_is_named_with_its_share(acting):
     ],
 )
 def test_estimates_are_told_with_their_lowest_correlation(changes, n):
-    run = tables_of_run([estimates(("keys", "facts"))])
+    run = run_tables([estimates(("keys", "facts"))])
     table = run.tables["attribution_agreement"].assign(**changes)
     (claim,) = estimates_hold(RunTables(run.facts, {"attribution_agreement": table}))
     assert f"in {n} of 2 tasks" in claim.full

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 import layerwise as lw
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.presentation.layer_axis import name_layers
-from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.naming import model_layer_names
 from layerwise.presentation.rows import rows
 from layerwise.report import Report, report
 from layerwise.results import PatchingResult
@@ -105,7 +105,7 @@ def test_a_stack_is_named_where_a_layers_number_stands_in_its_middle(result, lay
     figure = Figure(figsize=(4, 4))
     axes = figure.subplots()
     (axes.set_xlim if along == "x" else axes.set_ylim)(0, len(layers))
-    with naming_layers_of(model):
+    with model_layer_names(model):
         name_layers(axes, along, layers, 3.0, cells=True)
     written = {text.get_text() for text in texts(figure)}
     expected = {"encoder"} if 0 in layers else set()

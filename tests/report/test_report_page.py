@@ -19,7 +19,7 @@ from layerwise.analyses.ablation.report import effects_tables
 from layerwise.errors import UserError
 from layerwise.presentation.section import FigureSpec
 from layerwise.report import Report, report, report_from_folders
-from layerwise.report.html import grouped
+from layerwise.report.html import group_by_run
 from layerwise.results import AblationResult, LensResult, PatchingResult, Result
 from layerwise.storage.places import PAGE_MARK
 from tests.pages import blank, blank_pages, figures_alone
@@ -246,8 +246,8 @@ def test_results_are_sorted_into_runs(small: Plan) -> None:
     ablation = AblationResult(synthetic.records(small), told)
     lens = synthetic.lens(small)
     mine, foreign = LensResult(lens, told), LensResult(lens, other_model)
-    assert grouped([ablation, foreign, mine]) == [[ablation, mine], [foreign]]
-    assert grouped([ablation, ablation]) == [[ablation], [ablation]]
+    assert group_by_run([ablation, foreign, mine]) == [[ablation, mine], [foreign]]
+    assert group_by_run([ablation, ablation]) == [[ablation], [ablation]]
 
 
 @pytest.mark.usefixtures("blank_pictures")
@@ -302,7 +302,7 @@ def test_pictures_are_drawn_once_and_not_for_its_sentences(small: Plan, monkeypa
         drawn.append([name for name, *_ in listed])
         return blank(listed)
 
-    monkeypatch.setattr("layerwise.report._page.drawn", counted)
+    monkeypatch.setattr("layerwise.report._page.render_pictures", counted)
     told = report(synthetic.results(small))
     assert told.findings
     assert "Report" in repr(told)

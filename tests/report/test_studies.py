@@ -21,7 +21,7 @@ from scipy.stats import ttest_1samp
 import layerwise as lw
 from analyses.organism_training import plan as decoder_plan
 from analyses.organism_training.seq2seq import plan as seq2seq_plan
-from layerwise.analyses.comparison.findings import established
+from layerwise.analyses.comparison.findings import difference_claims
 from layerwise.analyses.loading import load_results
 from layerwise.analyses.training.report import (
     first_layer_findings,
@@ -328,7 +328,7 @@ def test_differences_between_stacks_are_those_of_the_estimates_and_make_the_clai
         key = [row[name] for name in cell]
         expected = means["seq2seq", *key] - means["decoder", *key]
         assert row["difference"] == pytest.approx(expected, abs=1e-3)
-    again = [claim.record() for claim in established(differences)]
+    again = [claim.record() for claim in difference_claims(differences)]
     about = [
         sorted((one["kind"], one["evidence"], one["p"], one["estimate"]["value"]) for one in each)
         for each in (claimed(STUDIES / study / "results" / "claims.json"), again)

@@ -11,26 +11,26 @@ import pytest
 import synthetic
 from synthetic import Plan
 
-from layerwise.analyses.patching.analysis import overtaking
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.patching.analysis import hand_over_layer
+from layerwise.analyses.registry import run_tables
 from layerwise.presentation.claim import ROLES, Estimate, save_claims
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import (
-    counted,
-    doing,
+    count_noun,
+    count_range,
     interval,
-    joined,
+    intervention_phrase,
+    join_words,
     layer_ranges,
     number,
     p_value,
+    protocol_phrase,
     spread,
-    spread_of,
-    when,
 )
 from layerwise.report import Claim, findings
-from layerwise.report._answer import answer_of
+from layerwise.report._answer import first_screen
 from layerwise.report._page import Page
-from layerwise.report.html import CHARACTERS, MOST, findings_of
+from layerwise.report.html import CHARACTERS, MOST, findings_from_tables
 from layerwise.results import AblationResult, PatchingResult
 from layerwise.stats.share_tests.equivalence import excludable_loss
 from layerwise.storage.run_tables import RunTables
@@ -41,7 +41,7 @@ _RECOVERED = ("recovered", "recovered_run_low", "recovered_run_high")
 
 @pytest.fixture(scope="module")
 def found(run: RunTables) -> list[Claim]:
-    return findings_of(run, EVERYTHING)
+    return findings_from_tables(run, EVERYTHING)
 
 
 def of_kind(found: list[Claim], kind: str) -> list[Claim]:
@@ -123,20 +123,20 @@ def test_other_layers_are_told_of_a_double_dissociation() -> None:
         tasks=(("facts", "knowledge"), ("sums", "reasoning")),
         critical={"letter": (2, 5), "generate": (5, 9)},
     )  # fmt: skip
-    run = tables_of_run([AblationResult(synthetic.records(plan), synthetic.facts(plan))])
-    claims = of_table(findings_of(run, EVERYTHING), "dissociations", "ladder_steps")
+    run = run_tables([AblationResult(synthetic.records(plan), synthetic.facts(plan))])
+    claims = of_table(findings_from_tables(run, EVERYTHING), "dissociations", "ladder_steps")
     assert len(claims) == 2
     for claim in claims:
         assert "needs other layers when it writes (most clearly layer 9)" in claim.short
         assert (claim.evidence, claim.layers) == ("established", (2, 9))
         assert set(quoted(run, claim)["layer"]) == {2, 9}
-    (shown,) = of_kind(answer_of(run, findings_of(run)).claims, "scoring")
+    (shown,) = of_kind(first_screen(run, findings_from_tables(run)).claims, "scoring")
     assert shown in claims
 
 
 def test_how_much_a_harder_scoring_costs_stands_in_the_details_alone(small_run: RunTables) -> None:
     """Nobody asks which step of scoring loses more; whether other layers are needed, they do."""
-    claims = findings_of(small_run)
+    claims = findings_from_tables(small_run)
     assert {claim.source["table"] for claim in of_kind(claims, "scoring")} == {
         "ladder_steps", "protocol_interaction",
     }  # fmt: skip
@@ -144,7 +144,7 @@ def test_how_much_a_harder_scoring_costs_stands_in_the_details_alone(small_run: 
     assert of_kind(page.answer.claims, "scoring") == []
     assert of_kind([claim for claim, _ in page.claims], "scoring") == of_kind(claims, "scoring")
     alone = of_kind(claims, "scoring")
-    assert answer_of(small_run, alone).claims == ()
+    assert first_screen(small_run, alone).claims == ()
 
 
 def test_layers_without_loss_are_those_that_the_tests_say(run, found, plan):
@@ -154,7 +154,9 @@ def test_layers_without_loss_are_those_that_the_tests_say(run, found, plan):
     quiet = effects.assign(
         p_no_loss=np.where(planted, 0.9, 1e-6), p_no_loss_nats=np.where(planted, 0.9, 1e-4)
     )
-    claims = of_kind(findings_of(synthetic.with_tables(run, effects=quiet), EVERYTHING), "no loss")
+    claims = of_kind(
+        findings_from_tables(synthetic.with_tables(run, effects=quiet), EVERYTHING), "no loss"
+    )
     assert claims
     for claim in claims:
         layers = sorted(set(about(run, claim)["layer"]) - set(effects.loc[planted, "layer"]))
@@ -167,7 +169,9 @@ def test_layers_without_loss_within_their_table_alone_are_not_established(run: R
     effects = run.tables["effects"]
     few = effects.assign(p_no_loss=0.9, p_no_loss_nats=np.nan)
     few.loc[few["layer"] == 8, "p_no_loss"] = 0.001  # 0.03 over 30 layers, 0.09 over the run
-    told = of_kind(findings_of(synthetic.with_tables(run, effects=few), EVERYTHING), "no loss")
+    told = of_kind(
+        findings_from_tables(synthetic.with_tables(run, effects=few), EVERYTHING), "no loss"
+    )
     for finding in told:
         assert (finding.evidence, finding.layers) == ("in its table", (8,))
         assert finding.p == pytest.approx(0.03)
@@ -208,7 +212,7 @@ def test_hand_over_is_found_wherever_it_is_planted(layer: int, found: int | None
     plan = Plan(n_layers=10, tasks=(("facts", "knowledge"),))
     result = PatchingResult(synthetic.patching(plan, layer), synthetic.facts(plan))
     expected = None if found is None else (found, found, found)
-    assert overtaking(result.summary(), "last changed") == expected
+    assert hand_over_layer(result.summary(), "last changed") == expected
 
 
 def test_order_sentences_say_what_the_rows_say(run: RunTables, found: list[Claim]) -> None:
@@ -228,7 +232,9 @@ def test_order_sentences_say_what_the_rows_say(run: RunTables, found: list[Claim
 def test_an_order_is_told_from_the_earlier_side(run: RunTables) -> None:
     order = run.tables["order"].copy()
     order[["difference", "low", "high"]] = -order[["difference", "high", "low"]].to_numpy()
-    claim = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")[0]
+    claim = of_kind(
+        findings_from_tables(synthetic.with_tables(run, order=order), EVERYTHING), "order"
+    )[0]
     assert "knowledge comes before retrieval" in claim.full
     assert "0.20 [0.10, 0.30]" in claim.full
 
@@ -238,7 +244,9 @@ def test_no_order_is_told_where_tests_contradict_each_other(run: RunTables) -> N
     turned = order["significant"] & order["measure"].eq("prediction depth")
     bounds = ["difference", "low", "high"]
     order.loc[turned, bounds] = -order.loc[turned, ["difference", "high", "low"]].to_numpy()
-    claim = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")[0]
+    claim = of_kind(
+        findings_from_tables(synthetic.with_tables(run, order=order), EVERYTHING), "order"
+    )[0]
     assert claim.short.endswith("comes first depends on how it is measured.")
     assert "Difficulty may account for either order" in claim.full
 
@@ -247,7 +255,9 @@ def test_no_order_is_told_where_tests_contradict_each_other(run: RunTables) -> N
 def test_without_an_order_of_interest_or_a_significant_one_none_is_claimed(run, plan, p_holm):
     order = run.tables["order"].assign(significant=False)
     order = order if p_holm is None else synthetic.order(plan, p_holm)
-    (claim,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
+    (claim,) = of_kind(
+        findings_from_tables(synthetic.with_tables(run, order=order), EVERYTHING), "order"
+    )
     assert (claim.evidence, claim.p) == ("not established", p_holm)
 
 
@@ -258,7 +268,7 @@ def test_silent_tasks_are_named_with_their_accuracy_and_nothing_else(run, found,
         (row,) = about(run, claim).to_dict("records")
         accuracy = (100 * row[name] for name in ("accuracy", "low", "high"))
         assert said(claim.short, *accuracy)
-        assert f"{row['task']} {when(row['protocol'])}" in claim.short
+        assert f"{row['task']} {protocol_phrase(row['protocol'])}" in claim.short
     for finding in found:
         if finding not in silent and finding.source["table"] in ("effects", "patching"):
             cells = about(run, finding)
@@ -268,17 +278,19 @@ def test_silent_tasks_are_named_with_their_accuracy_and_nothing_else(run, found,
 
 def test_many_silent_cells_are_counted_not_listed(run: RunTables) -> None:
     signal = run.tables["signal"].assign(signal=False)
-    told = of_kind(findings_of(synthetic.with_tables(run, signal=signal), EVERYTHING), "no signal")
+    told = of_kind(
+        findings_from_tables(synthetic.with_tables(run, signal=signal), EVERYTHING), "no signal"
+    )
     assert len(told) == 5
     assert "20 further task-protocol pairs" in told[-1].short
 
 
 def test_the_list_is_ordered_and_cut_but_keeps_roles_and_what_has_no_signal(run: RunTables) -> None:
-    whole = findings_of(run, EVERYTHING)
+    whole = findings_from_tables(run, EVERYTHING)
     roles, silent = [claim for claim in whole if claim.kind in ROLES], of_kind(whole, "no signal")
     assert whole[: len(roles)] == roles
     for most in (3, 6, MOST):
-        short = findings_of(run, most)
+        short = findings_from_tables(run, most)
         assert short[: len(roles)] == roles
         assert of_kind(short, "no signal") == silent
         others = short[len(roles) : len(short) - len(silent)]
@@ -313,16 +325,19 @@ def test_words() -> None:
     assert str(Estimate(1.0, float("nan"), float("nan"), "points")) == "1 points (no interval)"
     assert interval(0.4286, 0.4261, 0.4311, 2) == "0.429 [0.426, 0.431]"
     assert interval(0.0, 0.0, 1e-9, 2) == "0.00 [0.00, 0.00]"
-    assert joined(["a", "b", "c"]) == "a, b and c"
-    assert [counted(n, "layer") for n in (0, 1, 12_000)] == [
+    assert join_words(["a", "b", "c"]) == "a, b and c"
+    assert [count_noun(n, "layer") for n in (0, 1, 12_000)] == [
         "0 layers", "1 layer", "12,000 layers",
     ]  # fmt: skip
-    assert [spread_of(values, "item") for values in ([1, 1], [60], [40, 60])] == [
+    assert [count_range(values, "item") for values in ([1, 1], [60], [40, 60])] == [
         "1 item", "60 items", "40–60 items",
     ]  # fmt: skip
     assert [p_value(0.0002), p_value(0.0121)] == ["p < 0.001", "p = 0.012"]
-    assert doing("mean", "mlp_out", "layer 3") == "setting the MLP output of layer 3 to its mean"
-    assert doing("noise", "z", "head 3.1") == "adding noise to head 3.1"
+    assert (
+        intervention_phrase("mean", "mlp_out", "layer 3")
+        == "setting the MLP output of layer 3 to its mean"
+    )
+    assert intervention_phrase("noise", "z", "head 3.1") == "adding noise to head 3.1"
 
 
 def test_claims_are_saved_for_programs(found: list[Claim], tmp_path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import layerwise as lw
 from layerwise.errors import UserError
 from layerwise.ground.analysis_folders import OWN
-from layerwise.storage.estimates import KEY, as_estimates, layouts, table_of, vocabulary
+from layerwise.storage.estimates import KEY, as_estimates, layouts, table_from_estimates, vocabulary
 from layerwise.storage.parquet import conform
 from layerwise.storage.schemas import OWNERS, SCHEMAS, TABLES_FILE
 from tests import dialect
@@ -57,7 +57,7 @@ def test_a_table_goes_into_the_long_one_and_back(name: str):
     table = made_up(name)
     for column, wanted in layouts()[name].only.items():
         table[column] = np.resize(wanted, len(table))
-    pd.testing.assert_frame_equal(table_of(as_estimates({name: table}), name), table)
+    pd.testing.assert_frame_equal(table_from_estimates(as_estimates({name: table}), name), table)
 
 
 @pytest.mark.parametrize("analysis", sorted({layout.analysis for layout in layouts().values()}))
@@ -69,7 +69,7 @@ def test_tables_of_an_analysis_are_told_apart(analysis: str):
             table[column] = np.resize(wanted, len(table))
     together = as_estimates(tables)
     for name, table in tables.items():
-        pd.testing.assert_frame_equal(table_of(together, name), table)
+        pd.testing.assert_frame_equal(table_from_estimates(together, name), table)
 
 
 @pytest.mark.parametrize("name", layouts())

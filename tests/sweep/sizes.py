@@ -41,7 +41,7 @@ class Sizes:
             mock.patch.object(
                 engine_run.Engine, "_tokens_at_once", return_value=self.tokens_at_once
             ),
-            mock.patch.object(engine_run, "capacity_for", return_value=self.capacity),
+            mock.patch.object(engine_run, "row_capacity", return_value=self.capacity),
             mock.patch.object(engine_run, "ROWS_AT_ONCE", self.rows_at_once),
             mock.patch.object(decode, "SHORTEST_BEGINNING", self.beginning),
             mock.patch.object(decode, "STEP_ROOM", self.room),

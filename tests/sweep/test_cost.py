@@ -18,7 +18,7 @@ from layerwise.sweep import (
     zero,
 )
 from layerwise.sweep.checks.faithful import check_faithful
-from layerwise.sweep.plans.cost import Cost, TextLengths, cost_of, matrix_flop
+from layerwise.sweep.plans.cost import Cost, TextLengths, matrix_flop, sweep_cost
 from layerwise.sweep.run import model_shape
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.sweep.letters import Letters
@@ -39,7 +39,7 @@ def cost(interventions, requests, kind="llama-gqa", **more) -> Cost:
     shape = model_shape(model_of(kind))
     given = {"tokens_at_once": 2048, "memory_budget": BUDGET} | more
     plan = plan_sweep(interventions, requests, shape, given["memory_budget"])
-    return cost_of(plan, interventions, requests, shape, **given)
+    return sweep_cost(plan, interventions, requests, shape, **given)
 
 
 @pytest.mark.parametrize("kind", ["llama-gqa", "alibi", "t5"])

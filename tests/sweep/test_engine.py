@@ -26,7 +26,7 @@ from layerwise.sweep import (
     zero,
 )
 from layerwise.sweep.changes.edits import CROSS_SITES, SITES, source_position
-from layerwise.sweep.packed.blocks import attention_in_use, why_not_packed
+from layerwise.sweep.packed.blocks import attention_in_use, unpackable_reason
 from layerwise.sweep.run import model_shape
 
 from ..cases import cases
@@ -135,7 +135,7 @@ def test_one_context_with_several_sources_and_lengths():
 @kinds
 def test_packed_attention_is_used_where_it_can_be(kind):
     model = random_model(kind)
-    assert (why_not_packed(model) is None) is (kind in PACKED)
+    assert (unpackable_reason(model) is None) is (kind in PACKED)
     expected = "scaled_dot_product_attention" if kind in PACKED else "own block"
     assert expected in attention_in_use(model)
 
@@ -174,7 +174,7 @@ def test_many_texts_of_different_lengths_share_few_rows(monkeypatch):
     model = random_model("llama-gqa")
     requests = [Generate(tuple(range(1, 3 + i)), 1 + (7 * i) % 9) for i in range(9)]
     slow = sweep(model, SINGLES, requests, method="reference")
-    monkeypatch.setattr(engine_run, "capacity_for", lambda walk, requests, budget: 4)
+    monkeypatch.setattr(engine_run, "row_capacity", lambda walk, requests, budget: 4)
     assert_agree(model, SINGLES, requests, sweep(model, SINGLES, requests), slow)
 
 

@@ -31,8 +31,8 @@ from layerwise.sweep import (
 from layerwise.sweep.decoding import decode
 from layerwise.sweep.packed import modules as _modules
 from layerwise.sweep.requests import make_stopper
-from layerwise.sweep.walk.engine import Work
-from layerwise.sweep.walk.engine_run import engine_outcomes, walk_for
+from layerwise.sweep.walk.engine import SweepWork
+from layerwise.sweep.walk.engine_run import engine_outcomes, make_walk
 from tests.models.seq2seq.tiny import tiny_seq2seq
 
 from .host_reads import HostReads
@@ -71,7 +71,7 @@ def any_model(kind: str) -> Any:
 
 @pytest.mark.parametrize("kind", ["llama-gqa", "neox", "gpt2", "soft-caps", "t5", "bart"])
 def test_a_walk_reads_nothing(kind):
-    walk = walk_for(any_model(kind), WHOLE, REQUESTS, Work())
+    walk = make_walk(any_model(kind), WHOLE, REQUESTS, SweepWork())
     with torch.inference_mode(), HostReads() as found:
         walk.run()
     # The last layer's layout, made once a walk on the host: read there, not from the device.

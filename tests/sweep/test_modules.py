@@ -13,7 +13,7 @@ from layerwise.models.libraries.hooked import (
     RMSNorm,
     RMSNormPre,
 )
-from layerwise.sweep.packed.modules import FusedMLP, norm_of
+from layerwise.sweep.packed.modules import FusedMLP, norm_function
 from tests.hooked import HookedTransformerConfig
 
 D_MODEL, D_MLP = 12, 20
@@ -51,7 +51,7 @@ def test_norms_equal_the_modules(kind):
     module = randomised(kind(config()))
     x = activation()
     given = x.clone()
-    torch.testing.assert_close(norm_of(module)(x), module(given), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(norm_function(module)(x), module(given), atol=1e-5, rtol=1e-5)
     assert torch.equal(x, given)
 
 

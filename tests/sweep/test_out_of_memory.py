@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from layerwise.errors import UserError
 from layerwise.sweep import Generate, Generated, LogLikelihood, Scored, intact, skip, sweep
-from layerwise.sweep.run import plan_for
+from layerwise.sweep.run import plan_for_model
 from layerwise.sweep.walk.engine_run import Engine
 from tests.cases import in_long_runs
 from tests.models.seq2seq.tiny import tiny_seq2seq
@@ -122,7 +122,7 @@ def test_batches_that_wait_are_halved_before_they_fail() -> None:
     """Several of one size: the first one finds out."""
     model, whole = random_model("gpt2"), Device()
     budget = {"memory_budget": 2**19}
-    n_walks = len(plan_for(model, CHANGES, SCORED, **budget).batches)
+    n_walks = len(plan_for_model(model, CHANGES, SCORED, **budget).batches)
     plain = swept(model, SCORED, whole, **budget)
     small = Device(whole.largest - 1)
     found = swept(model, SCORED, small, **budget)

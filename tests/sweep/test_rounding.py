@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from layerwise.sweep import LogLikelihood, Scored, intact, skip, sweep
-from layerwise.sweep.checks.rounding import FLOOR, Rounding, measure_rounding
+from layerwise.sweep.checks.rounding import FLOOR, RoundingError, measure_rounding
 from layerwise.sweep.run import Sweep
 
 from .agreement import assert_agree
@@ -64,7 +64,7 @@ def test_the_truth_is_float64_and_nothing_is_left_of_the_measurement():
     before = {name: weight.clone() for name, weight in model.named_parameters()}
     once, again = (measure_rounding(model, skip(1), REQUESTS) for _ in range(2))
     assert once == again
-    assert isinstance(once, Rounding)
+    assert isinstance(once, RoundingError)
     double = sweep(model, [skip(1)], REQUESTS, method="reference").outcomes[0]
     assert 0 < once.error(double) <= once.largest
     assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())

@@ -64,9 +64,9 @@ def test_rectangles_let_each_token_see_its_prefix_and_nothing_else(found, exact)
 
 def test_long_prompts_are_compared_at_once(monkeypatch):
     compared = []
-    shared = trie_module.n_shared
+    shared = trie_module.n_common_tokens
     monkeypatch.setattr(
-        trie_module, "n_shared", lambda *both: compared.append(both) or shared(*both)
+        trie_module, "n_common_tokens", lambda *both: compared.append(both) or shared(*both)
     )
     prompt = tuple(range(5000))
     trie = packed([(*prompt, 0), (*prompt, 1, 2), (*prompt, 1, 3), prompt])

@@ -15,7 +15,7 @@ from layerwise.errors import UserError
 from layerwise.tasks import Item, Task, guesser_accuracies, question_only_baseline
 from layerwise.tasks.blind.classifiers import conditional_logit, naive_bayes_guesser
 from layerwise.tasks.blind.control import uniform_guessing_p_value
-from layerwise.tasks.blind.options import options_of
+from layerwise.tasks.blind.options import task_options
 from tests.cases import data_sets, most_errors
 
 from .small import small_task
@@ -162,7 +162,7 @@ def test_the_best_of_many_is_no_better_than_chance_where_nothing_tells() -> None
 
 def test_no_item_has_a_say_in_its_own_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     task = planted(words, longest, 80)
-    before, quarter = question_only_baseline(task), options_of(task).quarter
+    before, quarter = question_only_baseline(task), task_options(task).quarter
     monkeypatch.setattr("layerwise.tasks.blind.options._quarters", lambda items, gold: quarter)
     for one in range(4):
         own = quarter == one
@@ -182,22 +182,22 @@ def test_what_belongs_together_is_fitted_together() -> None:
     rng = np.random.default_rng(0)
     rows = [numbers(rng) for _ in range(40)]
     turned = [[*row[turn:], *row[:turn]] for row in rows for turn in range(4)]
-    options = options_of(task_of(turned, [0] * 160))
+    options = task_options(task_of(turned, [0] * 160))
     assert all(len(set(options.quarter[at : at + 4])) == 1 for at in range(0, 160, 4))
     clusters = [f"fact {index % 40}" for index in range(160)]
     spread = [numbers(rng) for _ in range(160)]
-    asked = options_of(task_of(spread, [0] * 160, cluster=clusters))
+    asked = task_options(task_of(spread, [0] * 160, cluster=clusters))
     assert all(len(set(asked.quarter[at::40])) == 1 for at in range(40))
     assert set(np.bincount(asked.quarter)) == {40}
     # Where answers repeat, sharing the options binds no more than each of them once.
-    yes = options_of(task_of([["yes", "no"]] * 40, [0, 1] * 20))
+    yes = task_options(task_of([["yes", "no"]] * 40, [0, 1] * 20))
     assert set(np.bincount(yes.quarter)) == {10}
 
 
 def test_each_position_is_right_as_often_in_every_quarter() -> None:
     rng = np.random.default_rng(0)
     gold = [int(one) for one in rng.permutation(np.repeat(np.arange(4), [40, 40, 40, 8]))]
-    options = options_of(task_of([numbers(rng) for _ in gold], gold))
+    options = task_options(task_of([numbers(rng) for _ in gold], gold))
     counts = [np.bincount(options.gold[options.quarter == one], minlength=4) for one in range(4)]
     assert [list(one) for one in counts] == [[10, 10, 10, 2]] * 4
 
@@ -243,7 +243,7 @@ def test_naive_bayes_is_that_of_the_formula() -> None:
     """Each word adds the log odds of how often it is in right options and in wrong ones."""
     rng = np.random.default_rng(0)
     rows = [words(rng)[: int(rng.integers(2, 5))] for _ in range(120)]
-    options = options_of(task_of(rows, [0] * 60 + [1] * 60))
+    options = task_options(task_of(rows, [0] * 60 + [1] * 60))
     train = np.arange(120) % 3 > 0
     found, _ = naive_bayes_guesser(options, "words", str.split).fit(train)
     known = sorted({word for row in rows for text in row for word in text.split()})

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layerwise.models.organisms.language import END, OPTIONS, Language, answered, lettered
+from layerwise.models.organisms.language import (
+    END,
+    OPTIONS,
+    Language,
+    answered_question,
+    lettered_question,
+)
 
 from ..texts import Question, Scene, Stage, Text, Texts
 from ..training_forms import Form, facts, lookup
@@ -69,10 +75,10 @@ def _with_options(texts: Texts, scene: Scene) -> Text:
         text.say(scene.context)
     else:
         before = scene.question()
-        text.say(answered(before.asked, before.answer))
+        text.say(answered_question(before.asked, before.answer))
     question = scene.question()
     options = _options(texts, scene, question)
-    text.say(lettered(question.asked, options))
+    text.say(lettered_question(question.asked, options))
     text.answer(f"{OPTIONS[options.index(question.answer)]} {END}", "letter")
     return text
 

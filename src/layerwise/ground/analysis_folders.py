@@ -57,11 +57,11 @@ _left_out: set[str] = set()
 
 def plugins() -> list[AnalysisFolder]:
     """The folders of analyses of other packages, by name; none that was left out."""
-    return [folder for folder in _installed() if folder.name not in _left_out]
+    return [folder for folder in _find_installed_plugins() if folder.name not in _left_out]
 
 
 @cache
-def _installed() -> tuple[AnalysisFolder, ...]:
+def _find_installed_plugins() -> tuple[AnalysisFolder, ...]:
     from importlib.metadata import entry_points
 
     taken = {folder.name for folder in OWN}

@@ -16,7 +16,7 @@ from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.contract import (
-    Planned,
+    PlannableAnalysis,
     PlannedJob,
     PlannedJobs,
     PlanOptions,
@@ -24,12 +24,12 @@ from layerwise.analyses.contract import (
 )
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.execute import execute
-from layerwise.analyses.loading import join_again
+from layerwise.analyses.loading import rebuild_depths
 from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.patching.api import Patching
 from layerwise.analyses.registry import EXTRAS, RESULTS
 from layerwise.errors import UserError
-from layerwise.ground.argument_types import Names, one_of
+from layerwise.ground.argument_types import Names, known_name_validator
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import is_seq2seq
@@ -38,8 +38,8 @@ from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import RunOptions
 from layerwise.runs.progress import Meter, PartMeter, meter
 from layerwise.runs.setup import Setup, prepare
-from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
-from layerwise.storage.atomic_files import never_made_again
+from layerwise.stats.share_tests.equivalence import SmallestEffects, check_smallest_effects
+from layerwise.storage.atomic_files import keep_deleted_folders_deleted
 from layerwise.storage.base import Result
 from layerwise.storage.places import FIGURES, PAGE, refuse_unusable_page
 from layerwise.sweep import LogLikelihood, skip
@@ -55,7 +55,7 @@ FIRST_DRAW = (
     "analyses use the first draw; no depth is estimated by ablation."
 )
 
-ExtraNames = Annotated[Names, one_of("addition to a profile", (*EXTRAS, "all"))]
+ExtraNames = Annotated[Names, known_name_validator("addition to a profile", (*EXTRAS, "all"))]
 """Names of what a profile does beyond its main analyses."""
 
 
@@ -99,7 +99,7 @@ def _refuse_unusable_page(out: str | Path | None) -> None:
         refuse_unusable_page(Path(out) / PAGE)
 
 
-@check_arguments(refuse_uninteresting, refuse_fewshot_seeds, _refuse_unusable_page)
+@check_arguments(check_smallest_effects, refuse_fewshot_seeds, _refuse_unusable_page)
 @exclusive
 def profile(
     model: LoadedModel,
@@ -142,11 +142,11 @@ def profile(
     Raises:
         UserError: for anything unknown, out of range or contradictory, before work begins.
     """
-    refuse_uninteresting(smallest_loss, smallest_nats, smallest_depth)
+    check_smallest_effects(smallest_loss, smallest_nats, smallest_depth)
     refuse_fewshot_seeds(fewshot_seeds)
     out, progress = run["out"], run["progress"]
     _refuse_unusable_page(out)
-    interest = Interest(smallest_loss, smallest_nats, smallest_depth)
+    interest = SmallestEffects(smallest_loss, smallest_nats, smallest_depth)
     setup = prepare(model, tasks, protocols, interest=interest, enough=enough_items, **run)
     extras = wanted_extras(also, model.cfg)
     jobs = Jobs.of(setup, pairs, exhaustive, extras, fewshot_seeds)
@@ -157,14 +157,14 @@ def profile(
     results = execute(
         lambda parts, progress: jobs.run(parts, settings, progress),
         RESULTS, out, settings, setup.refuse_changed, progress, jobs.ablation.write_requests,
-        join_again,
+        rebuild_depths,
     )  # fmt: skip
     with meter(progress) as progressed:
         progressed.doing("drawing the page")
         page = report(results)
         if out is None:
             return Profile(tuple(results), page)
-        with never_made_again(Path(out)):
+        with keep_deleted_folders_deleted(Path(out)):
             page.save_figures(Path(out) / FIGURES)
             page.save_claims(out)
             return Profile(tuple(results), page, page.save(Path(out) / PAGE))
@@ -198,7 +198,7 @@ class Jobs:
         sites = ("resid_pre", "z") if "heads" in extras else ("resid_pre",)
         return cls(
             Ablation(
-                setup, changes_of(setup, extras), only_with_signal=not exhaustive,
+                setup, ablation_changes(setup, extras), only_with_signal=not exhaustive,
                 fewshot_seeds=fewshot_seeds,
             ),
             Lens(replace(setup, protocols=protocols), strict=False),
@@ -296,7 +296,7 @@ def wanted_extras(names: Sequence[str], cfg: Any) -> tuple[str, ...]:
     return tuple(name for name in EXTRAS if name in wanted)
 
 
-def changes_of(setup: Setup, extras: Sequence[str]) -> tuple[AblationSpec, ...]:
+def ablation_changes(setup: Setup, extras: Sequence[str]) -> tuple[AblationSpec, ...]:
     """Changes that the ablation of a profile makes: layers, and what else is wanted."""
     model, cfg = setup.model, setup.model.cfg
     sites: list[str | None] = [None]
@@ -324,6 +324,6 @@ def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     return PlannedJobs(main.planned(), tuple(notes), power=power)
 
 
-PLANNED = Planned(
+PLANNED = PlannableAnalysis(
     "profile", _planned_jobs, options=("exhaustive", "also", "fewshot_seeds"), enough=enough_items
 )

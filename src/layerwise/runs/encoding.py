@@ -21,7 +21,7 @@ _TOKENS_OF_REQUEST = 60
 
 
 @dataclass
-class Built:
+class EncodingCache:
     """Cache of encoded items, up to a size."""
 
     # Requests, a pair of prompts (None where an item has none), or what is made once.

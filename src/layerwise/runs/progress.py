@@ -150,7 +150,7 @@ class LineMeter(Tally):
 
 
 @contextlib.contextmanager
-def ticking(meter: LineMeter, pause: float = 1.0) -> Iterator[LineMeter]:
+def tick_in_background(meter: LineMeter, pause: float = 1.0) -> Iterator[LineMeter]:
     """Have lines written while work goes on, also within a long piece of it."""
     stop = threading.Event()
 
@@ -273,7 +273,7 @@ def telling_of_piece(progress: Meter, amount: float) -> Iterator[None]:
     progress.done(left)
 
 
-def told_of_sweep() -> Tell | None:
+def sweep_progress() -> Tell | None:
     """Callback of a sweep for the progress of the piece that is being made; None of no piece."""
     sweep = _SWEEP.get()
     return None if sweep is None else sweep()
@@ -288,7 +288,7 @@ def meter(show: bool) -> Iterator[Meter]:
         yield Meter()
         return
     if not console.is_terminal:
-        with ticking(LineMeter()) as lines:
+        with tick_in_background(LineMeter()) as lines:
             yield lines
             lines.end()
         return

@@ -20,7 +20,7 @@ from layerwise.stats.depth.item_curves import beyond_background
 from layerwise.stats.inference import holm
 from layerwise.stats.items.clusters import paired_p_values
 from layerwise.stats.items.crossed import crossed_means
-from layerwise.stats.pools import LEVEL, Pool, compared_alike, pool_of, pools
+from layerwise.stats.pools import LEVEL, Pool, compared_alike, pool_cells, pools
 from layerwise.stats.share_tests.equivalence import no_loss_p_values
 from layerwise.stats.signals.signal import signal_p_values, signals
 from layerwise.storage.parquet import conform, frame
@@ -96,7 +96,7 @@ def task_gains(
         several = cell.n_draws is not None or cell.of_examples
         if several or not len(cell.interventions) or cell.clusters.n < 2:
             continue
-        pool = pool_of([cell], {(cell.task, cell.protocol): np.zeros(len(cell.intact))}, 1)
+        pool = pool_cells([cell], {(cell.task, cell.protocol): np.zeros(len(cell.intact))}, 1)
         p = paired_p_values(pool.net, pool.clusters)
         if not signal[cell.task, cell.protocol]:
             changed = [cell._replace(intact=right) for right in cell.correct.T]

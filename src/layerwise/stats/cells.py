@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int, Shaped
 
 from layerwise.errors import UserError
-from layerwise.stats.items.clusters import Clusters, clusters_of
+from layerwise.stats.items.clusters import Clusters, clusters_from_table
 
 # Kinds of records beside those of changes: the model as it is, the model as it is asked other
 # items' questions, what is left of it without any layer, and a guesser that does not read the
@@ -43,7 +43,7 @@ class Blind(NamedTuple):
         return float(self.rates[have].mean()) if have.any() else np.nan
 
 
-class Guessed(NamedTuple):
+class GuesserResult(NamedTuple):
     """A guesser that does not read the question, on the same items."""
 
     blind: Blind  # what it got right, as if it were one other question
@@ -75,7 +75,7 @@ class Cell(NamedTuple):
     # Whether it was right without any layer; None if it was not asked.
     no_layers: Shaped[np.ndarray, " items"] | None = None
     # What a guesser got right without the question; None if none was measured.
-    guessed: Guessed | None = None
+    guessed: GuesserResult | None = None
     # Draws of each intervention's noise or donors, over which an item's outcomes are averaged; None
     # if there is but one of each.
     n_draws: Int[np.ndarray, " interventions"] | None = None
@@ -250,17 +250,17 @@ def _cell(whole: pd.DataFrame) -> Cell:
     nats, margins = scores[:, :, :1] - scores[:, :, 1:]
     return Cell(
         task, capability, protocol, changed, right[0, :, 0], correct, nats, margins,
-        tuple(map(str, items)), clusters_of(group, items), _blind(read, BLIND),
+        tuple(map(str, items)), clusters_from_table(group, items), _blind(read, BLIND),
         _without_layers(read), _guesser_result(read), n_draws,
     )  # fmt: skip
 
 
-def _guesser_result(read: _Rows) -> Guessed | None:
+def _guesser_result(read: _Rows) -> GuesserResult | None:
     for kind in (GUESSER, GUESSER_AT_CHANCE):
         blind = _blind(read, kind)
         if blind is not None:
             named = str(read.changes[read.change[read.kind == kind][0]])
-            return Guessed(blind, named.removeprefix(f"{GUESSER}: "), kind == GUESSER)
+            return GuesserResult(blind, named.removeprefix(f"{GUESSER}: "), kind == GUESSER)
     return None
 
 

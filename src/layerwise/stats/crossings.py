@@ -78,7 +78,7 @@ def crossings_table(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
         for sides, at, own, family in zip(pairs, places, p, adjusted, strict=True)
         for n in (np.flatnonzero(own < LEVEL) if own.min() < LEVEL else [own.argmin()])
     ]
-    names = _protocols_showing(crossings)
+    names = _crossing_protocols(crossings)
     return pd.concat(
         [
             row
@@ -150,7 +150,7 @@ class _Crossing(NamedTuple):
             )
 
 
-def _protocols_showing(crossings: Sequence[_Crossing]) -> list[tuple[str, ...]]:
+def _crossing_protocols(crossings: Sequence[_Crossing]) -> list[tuple[str, ...]]:
     """Protocols that show each crossing by themselves; none where both sides never cross together.
 
     A layer that only writing needs costs one capability more where the other one only chooses well.

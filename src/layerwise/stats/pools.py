@@ -165,7 +165,7 @@ def pools(
             and has_much_to_lose(cell.intact, floors[cell.task, cell.protocol])
         ]
         if tested:
-            pooled.append(pool_of(tested, floors, comb(len(every), len(tested))))
+            pooled.append(pool_cells(tested, floors, comb(len(every), len(tested))))
     return [pool for pool in pooled if pool.clusters.n > 1 and pool.scale > 0]
 
 
@@ -176,7 +176,7 @@ def has_much_to_lose(
     return float((intact - floor).sum()) >= LEAST_TO_LOSE - 1e-9
 
 
-def pool_of(cells: Sequence[Cell], floors: Mapping[Any, np.ndarray], n_choices: int) -> Pool:
+def pool_cells(cells: Sequence[Cell], floors: Mapping[Any, np.ndarray], n_choices: int) -> Pool:
     """The answers of some cells of one capability, as one pool."""
     swept = [cell.interventions["layer"].to_numpy(dtype=int) for cell in cells]
     layers = sorted(set.intersection(*(set(each.tolist()) for each in swept)))

@@ -17,7 +17,7 @@ from ..errors import UserError
 Tokens = tuple[int, ...]
 
 
-def n_shared(one: Tokens, other: Tokens) -> int:
+def n_common_tokens(one: Tokens, other: Tokens) -> int:
     """Number of tokens that two sequences share at their beginning."""
     least = min(len(one), len(other))
     if one[:least] == other[:least]:

@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from layerwise.models.instance.kinds import is_seq2seq
-from layerwise.presentation.wording import doing, joined, writes
-from layerwise.runs.checkpoints import CheckpointStore, rows_of
+from layerwise.presentation.wording import intervention_phrase, join_words, writes
+from layerwise.runs.checkpoints import CheckpointStore, table_rows
 from layerwise.runs.controls import (
     BlindItem,
     as_controls,
@@ -24,7 +24,7 @@ from layerwise.runs.controls import (
     without_layers,
 )
 from layerwise.runs.dry_sweeps import Sweeper, cost_of_sweeps, tell_of_more_memory
-from layerwise.runs.pieces import Recorded, joined_work, make_pieces, unrecorded
+from layerwise.runs.pieces import Recorded, joined_work, make_pieces, missing_pieces
 from layerwise.runs.progress import Meter, PartMeter
 from layerwise.runs.records import record_rows, text_lines, work_entry, write_requests
 from layerwise.runs.setup import Setup
@@ -40,9 +40,16 @@ from layerwise.tasks._requests import prompt
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import with_examples
 
-from .questions import questions_of
+from .questions import question_table
 from .result import ANSWER, AblationResult
-from .spec import RESAMPLE, AblationSpec, DrawnChange, resampled_from, swept_apart, with_draws
+from .spec import (
+    RESAMPLE,
+    AblationSpec,
+    DrawnChange,
+    resampling_partners,
+    sweep_by_draw,
+    with_draws,
+)
 
 # Items that are finished and saved together: what a killed run can lose at most.
 ITEMS_AT_ONCE = 32
@@ -53,7 +60,7 @@ MOST_COUNTED, MOST_CHARACTERS = 16, 2**18
 
 
 @dataclass(frozen=True)
-class Piece:
+class AblationPiece:
     """Work that is finished and saved together."""
 
     task: Task
@@ -77,8 +84,10 @@ class Piece:
         """``"skipping layers: facts, chooses and writes"``: what is done while it is made."""
         what = "asking the model"
         for change in changes[:1] if self.stage != "intact" else ():
-            what = doing(change.kind, change.site, "heads" if change.heads else "layers")
-        return f"{what}: {self.task.name}, {joined(map(writes, self.protocols))}"
+            what = intervention_phrase(
+                change.kind, change.site, "heads" if change.heads else "layers"
+            )
+        return f"{what}: {self.task.name}, {join_words(map(writes, self.protocols))}"
 
 
 @dataclass(frozen=True)
@@ -149,7 +158,7 @@ class Ablation:
         intact = self._pieces("intact") if self.only_with_signal else []
         self._make(intact, parts, meter)
         pieces = self._able_pieces(parts) if self.only_with_signal else self._pieces("swept")
-        meter.only(sum((self.cost(p).amount for p in unrecorded(parts, pieces)), start=0.0))
+        meter.only(sum((self.cost(p).amount for p in missing_pieces(parts, pieces)), start=0.0))
         self._make(pieces, parts, meter)
         pieces += intact
         records = _records(parts, pieces)
@@ -159,9 +168,11 @@ class Ablation:
         how = setup.tokenizer, setup.chat, is_seq2seq(setup.model), setup.pieces()
         return AblationResult(records.loc[~again], facts, partial(_questions, *how))
 
-    def _make(self, pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter) -> None:
+    def _make(
+        self, pieces: Sequence[AblationPiece], parts: CheckpointStore, progress: Meter
+    ) -> None:
         """Make the pieces that are missing."""
-        missing = unrecorded(parts, pieces)
+        missing = missing_pieces(parts, pieces)
         if missing and missing[0].stage != "intact":
             tell_of_more_memory(
                 self.setup,
@@ -179,13 +190,13 @@ class Ablation:
         tasks, protocols = self.setup.tasks, self.setup.protocols
         return sum((self.expected(task, *protocols).amount for task in tasks), start=0.0)
 
-    def _pieces(self, stage: str) -> list[Piece]:
+    def _pieces(self, stage: str) -> list[AblationPiece]:
         protocols = self.setup.protocols
         return [piece for task in self.setup.tasks for piece in self._cut(task, protocols, stage)]
 
-    def _able_pieces(self, parts: CheckpointStore) -> list[Piece]:
+    def _able_pieces(self, parts: CheckpointStore) -> list[AblationPiece]:
         """The pieces of protocols under which the intact model, once measured, has signal."""
-        pieces: list[Piece] = []
+        pieces: list[AblationPiece] = []
         for task in self.setup.tasks:
             records = _records(parts, self._cut(task, self.setup.protocols, "intact"))
             # each protocol by itself, for the correction is over all tasks of a finished run
@@ -198,14 +209,14 @@ class Ablation:
             pieces += self._cut(task, protocols, "swept")
         return pieces
 
-    def _cut(self, task: Task, protocols: tuple[str, ...], stage: str) -> list[Piece]:
+    def _cut(self, task: Task, protocols: tuple[str, ...], stage: str) -> list[AblationPiece]:
         starts = range(0, len(task.items), ITEMS_AT_ONCE) if protocols else ()
         parts = [task.items[i : i + ITEMS_AT_ONCE] for i in starts]
         size = sum(len(prompt(task, item)) for part in parts[:1] for item in part)
         most = max(1, min(MOST_COUNTED, MOST_CHARACTERS // max(1, size)))
         several, apart = self.fewshot_seeds > 1, -(-len(parts) // most)  # one in so many is counted
         return [
-            Piece(
+            AblationPiece(
                 variant, part, protocols, stage, self.analysis, number if several else None,
                 parts[at - at % apart],
             )
@@ -214,7 +225,7 @@ class Ablation:
             for at, part in enumerate(parts)
         ]  # fmt: skip
 
-    def interventions(self, piece: Piece) -> list[Intervention]:
+    def interventions(self, piece: AblationPiece) -> list[Intervention]:
         """Changes of a piece, the intact model first."""
 
         @cache
@@ -224,18 +235,20 @@ class Ablation:
 
         return self._of_stage(piece, (c.interventions(self.setup, contexts) for c in self.changes))
 
-    def _of_stage(self, piece: Piece, changes: Iterable[list[Intervention]]) -> list[Intervention]:
+    def _of_stage(
+        self, piece: AblationPiece, changes: Iterable[list[Intervention]]
+    ) -> list[Intervention]:
         if piece.stage == "intact":
             return [intact()]
         return [intact(), without_layers(self.setup.model), *chain.from_iterable(changes)]
 
-    def _blind(self, piece: Piece) -> list[BlindItem]:
+    def _blind(self, piece: AblationPiece) -> list[BlindItem]:
         """Requests under other items' questions, once for each item."""
         if not self._controlled(piece):
             return []
         return asked_blind(self.setup, piece.task, piece.items, piece.protocols)
 
-    def _controlled(self, piece: Piece) -> bool:
+    def _controlled(self, piece: AblationPiece) -> bool:
         """True if controls are measured with a piece: with the first that asks the intact model."""
         return piece.stage == "intact" or not self.only_with_signal
 
@@ -255,9 +268,9 @@ class Ablation:
         """By item id the other item that it is resampled from; empty if nothing is resampled."""
         if not any(change.kind == RESAMPLE for change in self.changes):
             return {}
-        return resampled_from(self.setup.seed, task.items, task.name, draw)
+        return resampling_partners(self.setup.seed, task.items, task.name, draw)
 
-    def measure(self, piece: Piece) -> Recorded:
+    def measure(self, piece: AblationPiece) -> Recorded:
         """The records of a piece, and what they cost."""
         key = piece.stage, piece.task.hash
         if key not in self.made:
@@ -279,7 +292,11 @@ class Ablation:
         return frame("records", rows), joined_work([pd.DataFrame(work)])[0]
 
     def _answers(
-        self, piece: Piece, drawn: Sequence[DrawnChange], blind: Sequence[BlindItem], by: Sweeper
+        self,
+        piece: AblationPiece,
+        drawn: Sequence[DrawnChange],
+        blind: Sequence[BlindItem],
+        by: Sweeper,
     ) -> list[Sweep]:
         """The answers of a piece, and those to other items' questions."""
 
@@ -290,10 +307,10 @@ class Ablation:
             list(self._requests(piece.task, piece.items, piece.protocols, draw))
             for draw in self._source_draws
         ]
-        swept = swept_apart(sweep, drawn, requests.__getitem__, self.setup.seed)
+        swept = sweep_by_draw(sweep, drawn, requests.__getitem__, self.setup.seed)
         return [swept, *blind_answers(by, blind, self.method)]
 
-    def cost(self, piece: Piece) -> Cost:
+    def cost(self, piece: AblationPiece) -> Cost:
         """Expected cost of a piece, counted once."""
         n_items = len(piece.items)
         piece = replace(piece, items=piece.counted or piece.items)
@@ -324,10 +341,10 @@ class Ablation:
         write_requests(chain(requests, blind), folder)
 
 
-def _records(parts: CheckpointStore, pieces: Sequence[Piece]) -> pd.DataFrame:
-    return rows_of(parts, "records", [f"records {piece.name}" for piece in pieces])
+def _records(parts: CheckpointStore, pieces: Sequence[AblationPiece]) -> pd.DataFrame:
+    return table_rows(parts, "records", [f"records {piece.name}" for piece in pieces])
 
 
 def _questions(*how: Any) -> pd.DataFrame:
     """Questions of a run in memory; made only if somebody reads them."""
-    return questions_of(text_lines(*how))
+    return question_table(text_lines(*how))

@@ -18,22 +18,22 @@ from layerwise.stats.effects import (
     BASELINES,
     INTACT,
     NO_LAYERS,
+    cell_scale,
     cells,
     effects_table,
-    scale_of,
 )
 from layerwise.stats.families.estimate import (
     Ends,
+    bootstrap_means,
     bounded_columns,
-    corrected_within,
+    correct_within,
     estimate,
     exact_difference_bounds,
     exact_where_alike,
-    resampled,
     with_holm,
 )
 from layerwise.stats.items.clusters import independent_items
-from layerwise.stats.share_tests.dissociation import Dissociation, crossed
+from layerwise.stats.share_tests.dissociation import Dissociation, crossing_test
 from layerwise.stats.share_tests.scoring_steps import (
     MARGIN,
     SCORING_STEPS,
@@ -48,8 +48,12 @@ from layerwise.stats.share_tests.scoring_steps import (
     step_difference,
     step_records,
 )
-from layerwise.stats.share_tests.share_bounds import bounded, difference_wide_enough, no_narrower
-from layerwise.stats.signals.signal import signals_of
+from layerwise.stats.share_tests.share_bounds import (
+    bound_share,
+    difference_wide_enough,
+    no_narrower,
+)
+from layerwise.stats.signals.signal import signals_from_table
 from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts
 
@@ -96,7 +100,7 @@ def _margins(records: pd.DataFrame, with_signal: set[str], seed: int) -> Iterato
         )
         of_items = by_item.reindex(index=cell.items, columns=[INTACT, NO_LAYERS])
         intact, floor = of_items.to_numpy(dtype=float).T
-        above, lost = resampled(cell.task, cell.clusters, seed, intact - floor, cell.margins)
+        above, lost = bootstrap_means(cell.task, cell.clusters, seed, intact - floor, cell.margins)
         share, n = lost / np.where(above > 0, above, np.nan), len(intact)
         generator = stats.generator(seed, cell.task, MARGIN)
         table = cell.interventions.assign(
@@ -107,11 +111,11 @@ def _margins(records: pd.DataFrame, with_signal: set[str], seed: int) -> Iterato
             **bounded_columns("loss", "loss_", lost, n),
             **bounded_columns("share_lost", "share_", share, n),
         )  # fmt: skip
-        table["p_holm"] = corrected_within(table, ["kind", "site"])
+        table["p_holm"] = correct_within(table, ["kind", "site"])
         yield table.assign(significant=table["signal"] & (table["p_holm"] < ALPHA))
 
 
-def steps_compared(
+def compare_steps(
     records: pd.DataFrame, scores: pd.DataFrame, facts: Facts
 ) -> dict[str, pd.DataFrame]:
     """``ladder_steps`` and ``dissociations``: steps with signal, compared on the same items."""
@@ -163,7 +167,7 @@ def _step(
     """The comparison of two steps, and of each layer under both."""
     cell = first.cell
     difference, low, high, p = step_difference(first, second, shares, seed)
-    turned = crossed(first.answers, second.answers, cell.clusters)
+    turned = crossing_test(first.answers, second.answers, cell.clusters)
     tests, names = (
         turned.apart.over_layers,
         {"first": cell.protocol, "second": second.cell.protocol},
@@ -206,7 +210,7 @@ def with_passages(
     records: pd.DataFrame, signal: pd.DataFrame, facts: Facts
 ) -> dict[str, pd.DataFrame]:
     """``books`` and ``book_pairs``: what a passage protects, where both tasks have signal."""
-    has = signals_of(signal)
+    has = signals_from_table(signal)
     pairs: list[dict[str, Any]] = []
     tables: list[pd.DataFrame] = []
     # answers are compared one by one, which means over draws of examples are not
@@ -225,7 +229,7 @@ def with_passages(
             pair[f"signal_{way}"] = has[cell.task, cell.protocol]
         places = _comparable(sides, facts) if pair["signal_closed"] and pair["signal_open"] else []
         for kind, site, first, second in places:
-            turned = crossed(first.answers, second.answers, first.cell.clusters)
+            turned = crossing_test(first.answers, second.answers, first.cell.clusters)
             tables.append(_compare_two_steps(first, second, turned.apart, facts).assign(**where))
             pairs.append(pair | {"kind": kind, "site": site, "p": turned.p})
         pairs += [] if places else [pair]
@@ -316,7 +320,7 @@ def _bootstrap_differences(first: StepAnswers, second: StepAnswers, facts: Facts
     """Losses in points, shares and nats, and their differences in the same resamples."""
     cell, sides, n = first.cell, (first, second), len(first.cell.items)
     values = [(s.cell.change, s.cell.nats, s.cell.margins) for s in sides]
-    *above, loss1, nats1, margin1, loss2, nats2, margin2 = resampled(
+    *above, loss1, nats1, margin1, loss2, nats2, margin2 = bootstrap_means(
         cell.task, cell.clusters, facts.seed, first.above, second.above, *values[0], *values[1]
     )
     loss = (loss1, loss2)
@@ -331,7 +335,7 @@ def _bootstrap_differences(first: StepAnswers, second: StepAnswers, facts: Facts
         columns |= {f"{name}_{way}": value[0] for way, value in zip(_WAYS, draws, strict=True)}
         columns |= bounded_columns(difference, ends, draws[0] - draws[1], n)
     each = [
-        bounded(draws, scale_of(s.cell, facts.chance(s.cell.task, s.cell.protocol)))
+        bound_share(draws, cell_scale(s.cell, facts.chance(s.cell.task, s.cell.protocol)))
         for draws, s in zip(share, sides, strict=True)
     ]
     apart = (columns["share_low"], columns["share_high"])

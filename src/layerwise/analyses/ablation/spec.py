@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from layerwise import stats
-from layerwise.errors import UserError, counted, unknown_name
-from layerwise.models.instance.kinds import Model, heads_per_key, n_encoder_layers, n_heads_of
+from layerwise.errors import UserError, count_noun, unknown_name
+from layerwise.models.instance.kinds import Model, heads_per_key, n_encoder_layers, n_layer_heads
 from layerwise.runs.options import KINDS
 from layerwise.runs.setup import Setup
 from layerwise.sweep import (
@@ -124,7 +124,7 @@ class AblationSpec:
             together([self._of(make, layer, head, model) for layer in block])
             for head in self.heads or (None,)
             for block in blocks
-            if head is None or all(head < n_heads_of(model, layer) for layer in block)
+            if head is None or all(head < n_layer_heads(model, layer) for layer in block)
         ]
         return [together(changes)] if self.as_one else changes
 
@@ -210,7 +210,8 @@ def _refuse_missing_sites(model: Model, changes: AblationSpec) -> None:
         )
     if not 1 <= changes.block <= n_layers:
         raise UserError(
-            f"Blocks of {counted(changes.block, 'layer')} were asked for; expected from 1 to the "
+            f"Blocks of {count_noun(changes.block, 'layer')} were asked for; expected from "
+            f"1 to the "
             f"{n_layers} that are changed."
         )
     in_a_row = changes.layers == tuple(range(changes.layers[0], changes.layers[0] + n_layers))
@@ -220,7 +221,9 @@ def _refuse_missing_sites(model: Model, changes: AblationSpec) -> None:
         raise UserError("Blocks and everything at once were both asked for; choose one of them.")
 
 
-def resampled_from(seed: int, items: Sequence[Item], name: str, draw: int = 0) -> dict[str, Item]:
+def resampling_partners(
+    seed: int, items: Sequence[Item], name: str, draw: int = 0
+) -> dict[str, Item]:
     """By item id the other item whose prompt it is resampled from.
 
     Items stand in a random circle; each takes the next one, in a further draw the one behind it.
@@ -233,7 +236,7 @@ def resampled_from(seed: int, items: Sequence[Item], name: str, draw: int = 0) -
     if draw >= len(items) - 1:
         raise UserError(
             f"Task {name!r} has {len(items)} items, so each can be resampled from "
-            f"{counted(len(items) - 1, 'other')}, which is fewer than the draws; use "
+            f"{count_noun(len(items) - 1, 'other')}, which is fewer than the draws; use "
             "fewer draws, or more items."
         )
     order = stats.generator(seed, f"resample {name}").permutation(len(items)).tolist()
@@ -250,7 +253,7 @@ def with_draws(changes: Sequence[Intervention], n_draws: int) -> list[DrawnChang
     ]
 
 
-def swept_apart(
+def sweep_by_draw(
     sweeps: Callable[[Sequence[Intervention], Sequence[TaskRequest]], Sweep],
     drawn: Sequence[DrawnChange],
     requests_of: Callable[[int], Sequence[TaskRequest]],

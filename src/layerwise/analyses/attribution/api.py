@@ -21,13 +21,13 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 
-from layerwise.analyses.arguments import Protocols, Tasks, check_arguments, refuse_generate_of
+from layerwise.analyses.arguments import Protocols, Tasks, check_arguments, generate_refusal
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.shared.decompose import Direct, Values, direct, read_differences
 from layerwise.analyses.shared.decompose_seq2seq import direct_seq2seq
-from layerwise.analyses.shared.left_out import left_out
+from layerwise.analyses.shared.left_out import exclusion_entry
 from layerwise.errors import UserError
-from layerwise.ground.argument_types import one_of
+from layerwise.ground.argument_types import known_name_validator
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, is_seq2seq, logit_cap
@@ -45,7 +45,7 @@ from layerwise.sweep.activations.sites import last_sites, seq2seq_sites
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
 from layerwise.sweep.requests import Tokens
-from layerwise.sweep.walk.readout import uncapped_logits_of
+from layerwise.sweep.walk.readout import uncapped_logits
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 
@@ -71,7 +71,7 @@ class Question:
     distractors: tuple[int, ...]
 
 
-refuse_generate = refuse_generate_of("Attribution reads the prompt")
+refuse_generate = generate_refusal("Attribution reads the prompt")
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class Attribution:
         unread = [item.id for item in task.items if item.id not in read]
         why = "the answer and another choice begin with the same token"
         named = {"analysis": ANALYSIS, "task": task.name, "protocol": protocol}
-        return {**named, **left_out(unread, why)}
+        return {**named, **exclusion_entry(unread, why)}
 
 
 @torch.inference_mode()
@@ -219,7 +219,7 @@ def read_parts(
         (seq2seq_sites, direct_seq2seq) if is_seq2seq(model) else (last_sites, direct)
     )
     sites: Any = read_sites(model, contexts, memory_budget=memory_budget // 2)  # type: ignore[arg-type]
-    uncapped, cap = uncapped_logits_of(model, sites.final).double(), logit_cap(model)
+    uncapped, cap = uncapped_logits(model, sites.final).double(), logit_cap(model)
     logits = uncapped if cap is None else cap * torch.tanh(uncapped / cap)
     answers = torch.tensor([q.answer for q in questions], device=uncapped.device)
     logprobs = torch.log_softmax(logits, dim=-1)
@@ -297,7 +297,7 @@ def attribution(
     tasks: Tasks = "all",
     protocols: Protocols = ("letter", "continuation"),
     *,
-    against: Annotated[str, one_of("distractor to compare with", AGAINST)] = "mean",
+    against: Annotated[str, known_name_validator("distractor to compare with", AGAINST)] = "mean",
     **run: Unpack[RunOptions],
 ) -> AttributionResult:
     """Decompose the answer's logit difference and log-probability by layer and head.

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.stats.depth.depth_inference import depth_bounds, depth_difference
-from layerwise.stats.depth.depths import bounds, later_by
+from layerwise.stats.depth.depths import bounds, relative_depth_difference
 from layerwise.stats.effects import ALPHA
 from layerwise.stats.families.estimate import Ends, exact_where_alike, with_holm
 from layerwise.stats.inference import expanded_level
@@ -25,7 +25,7 @@ from .quantities import (
     COMPARED,
     DESCRIBED,
     Key,
-    Prepared,
+    PreparedRun,
     Quantity,
     quantities,
 )
@@ -34,7 +34,7 @@ ITEM, RUN = "item", "run"
 Draws = Float[np.ndarray, " draws"]
 
 
-def estimate_rows(runs: Sequence[Prepared]) -> Iterator[dict[str, Any]]:
+def estimate_rows(runs: Sequence[PreparedRun]) -> Iterator[dict[str, Any]]:
     """Rows of ``comparison_estimates``: each run by itself, on the tasks of all runs."""
     for run in runs:
         for key, (quantity,) in quantities([run]).items():
@@ -50,7 +50,7 @@ _SMALLEST = "smallest of interest"
 
 
 def difference_rows(
-    groups: Mapping[str, Sequence[Prepared]],
+    groups: Mapping[str, Sequence[PreparedRun]],
     left_out: list[dict[str, Any]],
     smallest_depth: float = 1.0,
 ) -> Iterator[dict[str, Any]]:
@@ -81,7 +81,7 @@ def difference_rows(
 
 def _of_items(key: Key, first: Quantity, second: Quantity, seed: int) -> dict[str, Any]:
     """The difference of two runs over items, whose clusters are exchanged together."""
-    differences = later_by(first.draws, second.draws)
+    differences = relative_depth_difference(first.draws, second.draws)
     low, high, p = _difference_test(key, first, second, differences, seed)
     return {"unit": ITEM, "difference": float(differences[0]), "low": low, "high": high, "p": p}
 
@@ -130,7 +130,7 @@ def _difference_test(
     )
 
 
-def group_rows(groups: Mapping[str, Sequence[Prepared]]) -> Iterator[dict[str, Any]]:
+def group_rows(groups: Mapping[str, Sequence[PreparedRun]]) -> Iterator[dict[str, Any]]:
     """Rows of ``comparison_groups``: the spread over the runs of each group."""
     for name, runs in groups.items():
         for key, every in quantities(runs).items():
@@ -140,7 +140,7 @@ def group_rows(groups: Mapping[str, Sequence[Prepared]]) -> Iterator[dict[str, A
             yield about | _key_columns(key, every[0]) | spread
 
 
-def corrected(
+def correct_families(
     rows: Sequence[dict[str, Any]], planned: Mapping[str, int] | None = None
 ) -> list[dict[str, Any]]:
     """The rows with Holm's correction within each family and over all, and their significance."""

@@ -17,8 +17,8 @@ from layerwise.analyses.shared.written_model import write_model
 from layerwise.ground.layer_names import layer_name
 from layerwise.models import weights_hash
 from layerwise.models.instance.kinds import Model, n_encoder_layers
-from layerwise.models.own_files import files_of, load_alike
-from layerwise.runs.checkpoints import together
+from layerwise.models.own_files import load_alike, model_folder
+from layerwise.runs.checkpoints import concat_parts
 from layerwise.runs.controls import guessed_rows, records_as_is
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.pieces import joined_work
@@ -119,7 +119,7 @@ class Distillation:
 
     def _trainer(self) -> Trainer:
         setup, training = self.student, self.training
-        folder = files_of(setup.model)
+        folder = model_folder(setup.model)
         student = Student.of(setup.model, folder, training.layers, training.rank, training.seed)
         teacher_layers: tuple[int, ...] = ()
         if training.objective.hidden and self.removed is not None:
@@ -145,12 +145,12 @@ class Distillation:
                 name = f"{host} {task.name}"
                 progress.doing(f"asking the {host}: {task.name}")
                 if not run.has_part(f"records {name}", f"work {name}"):
-                    records, work = records_of(setup, host, task, self.student)
+                    records, work = answer_records(setup, host, task, self.student)
                     run.write_part(f"work {name}", work)
                     run.write_part(f"records {name}", records)
                 names.append(name)
-        work = together(run, [f"work {name}" for name in names]).to_dict("records")
-        records = together(run, [f"records {name}" for name in names])
+        work = concat_parts(run, [f"work {name}" for name in names]).to_dict("records")
+        records = concat_parts(run, [f"records {name}" for name in names])
         return records, [{str(key): value for key, value in entry.items()} for entry in work]
 
 
@@ -161,7 +161,7 @@ def _stacks(model: Model) -> list[int]:
     return [size for size in sizes if size]
 
 
-def records_of(
+def answer_records(
     setup: Setup, host: str, task: Task, guessed_by: Setup
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A model's answers to a task's items and to its controls, and what they cost."""

@@ -20,7 +20,7 @@ from layerwise.analyses.shared.training_state import packed_state, unpack_state
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import n_encoder_layers
 
-from .batches import Batch, fitting
+from .batches import PaddedBatch, batches_that_fit
 from .examples import Example
 from .losses import Objective, divergences, kl, stream_distance
 from .student import Student, Teacher, need_peft
@@ -177,10 +177,12 @@ class Trainer:
                 "n_tokens": n_targets}  # fmt: skip
 
     def _fitting(self, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
-        return fitting(examples, self.teacher.model.cfg.d_vocab, self.training.memory_budget)
+        return batches_that_fit(
+            examples, self.teacher.model.cfg.d_vocab, self.training.memory_budget
+        )
 
     def _losses(
-        self, batch: Batch
+        self, batch: PaddedBatch
     ) -> tuple[
         Float[torch.Tensor, " predictions"],
         Float[torch.Tensor, " predictions"],

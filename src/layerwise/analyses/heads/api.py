@@ -25,18 +25,18 @@ from layerwise.models.huggingface.originals import refuse_nonfinite
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.facts import refuse_changed_weights
 from layerwise.models.instance.kinds import Model
-from layerwise.runs.checkpoints import CheckpointStore, rows_of
-from layerwise.runs.executors import LOCAL, Executor, Work, make_missing
+from layerwise.runs.checkpoints import CheckpointStore, table_rows
+from layerwise.runs.executors import LOCAL, Executor, WorkUnit, make_missing
 from layerwise.runs.options import WorkOptions
 from layerwise.runs.progress import Meter
-from layerwise.runs.setup import facts_of_run
+from layerwise.runs.setup import run_model_facts
 from layerwise.storage.parquet import conform, refuse_too_many_rows
 from layerwise.storage.provenance import Facts
 from layerwise.storage.schemas import SCHEMAS
 from layerwise.sweep.checks.faithful import check_faithful, refuse_states
 
 from .result import HeadsResult
-from .scoring import SHORTEST, RepeatedSequence, RepeatedTokens, scores_of
+from .scoring import SHORTEST, RepeatedSequence, RepeatedTokens, head_scores_of_sequence
 
 SEQUENCES, LENGTH, THRESHOLD = 20, 50, 0.4
 
@@ -155,14 +155,14 @@ class Heads:
     def run(self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter) -> HeadsResult:
         """Score all sequences, unless that was done before."""
         each, names = self._amount(), ("heads work", "heads")
-        work = Work(names, "scoring heads", each * self.sequences, (), reports=True)
+        work = WorkUnit(names, "scoring heads", each * self.sequences, (), reports=True)
         make_missing(self.executor, parts, progress, [work], partial(self._tables, progress))
         work = parts.read_part("heads work").to_dict("records")
         facts = Facts(
-            model=facts_of_run(self.loaded, self.model), tasks=(), protocols=(), seed=self.seed,
+            model=run_model_facts(self.loaded, self.model), tasks=(), protocols=(), seed=self.seed,
             settings=self.settings() | settings, work=tuple(work),
         )  # fmt: skip
-        return HeadsResult(rows_of(parts, "heads", ["heads"]), facts)
+        return HeadsResult(table_rows(parts, "heads", ["heads"]), facts)
 
     def _amount(self) -> float:
         """Operations of a sequence and its repetition: two for each parameter and token."""
@@ -172,7 +172,7 @@ class Heads:
         """The scores on all sequences, and what they took."""
         started, tables = time.perf_counter(), []
         for number, drawn in enumerate(self.drawn()):
-            for one in scores_of(self.model, self.given, drawn):
+            for one in head_scores_of_sequence(self.model, self.given, drawn):
                 layer, head = np.indices(one.scores["prefix_matching"].shape)
                 columns = {name: values.ravel() for name, values in one.scores.items()}
                 place = {"layer": one.first + layer.ravel(), "head": head.ravel()}

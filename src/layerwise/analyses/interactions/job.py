@@ -12,7 +12,7 @@ from layerwise import stats
 from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.spec import AblationSpec, refuse_unknown_site
 from layerwise.errors import UserError
-from layerwise.models.instance.kinds import Model, n_heads_of
+from layerwise.models.instance.kinds import Model, n_layer_heads
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
@@ -72,7 +72,7 @@ class SetsSpec(AblationSpec):
         players = tuple(
             Player(layer, head)
             for layer, head in product(sorted(basis.layers), sorted(basis.heads or ()) or (None,))
-            if head is None or head < n_heads_of(model, layer)
+            if head is None or head < n_layer_heads(model, layer)
         )
         spec = cls(
             basis.kind, basis.site, basis.layers, basis.heads,

@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar, Unpack
 from layerwise.analyses.arguments import Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.errors import UserError
-from layerwise.ground.argument_types import MemoryBudget, SomeNames, one_of
+from layerwise.ground.argument_types import MemoryBudget, SomeNames, known_name_validator
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import token_passes
@@ -30,13 +30,13 @@ from layerwise.tasks import PatchingPrompts, Task
 
 from .cells import (
     PATTERNS,
-    Cell,
+    PatchCell,
     PatchingLayout,
     hooked_logprobs,
     intact_logprobs,
     refuse_unknown_places,
 )
-from .pairs import Measured, Pair, PairJob, answer_requests, logprob_of
+from .pairs import Measured, PairJob, SolvedPair, answer_requests, scored_logprob
 from .result import PatchingResult
 from .tables import DENOISING, DIRECTIONS, patched_and_source
 
@@ -110,7 +110,7 @@ class Patching(PairJob):
         task: Task,
         some: Sequence[PatchingPrompts],
         direction: str,
-        cells: Sequence[Sequence[Cell]],
+        cells: Sequence[Sequence[PatchCell]],
     ) -> Cost:
         """Expected cost of patching some cells of each pair."""
         total = Cost()
@@ -127,7 +127,7 @@ class Patching(PairJob):
                 )  # fmt: skip
         return total
 
-    def cells(self, prompts: PatchingPrompts, direction: str) -> list[Cell]:
+    def cells(self, prompts: PatchingPrompts, direction: str) -> list[PatchCell]:
         """The cells of a pair."""
         layout = self.layout()
         return [
@@ -136,11 +136,11 @@ class Patching(PairJob):
             for cell in layout.cells(prompts, direction, site, self.positions)
         ]
 
-    def _by_engine(self, cell: Cell) -> bool:
+    def _by_engine(self, cell: PatchCell) -> bool:
         """True if the engine patches a cell; if not, plain hooks do."""
         return not self.kl and cell.site in ENGINE_SITES
 
-    def measure(self, task: Task, pairs: Sequence[Pair]) -> Measured:
+    def measure(self, task: Task, pairs: Sequence[SolvedPair]) -> Measured:
         """The rows of some pairs, one after the other, and what they cost."""
         by_direction, stats = [], SweepStats()
         for direction in self.directions:
@@ -152,7 +152,7 @@ class Patching(PairJob):
         return list(chain.from_iterable(of_pairs)), stats
 
     def patched(
-        self, pairs: Sequence[Pair], direction: str, cells: Sequence[Sequence[Cell]]
+        self, pairs: Sequence[SolvedPair], direction: str, cells: Sequence[Sequence[PatchCell]]
     ) -> tuple[list[list[dict[str, Any]]], SweepStats]:
         """For each pair a row for each of its cells, and the cost of all."""
         stats, rows = SweepStats(), [list[dict[str, Any]]() for _ in pairs]
@@ -161,7 +161,7 @@ class Patching(PairJob):
             sweep = self.setup.sweep([cell.intervention() for cell in swept], requests)
             stats = stats + sweep.stats
             for cell, outcomes in zip(swept, sweep.outcomes, strict=True):
-                values = [logprob_of(outcome) for outcome in outcomes]
+                values = [scored_logprob(outcome) for outcome in outcomes]
                 for i, clean, corrupted in zip(alike, values[::2], values[1::2], strict=True):
                     rows[i].append(_row(pairs[i], direction, cell, clean, corrupted))
         for pair, own_cells, of_pair in zip(pairs, cells, rows, strict=True):
@@ -175,11 +175,11 @@ class Patching(PairJob):
         self,
         prompts: Sequence[PatchingPrompts],
         direction: str,
-        cells: Sequence[Sequence[Cell]],
-    ) -> Iterator[tuple[tuple[Cell, ...], list[LogLikelihood], list[int]]]:
+        cells: Sequence[Sequence[PatchCell]],
+    ) -> Iterator[tuple[tuple[PatchCell, ...], list[LogLikelihood], list[int]]]:
         """Cells that the engine patches, requests, and which pairs: those of the same cells."""
         swept = [tuple(filter(self._by_engine, own_cells)) for own_cells in cells]
-        for patched, alike in grouped(swept).items():
+        for patched, alike in indices_by_key(swept).items():
             if patched:
                 runs = [(p, patched_and_source(p.clean, p.corrupted, direction))
                         for p in (prompts[i] for i in alike)]  # fmt: skip
@@ -187,7 +187,7 @@ class Patching(PairJob):
                 yield patched, list(chain.from_iterable(of_pairs)), alike
 
     def _hooked(
-        self, pair: Pair, direction: str, cells: Sequence[Cell]
+        self, pair: SolvedPair, direction: str, cells: Sequence[PatchCell]
     ) -> tuple[list[dict[str, Any]], SweepStats]:
         """The rows of runs patched with plain hooks, and their cost."""
         model, (tokens, source) = self.setup.model, pair.runs(direction)
@@ -216,7 +216,7 @@ def _kl(wanted: Any, given: Any) -> Any:
     return (wanted.exp() * (wanted - given)).sum(dim=-1).clamp(min=0)
 
 
-def grouped(keys: Iterable[_Key]) -> dict[_Key, list[int]]:
+def indices_by_key(keys: Iterable[_Key]) -> dict[_Key, list[int]]:
     """The numbers of those that have the same key, by key, in the order of their first."""
     places: dict[_Key, list[int]] = {}
     for i, key in enumerate(keys):
@@ -225,9 +225,9 @@ def grouped(keys: Iterable[_Key]) -> dict[_Key, list[int]]:
 
 
 def _row(
-    pair: Pair,
+    pair: SolvedPair,
     direction: str,
-    cell: Cell,
+    cell: PatchCell,
     clean: float,
     corrupted: float,
     unpatched_kl: float | None = None,
@@ -256,7 +256,9 @@ def patch_activations(
     tasks: Tasks | None = None,
     *,
     sites: SomeNames = ("resid_pre",),
-    directions: Annotated[SomeNames, one_of("direction", DIRECTIONS)] = ("denoising",),
+    directions: Annotated[SomeNames, known_name_validator("direction", DIRECTIONS)] = (
+        "denoising",
+    ),
     positions: SomeNames | None = None,
     kl: bool = False,
     align: bool = False,

@@ -12,17 +12,17 @@ import pandas as pd
 
 from layerwise import stats
 from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
-from layerwise.analyses.similarity.api import streams_of
-from layerwise.errors import UserError, counted
+from layerwise.analyses.similarity.api import prompt_streams
+from layerwise.errors import UserError, count_noun
 from layerwise.ground.layer_names import removable
 from layerwise.models.instance.kinds import n_encoder_layers
-from layerwise.presentation.wording import when
-from layerwise.runs.checkpoints import CheckpointStore, rows_of
-from layerwise.runs.controls import asked_blind, requests_of
+from layerwise.presentation.wording import protocol_phrase
+from layerwise.runs.checkpoints import CheckpointStore, table_rows
+from layerwise.runs.controls import asked_blind, item_requests
 from layerwise.runs.dry_sweeps import cost_of_sweeps, tell_of_more_memory
 from layerwise.runs.executors import LOCAL
 from layerwise.runs.progress import Meter, PartMeter, telling_of_piece
-from layerwise.runs.records import planned
+from layerwise.runs.records import planned_work
 from layerwise.runs.setup import Setup
 from layerwise.runs.task_loading import refuse_no_chance
 from layerwise.storage.parquet import conform, frame
@@ -30,8 +30,15 @@ from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 
-from .measuring import Layers, TaskRequests, answers, measured, measured_by_task
-from .orders import blocks_of, by_angle, by_effect, by_influence, from_the_end, most_removed
+from .measuring import Layers, TaskRequests, answers, measure_sets, measured_by_task
+from .orders import (
+    by_angle,
+    by_effect,
+    by_influence,
+    from_the_end,
+    largest_removal,
+    neighbouring_blocks,
+)
 from .result import RemovalResult
 from .tables import (
     ANGULAR,
@@ -87,13 +94,13 @@ class Removal:
         n_encoder, n_layers = self.sizes
         stay = "one of each stack must stay" if n_encoder else "one must stay"
         for by in self.by:
-            most = most_removed(by, *self.sizes)
+            most = largest_removal(by, *self.sizes)
             if not 1 <= self.n_removed <= most:
                 inside = n_encoder and by in BLOCKS
                 within = f", blocks of {by!r} are within one stack" if inside else ""
                 raise UserError(
                     f"The number of layers to remove is {self.n_removed}; expected 1 to {most}, "
-                    f"because the model has {counted(n_layers, 'layer')}{within} and {stay}."
+                    f"because the model has {count_noun(n_layers, 'layer')}{within} and {stay}."
                 )
 
     def settings(self) -> dict[str, Any]:
@@ -144,7 +151,7 @@ class Removal:
         n_out = round(self.held_out * n)
         if n_out == n or (self.held_out and not n_out):
             raise UserError(
-                f"Of task {task.name!r} {n_out} of {counted(n, 'item')} would be held out; "
+                f"Of task {task.name!r} {n_out} of {count_noun(n, 'item')} would be held out; "
                 "expected at least one item to select by and one held out: take more items, or "
                 "hold out none (0)."
             )
@@ -161,7 +168,7 @@ class Removal:
         evaluated = []
         for task in tasks:
             items = self.split(task)[split]
-            requests = requests_of(self.setup, task, items, [protocol])
+            requests = item_requests(self.setup, task, items, [protocol])
             blind = asked_blind(self.setup, task, items, [protocol]) if () in tried else []
             evaluated.append(TaskRequests(task, items, requests, blind))
         return evaluated
@@ -192,7 +199,7 @@ class Order:
     ) -> dict[str, pd.DataFrame]:
         """The tables of its pieces, by their names; only the first where no task has signal."""
         job, (first_cost, *costs), singles = self.job, expected, self._singles()
-        progress.doing(f"removing layers, {self.by}, {when(self.protocol)}")
+        progress.doing(f"removing layers, {self.by}, {protocol_phrase(self.protocol)}")
         make = partial(self._piece, parts, progress)
         name = f"{self.protocol} {'singles' if singles else 'intact'}"
         first = make(name, job.setup.tasks, SELECTION, [(), *singles], first_cost, step=1)
@@ -213,7 +220,9 @@ class Order:
             if left := [layers for layers in chosen if layers not in singles]:
                 tables[name] = make(name, tasks, SELECTION, left, costs[0])
         if job.held_out:
-            progress.doing(f"removing layers, {self.by}, {when(self.protocol)}, held-out items")
+            progress.doing(
+                f"removing layers, {self.by}, {protocol_phrase(self.protocol)}, held-out items"
+            )
             name = f"{start} {HELD_OUT}"
             tables[name] = make(name, tasks, HELD_OUT, [(), *chosen], costs[-1])
         return {
@@ -237,7 +246,7 @@ class Order:
         if self.by == EFFECT:
             return by_effect(candidates_table(first, self.job.chance), n, *self.job.sizes)
         read = [
-            streams_of(self.job.setup, task, self.job.split(task)[SELECTION], self.protocol)
+            prompt_streams(self.job.setup, task, self.job.split(task)[SELECTION], self.protocol)
             for task in tasks
         ]
         return (by_angle if self.by == ANGULAR else by_influence)(read, n)
@@ -245,7 +254,7 @@ class Order:
     def _candidates(self, step: int, removed: Layers) -> list[Layers]:
         """Sets that can be left out at a step of a search, counted by layers left out."""
         if self.by == BLOCK:
-            return blocks_of(step, *self.job.sizes)
+            return neighbouring_blocks(step, *self.job.sizes)
         return [(*removed, layer) for layer in removable(removed, *self.job.sizes)]
 
     def _piece(
@@ -260,11 +269,11 @@ class Order:
             table, work = self._made(parts, progress, name, tasks, split, fresh, cost.amount)
             if len(fresh) < len(tried):
                 cost = self.job.cost(self.protocol, split, fresh)
-            work = {**work, "protocol": self.protocol, **more, **planned(cost)}
+            work = {**work, "protocol": self.protocol, **more, **planned_work(cost)}
             parts.write_part(f"removal work {name}", pd.DataFrame([work]))
             parts.write_part(f"removal {name}", table)
         if fresh:
-            made = rows_of(parts, "removal", [f"removal {name}"])
+            made = table_rows(parts, "removal", [f"removal {name}"])
             of_row = made["layers"].map(frozenset)
             self.known.update({
                 (split, layers): made.loc[of_row == layers] for layers in map(frozenset, fresh)
@@ -301,6 +310,6 @@ class Order:
         """Evaluate a split of all tasks without each set of layers, in one sweep."""
         job = self.job
         evaluated = job.evaluated(tasks, split, self.protocol, tried)
-        rows, work = measured(job.setup, evaluated, tried, job.method)
+        rows, work = measure_sets(job.setup, evaluated, tried, job.method)
         same = {"by": self.by, "split": split, "chosen": False}
         return frame("removal", [row | same for row in rows]), {**work, "items": split}

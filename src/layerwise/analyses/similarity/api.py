@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.arguments import Protocols, Tasks, check_arguments, refuse_generate_of
+from layerwise.analyses.arguments import Protocols, Tasks, check_arguments, generate_refusal
 from layerwise.analyses.execute import execute_job
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.arguments import LoadedModel
@@ -31,7 +31,7 @@ from layerwise.tasks.items import Item
 from .measures import angular_distances, linear_cka, unbiased_cka
 from .result import SimilarityResult
 
-refuse_generate = refuse_generate_of("Similarity is read on the prompts")
+refuse_generate = generate_refusal("Similarity is read on the prompts")
 
 
 @check_arguments(refuse_generate)
@@ -90,7 +90,7 @@ class Similarity:
 
     def _piece(self, task: Task, protocol: str) -> Made:
         started = time.perf_counter()
-        stacks = streams_of(self.setup, task, task.items, protocol)
+        stacks = prompt_streams(self.setup, task, task.items, protocol)
         key = {"task": task.name, "capability": task.capability, "protocol": protocol}
         names = (ENCODER, DECODER) if len(stacks) > 1 else (None,)
         items, cka, before = [], [], 0
@@ -140,7 +140,7 @@ def prompts(setup: Setup, task: Task, items: Sequence[Item], protocol: str) -> l
     return contexts
 
 
-def streams_of(
+def prompt_streams(
     setup: Setup, task: Task, items: Sequence[Item], protocol: str
 ) -> tuple[Streams, ...]:
     """The residual streams of the items' prompts, of each stack."""

@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from layerwise.errors import UserError, shown, unknown_name
+from layerwise.errors import UserError, short_repr, unknown_name
 from layerwise.models.instance.facts import vocabulary_difference
 from layerwise.models.instance.kinds import (
     Model,
-    backend_of,
     decoder_prefix,
+    is_quantized,
     is_seq2seq,
-    original_of,
-    over_original,
-    stays_quantized,
+    model_backend,
+    original_model,
+    runs_original_modules,
 )  # fmt: skip
 from layerwise.models.instance.structure import ASIDE
 from layerwise.models.weights.offload import OnDisk
-from layerwise.models.weights.quantization import how_to_dequantize
+from layerwise.models.weights.quantization import dequantize_advice
 
 from .names import (
     ACTIVATIONS,
@@ -38,7 +38,7 @@ from .names import (
     WEIGHTS,
     WITH_ACTIVATIONS,
 )
-from .parts import n_heads_at, site_outside, sites_of_layer
+from .parts import n_site_heads, site_outside, sites_of_layer
 
 _PLAIN = (bool, int, float, str, type(None))
 # Differences of architecture are named before what follows from them.
@@ -61,10 +61,10 @@ def refuse_misfit(base: Model, other: Model) -> None:
                 "A model's weights are on disk, where they cannot be exchanged: expected both "
                 "models in memory; load them without offload."
             )
-        if stays_quantized(model):
+        if is_quantized(model):
             raise UserError(
                 "A model's weights stay quantized, and packed weights cannot be exchanged: "
-                f"expected numbers in both models; {how_to_dequantize()}."
+                f"expected numbers in both models; {dequantize_advice()}."
             )
 
 
@@ -73,14 +73,18 @@ def _difference(base: Model, other: Model) -> tuple[str, str, str] | None:
     kinds = ["an encoder-decoder" if is_seq2seq(m) else "decoder-only" for m in (base, other)]
     if kinds[0] != kinds[1]:
         return "the kind of model", kinds[0], kinds[1]
-    backends = [backend_of(model) for model in (base, other)]
+    backends = [model_backend(model) for model in (base, other)]
     if backends[0] != backends[1]:
-        return "the backend", shown(backends[0]), shown(backends[1])
+        return "the backend", short_repr(backends[0]), short_repr(backends[1])
     settings, other_settings = (_settings(model) for model in (base, other))
     known = sorted(settings.keys() | other_settings.keys())
     for name in (*_FIRST, *known):
         if settings.get(name) != other_settings.get(name):
-            return f"the setting {name}", shown(settings.get(name)), shown(other_settings.get(name))
+            return (
+                f"the setting {name}",
+                short_repr(settings.get(name)),
+                short_repr(other_settings.get(name)),
+            )
     weights, donated = (dict(model.named_parameters()) for model in (base, other))
     for name in sorted(weights.keys() | donated.keys()):
         both = [_tensor_words(known.get(name)) for known in (weights, donated)]
@@ -93,7 +97,7 @@ def _difference(base: Model, other: Model) -> tuple[str, str, str] | None:
 
 def _settings(model: Model) -> dict[str, Any]:
     """The settings that decide how a model computes; an original's lists as texts."""
-    original: Any = original_of(model) if over_original(model) else None
+    original: Any = original_model(model) if runs_original_modules(model) else None
     whole = {
         name: value if isinstance(value, _PLAIN) else str(value)
         for name, value in ({} if original is None else original.config.to_dict()).items()
@@ -270,7 +274,7 @@ def _places(
     model: Model, site: str, layers: Sequence[int], heads: Sequence[int] | None
 ) -> list[tuple[int, int]]:
     """Layer and head of each that is exchanged."""
-    most = max(n_heads_at(model, site, layer) for layer in layers)
+    most = max(n_site_heads(model, site, layer) for layer in layers)
     wanted = range(most) if heads is None else sorted(set(heads))
     noun = "key/value groups" if site == KV_GROUP else "heads"
     if not wanted:
@@ -282,7 +286,7 @@ def _places(
         (layer, head)
         for layer in layers
         for head in wanted
-        if head < n_heads_at(model, site, layer)
+        if head < n_site_heads(model, site, layer)
     ]
 
 

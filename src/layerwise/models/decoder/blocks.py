@@ -79,7 +79,9 @@ class HookedDecoderAttention(nn.Module):
         scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * self.parts.scale
         if self.parts.cap is not None:
             scores = self.parts.cap * torch.tanh(scores / self.parts.cap)
-        seen = visible(positions, torch.arange(k.shape[1], device=x.device), self.parts.window)
+        seen = visibility_mask(
+            positions, torch.arange(k.shape[1], device=x.device), self.parts.window
+        )
         scores = self.hook_attn_scores(scores.masked_fill(~seen, float("-inf")))
         wide = torch.promote_types(scores.dtype, torch.float32)
         pattern = self._pattern(scores.to(wide)).to(scores.dtype)
@@ -111,7 +113,7 @@ class HookedDecoderAttention(nn.Module):
         return bias if self.residual_scale == 1.0 else bias * self.residual_scale
 
 
-def visible(
+def visibility_mask(
     queries: Int[torch.Tensor, "*any query"],
     keys: Int[torch.Tensor, "*any key"],
     window: int | None,

@@ -17,8 +17,8 @@ from jaxtyping import Complex, Float, Int
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from .capture import Heads, Queried, queried
-from .packed import weight_of
+from .capture import Heads, QueriesKeysValues, capture_qkv
+from .packed import linear_weight
 
 CosSin = tuple[Float[torch.Tensor, "batch pos _"], Float[torch.Tensor, "batch pos _"]]
 # Some modules give both as one complex number.
@@ -92,10 +92,10 @@ class AttentionParts:
     window: int | None = None  # how many tokens a query sees, its own among them; None for all
     has_sinks: bool = False  # whether each head has a score for looking at nothing (attention sink)
 
-    def queried(self, x: Resid, positions: Positions, longest: int) -> Queried:
+    def queried(self, x: Resid, positions: Positions, longest: int) -> QueriesKeysValues:
         """Queries, keys and values of normed streams."""
         turns = self.rotary
-        captured = queried(
+        captured = capture_qkv(
             self.module,
             x,
             position_embeddings=None if turns is None else turns.at(positions, longest, x),
@@ -103,7 +103,7 @@ class AttentionParts:
         )
         assert captured is not None, "modules that do not hand over are refused when read"
         q, k, v = map(self._widened, (captured.queries, captured.keys, captured.values))
-        return Queried(q, k, v, captured.options)
+        return QueriesKeysValues(q, k, v, captured.options)
 
     def _widened(self, heads: Heads) -> Heads:
         missing = self.d_head - heads.shape[-1]
@@ -123,8 +123,8 @@ class AttentionParts:
 
     @property
     def out_weight(self) -> Float[torch.Tensor, "head d_head d_model"]:
-        """The matrix that each head is multiplied by from the right; see ``weight_of``."""
-        weight = weight_of(self.out).unflatten(0, (self.n_heads, -1))
+        """The matrix that each head is multiplied by from the right; see ``linear_weight``."""
+        weight = linear_weight(self.out).unflatten(0, (self.n_heads, -1))
         missing = self.d_head - self.d_value
         return nn.functional.pad(weight, (0, 0, 0, missing)) if missing else weight
 
@@ -171,7 +171,7 @@ class BlockParts:
 
 
 @dataclass(frozen=True)
-class Parts:
+class DecoderParts:
     """A whole decoder."""
 
     # The module that embeds tokens, with the scale or norm that a class of its own applies; the

@@ -47,10 +47,10 @@ class GenerationSettings:
         """The settings that ``generate`` of transformers would use."""
         named = config.eos_token_id
         ends = () if named is None else (named,) if isinstance(named, int) else tuple(named)
-        return cls(tuple(sorted({int(end) for end in ends})), tuple(_unused(config)))
+        return cls(tuple(sorted({int(end) for end in ends})), tuple(_unused_settings(config)))
 
 
-def _unused(config: GenerationConfig) -> Iterator[str]:
+def _unused_settings(config: GenerationConfig) -> Iterator[str]:
     for name, nothing in _CHANGING.items():
         value = getattr(config, name, None)
         if value not in (None, nothing, []):

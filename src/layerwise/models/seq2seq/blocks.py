@@ -15,7 +15,7 @@ from torch import nn
 from layerwise.models.decoder.blocks import Past
 from layerwise.models.libraries.hooked import HookPoint
 
-from .parts import AttentionParts, BlockParts, Resid, StackParts
+from .parts import Resid, Seq2SeqAttentionParts, Seq2SeqBlockParts, StackParts
 
 Heads = Float[torch.Tensor, "batch pos head d_head"]
 # Of self-attention and of cross-attention, which differ in their keys.
@@ -25,7 +25,7 @@ Bias = Float[torch.Tensor, "_ _ _ _"]
 class HookedAttention(nn.Module):
     """Attention with hooks on queries, keys, values, scores, pattern and ``z``."""
 
-    def __init__(self, parts: AttentionParts) -> None:
+    def __init__(self, parts: Seq2SeqAttentionParts) -> None:
         super().__init__()
         self.parts = parts
         self.hook_q, self.hook_k, self.hook_v = HookPoint(), HookPoint(), HookPoint()
@@ -54,7 +54,7 @@ class HookedBlock(nn.Module):
     # In a post-norm model the norm belongs to the sum: ``resid_mid``, ``resid_mid_cross`` and
     # ``resid_post`` are normed, and a sublayer's output is what it adds before that.
 
-    def __init__(self, parts: BlockParts, *, post_norm: bool) -> None:
+    def __init__(self, parts: Seq2SeqBlockParts, *, post_norm: bool) -> None:
         super().__init__()
         self.parts, self.post_norm = parts, post_norm
         self.hook_resid_pre, self.hook_resid_mid = HookPoint(), HookPoint()

@@ -105,7 +105,7 @@ class Clusters:
         return counted_sums(counts, self.sums(values)) / np.maximum(items, 1)
 
 
-def clusters_of(table: pd.DataFrame, items: Sequence[Any] | pd.Index) -> Clusters:
+def clusters_from_table(table: pd.DataFrame, items: Sequence[Any] | pd.Index) -> Clusters:
     """Clusters of items, by a table's column ``cluster``; each apart if it has none."""
     if "cluster" not in table:
         return Clusters.apart(len(items))

@@ -30,7 +30,7 @@ _N_ANGLES = 121
 _ROUNDING = 1e-12
 
 
-class LostOf(NamedTuple):
+class TaskLosses(NamedTuple):
     """Loss of each item of a task, and what it has to lose, in the same unit."""
 
     lost: Float[np.ndarray, " items"]
@@ -38,7 +38,7 @@ class LostOf(NamedTuple):
 
 
 def share_difference(
-    first: Sequence[LostOf], second: Sequence[LostOf], clusters: Clusters
+    first: Sequence[TaskLosses], second: Sequence[TaskLosses], clusters: Clusters
 ) -> Difference:
     """Difference of two mean shares lost over the same items: all that is not rejected."""
     # If both shares are s, both contrasts at s have mean 0. The statistic is the least, over all s,
@@ -48,7 +48,7 @@ def share_difference(
     every = [*first, *second]
     if clusters.n < 2 or not all(task.above.mean() > _ROUNDING for task in every):
         return Difference(-np.inf, np.inf, 1.0)
-    one, other = (_Contrast.of(tasks, clusters) for tasks in (first, second))
+    one, other = (_ShareContrast.of(tasks, clusters) for tasks in (first, second))
     shares = _shares((one.share, other.share))
     z = one.z(shares), other.z(shares)
     diagonal = np.einsum("ij,ij->j", one.directions(shares), other.directions(shares))
@@ -84,7 +84,7 @@ def _shares(estimates: tuple[float, float]) -> Float[np.ndarray, " shares"]:
     return np.unique(np.round(np.concatenate([*around, [0.0, *estimates]]), 12))
 
 
-class _Contrast(NamedTuple):
+class _ShareContrast(NamedTuple):
     """The contrast of a mean share, lost - s * above, as sums over clusters."""
 
     lost: Float[np.ndarray, " clusters"]  # what each cluster adds to the mean share
@@ -92,7 +92,7 @@ class _Contrast(NamedTuple):
     n: int  # number of clusters
 
     @classmethod
-    def of(cls, tasks: Sequence[LostOf], clusters: Clusters) -> _Contrast:
+    def of(cls, tasks: Sequence[TaskLosses], clusters: Clusters) -> _ShareContrast:
         """Of the mean over tasks of what is lost by what there is to lose."""
         # What a task's own share departs from their mean is explained by what it has to lose, as
         # the null of the mean says nothing of single tasks.

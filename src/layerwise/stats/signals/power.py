@@ -68,7 +68,7 @@ def smallest_loss(answers: float, n_tests: int, power: float = POWER) -> float |
 
 
 @lru_cache(maxsize=1024)
-def answers_for(loss: float, n_tests: int, power: float = POWER) -> int:
+def answers_needed(loss: float, n_tests: int, power: float = POWER) -> int:
     """How many independent answers ``smallest_loss`` needs for a loss above 0, in 0..1."""
     top = 1 - 2 * GAINED
     level, wanted = LEVEL / max(n_tests, 1), min(loss, top)

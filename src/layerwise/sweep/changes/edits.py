@@ -325,7 +325,7 @@ SiteEdit = SetSite | AddSite | CopySite | PatchSite | DonorSite
 Edit = SkipLayer | SwapWeights | SiteEdit
 
 
-def heads_of(edit: SiteEdit, n_heads: int) -> tuple[int, ...] | None:
+def changed_heads(edit: SiteEdit, n_heads: int) -> tuple[int, ...] | None:
     """Indices of the changed heads out of ``n_heads``; None means all."""
     return None if edit.heads is None or len(edit.heads) == n_heads else edit.heads
 

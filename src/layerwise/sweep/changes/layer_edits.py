@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from .edits import BY_HEAD, Edit, SiteEdit, SkipLayer, SwapWeights, heads_of
+from .edits import BY_HEAD, Edit, SiteEdit, SkipLayer, SwapWeights, changed_heads
 
 Activation = Float[torch.Tensor, "group token d_model"]
 OfLayout = Float[torch.Tensor, "_ _ d_model"]  # of one of several layouts
@@ -103,7 +103,7 @@ NO_EDITS = LayerEdits()
 Value = tuple[torch.Tensor, Bool[torch.Tensor, " token"] | None]
 
 
-def edits_of(
+def layer_edits(
     changes: Iterable[tuple[int | np.ndarray, Sequence[Edit]]],
     n_rows: int,
     n_tokens: int,
@@ -123,7 +123,7 @@ def edits_of(
             if key not in values:
                 values[key] = value_of(edit)
             value, where = values[key]
-            heads = heads_of(edit, n_heads)
+            heads = changed_heads(edit, n_heads)
             if n_rows > 1 or where is not None or heads is not None:
                 mask = torch.zeros(n_rows, n_tokens, dtype=torch.bool, device=device)
                 mask[row] = True if where is None else where
@@ -136,7 +136,7 @@ def edits_of(
     return LayerEdits({site: _merge_replacements(parts) for site, parts in replacements.items()})
 
 
-def taken_from(
+def source_tokens(
     edit: SiteEdit,
     n_tokens: int,
     paths: Sequence[Sequence[int]],

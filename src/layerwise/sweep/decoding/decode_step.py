@@ -14,9 +14,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from layerwise.models.instance.kinds import n_heads_of
+from layerwise.models.instance.kinds import n_layer_heads
 from layerwise.sweep.changes.edits import BLOCK, SITES, OtherWeights, SiteEdit, SwapWeights
-from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Value, edits_of
+from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Value, layer_edits
 from layerwise.sweep.packed.blocks import BlockRunner
 from layerwise.sweep.packed.layout import KeptKeysValues, KeysValues, SharedKeys, StepLayout
 from layerwise.sweep.plans.branches import Branch
@@ -25,7 +25,7 @@ from layerwise.sweep.walk.engine import Walk
 
 
 @dataclass
-class Job:
+class DecodedText:
     """One text being generated."""
 
     branch: int | None  # the branch (row of the walk's group); None is the trunk
@@ -42,7 +42,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Beginning:
+class SharedPrefix:
     """The tokens with which several prompts begin."""
 
     start: int  # packed index of the first
@@ -50,11 +50,13 @@ class Beginning:
 
 
 @dataclass(frozen=True)
-class Decoding:
+class DecodingState:
     """State shared by all steps of a decode."""
 
     walk: Walk  # which ran the prompts
-    begins: Mapping[int, Beginning | None]  # by request, the beginning that it shares with others
+    begins: Mapping[
+        int, SharedPrefix | None
+    ]  # by request, the beginning that it shares with others
     caches: Mapping[int, KeptKeysValues]  # by layer, the rows' own keys and values
     # By layer, those of the encoder outputs that rows look at; and how many tokens these have.
     across: Mapping[int, KeptKeysValues]
@@ -77,7 +79,7 @@ class Decoding:
         return np.array([[number(branch, layer) for branch in branches] for layer in layers])
 
     def apart(
-        self, jobs: Sequence[Job], layer: int, place: str = BLOCK
+        self, jobs: Sequence[DecodedText], layer: int, place: str = BLOCK
     ) -> dict[OtherWeights | None, np.ndarray]:
         """Numbers of the texts, by the weights that they use in a place of a layer."""
         if (layer, place) not in self.swapped:
@@ -100,7 +102,7 @@ class Decoding:
             if isinstance(edit, SwapWeights)
         )
 
-    def branch_of(self, job: Job) -> Branch | None:
+    def branch_of(self, job: DecodedText) -> Branch | None:
         """The branch of a text; None is the trunk."""
         return None if job.branch is None else self.branches[job.branch]
 
@@ -115,8 +117,8 @@ class Step:
 
     def __init__(
         self,
-        batch: Decoding,
-        rows: Sequence[Job],
+        batch: DecodingState,
+        rows: Sequence[DecodedText],
         positions: np.ndarray,
         index: np.ndarray,
         texts: np.ndarray,
@@ -276,8 +278,8 @@ class Step:
             ends = self.batch.walk.source_ends[layer, edit.site]
             return ends[requests.to(device)][:, None], None
 
-        n_heads = n_heads_of(self.batch.walk.model, layer)
-        return edits_of(changes, len(rows), 1, n_heads, value_of, device)
+        n_heads = n_layer_heads(self.batch.walk.model, layer)
+        return layer_edits(changes, len(rows), 1, n_heads, value_of, device)
 
 
 def _by_source(

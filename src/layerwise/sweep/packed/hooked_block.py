@@ -37,7 +37,7 @@ class WholeBlock:
         raise NotImplementedError("The block runs as a whole.")
 
 
-class HookedBlock(WholeBlock):
+class TransformerLensBlock(WholeBlock):
     """TransformerLens's own block, called on rectangles without any padding."""
 
     # Invariant: every call sees whole, gapless sequences (cached keys, then new tokens), so that

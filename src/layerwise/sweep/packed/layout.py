@@ -270,7 +270,7 @@ def _mask_bias(
     """Mask of a rectangle as a term that is added to scores."""
     # Causal rows are all the same.
     seen = rows.mask[:1] if rows.causal else rows.mask
-    return hiding(seen, like).repeat(1, group, 1)[:, None]
+    return mask_to_bias(seen, like).repeat(1, group, 1)[:, None]
 
 
 def _split_keys(
@@ -302,15 +302,15 @@ def _split_keys(
     padded = not bool(outside_mask.all())
     return SplitKeys(
         pad_sequence(outside, batch_first=True).to(like.device),
-        hiding(outside_mask, like).repeat(1, group if within else 1, 1)[:, None]
+        mask_to_bias(outside_mask, like).repeat(1, group if within else 1, 1)[:, None]
         if padded
         else None,
         pad_sequence(own, batch_first=True).to(like.device),
-        hiding(own_mask, like).repeat(1, group, 1)[:, None],
+        mask_to_bias(own_mask, like).repeat(1, group, 1)[:, None],
     )
 
 
-def hiding(seen: Bool[torch.Tensor, ...], like: torch.Tensor) -> Float[torch.Tensor, ...]:
+def mask_to_bias(seen: Bool[torch.Tensor, ...], like: torch.Tensor) -> Float[torch.Tensor, ...]:
     """Additive mask: 0 where True, minus infinity elsewhere."""
     seen = seen.to(like.device)
     return like.new_zeros(seen.shape).masked_fill_(~seen, float("-inf"))

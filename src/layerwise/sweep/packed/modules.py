@@ -19,7 +19,7 @@ Rows = Float[torch.Tensor, "... d_model"]
 Norm = Callable[[Rows], Rows]
 
 
-def norm_of(module: Any) -> Norm:
+def norm_function(module: Any) -> Norm:
     """The norm that a module is."""
     if type(module) is RMSNorm:
         return lambda x: F.rms_norm(x, x.shape[-1:], module.w, module.eps)

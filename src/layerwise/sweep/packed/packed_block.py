@@ -19,9 +19,9 @@ from layerwise.sweep.changes.layer_edits import (
     OfLayout,
 )
 
-from .attention import Attended, PackedAttention, Scoring, attend_step
+from .attention import Attended, PackedAttention, ScoreModifiers, attend_step
 from .layout import KeysValues, Layout, StepLayout
-from .modules import FusedMLP, add_product, norm_of
+from .modules import FusedMLP, add_product, norm_function
 
 
 class PackedBlock:
@@ -37,9 +37,9 @@ class PackedBlock:
 
     def __init__(self, block: Any, cfg: Any) -> None:
         self.block, self.attn, self.cfg = block, block.attn, cfg
-        self.norm_1 = norm_of(block.ln1)
+        self.norm_1 = norm_function(block.ln1)
         self.mlp = None if cfg.attn_only else FusedMLP(block.mlp)
-        self.norm_2 = None if cfg.attn_only else norm_of(block.ln2)
+        self.norm_2 = None if cfg.attn_only else norm_function(block.ln2)
         grouped = cfg.n_key_value_heads is not None
         self.n_kv = cfg.n_key_value_heads if grouped else cfg.n_heads
         self.group = heads_per_key(cfg)
@@ -53,7 +53,7 @@ class PackedBlock:
         ]
         self.w_out = self.attn.W_O.permute(2, 0, 1).reshape(cfg.d_model, -1)
         self.scale = 1.0 / float(self.attn.attn_scale)
-        self.scoring = Scoring(self.scale)
+        self.scoring = ScoreModifiers(self.scale)
         self.attend = PackedAttention(self.n_kv, self.group, cfg.d_head, self.scoring)
 
     def packed(

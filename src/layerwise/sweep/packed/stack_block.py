@@ -17,13 +17,18 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import nn
 
-from layerwise.models.seq2seq.parts import AttentionParts, BlockParts, RelativeBias, StackParts
+from layerwise.models.seq2seq.parts import (
+    RelativeBias,
+    Seq2SeqAttentionParts,
+    Seq2SeqBlockParts,
+    StackParts,
+)
 from layerwise.sweep.changes.layer_edits import NO_EDITS, Activation, LayerEdits
 from layerwise.sweep.plans.trie import TokenTrie, restrict
 
-from .attention import Scoring, attend_in_cache, attend_step
+from .attention import ScoreModifiers, attend_in_cache, attend_step
 from .hooked_block import WholeBlock
-from .layout import KeysValues, Layout, StepLayout, hiding, span
+from .layout import KeysValues, Layout, StepLayout, mask_to_bias, span
 
 Heads = Float[torch.Tensor, "branch token head d_head"]
 Sources = Float[torch.Tensor, "source key_token _ d_head"]
@@ -37,14 +42,14 @@ class EncoderOutputs(KeysValues):
 
 
 @dataclass(frozen=True)
-class Picked:
+class TokenSelection:
     """Tokens in rows of one length."""
 
     at: slice | Int[torch.Tensor, " token"]  # a slice, which is a view, if they follow each other
     shape: tuple[int, int]
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Picked:
+    def of(cls, rows: Sequence[Sequence[int]], device: torch.device) -> TokenSelection:
         """Tokens by row."""
         at = span(list(chain.from_iterable(rows)))
         index = at if isinstance(at, slice) else torch.tensor(at, device=device)
@@ -59,8 +64,8 @@ class Picked:
 class Pattern:
     """Pattern of which tokens attend to which, runs of one shape as a rectangle."""
 
-    queries: tuple[Picked, ...]
-    keys: tuple[Picked, ...]
+    queries: tuple[TokenSelection, ...]
+    keys: tuple[TokenSelection, ...]
     biases: tuple[Bias | None, ...]  # what is added to the scores of all runs of a rectangle
     # Where each token is found in the rectangles' queries, one after the other.
     order: Int[torch.Tensor, " token"]
@@ -74,7 +79,7 @@ class Pattern:
         for run in runs:
             shapes.setdefault((len(run[0]), len(run[1])), []).append(run)
         queries, keys = (
-            tuple(Picked.of([run[i] for run in group], device) for group in shapes.values())
+            tuple(TokenSelection.of([run[i] for run in group], device) for group in shapes.values())
             for i in (0, 1)
         )
         flat = [query for group in shapes.values() for run in group for query in run[0]]
@@ -112,7 +117,7 @@ def _rectangle(
     return out.transpose(1, 2).unflatten(0, (n_branches, n_runs)).flatten(1, 2)
 
 
-def bias_of(
+def attention_bias(
     n_query: int, n_key: int, causal: bool, relative: RelativeBias | None, like: torch.Tensor
 ) -> Bias | None:
     """The bias of the last ``n_query`` of ``n_key`` positions, on all that they may see."""
@@ -155,7 +160,7 @@ def stack_layout(
     if looks is not None:
         seen = [(sorted(place[query] for query in tokens), path) for path, tokens in looks.items()]
         across = Pattern.of(seen, lambda *shape: None, like.device)
-    bias = partial(bias_of, causal=causal, relative=relative, like=like)
+    bias = partial(attention_bias, causal=causal, relative=relative, like=like)
     return StackLayout(
         carried=None if carried is None else at.to(like.device),
         outputs=None,
@@ -172,9 +177,9 @@ def stack_layout(
 class StackBlock(WholeBlock):
     """A block's modules applied to packed tokens."""
 
-    def __init__(self, parts: BlockParts, stack: StackParts) -> None:
+    def __init__(self, parts: Seq2SeqBlockParts, stack: StackParts) -> None:
         self.parts, self.post_norm = parts, stack.post_norm
-        self.scoring = Scoring(parts.attn.scale, relative=stack.relative)
+        self.scoring = ScoreModifiers(parts.attn.scale, relative=stack.relative)
 
     def packed(
         self,
@@ -192,7 +197,7 @@ class StackBlock(WholeBlock):
             kept.append(own)
             return layout.own.attend(queries, own.keys, own.values, self.parts.attn.scale)
 
-        def look(queries: Heads, cross: AttentionParts) -> Heads:
+        def look(queries: Heads, cross: Seq2SeqAttentionParts) -> Heads:
             assert outside is not None
             assert layout.across is not None
             pattern, beside = layout.across, (outside.keys, outside.values, cross.scale)
@@ -221,11 +226,11 @@ class StackBlock(WholeBlock):
             layout.own.values[layout.slots, :, layout.index[:, 0]] = own.values[:, 0]
             return attend_step(queries, layout, 1, self.scoring)
 
-        def look(queries: Heads, cross: AttentionParts) -> Heads:
+        def look(queries: Heads, cross: Seq2SeqAttentionParts) -> Heads:
             assert layout.across is not None
             assert layout.lengths is not None
             places = torch.arange(layout.n_across, device=queries.device)
-            bias = hiding(places < layout.lengths[:, None], queries)[:, None, None]
+            bias = mask_to_bias(places < layout.lengths[:, None], queries)[:, None, None]
             q = queries.transpose(1, 2)
             return attend_in_cache(q, layout.across, bias, layout, cross.scale).transpose(1, 2)
 
@@ -240,7 +245,7 @@ class StackBlock(WholeBlock):
         self,
         resid: Activation,
         attend: Callable[[Heads, KeysValues], Heads],
-        look: Callable[[Heads, AttentionParts], Heads],
+        look: Callable[[Heads, Seq2SeqAttentionParts], Heads],
         edits: LayerEdits,
     ) -> Activation:
         parts = self.parts
@@ -270,10 +275,12 @@ class StackBlock(WholeBlock):
         return sublayer(stream, parts.mlp_norm, parts.mlp, "mlp_out", "resid_post")
 
 
-def _queries(attention: AttentionParts, x: Activation) -> Heads:
+def _queries(attention: Seq2SeqAttentionParts, x: Activation) -> Heads:
     return attention.q(x).unflatten(-1, (attention.n_heads, attention.d_head))
 
 
-def _keys_values(attention: AttentionParts, x: Float[torch.Tensor, "_ _ d_model"]) -> KeysValues:
+def _keys_values(
+    attention: Seq2SeqAttentionParts, x: Float[torch.Tensor, "_ _ d_model"]
+) -> KeysValues:
     split = (attention.n_heads, attention.d_head)
     return KeysValues(attention.k(x).unflatten(-1, split), attention.v(x).unflatten(-1, split))

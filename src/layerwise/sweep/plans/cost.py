@@ -17,7 +17,7 @@ from layerwise.sweep.requests import Generate, Request
 from layerwise.sweep.walk.readout import CHUNK
 
 from .branches import Branch
-from .plan import ModelShape, SweepPlan, walk_of
+from .plan import ModelShape, SweepPlan, batch_walk
 from .trie import TokenTrie, restrict
 from .walk_plan import WalkPlan
 
@@ -287,7 +287,7 @@ class Cost:
         return Cost(**{field.name: both(field.name) for field in fields(self)})
 
 
-def cost_of(
+def sweep_cost(
     plan: SweepPlan,
     interventions: Sequence[Intervention],
     requests: Sequence[Request],
@@ -300,7 +300,7 @@ def cost_of(
     """Cost of a planned sweep."""
     walks = [
         WalkWork(
-            walk_of(batch, interventions, requests, shape),
+            batch_walk(batch, interventions, requests, shape),
             [requests[index] for index in batch.requests],
             shape,
             lengths,
@@ -338,7 +338,7 @@ def cost_of(
     )
 
 
-def cost_of_reading(n_rows: int, shape: ModelShape) -> Cost:
+def unembedding_cost(n_rows: int, shape: ModelShape) -> Cost:
     """The cost of unembedding rows of given residual streams."""
     return Cost(rows=n_rows, prompt_flop=matrix_flop(shape, 0, 0, n_rows))
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from layerwise.errors import UserError, counted
+from layerwise.errors import UserError, count_noun
 from layerwise.ground.layer_names import layer_name
 from layerwise.sweep.changes.edits import (
     BY_HEAD,
@@ -21,11 +21,11 @@ from layerwise.sweep.changes.edits import (
     SetSite,
     SwapWeights,
 )
-from layerwise.sweep.changes.interventions import Intervention, donors_of
+from layerwise.sweep.changes.interventions import Intervention, distinct_donors
 from layerwise.sweep.requests import Generate, LogLikelihood, Request, Tokens
 
 from .branches import make_branches
-from .packing import Packing, sequences_of, share_key
+from .packing import Packing, run_sequences, share_key
 from .walk_plan import WalkPlan, plan_walk
 
 DEFAULT_MEMORY_BUDGET = 3 * 2**30
@@ -85,7 +85,7 @@ class ModelShape:
 
     def tokens_of(self, request: Request) -> tuple[Tokens, ...]:
         """The tokens that each stack reads of a request."""
-        return sequences_of(request, self.prefix)
+        return run_sequences(request, self.prefix)
 
     @property
     def passing(self) -> int:
@@ -118,13 +118,14 @@ class SweepPlan:
 
     def __str__(self) -> str:
         lines = [
-            f"{counted(len(self.batches), 'walk')}, {self.token_passes:,} token-passes through a "
+            f"{count_noun(len(self.batches), 'walk')}, {self.token_passes:,} token-passes "
+            f"through a "
             f"block against {self.brute_force_token_passes:,} by brute force"
         ]
         lines += [
-            f"  walk {i}: {counted(len(b.requests), 'request')}, "
-            f"{counted(len(b.interventions), 'intervention')}, "
-            f"{counted(b.n_packed, 'packed token')}"
+            f"  walk {i}: {count_noun(len(b.requests), 'request')}, "
+            f"{count_noun(len(b.interventions), 'intervention')}, "
+            f"{count_noun(b.n_packed, 'packed token')}"
             for i, b in enumerate(self.batches)
         ]
         return "\n".join(lines)
@@ -157,7 +158,7 @@ def plan_sweep(
         at_once = (at_once + 1) // 2
 
     def passes(batches: list[Batch]) -> int:
-        walks = (walk_of(batch, interventions, requests, shape) for batch in batches)
+        walks = (batch_walk(batch, interventions, requests, shape) for batch in batches)
         return sum(walk.token_passes(shape.in_parts) for walk in walks)
 
     token_passes, batches = min(((passes(cut), cut) for cut in plans), key=lambda both: both[0])
@@ -224,7 +225,7 @@ def _bytes_per_token(
     """Bytes that a packed token takes at most, with so many interventions."""
     # Of a donor the stream and what is seen of one layer: before and after it, within it, the
     # outputs of its sublayers and of its heads.
-    streams = (n_branches + 3 + 7 * len(donors_of(interventions))) * shape.d_model
+    streams = (n_branches + 3 + 7 * len(distinct_donors(interventions))) * shape.d_model
     # Which keys a token may see: a bias and a mask. Its node in the trie: some 400 bytes.
     attended = longest * (shape.group * shape.itemsize + 1) + 400
     kept, n_layers = 0, shape.n_layers
@@ -242,7 +243,7 @@ def _bytes_per_token(
     return (streams + 2 * shape.d_kv * kept) * shape.itemsize + attended
 
 
-def walk_of(
+def batch_walk(
     batch: Batch,
     interventions: Sequence[Intervention],
     requests: Sequence[Request],
@@ -356,7 +357,7 @@ def _check_request(shape: ModelShape, number: int, request: Request) -> None:
     needed = f"needs {length} tokens, but the model's context is {shape.n_ctx}"
     if inputs:
         needed = (
-            f"has {counted(inputs[0], 'input token')} and {length} of the answer, but the model "
+            f"has {count_noun(inputs[0], 'input token')} and {length} of the answer, but the model "
             f"takes {shape.n_ctx} each"
         )
     raise UserError(
@@ -380,5 +381,5 @@ def _check_patch(shape: ModelShape, number: int, request: Request, edit: Edit) -
         if at is not None and not -n <= at < n:
             raise UserError(
                 f"Patch position {at} is out of range for request {number}, whose "
-                f"{'decoder begins with' if answers else what} {counted(n, 'token')}."
+                f"{'decoder begins with' if answers else what} {count_noun(n, 'token')}."
             )

@@ -15,7 +15,7 @@ from layerwise.sweep.changes.interventions import Intervention
 from layerwise.sweep.requests import Generate, Request, Tokens
 
 from .branches import Branch, make_branches
-from .packing import Packing, Path, Side
+from .packing import PackedStack, Packing, Path
 
 # Sites of a block behind its attention's scores: a change there leaves what is before it as it was.
 INSIDE = ("z", "attn_out", "resid_mid", *CROSS_SITES, "mlp_out", "resid_post")
@@ -35,7 +35,7 @@ class GroupPlan:
 class WalkPlan:
     """One walk through the layers of a model's stacks."""
 
-    sides: tuple[Side, ...]  # the packed tokens of each stack
+    sides: tuple[PackedStack, ...]  # the packed tokens of each stack
     # Packed indices, in the last stack, of the tokens whose prediction is read, in ascending order.
     read: tuple[int, ...]
     # Interventions (as indices) that change nothing, or only what is the same in the source run.
@@ -203,7 +203,7 @@ def plan_walk(
 
 
 def _changeable_tokens(
-    edits: Sequence[Edit], side: Side, requests: Sequence[Request]
+    edits: Sequence[Edit], side: PackedStack, requests: Sequence[Request]
 ) -> frozenset[int]:
     """Packed tokens that activations taken from source runs can change."""
     # What both runs begin with is one packed token: its activation is the same in both.

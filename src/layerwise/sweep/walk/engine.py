@@ -15,11 +15,17 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float
 
-from layerwise.models.instance.kinds import Model, key_heads, n_heads_of
+from layerwise.models.instance.kinds import Model, key_heads, n_layer_heads
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.changes.edits import EMBED, MEMORY_NORM, OtherWeights, SiteEdit
-from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Value, edits_of, taken_from
-from layerwise.sweep.packed.blocks import BlockRunner, runner_with
+from layerwise.sweep.changes.layer_edits import (
+    NO_EDITS,
+    LayerEdits,
+    Value,
+    layer_edits,
+    source_tokens,
+)
+from layerwise.sweep.packed.blocks import BlockRunner, runner_with_weights
 from layerwise.sweep.packed.layout import (
     SCRATCH,
     KeptKeysValues,
@@ -42,7 +48,7 @@ Seen = dict[str, torch.Tensor]  # activations of one layer by site
 
 
 @dataclass
-class Work:
+class SweepWork:
     """Counters of the engine's work."""
 
     block_passes: int = 0  # (walk, branch, layer) triples pushed through a block
@@ -73,7 +79,7 @@ class Walk:
     runners: Sequence[BlockRunner]
     plan: WalkPlan
     requests: Sequence[Request]
-    work: Work
+    work: SweepWork
     tokens_at_once: int = TOKENS_AT_ONCE
     scratch: int = SCRATCH
     donors: Mapping[int, Iterator[Seen]] = field(default_factory=dict)
@@ -248,7 +254,7 @@ class Walk:
             return self.runners[layer]
         if weights in self.own_blocks:
             return self.own_blocks[weights]
-        runner = runner_with(self.model, layer, weights)
+        runner = runner_with_weights(self.model, layer, weights)
         if self.plan.generates:
             self.own_blocks[weights] = runner
         return runner
@@ -365,11 +371,11 @@ class Walk:
         entering = sites == ("resid_pre",)
         of_rows = (group.branches[row].edits.get(self.layer, ()) for row in rows)
         changes = ([edit for edit in edits if edit.site in sites] for edits in of_rows)
-        return edits_of(
+        return layer_edits(
             enumerate(changes),
             len(rows),
             layout.n_tokens if entering else layout.n_outputs,
-            n_heads_of(self.model, self.layer),
+            n_layer_heads(self.model, self.layer),
             lambda edit: self._value(edit, layout, entering),
             self.device,
         )
@@ -383,7 +389,7 @@ class Walk:
         side, sources, activations = self.side, self.side.sources, self.seen
         if edit.donor is not None:
             sources, activations = side.paths, self.donated[id(edit.donor)]
-        source_of = taken_from(edit, layout.n_packed, side.paths, sources, side.n_given)
+        source_of = source_tokens(edit, layout.n_packed, side.paths, sources, side.n_given)
         source_of = source_of.to(self.device)
         if layout.carried is not None:
             source_of = source_of[layout.carried]
