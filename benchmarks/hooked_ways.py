@@ -107,7 +107,7 @@ def _decode(model: DecoderOnly, asked: Generate, stopper: Stopper) -> Generated:
         cache = TransformerLensKeyValueCache.init_cache(model.cfg, model.W_E.device, 1)
         kept = {"past_kv_cache": cache}
     tokens, new = list(asked.context), []
-    while not new or not stopper.ended(new, asked):
+    while not new or not stopper.stops(new, asked):
         logits = model(torch.tensor([tokens]), **kept)
         tokens = [int(logits[0, -1].argmax())]
         new += tokens

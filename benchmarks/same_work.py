@@ -108,9 +108,9 @@ def refuse_error(side: str, error: float, rounding: RoundingError) -> None:
     Raises:
         SystemExit: if it is larger.
     """
-    if not error <= rounding.bound:
+    if not error <= rounding.error_bound:
         raise SystemExit(
-            f"{side} is {error:.2g} nats off, and rounding explains {rounding.bound:.2g}: it "
+            f"{side} is {error:.2g} nats off, and rounding explains {rounding.error_bound:.2g}: it "
             f"takes plain forwards {rounding.largest:.2g} nats off."
         )
 
@@ -194,7 +194,7 @@ def is_tie(model: Model, layer: int | None, asked: Any, tokens: Tokens, shortfal
     if shortfall < FLOOR:
         return True
     scored = LogLikelihood(asked.context, tokens, asked.source)
-    return shortfall <= measure_rounding(model, _without(layer), [scored]).bound
+    return shortfall <= measure_rounding(model, _without(layer), [scored]).error_bound
 
 
 def _in_common(one: Tokens, other: Tokens) -> int:

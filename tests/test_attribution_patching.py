@@ -76,12 +76,14 @@ def in_double(case: str) -> Iterator[Model]:
 
 def sites_of(model: Model) -> list[str]:
     parallel = getattr(model.cfg, "parallel_attn_mlp", False)
-    return [s for s in PatchingLayout.of(model).sites() if not (parallel and s == "resid_mid")]
+    return [
+        s for s in PatchingLayout.for_model(model).sites() if not (parallel and s == "resid_mid")
+    ]
 
 
 def cells(model: Model) -> list[PatchCell]:
     """Every site, layer and head, of both stacks if there are two, at some positions and at all."""
-    layout, found = PatchingLayout.of(model), []
+    layout, found = PatchingLayout.for_model(model), []
     for site in sites_of(model):
         for layers, where in layout.parts(site):
             n, one = (len(CLEAN), CHANGED) if where == "prompt" else (2, 1)

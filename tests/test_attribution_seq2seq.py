@@ -86,7 +86,9 @@ def test_layers_and_heads_have_the_numbers_of_the_order_of_computation(case):
         assert table.loc[table["component"] == component, "layer"].tolist() == [*layers]
     for component, layers in (("z", every), ("cross_z", decoder)):
         mine = table.loc[table["component"] == component]
-        expected = [(layer, head) for layer in layers for head in range(cfg.heads_of(layer))]
+        expected = [
+            (layer, head) for layer in layers for head in range(cfg.n_heads_in_layer(layer))
+        ]
         assert [*zip(mine["layer"], mine["head"], strict=True)] == expected
     norms = table.loc[table["component"] == "norm_bias", "layer"]
     assert norms.dropna().tolist() == ([*every] if cfg.post_norm else [])

@@ -123,7 +123,7 @@ def test_differences_that_rounding_explains_are_counted_and_not_refused() -> Non
     same_work, model = benchmark("same_work"), amplifying_model()
     requests = [LogLikelihood((5, 6, 7, 8), (8, 9)), LogLikelihood((9, 8), (7,))]
     rounding = measure_rounding(model, intact(), requests)
-    exact, far = rounding.truth[0], rounding.bound - 1e-6
+    exact, far = rounding.truth[0], rounding.error_bound - 1e-6
     off = replace(exact, token_logprobs=(exact.token_logprobs[0] + far, *exact.token_logprobs[1:]))
     sides = [[exact, rounding.truth[1]]], [[off, rounding.truth[1]]]
     assert far > 1e-4

@@ -165,7 +165,7 @@ def test_nothing_is_compared_without_signal_of_both() -> None:
 
 def test_tasks_that_are_no_pairs_have_no_tables(books: AblationResult) -> None:
     apart = replace(books, records=books.records.assign(closed_book=None))
-    assert not {"books", "book_pairs"} & set(apart.derived())
+    assert not {"books", "book_pairs"} & set(apart.derived_tables())
     earlier = replace(books, records=books.records.drop(columns="closed_book"))
     assert earlier.book_tables()["book_pairs"].empty
 

@@ -41,7 +41,7 @@ def pool(name, loss, *, labels=None, n_choices=1, floor=0.0) -> Pool:
     """A capability whose intact model is right throughout."""
     loss = np.asarray(loss, dtype=float)
     n, n_layers = loss.shape
-    clusters = Clusters.apart(n) if labels is None else Clusters.of(labels)
+    clusters = Clusters.singletons(n) if labels is None else Clusters.from_labels(labels)
     nothing = np.full(loss.shape, np.nan)
     return Pool(
         name, np.arange(n_layers), loss, np.rint(loss).astype(int), nothing, np.ones(n),
@@ -319,7 +319,7 @@ def made_up(right: np.ndarray, task: str) -> Cell:
     changes = pd.DataFrame({"layer": np.arange(correct.shape[1])})
     return Cell(
         task, task, "letter", changes, intact, correct, nothing, nothing,
-        tuple(map(str, range(len(right)))), Clusters.apart(len(right)),
+        tuple(map(str, range(len(right)))), Clusters.singletons(len(right)),
     )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ from tests.test_removal import rows_of
 
 def groups_of(n: int, size: int) -> Clusters:
     """So many clusters of one size."""
-    return Clusters.of([f"fact {i}" for i in range(n) for _ in range(size)])
+    return Clusters.from_labels([f"fact {i}" for i in range(n) for _ in range(size)])
 
 
 def quarter(task: str, protocol: str) -> float:
@@ -86,14 +86,18 @@ def quarter(task: str, protocol: str) -> float:
 
 
 def test_items_are_numbered_by_what_they_ask_for_and_those_without_a_label_stand_apart():
-    found = Clusters.of(["a", None, "b", "a", None, float("nan")])
+    found = Clusters.from_labels(["a", None, "b", "a", None, float("nan")])
     assert found.codes.tolist() == [0, 1, 2, 0, 3, 4]
     assert (found.n, found.are_items) == (5, False)
     assert found.sizes.tolist() == [2, 1, 1, 1, 1]
     assert found.sums(np.arange(6.0)[:, None])[:, 0].tolist() == [3, 1, 2, 4, 5]
-    assert Clusters.joined([found, found]).n == 2 + 2 * 3
-    assert found.only(np.array([True, False, False, True, True, False])).codes.tolist() == [0, 0, 1]
-    assert Clusters.apart(3).are_items
+    assert Clusters.concatenate([found, found]).n == 2 + 2 * 3
+    assert found.select_items(np.array([True, False, False, True, True, False])).codes.tolist() == [
+        0,
+        0,
+        1,
+    ]
+    assert Clusters.singletons(3).are_items
     table = pd.DataFrame({"item": ["x", "x", "y", "z"], "cluster": ["c", "c", None, "c"]})
     assert clusters_from_table(table, ["z", "y", "x"]).codes.tolist() == [0, 1, 0]
     assert clusters_from_table(table.drop(columns="cluster"), ["z", "y"]).are_items
@@ -110,12 +114,12 @@ def test_the_test_of_clusters_is_that_of_all_flips_one_by_one(net):
 
 def test_of_single_items_it_is_mcnemars_exact_test_to_the_bit():
     net = np.random.default_rng(0).integers(-1, 2, size=(50, 40))
-    p = paired_p_values(net, Clusters.apart(50))
+    p = paired_p_values(net, Clusters.singletons(50))
     assert np.array_equal(p, stats.mcnemar_p_values((net > 0).sum(axis=0), (net < 0).sum(axis=0)))
 
 
 def test_tests_and_means_of_resamples_are_those_of_the_items_that_were_drawn():
-    rng, clusters = np.random.default_rng(1), Clusters.of(list("aabbccddeeff"))
+    rng, clusters = np.random.default_rng(1), Clusters.from_labels(list("aabbccddeeff"))
     net, values = rng.integers(-1, 2, size=(12, 5)), rng.normal(size=(5, 3))
     indices = stats.resample_indices(clusters.n, 30, 0)
     totals, p = resampled_tests(net, clusters, stats.resample_counts(indices))
@@ -123,7 +127,10 @@ def test_tests_and_means_of_resamples_are_those_of_the_items_that_were_drawn():
         items = np.concatenate([np.flatnonzero(clusters.codes == code) for code in drawn])
         assert totals[number].tolist() == net[items].sum(axis=0).tolist()
         assert p[number] == pytest.approx(paired_p_values(net[items], groups_of(6, 2)))
-    unequal, indices = Clusters.of(["a", "b", "a", "a", "c"]), stats.resample_indices(3, 20, 0)
+    unequal, indices = (
+        Clusters.from_labels(["a", "b", "a", "a", "c"]),
+        stats.resample_indices(3, 20, 0),
+    )
     for mean, drawn in zip(unequal.resampled_means(values, indices), indices, strict=True):
         items = np.concatenate([np.flatnonzero(unequal.codes == code) for code in drawn])
         assert mean == pytest.approx(values[items].mean(axis=0))
@@ -131,23 +138,23 @@ def test_tests_and_means_of_resamples_are_those_of_the_items_that_were_drawn():
 
 def test_errors_of_means_are_statsmodels_of_clusters():
     rng = np.random.default_rng(3)
-    clusters = Clusters.of([f"{i}" for i in rng.integers(0, 12, size=50)])
+    clusters = Clusters.from_labels([f"{i}" for i in rng.integers(0, 12, size=50)])
     values = rng.normal(0.3, size=(50, 2)) + rng.normal(size=(clusters.n, 2))[clusters.codes]
     for column, error in enumerate(mean_errors(values, clusters)):
         groups = {"groups": clusters.codes}
         found = sm.OLS(values[:, column], np.ones(50)).fit(cov_type="cluster", cov_kwds=groups)
         assert error == pytest.approx(found.bse[0])
     one = values[:, :1]
-    assert np.array_equal(mean_p_values(one, Clusters.apart(50)), stats.mean_p_values(one))
+    assert np.array_equal(mean_p_values(one, Clusters.singletons(50)), stats.mean_p_values(one))
 
 
 def test_design_effects_are_one_of_items_and_their_number_of_items_that_are_the_same():
     pairs, alike = groups_of(40, 2), np.random.default_rng(9).normal(size=(40, 1)).repeat(2, axis=0)
     assert design_effects(alike, pairs)[0] == pytest.approx(2.0, rel=0.03)
-    assert design_effects(alike, Clusters.apart(80))[0] == 1.0
+    assert design_effects(alike, Clusters.singletons(80))[0] == 1.0
     assert design_effects(np.ones((80, 1)), pairs)[0] == 2.0
     p = np.array([0.01])
-    assert with_design_effect(p, np.ones(1), Clusters.apart(80)) is p
+    assert with_design_effect(p, np.ones(1), Clusters.singletons(80)) is p
 
 
 def test_percentiles_are_expanded_to_the_quantiles_of_t():
@@ -216,8 +223,8 @@ def test_depths_of_items_asked_twice_are_no_surer_within_a_task_or_between_two()
     after = intact[:, None] & (rng.random((40, 6)) > [0.05, 0.05, 0.6, 0.3, 0.05, 0.05])
     once = losses_by_item(intact.astype(float), after.astype(float), 0.25)
     doubled = losses_by_item(np.tile(intact, 2).astype(float), np.tile(after, (2, 1)).astype(float),
-                             0.25, Clusters.of(2 * labels))  # fmt: skip
-    named = once._replace(clusters=Clusters.of(labels))
+                             0.25, Clusters.from_labels(2 * labels))  # fmt: skip
+    named = once._replace(clusters=Clusters.from_labels(labels))
     p = depth_p_value([once], HALF, 3.0)
     assert depth_bounds([doubled], HALF) == pytest.approx(depth_bounds([once], HALF), abs=0.02)
     assert depth_p_value([doubled], HALF, 3.0) == pytest.approx(p, rel=0.05)
@@ -323,7 +330,7 @@ def test_what_goes_together_is_tested_together(case: Dependent):
     sets, rng, errors = data_sets(case.sets), np.random.default_rng(5), np.zeros(2, dtype=int)
     for _ in range(sets):
         values = case.draw(rng)
-        for i, clusters in enumerate((Clusters.apart(len(values)), case.clusters)):
+        for i, clusters in enumerate((Clusters.singletons(len(values)), case.clusters)):
             errors[i] += case.wrong(values, clusters)
     assert errors[0] > case.of_items * sets
     assert errors[1] <= most_errors(sets, case.rate)
@@ -359,7 +366,7 @@ TASKS = ("facts", "facts-open-book")
 
 
 def test_tasks_draw_what_they_share_together_and_the_rest_by_itself():
-    one, other = Clusters.of(["a", "a", "b", None]), Clusters.of(["c", "b", None])
+    one, other = Clusters.from_labels(["a", "a", "b", None]), Clusters.from_labels(["c", "b", None])
     first, second = sample_and_joint_resamples([one, other], 500, 0)
     assert (first[0] == 1).all()
     assert (second[0] == 1).all()
@@ -367,7 +374,7 @@ def test_tasks_draw_what_they_share_together_and_the_rest_by_itself():
     assert (shared == second[:, other.row_of_label["b"]]).all()
     # five clusters in all: a, b, c, and an item of each task
     assert (first.sum(axis=1) + second.sum(axis=1) - shared == 5).all()
-    apart = Clusters.of(["c", None])
+    apart = Clusters.from_labels(["c", None])
     drawn = draws_of_tasks(["first", "second"], [one, apart], 20, 5)
     for task, clusters, counts in zip(["first", "second"], [one, apart], drawn, strict=True):
         alone = sample_and_resamples(clusters.n, 20, stats.generator(5, task))
@@ -485,7 +492,7 @@ def test_critical_sets_and_ranks_are_of_facts_drawn_together():
         for curve in together:
             cell = run.cells[curve.task, "letter"]
             net = cell.intact[shared].astype(int)[:, None] - cell.correct[shared]
-            sure = stats.holm(paired_p_values(net, Clusters.apart(N))) < 0.05
+            sure = stats.holm(paired_p_values(net, Clusters.singletons(N))) < 0.05
             critical.append(sure & (net.sum(axis=0) > 0))
             assert curve.rows[i] == pytest.approx(net.sum(axis=0) / cell.intact[shared].sum())
         assert sizes[i] == np.any(critical, axis=0).sum()
@@ -493,7 +500,7 @@ def test_critical_sets_and_ranks_are_of_facts_drawn_together():
 
 def test_depths_where_answers_settle_are_of_facts_drawn_together():
     layers, right = np.arange(6.0), np.array([1, 1, 0, 1, 1, 1], dtype=bool)
-    sampling, clusters = Sampling(3, 60, 8), Clusters.of(list("abcdef"))
+    sampling, clusters = Sampling(3, 60, 8), Clusters.from_labels(list("abcdef"))
     values = np.ones((6, 9)).cumsum(axis=1)
     group = [
         MethodCurve(

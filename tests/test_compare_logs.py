@@ -39,7 +39,7 @@ def test_the_test_is_mcnemars_by_hand(tmp_path):
     assert (found.first, found.second) == (21 / 35, 30 / 35)
     assert found.difference.estimate == pytest.approx(9 / 35)
     assert found.difference.low < 9 / 35 < found.difference.high
-    assert found.changed["doc_id"].tolist() == [*range(20, 30), 34]
+    assert found.changed_items["doc_id"].tolist() == [*range(20, 30), 34]
     assert "better on 10 items and worse on 1" in str(found)
 
 
@@ -56,7 +56,7 @@ def test_the_test_is_mcnemars_by_hand(tmp_path):
 def test_of_options_the_most_likely_is_named(tmp_path, given, answer):
     first = write(tmp_path / "a.jsonl", [1.0], filtered_resps=given)
     second = write(tmp_path / "b.jsonl", [0.0], filtered_resps=["C"])
-    assert lw.compare_logs(first, second).changed["first_answer"].tolist() == [answer]
+    assert lw.compare_logs(first, second).changed_items["first_answer"].tolist() == [answer]
 
 
 def test_items_are_paired_by_what_was_asked_not_by_place(tmp_path):

@@ -297,7 +297,7 @@ def test_p_and_bounds_are_those_of_plain_t_tests_at_every_share(accuracies):
     """Squared length of both contrasts in standard errors, by the inverse of their correlation."""
     rng = np.random.default_rng(1)
     one, other = (drawn(rng, a, 80, taken) for a, taken in zip(accuracies, (0.2, 1), strict=True))
-    found = share_difference([one], [other], Clusters.apart(80))
+    found = share_difference([one], [other], Clusters.singletons(80))
     shares = np.linspace(-0.7, 1.1, 73)
     values = [[each.lost - share * each.above for share in shares] for each in (one, other)]
     z = [[z_of(of_share) for of_share in mine] for mine in values]
@@ -318,18 +318,18 @@ def test_clusters_of_the_same_answers_are_single_items():
     rng = np.random.default_rng(0)
     one, other = drawn(rng, 0.9, 40, 0.1), drawn(rng, 0.8, 40, 0.9)
     twice = [TaskLosses(*(np.repeat(part, 2) for part in each)) for each in (one, other)]
-    clusters = Clusters.of(np.repeat([f"fact {i}" for i in range(40)], 2).tolist())
+    clusters = Clusters.from_labels(np.repeat([f"fact {i}" for i in range(40)], 2).tolist())
     found = share_difference([twice[0]], [twice[1]], clusters)
-    alone = share_difference([one], [other], Clusters.apart(40))
+    alone = share_difference([one], [other], Clusters.singletons(40))
     assert found == pytest.approx(alone)
 
 
 def test_of_a_model_that_is_hardly_above_chance_no_difference_is_excluded():
     rng = np.random.default_rng(3)
     strong, hardly = drawn(rng, 0.9, 100), drawn(rng, 0.3, 100)
-    assert share_difference([strong], [hardly], Clusters.apart(100)).high == np.inf
+    assert share_difference([strong], [hardly], Clusters.singletons(100)).high == np.inf
     none = TaskLosses(np.zeros(100), np.full(100, -0.1))
-    assert share_difference([strong], [none], Clusters.apart(100)) == (-np.inf, np.inf, 1.0)
+    assert share_difference([strong], [none], Clusters.singletons(100)) == (-np.inf, np.inf, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_of_a_model_that_is_hardly_above_chance_no_difference_is_excluded():
 def test_the_same_share_is_called_different_as_rarely_as_stated(accuracies, taken):
     rng, n = np.random.default_rng(0), data_sets(400)
     found = [
-        share_difference(*([drawn(rng, a, 60, taken)] for a in accuracies), Clusters.apart(60))
+        share_difference(*([drawn(rng, a, 60, taken)] for a in accuracies), Clusters.singletons(60))
         for _ in range(n)
     ]
     assert sum(each.p < 0.05 for each in found) <= most_errors(n)

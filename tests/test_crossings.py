@@ -33,7 +33,7 @@ def one_sided(more: int, less: int) -> float:
 def test_p_of_a_side_is_mcnemars_exact_test_of_two_layers():
     loss = np.zeros((20, 3))
     loss[:9, 0], loss[7:10, 1] = 1.0, 1.0
-    p = Side.of(pool("a", loss)).p
+    p = Side.from_pool(pool("a", loss)).p
     assert p[0, 1] == one_sided(7, 1)
     assert p[0, 2] == one_sided(9, 0)
     assert p[1, 0] == p[2, 0] == 1.0
@@ -44,7 +44,7 @@ def test_p_of_a_side_over_protocols_equals_all_flips_of_items():
     rng = np.random.default_rng(0)
     answers = rng.integers(-1, 2, size=(16, 2)).astype(float)
     items = [f"item {i % 8}" for i in range(16)]
-    p = Side.of(pool("a", answers, labels=items)).p[0, 1]
+    p = Side.from_pool(pool("a", answers, labels=items)).p[0, 1]
     sums = (answers[:8] + answers[8:]) @ [1, -1]
     flips = np.array(list(product((-1, 1), repeat=8))) @ sums
     expected = (np.abs(flips) >= abs(sums.sum())).mean() / 2 if sums.sum() > 0 else 1.0
@@ -72,7 +72,7 @@ def test_a_planted_crossing_is_found_on_both_sides_and_no_other():
 
 
 def test_p_of_a_crossing_is_the_larger_of_its_sides_and_corrected_over_all():
-    first, second = map(Side.of, crossed())
+    first, second = map(Side.from_pool, crossed())
     p = crossing_p_values(first, second)
     assert p[1, 2] == max(first.p[1, 2], second.p[2, 1])
     every = holm(p[~np.eye(4, dtype=bool)], 72)

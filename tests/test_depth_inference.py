@@ -407,7 +407,7 @@ def test_depths_of_shared_items_that_lose_at_opposite_ends_are_no_independent_sa
         curves = [losses_by_item(np.ones(n), 1 - each, 0.0, clusters=clusters) for each in losses]
         return same_depth_p_value([curves[0]], [curves[1]], (axis, axis), paired=False)
 
-    assert p_of(Clusters.of(labels)) > p_of(Clusters.apart(n)) - 1e-12
+    assert p_of(Clusters.from_labels(labels)) > p_of(Clusters.singletons(n)) - 1e-12
 
 
 PAGE = (FOLDER.parents[1] / "docs" / "validity.md").read_text()

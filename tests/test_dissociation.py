@@ -199,7 +199,7 @@ def claims(draw: Draw, n: int, n_sets: int = 100) -> np.ndarray:
     rng, found = np.random.default_rng(n), []
     for _ in range(n_sets):
         turned = crossing_test(*draw(rng, n))
-        sure = holm(turned.apart.two_sided) < LEVEL
+        sure = holm(turned.apart.two_sided_p) < LEVEL
         first = turned.apart.p_first <= turned.apart.p_second
         found.append([(sure & first).any(), (sure & ~first).any(), turned.p < LEVEL])
     return np.array(found)
@@ -243,7 +243,10 @@ def test_a_planted_dissociation_is_found(n: int, lost: float, least: float) -> N
 
 def test_items_that_ask_for_the_same_are_not_counted_twice() -> None:
     """Flips of either way that all items of a cluster share, in equal measure."""
-    rng, clusters = np.random.default_rng(3), Clusters.of([f"fact {i // 4}" for i in range(80)])
+    rng, clusters = (
+        np.random.default_rng(3),
+        Clusters.from_labels([f"fact {i // 4}" for i in range(80)]),
+    )
     p = []
     for _ in range(200):
         flips = [np.repeat(rng.random((20, 1)) < 0.3, 4, axis=0) for _ in range(2)]

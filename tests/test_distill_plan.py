@@ -71,7 +71,7 @@ def trainer_of(work: TrainingWork) -> tuple[Trainer, Reader, Reader]:
     """The training of a plan, and what its teacher and student read."""
     training = work.training
     files = model_folder(work.student)
-    student = Student.of(work.student, files, training.layers, training.rank, 0)
+    student = Student.from_model(work.student, files, training.layers, training.rank, 0)
     own = Reader([student.original.get_submodule(name) for name in student.blocks])
     teacher = load_model(model_folder(work.teacher))
     read = Reader([getattr(block, "module", block) for block in model_blocks(teacher)])

@@ -78,7 +78,7 @@ def trainer_of(
         Example((5, 9, 30, 7), 2, 2, 2), Example((6, 40, 41), 2, 2, 1),
         Example((11, 12, 13, 14, 15, 16), 3, 3, 3),
     ]  # fmt: skip
-    trained = Student.of(student, model_folder(student), of.get("layers"), of.get("rank"),
+    trained = Student.from_model(student, model_folder(student), of.get("layers"), of.get("rank"),
                          of.get("seed", 0))  # fmt: skip
     n_encoder = getattr(student.cfg, "n_encoder_layers", 0)
     stacks = [n for n in (n_encoder, student.cfg.n_layers - n_encoder) if n]

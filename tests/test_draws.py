@@ -185,7 +185,7 @@ def test_draws_that_change_nothing_on_average_are_seldom_significant(n, n_draws)
             for rate in (flipped, right * flipped / (1 - right))
         )
         answers = rng.binomial(n_draws, np.where(intact, 1 - lost, gained))
-        p = paired_p_values(n_draws * intact - answers, Clusters.apart(n))
+        p = paired_p_values(n_draws * intact - answers, Clusters.singletons(n))
         assert (p < 0.05).mean() < 0.065
 
 

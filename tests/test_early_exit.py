@@ -137,7 +137,7 @@ def test_exits_that_lose_what_matters_are_rarely_called_safe(n):
             lose = np.where(np.arange(6) <= at, MARGIN + flips, flips)
             drawn = rng.random((n, 6))
             change = (drawn < lose).astype(float) - (drawn > 1 - flips)
-            p = no_loss_p_values(change, MARGIN, Clusters.apart(n))
+            p = no_loss_p_values(change, MARGIN, Clusters.singletons(n))
             false |= bool((safe_p_values(p, 3)[: at + 1] < 0.05).any())
         wrong += false
     assert wrong <= most_errors(runs)

@@ -56,7 +56,7 @@ def test_effects_equal_the_single_statistics(ablation):
     )
     intact = wide["correct"]["intact"].to_numpy(dtype=bool)
     n = np.array([len(intact)])
-    scale = share_scale(intact - 0.25, Clusters.apart(len(intact)), 0.25)
+    scale = share_scale(intact - 0.25, Clusters.singletons(len(intact)), 0.25)
 
     def bootstrapped(differences) -> list[float]:
         made = stats.paired_bootstrap(differences, seed=stats.generator(0, "keys"))
@@ -236,9 +236,9 @@ def test_defaults_are_the_same_everywhere():
             parameter = signature(function).parameters.get(f"smallest_{name}")
             assert parameter is None or parameter.default == value
     assert usual.settings() == {}
-    assert SmallestEffects.of({}) == usual
+    assert SmallestEffects.from_settings({}) == usual
     assert (
-        SmallestEffects.of({"smallest_loss": [0.05, 0.1]}).loss == 0.1
+        SmallestEffects.from_settings({"smallest_loss": [0.05, 0.1]}).loss == 0.1
     )  # of joined runs the largest
 
 
@@ -250,7 +250,7 @@ def test_what_is_asked_for_is_kept_and_tested(task, tmp_path):
     again = lw.load_results(tmp_path / "run")[0]
     settings = again.facts.settings
     assert {name: settings[name] for name in asked} == asked
-    assert SmallestEffects.of(settings) == SmallestEffects(0.2, 0.5)
+    assert SmallestEffects.from_settings(settings) == SmallestEffects(0.2, 0.5)
     effects = again.effects()
     counts = [effects[name].to_numpy(dtype=int) for name in ("n_lost", "n_gained", "n_items")]
     np.testing.assert_allclose(effects["p_no_loss"], score_p_values(*counts, 0.2))

@@ -74,10 +74,10 @@ def check(run: Any, model: Any, folder: Path, **other: Any) -> None:
     assert_equal(loaded, whole)
     assert loaded.facts == again.facts
     assert loaded._repr_html_() == again._repr_html_()
-    for name, table in loaded.derived().items():
-        pd.testing.assert_frame_equal(table, whole.derived()[name])
+    for name, table in loaded.derived_tables().items():
+        pd.testing.assert_frame_equal(table, whole.derived_tables()[name])
     for path in out.glob("*.parquet"):
-        if path.stem in [*tables_of(whole), *whole.derived()]:
+        if path.stem in [*tables_of(whole), *whole.derived_tables()]:
             assert list(pd.read_parquet(path).columns) == documented_columns(path.name)
     assert lw.verify(out).ok
 

@@ -145,7 +145,7 @@ def test_what_does_not_know_of_draws_leaves_them_out_or_refuses_them(model):
 
 def test_where_draws_do_not_differ_only_items_count():
     items = np.random.default_rng(0).normal(0.3, 1.0, (1, 30, 4))
-    means = crossed_means(np.repeat(items, 3, axis=0), Clusters.apart(30))
+    means = crossed_means(np.repeat(items, 3, axis=0), Clusters.singletons(30))
     expected = ttest_1samp(items[0], 0.0)
     assert means.p_values() == pytest.approx(expected.pvalue, rel=1e-6)
     bounds = expected.confidence_interval(0.95)
@@ -154,7 +154,7 @@ def test_where_draws_do_not_differ_only_items_count():
 
 def test_where_items_do_not_differ_only_draws_count():
     draws = np.random.default_rng(0).normal(0.3, 1.0, (4, 1, 3))
-    means = crossed_means(np.repeat(draws, 30, axis=1), Clusters.apart(30))
+    means = crossed_means(np.repeat(draws, 30, axis=1), Clusters.singletons(30))
     expected = ttest_1samp(draws[:, 0], 0.0)
     assert means.p_values() == pytest.approx(expected.pvalue, rel=1e-6)
     assert means.upper_p_values(0.1) == pytest.approx(
@@ -168,7 +168,7 @@ def test_parts_of_the_error_are_those_of_a_two_way_analysis_of_variance():
 
     rng = np.random.default_rng(1)
     values = rng.normal(size=(4, 12, 1)) + rng.normal(size=(4, 1, 1)) + rng.normal(size=(1, 12, 1))
-    means = crossed_means(values, Clusters.apart(12))
+    means = crossed_means(values, Clusters.singletons(12))
     long = pd.DataFrame(
         [(d, i, values[d, i, 0]) for d in range(4) for i in range(12)], columns=["d", "i", "y"]
     )
@@ -186,21 +186,23 @@ def test_clusters_are_what_their_means_are():
     rng = np.random.default_rng(2)
     of_cluster = rng.normal(size=(3, 20, 2))
     twice = crossed_means(
-        np.repeat(of_cluster, 2, axis=1), Clusters.of(np.repeat(range(20), 2).tolist())
+        np.repeat(of_cluster, 2, axis=1), Clusters.from_labels(np.repeat(range(20), 2).tolist())
     )
-    once = crossed_means(of_cluster, Clusters.apart(20))
+    once = crossed_means(of_cluster, Clusters.singletons(20))
     for part in ("mean", "items", "draws", "shared"):
         assert getattr(twice, part) == pytest.approx(getattr(once, part))
     assert twice.half_widths(0.01) == pytest.approx(once.half_widths(0.01))
 
 
 def test_p_values_are_the_levels_at_which_bounds_exclude():
-    means = crossed_means(np.random.default_rng(3).normal(0.5, 1, (5, 20, 50)), Clusters.apart(20))
+    means = crossed_means(
+        np.random.default_rng(3).normal(0.5, 1, (5, 20, 50)), Clusters.singletons(20)
+    )
     for level in (0.2, 0.05, 1e-3):
         outside = np.abs(means.mean) > means.half_widths(level / 2)
         assert ((means.p_values() < level) == outside).all()
-    assert crossed_means(np.zeros((3, 5, 1)), Clusters.apart(5)).p_values() == [1.0]
-    assert crossed_means(np.ones((3, 5, 1)), Clusters.apart(5)).p_values() == [0.0]
+    assert crossed_means(np.zeros((3, 5, 1)), Clusters.singletons(5)).p_values() == [1.0]
+    assert crossed_means(np.ones((3, 5, 1)), Clusters.singletons(5)).p_values() == [0.0]
 
 
 # Spread of items, of draws, and of what is neither's.
@@ -217,7 +219,7 @@ def test_bounds_cover_the_mean_over_items_and_draws(n, n_draws):
             0, of_draws, (n_draws, 1, n_sets)
         )
         values = values + rng.normal(0, shared, (n_draws, n, n_sets))
-        means = crossed_means(values, Clusters.apart(n))
+        means = crossed_means(values, Clusters.singletons(n))
         covered = (np.abs(means.mean) <= means.half_widths(0.025)).mean()
         assert 0.92 <= covered <= (0.995 if n_draws < 5 else 0.985)
 
@@ -244,7 +246,8 @@ def crossed_cell(intact, correct, **more) -> Cell:
     table = pd.DataFrame({"intervention": ["skip:layer=0"]})
     each = tuple(
         Cell("t", "reasoning", "continuation", table, one, other[:, None], nothing, nothing,
-             tuple(map(str, range(n))), Clusters.apart(n), **{k: v[d] for k, v in more.items()})
+             tuple(map(str, range(n))), Clusters.singletons(n),
+             **{k: v[d] for k, v in more.items()})
         for d, (one, other) in enumerate(zip(intact, correct, strict=True))
     )  # fmt: skip
     return each[0]._replace(
@@ -259,8 +262,8 @@ def test_changes_that_cost_nothing_over_draws_are_seldom_significant(n, n_draws)
     for of_draws in (0.0, 0.5, 1.0):
         intact, correct = answers(np.random.default_rng(n_draws), n, n_draws, 400, of_draws)
         change = intact.astype(float) - correct
-        means = crossed_means(change, Clusters.apart(n))
-        alone = paired_p_values(np.rint(change.sum(axis=0)).astype(int), Clusters.apart(n))
+        means = crossed_means(change, Clusters.singletons(n))
+        alone = paired_p_values(np.rint(change.sum(axis=0)).astype(int), Clusters.singletons(n))
         assert (np.maximum(alone, means.p_values()) < 0.05).mean() <= 0.07 + 0.02
         if of_draws == 1.0 and n_draws == 3:  # what happens if draws are taken for fixed
             assert (alone < 0.05).mean() > 0.2

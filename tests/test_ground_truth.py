@@ -584,13 +584,13 @@ def test_one_head_alone_tells_cross_attention_that_the_answer_begins(of, layout,
     model, task = small_seq2seq(layout, seed), small_task("retrieval")
     tokens = tuple(tokens_of(model, task)[0].tolist())
     answer = int(answers_of(model, task)[0])
-    copy = f"{layout.named(layout.copy.layer)}.{layout.copy.head}"
+    copy = f"{layout.name_of_layer(layout.copy.layer)}.{layout.copy.head}"
     receiver = parse_receiver(f"cross_q:{copy}", model)
     heard = [sender for sender in model_senders(model) if receiver.hears(sender, False)]
     without = -torch.stack(sender_outputs(model, tokens, heard))
     said = receiver_logprobs(model, tokens, receiver, heard, without)[:, answer].exp()
     lost = {s.name for s, p in zip(heard, said, strict=True) if p < 0.5}
-    assert lost == {f"head {layout.named(layout.begin.layer)}.{layout.begin.head}"}
+    assert lost == {f"head {layout.name_of_layer(layout.begin.layer)}.{layout.begin.head}"}
     assert ((said < 0.5) | (said > 0.99)).all()
 
 
@@ -613,10 +613,10 @@ def test_what_the_mlp_says_was_copied_from_the_part_of_the_encoder_that_found_it
     assert (value > 1).all()
     parts = direct_seq2seq(model, sites, LogitSums(value, read, torch.zeros_like(value)))
     assert parts.gap(value) < ROUNDING
-    _, copied, head = links[f"mlp:{layout.named(layout.say)}"]
+    _, copied, head = links[f"mlp:{layout.name_of_layer(layout.say)}"]
     found = parts.own["cross_z"][..., copied - first, head]
     torch.testing.assert_close(found, value, atol=ROUNDING, rtol=0)
-    site, layer, head = links[f"cross_v:{layout.named(copied)}.{head}"]
+    site, layer, head = links[f"cross_v:{layout.name_of_layer(copied)}.{head}"]
     mlps, heads = parts.encoder["mlp_out"].clone(), parts.encoder["z"].clone()
     planted = heads[..., layer, head] if site == "z" else mlps[..., layer]
     torch.testing.assert_close(planted, value, atol=ROUNDING, rtol=0)

@@ -116,9 +116,9 @@ def test_resamples_in_chunks_are_those_of_one_draw(small_chunks, n):
     values = np.random.default_rng(5).normal(size=(n, 3))
     with_first = clusters.sample_and_resamples(n, 321, 4)
     assert np.array_equal(with_first[0], np.arange(n))
-    means = clusters.Clusters.apart(n).resampled_means(values, with_first[1:])
+    means = clusters.Clusters.singletons(n).resampled_means(values, with_first[1:])
     np.testing.assert_allclose(means, counts @ values / n, rtol=1e-12)
-    assert np.array_equal(means, clusters.Clusters.apart(n).means_of_counts(values, counts))
+    assert np.array_equal(means, clusters.Clusters.singletons(n).means_of_counts(values, counts))
 
 
 @pytest.mark.parametrize("n", [5, 17, 130])

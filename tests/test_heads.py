@@ -145,8 +145,8 @@ def test_scores_of_a_decoder_equal_loops_over_a_cache(family, bos):
     table = result.heads.set_index(["sequence", "layer", "head"])
     assert list(result.heads.columns) == analysis.documented_columns("heads.parquet")
     job = Heads(model, model_facts(model), 2, 12, 0.4, 0)
-    for number, drawn in enumerate(job.drawn()):
-        tokens = job.given.read(drawn.once, drawn.once)
+    for number, drawn in enumerate(job.drawn_sequences()):
+        tokens = job.token_format.as_prompt(drawn.once, drawn.once)
         assert tokens[start : start + 12] == tokens[start + 12 :]
         assert len(set(tokens[start:])) == 12
         with torch.inference_mode():
@@ -205,7 +205,7 @@ def test_scores_of_two_stacks_equal_loops_over_a_cache(case: str):
     marks = ([0], [1]) if case in ("bart", "flan-t5") else ([], [])
     begins, start = list(model.prefix), len(model.prefix)
     table = head_scores(model, sequences=2, length=LENGTH, progress=False).heads
-    drawn = Heads(model, model_facts(model), 2, LENGTH, 0.4, 0).drawn()
+    drawn = Heads(model, model_facts(model), 2, LENGTH, 0.4, 0).drawn_sequences()
     key = ["sequence", "site", "layer", "head"]
     found, checked = table.set_index(key), 0
     for number, one in enumerate(drawn):
@@ -268,16 +268,16 @@ def test_rows_and_means_are_in_the_order_of_computation():
 
 def test_a_vocabulary_that_has_no_others_for_the_encoder_is_too_small():
     model = tiny_seq2seq("t5")
-    assert len(RepeatedTokens.of(model).known) == 298
+    assert len(RepeatedTokens.for_model(model).known) == 298
     message = "and as many others for the encoder, were asked for; expected 2 to 149: .* has 298"
     with pytest.raises(UserError, match=message):
         head_scores(model, length=150, progress=False)
 
 
 def test_what_stands_around_the_input_is_the_tokenizers():
-    given = RepeatedTokens.of(bounded("marian"))
+    given = RepeatedTokens.for_model(bounded("marian"))
     assert (given.before, given.after) == ((0,), (1,))
-    assert given.read((7, 8), (9,)) == (0, 7, 8, 9, 1)
+    assert given.as_prompt((7, 8), (9,)) == (0, 7, 8, 9, 1)
     assert given.longest == (128 - 2) // 2
     outcome = run("heads", "organism-seq2seq", "--length", 200)
     assert_refused(outcome, "of 200 different tokens, and as many others for the encoder,")

@@ -77,7 +77,7 @@ def test_planted_depths_are_found_exactly():
     assert depths.loc[[f"sums/{i:04d}" for i in range(20)], "layer"].tolist() == [8] * 15 + [-1] * 5
     assert depths.loc["sums/0019", "depth"] == 0
     assert depths["right"].all()
-    means = result.derived()["prediction_depth_means"].set_index("capability")
+    means = result.derived_tables()["prediction_depth_means"].set_index("capability")
     # all are alike, and as many as the sample would not show may settle at either end
     unseen = (1 - 0.025 ** (1 / 20)) / 2
     assert means.loc["retrieval", ["depth", "low", "high"]].tolist() == pytest.approx(
@@ -93,7 +93,7 @@ def test_the_comparison_is_scipys_test_and_corrected():
         f"{c}/{c}": rng.integers(low, low + 4, 30).tolist()
         for c, low in (("retrieval", 2), ("knowledge", 3), ("reasoning", 6))
     }
-    table = reading(drawn).derived()["prediction_depth_comparisons"]
+    table = reading(drawn).derived_tables()["prediction_depth_comparisons"]
     assert list(table.columns) == analysis.documented_columns(
         "prediction_depth_comparisons.parquet"
     )
@@ -125,7 +125,7 @@ def test_shares_on_top_are_counts_with_exact_intervals():
 def test_nothing_is_claimed_without_signal_nor_of_wrong_answers():
     depths = {"keys/retrieval": [5] * 12, "sums/reasoning": [2] * 6}
     result = reading(depths, wrong={"keys/retrieval": 4, "sums/reasoning": 14})
-    found = result.derived()
+    found = result.derived_tables()
     assert (found["prediction_depth"].groupby("task")["right"].sum() == [12, 6]).all()
     means = found["prediction_depth_means"]
     assert means["capability"].tolist() == ["retrieval"]
@@ -139,7 +139,9 @@ def test_equal_depths_are_no_difference():
     n_false, n_sets = 0, data_sets(60)
     for _ in range(n_sets):
         same = {f"{c}/{c}": rng.integers(3, 8, 25).tolist() for c in ("retrieval", "reasoning")}
-        n_false += int(reading(same).derived()["prediction_depth_comparisons"]["significant"].sum())
+        n_false += int(
+            reading(same).derived_tables()["prediction_depth_comparisons"]["significant"].sum()
+        )
     assert n_false <= most_errors(n_sets)
 
 
@@ -149,7 +151,7 @@ def test_nothing_settles_later_whose_mean_does_not():
     later = {"keys/retrieval": [5] * 40, "sums/reasoning": [8] * 40}
     for depths, told in ((alike, 0), (later, 1)):
         result = reading(depths)
-        assert result.derived()["prediction_depth_comparisons"]["significant"].all()
+        assert result.derived_tables()["prediction_depth_comparisons"]["significant"].all()
         said = [f for f in report(result).findings if f.short.startswith("Answers stay on top")]
         assert len(said) == told
         assert all("no order of the capabilities" in claim.caveat for claim in said)
@@ -231,5 +233,5 @@ def test_depths_of_a_real_reading_are_those_of_its_own_top_tokens():
 def test_a_reading_without_the_answers_place_has_no_depths():
     result = logit_lens(tiny_model("llama"), analysis.word_task(2), "continuation",
                         positions=(-2,), progress=False)  # fmt: skip
-    assert result.derived() == {}
+    assert result.derived_tables() == {}
     assert isinstance(result.prediction_depths(), pd.DataFrame)

@@ -127,14 +127,14 @@ def test_a_part_expects_only_what_was_not_counted_of_it():
     assert (whole.total, part.counted) == (100.0, 10.0)
     part.expect(25.0)
     assert (whole.total, part.counted) == (115.0, 0.0)
-    part.done(55.0)
+    part.add_work(55.0)
     assert whole.finished == 55.0
     less = PartMeter(whole, 60.0)
-    less.only(20.0)
+    less.set_expected(20.0)
     assert whole.total == 75.0
     less.expect(20.0)
-    less.done(20.0)
-    less.only(0.0)
+    less.add_work(20.0)
+    less.set_expected(0.0)
     assert whole.total == whole.finished == 75.0
 
 
@@ -142,7 +142,7 @@ def test_a_bar_shows_the_same_share_and_time(clock):
     bar = BarMeter(Console(file=io.StringIO()), clock)
     bar.expect(100.0)
     clock.now += 10.0
-    bar.done(25.0)
+    bar.add_work(25.0)
     bar.expect(100.0)
     (task,) = bar.progress.tasks
     assert task.percentage == 25.0
@@ -206,8 +206,8 @@ def shares(monkeypatch) -> Iterator[list[float]]:
     shares: list[float] = []
 
     class Shares(LineMeter):
-        def done(self, amount):
-            super().done(amount)
+        def add_work(self, amount):
+            super().add_work(amount)
             shares.append(self.share)
 
     lines = Shares()
@@ -239,7 +239,7 @@ def test_what_is_done_is_said_in_the_users_words(monkeypatch):
     doing: list[str] = []
 
     class Words(LineMeter):
-        def doing(self, what):
+        def set_activity(self, what):
             doing.append(what)
 
     monkeypatch.setattr("layerwise.runs.progress.LineMeter", Words)
@@ -260,9 +260,9 @@ def test_a_bar_is_one_line_with_the_share_and_the_time_left(clock, width):
     console = Console(width=width, file=io.StringIO())
     bar = BarMeter(console, clock)
     bar.expect(100.0)
-    bar.doing("skipping layers: facts-open-book, chooses and writes")
+    bar.set_activity("skipping layers: facts-open-book, chooses and writes")
     clock.now += 8.9 * 3600
-    bar.done(10.0)
+    bar.add_work(10.0)
     console.print(bar.progress.get_renderable())
     (line,) = console.file.getvalue().splitlines()
     assert line.startswith("skippin")

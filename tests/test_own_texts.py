@@ -25,7 +25,7 @@ MODELS = {
 
 
 def student_of(model: Model) -> tuple[Student, Any]:
-    return Student.of(model, model_folder(model), None, None, 0), original_tokenizer(model)
+    return Student.from_model(model, model_folder(model), None, None, 0), original_tokenizer(model)
 
 
 def examples(n_tokens: int = 280) -> list[Example]:

@@ -148,7 +148,7 @@ def test_every_site_direction_and_metric_equals_hooks_written_by_hand(case: str,
     model = made(case)
     two_stacks = is_seq2seq(model)
     task = pairs_for(model, CHANGES[2:3] if two_stacks else CHANGES[1:3])
-    sites = [site for site in PatchingLayout.of(model).sites()
+    sites = [site for site in PatchingLayout.for_model(model).sites()
              if site != "resid_mid" or case != "gpt_neox"]  # fmt: skip
     labels = {"last changed", "last", "all"}
     if two_stacks:
@@ -397,7 +397,7 @@ def test_an_mlp_that_is_not_there_cannot_be_patched():
 
 
 def test_the_layout_of_a_decoder_only_model_is_one_stack():
-    layout = PatchingLayout.of(tiny_model("llama"))
+    layout = PatchingLayout.for_model(tiny_model("llama"))
     assert layout.sites() == PATCH_SITES[:7]
     labels = (FIRST, MIDDLE, CHANGED, "next", "further", "last", "all")
     assert layout.labels(["z"]) == labels

@@ -416,7 +416,7 @@ def test_lengths_in_a_sweep():
 USUAL = 2**26
 JOBS = {
     "ablation": lambda setup: Ablation(
-        setup, (AblationSpec.of(setup.model, "skip", None, tuple(range(8))),)
+        setup, (AblationSpec.for_model(setup.model, "skip", None, tuple(range(8))),)
     ),
     "patching": lambda setup: Patching(setup, 1, ("attn_out",)),
     "removal": lambda setup: Removal(setup, 1, ("greedy",), 0.5),

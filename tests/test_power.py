@@ -126,7 +126,7 @@ def drawn_power(n_items: int, n_protocols: int, loss: float, alike: float, sets:
     # Each column is a layer of a run of its own: its p-value times all tests is Holm's first step.
     pool = Pool(
         "a", np.arange(sets), net.astype(float), net, np.full(net.shape, np.nan), np.ones(n),
-        np.zeros(n), np.full(n, "t"), np.full(n, "letter"), Clusters.of(labels), 1,
+        np.zeros(n), np.full(n, "t"), np.full(n, "letter"), Clusters.from_labels(labels), 1,
     )  # fmt: skip
     needed = layer_estimates([pool], 1, 0.05).query("what == @NEEDED")
     return np.mean(needed["p"] * N_TESTS < 0.05)

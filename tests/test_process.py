@@ -116,7 +116,7 @@ def after(looks: list[tuple[float, float]]) -> list[bool]:
     """Whether threads wait briefly after each of some looks: delayed, and processors taken."""
     found, now = [], WaitPolicy()
     for delayed, taken in looks:
-        now = now.after(delayed, taken)
+        now = now.next_policy(delayed, taken)
         found.append(now.briefly)
     return found
 

@@ -77,7 +77,7 @@ def test_everything_is_there_and_can_be_read(root, said):
             assert columns == analysis.documented_columns(f"{name}.parquet")
     estimates, _ = read_table(folder / "estimates.parquet", "estimates")
     for result in lw.load_results(folder):
-        frames = {name: getattr(result, name) for name in result.tables} | result.derived()
+        frames = {name: getattr(result, name) for name in result.tables} | result.derived_tables()
         for name in frames.keys() & layouts().keys():
             found, frame = table_from_estimates(estimates, name), frames[name]
             for column, wanted in layouts()[name].only.items():
@@ -213,8 +213,8 @@ def test_all_work_is_counted_before_the_first_piece_and_done_at_the_end(model, m
     shares, totals = [], []
 
     class Told(LineMeter):
-        def done(self, amount):
-            super().done(amount)
+        def add_work(self, amount):
+            super().add_work(amount)
             shares.append(self.share)
             totals.append(self.total)
 

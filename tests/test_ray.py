@@ -235,7 +235,7 @@ def test_a_head_that_is_lost_while_it_is_asked_ends_the_run(monkeypatch):
 
     pool = pool_of(f"127.0.0.1:{server.getsockname()[1]}", SimpleNamespace(nodes=nodes))
     with pytest.raises(lw.UserError, match="Ray does not answer at"):
-        pool.name_of("machine")
+        pool.machine_name("machine")
     lost.set()
 
 
@@ -312,7 +312,7 @@ def test_a_job_travels_without_its_model_and_finds_another(model):
     from layerwise.runs.setup import prepare
 
     setup = prepare(model, [word_task(4)], ("letter",), executor=RayExecutor())
-    job = Ablation(setup, (AblationSpec.of(model, "skip", None, (0, 1)),))
+    job = Ablation(setup, (AblationSpec.for_model(model, "skip", None, (0, 1)),))
     content, models = pack(job.measure)
     assert models == [model]
     assert len(content) < 20_000

@@ -298,8 +298,8 @@ def test_what_follows_from_the_tables_is_computed_once(ablation, lens, monkeypat
     other = AblationResult(ablation.records.iloc[::-1], ablation.facts)
     other.effects()
     assert len(asked) == 2  # of each result on its own
-    parts = lens.derived()
-    for name, found in lens.derived().items():
+    parts = lens.derived_tables()
+    for name, found in lens.derived_tables().items():
         assert found is not parts[name]
         pd.testing.assert_frame_equal(found, parts[name])
 

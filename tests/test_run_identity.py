@@ -293,8 +293,8 @@ def test_what_weights_made_that_changed_is_not_gone_on_with(model, tmp_path):
 def test_a_model_that_changes_while_heads_are_scored_is_an_error(model, monkeypatch):
     from layerwise.analyses.heads.api import Heads
 
-    real = Heads.drawn
-    monkeypatch.setattr(Heads, "drawn", lambda self: edited(self.model) or real(self))
+    real = Heads.drawn_sequences
+    monkeypatch.setattr(Heads, "drawn_sequences", lambda self: edited(self.model) or real(self))
     with pytest.raises(UserError, match="changed while the run went on"):
         lw.head_scores(model, sequences=1, length=8, progress=False)
 

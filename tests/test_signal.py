@@ -182,7 +182,7 @@ def test_tasks_are_corrected_for_together():
 
 def answers(right, labels=None) -> IntactAnswers:
     right = np.asarray(right, dtype=bool)
-    clusters = Clusters.apart(len(right)) if labels is None else Clusters.of(labels)
+    clusters = Clusters.singletons(len(right)) if labels is None else Clusters.from_labels(labels)
     return IntactAnswers(right, clusters)
 
 

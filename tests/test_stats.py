@@ -383,7 +383,7 @@ def test_no_loss_is_not_concluded_where_whole_clusters_lose():
     """40 clusters of 5, one in twenty of which loses all; a few single answers flip."""
     rng = np.random.default_rng(0)
     codes = np.repeat(np.arange(40), 5)
-    clusters = Clusters.of(codes.tolist())
+    clusters = Clusters.from_labels(codes.tolist())
     claimed, n_sets = 0, 100
     for _ in range(n_sets):
         lost = (rng.random((40, 12)) < 0.05)[codes].astype(float)

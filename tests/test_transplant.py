@@ -319,7 +319,7 @@ def test_the_output_of_a_head_is_found_and_its_siblings_move_nothing():
     broken = copy.deepcopy(whole)
     with torch.no_grad():
         for part in head_parts(broken, model_blocks(broken)[1], "z", 0)[-4:]:
-            part.of(part.weight).mul_(1e-6)  # its keys and values
+            part.view(part.weight).mul_(1e-6)  # its keys and values
     found = exchange(
         broken, whole, small_task("retrieval"), site="z", layers=[1], exchange="activations"
     )

@@ -59,7 +59,7 @@ def requests_of(model: Any, n: int = 2) -> list[Any]:
 
 def changes_of(model: Any, other: Any, site: str, sets: tuple[str, ...], steps: int) -> list[Any]:
     layers = tuple(range(model.cfg.n_layers))
-    return list(TransplantSpec.of(model, other, site, layers, sets, steps, False).changes())
+    return list(TransplantSpec.for_models(model, other, site, layers, sets, steps, False).changes())
 
 
 def only(exchange: Exchange, *change: Any, **more: Any) -> Any:
@@ -234,10 +234,10 @@ def test_texts_are_written_with_as_many_copies_as_the_budget_has_room_for():
     exchange = Exchange(host, donor)
     changes = changes_of(host, donor, "layer", ("single",), 2)
     size = sum(4 * one.numel() for one in host.blocks[0].parameters())
-    at_once = [len(of) for of in exchange.together(changes, True, 8 * size)]
+    at_once = [len(of) for of in exchange.sweep_groups(changes, True, 8 * size)]
     assert at_once == [2, 2, 2]
-    assert [len(of) for of in exchange.together(changes, False, 8 * size)] == [6]
-    assert [len(of) for of in exchange.together(changes, True, 2**30)] == [6]
+    assert [len(of) for of in exchange.sweep_groups(changes, False, 8 * size)] == [6]
+    assert [len(of) for of in exchange.sweep_groups(changes, True, 2**30)] == [6]
 
 
 def test_what_concerns_all_layers_has_the_model_to_itself():

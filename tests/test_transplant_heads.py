@@ -160,7 +160,7 @@ def test_groups_cover_the_projections_once_and_nothing_that_heads_share(make):
     for head in range(n_site_heads(model, "kv_group", len(model_blocks(model)) - 1)):
         for part in head_parts(model, block, "kv_group", head):
             seen = counted.setdefault(id(part.weight), torch.zeros(part.weight.shape))
-            part.of(seen).add_(1)
+            part.view(seen).add_(1)
     assert all((seen == 1).all() for seen in counted.values())
     shared = {
         tuple(weight.shape)
@@ -178,7 +178,7 @@ def without_head(model: Any, site: str, layer: int, head: int) -> Any:
     broken = copy.deepcopy(model)
     with torch.no_grad():
         for part in head_parts(broken, model_blocks(broken)[layer], site, head):
-            part.of(part.weight).mul_(1e-6)
+            part.view(part.weight).mul_(1e-6)
     return broken
 
 

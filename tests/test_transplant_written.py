@@ -50,7 +50,7 @@ OWN = ("gemma 2", "deepseek 3", "cohere 2")
 
 
 def spec_of(base: Any, other: Any, site: str = "layer", layers: tuple[int, ...] = ()) -> Any:
-    return TransplantSpec.of(base, other, site, layers, ["single"], 1, bool(layers))
+    return TransplantSpec.for_models(base, other, site, layers, ["single"], 1, bool(layers))
 
 
 CASES = [("qwen2", "layer", (0, 2)), ("gpt2", "attn_out", (1,)), ("qwen3", "mlp_out", (1, 2))]

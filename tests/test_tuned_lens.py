@@ -95,7 +95,7 @@ def test_the_identity_is_exactly_the_logit_lens():
     assert set(tuned["lens"]) == {"tuned"}
     pd.testing.assert_frame_equal(logit.drop(columns="lens"), tuned.drop(columns="lens"))
     trainer = LensTrainer(model, [Text((1, 2, 3, 4))] * 3, True, 1, 0.1, 0, BUDGET)
-    fresh = trainer.trained({})
+    fresh = trainer.make_lens({})
     assert fresh.weight is not None
     assert not fresh.weight.any()
     assert not fresh.bias.any()
@@ -166,8 +166,10 @@ def test_a_full_lens_recovers_layers_that_are_an_affine_map(tmp_path):
     # What enters the first layer says nothing of other tokens, so no map can be right there.
     assert kl.loc[-1, "kl_tuned"] > 10 * kl.loc[0, "kl_tuned"]
     tokens = [Text(tuple(range(5, 40)))]
-    streams = TextStreams.of(model, tokens, np.random.default_rng(0), BUDGET)
-    at_layer_0 = streams.read_out(1, exact.translate(("resid_post", 0), streams.at(1))).detach()
+    streams = TextStreams.from_texts(model, tokens, np.random.default_rng(0), BUDGET)
+    at_layer_0 = streams.lens_logprobs(
+        1, exact.translate(("resid_post", 0), streams.stream_at(1))
+    ).detach()
     assert float(divergence(streams.final, at_layer_0).max()) < 1e-4
 
 

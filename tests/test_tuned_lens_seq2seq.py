@@ -99,14 +99,16 @@ def test_each_depth_is_read_as_a_plain_hooked_run_reads_it(case, pairs, seed, bu
     model = tiny_seq2seq(case)
     lens = drawn_lens(model, 0.2, seed)
     texts = [Text((*given, *said), len(given)) for given, said in pairs]
-    streams = TextStreams.of(model, texts, np.random.default_rng(seed), budget)
+    streams = TextStreams.from_texts(model, texts, np.random.default_rng(seed), budget)
     n_encoder, begin = model.cfg.n_encoder_layers, len(model.prefix)
     sides = [text.tokens[:-1] for text in texts], streams.positions, [t.n_prompt for t in texts]
     early = truncated_encoder(model, *sides, memory_budget=budget, translate=lens.translate)
     for depth in range(model.cfg.n_layers):
         found = torch.cat(
             [
-                part.read_out(depth, lens.translate(("resid_post", depth - 1), part.at(depth)))
+                part.lens_logprobs(
+                    depth, lens.translate(("resid_post", depth - 1), part.stream_at(depth))
+                )
                 for part in streams.parts(depth, budget)
             ]
         )
@@ -153,9 +155,11 @@ def test_gradients_are_those_of_a_plain_hooked_run(case, budget, monkeypatch):
     trainer.memory_budget = budget
     monkeypatch.setattr(trainer.optimiser, "step", lambda: None)
     drawn = []
-    original = TextStreams.of
+    original = TextStreams.from_texts
     monkeypatch.setattr(
-        TextStreams, "of", lambda *args: drawn.append(original(*args[:3], BUDGET)) or drawn[-1]
+        TextStreams,
+        "from_texts",
+        lambda *args: drawn.append(original(*args[:3], BUDGET)) or drawn[-1],
     )
     trainer.step()
     (streams,) = drawn
@@ -188,7 +192,7 @@ def test_gradients_are_those_of_a_plain_hooked_run(case, budget, monkeypatch):
 def test_texts_are_read_out_together_as_far_as_memory_goes():
     model = tiny_seq2seq("t5")
     texts = [Text(tuple(range(5, 5 + n)), n - 3) for n in (9, 12, 6, 10)]
-    streams = TextStreams.of(model, texts, np.random.default_rng(0), BUDGET)
+    streams = TextStreams.from_texts(model, texts, np.random.default_rng(0), BUDGET)
     whole = list(streams.parts(0, BUDGET))
     assert whole == [streams]
     assert list(streams.parts(model.cfg.n_encoder_layers, 1)) == [streams]
@@ -231,7 +235,7 @@ def test_translators_that_only_do_harm_are_left_out_of_the_encoder():
     texts = [Text(tuple(random.Random(i).choices(range(5, 60), k=9)), 5) for i in range(12)]
     trainer = LensTrainer(model, texts, True, 1, 30.0, 0, BUDGET)
     trainer.step()
-    lens, n_encoder = trainer.trained({}), model.cfg.n_encoder_layers
+    lens, n_encoder = trainer.make_lens({}), model.cfg.n_encoder_layers
     assert lens.weight is not None
     told = pd.DataFrame(compare(model, trainer._affine({}), texts, 0, BUDGET))
     means = told.groupby("layer")[["kl_logit", "kl_tuned"]].mean()

@@ -37,7 +37,7 @@ def cell(
     items = tuple(f"{task}/{i:04d}" for i in range(n))
     return Cell(
         task, task, protocol, layers, right[:, 0], right[:, 1:], nothing, nothing, items,
-        Clusters.apart(n), no_layers=rng.random(n) < CHANCE,
+        Clusters.singletons(n), no_layers=rng.random(n) < CHANCE,
     )  # fmt: skip
 
 

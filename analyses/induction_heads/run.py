@@ -40,7 +40,7 @@ def patching(model: Any, task: lw.Task, config: dict[str, Any], out: Path) -> pd
         model, task, sites="z", positions="last", pairs=config["pairs"], seed=config["seed"],
         out=out,
     )  # fmt: skip
-    effects = found.derived()["patching_effects"]
+    effects = found.derived_tables()["patching_effects"]
     mine = effects[effects["metric"] == "logit difference"]
     pointed = mine["significant"] & (mine["change"] > 0)
     return mine[HEAD].assign(effect=mine["change"], pointed=pointed)

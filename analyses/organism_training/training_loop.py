@@ -86,7 +86,7 @@ def run_training_loop(
     optimizer, state = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98)), TrainingState()
     with meter(progress) as progress_meter:
         progress_meter.expect(float(steps))
-        progress_meter.doing("training")
+        progress_meter.set_activity("training")
         each(0)
         for step in range(steps):
             for group in optimizer.param_groups:
@@ -98,7 +98,7 @@ def run_training_loop(
                 state.learned(step, form, right)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            progress_meter.done(1.0)
+            progress_meter.add_work(1.0)
             each(step + 1)
             if (step + 1) % TOLD_EVERY == 0 or step + 1 == steps:
                 state.note(step + 1)

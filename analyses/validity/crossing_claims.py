@@ -98,7 +98,7 @@ def _cell(
     return Cell(
         name, capability, protocol, changes, intact, correct, nats, taken,
         tuple(map(str, range(n))),
-        Clusters.of([None if alone else f"{name} {code}" for code in codes]),
+        Clusters.from_labels([None if alone else f"{name} {code}" for code in codes]),
         no_layers=lucky[:, -1],
     )  # fmt: skip
 

@@ -96,7 +96,7 @@ def _cell(
     labels = [f"{task} {code}" if one.cluster > 1 else None for code in codes]
     return Cell(
         capability, capability, protocol, changes, intact, correct, nothing, nothing,
-        tuple(map(str, range(one.n))), Clusters.of(labels),
+        tuple(map(str, range(one.n))), Clusters.from_labels(labels),
     )._replace(task=task)  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def lens_rates(n_sets: int = N_SETS, seed: int = 0) -> pd.DataFrame:
     for number, (world, rivals) in enumerate(WORLDS.items()):
         rng = np.random.default_rng([seed, number])
         results = [lens_result(rng, rivals) for _ in range(n_sets)]
-        tables = [result.derived()["prediction_depth_comparisons"] for result in results]
+        tables = [result.derived_tables()["prediction_depth_comparisons"] for result in results]
         differ = sum(bool(table["significant"].any()) for table in tables)
         false = sum(any(claim.evidence == ESTABLISHED for claim in compared(result))
                     for result in results)  # fmt: skip

@@ -112,7 +112,7 @@ def worlds() -> list[World]:
 def opposite_ends(rng: np.random.Generator, n: int) -> list[Cell]:
     """The same items in both: those that the one loses at layer 3 the other loses at 20."""
     early, found = rng.random(n) < 0.5, []
-    labels = Clusters.of([f"fact {i}" for i in range(n)])
+    labels = Clusters.from_labels([f"fact {i}" for i in range(n)])
     for i, cell in enumerate(made_up_cells(rng, [Asked((profile(),), n, 0.95, 1)] * 2)):
         lost = rng.random(n) < 0.9
         cell.correct[lost, np.where(early ^ bool(i), 3, 20)[lost]] = False

@@ -44,7 +44,7 @@ def _answers(
     correct = np.repeat((intact & ~lost)[:, None], N_LAYERS, axis=1)
     cell = Cell(
         "task", "task", step, layers, intact, correct, nats, nats,
-        tuple(f"task/{i:04d}" for i in range(n)), Clusters.apart(n),
+        tuple(f"task/{i:04d}" for i in range(n)), Clusters.singletons(n),
         no_layers=np.zeros(n, dtype=bool),
     )  # fmt: skip
     return StepAnswers(cell, np.zeros(N_LAYERS), intact - cell.floor(0.0))

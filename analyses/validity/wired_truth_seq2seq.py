@@ -60,7 +60,7 @@ class PlantedSeq2Seq:
         which is so in the decoder until it reads the encoder.
         """
         if not site.startswith("resid"):
-            return {self.layout.layer_of(name) for name in self._chain(site, kind)}
+            return {self.layout.mechanism_layer(name) for name in self._chain(site, kind)}
         n_encoder = self.layout.n_encoder_layers
         layers = range(n_encoder if site == "resid_mid_cross" else 0, self.layout.n_layers)
         if kind not in FROM_OTHERS:
@@ -146,7 +146,7 @@ class PlantedSeq2Seq:
         sender: tuple[str, int, int | None] = ("z", last.layer, last.head)
         facts = {}
         if last == layout.facts:  # what the head found is let out by neurons
-            facts = {f"mlp:{layout.named(last.layer)}": sender}
+            facts = {f"mlp:{layout.name_of_layer(last.layer)}": sender}
             sender = ("mlp_out", last.layer, None)
         queries = {
             f"q:{self._address(after)}": ("z", before.layer, before.head)
@@ -154,7 +154,11 @@ class PlantedSeq2Seq:
         }
         return {
             "logits": ("mlp_out", layout.say, None),
-            f"mlp:{layout.named(layout.say)}": ("cross_z", layout.copy.layer, layout.copy.head),
+            f"mlp:{layout.name_of_layer(layout.say)}": (
+                "cross_z",
+                layout.copy.layer,
+                layout.copy.head,
+            ),
             f"cross_q:{copy}": None,
             f"cross_k:{copy}": None,
             f"cross_v:{copy}": sender,
@@ -164,7 +168,7 @@ class PlantedSeq2Seq:
         }
 
     def _address(self, spot: Spot) -> str:
-        return f"{self.layout.named(spot.layer)}.{spot.head}"
+        return f"{self.layout.name_of_layer(spot.layer)}.{spot.head}"
 
     def _chain(self, site: str, kind: str) -> list[str]:
         needed = [name for name in self.mechanisms if name in HELD_BY[site]]

@@ -75,7 +75,7 @@ def read_results(folder: Path) -> Reading:
             warnings.simplefilter("ignore", told)
         results = load_results(folder)
     for result in results:
-        tables = {name: getattr(result, name) for name in result.tables} | result.derived()
+        tables = {name: getattr(result, name) for name in result.tables} | result.derived_tables()
         texts = {name: repr(table.to_dict("list")) for name, table in tables.items()}
         found.append((texts, result.facts.model_dump_json()))
     return Reading((found, read_facts(folder).model_dump_json()))

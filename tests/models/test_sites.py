@@ -162,8 +162,8 @@ def _deaf(block: Any) -> Any:
     def forward(resid: torch.Tensor, positions: torch.Tensor, past: Any = None) -> torch.Tensor:
         parts, resid = block.parts, block.hook_resid_pre(resid)
         z = block.attn(parts.attn_input(resid), positions, past)
-        middle = block.hook_resid_mid(resid + block.hook_attn_out(parts.attn_added(z.flatten(-2))))
-        block.hook_mlp_out(parts.mlp_added(parts.mlp_input(middle)))
+        middle = block.hook_resid_mid(resid + block.hook_attn_out(parts.attn_output(z.flatten(-2))))
+        block.hook_mlp_out(parts.mlp_output(parts.mlp_input(middle)))
         return block.hook_resid_post(middle)
 
     return forward

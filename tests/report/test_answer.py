@@ -74,7 +74,7 @@ def test_capabilities_are_compared_once_for_a_page(monkeypatch) -> None:
     monkeypatch.setattr(claims_compared, "_compare_pair", counted)
     page = Page("run", run, findings_from_tables(run))
     assert page.answer.headline
-    assert page.leading
+    assert page.leading_figures
     assert page.parts
     assert len(calls) == len(claims_compared.compared_capabilities(run)) == 1
     again = claims_compared.compared_capabilities(replace(run))

@@ -139,6 +139,6 @@ def test_redundant_and_overlapping_layers_are_told_with_their_rows():
     assert "layers 1 and 4 overlap" in overlapping.short
     assert overlapping.layers == (1, 4)
     for claim in claims:
-        table = result.derived()[claim.source["table"]]
+        table = result.derived_tables()[claim.source["table"]]
         quoted = rows(rows(table, **claim.source["where"]), **claim.source["at"])
         assert sorted(quoted["measure"]) == ["accuracy", "margin", "nats"]

@@ -73,7 +73,9 @@ def test_sentences_stand_on_rows_that_they_quote():
     assert len(told) == 2
     for finding in told:
         source = finding.source
-        quoted = rows(rows(made.derived()[source["table"]], **source["where"]), **source["at"])
+        quoted = rows(
+            rows(made.derived_tables()[source["table"]], **source["where"]), **source["at"]
+        )
         assert len(quoted) == (2 if source["table"] == "transplant_effects" else 1)
 
 

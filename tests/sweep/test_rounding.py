@@ -35,12 +35,12 @@ def test_rounding_that_a_model_amplifies_is_no_fault_and_what_is_above_it_is():
     fast = sweep(model, CHANGES, REQUESTS)
     slow = sweep(model, CHANGES, REQUESTS, method="reference")
     rounding = measure_rounding(model, intact(), REQUESTS)
-    assert FLOOR < rounding.largest < rounding.bound < 1
+    assert FLOOR < rounding.largest < rounding.error_bound < 1
     assert_agree(model, CHANGES, REQUESTS, fast, slow)
     # Rounding itself, larger than any fixed tolerance would allow.
     assert_agree(model, CHANGES, REQUESTS, moved(fast, rounding.largest), slow)
     with pytest.raises(AssertionError, match="intact"):
-        assert_agree(model, CHANGES, REQUESTS, moved(fast, 2.5 * rounding.bound), slow)
+        assert_agree(model, CHANGES, REQUESTS, moved(fast, 2.5 * rounding.error_bound), slow)
 
 
 def test_a_key_too_few_is_a_fault_even_where_rounding_grows():

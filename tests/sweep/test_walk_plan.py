@@ -106,7 +106,7 @@ def test_branches_that_change_what_attention_gives_begin_inside_their_block():
         plan = plan_walk([intact(), intervention], [request], N_LAYERS)
         (branch,) = plan.groups[0].branches
         assert plan.starts_inside(branch) is expected, intervention.id
-        assert plan.sites_needed[branch.first_layer] is expected, intervention.id
+        assert plan.layers_with_sites[branch.first_layer] is expected, intervention.id
     # Alone and without a source run, the trunk does not come so far.
     request = LogLikelihood((1, 2), (3,))
     (group,) = (alone := plan_walk([zero("attn_out", 1)], [request], N_LAYERS)).groups

@@ -73,7 +73,7 @@ def test_what_surely_fits_is_not_refused_when_it_is_encoded(
     task = replace(TASK, template=template, fewshot=())
     item = Item("one", question, answer, tuple(dict.fromkeys((answer, other))))
     for tokenizer in COUNTED.values():
-        counted = ByteLevel.of(tokenizer, KNOWN)
+        counted = ByteLevel.from_tokenizer(tokenizer, KNOWN)
         assert counted is not None
         for protocol in ("letter", "continuation", "generate"):
             if counted.surely_fits(task, item, protocol, room):
@@ -113,18 +113,18 @@ def test_options_behind_a_space_are_encoded_without_the_context(before, behind, 
     ],
 )
 def test_nothing_is_known_of_other_tokenizers(tokenizer: Any) -> None:
-    assert ByteLevel.of(tokenizer, KNOWN) is None
+    assert ByteLevel.from_tokenizer(tokenizer, KNOWN) is None
 
 
 def test_nothing_is_known_if_the_model_lacks_tokens() -> None:
     largest = max(byte_level().get_vocab().values())
-    assert ByteLevel.of(byte_level(), largest) is None
-    assert ByteLevel.of(byte_level(), largest + 1) is not None
+    assert ByteLevel.from_tokenizer(byte_level(), largest) is None
+    assert ByteLevel.from_tokenizer(byte_level(), largest + 1) is not None
 
 
 @pytest.mark.smollm2
 def test_smollm2_is_known_though_it_lacks_some_bytes() -> None:
-    assert ByteLevel.of(smollm2_tokenizer(), 49152) is not None
+    assert ByteLevel.from_tokenizer(smollm2_tokenizer(), 49152) is not None
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ class PlannedJob(Protocol):
         """Setup that it starts from: the tasks and protocols that its cost is told of."""
         ...
 
-    def expected(self, task: Task, /, *protocols: str) -> Cost:
+    def expected_cost(self, task: Task, /, *protocols: str) -> Cost:
         """What a task is expected to cost under some protocols, asked together."""
         ...
 
@@ -145,7 +145,7 @@ def reads_prompts(
 def saved_tables(result: Result, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
     """All tables that a result saves, by the names of their files."""
     own = {name: getattr(result, name) for name in result.tables}
-    return own | result.derived()
+    return own | result.derived_tables()
 
 
 @dataclass(frozen=True)

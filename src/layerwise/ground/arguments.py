@@ -54,7 +54,7 @@ class Argument:
             raise self._refusal(value, error) from None
 
     @property
-    def expected(self) -> str:
+    def expected_words(self) -> str:
         """The words for its values, with an example."""
         kind = next(members(self.type))
         known = next((one for one in metadata(self.type) if isinstance(one, ExpectedWords)), None)
@@ -71,13 +71,13 @@ class Argument:
         if isinstance(cause, UserError):
             return cause
         if isinstance(cause, TooManyEntries):
-            return refuse_long(self.name, self.expected)
+            return refuse_long(self.name, self.expected_words)
         said = f"Argument {self.name!r} is"
         if isinstance(cause, NoEntry):
             more = "name at least one, or leave it out"
-            return UserError(f"{said} empty; expected {self.expected}: {more}.")
+            return UserError(f"{said} empty; expected {self.expected_words}: {more}.")
         if first["type"] == "finite_number":
-            return UserError(f"{said} {plain(given)}; expected {self.expected}.")
+            return UserError(f"{said} {plain(given)}; expected {self.expected_words}.")
         for bound, side in (("ge", "least"), ("le", "most")):
             if bound in context:
                 limit: Any = context[bound]
@@ -89,8 +89,8 @@ class Argument:
                     )
                 else:
                     said, bounds = f"{said} {number:,}", f"at {side} {limit:,}"
-                return UserError(f"{said}; expected {self.expected}, {bounds}.")
-        return refuse(self.name, given, self.expected)
+                return UserError(f"{said}; expected {self.expected_words}, {bounds}.")
+        return refuse(self.name, given, self.expected_words)
 
 
 @functools.cache

@@ -72,7 +72,7 @@ class WaitPolicy:
     # looked.
     taken: float = 1.0
 
-    def after(self, delayed: float, taken: float) -> WaitPolicy:
+    def next_policy(self, delayed: float, taken: float) -> WaitPolicy:
         """The way of waiting after another look."""
         lately = self.delayed + _DELAY_WEIGHT * (delayed - self.delayed)
         if self.briefly:
@@ -164,7 +164,7 @@ def _adapt_waits() -> None:
         time.sleep(SECONDS)
         now = look()
         taken = now.taken_since(before, usable, n_processors)
-        waiting = waiting.after(now.delayed_since(before), taken)
+        waiting = waiting.next_policy(now.delayed_since(before), taken)
         more.set(waiting.briefly)
         before = now
 

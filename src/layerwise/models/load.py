@@ -143,7 +143,7 @@ def _load_wired_model(name: str, wanted: Placement, offload: str | None, backend
 def _identity(files: Files) -> dict[str, Any]:
     """Identity of the files that a model was made from, and how they were verified."""
     source, quantization = files.source, files.quantization
-    became = "widened when loaded" if files.kept is None else "kept in memory"
+    became = "widened when loaded" if files.kept_quantization is None else "kept in memory"
     return {
         "source": source.kind,
         "source_hash": source.file_hash or folder_sha256(source.folder),
@@ -162,8 +162,8 @@ def _load_files(files: Files, wanted: Placement, offload: str | None) -> _Loaded
     name = files.source.name
     if files.quantization is not None:
         files.quantization.refuse_missing_packages(files.source.folder)
-    if files.kept is not None:
-        files.kept.refuse_format(name, wanted.dtype)
+    if files.kept_quantization is not None:
+        files.kept_quantization.refuse_format(name, wanted.dtype)
     if offload is None:
         return _in_memory(files, wanted)
     if files.two_stacks:
@@ -171,13 +171,16 @@ def _load_files(files: Files, wanted: Placement, offload: str | None) -> _Loaded
             f"Model {name!r} is an encoder-decoder, which stays in memory: expected no offload; "
             "leave it out."
         )
-    if files.kept is not None:
+    if files.kept_quantization is not None:
         raise UserError(
-            f"The weights of {name!r} stay quantized ({files.kept.words}), and only numbers are "
+            f"The weights of {name!r} stay quantized ({files.kept_quantization.words}), "
+            f"and only numbers are "
             f"off-loaded: expected no offload; leave it out, or {dequantize_advice()}."
         )
     if files.backend == HUGGING_FACE:
-        part_by_name(files.over(files.meta_original()))  # what is not cut by layers is refused
+        part_by_name(
+            files.hook_original(files.meta_original())
+        )  # what is not cut by layers is refused
     return _on_disk(files, wanted)
 
 
@@ -211,7 +214,7 @@ def _on_disk(files: Files, wanted: Placement) -> _Loaded:
 
 def _load_offloaded_model(files: Files, wanted: Placement, stored: WeightFiles) -> DecoderOnly:
     if files.backend == HUGGING_FACE:
-        model = files.over(files.meta_original(wanted.dtype))
+        model = files.hook_original(files.meta_original(wanted.dtype))
         put_buffers(model, files.computed_buffers(wanted))
         leave_blocks_on_disk(model, stored, wanted.device)
         return model

@@ -55,11 +55,11 @@ def load_meta_model(
 
 def _without_weights(files: Files, dtype: torch.dtype) -> Model:
     if files.backend == HUGGING_FACE:
-        model = files.over(files.meta_original(dtype))
-        if files.kept is not None:
+        model = files.hook_original(files.meta_original(dtype))
+        if files.kept_quantization is not None:
             for block in model_blocks(model):
                 for module in block.parts.modules():
-                    with_packed_sizes(module, files.kept.n_bits)
+                    with_packed_sizes(module, files.kept_quantization.n_bits)
         return model
     cfg = files.hooked_config(dtype)
     cfg.device, cfg.init_weights = "meta", False

@@ -208,7 +208,7 @@ def _plan_jobs(planned: PlannedJobs, setup: PlannedSetup, known: WithWeights) ->
     sweeps: dict[str, list[PlannedSweep]] = {}
     for name, job in jobs.items():
         for task, protocol in job.setup.pieces():
-            cost = job.expected(task, protocol)
+            cost = job.expected_cost(task, protocol)
             if cost.requests:
                 rows.append(PlanRow(name, task.name, protocol, cost))
                 sweeps.setdefault(name, []).extend(setup.sweeps)
@@ -280,6 +280,6 @@ def _costs(jobs: Mapping[str, PlannedJob], rows: Sequence[PlanRow]) -> Iterator[
         protocols = job.setup.protocols
         for task in job.setup.tasks:
             alone = known.get((name, task.name, *protocols))
-            cost = job.expected(task, *protocols) if alone is None else alone
+            cost = job.expected_cost(task, *protocols) if alone is None else alone
             if cost.requests:
                 yield name, cost

@@ -50,7 +50,7 @@ class PlannedSweep(NamedTuple):
         change = skip_layers(sorted(skipped)) if skipped else intact()
         return PlannedSweep(self.task, [change], [replace(self.requests[0], source=None)])
 
-    def cut(self, *, prompts: int | None = None, texts: int | None = None) -> PlannedSweep:
+    def shorten(self, *, prompts: int | None = None, texts: int | None = None) -> PlannedSweep:
         """The same with the ends of longer prompts, and texts of at most so many tokens."""
         requests = []
         for each in self.requests:
@@ -138,7 +138,7 @@ def few_texts(setup: Setup, task: Task) -> PlannedSweep:
             break
         requests += of_item
     changes = [intact(), skip(setup.model.cfg.n_layers // 2)]
-    return PlannedSweep(task, changes, requests).cut(prompts=MOST_TRIED)
+    return PlannedSweep(task, changes, requests).shorten(prompts=MOST_TRIED)
 
 
 def measure_speed(setup: Setup, planned: Sequence[PlannedSweep], few: TimedWork | None) -> Speed:
@@ -147,7 +147,7 @@ def measure_speed(setup: Setup, planned: Sequence[PlannedSweep], few: TimedWork 
     Where texts are written, also from few texts, in which steps take the time, and from the
     beginnings of many, in which arithmetic does.
     """
-    some, whole = _spread(setup, [sweep.cut(texts=0) for sweep in planned])
+    some, whole = _spread(setup, [sweep.shorten(texts=0) for sweep in planned])
     least = some[0].part(0.0)
     flop_of_least = Setup.cost(setup, *least).flop
     n_layers = setup.model.cfg.n_layers
@@ -164,10 +164,10 @@ def measure_speed(setup: Setup, planned: Sequence[PlannedSweep], few: TimedWork 
     flop = last.seconds / last.cost.prompt_flop
     if few is None:
         return Speed(flop)
-    writing = [sweep for sweep in planned if sweep.cut(texts=0) != sweep]
+    writing = [sweep for sweep in planned if sweep.shorten(texts=0) != sweep]
     some, whole = _spread(setup, [sweep.cut(prompts=SHORT_PROMPTS) for sweep in writing])
     share = SECONDS / 4 / flop / whole
-    many = [sweep.part(share).cut(texts=SHORT_TEXTS) for sweep in some]
+    many = [sweep.part(share).shorten(texts=SHORT_TEXTS) for sweep in some]
     prompts = time_sweeps(setup, [sweep.cut(texts=0) for sweep in many])
     texts = time_sweeps(setup, many)
     work = np.array([(timed.cost.steps, timed.cost.text_flop) for timed in (few, texts)])

@@ -67,19 +67,19 @@ class Report:
     write: Callable[[], str] | None = field(default=None, repr=False, compare=False)
 
     @cached_property
-    def _made(self) -> tuple[str, dict[str, Any]]:
+    def _page_parts(self) -> tuple[str, dict[str, Any]]:
         # Most of a small run's time goes into pictures, which who reads its sentences needs not.
         return self.make()
 
     @property
     def html(self) -> str:
         """The whole page."""
-        return self._made[0]
+        return self._page_parts[0]
 
     @property
     def figures(self) -> dict[str, Any]:
         """The figures by name, as matplotlib figures."""
-        return self._made[1]
+        return self._page_parts[1]
 
     @cached_property
     def text(self) -> str:

@@ -138,14 +138,14 @@ class Grid:
 
     def _repr_html_(self) -> str:
         notes = "".join(f"<p>{escape(note)}</p>" for note in (*self.notes, ILLUSTRATION))
-        tables = "".join(self._html_of(place) for place in range(len(self.panels)))
+        tables = "".join(self._panel_html(place) for place in range(len(self.panels)))
         return (
             f'<div style="font:12px system-ui,sans-serif"><p><b>{escape(self.title)}</b> '
             f"(colour: {escape(self.unit)}; details under the pointer)</p>"
             f'<div style="{_PANELS}">{tables}</div>{notes}</div>'
         )
 
-    def _html_of(self, place: int) -> str:
+    def _panel_html(self, place: int) -> str:
         """One panel as an HTML table."""
         panel, cells = self.panels[place], self.cells(place)
         heads = "".join(

@@ -68,8 +68,8 @@ def skip_grid(
         True
     """
     tokens = encode_prompt(model, prompt, chat=chat)
-    spec = AblationSpec.of(model, "skip", site, tuple(sorted(check_layers(layers, model))))
-    changes = [intact(), *spec.like(model)]
+    spec = AblationSpec.for_model(model, "skip", site, tuple(sorted(check_layers(layers, model))))
+    changes = [intact(), *spec.same_cost_changes(model)]
     logprobs = next_logprobs(model, changes, tokens)
     probabilities = logprobs.exp()
     best = probabilities.topk(min(TOP, logprobs.shape[-1]))

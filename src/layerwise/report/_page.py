@@ -256,7 +256,7 @@ class Page:
             return sections(self.run)
 
     @cached_property
-    def leading(self) -> list[FigureSpec]:
+    def leading_figures(self) -> list[FigureSpec]:
         """The picture beside the strip; none where no layers cross."""
         return list(state_traces(self.run, first=True))
 
@@ -310,7 +310,9 @@ def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
             (f"run{i}_{drawing.name}" if len(pages) > 1 else drawing.name, drawing,
              page.run.facts.model)
             for i, page in enumerate(pages, start=1)
-            for drawing in [*page.leading, *(d for part in page.parts for d in part.drawings)]
+            for drawing in [
+                *page.leading_figures, *(d for part in page.parts for d in part.drawings)
+            ]
         ]
     )  # fmt: skip
     text = render_template(

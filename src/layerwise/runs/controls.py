@@ -98,7 +98,7 @@ def guessed_rows(
     for protocol in protocols:
         key = (setup.tokenizer, "guesser", task.hash, len(task.unasked), protocol == "generate")
         guess = partial(guesser_answers, task, protocol, tokenizer=setup.tokenizer, alone=alone)
-        answers = setup.built.once(key, guess)
+        answers = setup.built.get_or_encode_kept(key, guess)
         if answers is None:
             continue
         kind = GUESSER if answers.is_control else GUESSER_AT_CHANCE

@@ -50,7 +50,7 @@ class Executor:
     def make(self, works: Sequence[WorkUnit], make: Make, keep: Keep, progress: Meter) -> None:
         """Make pieces; what fails is raised as it is."""
         for work in works:
-            progress.doing(work.doing)
+            progress.set_activity(work.doing)
             telling = nullcontext() if work.reports else telling_of_piece(progress, work.amount)
             with telling:
                 keep(work, make(*work.arguments), None)
@@ -78,8 +78,8 @@ def make_missing(
     missing = []
     for work in works:
         if parts.has_part(*work.names):
-            progress.doing(work.doing)
-            progress.done(work.amount)
+            progress.set_activity(work.doing)
+            progress.add_work(work.amount)
         else:
             missing.append(work)
     if missing:

@@ -123,7 +123,7 @@ class RunFolder(CheckpointStore):
         # One that is damaged, or of a run with other settings, counts as missing.
         try:
             for name in names:
-                read_part_file(self._part(name), self._run, name)
+                read_part_file(self._part(name), self._settings_key, name)
         except UserError:
             return False
         return True
@@ -135,21 +135,21 @@ class RunFolder(CheckpointStore):
         self.refuse_deleted()
         content = to_bytes(pa.Table.from_pandas(table, preserve_index=False))
         made_under = self._environment() if environment is None else environment
-        write_bytes_part(self._part(name), self._run, name, content, made_under)
+        write_bytes_part(self._part(name), self._settings_key, name, content, made_under)
 
     def read_part(self, name: str) -> pd.DataFrame:
         """A part as it was written."""
-        return read_part_file(self._part(name), self._run, name).to_pandas()
+        return read_part_file(self._part(name), self._settings_key, name).to_pandas()
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Keep a part that is no table."""
         self.refuse_deleted()
-        write_bytes_part(self._part(name), self._run, name, content, self._environment())
+        write_bytes_part(self._part(name), self._settings_key, name, content, self._environment())
 
     def read_bytes(self, name: str) -> bytes | None:
         """A part that is no table; None if it is missing, damaged or of another run."""
         try:
-            return read_bytes_part(self._part(name), self._run, name)
+            return read_bytes_part(self._part(name), self._settings_key, name)
         except UserError:
             return None
 
@@ -195,7 +195,7 @@ class RunFolder(CheckpointStore):
         return environment_now(self._versions)
 
     @property
-    def _run(self) -> str:
+    def _settings_key(self) -> str:
         """The key of this run's parts."""
         return json.dumps(self.settings, sort_keys=True)
 

@@ -160,7 +160,7 @@ class RayExecutor(Executor):
         """See ``Executor``; largest pieces first, each given up when it has failed three times."""
         job, models = pack((make, [work.arguments for work in works]))
         if not self._pools:
-            progress.doing("waiting for Ray's workers")
+            progress.set_activity("waiting for Ray's workers")
             needs = Needs(self.num_cpus, self.num_gpus, self.actors, self.device_of_workers)
             self._pools.append(WorkerPool(self.address, needs))
         (pool,) = self._pools
@@ -221,15 +221,15 @@ class Round:
         """Have all pieces made."""
         for worker in self._pool.workers:
             self._begin(worker)
-        while self._left or self._making:
+        while self._left or self._is_making:
             if self._left:
                 self._start_workers()
-            self._give_out()
+            self._assign_pieces()
             for reference, answer in self._pool.wait(list(self._asked)):
                 self._last = time.monotonic()
                 worker, number = self._asked.pop(reference)
                 if number is None:
-                    self._begun(worker, answer)
+                    self._note_started(worker, answer)
                 else:
                     self._take(worker, number, answer)
             self._tell()
@@ -245,7 +245,7 @@ class Round:
             )
 
     @property
-    def _making(self) -> bool:
+    def _is_making(self) -> bool:
         """True if any piece is being made."""
         return any(number is not None for _, number in self._asked.values())
 
@@ -274,12 +274,14 @@ class Round:
         begun = worker.actor.begin.remote(self._job, self._models, version)
         self._asked[begun] = worker, None
 
-    def _begun(self, worker: Worker, answer: dict[str, Any] | None) -> None:
+    def _note_started(self, worker: Worker, answer: dict[str, Any] | None) -> None:
         node = worker.node
         if answer is None:
             self._lost_at_start[node] += 1
             if self._lost_at_start[node] >= LOST_AT_START:
-                self._left_out[node] = f"workers on {self._pool.name_of(node)} end as they begin"
+                self._left_out[node] = (
+                    f"workers on {self._pool.machine_name(node)} end as they begin"
+                )
             self._drop(worker)
         elif "refused" in answer:  # it may be of use for the next job
             self._left_out[node], worker.refused = answer["refused"], True
@@ -292,7 +294,7 @@ class Round:
         self._pool.drop(worker)
         self._looked = 0.0
 
-    def _give_out(self) -> None:
+    def _assign_pieces(self) -> None:
         while self._left and self._idle:
             worker = self._idle.pop(0)
             number = self._next(worker)
@@ -314,18 +316,18 @@ class Round:
         if answer is None:
             self._drop(worker)
             self._progress.note(f"a worker on {on} was lost; its piece is made again.")
-            self._again(number, "lost", MOST_LOST, "the worker was lost each time")
+            self._retry(number, "lost", MOST_LOST, "the worker was lost each time")
             return
         self._idle.append(worker)
         if "failed" in answer:
             reason = printable(str(answer["failed"]))[:_LONGEST]
-            self._again(number, "failed", MOST_FAILURES, f"last on {on}, {reason}")
+            self._retry(number, "failed", MOST_FAILURES, f"last on {on}, {reason}")
             return
         tables = {name: table_from_bytes(table) for name, table in answer["tables"].items()}
         self._keep(work, tables, worker.machine)
         self._progress.done(work.amount)
 
-    def _again(self, number: int, how: str, most: int, why: str) -> None:
+    def _retry(self, number: int, how: str, most: int, why: str) -> None:
         self._failures[how, number] += 1
         if self._failures[how, number] >= most:
             self._given_up[number] = f"failed {most} times ({why})"
@@ -336,11 +338,11 @@ class Round:
     def _tell(self) -> None:
         """Report machines that are left out, and waiting for workers; end where none is left."""
         whys = dict.fromkeys(self._left_out.values())
-        hopeless = whys and not self._making and not self._n_workers
+        hopeless = whys and not self._is_making and not self._n_workers
         if hopeless and not any(self._rooms().values()):
             raise UserError(f"Ray has no worker left for this run: {'; '.join(whys)}")
         notes = [f"a machine is left out: {why}" for why in whys]
-        waiting = not self._making and not self._idle
+        waiting = not self._is_making and not self._idle
         if waiting and time.monotonic() > self._last + PATIENCE:
             notes.append(
                 "no worker of Ray's is ready yet: machines load the model or have no room."

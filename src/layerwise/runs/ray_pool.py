@@ -123,7 +123,7 @@ class WorkerPool:
         fit = {node["NodeID"]: needs.fit(node["Resources"]) for node in nodes}
         return {node: min(room, needs.actors or room) for node, room in fit.items()}
 
-    def name_of(self, node: str) -> str:
+    def machine_name(self, node: str) -> str:
         """A machine's name."""
         names = {one["NodeID"]: one["NodeManagerHostname"] for one in self._nodes()}
         return names.get(node, node[:8])
@@ -143,7 +143,7 @@ class WorkerPool:
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
         threads = max(1, int(needs.num_cpus))
-        worker = Worker(node, self._of_head(lambda: made.remote(threads, needs.device)))
+        worker = Worker(node, self._ask_head(lambda: made.remote(threads, needs.device)))
         self.workers.append(worker)
         return worker
 
@@ -180,9 +180,9 @@ class WorkerPool:
 
     def _nodes(self) -> list[dict[str, Any]]:
         """The cluster's machines."""
-        return self._of_head(self._ray.nodes)
+        return self._ask_head(self._ray.nodes)
 
-    def _of_head(self, ask: Callable[[], Any]) -> Any:
+    def _ask_head(self, ask: Callable[[], Any]) -> Any:
         """Answer of the head, asked in a thread, so that one that is lost meanwhile is noticed."""
         answer: Future[Any] = Future()
 

@@ -100,17 +100,17 @@ class Setup:
             )
             refuse_unknown_tokens([request.request for request in made], *vocabularies(model))
             if chat:
-                self.built.refuse_moved(task, item, made)
+                self.built.refuse_changed_requests(task, item, made)
             return made
 
         key = (tokenizer, chat, task.hash, item.id, protocol)
-        return self.built.of(key, encode, memory_in_tokens)
+        return self.built.get_or_encode(key, encode, memory_in_tokens)
 
     def refuse(self, task: Task, item: Item, protocol: str) -> None:
         """Refuse an item that cannot be put to the model; encode it only if that is in doubt."""
         n_known = min(vocabularies(self.model))
-        known: ByteLevel | None = self.built.once(
-            (self.tokenizer, "bytes"), lambda: ByteLevel.of(self.tokenizer, n_known)
+        known: ByteLevel | None = self.built.get_or_encode_kept(
+            (self.tokenizer, "bytes"), lambda: ByteLevel.from_tokenizer(self.tokenizer, n_known)
         )
         if (
             known is None
@@ -139,7 +139,9 @@ class Setup:
         def n_tokens(made: PatchingPrompts | None) -> int:
             return len(made.clean) + len(made.corrupted) if made else 1
 
-        return self.built.of((self.tokenizer, "pair", task.hash, item.id), encode, n_tokens)
+        return self.built.get_or_encode(
+            (self.tokenizer, "pair", task.hash, item.id), encode, n_tokens
+        )
 
     def refuse_long_pair(self, task: Task, item: Item, protocol: str = "continuation") -> None:
         """Refuse an item one of whose two prompts the model has no room for."""
@@ -195,7 +197,7 @@ class Setup:
             "dtype": self.loaded.dtype,
             "device": self.loaded.device,
             "tasks": {task.name: f"{len(task.items)} items, {task.hash}" for task in self.tasks},
-            "tasks_as_read": {task.name: task.as_read for task in self.tasks},
+            "tasks_as_read": {task.name: task.result_properties for task in self.tasks},
             "prompts_hash": self._prompts_hash(),
             "protocols": list(self.protocols),
             "seed": self.seed,

@@ -48,7 +48,7 @@ def estimates_table(records: pd.DataFrame, chance: Chance, smallest_loss: float)
     for cell in every:
         change = cell.interventions
         chosen = _is_single(change) & (change["kind"] == kind) & (change["site"] == site)
-        only.append(cell.only(chosen.to_numpy(dtype=bool)))
+        only.append(cell.select_interventions(chosen.to_numpy(dtype=bool)))
     floors = {(cell.task, cell.protocol): cell.floor(chance(cell.task, cell.protocol))
               for cell in only}  # fmt: skip
     signal = signals(every, chance)
@@ -230,7 +230,7 @@ def _contrast(
         squared.append(np.maximum((moved**2).sum(axis=0), pool.least_error**2))
         freedom.append(pool.clusters.n - 1)
     # covariance from items that both capabilities share; at least 0
-    rows, other_rows = first.clusters.shared_with(second.clusters)
+    rows, other_rows = first.clusters.shared_rows(second.clusters)
     products = moves[0][rows] * moves[1][other_rows]
     total = squared[0] + squared[1] + np.maximum(-2 * products.sum(axis=0), 0.0)
     df = total**2 / sum(each**2 / n for each, n in zip(squared, freedom, strict=True))

@@ -94,7 +94,7 @@ class Cell(NamedTuple):
         draws = 1 if self.n_draws is None else self.n_draws
         return np.rint(self.change * draws * max(len(self.of_examples), 1)).astype(int)
 
-    def only(self, chosen: Shaped[np.ndarray, " chosen"]) -> Cell:
+    def select_interventions(self, chosen: Shaped[np.ndarray, " chosen"]) -> Cell:
         """The same of some of the interventions alone."""
         return self._replace(
             interventions=self.interventions.iloc[chosen].reset_index(drop=True),
@@ -102,7 +102,7 @@ class Cell(NamedTuple):
             nats=self.nats[:, chosen],
             margins=self.margins[:, chosen],
             n_draws=None if self.n_draws is None else self.n_draws[chosen],
-            of_examples=tuple(draw.only(chosen) for draw in self.of_examples),
+            of_examples=tuple(draw.select_interventions(chosen) for draw in self.of_examples),
         )
 
     def floor(self, chance: float) -> Float[np.ndarray, " items"]:
@@ -206,7 +206,7 @@ class _Rows(NamedTuple):
     changes: pd.Index  # these interventions
 
     @classmethod
-    def of(cls, table: pd.DataFrame) -> _Rows:
+    def from_records(cls, table: pd.DataFrame) -> _Rows:
         """The records of one task under one protocol."""
         kind = table["kind"].to_numpy(dtype=object)
         named = table["item"].to_numpy(dtype=object)
@@ -222,7 +222,7 @@ class _Rows(NamedTuple):
 def _cell(whole: pd.DataFrame) -> Cell:
     task, capability, protocol = (str(whole[c].iloc[0]) for c in ("task", "capability", "protocol"))
     described = ["kind", "site", "layer", "head", "intervention"]
-    read = _Rows.of(whole)
+    read = _Rows.from_records(whole)
     items, is_change = read.items, ~np.isin(read.kind, CONTROLS)
     group, change = whole.loc[is_change], read.change[is_change]
     first = np.unique(change, return_index=True)[1]

@@ -95,7 +95,7 @@ class Result:
         """
         raise UserError(f"There is no figure of this result; show its table instead. {self.title}.")
 
-    def derived(self) -> dict[str, pd.DataFrame]:
+    def derived_tables(self) -> dict[str, pd.DataFrame]:
         """Tables that are computed from the result's own and saved beside them."""
         return {name: getattr(self, method)() for name, method in self.derived_by.items()}
 
@@ -107,7 +107,7 @@ class Result:
             A row for each thing that was estimated: what, where, its value, its bounds and tests.
             ``docs/results.md`` describes the columns.
         """
-        tables = {name: getattr(self, name) for name in self.tables} | self.derived()
+        tables = {name: getattr(self, name) for name in self.tables} | self.derived_tables()
         return as_estimates({name: table for name, table in tables.items() if name in layouts()})
 
     def save(self, folder: str | Path) -> None:
@@ -132,7 +132,7 @@ class Result:
                 before = read_facts(folder)
                 together = join_facts([before, self.facts])
                 joined = before if self.joins_others else together
-        tables = {name: getattr(self, name) for name in self.tables} | self.derived()
+        tables = {name: getattr(self, name) for name in self.tables} | self.derived_tables()
         if joined is not None:
             listed = listed_files(folder) or {}
             for name in (f"{name}.parquet" for name in in_files(tables)):
@@ -226,17 +226,17 @@ class Result:
         """Sentences that belong under the compact table."""
         return []
 
-    def _heading(self) -> str:
+    def _heading_line(self) -> str:
         table = self.to_pandas()
         tasks = sorted(table["task"].unique())
         n_items = len(table[["task", "item"]].drop_duplicates())
         return heading_line(self.facts, n_items, sorted(table["protocol"].unique()), tasks)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._heading()})"
+        return f"{type(self).__name__}({self._heading_line()})"
 
     def _repr_html_(self) -> str:
-        title, text = html.escape(self.title), html.escape(self._heading())
+        title, text = html.escape(self.title), html.escape(self._heading_line())
         rows = self.summary_rows()
         shown = rows.to_html(index=False, escape=True, border=0, float_format=number, na_rep="")
         empty = html.escape(" ".join([self.if_empty, *self.notes()]))

@@ -54,7 +54,7 @@ class JoinedFolder(Generic[_Facts]):
         names = in_files(self._schema(name) for name in self.tables)
         return {self._file(name): name for name in names}
 
-    def file_of(self, table: str) -> str:
+    def table_file(self, table: str) -> str:
         """The file that a table is in."""
         return self._file(*in_files([self._schema(table)]))
 

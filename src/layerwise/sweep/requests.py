@@ -130,7 +130,7 @@ class Stopper:
             return ""
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
-    def ended(self, tokens: list[int], request: Generate) -> bool:
+    def stops(self, tokens: list[int], request: Generate) -> bool:
         """True if generation is over after these new tokens."""
         if tokens[-1] in self.end_tokens or len(tokens) >= request.max_tokens:
             return True

@@ -42,7 +42,7 @@ class ByteLevel:
     end: str  # the end token's text, which encoding may take off
 
     @classmethod
-    def of(cls, tokenizer: Any, n_known: int) -> ByteLevel | None:
+    def from_tokenizer(cls, tokenizer: Any, n_known: int) -> ByteLevel | None:
         """What is known of a tokenizer; None if it is of another kind, or has unknown tokens."""
         if not is_byte_level(tokenizer):
             return None

@@ -89,7 +89,7 @@ class Row(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _twin_is_whole(self) -> Row:
+    def _check_twin(self) -> Row:
         changed = (self.corrupted_question, self.corrupted_context)
         if (self.corrupted_answer is None) != (changed == (None, None)):
             raise ValueError(

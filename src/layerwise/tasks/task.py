@@ -137,7 +137,7 @@ class Task:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
-    def as_read(self) -> dict[str, Any]:
+    def result_properties(self) -> dict[str, Any]:
         """Task properties that results depend on beside the requests, as plain JSON values."""
         return {
             "capability": self.capability,

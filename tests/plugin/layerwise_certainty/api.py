@@ -57,7 +57,7 @@ class Certainty:
         return {}
 
     def expected(self, task: Task, /, *protocols: str) -> Cost:
-        return Cost() if self.shared else self.lens.expected(task, *protocols)
+        return Cost() if self.shared else self.lens.expected_cost(task, *protocols)
 
     def run(
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter

@@ -99,7 +99,7 @@ def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     from .spec import AblationSpec
 
     layers = check_layers(options["layers"], setup.model)
-    changes = AblationSpec.of(
+    changes = AblationSpec.for_model(
         setup.model, options["kind"], options["site"], layers, draws=options["draws"]
     )
     job = Ablation(setup, (changes,), fewshot_seeds=options["fewshot_seeds"])

@@ -120,7 +120,7 @@ def ablate(
     refuse_fewshot_seeds(fewshot_seeds)
     interest = SmallestEffects(smallest_loss, smallest_nats)
     setup = prepare(model, tasks, protocols, method=method, interest=interest, **run)
-    changes = AblationSpec.of(
+    changes = AblationSpec.for_model(
         model, kind, site, check_layers(layers, model), heads=heads, block=block,
         as_one=as_one, mean_by=mean_by, draws=draws,
     )  # fmt: skip

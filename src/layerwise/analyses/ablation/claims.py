@@ -61,7 +61,7 @@ def claims(run: RunTables) -> list[Claim]:
     known = names if signal is None else signal["capability"].unique()
     noun = "capabilities" if len(names) == len(known) else "capabilities with signal"
     size, what = numbers(estimates, "estimate"), estimates["what"]
-    large = np.abs(size) >= SmallestEffects.of(run.facts.settings).loss - 1e-9
+    large = np.abs(size) >= SmallestEffects.from_settings(run.facts.settings).loss - 1e-9
     sure = estimates["established"] & large
     losses = pd.DataFrame(estimates.loc[sure & (what == NEEDED) & (size > 0)])
     more = estimates.loc[sure & (what == MORE) & (size > 0)]

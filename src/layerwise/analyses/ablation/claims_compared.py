@@ -47,7 +47,7 @@ class CapabilityComparison(NamedTuple):
 
 def compared_capabilities(run: RunTables) -> list[CapabilityComparison]:
     """Pairs of capabilities, those with the largest crossings first; compared once for a run."""
-    return list(run.once(_every_pair))
+    return list(run.compute_cached(_every_pair))
 
 
 def _every_pair(run: RunTables) -> tuple[CapabilityComparison, ...]:

@@ -86,7 +86,7 @@ def _no_loss(cell: pd.DataFrame, every: pd.Series, run: RunTables) -> Claim:
     """Under one protocol, the layers that are shown over the run; else those within the table."""
     first, smallest, within = (
         records(cell)[0],
-        SmallestEffects.of(run.facts.settings),
+        SmallestEffects.from_settings(run.facts.settings),
         no_loss(cell),
     )
     where = {name: str(first[name]) for name in ("protocol", "kind", "site")}
@@ -141,7 +141,7 @@ def needed_heads(run: RunTables) -> list[Claim]:
     for kind, site in ablations(run, HEADS)[:1]:
         heads = select_effects(run, kind, site, HEADS, signal=True)
         losses = pd.DataFrame(rows(heads, significant=True).query("acc_diff > 0"))
-        smallest = SmallestEffects.of(run.facts.settings).loss
+        smallest = SmallestEffects.from_settings(run.facts.settings).loss
         if heads.empty or every is None:
             return []
         if (numbers(losses, "acc_diff") >= smallest - 1e-9).any():

@@ -181,7 +181,7 @@ def passage_findings(run: RunTables) -> list[Claim]:
     if layers.empty or pairs is None:
         return []
     kind, site = kinds_and_sites(layers)[0]
-    smallest = SmallestEffects.of(run.facts.settings).loss
+    smallest = SmallestEffects.from_settings(run.facts.settings).loss
     claims = []
     for pair in records(rows(pairs, kind=kind, site=site)):
         where = {name: str(pair[name]) for name in ("closed", "open", "protocol", "kind", "site")}

@@ -80,7 +80,7 @@ class AblationPiece:
         examples = f", examples {self.examples}" if self.examples else ""
         return f"{whose}{self.stage} {self.task.name} {self.items[0].id}{examples}"
 
-    def doing(self, changes: Sequence[AblationSpec]) -> str:
+    def activity(self, changes: Sequence[AblationSpec]) -> str:
         """``"skipping layers: facts, chooses and writes"``: what is done while it is made."""
         what = "asking the model"
         for change in changes[:1] if self.stage != "intact" else ():
@@ -111,7 +111,10 @@ class Ablation:
     )
 
     def __post_init__(self) -> None:
-        drawn = sum(len(change.like(self.setup.model)) * change.draws for change in self.changes)
+        drawn = sum(
+            len(change.same_cost_changes(self.setup.model)) * change.draws
+            for change in self.changes
+        )
         n_items = sum(len(task.items) for task in self.setup.tasks) * len(self.setup.protocols)
         what = f"{self.n_draws:,} draws" if self.n_draws > 1 else "So many items and changes"
         refuse_too_many_rows("records", drawn * n_items * self.fewshot_seeds, what)
@@ -158,7 +161,9 @@ class Ablation:
         intact = self._pieces("intact") if self.only_with_signal else []
         self._make(intact, parts, meter)
         pieces = self._able_pieces(parts) if self.only_with_signal else self._pieces("swept")
-        meter.only(sum((self.cost(p).amount for p in missing_pieces(parts, pieces)), start=0.0))
+        meter.set_expected(
+            sum((self.cost(p).amount for p in missing_pieces(parts, pieces)), start=0.0)
+        )
         self._make(pieces, parts, meter)
         pieces += intact
         records = _records(parts, pieces)
@@ -182,23 +187,27 @@ class Ablation:
             )
         make_pieces(
             self.setup.executor, parts, progress, missing,
-            lambda piece: piece.doing(self.changes), self.cost, self.measure,
+            lambda piece: piece.activity(self.changes), self.cost, self.measure,
         )  # fmt: skip
 
     def amount(self) -> float:
         """The work of all pieces as far as it is known: at most, with signal in all tasks."""
         tasks, protocols = self.setup.tasks, self.setup.protocols
-        return sum((self.expected(task, *protocols).amount for task in tasks), start=0.0)
+        return sum((self.expected_cost(task, *protocols).amount for task in tasks), start=0.0)
 
     def _pieces(self, stage: str) -> list[AblationPiece]:
         protocols = self.setup.protocols
-        return [piece for task in self.setup.tasks for piece in self._cut(task, protocols, stage)]
+        return [
+            piece
+            for task in self.setup.tasks
+            for piece in self._split_pieces(task, protocols, stage)
+        ]
 
     def _able_pieces(self, parts: CheckpointStore) -> list[AblationPiece]:
         """The pieces of protocols under which the intact model, once measured, has signal."""
         pieces: list[AblationPiece] = []
         for task in self.setup.tasks:
-            records = _records(parts, self._cut(task, self.setup.protocols, "intact"))
+            records = _records(parts, self._split_pieces(task, self.setup.protocols, "intact"))
             # each protocol by itself, for the correction is over all tasks of a finished run
             able = {
                 cell.protocol
@@ -206,10 +215,12 @@ class Ablation:
                 if all(signals([cell], lambda _, name, task=task: task.chance[name]).values())
             }
             protocols = tuple(p for p in self.setup.protocols if p in able)
-            pieces += self._cut(task, protocols, "swept")
+            pieces += self._split_pieces(task, protocols, "swept")
         return pieces
 
-    def _cut(self, task: Task, protocols: tuple[str, ...], stage: str) -> list[AblationPiece]:
+    def _split_pieces(
+        self, task: Task, protocols: tuple[str, ...], stage: str
+    ) -> list[AblationPiece]:
         starts = range(0, len(task.items), ITEMS_AT_ONCE) if protocols else ()
         parts = [task.items[i : i + ITEMS_AT_ONCE] for i in starts]
         size = sum(len(prompt(task, item)) for part in parts[:1] for item in part)
@@ -244,11 +255,11 @@ class Ablation:
 
     def _blind(self, piece: AblationPiece) -> list[BlindItem]:
         """Requests under other items' questions, once for each item."""
-        if not self._controlled(piece):
+        if not self._has_controls(piece):
             return []
         return asked_blind(self.setup, piece.task, piece.items, piece.protocols)
 
-    def _controlled(self, piece: AblationPiece) -> bool:
+    def _has_controls(self, piece: AblationPiece) -> bool:
         """True if controls are measured with a piece: with the first that asks the intact model."""
         return piece.stage == "intact" or not self.only_with_signal
 
@@ -286,7 +297,7 @@ class Ablation:
             rows += blind_rows(piece.task, blind, sweep)
         stats = [sweep.stats for sweep in (swept, *others)]
         work = [work_entry(self.analysis, piece.task.name, each) for each in stats]
-        if self._controlled(piece):
+        if self._has_controls(piece):
             rows += guessed_rows(self.setup, piece.task, piece.items, piece.protocols)
         rows = [row | {"examples": piece.examples} for row in rows]
         return frame("records", rows), joined_work([pd.DataFrame(work)])[0]
@@ -316,16 +327,18 @@ class Ablation:
         piece = replace(piece, items=piece.counted or piece.items)
         key = piece.name, piece.protocols
         if key not in self.counted:
-            alike = self._of_stage(piece, (c.like(self.setup.model) for c in self.changes))
+            alike = self._of_stage(
+                piece, (c.same_cost_changes(self.setup.model) for c in self.changes)
+            )
             drawn = with_draws(alike, self.n_draws)
             make = partial(self._answers, piece, drawn, self._blind(piece))
             self.counted[key] = cost_of_sweeps(self.setup, piece.task, make)
-        return self.counted[key].scaled(n_items / len(piece.items))
+        return self.counted[key].scale(n_items / len(piece.items))
 
-    def expected(self, task: Task, *protocols: str) -> Cost:
+    def expected_cost(self, task: Task, *protocols: str) -> Cost:
         """Expected cost of a task under some protocols, at most: with signal in all."""
         stages = ("intact", "swept") if self.only_with_signal else ("swept",)
-        pieces = [piece for stage in stages for piece in self._cut(task, protocols, stage)]
+        pieces = [piece for stage in stages for piece in self._split_pieces(task, protocols, stage)]
         return sum((self.cost(piece) for piece in pieces), start=Cost())
 
     def write_requests(self, folder: Path) -> None:

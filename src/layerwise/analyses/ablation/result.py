@@ -69,13 +69,13 @@ class AblationResult(Result):
     @cache_tables
     def effects(self) -> pd.DataFrame:
         """``effects``: the paired effect of every intervention."""
-        interest = SmallestEffects.of(self.facts.settings)
+        interest = SmallestEffects.from_settings(self.facts.settings)
         return effects_table(self.records, self.facts.chance, self.facts.seed, interest)
 
     @cache_tables
     def capability_estimates(self) -> pd.DataFrame:
         """Needs of capabilities, differences between them, and spare layers."""
-        smallest = SmallestEffects.of(self.facts.settings).loss
+        smallest = SmallestEffects.from_settings(self.facts.settings).loss
         return estimates_table(self.records, self.facts.chance, smallest)
 
     @cache_tables
@@ -99,7 +99,7 @@ class AblationResult(Result):
         """``books``: what each change costs with a passage and without it."""
         return self.book_tables()["books"]
 
-    def derived(self) -> dict[str, pd.DataFrame]:
+    def derived_tables(self) -> dict[str, pd.DataFrame]:
         """``signal`` and ``effects``; the ladder of scoring and pairs of books where there are."""
         tables = {"signal": self.signal(), "effects": self.effects()}
         estimates = self.capability_estimates()

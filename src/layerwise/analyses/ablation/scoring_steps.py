@@ -127,7 +127,7 @@ def compare_steps(
     for (task, kind, site), part in with_signal.groupby(["task", "kind", "site"], sort=False):
         names = set(part["rung"])
         chosen = [step for step in every if step.cell.task == task and step.cell.protocol in names]
-        answers = {step.cell.protocol: step.only(kind, site) for step in chosen}
+        answers = {step.cell.protocol: step.select_changes(kind, site) for step in chosen}
         # none of changes with several draws
         answers = {name: step for name, step in answers.items() if len(step.luck)}
         shares = {name: step.share(facts.seed) for name, step in answers.items()}
@@ -278,7 +278,10 @@ def _comparable(
     if len(answers) != 2:
         return []
     places = answers[0].cell.interventions[["kind", "site"]].dropna().drop_duplicates()
-    both = [(k, s, answers[0].only(k, s), answers[1].only(k, s)) for k, s in places.to_numpy()]
+    both = [
+        (k, s, answers[0].select_changes(k, s), answers[1].select_changes(k, s))
+        for k, s in places.to_numpy()
+    ]
     return [place for place in both if same_items(*place[2:]) and len(place[2].cell.items) > 1]
 
 
@@ -290,7 +293,7 @@ def _compare_two_steps(
     n_independent = np.zeros(len(first.luck))
     if common.any():
         lost = ~first.cell.correct[common], ~second.cell.correct[common]
-        clusters = cell.clusters.only(common)
+        clusters = cell.clusters.select_items(common)
         alone = (lost[0] & ~lost[1], lost[1] & ~lost[0])
         n_independent = np.minimum(*(independent_items(items, clusters) for items in alone))
     net = tests.only_first - tests.only_second
@@ -303,7 +306,7 @@ def _compare_two_steps(
         luck_closed=first.luck,
         luck_open=second.luck,
         protected=net / tests.n_common if tests.n_common else np.nan,
-        p=tests.two_sided,
+        p=tests.two_sided_p,
         more=np.where(tests.p_first <= tests.p_second, CLOSED, OPEN),
         n_independent=n_independent,  # for exact bounds; not saved
         **_bootstrap_differences(first, second, facts),

@@ -68,7 +68,7 @@ class AblationSpec:
     draws: int = 1
 
     @classmethod
-    def of(
+    def for_model(
         cls,
         model: Model,
         kind: str,
@@ -110,25 +110,27 @@ class AblationSpec:
             else:
                 take = mean_activations if self.mean_by == "pooled" else position_means
                 make = _mean_change(take(*read, **budget))
-        return self._made(make, setup.model)
+        return self._make_changes(make, setup.model)
 
-    def like(self, model: Model) -> list[Intervention]:
+    def same_cost_changes(self, model: Model) -> list[Intervention]:
         """Changes that cost the same, without running anything."""
         alike = _PLAIN | {NOISE: _noise_change(defaultdict(lambda: torch.zeros(1, 1)))}
-        return self._made(alike.get(self.kind, zero), model)
+        return self._make_changes(alike.get(self.kind, zero), model)
 
-    def _made(self, make: MakeChange, model: Model) -> list[Intervention]:
+    def _make_changes(self, make: MakeChange, model: Model) -> list[Intervention]:
         starts = range(len(self.layers) - self.block + 1)
         blocks = [self.layers[start : start + self.block] for start in starts]
         changes = [
-            together([self._of(make, layer, head, model) for layer in block])
+            together([self._make_change(make, layer, head, model) for layer in block])
             for head in self.heads or (None,)
             for block in blocks
             if head is None or all(head < n_layer_heads(model, layer) for layer in block)
         ]
         return [together(changes)] if self.as_one else changes
 
-    def _of(self, make: MakeChange, layer: int, head: int | None, model: Model) -> Intervention:
+    def _make_change(
+        self, make: MakeChange, layer: int, head: int | None, model: Model
+    ) -> Intervention:
         if head is None or self.site != "kv_group":
             return make(self.site, layer, head)
         return of_kv_group(head, heads_per_key(model.cfg), lambda head: make("z", layer, head))

@@ -145,22 +145,22 @@ class Attribution:
         kinds = ("attribution",)
         work, (table,) = run_resumable(
             self.setup.executor, parts, progress, "attributing answers", pieces, kinds,
-            self.expected, self._piece,
+            self.expected_cost, self._piece,
         )  # fmt: skip
         unread = [self._entry(t, p) for t, p in self.setup.pieces() if (t, p) not in pieces]
         facts = self.setup.facts(settings, [*work, *unread])
         return AttributionResult(table if pieces else frame("attribution", []), facts)
 
-    def expected(self, task: Task, *protocols: str) -> Cost:
+    def expected_cost(self, task: Task, *protocols: str) -> Cost:
         """What it is expected to cost: the intact model once per prompt."""
         total = Cost()
         for protocol in protocols:
-            for some in self._together(task, protocol):
+            for some in self._batches(task, protocol):
                 total += cost_of_prompts(self.setup, task, [question.context for question in some])
             total += cost_of_sweeps(self.setup, task, partial(self._blind, task, protocol))
         return total
 
-    def _together(self, task: Task, protocol: str) -> list[list[Question]]:
+    def _batches(self, task: Task, protocol: str) -> list[list[Question]]:
         """Questions in groups that are read together, for a quarter of the memory budget."""
         questions = self.questions(task, protocol)
         cfg, itemsize = self.setup.model.cfg, self.setup.model.W_E.element_size()
@@ -180,7 +180,7 @@ class Attribution:
 
     def _piece(self, task: Task, protocol: str) -> Made:
         started = time.perf_counter()
-        together = self._together(task, protocol)
+        together = self._batches(task, protocol)
         read = [
             read_parts(self.setup.model, some, self.against, self.setup.memory_budget)
             for some in together

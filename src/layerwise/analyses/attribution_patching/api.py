@@ -104,7 +104,9 @@ def attribute_patches(
 
 def head_sites(model: Model) -> tuple[str, ...]:
     """The sites where heads are: ``z``, and ``cross_z`` where there is cross-attention."""
-    return tuple(site for site in PatchingLayout.of(model).sites() if site in ("z", "cross_z"))
+    return tuple(
+        site for site in PatchingLayout.for_model(model).sites() if site in ("z", "cross_z")
+    )
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,8 @@ class AttributionPatching(Patching):
         """Expected cost of the estimates and the true patches."""
         estimates = cost_of_passes(self.setup.model, self._work(some).token_passes)
         (direction,) = self.directions
-        sampled = self._sampled(task, self._cells(some))
-        return estimates + self.cost_of(task, some, direction, sampled)
+        sampled = self._sample_cells(task, self._cells(some))
+        return estimates + self.cells_cost(task, some, direction, sampled)
 
     def measure(self, task: Task, pairs: Sequence[SolvedPair]) -> Measured:
         """The rows of a task, and what they cost."""
@@ -136,7 +138,7 @@ class AttributionPatching(Patching):
         cells = self._cells(prompts)
         changes = self._estimates(pairs, cells)
         estimates = replace(self._work(prompts), seconds=time.perf_counter() - started)
-        true, patches = self.patched(pairs, direction, self._sampled(task, cells))
+        true, patches = self.patch_pairs(pairs, direction, self._sample_cells(task, cells))
         rows = []
         for pair, cells_of, estimated, patched in zip(pairs, cells, changes, true, strict=True):
             truly = {tuple(row[name] for name in _PLACE): row for row in patched}
@@ -156,7 +158,9 @@ class AttributionPatching(Patching):
         (direction,) = self.directions
         return [self.cells(prompts, direction) for prompts in some]
 
-    def _sampled(self, task: Task, cells: Sequence[Sequence[PatchCell]]) -> list[list[PatchCell]]:
+    def _sample_cells(
+        self, task: Task, cells: Sequence[Sequence[PatchCell]]
+    ) -> list[list[PatchCell]]:
         """The cells of each pair that are truly patched, the same in all pairs of a task."""
         chosen: set[tuple[Any, ...]] = set()
         every = {cell_key(cell) for of_pair in cells for cell in of_pair}

@@ -72,7 +72,7 @@ class LogComparison:
         return self.items
 
     @property
-    def changed(self) -> pd.DataFrame:
+    def changed_items(self) -> pd.DataFrame:
         """The items whose value differs."""
         return self.items.loc[self.items["first"] != self.items["second"]]
 
@@ -104,7 +104,7 @@ class LogComparison:
             )
         if any(self.alone):
             sentences.append(f"{self.alone[0]} and {self.alone[1]} items are in one log alone.")
-        for row in self.changed.head(_MOST_CHANGED).to_dict("records"):
+        for row in self.changed_items.head(_MOST_CHANGED).to_dict("records"):
             sentences.append(
                 f"  {short_repr(row['doc_id'])}: {row['first']:g} -> {row['second']:g}, target "
                 f"{short_repr(row['target'])}: {short_repr(row['first_answer'])} -> "
@@ -171,7 +171,7 @@ def compare_logs(
         )
     pairs = [(one[key], other[key]) for key in shared]
     values = np.array([[float(row.values[name]) for row in pair] for pair in pairs])
-    clusters = Clusters.of([row.doc_hash for row, _ in pairs])
+    clusters = Clusters.from_labels([row.doc_hash for row, _ in pairs])
     items = pd.DataFrame({
         "doc_id": pd.Series([row.doc_id for row, _ in pairs], dtype=object),
         "target": [row.target for row, _ in pairs],

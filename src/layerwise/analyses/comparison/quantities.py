@@ -87,11 +87,11 @@ class Loss(NamedTuple):
         )
 
     @property
-    def lost(self) -> list[TaskLosses]:
+    def task_losses(self) -> list[TaskLosses]:
         """Losses of each task's items, and what they have to lose."""
         return [TaskLosses(p.values[:, 1 + self.column], p.values[:, 0]) for p in self.profiles]
 
-    def bounded(self, ends: Ends) -> ShareBounds:
+    def share_bounds(self, ends: Ends) -> ShareBounds:
         """Bounds of resamples, no narrower than unseen items allow."""
         scales = [profile.scale for profile in self.profiles]
         shares = np.stack([p.pseudo[:, [self.column]].mean(axis=0) for p in self.profiles])
@@ -272,7 +272,7 @@ def _losses(runs: Sequence[PreparedRun], note: Callable) -> Iterator[tuple[Key, 
 
 def _by_third(profiles: Sequence[GroupCosts], sampling: Sampling) -> dict[str, Quantity]:
     draws, n_items = mean_draws(profiles, sampling), sum(len(p.pseudo) for p in profiles)
-    clusters = Clusters.joined([profile.cell.clusters for profile in profiles])
+    clusters = Clusters.concatenate([profile.cell.clusters for profile in profiles])
     return {
         name: Quantity(draws[:, i], n_items, clusters,
                        loss=Loss(tuple(profiles), i, len(layers)))

@@ -314,7 +314,7 @@ _LEFT_OUT = plain("runs", "capability", "task", "protocol", "method", "reason")
 
 def _table_as_text(title: str, name: str, table: pd.DataFrame, columns: Sequence[Column]) -> Table:
     """The first rows of a saved table as text; what is alike in all of them is told below."""
-    where = f"rows are in {FOLDER.file_of(name)}"
+    where = f"rows are in {FOLDER.table_file(name)}"
     shown = as_text(f"{title} ({{n}})", columns, table, most=1000, where=where)
     names, texts, alike = drop_constant_columns(shown.columns, shown.cells)
     return replace(shown, columns=names, cells=texts, note=shown.note + alike)

@@ -82,7 +82,7 @@ class SavedRun:
     results: tuple[Result, ...]  # its results of the kinds that can be compared
 
     @classmethod
-    def of(cls, name: str, group: str | None, curves: Sequence[Result]) -> SavedRun:
+    def from_results(cls, name: str, group: str | None, curves: Sequence[Result]) -> SavedRun:
         """A run with some results."""
         return cls(name, group, join_facts([result.facts for result in curves]), tuple(curves))
 
@@ -107,7 +107,7 @@ def saved_runs(folders: Sequence[tuple[Path, str | None]]) -> list[SavedRun]:
                 f"The run in {folder} has nothing to compare: expected an {curves_in_words()}; run "
                 "one of these, or a profile, with this folder."
             )
-        runs.append(SavedRun.of(name, group, curves))
+        runs.append(SavedRun.from_results(name, group, curves))
     return runs
 
 

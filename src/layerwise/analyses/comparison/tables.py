@@ -108,7 +108,7 @@ def _difference_test(
         p = float(paired_p_values(net[:, None], clusters)[0])
         return *_of_answers(differences, clusters.n, least=-1.0), p
     if first.loss and second.loss:
-        own = [loss.bounded(_expanded_bounds(of.draws, clusters.n))
+        own = [loss.share_bounds(_expanded_bounds(of.draws, clusters.n))
                for of, loss in ((second, second.loss), (first, first.loss))]  # fmt: skip
         ends = difference_wide_enough(
             differences[:1], _expanded_bounds(differences, clusters.n), *own
@@ -117,7 +117,7 @@ def _difference_test(
         parts[np.abs(parts) < 1e-12] = 0.0
         summed = clusters.sums(parts[:, None])
         p = float(stats.sign_flip_p_values(summed, seed=stats.generator(seed, *key.tasks))[0])
-        inverted = share_difference(first.loss.lost, second.loss.lost, clusters)
+        inverted = share_difference(first.loss.task_losses, second.loss.task_losses, clusters)
         low, high, p = no_surer(float(ends[0][0]), float(ends[1][0]), p, inverted)
         low, high = (end if np.isfinite(end) else np.nan for end in (low, high))
         return low, high, p
@@ -173,7 +173,7 @@ def _own_interval(key: Key, quantity: Quantity) -> tuple[float, float]:
         low, high = quantity.axis.depth(np.array(depth_bounds(quantity.curves, key.measure)))
         return float(low), float(high)
     if quantity.loss:
-        low, high, _ = quantity.loss.bounded(_expanded_bounds(draws, n))
+        low, high, _ = quantity.loss.share_bounds(_expanded_bounds(draws, n))
         return float(low[0]), float(high[0])
     if quantity.right is not None:
         return _of_answers(draws, n, least=0.0)

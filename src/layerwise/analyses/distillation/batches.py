@@ -36,7 +36,7 @@ class PaddedBatch:
     targets: Int[torch.Tensor, " predictions"]  # the token that comes there
 
     @classmethod
-    def of(
+    def from_examples(
         cls, examples: Sequence[Example], prefix: Tokens | None, device: torch.device
     ) -> PaddedBatch:
         """Pad some examples."""
@@ -87,7 +87,7 @@ def sample_texts(
     prefix: Tokens | None,
 ) -> list[Example]:
     """Texts that a model goes on with itself, sampled at temperature 1, each by its own seed."""
-    given = [example.given for example in examples]
+    given = [example.given_tokens for example in examples]
     if prefix is None:
         # A decoder's prompts are padded in front, where the mask hides it from all tokens.
         reversed_tokens, mask = pad_texts([tokens[::-1] for tokens in given], original.device)
@@ -125,7 +125,7 @@ def sample_texts(
             stopping_criteria=StoppingCriteriaList([which_ended]),
         )  # fmt: skip
     return [
-        example._replace(tokens=(*example.given, *tokens), n_prompt=example.n_given)
+        example._replace(tokens=(*example.given_tokens, *tokens), n_prompt=example.n_given)
         for example, tokens in zip(examples, written, strict=True)
     ]
 

@@ -41,7 +41,7 @@ class Example(NamedTuple):
         return self.tokens[: self.n_prompt]
 
     @property
-    def given(self) -> Tokens:
+    def given_tokens(self) -> Tokens:
         """Tokens that are given when the student writes the rest itself."""
         return self.tokens[: self.n_given]
 

@@ -51,7 +51,7 @@ class Evaluation:
 
     setup: Setup  # the model with tasks and protocols
 
-    def expected(self, task: Task, /, *protocols: str) -> Cost:
+    def expected_cost(self, task: Task, /, *protocols: str) -> Cost:
         """Expected cost of a task under some protocols, evaluated together."""
         make = partial(answers_as_is, self.setup, task, protocols, "engine")
         return cost_of_sweeps(self.setup, task, make)
@@ -122,7 +122,7 @@ class PassWork(NamedTuple):
     flop: float
 
     @classmethod
-    def of(cls, model: Model, batch: Sequence[Example]) -> PassWork:
+    def of_batch(cls, model: Model, batch: Sequence[Example]) -> PassWork:
         """Of a forward of a padded batch; attention's pairs are not counted."""
         n_layers, n_encoder = model.cfg.n_layers, n_encoder_layers(model)
         if isinstance(model, Seq2SeqModel):
@@ -184,42 +184,45 @@ class TrainingWork:
         """Work of some steps, of own texts so long a share of the most; without these if None."""
         training = self.training
         n_points = sum(training.at_point(step + 1) for step in steps) + (0 in steps)
-        total = self._passed(training.curve_examples()) * n_points
+        total = self._pass_work(training.curve_examples()) * n_points
         for step in steps:
-            examples, own = self._examples_at(step, share)
-            total += self._passed(examples, n_student=3)
+            examples, own = self._step_examples(step, share)
+            total += self._pass_work(examples, n_student=3)
             # Prompts are padded to the longest before anything is written.
             longest = max((example.n_given for example in own), default=0)
             written = [
                 example._replace(tokens=(*longest * (0,), *example.targets), n_prompt=longest)
                 for example in own
             ]
-            total += self._passed(written, n_teacher=0)
+            total += self._pass_work(written, n_teacher=0)
         return total
 
-    def _examples_at(self, step: int, share: float | None) -> tuple[list[Example], list[Example]]:
+    def _step_examples(self, step: int, share: float | None) -> tuple[list[Example], list[Example]]:
         """The texts of a step, and those of them that the student writes."""
-        drawn = self.training.texts_at(step)
+        drawn = self.training.step_texts(step)
         examples, own = [], []
         for place, is_own in zip(drawn.places, drawn.own, strict=True):
             example = self.training.examples.train[place]
             if is_own and share is None:
                 continue
             if is_own:
-                tokens = (*example.given, *(0,) * max(1, round((share or 0.0) * example.most)))
+                tokens = (
+                    *example.given_tokens,
+                    *(0,) * max(1, round((share or 0.0) * example.most)),
+                )
                 example = example._replace(tokens=tokens, n_prompt=example.n_given)
                 own.append(example)
             examples.append(example)
         return examples, own
 
-    def _passed(
+    def _pass_work(
         self, examples: Sequence[Example], n_teacher: int = 1, n_student: int = 1
     ) -> PassWork:
         """Work of so many passes of both models; a backward is two forwards."""
         total = PassWork(0, 0.0)
         for batch in self._batches(examples):
-            total += PassWork.of(self.teacher, batch) * n_teacher
-            total += PassWork.of(self.student, batch) * n_student
+            total += PassWork.of_batch(self.teacher, batch) * n_teacher
+            total += PassWork.of_batch(self.student, batch) * n_student
         return total
 
     def _batches(self, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
@@ -240,9 +243,9 @@ class TrainingWork:
 
     def step_memory(self) -> StepMemory:
         """Memory of a step of the largest batch, none of it written by the student itself."""
-        steps = (self._examples_at(step, 1.0) for step in range(self.training.steps))
+        steps = (self._step_examples(step, 1.0) for step in range(self.training.steps))
         batches = (batch for examples, _ in steps for batch in self._batches(examples))
-        largest = max(batches, key=lambda batch: PassWork.of(self.student, batch).passes)
+        largest = max(batches, key=lambda batch: PassWork.of_batch(self.student, batch).passes)
         # So many steps that none is a point of the curve.
         of_step = replace(
             self.training, examples=Texts(tuple(largest), tuple(largest), ""), batch=len(largest),
@@ -256,7 +259,9 @@ class TrainingWork:
         origin = model_origin(student)
         assert origin is not None
         training = self.training
-        trained = Student.of(student, model_folder(student), training.layers, training.rank, 0)
+        trained = Student.from_model(
+            student, model_folder(student), training.layers, training.rank, 0
+        )
         # So many steps that no point of the curve is among those that are timed.
         timed = replace(training, steps=training.steps + 10_000)
         trainer = Trainer(Teacher(teacher), trained, origin.tokenizer, timed)

@@ -66,7 +66,7 @@ class DistillationResult(Result):
         """``distillation_gains``: what is gained and lost, by task and protocol."""
         return gains_table(self.distillation, self.facts.chance, self.facts.seed)
 
-    def derived(self) -> dict[str, pd.DataFrame]:
+    def derived_tables(self) -> dict[str, pd.DataFrame]:
         """``distillation_gains``."""
         return {"distillation_gains": self.gains()}
 

@@ -56,7 +56,7 @@ class Student:
     folder: Path  # the files that it came from
 
     @classmethod
-    def of(
+    def from_model(
         cls, model: Model, folder: Path, layers: Sequence[int] | None, rank: int | None, seed: int
     ) -> Student:
         """A copy of a model in float32, to be trained."""
@@ -90,7 +90,7 @@ class Student:
 
     def batch(self, examples: Sequence[Example]) -> PaddedBatch:
         """Texts as this model reads them."""
-        return PaddedBatch.of(examples, self.prefix, self.original.device)
+        return PaddedBatch.from_examples(examples, self.prefix, self.original.device)
 
     def __call__(self, batch: PaddedBatch, *, streams: bool = False) -> Readings:
         """Logits at the predictions, and the output streams of all layers."""

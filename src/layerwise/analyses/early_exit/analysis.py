@@ -78,7 +78,7 @@ def findings(run: RunTables) -> list[Claim]:
 
 
 def _safe(row: dict[str, Any], run: RunTables, table: pd.DataFrame) -> Claim:
-    loss = number(100 * SmallestEffects.of(run.facts.settings).loss)
+    loss = number(100 * SmallestEffects.from_settings(run.facts.settings).loss)
     about = _claim_fields(row)
     left_out = len(rows(table, **about["source"]["where"]).query(f"layer >= {row['layer']}"))
     return Claim(

@@ -93,9 +93,9 @@ class EarlyExit:
         """Settings that make it this one and no other, beside its set-up."""
         return {}
 
-    def expected(self, task: Task, /, *protocols: str) -> Cost:
+    def expected_cost(self, task: Task, /, *protocols: str) -> Cost:
         """What a task is expected to cost: nothing where the lens is read anyway."""
-        return Cost() if self.shared else self.lens.expected(task, *protocols)
+        return Cost() if self.shared else self.lens.expected_cost(task, *protocols)
 
     def run(
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter

@@ -58,7 +58,7 @@ class EarlyExitResult(Result):
     @cache_tables
     def exits(self) -> pd.DataFrame:
         """``early_exit_layers``: accuracy, nats and tests of each exit."""
-        interest = SmallestEffects.of(self.facts.settings)
+        interest = SmallestEffects.from_settings(self.facts.settings)
         return exits_table(self.early_exit, guessing_chance(self.facts), self.facts.seed, interest)
 
     def earliest(self) -> pd.DataFrame:
@@ -75,7 +75,7 @@ class EarlyExitResult(Result):
         """Notes where items are too few to call an exit safe, and where the model has no signal."""
         notes, lit = [], self.exits().loc[self.exits()["signal"]]
         if len(lit):  # no exit may be safe even if no answer changed
-            loss = SmallestEffects.of(self.facts.settings).loss
+            loss = SmallestEffects.from_settings(self.facts.settings).loss
             needed = n_items_needed(int(lit["n_sequences"].iloc[0]), loss)
             few = lit.loc[lit["n_items"] < needed, "n_items"]
             if len(few):

@@ -136,7 +136,7 @@ def _rows(
     first, second = (mean_draws(side, sampling) for side in sides)
     # each item's part of the mean over tasks of the mean over items
     parts = [(a.pseudo - b.pseudo) / (len(a.pseudo) * len(both)) for a, b in both]
-    together = Clusters.joined([a.cell.clusters for a, _ in both])
+    together = Clusters.concatenate([a.cell.clusters for a, _ in both])
     named = {
         "capability": capability,
         "first": pair[0],

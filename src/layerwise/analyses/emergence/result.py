@@ -62,7 +62,7 @@ class EmergenceResult(Result):
         shown = drop_columns(DEPTHS, *axis, "in layers", "critical layers", "n", "tasks")
         return in_short(self, shown, self.emergence)
 
-    def _heading(self) -> str:
+    def _heading_line(self) -> str:
         table = self.emergence
         tasks = sorted({task for names in table["tasks"] for task in names.split(",")})
         n_items = sum(task.n_items for task in self.facts.tasks if task.name in tasks)

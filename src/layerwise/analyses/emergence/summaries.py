@@ -106,7 +106,10 @@ def _compare_methods(
     }
     first = resample_jointly([a.of_items(items, sampling) for a, _, items in both], sampling)
     second = resample_jointly([b.of_items(items, sampling) for _, b, items in both], sampling)
-    together, unit = Clusters.joined([e.clusters for e in first]), max(sampling.n_layers - 1, 1)
+    together, unit = (
+        Clusters.concatenate([e.clusters for e in first]),
+        max(sampling.n_layers - 1, 1),
+    )
     least = 2.0 ** (1 - together.n)  # no exact paired test of so few items could be surer
     means = [(np.mean([e.rows for e in side], axis=0), side[0].of_losses)
              for side in (first, second)]  # fmt: skip
@@ -196,7 +199,7 @@ def capability_summaries(
     first = group[0]
     key = (first.capability, first.protocol, first.method)
     tasks, n_items = tuple(e.task for e in group), sum(e.n_items for e in group)
-    clusters = Clusters.joined([e.clusters for e in group])
+    clusters = Clusters.concatenate([e.clusters for e in group])
     rows = np.mean([e.rows for e in group], axis=0)
     masks = [e.critical for e in group if e.critical is not None]
     reason = None
@@ -218,7 +221,9 @@ def capability_summaries(
         draws = np.mean([draws for _, draws in settled], axis=0)
         named, n = tuple(e.task for e, _ in settled), sum(e.n_right for e, _ in settled)
         curves = tuple(e.settled_curves for e, _ in settled if e.settled_curves is not None)
-        right = Clusters.joined([curve.grouped.only(curve.scale > 0) for curve in curves])
+        right = Clusters.concatenate(
+            [curve.item_clusters.select_items(curve.scale > 0) for curve in curves]
+        )
         yield Summary(*key, SETTLED, draws, named, n, right, curves=curves)
     if reason:
         yield ExcludedTask(*key, None, reason)
@@ -282,7 +287,7 @@ def task_depth_columns(
     for summary in (each for each in summaries if each.measure == HALF):
         alone = [
             summary._replace(capability=task, tasks=(task,), curves=(curves,),
-                             clusters=curves.grouped, draws=np.array([_half_depth([curves])]))
+                             clusters=curves.item_clusters, draws=np.array([_half_depth([curves])]))
             for task, curves in zip(summary.tasks, summary.curves, strict=True)
         ]  # fmt: skip
         placed = [task for task in alone if not np.isnan(task.draws[0])]

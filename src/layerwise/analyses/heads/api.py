@@ -110,7 +110,7 @@ def fitting_heads(
     """Planned scores; on sequences of the usual length, or the longest that fits, if it is None."""
     first = SHORTEST if length is None else length
     job = Heads(model, loaded, sequences, first, threshold, seed, executor)
-    return replace(job, length=min(LENGTH, job.given.longest)) if length is None else job
+    return replace(job, length=min(LENGTH, job.token_format.longest)) if length is None else job
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,12 @@ class Heads:
         cfg = self.model.cfg
         what = f"{self.sequences:,} sequences of every head"
         refuse_too_many_rows("heads", self.sequences * cfg.n_layers * cfg.n_heads, what)
-        self.given.refuse(self.length)
+        self.token_format.refuse(self.length)
 
     @cached_property
-    def given(self) -> RepeatedTokens:
+    def token_format(self) -> RepeatedTokens:
         """Format in which tokens are put to the model."""
-        return RepeatedTokens.of(self.model)
+        return RepeatedTokens.for_model(self.model)
 
     def settings(self) -> dict[str, Any]:
         """Everything that a run must agree in to be the same run, as plain JSON values."""
@@ -171,20 +171,20 @@ class Heads:
     def _tables(self, progress: Meter) -> dict[str, pd.DataFrame]:
         """The scores on all sequences, and what they took."""
         started, tables = time.perf_counter(), []
-        for number, drawn in enumerate(self.drawn()):
-            for one in head_scores_of_sequence(self.model, self.given, drawn):
+        for number, drawn in enumerate(self.drawn_sequences()):
+            for one in head_scores_of_sequence(self.model, self.token_format, drawn):
                 layer, head = np.indices(one.scores["prefix_matching"].shape)
                 columns = {name: values.ravel() for name, values in one.scores.items()}
                 place = {"layer": one.first + layer.ravel(), "head": head.ravel()}
                 named = {"sequence": number, "site": one.site}
                 tables.append(pd.DataFrame({**named, **place, **columns}))
-            progress.done(self._amount())
+            progress.add_work(self._amount())
         took = {"analysis": "head scores", "seconds": time.perf_counter() - started}
         # scores that a kind of attention does not have are null
         scores = pd.concat(tables, ignore_index=True).reindex(columns=SCHEMAS["heads"].names)
         scores = conform("heads", scores)
         return {"heads work": pd.DataFrame([took]), "heads": scores}
 
-    def drawn(self) -> list[RepeatedSequence]:
+    def drawn_sequences(self) -> list[RepeatedSequence]:
         """The sequences, before they are repeated."""
-        return self.given.drawn(self.sequences, self.length, self.seed)
+        return self.token_format.draw_sequences(self.sequences, self.length, self.seed)

@@ -73,7 +73,7 @@ class HeadsResult(Result):
         top = self.summary().sort_values("prefix_matching", ascending=False, kind="stable")
         return in_short(self, head_columns(top.head(_SHOWN)), top.head(_SHOWN))
 
-    def _heading(self) -> str:
+    def _heading_line(self) -> str:
         count, length = (int(str(self.facts.settings[name])) for name in ("sequences", "length"))
         sequences, tokens = count_noun(count, "sequence"), count_noun(length, "random token")
         return f"{self.facts.model.name}; {sequences} of {tokens}, repeated"
@@ -102,7 +102,7 @@ def summary_table(heads: pd.DataFrame, threshold: float, seed: int) -> pd.DataFr
     first = wide[SCORES[0]]
     summary = first.columns.to_frame(index=False).assign(n_sequences=len(first))
     for score, values in wide.items():
-        apart, random = Clusters.apart(len(first)), stats.generator(seed, "heads")
+        apart, random = Clusters.singletons(len(first)), stats.generator(seed, "heads")
         columns = mean_columns(score, f"{score}_", values.to_numpy(dtype=float), apart, random)
         summary = summary.assign(**columns)
     above = (summary["prefix_matching_low"] > threshold).fillna(False)

@@ -55,7 +55,7 @@ class RepeatedTokens:
     n_ctx: int
 
     @classmethod
-    def of(cls, model: Model) -> RepeatedTokens:
+    def for_model(cls, model: Model) -> RepeatedTokens:
         """Those of a model."""
         tokenizer, two = original_tokenizer(model), is_seq2seq(model)
         size = min(len(tokenizer), model.cfg.d_vocab)
@@ -86,7 +86,7 @@ class RepeatedTokens:
                 f"repeated, and its vocabulary has {len(self.known):,}."
             )
 
-    def drawn(self, count: int, length: int, seed: int) -> list[RepeatedSequence]:
+    def draw_sequences(self, count: int, length: int, seed: int) -> list[RepeatedSequence]:
         """So many sequences."""
         rng, sequences = stats.generator(seed, "head scores"), []
         for _ in range(count):
@@ -94,7 +94,7 @@ class RepeatedTokens:
             sequences.append(RepeatedSequence(tuple(tokens[:length]), tuple(tokens[length:])))
         return sequences
 
-    def read(self, *texts: Tokens) -> Tokens:
+    def as_prompt(self, *texts: Tokens) -> Tokens:
         """Some tokens as a prompt, in an encoder-decoder as the encoder's."""
         return (*self.before, *(token for text in texts for token in text), *self.after)
 
@@ -142,15 +142,15 @@ def head_scores_of_sequence(
     n_encoder, layers = n_encoder_layers(model), range(model.cfg.n_layers)
     if not n_encoder:
         repeated = repeated_places(before, length, both_ways=False)
-        return [_score_site(model, "z", layers, repeated, [given.read(once, once)], once)]
+        return [_score_site(model, "z", layers, repeated, [given.as_prompt(once, once)], once)]
     encoder, decoder = layers[:n_encoder], layers[n_encoder:]
     return [
         _score_site(model, "z", encoder, repeated_places(before, length, both_ways=True),
-                [given.read(once, once), given.begins]),
+                [given.as_prompt(once, once), given.begins]),
         _score_site(model, "z", decoder, repeated_places(begins, length, both_ways=False),
-                [given.read(drawn.others), (*given.begins, *once, *once)], once),
+                [given.as_prompt(drawn.others), (*given.begins, *once, *once)], once),
         _score_site(model, "cross_z", decoder, copied_places(begins, before, length),
-                [given.read(once), (*given.begins, *once)], once),
+                [given.as_prompt(once), (*given.begins, *once)], once),
     ]  # fmt: skip
 
 

@@ -167,7 +167,7 @@ def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
     if chosen:
         setup = replace(start.able, protocols=tuple(chosen))
         layers = tuple(range(setup.model.cfg.n_layers))
-        spec = SetsSpec.among(
+        spec = SetsSpec.from_layers(
             setup.model, "layer", layers, None, order=2, permutations=0, seed=setup.seed
         )
         yield Interactions(setup, spec)

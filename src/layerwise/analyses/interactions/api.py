@@ -78,7 +78,7 @@ def interactions(
     setup = prepare(
         model, tasks, protocols, method=method, interest=SmallestEffects(nats=smallest_nats), **run
     )
-    spec = SetsSpec.among(
+    spec = SetsSpec.from_layers(
         model, site, check_layers(layers, model), heads,
         order=order, permutations=permutations, seed=setup.seed,
     )  # fmt: skip

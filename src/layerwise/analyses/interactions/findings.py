@@ -37,7 +37,7 @@ def findings(run: RunTables) -> list[Claim]:
     pairs = pd.DataFrame() if every is None else rows(every, measure=NATS, signal=True)
     if every is None or pairs.empty:
         return []
-    smallest = SmallestEffects.of(run.facts.settings).nats
+    smallest = SmallestEffects.from_settings(run.facts.settings).nats
     large = pairs.loc[np.abs(numbers(pairs, "interaction")) >= smallest]
     claims: list[Claim] = []
     for verdict in (REDUNDANT, OVERLAPPING):

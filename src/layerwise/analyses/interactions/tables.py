@@ -88,7 +88,7 @@ class Costs:
         pairs = list(combinations(self.players, 2))
         return pairs if self.column.keys() >= set(pairs) else []
 
-    def alone(self, measure: str) -> Float[np.ndarray, "items players"]:
+    def single_costs(self, measure: str) -> Float[np.ndarray, "items players"]:
         """Cost of each player alone."""
         return self.costs[measure][:, [self.column[player,] for player in self.players]]
 
@@ -281,7 +281,7 @@ def _by_pairs(cell: Costs, measure: str, seed: int) -> pd.DataFrame:
     """The 2-additive approximation: what a player costs alone, and half of its interactions."""
     costs, column = cell.costs[measure], cell.column
     place = {player: i for i, player in enumerate(cell.players)}
-    alone = cell.alone(measure)
+    alone = cell.single_costs(measure)
     shares = alone.copy()
     for pair in cell.pairs:
         first, other = (place[player] for player in pair)
@@ -305,7 +305,7 @@ def _by_orders(
         at = [place[player] for player in order]
         shares[:, at] += added / len(drawn)
         means[number, at] = added.mean(axis=0)
-    sampling = mean_errors(means, Clusters.apart(len(means)))
+    sampling = mean_errors(means, Clusters.singletons(len(means)))
     more = {"n_permutations": len(drawn), "se_sampling": sampling}
     return _shapley_rows(cell, measure, shares, seed, by=PERMUTATIONS, **more)
 
@@ -323,7 +323,7 @@ def _shapley_rows(
         measure=measure,
         by=by,
         n_items=len(shares),
-        alone=cell.alone(measure).mean(axis=0),
+        alone=cell.single_costs(measure).mean(axis=0),
         **_with_bounds("value", "", shares, cell, seed),
         se=mean_errors(shares, cell.clusters),
         total=shares.mean(axis=0).sum(),

@@ -70,7 +70,7 @@ def lens_curves(
             curves = [_curve(part, measure, i, seed) for i, part in named]
             draw_series(axes, curves)
             drawn[measure] += curves
-        panels.legend_under(column[-1])
+        panels.add_panel_legend(column[-1])
     panels.over_layers(layers_in(shown))
     for axes, measure in zip(panels.axes[0], measures, strict=True):
         _scale(axes, measure, drawn[measure])

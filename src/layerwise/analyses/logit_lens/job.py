@@ -144,15 +144,15 @@ class Lens:
         """Make the pieces that are missing, and join all of them."""
         work, (table,) = run_resumable(
             self.setup.executor, parts, progress, "reading layers", self.setup.pieces(), ["lens"],
-            self.expected, self._piece,
+            self.expected_cost, self._piece,
         )  # fmt: skip
         return LensResult(table, self.setup.facts(settings, work))
 
-    def expected(self, task: Task, *protocols: str) -> Cost:
+    def expected_cost(self, task: Task, *protocols: str) -> Cost:
         """What it is expected to cost to read a task's items, at every place."""
-        return sum((self._expected(task, protocol) for protocol in protocols), start=Cost())
+        return sum((self._protocol_cost(task, protocol) for protocol in protocols), start=Cost())
 
-    def _expected(self, task: Task, protocol: str) -> Cost:
+    def _protocol_cost(self, task: Task, protocol: str) -> Cost:
         setup = self.setup
         total = cost_of_sweeps(setup, task, partial(self._blind, task, protocol))
         n_places, n_encoder = (
@@ -244,14 +244,14 @@ class Lens:
         tokens = [(passage, k) for passage in chunk for k in range(len(passage.positions))]
         return pd.concat(
             [
-                self._read(tokens[start : start + AT_ONCE], final[start : start + AT_ONCE],
+                self._lens_readings(tokens[start : start + AT_ONCE], final[start : start + AT_ONCE],
                            [(place, one[start : start + AT_ONCE]) for place, one in streams])
                 for start in range(0, len(tokens), AT_ONCE)
             ],
             ignore_index=True,
         )  # fmt: skip
 
-    def _read(
+    def _lens_readings(
         self,
         tokens: Sequence[tuple[Passage, int]],
         final: torch.Tensor,

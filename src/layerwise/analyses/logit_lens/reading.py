@@ -166,7 +166,7 @@ class Passage:
         )  # fmt: skip
 
     @classmethod
-    def of_rest(cls, request: TaskRequest, rest: Tokens) -> Passage:
+    def from_continuation(cls, request: TaskRequest, rest: Tokens) -> Passage:
         """Look for each token of what follows a prompt where it is predicted."""
         context = request.request.context
         n = len(context)
@@ -185,10 +185,10 @@ def passages(
         return [Passage.of_prompt(tokens, positions) for tokens in deciding]
     requests = gold_requests(setup, task, protocol)
     if over == CONTINUATION:
-        return [Passage.of_rest(request, answer_tokens(request)) for request in requests]
+        return [Passage.from_continuation(request, answer_tokens(request)) for request in requests]
     (texts,) = setup.sweep([intact()], [request.request for request in requests]).outcomes
     return [
-        Passage.of_rest(request, text.tokens)
+        Passage.from_continuation(request, text.tokens)
         for request, text in zip(requests, texts, strict=True)
         if isinstance(text, Generated) and text.tokens
     ]

@@ -146,17 +146,17 @@ def samples(depths: pd.DataFrame, signal: Signal, n_layers: int) -> Iterator[Sam
         for task, group in of_capability.groupby("task", sort=True):
             right = group["right"].to_numpy(dtype=bool)
             clusters = clusters_from_table(group, group["item"].tolist())
-            if not signal.get((str(task), protocol), False) or clusters.only(right).n < 2:
+            if not signal.get((str(task), protocol), False) or clusters.select_items(right).n < 2:
                 continue
             layers = group["layer"].to_numpy(dtype=float).clip(min=0)
             curve = settled_by_item(layers, right, n_layers, clusters)
             own_depths = group.loc[right, "depth"].to_numpy(dtype=float)
-            solved.append((str(task), own_depths, clusters.only(right), curve))
+            solved.append((str(task), own_depths, clusters.select_items(right), curve))
         if solved:
             tasks, each, clusters, curves = zip(*solved, strict=True)
             yield Sample(
                 lens, protocol, capability, tasks, np.concatenate(each),
-                float(np.mean([x.mean() for x in each])), Clusters.joined(clusters), curves,
+                float(np.mean([x.mean() for x in each])), Clusters.concatenate(clusters), curves,
                 n_layers,
             )  # fmt: skip
 
@@ -265,7 +265,7 @@ class LensResult(Result):
         return prediction_depths(self.lens, model.n_layers, model.n_encoder_layers)
 
     @cache_tables
-    def derived(self) -> dict[str, pd.DataFrame]:
+    def derived_tables(self) -> dict[str, pd.DataFrame]:
         """Prediction depths, their means by capability, and tests between capabilities."""
         depths = self.prediction_depths()
         if not len(depths):

@@ -72,7 +72,7 @@ class Patching(PairJob):
 
     def layout(self) -> PatchingLayout:
         """Sites and positions of the model."""
-        return PatchingLayout.of(self.setup.model)
+        return PatchingLayout.for_model(self.setup.model)
 
     def _refuse_missing_sites(self) -> None:
         cfg = self.setup.model.cfg
@@ -103,9 +103,9 @@ class Patching(PairJob):
     def cost(self, task: Task, some: Sequence[PatchingPrompts]) -> Cost:
         """Expected cost of patching all cells of some pairs, in all directions."""
         every = ((d, [self.cells(prompts, d) for prompts in some]) for d in self.directions)
-        return sum((self.cost_of(task, some, *given) for given in every), start=Cost())
+        return sum((self.cells_cost(task, some, *given) for given in every), start=Cost())
 
-    def cost_of(
+    def cells_cost(
         self,
         task: Task,
         some: Sequence[PatchingPrompts],
@@ -114,7 +114,7 @@ class Patching(PairJob):
     ) -> Cost:
         """Expected cost of patching some cells of each pair."""
         total = Cost()
-        for swept, requests, _ in self._swept(some, direction, cells):
+        for swept, requests, _ in self._engine_sweeps(some, direction, cells):
             total += self.setup.cost(task, [cell.intervention() for cell in swept], requests)
         for prompts, own_cells in zip(some, cells, strict=True):
             if n := sum(not self._by_engine(cell) for cell in own_cells):
@@ -145,19 +145,19 @@ class Patching(PairJob):
         by_direction, stats = [], SweepStats()
         for direction in self.directions:
             cells = [self.cells(pair.prompts, direction) for pair in pairs]
-            patched_rows, cost = self.patched(pairs, direction, cells)
+            patched_rows, cost = self.patch_pairs(pairs, direction, cells)
             by_direction.append(patched_rows)
             stats = stats + cost
         of_pairs = (chain(*of_pair) for of_pair in zip(*by_direction, strict=True))
         return list(chain.from_iterable(of_pairs)), stats
 
-    def patched(
+    def patch_pairs(
         self, pairs: Sequence[SolvedPair], direction: str, cells: Sequence[Sequence[PatchCell]]
     ) -> tuple[list[list[dict[str, Any]]], SweepStats]:
         """For each pair a row for each of its cells, and the cost of all."""
         stats, rows = SweepStats(), [list[dict[str, Any]]() for _ in pairs]
         prompts = [pair.prompts for pair in pairs]
-        for swept, requests, alike in self._swept(prompts, direction, cells):
+        for swept, requests, alike in self._engine_sweeps(prompts, direction, cells):
             sweep = self.setup.sweep([cell.intervention() for cell in swept], requests)
             stats = stats + sweep.stats
             for cell, outcomes in zip(swept, sweep.outcomes, strict=True):
@@ -166,12 +166,12 @@ class Patching(PairJob):
                     rows[i].append(_row(pairs[i], direction, cell, clean, corrupted))
         for pair, own_cells, of_pair in zip(pairs, cells, rows, strict=True):
             if hooked := [cell for cell in own_cells if not self._by_engine(cell)]:
-                hooked_rows, cost = self._hooked(pair, direction, hooked)
+                hooked_rows, cost = self._patch_with_hooks(pair, direction, hooked)
                 of_pair += hooked_rows
                 stats = stats + cost
         return rows, stats
 
-    def _swept(
+    def _engine_sweeps(
         self,
         prompts: Sequence[PatchingPrompts],
         direction: str,
@@ -186,7 +186,7 @@ class Patching(PairJob):
                 of_pairs = (answer_requests(p, tokens, source) for p, (tokens, source) in runs)
                 yield patched, list(chain.from_iterable(of_pairs)), alike
 
-    def _hooked(
+    def _patch_with_hooks(
         self, pair: SolvedPair, direction: str, cells: Sequence[PatchCell]
     ) -> tuple[list[dict[str, Any]], SweepStats]:
         """The rows of runs patched with plain hooks, and their cost."""

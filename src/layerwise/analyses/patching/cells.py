@@ -119,7 +119,7 @@ class PatchingLayout:
     n_begins: int  # tokens that a decoder of two stacks begins with
 
     @classmethod
-    def of(cls, model: Model) -> PatchingLayout:
+    def for_model(cls, model: Model) -> PatchingLayout:
         """The layout of a model."""
         heads = tuple(n_layer_heads(model, layer) for layer in range(model.cfg.n_layers))
         return cls(n_encoder_layers(model), heads, len(decoder_prefix(model)))

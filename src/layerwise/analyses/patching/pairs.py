@@ -116,7 +116,7 @@ class PairJob:
         for task in self.setup.tasks:  # bad input is refused before any work is done
             usable = self.usable(task)
             if self.strict and not usable:
-                raise UserError(self._why_none(task))
+                raise UserError(self._no_pairs_reason(task))
             for prompts in usable:
                 check_room(task, prompts, self.setup.model.cfg.n_ctx)
 
@@ -139,15 +139,15 @@ class PairJob:
             setup.executor, parts, progress, batches,
             lambda batch: f"asking the model: {batch.task.name}",
             lambda batch: setup.cost(batch.task, [intact()], answer_requests_of_pairs(batch.pairs)),
-            self._answered,
+            self._answer_pairs,
         )  # fmt: skip
         pieces = []
         for task in tasks:
             names = [f"records {batch.name}" for batch in batches if batch.task is task]
-            chosen = self.chosen(task, concat_parts(parts, names))
+            chosen = self.select_solved(task, concat_parts(parts, names))
             pieces += [
                 PairPiece(f"{self.table} {task.name} {some[0].prompts.item}", task, some)
-                for some in split_evenly(chosen, self._at_once)
+                for some in split_evenly(chosen, self._pairs_per_piece)
             ]
         tell_of_more_memory(
             setup, [self._cost(piece) for piece in pieces], progress,
@@ -155,15 +155,15 @@ class PairJob:
         )  # fmt: skip
         make_pieces(
             setup.executor, parts, progress, pieces,
-            lambda piece: f"{self.analysis}: {piece.task.name}", self._cost, self._measured,
+            lambda piece: f"{self.analysis}: {piece.task.name}", self._cost, self._measure_piece,
         )  # fmt: skip
         rows = table_rows(parts, self.table, [f"records {piece.name}" for piece in pieces])
         rows = with_clusters(rows, setup.tasks) if pieces else frame(self.table, [])
         work = joined_work([parts.read_part(f"work {one.name}") for one in (*batches, *pieces)])
-        work += [entry for task in setup.tasks for entry in self._left_out(task)]
+        work += [entry for task in setup.tasks for entry in self._exclusion_entries(task)]
         return self.result(rows, setup.facts(settings, work))
 
-    def expected(self, task: Task, *protocols: str) -> Cost:
+    def expected_cost(self, task: Task, *protocols: str) -> Cost:
         """What a task is expected to cost, if the model solves the first pairs."""
         # All pairs are of ``continuation``, whichever protocols are named.
         usable = self.usable(task)
@@ -171,17 +171,17 @@ class PairJob:
             self.setup.cost(task, [intact()], answer_requests_of_pairs(some))
             for some in split_evenly(usable, BATCH)
         )
-        pieces = split_evenly(usable[: self.pairs], self._at_once)
+        pieces = split_evenly(usable[: self.pairs], self._pairs_per_piece)
         return sum((self.cost(task, prompts) for prompts in pieces), start=sum(asked, Cost()))
 
     @property
-    def _at_once(self) -> int:
+    def _pairs_per_piece(self) -> int:
         return self.pairs if self.whole_tasks else PAIRS_AT_ONCE
 
     def _cost(self, piece: PairPiece[SolvedPair]) -> Cost:
         return self.cost(piece.task, [pair.prompts for pair in piece.pairs])
 
-    def _measured(self, piece: PairPiece[SolvedPair]) -> Recorded:
+    def _measure_piece(self, piece: PairPiece[SolvedPair]) -> Recorded:
         """The rows of a piece under their task, and its entry of the work."""
         task, (rows, stats) = piece.task, self.measure(piece.task, piece.pairs)
         of_task = {"task": task.name, "capability": task.capability}
@@ -201,14 +201,14 @@ class PairJob:
             if prompts is not None
         ]
 
-    def _answered(self, batch: PairPiece[PatchingPrompts]) -> Recorded:
+    def _answer_pairs(self, batch: PairPiece[PatchingPrompts]) -> Recorded:
         """The intact model's answers to some pairs, a row each, with their entry of the work."""
         swept = self.setup.sweep([intact()], answer_requests_of_pairs(batch.pairs))
         values = [scored_logprob(outcome) for outcome in swept.outcomes[0]]
         work = work_entry(self.analysis, batch.task.name, swept.stats)
         return pd.DataFrame(split_evenly(values, 4), columns=_ANSWERS), {**work, "pairs": 0}
 
-    def chosen(self, task: Task, answers: pd.DataFrame) -> list[SolvedPair]:
+    def select_solved(self, task: Task, answers: pd.DataFrame) -> list[SolvedPair]:
         """The first pairs that the intact model solves: elsewhere there is nothing to carry."""
         usable, four = self.usable(task), answers.to_numpy(dtype=float).tolist()
         net = [int(a > b and c < d) - int(a < b and c > d) for a, b, c, d in four]
@@ -221,7 +221,7 @@ class PairJob:
             for prompts, a, b, c, d in solved[: self.pairs]
         ]
 
-    def _left_out(self, task: Task) -> Iterator[dict[str, Any]]:
+    def _exclusion_entries(self, task: Task) -> Iterator[dict[str, Any]]:
         """An entry of the work that names a task's items that are no pairs to be compared."""
         pairs = {prompts.item: (prompts, problem) for prompts, problem in self._pairs(task)}
         unused = {}
@@ -244,7 +244,7 @@ class PairJob:
             named = {"analysis": self.analysis, "task": task.name, "protocol": "continuation"}
             yield {**named, **exclusion_entry(list(unused), why)}
 
-    def _why_none(self, task: Task) -> str:
+    def _no_pairs_reason(self, task: Task) -> str:
         for _, problem in self._pairs(task):
             return f"No pair of task {task.name!r} can be patched: {problem}"
         return (
@@ -260,7 +260,7 @@ def more_solved_p_value(net: Sequence[int], clusters: Sequence[str | None]) -> f
     if sum(net) <= 0:
         return 1.0
     labels = [place if cluster is None else cluster for place, cluster in enumerate(clusters)]
-    both_sides = paired_p_values(np.array(net, dtype=int)[:, None], Clusters.of(labels))
+    both_sides = paired_p_values(np.array(net, dtype=int)[:, None], Clusters.from_labels(labels))
     return float(both_sides[0]) / 2
 
 

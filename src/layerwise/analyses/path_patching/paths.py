@@ -64,7 +64,7 @@ class Sender:
         return named if self.head is None else f"{named}.{self.head}"
 
     @property
-    def writes_at(self) -> tuple[int, int]:
+    def write_order(self) -> tuple[int, int]:
         """Its layer, and which sublayer of that: those of one stack write in this order."""
         return self.layer, _WRITES.get(self.site, _FIRST)
 
@@ -104,8 +104,8 @@ class Receiver:
         return f"{'cross_attn' if crosses else 'attn'}.hook_{letter}"
 
     @property
-    def reads_at(self) -> tuple[int | float, int]:
-        """Place in the order of ``Sender.writes_at``; whatever writes before is heard."""
+    def read_order(self) -> tuple[int | float, int]:
+        """Place in the order of ``Sender.write_order``; whatever writes before is heard."""
         if self.layer is None:
             return float("inf"), _FIRST
         if self.reads in OF_MEMORY:
@@ -114,9 +114,9 @@ class Receiver:
 
     def hears(self, sender: Sender, parallel: bool) -> bool:
         """True if the sender has written into the stream that is read, before it is read."""
-        layer, sublayer = self.reads_at
+        layer, sublayer = self.read_order
         reads_at = (layer, _FIRST if parallel else sublayer)
-        return sender.stack == self.stack and sender.writes_at < reads_at
+        return sender.stack == self.stack and sender.write_order < reads_at
 
 
 def model_receivers(model: Model) -> dict[str, Receiver]:
@@ -231,7 +231,7 @@ def receiver_logprobs(
             parts.append(final_logits(model, streams[:, -1]).double().log_softmax(-1))
         else:
             hook = (
-                run.output_of(receiver),
+                run.output_hook(receiver),
                 _replacing_hook(receiver.head, run.read(receiver, streams)),
             )
             parts.append(run.logprobs(hook, len(streams)))
@@ -260,29 +260,29 @@ class _HeldStream:
             *model_inputs(model, [tokens]), names_filter=lambda name: "hook_resid" in name
         )
 
-    def at(
+    def stream_at(
         self,
         receiver: Receiver,
         senders: Sequence[Sender],
         flows: Float[torch.Tensor, "sender pos d_model"],
     ) -> Float[torch.Tensor, "sender pos d_model"]:
-        return self._held[self.entry_of(receiver)] + flows
+        return self._held[self.entry_hook(receiver)] + flows
 
-    def entry_of(self, receiver: Receiver) -> str:
+    def entry_hook(self, receiver: Receiver) -> str:
         """The hook where the stream that a receiver reads is seen."""
         if receiver.layer is None:
             return hook_name(self._model, self._model.cfg.n_layers - 1, "resid_post")
         after_attn = receiver.reads == "mlp" and not self._model.cfg.parallel_attn_mlp
         return hook_name(self._model, receiver.layer, "resid_mid" if after_attn else "resid_pre")
 
-    def output_of(self, receiver: Receiver) -> str:
+    def output_hook(self, receiver: Receiver) -> str:
         site = receiver.site
         if runs_original_modules(self._model):
             # Seen rotated there; all else is held, so that putting in either comes to the same.
             site = _ROTATED.get(site, site)
         return f"blocks.{receiver.layer}.{site}"
 
-    def read(
+    def receiver_output(
         self, receiver: Receiver, streams: Float[torch.Tensor, "sender pos d_model"]
     ) -> Float[torch.Tensor, "sender pos *out"]:
         assert receiver.layer is not None
@@ -290,8 +290,8 @@ class _HeldStream:
         self._model.run_with_hooks(
             *model_inputs(self._model, [self._tokens] * len(streams)),
             fwd_hooks=[
-                (self.entry_of(receiver), _replacing_hook(None, streams)),
-                (self.output_of(receiver), lambda tensor, hook: kept.append(tensor)),
+                (self.entry_hook(receiver), _replacing_hook(None, streams)),
+                (self.output_hook(receiver), lambda tensor, hook: kept.append(tensor)),
             ],
             stop_at_layer=receiver.layer + 1,
         )
@@ -310,7 +310,7 @@ class HeldStreams:
             *model_inputs(model, [tokens]), names_filter=lambda name: name.endswith(_HELD)
         )
 
-    def at(
+    def stream_at(
         self,
         receiver: Receiver,
         senders: Sequence[Sender],
@@ -319,18 +319,18 @@ class HeldStreams:
         """The stream that a receiver reads, before any norm of its own, for each sender."""
 
         def written(place: tuple[int, int]) -> torch.Tensor:
-            here = torch.tensor([sender.writes_at == place for sender in senders])
+            here = torch.tensor([sender.write_order == place for sender in senders])
             return flows * here.to(flows)[:, None, None]
 
         stream = self._held[f"{receiver.stack}.hook_embed"] + written(BEGINNING)
         for place, output, norm in self._sublayers(receiver.stack):
-            if place >= receiver.reads_at:
+            if place >= receiver.read_order:
                 break
             total = stream + self._held[output] + written(place)
             stream = norm(total) if self.model.cfg.post_norm else total
         return stream
 
-    def read(
+    def receiver_output(
         self, receiver: Receiver, streams: Float[torch.Tensor, "sender pos d_model"]
     ) -> Float[torch.Tensor, "sender pos *out"]:
         """Output of a receiver in a block on such streams; of a head, with all beside it."""
@@ -352,7 +352,7 @@ class HeldStreams:
         linear: nn.Linear = getattr(attention, letter)
         return linear(read).unflatten(-1, (attention.n_heads, attention.d_head))
 
-    def output_of(self, receiver: Receiver) -> str:
+    def output_hook(self, receiver: Receiver) -> str:
         """The hook that holds what a receiver makes of the stream."""
         assert receiver.layer is not None
         return self.model.hook_name(receiver.layer, receiver.site)
@@ -375,7 +375,7 @@ class HeldStreams:
             norms = {HEAD: block.attn_norm, CROSS_HEAD: block.cross_norm, MLP: block.mlp_norm}
             for site, norm in norms.items():
                 if norm is not None:
-                    place = Sender(layer, None, site).writes_at
+                    place = Sender(layer, None, site).write_order
                     yield place, self.model.hook_name(layer, _OUTPUTS[site]), norm
 
 

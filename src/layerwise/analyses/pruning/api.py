@@ -158,7 +158,7 @@ def _refuse_other_model(model: Model, written: Model, removed: Sequence[int], se
     if apart > limit and single:
         # Without some layers small differences grow.
         rounding = measure_rounding(written, intact(), requests)
-        limit = max(limit, rounding.bound)
+        limit = max(limit, rounding.error_bound)
         apart = max(rounding.error([logits]) for logits in (predicted, measured))
     if not apart <= limit:
         raise UserError(

@@ -56,9 +56,11 @@ def removals(run: RunTables) -> list[Claim]:
     for (capability, by), curve in parts(curves, capability=CAPABILITY_ORDER, by=WAYS):
         about = source("removal_curves", {"capability": capability, "by": by})
         of_protocols = parts(curve, protocol=PROTOCOL_ORDER)
-        ends = sorted((_StepsUntilLoss.of(steps) for _, steps in of_protocols),
-                      key=lambda until: (not until.is_loss, until.n_without))  # fmt: skip
-        n = [until.n_without for until in ends]
+        ends = sorted(
+            (_StepsUntilLoss.from_steps(steps) for _, steps in of_protocols),
+            key=lambda until: (not until.is_loss, until.n_steps_without_loss),
+        )
+        n = [until.n_steps_without_loss for until in ends]
         size = weight(0.8, (max(n) - min(n)) / 10 if len(n) > 1 else max(n) / 20)
         claims.append(_claim(ends, curve, curves, size, about))
     return most_important(claims, 3)
@@ -71,7 +73,7 @@ class _StepsUntilLoss(NamedTuple):
     is_loss: bool
 
     @classmethod
-    def of(cls, steps: pd.DataFrame) -> _StepsUntilLoss:
+    def from_steps(cls, steps: pd.DataFrame) -> _StepsUntilLoss:
         listed = records(steps.sort_values(by="step"))
         lost = [row["significant"] and row["share_lost"] > 0 for row in listed]
         return cls(listed[: lost.index(True) + 1], True) if any(lost) else cls(listed, False)
@@ -81,7 +83,7 @@ class _StepsUntilLoss(NamedTuple):
         return self.steps[-1]
 
     @property
-    def n_without(self) -> int:
+    def n_steps_without_loss(self) -> int:
         return len(self.steps) - self.is_loss
 
     def __str__(self) -> str:
@@ -201,7 +203,7 @@ def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
 
 def _tables(result: RemovalResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
     """Its own, and what the intact model can do where no other result says that."""
-    is_known = any("signal" in other.derived() for other in others)
+    is_known = any("signal" in other.derived_tables() for other in others)
     return saved_tables(result, others) | ({} if is_known else {"signal": result.signal()})
 
 

@@ -114,7 +114,7 @@ class RemovalResult(Result):
         """``removal_curves``: what each step loses of a capability, on held-out items."""
         return curves_table(self.removal, self.facts.chance, self.facts.seed)
 
-    def derived(self) -> dict[str, pd.DataFrame]:
+    def derived_tables(self) -> dict[str, pd.DataFrame]:
         """``removal_steps``, ``removal_candidates`` and ``removal_curves``."""
         return {
             "removal_steps": self.steps(),

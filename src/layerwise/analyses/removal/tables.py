@@ -169,7 +169,7 @@ def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFra
 def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[str, Any]]:
     """The steps of one capability under one protocol."""
     every = [cell.clusters for cell in cells]
-    draws, together = [], Clusters.joined(every)
+    draws, together = [], Clusters.concatenate(every)
     drawn = draws_of_tasks([cell.task for cell in cells], every, _effects.N_RESAMPLES, seed)
     net = np.concatenate([cell.intact[:, None].astype(int) - cell.correct for cell in cells])
     for cell, counts in zip(cells, drawn, strict=True):

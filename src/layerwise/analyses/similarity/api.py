@@ -84,7 +84,7 @@ class Similarity:
         """Make the pieces that are missing, and join all of them."""
         work, (items, cka) = run_resumable(
             self.setup.executor, parts, progress, "comparing layers", self.setup.pieces(),
-            ("similarity", "cka"), self.expected, self._piece,
+            ("similarity", "cka"), self.expected_cost, self._piece,
         )  # fmt: skip
         return SimilarityResult(items, cka, self.setup.facts(settings, work))
 
@@ -123,7 +123,7 @@ class Similarity:
         tables = {"similarity": frame("similarity", items), "cka": conform("cka", pd.concat(cka))}
         return entry, tables
 
-    def expected(self, task: Task, *protocols: str) -> Cost:
+    def expected_cost(self, task: Task, *protocols: str) -> Cost:
         """What it is expected to cost to read a task's prompts."""
         setup = self.setup
         read = (prompts(setup, task, task.items, protocol) for protocol in protocols)

@@ -145,7 +145,7 @@ def _rows(tasks: list[tuple[Cell, Drawn]], n_encoder: int, seed: int) -> Iterato
         "tasks": ",".join(cell.task for cell in asked),
     }
     several = min(clusters.n for clusters in several_clusters) > 1
-    n = Clusters.joined(several_clusters).n if several else 1
+    n = Clusters.concatenate(several_clusters).n if several else 1
     random = stats.generator(seed, "rank correlation", same["capability"], same["protocol"])
     for effect, predictor, stack in product(EFFECTS, PREDICTORS, stacks):
         if np.isnan(curves[effect][0]).all():  # no nats of generated texts

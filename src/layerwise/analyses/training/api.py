@@ -72,7 +72,7 @@ def measure_checkpoint(
 ) -> list[Result]:
     """Skip every layer of a checkpoint where it beats blind; read its lens if requested."""
     setup = prepare(model, tasks, protocols, **run)
-    skipped = AblationSpec.of(model, "skip", None, tuple(range(model.cfg.n_layers)))
+    skipped = AblationSpec.for_model(model, "skip", None, tuple(range(model.cfg.n_layers)))
     jobs: list[Any] = [Ablation(setup, (skipped,), only_with_signal=True)]
     if LENS in also:
         read = tuple(dict.fromkeys(_READ[protocol] for protocol in setup.protocols))

@@ -186,7 +186,7 @@ def _tables(series: TrainingSeries) -> list[Table]:
     with model_layer_names(series.facts.runs[0].facts.model):
         tables = [
             as_text(f"{title} ({{n}})", columns, getattr(series, name), most=_MOST,
-                    where=f"rows are in {FOLDER.file_of(name)}", collapsed=name != "onsets")
+                    where=f"rows are in {FOLDER.table_file(name)}", collapsed=name != "onsets")
             for title, name, columns in (
                 ("Onsets", "onsets", ONSETS),
                 ("Does its place move?", "moves", MOVES_COLUMNS),

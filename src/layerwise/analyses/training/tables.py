@@ -144,7 +144,7 @@ def checkpoints_of_one_model(results: Mapping[int, Sequence[Result]]) -> list[Sa
                 f"The run of step {step} has no ablation: expected layers that were skipped one by "
                 "one; run `layerwise profile-training` or `layerwise ablate` with this folder."
             )
-        runs.append(SavedRun.of(f"step {step}", None, curves))
+        runs.append(SavedRun.from_results(f"step {step}", None, curves))
     refuse_same_model(runs)
     refuse_other_prompts(runs)
     shapes = shapes_note(runs, "at")
@@ -244,7 +244,9 @@ def checkpoint_excesses(cells: Sequence[Cell], chance: float) -> list[Excess]:
         with_controls = np.all([draw.n_asked > 0 for draw in blind], axis=0)
         if with_controls.any():
             rates = np.stack([draw.right / np.maximum(draw.n_asked, 1) for draw in blind], axis=1)
-            excesses.append(Excess((right - rates)[with_controls], clusters.only(with_controls)))
+            excesses.append(
+                Excess((right - rates)[with_controls], clusters.select_items(with_controls))
+            )
     if any(cell.no_layers is not None for cell in cells):
         unknown = np.full(len(right), np.nan)
         without = [unknown if cell.no_layers is None else cell.no_layers for cell in cells]

@@ -151,7 +151,7 @@ def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     from .spec import TransplantSpec
 
     layers, named = check_layers(options["layers"], setup.model), options["layers"] is not None
-    spec = TransplantSpec.of(
+    spec = TransplantSpec.for_models(
         setup.model, setup.model, options["site"] or "layer", layers, (SINGLE,), 1, named
     )
     notes = (

@@ -111,10 +111,12 @@ def transplant(
         alike["memory_budget"] = base.memory_budget
         second = prepare(other, base.tasks, base.protocols, method=method, **alike)
         chosen, named = check_layers(layers, model), layers is not None
-        spec = TransplantSpec.of(model, other, site, chosen, sets, steps, named, heads, exchange)
+        spec = TransplantSpec.for_models(
+            model, other, site, chosen, sets, steps, named, heads, exchange
+        )
         if write is not None:
             write_merged_model(model, other, spec, Path(write))
         base = replace(base, beside=(second,))
-        job = Transplant(base, second, spec.searching(greedy, held_out), method)
+        job = Transplant(base, second, spec.with_search(greedy, held_out), method)
         requests = partial(write_all_requests, base)
         return execute_job(job, TransplantResult, "transplant", run, requests)

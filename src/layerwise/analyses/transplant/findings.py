@@ -112,7 +112,7 @@ def caveats(run: RunTables) -> list[Claim]:
 
 def _sure(table: pd.DataFrame, run: RunTables) -> pd.DataFrame:
     """Rows that move what is of interest at least, over the tests of the run."""
-    smallest = SmallestEffects.of(run.facts.settings).loss
+    smallest = SmallestEffects.from_settings(run.facts.settings).loss
     return table.loc[(numbers(table, "p_run") < LEVEL) & (numbers(table, "moved") >= smallest)]
 
 

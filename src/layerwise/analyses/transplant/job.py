@@ -116,12 +116,12 @@ class Transplant:
         ]
         chances = {task.name: task.chance for task in self.setup.tasks}
         gaps = gaps_table(
-            self._made(intact, parts, progress), lambda task, name: chances[task][name],
+            self._make_records(intact, parts, progress), lambda task, name: chances[task][name],
             self.setup.seed,
         )  # fmt: skip
         changed = list(self._pieces(gaps))
-        self._made(changed, parts, progress)
-        pieces = [*intact, *changed, *self._searched(gaps, parts, progress)]
+        self._make_records(changed, parts, progress)
+        pieces = [*intact, *changed, *self._search_pieces(gaps, parts, progress)]
         work = [parts.read_part(f"work {piece.name}") for piece in pieces]
         apart = distances(self.setup.model, self.other.model, self.spec.site)
         return TransplantResult(
@@ -130,13 +130,13 @@ class Transplant:
             self.setup.facts(settings, joined_work(work)),
         )
 
-    def expected(self, task: Task, /, *protocols: str) -> Cost:
+    def expected_cost(self, task: Task, /, *protocols: str) -> Cost:
         """What a task is expected to cost under some protocols, at most: with a gap in all."""
         pieces = [TransplantPiece(host, task, protocols) for host in HOSTS]
         pieces += self._of_task(task, protocols)
         return sum((self._cost(piece) for piece in pieces), start=Cost())
 
-    def _searched(
+    def _search_pieces(
         self, gaps: pd.DataFrame, parts: CheckpointStore, progress: Meter
     ) -> Iterator[TransplantPiece]:
         """The pieces of greedy searches, made as they come: each step needs the one before."""
@@ -149,16 +149,16 @@ class Transplant:
             chosen, protocols = tuple[int, ...](), (gap["protocol"],)
             for _ in range(self.spec.greedy):
                 left = [i for i in every if i not in chosen]
-                changes = [self.spec.chosen((*chosen, i)) for i in left]
+                changes = [self.spec.change_of_places((*chosen, i)) for i in left]
                 task = halves[SELECTION]
-                tried = list(self._cut(host, task, protocols, changes, SELECTION))
-                answers = self._made(tried, parts, progress)
+                tried = list(self._split_pieces(host, task, protocols, changes, SELECTION))
+                answers = self._make_records(tried, parts, progress)
                 yield from tried
                 tables = [rows(answers, intervention=change.id) for change in changes]
                 chosen = (*chosen, left[best_change(tables, direction)])
-            steps = [self.spec.chosen(chosen[: i + 1]) for i in range(len(chosen))]
-            measured = list(self._cut(host, halves[HELD_OUT], protocols, steps, HELD_OUT))
-            self._made(measured, parts, progress)
+            steps = [self.spec.change_of_places(chosen[: i + 1]) for i in range(len(chosen))]
+            measured = list(self._split_pieces(host, halves[HELD_OUT], protocols, steps, HELD_OUT))
+            self._make_records(measured, parts, progress)
             yield from measured
 
     def _pieces(self, gaps: pd.DataFrame) -> Iterator[TransplantPiece]:
@@ -175,22 +175,22 @@ class Transplant:
         weights = [change for change in changes if change.exchange == WEIGHTS]
         streams = tuple(change for change in changes if change.exchange == ACTIVATIONS)
         for host in HOSTS:
-            yield from self._cut(host, task, protocols, weights)
+            yield from self._split_pieces(host, task, protocols, weights)
             if streams:
                 yield TransplantPiece(host, task, protocols, streams)
 
-    def _cut(
+    def _split_pieces(
         self, host: str, task: Task, protocols: tuple[str, ...], changes: Sequence[Change],
         split: str | None = None,
     ) -> Iterator[TransplantPiece]:  # fmt: skip
         """Changes of weights that are made in one sweep, of some items at once."""
         writes, budget = "generate" in protocols, self.setup.memory_budget
-        for some in self._hosts[host][1].together(changes, writes, budget):
+        for some in self._hosts[host][1].sweep_groups(changes, writes, budget):
             for start in range(0, len(task.items), ITEMS_AT_ONCE):
                 part = replace(task, items=task.items[start : start + ITEMS_AT_ONCE])
                 yield TransplantPiece(host, part, protocols, some, split)
 
-    def _made(
+    def _make_records(
         self, pieces: Sequence[TransplantPiece], parts: CheckpointStore, progress: Meter
     ) -> pd.DataFrame:
         """The records of pieces, which are made if they are missing."""
@@ -208,7 +208,7 @@ class Transplant:
             if piece.exchange == WEIGHTS:  # blocks are run by the engine as the host's are
                 check_faithful(exchange.donor, self.method)
                 if is_alone(piece.changes[0]):  # weights that no branch of a sweep can have
-                    in_place = exchange.donated(piece.changes[0]).in_place()
+                    in_place = exchange.donated_weights(piece.changes[0]).in_place()
             with in_place:
                 swept = self._answers(piece, setup)
             changes = list(map(exchange.intervention, piece.changes))
@@ -247,7 +247,7 @@ class Transplant:
         if piece.changes:
             make = partial(self._answers, piece)
         made = [
-            exchange.donated(change).copied_bytes
+            exchange.donated_weights(change).copied_bytes
             for change in piece.changes
             if change.exchange == WEIGHTS
         ]

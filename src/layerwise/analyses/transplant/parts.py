@@ -115,7 +115,7 @@ class WeightPart:
     rows: slice | None = None  # which indices of ``dim``; None is the whole weight
     dim: int = 0  # the dimension in which heads lie one after the other
 
-    def of(self, values: torch.Tensor) -> torch.Tensor:
+    def view(self, values: torch.Tensor) -> torch.Tensor:
         """The part of a tensor that is shaped like the weight, as a view."""
         if self.rows is None:
             return values

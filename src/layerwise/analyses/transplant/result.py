@@ -70,7 +70,7 @@ class TransplantResult(Result):
         """``transplant_greedy``: what layers chosen one by one move on other items."""
         return greedy_table(self.transplant, self.gaps(), self.facts.chance, self.facts.seed)
 
-    def derived(self) -> dict[str, pd.DataFrame]:
+    def derived_tables(self) -> dict[str, pd.DataFrame]:
         """``transplant_gaps``, ``transplant_effects``, ``transplant_ranks``, ``transplant_greedy``.
 
         The last only where layers were chosen one after the other.

@@ -136,14 +136,14 @@ class Change:
     @property
     def layer(self) -> int | None:
         """The one layer; of a cumulative set the one that was added last; None if together."""
-        return self._added(self.layers)
+        return self._added_layer(self.layers)
 
     @property
     def head(self) -> int | None:
         """The one head, likewise."""
-        return self._added(self.heads)
+        return self._added_layer(self.heads)
 
-    def _added(self, of: tuple[int, ...]) -> int | None:
+    def _added_layer(self, of: tuple[int, ...]) -> int | None:
         if self.set == TOGETHER or not of:
             return None
         return of[0] if self.set == FROM_LAST else of[-1]
@@ -189,7 +189,7 @@ class TransplantSpec:
     held_out: float = 0.5  # the share of items that these are not chosen by
 
     @classmethod
-    def of(
+    def for_models(
         cls, model: Model, other: Model, site: str, layers: tuple[int, ...], sets: Sequence[str],
         steps: int, named: bool, heads: Sequence[int] | None = None,
         exchange: Sequence[str] = (WEIGHTS,),
@@ -220,7 +220,7 @@ class TransplantSpec:
         """Settings that make them these changes and no others."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
 
-    def searching(self, greedy: int, held_out: float) -> TransplantSpec:
+    def with_search(self, greedy: int, held_out: float) -> TransplantSpec:
         """The same with so many layers chosen one after the other."""
         if not greedy and held_out != self.held_out:
             raise UserError(
@@ -241,7 +241,7 @@ class TransplantSpec:
             )
         return replace(self, greedy=greedy, held_out=held_out)
 
-    def chosen(self, places: Sequence[int]) -> Change:
+    def change_of_places(self, places: Sequence[int]) -> Change:
         """The change of some of the layers, as numbers in ``layers``, in their order of choice."""
         heads = tuple(self.heads[i] for i in places) if self.heads else ()
         return Change(GREEDY, self.site, tuple(self.layers[i] for i in places), 1.0, heads)
@@ -252,11 +252,11 @@ class TransplantSpec:
             Change(name, self.site, self.layers[chosen], step / self.steps, self.heads[chosen], one)
             for one in self.exchange
             for name in self.sets
-            for chosen in self._chosen(name)
+            for chosen in self._set_slices(name)
             for step in range(1 if one == WEIGHTS else self.steps, self.steps + 1)
         )
 
-    def _chosen(self, name: str) -> Iterator[slice]:
+    def _set_slices(self, name: str) -> Iterator[slice]:
         n = len(self.layers)
         if self.site in OF_NO_LAYER:
             yield slice(0)

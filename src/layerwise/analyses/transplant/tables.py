@@ -83,7 +83,7 @@ class HostPair(NamedTuple):
         """Items that the better model has right and the other has not, minus the reverse."""
         return self.cells[self.better].intact.astype(int) - self.cells[self.worse].intact
 
-    def about(self) -> dict[str, Any]:
+    def cell_columns(self) -> dict[str, Any]:
         """Task, capability and protocol."""
         base = self.cells[BASE]
         return {"task": base.task, "capability": base.capability, "protocol": base.protocol}
@@ -129,7 +129,7 @@ def _gap(pair: HostPair, seed: int) -> dict[str, Any]:
     random = stats.generator(seed, pair.cells[BASE].task)
     nats = mean_columns("nats", "nats_", apart, clusters, random)
     return {
-        **pair.about(),
+        **pair.cell_columns(),
         "better": pair.better,
         "n_items": len(net),
         "n_clusters": clusters.n,
@@ -194,7 +194,7 @@ def _effects(
         p = np.maximum.reduce([p, guessing, np.array(blind)])
     table = pair.described.loc[list(cell.interventions["intervention"])].reset_index()
     table = table.assign(
-        **pair.about(),
+        **pair.cell_columns(),
         host=host,
         direction=BRINGS if brings else DESTROYS,
         n_items=len(net),
@@ -266,7 +266,7 @@ def _ranks(pair: HostPair, host: str, distances: pd.DataFrame, seed: int) -> dic
     # distances of weights are no means over items
     rho = rank_correlation(far, means, pair.clusters.n, random, sampled=(False, True))
     return {
-        **pair.about(),
+        **pair.cell_columns(),
         "host": host,
         "direction": BRINGS if host == pair.worse else DESTROYS,
         "site": site,

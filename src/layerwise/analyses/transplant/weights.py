@@ -86,12 +86,12 @@ class Exchange:
             self.known[key] = made
         return self.known[key]
 
-    def donated(self, change: Change) -> OtherWeights:
+    def donated_weights(self, change: Change) -> OtherWeights:
         """Weights of a change."""
         where = change.site, change.layers, change.t, change.heads
         return donor_weights(self.host, self.donor, *where)
 
-    def together(
+    def sweep_groups(
         self, changes: Sequence[Change], writes: bool, memory_budget: int
     ) -> Iterator[tuple[Change, ...]]:
         """Changes of one sweep each: those that are alone; of others as many as copies fit."""
@@ -189,8 +189,8 @@ def _merge_weights(
         donated = other.weight.data
         if own.rows is None:
             return donated if t == 1 else _interpolate(before, donated, t)
-        merged, given = before.clone() if merged is None else merged, other.of(donated)
-        own.of(merged).copy_(given if t == 1 else _interpolate(own.of(before), given, t))
+        merged, given = before.clone() if merged is None else merged, other.view(donated)
+        own.view(merged).copy_(given if t == 1 else _interpolate(own.view(before), given, t))
     assert merged is not None
     return merged
 
@@ -227,7 +227,7 @@ def _weight_distance(pairs: Any) -> dict[str, Any]:
     n, size, apart = 0, 0.0, 0.0
     with torch.no_grad():
         for pair in pairs:
-            own, other = (part.of(part.weight).double() for part in pair)
+            own, other = (part.view(part.weight).double() for part in pair)
             n += own.numel()
             size += float(own.square().sum())
             apart += float((own - other).square().sum())

@@ -125,9 +125,9 @@ def train_lens(
             setup.model, texts.train, kind == "full", steps, rate, setup.seed, setup.memory_budget
         )  # fmt: skip
         made.append(_train(trainer, facts | own, parts, progress))
-        progress.doing("testing the tuned lens")
+        progress.set_activity("testing the tuned lens")
         rows = compare(setup.model, made[0], texts.held_out, setup.seed, setup.memory_budget)
-        progress.done(1.0)
+        progress.add_work(1.0)
         table = frame("tuned_lens", [{"kind": kind, **row} for row in rows])
         return [TunedLensResult(table, setup.facts(settings))]
 
@@ -145,11 +145,11 @@ def _train(
     if parts.has_part(_STATE):
         trainer.resume(parts.read_part(_STATE)["state"].iloc[0])
     progress.expect(trainer.steps + 1.0)
-    progress.doing("training the tuned lens")
-    progress.done(float(trainer.done))
+    progress.set_activity("training the tuned lens")
+    progress.add_work(float(trainer.done))
     while trainer.done < trainer.steps:
         trainer.step()
-        progress.done(1.0)
+        progress.add_work(1.0)
         if trainer.done % KEPT_EVERY == 0:
             parts.write_part(_STATE, pd.DataFrame({"state": [trainer.state()]}))
-    return trainer.trained(facts)
+    return trainer.make_lens(facts)

@@ -39,7 +39,7 @@ class TunedLensResult(Result):
         """``tuned_lens_layers``: both lenses by layer, paired over held-out texts."""
         return layers_table(self.tuned_lens, self.facts.seed)
 
-    def derived(self) -> dict[str, pd.DataFrame]:
+    def derived_tables(self) -> dict[str, pd.DataFrame]:
         """``tuned_lens_layers``."""
         return {"tuned_lens_layers": self.layers()}
 
@@ -62,7 +62,7 @@ class TunedLensResult(Result):
             table[f"{name} (nats) [95 %]"] = in_words
         return table.assign(**{"p (Holm)": layers["p_holm"].map("{:.2g}".format)})
 
-    def _heading(self) -> str:
+    def _heading_line(self) -> str:
         table = self.tuned_lens
         kinds = ", ".join(table["kind"].unique())
         texts = count_noun(len(set(table["text"])), "held-out text")

@@ -64,7 +64,7 @@ class TextStreams:
     encoded: tuple[torch.Tensor, ...]
 
     @classmethod
-    def of(
+    def from_texts(
         cls, model: Model, texts: Sequence[Text], rng: np.random.Generator, budget: int
     ) -> TextStreams:
         """Push texts through the model once, and read some tokens of each."""
@@ -98,21 +98,21 @@ class TextStreams:
     @cached_property
     def final(self) -> Float[torch.Tensor, "read d_vocab"]:
         """The whole model's log-probabilities where the tokens are read."""
-        return self._unembedded(self.decoded[-1]).detach()
+        return self._unembed(self.decoded[-1]).detach()
 
-    def at(self, depth: int) -> Float[torch.Tensor, "token d_model"]:
+    def stream_at(self, depth: int) -> Float[torch.Tensor, "token d_model"]:
         """The streams of a depth: where tokens are read, or at all positions of the encoder."""
         n_encoder = n_encoder_layers(self.model)
         if depth < n_encoder:
             return torch.cat([stream[depth] for stream in self.encoded])
         return self.decoded[depth - n_encoder]
 
-    def read_out(
+    def lens_logprobs(
         self, depth: int, resid: Float[torch.Tensor, "token d_model"]
     ) -> Float[torch.Tensor, "read d_vocab"]:
         """Log-probabilities of the lens where tokens are read."""
         encodes = depth < n_encoder_layers(self.model)
-        return self._unembedded(self._through_decoder(resid) if encodes else resid)
+        return self._unembed(self._through_decoder(resid) if encodes else resid)
 
     def parts(self, depth: int, budget: int) -> Iterator[TextStreams]:
         """Texts whose depth can be read out, and differentiated, at once: all in a decoder."""
@@ -135,7 +135,7 @@ class TextStreams:
             self.encoded[some],
         )  # fmt: skip
 
-    def _unembedded(
+    def _unembed(
         self, resid: Float[torch.Tensor, "read d_model"]
     ) -> Float[torch.Tensor, "read d_vocab"]:
         logits = final_logits(self.model, resid.to(self.model.W_E.dtype))
@@ -194,8 +194,10 @@ class LensTrainer:
 
     def __post_init__(self) -> None:
         rng = stats.generator(self.seed, "scale of the lens")
-        streams = TextStreams.of(self.model, self._drawn(rng, SCALED_BY), rng, self.memory_budget)
-        by_depth = [streams.at(depth) for depth in range(self.model.cfg.n_layers)]
+        streams = TextStreams.from_texts(
+            self.model, self._draw_texts(rng, SCALED_BY), rng, self.memory_budget
+        )
+        by_depth = [streams.stream_at(depth) for depth in range(self.model.cfg.n_layers)]
         self.mean = torch.stack([stream.mean(dim=0) for stream in by_depth])
         spread = torch.stack([stream.std(dim=0) for stream in by_depth])
         # What a decoder behind an encoder begins with is the same everywhere, and must still move.
@@ -221,21 +223,21 @@ class LensTrainer:
             lr=self.rate,
         )
 
-    def _drawn(self, rng: np.random.Generator, n: int) -> list[Text]:
+    def _draw_texts(self, rng: np.random.Generator, n: int) -> list[Text]:
         chosen = rng.permutation(len(self.texts))[:n]
         return [self.texts[i] for i in chosen]
 
     def step(self) -> None:
         """One batch through the model, and one step of every translator."""
         rng = stats.generator(self.seed, f"step {self.done} of the lens")
-        texts = self._drawn(rng, TEXTS)
-        streams = TextStreams.of(self.model, texts, rng, self.memory_budget)
+        texts = self._draw_texts(rng, TEXTS)
+        streams = TextStreams.from_texts(self.model, texts, rng, self.memory_budget)
         n_reads = sum(streams.n_reads)
         for depth in range(len(self.biases)):
             trained = [self.biases[depth], *self.weights[depth : depth + 1]]
             total = [torch.zeros_like(parameter) for parameter in trained]
             for part in streams.parts(depth, self.memory_budget):
-                predicted = part.read_out(depth, self._translated(depth, part.at(depth)))
+                predicted = part.lens_logprobs(depth, self._translate(depth, part.stream_at(depth)))
                 loss = divergence(part.final, predicted).sum() / n_reads
                 # Asked for these alone, so that the model's own weights get no gradients.
                 gradients = torch.autograd.grad(loss, trained)
@@ -256,7 +258,7 @@ class LensTrainer:
                 f"expected finite translators; choose a rate below {self.rate:g}."
             )
 
-    def _translated(
+    def _translate(
         self, depth: int, resid: Float[torch.Tensor, "read d_model"]
     ) -> Float[torch.Tensor, "read d_model"]:
         added = self.biases[depth]
@@ -265,7 +267,7 @@ class LensTrainer:
             added = added + standard @ self.weights[depth].T
         return resid + self.spread[depth] * added
 
-    def trained(self, facts: dict) -> TunedLens:
+    def make_lens(self, facts: dict) -> TunedLens:
         """The translators as plain affine maps of the residual stream.
 
         One of the encoder that does harm on texts that it was trained on stays the identity.
@@ -274,7 +276,7 @@ class LensTrainer:
         if not n_encoder:
             return lens
         rng = stats.generator(self.seed, "choice of translators")
-        texts = self._drawn(rng, JUDGED_BY)
+        texts = self._draw_texts(rng, JUDGED_BY)
         kl = np.zeros((n_encoder, 2))
         for row in compare(self.model, lens, texts, self.seed, self.memory_budget):
             if row["layer"] + 1 < n_encoder:
@@ -319,7 +321,7 @@ def compare(
     rng = stats.generator(seed, "test of the lens")
     n_encoder = n_encoder_layers(model)
     for start in range(0, len(texts), TEXTS):
-        streams = TextStreams.of(model, texts[start : start + TEXTS], rng, memory_budget)
+        streams = TextStreams.from_texts(model, texts[start : start + TEXTS], rng, memory_budget)
         for depth in range(model.cfg.n_layers):
             named = {"lens": tuned_lens_name(depth, n_encoder), "layer": depth - 1}
             for text, kl in enumerate(_divergences(streams, depth, lens, memory_budget), start):
@@ -336,7 +338,7 @@ def _divergences(
 ) -> Iterator[Float[torch.Tensor, "lens read"]]:
     """By text, of a depth as it is and of the translated one."""
     for part in streams.parts(depth, memory_budget):
-        plain = part.at(depth)
+        plain = part.stream_at(depth)
         both = (plain, lens.translate(("resid_post", depth - 1), plain))
-        kl = torch.stack([divergence(part.final, part.read_out(depth, x)) for x in both])
+        kl = torch.stack([divergence(part.final, part.lens_logprobs(depth, x)) for x in both])
         yield from kl.split(part.n_reads, dim=1)

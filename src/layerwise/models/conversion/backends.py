@@ -83,7 +83,7 @@ class Files:
         return read_quantization(self.source.folder)
 
     @property
-    def kept(self) -> Quantization | None:
+    def kept_quantization(self) -> Quantization | None:
         """Quantization that weights keep in memory; None if they are numbers there."""
         if self.backend != HUGGING_FACE or self.two_stacks or self.quantization is None:
             return None
@@ -94,14 +94,14 @@ class Files:
         if self.two_stacks:  # of which transformers would leave some matrices in float32
             original: Any = load_original(self.source.folder, self.config, torch.float32)
             return original.to(wanted.dtype)
-        kept_on = None if self.kept is None else wanted.device
+        kept_on = None if self.kept_quantization is None else wanted.device
         return load_original(self.source.folder, self.config, wanted.dtype, kept_on)
 
     def first(self, wanted: Placement) -> Placement:
         """The format and device of the strict comparison: float32, on the CPU unless quantized."""
-        if self.kept is None:
+        if self.kept_quantization is None:
             return PLAIN
-        dtype = torch.float32 if torch.float32 in self.kept.formats else wanted.dtype
+        dtype = torch.float32 if torch.float32 in self.kept_quantization.formats else wanted.dtype
         return Placement(dtype, wanted.device)
 
     def meta_original(self, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -109,7 +109,7 @@ class Files:
         with must_be_usable(self.source.folder):
             return meta_original(self.config, dtype)
 
-    def over(self, original: PreTrainedModel) -> Any:
+    def hook_original(self, original: PreTrainedModel) -> Any:
         """The hooked model over the modules of an original."""
         hooked = hooked_seq2seq if self.two_stacks else hooked_decoder
         return hooked(original, self.tokenizer, self.source.name)
@@ -135,11 +135,11 @@ class Files:
     def texts(self, original: PreTrainedModel) -> list[Text]:
         """The fixed text as the model is given it, in several lengths."""
         if self.two_stacks:
-            return parity_texts(self.over(original), self.tokenizer)
+            return parity_texts(self.hook_original(original), self.tokenizer)
         if self.backend == TRANSFORMER_LENS:
             n_ctx = self.hooked_config(torch.float32).n_ctx
         else:
-            n_ctx = self.over(self.meta_original()).cfg.n_ctx
+            n_ctx = self.hook_original(self.meta_original()).cfg.n_ctx
         return batches(token_ids(self.tokenizer, n_ctx))
 
     def hooked_config(self, dtype: torch.dtype) -> HookedTransformerConfig:
@@ -223,7 +223,7 @@ def second_choice(files: Files, refusal: UserError) -> Files:
 def build_hooked(files: Files, original: PreTrainedModel, wanted: Placement) -> Model:
     """The hooked model in the requested format; it takes over the original's weights."""
     if files.backend == HUGGING_FACE:
-        return files.over(original).to(wanted.device)
+        return files.hook_original(original).to(wanted.device)
     model = hooked_model(files.hooked_config(wanted.dtype), original, files.tokenizer)
     if wanted.device.type != "cpu":
         model.to(wanted.device, print_details=False)

@@ -217,7 +217,7 @@ def _trial_qkv(module: nn.Module, rotary: Rotary | None, base: Any) -> QueriesKe
     x = embedding.new_zeros(1, 1, embedding.shape[1])
     position = torch.zeros(1, 1, dtype=torch.long, device=x.device)
     try:
-        turns = None if rotary is None else rotary.at(position, 1, x)
+        turns = None if rotary is None else rotary.cos_sin(position, 1, x)
         captured = capture_qkv(module, x, position_embeddings=turns, position_ids=position)
     except Exception as error:
         reason = one_line(error)

@@ -150,7 +150,9 @@ def n_encoder_layers(model: Model) -> int:
 
 def n_layer_heads(model: Model, layer: int) -> int:
     """Heads of a layer; the stacks of an encoder-decoder may differ in that."""
-    return model.cfg.heads_of(layer) if isinstance(model, Seq2SeqModel) else model.cfg.n_heads
+    return (
+        model.cfg.n_heads_in_layer(layer) if isinstance(model, Seq2SeqModel) else model.cfg.n_heads
+    )
 
 
 def vocabularies(model: Model) -> tuple[int, int]:

@@ -76,23 +76,23 @@ class HookedBlock(nn.Module):
         """The residual stream behind the block."""
         parts = self.parts
         resid = self.hook_resid_pre(resid)
-        read = self._before(parts.attn_norm, resid)
+        read = self._pre_norm(parts.attn_norm, resid)
         own = self.attn.keys_values(read)
-        own = own if past is None else past.extended(*own)
+        own = own if past is None else past.extend(*own)
         attn_out = self.hook_attn_out(self.attn(read, *own, bias))
-        resid = self.hook_resid_mid(self._after(parts.attn_norm, resid + attn_out))
+        resid = self.hook_resid_mid(self._post_norm(parts.attn_norm, resid + attn_out))
         if parts.cross_norm is not None and memory is not None and memory_bias is not None:
-            read = self._before(parts.cross_norm, resid)
+            read = self._pre_norm(parts.cross_norm, resid)
             seen = self._cross(past, memory)
             cross_out = self.hook_cross_attn_out(self.cross_attn(read, *seen, memory_bias))
-            resid = self.hook_resid_mid_cross(self._after(parts.cross_norm, resid + cross_out))
-        mlp_out = self.hook_mlp_out(parts.mlp(self._before(parts.mlp_norm, resid)))
-        return self.hook_resid_post(self._after(parts.mlp_norm, resid + mlp_out))
+            resid = self.hook_resid_mid_cross(self._post_norm(parts.cross_norm, resid + cross_out))
+        mlp_out = self.hook_mlp_out(parts.mlp(self._pre_norm(parts.mlp_norm, resid)))
+        return self.hook_resid_post(self._post_norm(parts.mlp_norm, resid + mlp_out))
 
-    def _before(self, norm: nn.Module, resid: Resid) -> Resid:
+    def _pre_norm(self, norm: nn.Module, resid: Resid) -> Resid:
         return resid if self.post_norm else norm(resid)
 
-    def _after(self, norm: nn.Module, resid: Resid) -> Resid:
+    def _post_norm(self, norm: nn.Module, resid: Resid) -> Resid:
         return norm(resid) if self.post_norm else resid
 
     def _cross(self, past: Past | None, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -151,7 +151,7 @@ class HookedStack(nn.Module):
         keys = torch.arange(int(positions[-1]) + 1, device=positions.device)
         bias = like.new_zeros(1, 1, len(positions), len(keys))
         if self.parts.relative is not None:
-            bias = bias + self.parts.relative.between(positions, keys)[None]
+            bias = bias + self.parts.relative.position_bias(positions, keys)[None]
         if mask is not None:
             bias = bias + _padding_bias(mask, like)
         if causal:

@@ -64,7 +64,7 @@ class Seq2SeqConfig:
         """Width of a head, of the wider ones."""
         return max(self.encoder_d_head, self.decoder_d_head)
 
-    def heads_of(self, layer: int) -> int:
+    def n_heads_in_layer(self, layer: int) -> int:
         """Heads of a layer, numbered in the order of computation."""
         return self.encoder_heads if layer < self.n_encoder_layers else self.decoder_heads
 

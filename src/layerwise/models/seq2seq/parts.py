@@ -82,7 +82,7 @@ class RelativeBias:
     bidirectional: bool  # whether keys may come after the query; half of the buckets are for these
     max_distance: int  # from this distance on all are in one bucket
 
-    def between(
+    def position_bias(
         self, queries: Int[torch.Tensor, " query"], keys: Int[torch.Tensor, " key"]
     ) -> Float[torch.Tensor, "head query key"]:
         """The bias of each query position and key position."""

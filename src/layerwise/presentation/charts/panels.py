@@ -174,7 +174,7 @@ class Panels:
         figure.tooltips = [one for one in figure.tooltips if one[0] in staying]
         figure.set_figheight(around + each * down)
 
-    def legend_under(self, axes: Axes) -> None:
+    def add_panel_legend(self, axes: Axes) -> None:
         """What has a name so far, in a legend of its own under a panel."""
         named, below = self.figure.entries, 0.45 + _LINE * bool(stacks().n_encoder)
         for name, handle in named.items():

@@ -104,7 +104,7 @@ def unseen_error(task: ItemCurves, measure: str, places: Draws) -> Draws:
     # of their weights (Kish 1965, Survey Sampling, section 11.7).
     values = task.values / float(task.scale.mean())
     curve = values.mean(axis=0)
-    weights = np.abs(task.grouped.sums(values[:, -1]))
+    weights = np.abs(task.item_clusters.sums(values[:, -1]))
     if curve[-1] <= NOTHING:
         return np.zeros(len(places))
     n = weights.sum() ** 2 / (weights**2).sum()
@@ -113,7 +113,7 @@ def unseen_error(task: ItemCurves, measure: str, places: Draws) -> Draws:
     share, first, last = interpolate_contrasts(measure, ends, places)
     unseen = 1 - _UNSEEN ** (1 / n)
     reach = unseen * np.abs(share - np.where(share > 0, last, first))
-    return reach / -stdtrit(task.grouped.n - 1.0, _UNSEEN)
+    return reach / -stdtrit(task.item_clusters.n - 1.0, _UNSEEN)
 
 
 class _Contrast(NamedTuple):
@@ -222,7 +222,7 @@ def _paired_contrasts(
 
 def _is_comparable(group: Sequence[ItemCurves]) -> bool:
     """True if every task has enough clusters for a variance, and a unit."""
-    return all(task.grouped.n > 1 and task.scale.mean() > 0 for task in group)
+    return all(task.item_clusters.n > 1 and task.scale.mean() > 0 for task in group)
 
 
 def _places(group: Sequence[ItemCurves], measure: str) -> Draws:
@@ -254,10 +254,10 @@ def _contrast(
     mean = shares.mean(axis=0)
     parts, squared, freedom = [], np.zeros(len(places)), np.zeros(len(places))
     for task, value, unit, share in zip(group, values, units, shares, strict=True):
-        items, n = len(value), task.grouped.n
+        items, n = len(value), task.item_clusters.n
         deviation = (value - (share - mean) * task.scale[:, None]) / unit
         # the variance of a mean over items from its clusters' sums; of single items, the usual
-        away = task.grouped.sums(deviation - deviation.mean(axis=0))
+        away = task.item_clusters.sums(deviation - deviation.mean(axis=0))
         part = away / np.sqrt(items * items * (n - 1) / n) / len(group)
         seldom = (
             np.abs(interpolate_contrasts(measure, task.unseen, places)).max(axis=0)
@@ -270,7 +270,7 @@ def _contrast(
         squared += error
         freedom += error**2 / (n - 1)
     squared, freedom = _add_shared_clusters(
-        [task.grouped for task in group], parts, squared, freedom
+        [task.item_clusters for task in group], parts, squared, freedom
     )
     known = squared > 1e-24
     df = np.where(known, squared**2 / np.where(known, freedom, 1.0), 1.0)
@@ -288,13 +288,13 @@ def _add_shared_clusters(
     # than clusters.
     shared, some = np.zeros(len(squared)), False
     for (own, part), (other, others) in combinations(zip(grouped, parts, strict=True), 2):
-        rows, other_rows = own.shared_with(other)
+        rows, other_rows = own.shared_rows(other)
         some |= bool(rows)
         shared += 2 * (part[rows] * others[other_rows]).sum(axis=0)
     if not some:
         return squared, freedom
     total = squared + np.maximum(shared, 0.0)
-    most = max(Clusters.joined(grouped).n - len(grouped), 1)
+    most = max(Clusters.concatenate(grouped).n - len(grouped), 1)
     ratio = total / np.where(squared > 0, squared, 1.0)
     return total, np.maximum(freedom * ratio**2, total**2 / most)
 
@@ -332,7 +332,7 @@ def _correlation(
         pairs = []
         for task, part in zip(groups[0], first.parts, strict=True):
             for twin, twins in zip(groups[1], second.parts, strict=True):
-                rows, other_rows = task.grouped.shared_with(twin.grouped)
+                rows, other_rows = task.item_clusters.shared_rows(twin.item_clusters)
                 if rows:
                     pairs.append((part[rows], twins[other_rows]))
     sizes = first.error * second.error if diagonal else first.error[:, None] * second.error[None]

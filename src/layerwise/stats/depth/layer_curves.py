@@ -90,7 +90,9 @@ class MethodCurve(NamedTuple):
         if tuple(items) == self.items:
             return self
         values = self.values[[self.items.index(item) for item in items]]
-        clusters = Clusters.of([self.clusters.labels[self.items.index(item)] for item in items])
+        clusters = Clusters.from_labels(
+            [self.clusters.labels[self.items.index(item)] for item in items]
+        )
         rows = self.curve(sampling.means(self.task, values, clusters))
         return self._replace(
             items=tuple(items), values=values, rows=rows, settled=None, settling=None,
@@ -116,7 +118,7 @@ def resample_jointly(group: Sequence[MethodCurve], sampling: Sampling) -> list[M
             e._replace(critical=test.critical(drawn))
             for e, test, drawn in zip(evidence, tests, counts, strict=True)
         ]
-    read = [(e.task, e.settling, e.settled_curves.grouped) for e in group
+    read = [(e.task, e.settling, e.settled_curves.item_clusters) for e in group
             if e.settling is not None and e.settled_curves is not None]  # fmt: skip
     counts = sampling.counts([task for task, *_ in read], [clusters for *_, clusters in read])
     settled = {
@@ -144,7 +146,7 @@ def restrict_to_stack(evidence: MethodCurve, layers: range) -> MethodCurve | Non
     return evidence._replace(
         rows=rows,
         curve=lambda means: evidence.curve(means)[:, chosen],
-        by_item=lambda *items: evidence.by_item(*items).within(layers),
+        by_item=lambda *items: evidence.by_item(*items).restrict_to_layers(layers),
         critical=None if critical is None else critical[:, chosen],
         settled=None,
         settling=None,

@@ -40,7 +40,7 @@ class Dissociation(NamedTuple):
     p_second: Float[np.ndarray, " layers"]  # of "the second loses no more than the first", likewise
 
     @property
-    def two_sided(self) -> Float[np.ndarray, " layers"]:
+    def two_sided_p(self) -> Float[np.ndarray, " layers"]:
         """p-values of "both lose alike", of tests that are not corrected over the layers."""
         return np.minimum(2 * np.minimum(self.p_first, self.p_second), 1.0)
 
@@ -118,7 +118,7 @@ def dissociation_tests(
     lost = [common[:, None] & ~answers.changed for answers in (first, second)]
     only_first, only_second, both = lost[0] & ~lost[1], lost[1] & ~lost[0], lost[0] & lost[1]
     gained = [~answers.intact[:, None] & answers.changed for answers in (first, second)]
-    together = Clusters.apart(len(common)) if clusters is None else clusters
+    together = Clusters.singletons(len(common)) if clusters is None else clusters
     return Dissociation(
         int(common.sum()), only_first.sum(axis=0), only_second.sum(axis=0), both.sum(axis=0),
         _more_p_values(only_first, (only_second, gained[0]), both, second.luck, together),

@@ -121,7 +121,7 @@ class SmallestEffects:
         }
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> SmallestEffects:
+    def from_settings(cls, settings: Mapping[str, Any]) -> SmallestEffects:
         """Those that a run was made with."""
         given = {name: settings.get(f"smallest_{name}") for name in vars(cls())}
         known = {name: value for name, value in given.items() if value is not None}

@@ -48,7 +48,7 @@ def share_difference(
     every = [*first, *second]
     if clusters.n < 2 or not all(task.above.mean() > _ROUNDING for task in every):
         return Difference(-np.inf, np.inf, 1.0)
-    one, other = (_ShareContrast.of(tasks, clusters) for tasks in (first, second))
+    one, other = (_ShareContrast.from_tasks(tasks, clusters) for tasks in (first, second))
     shares = _shares((one.share, other.share))
     z = one.z(shares), other.z(shares)
     diagonal = np.einsum("ij,ij->j", one.directions(shares), other.directions(shares))
@@ -92,7 +92,7 @@ class _ShareContrast(NamedTuple):
     n: int  # number of clusters
 
     @classmethod
-    def of(cls, tasks: Sequence[TaskLosses], clusters: Clusters) -> _ShareContrast:
+    def from_tasks(cls, tasks: Sequence[TaskLosses], clusters: Clusters) -> _ShareContrast:
         """Of the mean over tasks of what is lost by what there is to lose."""
         # What a task's own share departs from their mean is explained by what it has to lose, as
         # the null of the mean says nothing of single tasks.
@@ -110,11 +110,13 @@ class _ShareContrast(NamedTuple):
         """The mean share lost."""
         return float(self.lost.sum())
 
-    def at(self, shares: Float[np.ndarray, " shares"]) -> int:
+    def nearest_share(self, shares: Float[np.ndarray, " shares"]) -> int:
         """Index of the share that is the sample's own."""
         return int(np.abs(shares - self.share).argmin())
 
-    def _away(self, shares: Float[np.ndarray, " shares"]) -> Float[np.ndarray, "clusters shares"]:
+    def _cluster_deviations(
+        self, shares: Float[np.ndarray, " shares"]
+    ) -> Float[np.ndarray, "clusters shares"]:
         values = self.lost[:, None] - shares * self.above[:, None]
         return (values - values.mean(axis=0)) * np.sqrt(self.n / (self.n - 1))
 
@@ -122,11 +124,11 @@ class _ShareContrast(NamedTuple):
         self, shares: Float[np.ndarray, " shares"]
     ) -> Float[np.ndarray, "clusters shares"]:
         """Of each contrast the deviations of clusters, of length 1, or 0 where none deviates."""
-        away = self._away(shares)
+        away = self._cluster_deviations(shares)
         length = np.linalg.norm(away, axis=0)
         return np.where(length > _ROUNDING, away / np.where(length > _ROUNDING, length, 1.0), 0.0)
 
     def z(self, shares: Float[np.ndarray, " shares"]) -> Float[np.ndarray, " shares"]:
         """Contrasts as standard normal values, by Student's t over clusters."""
-        error = np.linalg.norm(self._away(shares), axis=0)
+        error = np.linalg.norm(self._cluster_deviations(shares), axis=0)
         return z_values(self.share - shares, error, self.n - 1)

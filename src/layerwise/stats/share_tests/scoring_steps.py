@@ -82,13 +82,13 @@ class StepAnswers(NamedTuple):
         """The answers as a dissociation is tested on them."""
         return ScoredAnswers(self.cell.intact, self.cell.correct, self.luck)
 
-    def only(self, kind: str, site: str) -> StepAnswers:
+    def select_changes(self, kind: str, site: str) -> StepAnswers:
         """The changes of one kind and site alone."""
         table = self.cell.interventions
         rows = ((table["kind"] == kind) & (table["site"] == site)).to_numpy(dtype=bool)
-        return StepAnswers(self.cell.only(rows), self.luck[rows], self.above)
+        return StepAnswers(self.cell.select_interventions(rows), self.luck[rows], self.above)
 
-    def lost(self) -> Float[np.ndarray, " items"]:
+    def mean_losses(self) -> Float[np.ndarray, " items"]:
         """Mean loss of each item over the changes, in right answers."""
         return self.cell.intact - self.cell.correct.mean(axis=1)
 
@@ -103,12 +103,14 @@ class StepAnswers(NamedTuple):
     def share(self, seed: int) -> Float[np.ndarray, "draws 1"]:
         """The mean share lost over the changes, in the sample and in resamples of the clusters."""
         cell = self.cell
-        lost, above = bootstrap_means(cell.task, cell.clusters, seed, self.lost(), self.above)
+        lost, above = bootstrap_means(
+            cell.task, cell.clusters, seed, self.mean_losses(), self.above
+        )
         return lost / np.where(above > 0, above, np.nan)
 
     def pseudo(self) -> Float[np.ndarray, " items"]:
         """Values of items whose mean is the share, and whose spread is that of the share."""
-        lost, above = self.lost(), self.above.mean()
+        lost, above = self.mean_losses(), self.above.mean()
         share = lost.mean() / above
         return share + (lost - share * self.above) / above
 
@@ -160,7 +162,7 @@ def step_difference(
     difference = first.cell.clusters.sums((second.pseudo() - first.pseudo())[:, None])
     generator = resampling.generator(seed, first.cell.task, "ladder")
     p = float(sign_flip_p_values(difference, seed=generator)[0])
-    one, other = ([TaskLosses(each.lost(), each.above)] for each in (first, second))
+    one, other = ([TaskLosses(each.mean_losses(), each.above)] for each in (first, second))
     inverted = share_difference(one, other, first.cell.clusters)
     low, high, p = no_surer(float(low), float(high), p, inverted)
     return float(draws[0, 0]), finite_or_none(low), finite_or_none(high), p

@@ -87,7 +87,7 @@ def better_than_blind_p_value(
     p = poisson_binom.sf(intact[undecided].sum() - 1, probability[undecided])
     if clusters is None or clusters.are_items:
         return float(p)
-    kept = clusters.only(undecided)
+    kept = clusters.select_items(undecided)
     beyond = (intact - probability)[undecided]
     return float(with_design_effect(np.array([p]), design_effects(beyond[:, None], kept), kept)[0])
 
@@ -140,7 +140,7 @@ def _over_examples(cell: SignalCell, chance: Callable[[str, str], float]) -> flo
     # (``CrossedMeans``).
     each = cell.of_examples
     right = np.stack([draw.intact.astype(float) for draw in each])[:, :, None]
-    clusters = each[0].clusters or Clusters.apart(right.shape[1])
+    clusters = each[0].clusters or Clusters.singletons(right.shape[1])
     against = [right - chance(cell.task, cell.protocol)]
     without = [draw.no_layers for draw in each if draw.no_layers is not None]
     if len(without) == len(each):
@@ -152,7 +152,7 @@ def _over_examples(cell: SignalCell, chance: Callable[[str, str], float]) -> flo
         if len(control) == len(each) and was_asked.any():
             rates = np.stack([draw.rates for draw in control])
             means = crossed_means(
-                (right - rates[:, :, None])[:, was_asked], clusters.only(was_asked)
+                (right - rates[:, :, None])[:, was_asked], clusters.select_items(was_asked)
             )
             p_values.append(float(means.upper_p_values()[0]))
     return max(*p_values, float(np.median(signal_p_values(each, chance))))
@@ -228,8 +228,8 @@ def accuracy_difference(
             weight = sign / (len(right) * len(group))
             shift += weight * right.sum()
             parts.append(weight * (right - right.mean()))
-            every.append(Clusters.of([*task.clusters.labels, None, None]))
-    together = Clusters.joined(every)
+            every.append(Clusters.from_labels([*task.clusters.labels, None, None]))
+    together = Clusters.concatenate(every)
     freedom = together.n - len(every)
     before, after = (
         float(np.mean([task.right.mean() for task in group])) for group in (first, second)

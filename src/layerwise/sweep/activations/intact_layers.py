@@ -63,7 +63,7 @@ def intact_layers(
         )
         stacks = list(_stacks(walk))
         for layer, seen in walk.layers(observe=True):
-            behind = walk.plan.side_of(layer)
+            behind = walk.plan.stack_index(layer)
             first = layer == n_encoder * behind
             yield IntactLayer(layer, first, seen, batch.requests, *stacks[behind])
 

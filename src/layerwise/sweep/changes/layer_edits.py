@@ -52,7 +52,7 @@ class LayerEdits:
         """True if a site is changed anywhere."""
         return bool(self.sites.get(site))
 
-    def where(self, site: str) -> Bool[torch.Tensor, "group token"] | None:
+    def changed_mask(self, site: str) -> Bool[torch.Tensor, "group token"] | None:
         """Mask of a changed site's positions; None means everywhere."""
         union: torch.Tensor | None = None
         for replacement in self.sites[site]:
@@ -72,12 +72,12 @@ class LayerEdits:
         else:
             out, rest = compute(), list(replacements)
         for replacement in rest:
-            out = self._replaced(out, replacement)
+            out = self._replace_values(out, replacement)
         if self.observe is not None:
             self.observe(site, out)
         return out
 
-    def changed(self, site: str, activation: AtSite) -> AtSite:
+    def apply_to(self, site: str, activation: AtSite) -> AtSite:
         """Apply the changes to a given activation of a site."""
         return self.output(site, lambda: activation, activation)
 
@@ -88,7 +88,7 @@ class LayerEdits:
         )
 
     @staticmethod
-    def _replaced(activation: AtSite, replacement: Replacement) -> AtSite:
+    def _replace_values(activation: AtSite, replacement: Replacement) -> AtSite:
         value = replacement.value.to(activation).expand_as(activation)
         if replacement.adds:
             value = activation + value
@@ -147,7 +147,7 @@ def source_tokens(
     source_of = torch.full((n_tokens,), -1, dtype=torch.long)
     for path, source, given in zip(paths, sources, n_given, strict=True):
         assert source is not None, "the plan refuses such edits without a source"
-        for pos, source_pos in edit.taken(len(path), given, len(source)):
+        for pos, source_pos in edit.source_positions(len(path), given, len(source)):
             source_of[path[pos]] = source[source_pos]
     return source_of
 

@@ -77,7 +77,7 @@ def _generate(
     model: Model, intervention: Intervention, request: Generate, stopper: Stopper
 ) -> Generated:
     tokens: list[int] = []
-    while not tokens or not stopper.ended(tokens, request):
+    while not tokens or not stopper.stops(tokens, request):
         logits = _logits(model, intervention, request, tuple(tokens))
         tokens.append(_first_best(logits[-1]))
     return stopper.outcome(tokens, request)

@@ -38,7 +38,7 @@ class RoundingError:
     largest: float
 
     @property
-    def bound(self) -> float:
+    def error_bound(self) -> float:
         """The largest error that rounding explains, in nats."""
         return max(FLOOR, MULTIPLE * self.largest)
 

@@ -67,7 +67,7 @@ class Drafter:
         if tuple(tokens) not in texts:
             texts.append(tuple(tokens))
 
-    def measured(self, branch: int | None, offered: int, confirmed: int) -> None:
+    def count_confirmed(self, branch: int | None, offered: int, confirmed: int) -> None:
         """Count the confirmed tokens of a draft."""
         before = self.measures.get(branch, (0, 0))
         self.measures[branch] = (before[0] + offered, before[1] + confirmed)
@@ -162,28 +162,28 @@ class Decoder:
         """Replace finished rows by waiting ones."""
         staying: list[DecodedText] = []
         for job in self.rows:
-            if not self._ended(job):
+            if not self._finish_if_ended(job):
                 staying.append(job)
             else:
                 self.free.append(job.slot)
         new: list[DecodedText] = []
         while self.waiting and self.free:
             job = self.waiting.popleft()
-            if not self._ended(job):
+            if not self._finish_if_ended(job):
                 job.slot = self.free.pop()
                 new.append(job)
         self.rows = staying + new
         if new:
-            self._prompts_into(new)
+            self._copy_prompts(new)
 
-    def _ended(self, job: DecodedText) -> bool:
-        if not self.stopper.ended(job.tokens, job.generate):
+    def _finish_if_ended(self, job: DecodedText) -> bool:
+        if not self.stopper.stops(job.tokens, job.generate):
             return False
         self.drafter.learn(job.request, job.tokens)
         self.done(job, self.stopper.outcome(job.tokens, job.generate))
         return True
 
-    def _prompts_into(self, new: list[DecodedText]) -> None:
+    def _copy_prompts(self, new: list[DecodedText]) -> None:
         """Copy the rows' own part of their prompts to the cache, and what they look at."""
         walk, device, side = self.walk, self.walk.device, self.walk.side
         own = {job.slot: side.paths[job.request][-n:] for job in new if (n := self._n_own(job))}
@@ -198,14 +198,14 @@ class Decoder:
                 cache.keys[slots, :, : paths.shape[1]] = kept.keys[at]
                 cache.values[slots, :, : paths.shape[1]] = kept.values[at]
         for layer, cache in self.batch.across.items():
-            for weights, numbers in self.batch.apart(new, layer).items():
+            for weights, numbers in self.batch.group_by_weights(new, layer).items():
                 look = walk.looked_at[layer].get(weights)
                 if look is None:  # all pass the layer by
                     continue
                 rows = [new[number] for number in numbers]
                 inputs = {job.slot: self.inputs[job.request] for job in rows}
                 for jobs, slots, paths in self._of_one_length(rows, inputs):
-                    memories = [walk.plan.memory_of(job.branch) for job in jobs]
+                    memories = [walk.plan.encoder_output_index(job.branch) for job in jobs]
                     at = torch.tensor(memories, device=device)[:, None]
                     cache.keys[slots, :, : paths.shape[1]] = look.keys[at, paths].transpose(1, 2)
                     cache.values[slots, :, : paths.shape[1]] = look.values[at, paths].transpose(
@@ -249,21 +249,21 @@ class Decoder:
         step = Step(self.batch, self.rows, known, positions + begun[:, None], texts)
         tokens = torch.from_numpy(last_tokens).to(device)
         flat = torch.from_numpy(known.ravel()).to(device)
-        resid = self._embedded(tokens, flat)
+        resid = self._embed_tokens(tokens, flat)
         for layer in self.layers:
-            resid = step.through(layer, self.walk.runners[layer], resid)
+            resid = step.run_layer(layer, self.walk.runners[layer], resid)
         self.walk.work.token_passes += step.token_passes
         self.walk.work.row_passes += n_rows
         best = self._greedy(resid)
         for job, draft, confirmed in zip(self.rows, drafts, best.tolist(), strict=True):
             self._accept(job, draft, confirmed)
 
-    def _embedded(
+    def _embed_tokens(
         self, tokens: Int[torch.Tensor, "row new"], positions: Int[torch.Tensor, " flat"]
     ) -> Float[torch.Tensor, "row new d_model"]:
         """New tokens embedded, each row's by the embeddings of its branch."""
         resid = None
-        for weights, rows in self.batch.apart(self.rows, 0, EMBED).items():
+        for weights, rows in self.batch.group_by_weights(self.rows, 0, EMBED).items():
             with in_place(weights):
                 flat = embed_tokens(self.walk.model, tokens.flatten(), positions)
             embedded = flat.unflatten(0, tokens.shape)
@@ -276,7 +276,7 @@ class Decoder:
     def _greedy(self, resid: Float[torch.Tensor, "row new d_model"]) -> np.ndarray:
         """Greedy tokens, by the norm and unembedding of each row's branch."""
         model, best = self.walk.model, np.zeros(resid.shape[:2], dtype=np.int64)
-        apart = self.batch.apart(self.rows, model.cfg.n_layers, END)
+        apart = self.batch.group_by_weights(self.rows, model.cfg.n_layers, END)
         for weights, rows in apart.items():
             own_resid = resid if len(rows) == len(resid) else resid[rows]
             with in_place(weights):
@@ -290,10 +290,10 @@ class Decoder:
         for i, token in enumerate(greedy):
             job.tokens.append(token)
             self.walk.work.new_tokens += 1
-            if i >= len(draft) or draft[i] != token or self.stopper.ended(job.tokens, job.generate):
+            if i >= len(draft) or draft[i] != token or self.stopper.stops(job.tokens, job.generate):
                 break
             accepted += 1
-        self.drafter.measured(job.branch, len(draft), accepted)
+        self.drafter.count_confirmed(job.branch, len(draft), accepted)
 
     def _texts(self, last_tokens: np.ndarray) -> np.ndarray:
         """A number for each row, the same for rows with the same tokens, drafts included."""

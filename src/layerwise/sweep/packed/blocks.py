@@ -51,34 +51,36 @@ class ModuleBlock(PackedBlock):
         self.norm_1 = _quick(self.parts.attn_norm, cfg.d_model, formula)
         self.norm_2 = _quick(self.parts.mlp_norm, cfg.d_model, formula)
         # No method of the block's own: a circle would keep its weights in memory.
-        self.mlp = self.parts.mlp_added
+        self.mlp = self.parts.mlp_output
 
     def packed_several(
         self, parts: Sequence[tuple[OfLayout, Layout]], outside: KeysValues | None
     ) -> list[OfLayout]:
         """As of ``PackedBlock``; one layout after the other."""
-        return [self.packed(resid, layout, outside)[0] for resid, layout in parts]
+        return [self.run_packed(resid, layout, outside)[0] for resid, layout in parts]
 
     def _packed_heads(
         self, resid: OfLayout, layout: Layout, outside: KeysValues | None, kept: list[KeysValues]
     ) -> Attended:
         """Reading of each head, at the tokens that leave the block; keeps own keys and values."""
-        queries, own = self._queried(self.norm_1(resid), layout.positions, layout.longest)
+        queries, own = self._queries_keys_values(
+            self.norm_1(resid), layout.positions, layout.longest
+        )
         kept.append(own)
-        return self.attend(layout.leaving(queries), own, outside, layout)
+        return self.attend(layout.select_outputs(queries), own, outside, layout)
 
-    def _queried(
+    def _queries_keys_values(
         self, normed: Activation, positions: Int[torch.Tensor, ...], longest: int
     ) -> tuple[HeadActivation, KeysValues]:
         """Queries, and own keys and values, made at once."""
-        made = self.parts.attn.queried(normed, positions, longest)
+        made = self.parts.attn.queries_keys_values(normed, positions, longest)
         return made.queries, KeysValues(made.keys, made.values)
 
     def _keys_values(
         self, normed: Activation, positions: Int[torch.Tensor, ...], longest: int
     ) -> KeysValues:
         """Own keys and values."""
-        return self._queried(normed, positions, longest)[1]
+        return self._queries_keys_values(normed, positions, longest)[1]
 
     def _plain(self, resid: Activation, z: Float[torch.Tensor, ...]) -> Activation:
         """The block without changes, written in the place of what enters it."""
@@ -93,7 +95,7 @@ class ModuleBlock(PackedBlock):
         self, z: Float[torch.Tensor, "... head_d_head"]
     ) -> Float[torch.Tensor, "... d_model"]:
         """Output that attention adds to the stream."""
-        return self.parts.attn_added(z)
+        return self.parts.attn_output(z)
 
 
 def _quick(norm: Any, width: int, formula: FormulaOf) -> Any:
@@ -209,7 +211,7 @@ class RunnerOnDisk:
         if name.startswith("_"):
             raise AttributeError(name)
         if self.runner is None:
-            block = self.on_disk.hold_for(self, self.layer)
+            block = self.on_disk.hold_while_used(self, self.layer)
             self.runner = self.make(block, self.on_disk.model.cfg)
         return getattr(self.runner, name)
 

@@ -49,13 +49,13 @@ class TokenSelection:
     shape: tuple[int, int]
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[int]], device: torch.device) -> TokenSelection:
+    def from_rows(cls, rows: Sequence[Sequence[int]], device: torch.device) -> TokenSelection:
         """Tokens by row."""
         at = span(list(chain.from_iterable(rows)))
         index = at if isinstance(at, slice) else torch.tensor(at, device=device)
         return cls(index, (len(rows), len(rows[0])))
 
-    def out_of(self, x: Float[torch.Tensor, "_ token ..."]) -> torch.Tensor:
+    def gather(self, x: Float[torch.Tensor, "_ token ..."]) -> torch.Tensor:
         """Their activations, ``[source, row, place, ...]``."""
         return x[:, self.at].unflatten(1, self.shape)
 
@@ -71,7 +71,7 @@ class Pattern:
     order: Int[torch.Tensor, " token"]
 
     @classmethod
-    def of(
+    def from_runs(
         cls, runs: Sequence[Run], bias: Callable[[int, int], Bias | None], device: torch.device
     ) -> Pattern:
         """The pattern of some runs, whose bias follows from their shape."""
@@ -79,7 +79,10 @@ class Pattern:
         for run in runs:
             shapes.setdefault((len(run[0]), len(run[1])), []).append(run)
         queries, keys = (
-            tuple(TokenSelection.of([run[i] for run in group], device) for group in shapes.values())
+            tuple(
+                TokenSelection.from_rows([run[i] for run in group], device)
+                for group in shapes.values()
+            )
             for i in (0, 1)
         )
         flat = [query for group in shapes.values() for run in group for query in run[0]]
@@ -89,7 +92,7 @@ class Pattern:
     def attend(self, queries: Heads, keys: Sources, values: Sources, scale: float) -> Heads:
         """Reading of each head at each token; one source serves all branches."""
         outputs = [
-            _rectangle(at.out_of(queries), seen.out_of(keys), seen.out_of(values), bias, scale)
+            _rectangle(at.gather(queries), seen.gather(keys), seen.gather(values), bias, scale)
             for at, seen, bias in zip(self.queries, self.keys, self.biases, strict=True)
         ]
         if len(outputs) == 1 and self.queries[0].at == slice(0, queries.shape[1]):
@@ -128,7 +131,7 @@ def attention_bias(
     queries = keys[n_key - n_query :]
     bias = like.new_zeros(1, 1, n_query, n_key)
     if relative is not None:
-        bias = bias + relative.between(queries, keys)[None].to(like.dtype)
+        bias = bias + relative.position_bias(queries, keys)[None].to(like.dtype)
     return bias.masked_fill(keys > queries[:, None], float("-inf")) if ahead else bias
 
 
@@ -159,7 +162,7 @@ def stack_layout(
     across = None
     if looks is not None:
         seen = [(sorted(place[query] for query in tokens), path) for path, tokens in looks.items()]
-        across = Pattern.of(seen, lambda *shape: None, like.device)
+        across = Pattern.from_runs(seen, lambda *shape: None, like.device)
     bias = partial(attention_bias, causal=causal, relative=relative, like=like)
     return StackLayout(
         carried=None if carried is None else at.to(like.device),
@@ -169,7 +172,7 @@ def stack_layout(
         rows=(),
         order=None,
         n_packed=len(trie),
-        own=Pattern.of(runs, bias, like.device),
+        own=Pattern.from_runs(runs, bias, like.device),
         across=across,
     )
 
@@ -181,7 +184,7 @@ class StackBlock(WholeBlock):
         self.parts, self.post_norm = parts, stack.post_norm
         self.scoring = ScoreModifiers(parts.attn.scale, relative=stack.relative)
 
-    def packed(
+    def run_packed(
         self,
         resid: Activation,
         layout: Layout,
@@ -236,7 +239,7 @@ class StackBlock(WholeBlock):
 
         return self._run(resid, attend, look, edits), kept[0] if kept else None
 
-    def look_at(self, outputs: Float[torch.Tensor, "source token d_model"]) -> KeysValues:
+    def cross_keys_values(self, outputs: Float[torch.Tensor, "source token d_model"]) -> KeysValues:
         """Keys and values of encoder outputs, for cross-attention."""
         assert self.parts.cross_attn is not None, "only a decoder looks at an encoder"
         return _keys_values(self.parts.cross_attn, outputs)
@@ -252,22 +255,22 @@ class StackBlock(WholeBlock):
 
         def attention(x: Activation) -> Activation:
             z = attend(_queries(parts.attn, x), _keys_values(parts.attn, x))
-            return parts.attn.out(edits.changed("z", z).flatten(2))
+            return parts.attn.out(edits.apply_to("z", z).flatten(2))
 
         def cross_attention(x: Activation) -> Activation:
             cross = parts.cross_attn
             assert cross is not None
             z = look(_queries(cross, x), cross)
-            return cross.out(edits.changed("cross_z", z).flatten(2))
+            return cross.out(edits.apply_to("cross_z", z).flatten(2))
 
         def sublayer(
             x: Activation, norm: nn.Module, compute: Any, out: str, after: str
         ) -> Activation:
             """Add a sublayer's output (first site) to the stream (second site)."""
             total = x + edits.output(out, lambda: compute(x if self.post_norm else norm(x)), x)
-            return edits.changed(after, norm(total) if self.post_norm else total)
+            return edits.apply_to(after, norm(total) if self.post_norm else total)
 
-        stream = edits.changed("resid_pre", resid)
+        stream = edits.apply_to("resid_pre", resid)
         stream = sublayer(stream, parts.attn_norm, attention, "attn_out", "resid_mid")
         if parts.cross_norm is not None:
             names = ("cross_attn_out", "resid_mid_cross")

@@ -60,15 +60,17 @@ class Packing:
     def add(self, request: Request) -> None:
         """Pack a request, and its source run."""
         key, source = share_key(request), request.source
-        self.paths.append(self._packed(run_sequences(request, self.prefix), key))
+        self.paths.append(self._add_paths(run_sequences(request, self.prefix), key))
         # A decoder's source run begins like its prompt; one that is encoded may serve many prompts.
         of_source = "source" if self.prefix else key
         self.sources.append(
-            None if source is None else self._packed(in_stacks(source, (), self.prefix), of_source)
+            None
+            if source is None
+            else self._add_paths(in_stacks(source, (), self.prefix), of_source)
         )
         self.n_given.append([*map(len, in_stacks(request.context, (), self.prefix))])
 
-    def _packed(self, sequences: tuple[Tokens, ...], key: Hashable) -> list[Path]:
+    def _add_paths(self, sequences: tuple[Tokens, ...], key: Hashable) -> list[Path]:
         """Paths of the tokens in each stack."""
         if len(sequences) == 2:  # an encoder sees all of its input, so that only equal ones share
             key = sequences[0], key

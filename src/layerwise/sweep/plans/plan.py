@@ -72,7 +72,7 @@ class ModelShape:
         """Tokens that a decoder behind an encoder begins with."""
         return () if self.encoder is None else self.encoder.prefix
 
-    def heads_of(self, layer: int) -> tuple[int, int]:
+    def layer_heads(self, layer: int) -> tuple[int, int]:
         """Query heads of a layer, and these times their width."""
         if self.encoder is not None and layer < self.n_encoder:
             return self.encoder.n_heads, self.encoder.d_heads
@@ -80,15 +80,15 @@ class ModelShape:
 
     def forward_passes(self, request: Request) -> int:
         """Tokens pushed through a block by one forward of a request, without its text."""
-        *encoded, decoded = map(len, self.tokens_of(request))
+        *encoded, decoded = map(len, self.request_tokens(request))
         return self.n_encoder * sum(encoded) + (self.n_layers - self.n_encoder) * decoded
 
-    def tokens_of(self, request: Request) -> tuple[Tokens, ...]:
+    def request_tokens(self, request: Request) -> tuple[Tokens, ...]:
         """The tokens that each stack reads of a request."""
         return run_sequences(request, self.prefix)
 
     @property
-    def passing(self) -> int:
+    def block_bytes_per_token(self) -> int:
         """Bytes that a block needs per token."""
         return (8 * self.d_model + 3 * self.d_mlp) * self.itemsize
 
@@ -177,9 +177,9 @@ def _cut_into_batches(
     # Half of the budget is for residual streams and kept keys and values; the rest is for what a
     # block makes of the tokens that are pushed through at once, for logits, and for texts' caches.
     # A walk's tokens go through a block in one piece, even if they are of one branch only.
-    half, passing = budget // 2, budget // 4 // shape.passing
+    half, passing = budget // 2, budget // 4 // shape.block_bytes_per_token
     longest = max(
-        (len(t) for r in requests for t in (*shape.tokens_of(r), r.source or ())), default=0
+        (len(t) for r in requests for t in (*shape.request_tokens(r), r.source or ())), default=0
     )
     generates = any(isinstance(request, Generate) for request in requests)
     per_token = partial(_bytes_per_token, interventions, shape, longest, generates)
@@ -311,7 +311,7 @@ def _check_edit(shape: ModelShape, name: str, edit: Edit) -> None:
             f"Layer {edit.layer} of intervention {name!r} is out of range: "
             f"the model has layers 0 to {last}{stacks}."
         )
-    n_heads, d_heads = shape.heads_of(edit.layer)
+    n_heads, d_heads = shape.layer_heads(edit.layer)
     layer = layer_name(edit.layer, n_encoder) if n_encoder else "the model"
     for head in edit.heads or ():
         if not 0 <= head < n_heads:
@@ -349,7 +349,7 @@ def _check_edit(shape: ModelShape, name: str, edit: Edit) -> None:
 
 
 def _check_request(shape: ModelShape, number: int, request: Request) -> None:
-    *inputs, length = map(len, shape.tokens_of(request))
+    *inputs, length = map(len, shape.request_tokens(request))
     if isinstance(request, Generate):
         length += request.max_tokens
     if max(*inputs, length, len(request.source or ())) <= shape.n_ctx:

@@ -287,7 +287,7 @@ class Engine:
             walk, n_layers = self.walk(batch), self.model.cfg.n_layers
             walked = _WALKED if any(isinstance(r, Generate) for r in walk.requests) else 1.0
             walk.run(lambda layer: progressed(walked * (layer + 1) / n_layers))
-            self._read(batch, walk, lambda texts: progressed(walked + (1 - walked) * texts))
+            self._read_walk(batch, walk, lambda texts: progressed(walked + (1 - walked) * texts))
         except torch.OutOfMemoryError:
             return False
         return True
@@ -310,10 +310,10 @@ class Engine:
 
     def _tokens_at_once(self) -> int:
         """As asked for, or as few as the budget has room for."""
-        room = self.memory_budget // 8 // model_shape(self.model).passing
+        room = self.memory_budget // 8 // model_shape(self.model).block_bytes_per_token
         return max(64, min(self.tokens_at_once, room))
 
-    def _read(self, batch: Batch, walk: Walk, progressed: Progress) -> None:
+    def _read_walk(self, batch: Batch, walk: Walk, progressed: Progress) -> None:
         """Score a finished walk's log-likelihoods, decode its texts, and report progress."""
         # Logits are there in the model's format and in float32.
         per_row = self.model.cfg.d_vocab * (4 + self.model.W_E.element_size())

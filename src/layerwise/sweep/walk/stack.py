@@ -39,7 +39,7 @@ class Stack:
         """True if another stack looks at its output."""
         return self.number < len(self.plan.sides) - 1
 
-    def embedded(self, weights: OtherWeights | None) -> Float[torch.Tensor, "token d_model"]:
+    def embed_inputs(self, weights: OtherWeights | None) -> Float[torch.Tensor, "token d_model"]:
         """The residual stream that enters it, by the model's embeddings or by others."""
         trie, device = self.side.trie, self.model.W_E.device
         tokens, positions = (

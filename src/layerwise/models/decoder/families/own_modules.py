@@ -46,7 +46,7 @@ class InterfaceAttention(nn.Module):
         self.attention: Any = attention  # the original's
         self.options = options  # what else its attention function is given, such as ``scaling``
 
-    def made(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
+    def project_qkv(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
         """Queries, keys and values, by head; of projections, if they are a product each."""
         own = self.attention
         query, key, value = (
@@ -59,7 +59,9 @@ class InterfaceAttention(nn.Module):
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **given: Any
     ) -> Any:
         """As attention modules that use transformers' attention interface; see ``capture``."""
-        query, key, value = (heads.transpose(1, 2) for heads in self.made(hidden_states, **given))
+        query, key, value = (
+            heads.transpose(1, 2) for heads in self.project_qkv(hidden_states, **given)
+        )
         return attend(self, query, key, value, attention_mask, **self.options)
 
 
@@ -78,7 +80,7 @@ class TwoProducts(nn.Module):
 
 
 class _Falcon(InterfaceAttention):
-    def made(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
+    def project_qkv(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
         """Queries, keys and values of one product, rotated."""
         own = self.attention
         query, key, value = own._split_heads(own.query_key_value(hidden_states))
@@ -116,13 +118,15 @@ class _Turns(nn.Module):
 
 
 class _GPTJ(InterfaceAttention):
-    def made(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
+    def project_qkv(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
         """Queries and keys of which pairs of neighbours are turned, and values."""
-        query, key, value = super().made(hidden_states)
-        query, key = (self._turned(heads, *given["position_embeddings"]) for heads in (query, key))
+        query, key, value = super().project_qkv(hidden_states)
+        query, key = (
+            self._rotate_heads(heads, *given["position_embeddings"]) for heads in (query, key)
+        )
         return query, key, value
 
-    def _turned(self, heads: Heads, sin: Turns, cos: Turns) -> Heads:
+    def _rotate_heads(self, heads: Heads, sin: Turns, cos: Turns) -> Heads:
         """Heads of which the first so many numbers are turned; all if the width is None."""
         width = self.attention.rotary_dim
         turned = gptj_turned(heads[..., :width], sin, cos)
@@ -158,7 +162,7 @@ class _AlibiAttention(InterfaceAttention):
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **given: Any
     ) -> Any:
         """As attention modules that use transformers' attention interface; see ``capture``."""
-        query, key, value = (heads.transpose(1, 2) for heads in self.made(hidden_states))
+        query, key, value = (heads.transpose(1, 2) for heads in self.project_qkv(hidden_states))
         places = given["position_ids"][:, None].expand(*query.shape[:-1])
         slopes = torch.tensor(self.slopes, device=query.device)[:, None] / self.options["scaling"]
         grown = slopes.expand(places.shape)
@@ -175,7 +179,7 @@ class _BloomAttention(_AlibiAttention):
         alibi = build_alibi_tensor(torch.ones(1, 2), attention.num_heads, torch.float32)
         self.slopes = alibi[:, 0, 1].tolist()
 
-    def made(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
+    def project_qkv(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
         """Queries, keys and values of one product, head by head."""
         own = self.attention
         made = own.query_key_value(hidden_states).unflatten(-1, (own.num_heads, 3, own.head_dim))
@@ -228,7 +232,7 @@ class _MptAttention(_AlibiAttention):
         alibi = build_mpt_alibi_tensor(attention.n_heads, 2)
         self.slopes = (alibi[:, 0, 1] - alibi[:, 0, 0]).tolist()
 
-    def made(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
+    def project_qkv(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
         """Queries, keys and values of one product, which may be clipped."""
         own = self.attention
         made = own.Wqkv(hidden_states)
