@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from machine import machine
-from measuring import markdown, spread, timed
+from measuring import markdown, spread, time_and_report
 from same_work import check, check_texts
 from texts import shared_prefix, with_shots
 
@@ -38,8 +38,10 @@ def compare(model: DecoderOnly, task: Task, protocol: str, layers: list[int]) ->
     ]
     requests, name = list(chain(*groups)), f"{task.name}, {protocol}"
     sweep(model, changes[-1:], requests[:1])  # Warm-up.
-    shared, once = timed(f"{name}, at once", lambda: sweep(model, changes, requests))
-    apart, each = timed(f"{name}, by item", lambda: [sweep(model, changes, g) for g in groups])
+    shared, once = time_and_report(f"{name}, at once", lambda: sweep(model, changes, requests))
+    apart, each = time_and_report(
+        f"{name}, by item", lambda: [sweep(model, changes, g) for g in groups]
+    )
     by_item = [
         list(chain(*(one.outcomes[index] for one in apart))) for index in range(len(changes))
     ]

@@ -19,7 +19,7 @@ from typing import Any
 
 from machine import machine
 from measuring import markdown
-from offloaded import MIB, peak_from_here, status
+from offloaded import MIB, reset_peak, status
 
 PAUSE = 0.005  # seconds between two looks at anonymous memory, which has no high-water mark
 
@@ -43,7 +43,7 @@ def run_load(wanted: argparse.Namespace) -> None:
 
     load_model("organism-decoder")  # what is imported at first use
     resident, anonymous = status("VmRSS"), status("RssAnon")
-    peak_from_here()
+    reset_peak()
     watch = Watch()
     watch.start()
     started, worked = time.perf_counter(), time.process_time()
@@ -58,7 +58,7 @@ def run_load(wanted: argparse.Namespace) -> None:
     print(json.dumps(said | known | {"seconds": seconds, "processor": worked}))
 
 
-def loaded(arguments: list[str], cache: str) -> dict[str, Any]:
+def measure_load(arguments: list[str], cache: str) -> dict[str, Any]:
     """What a process says of its load.
 
     Raises:
@@ -101,7 +101,7 @@ def main() -> None:
         return
     arguments = [f"--{name}={getattr(wanted, name)}" for name in ("model", "dtype", "backend")]
     with tempfile.TemporaryDirectory(prefix="loading-") as cache:
-        loads = {name: loaded(arguments, cache) for name in ("first", "later")}
+        loads = {name: measure_load(arguments, cache) for name in ("first", "later")}
     first, later = loads.values()
     if (first["hash"], first["parity"]) != (later["hash"], later["parity"]):
         raise SystemExit("The loads gave different models.")

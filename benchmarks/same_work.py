@@ -194,7 +194,7 @@ def is_tie(model: Model, layer: int | None, asked: Any, tokens: Tokens, shortfal
     if shortfall < FLOOR:
         return True
     scored = LogLikelihood(asked.context, tokens, asked.source)
-    return shortfall <= measure_rounding(model, _without(layer), [scored]).error_bound
+    return shortfall <= measure_rounding(model, _skip_or_intact(layer), [scored]).error_bound
 
 
 def _in_common(one: Tokens, other: Tokens) -> int:
@@ -205,11 +205,11 @@ def _in_common(one: Tokens, other: Tokens) -> int:
 @torch.inference_mode()
 def shortfalls(model: Model, layer: int | None, asked: Any, tokens: Tokens) -> list[float]:
     """By how many nats each token of a text falls short of the likeliest one there."""
-    logits = _logits(model, _without(layer), asked, tokens[:-1])
+    logits = _logits(model, _skip_or_intact(layer), asked, tokens[:-1])
     logprobs = logits[len(before_answer(model, asked.context)) - 1 :].log_softmax(-1)
     chosen = logprobs[torch.arange(len(tokens)), torch.tensor(tokens)]
     return (logprobs.amax(-1) - chosen).tolist()
 
 
-def _without(layer: int | None) -> Intervention:
+def _skip_or_intact(layer: int | None) -> Intervention:
     return intact() if layer is None else skip(layer)

@@ -78,9 +78,11 @@ def _text(tokenizer: Any) -> str:
     """Questions with their answers and without few-shot examples, the suites by turns."""
     tasks = [load_task(name, fewshot=0) for name in SENTENCES]
     turns = zip_longest(*([(task, item) for item in task.items] for task in tasks))
-    return "\n\n".join(_answered(*one, tokenizer) for one in chain(*turns) if one is not None)
+    return "\n\n".join(
+        _answered_question(*one, tokenizer) for one in chain(*turns) if one is not None
+    )
 
 
-def _answered(task: Task, item: Item, tokenizer: Any) -> str:
+def _answered_question(task: Task, item: Item, tokenizer: Any) -> str:
     options = build_requests(task, item, "continuation", tokenizer)
     return "".join(f"{one.context}{one.continuation}" for one in options if one.gold)

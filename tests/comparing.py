@@ -57,7 +57,7 @@ def ablation(
     return synthetic.ablation(*tables, **given)
 
 
-def saved(folder: Path, *results: Any) -> Path:
+def save_run(folder: Path, *results: Any) -> Path:
     """The folder, with the results of one run in it, but for what is computed of them.
 
     That takes most of the time of saving, and no comparison reads it.
@@ -69,9 +69,11 @@ def saved(folder: Path, *results: Any) -> Path:
     return folder
 
 
-def one_run(folder: Path, name: str, right: np.ndarray, **changes: Any) -> Path:
+def save_single_task_run(folder: Path, name: str, right: np.ndarray, **changes: Any) -> Path:
     """A saved run with one task of retrieval under ``letter``."""
-    return saved(folder / name, ablation(name, {("keys", "retrieval", "letter"): right}, **changes))
+    return save_run(
+        folder / name, ablation(name, {("keys", "retrieval", "letter"): right}, **changes)
+    )
 
 
 def ready(name: str, right: np.ndarray, n_resamples: int = 400, **changes: Any) -> PreparedRun:

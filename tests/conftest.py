@@ -20,7 +20,7 @@ import pytest
 from hypothesis import settings
 
 from .cases import LONG
-from .pages import blank_pages, figures_alone
+from .pages import blank_pages, without_pictures
 from .typed import begin_test, check_types
 
 check_types()
@@ -71,7 +71,7 @@ def pictures(request):
     """Pages have blank pictures, but in tests of the report and in modules marked for more."""
     marked = request.node.get_closest_marker
     whole = request.path.parent.name == "report" or marked("pictured")
-    less = figures_alone if marked("drawn") else blank_pages
+    less = without_pictures if marked("drawn") else blank_pages
     with contextlib.nullcontext() if whole else less():
         yield
 
@@ -101,7 +101,7 @@ def process_of_all_tests():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def tokenizers_tried_once():
+def share_tokenizer_records():
     """Files of tokenizers that passed are known in every cache folder.
 
     Hundreds of tests load a tiny model into a new cache, and each would start a process to try its

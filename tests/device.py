@@ -15,7 +15,7 @@ import torch
 DEVICE = os.environ.get("LAYERWISE_TEST_DEVICE", "cpu")
 
 
-def missing() -> str | None:
+def missing_requirement() -> str | None:
     """What is not there for a run on a GPU, in one sentence; None if nothing is missing."""
     if torch.version.cuda is None:
         return (
@@ -32,4 +32,4 @@ def missing() -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(missing())
+    sys.exit(missing_requirement())

@@ -54,7 +54,7 @@ def harness_model(folder: Path, *, batch_size: int = 8) -> Any:
     return make(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
 
 
-def saying(texts: Sequence[str]) -> Any:
+def model_that_says(texts: Sequence[str]) -> Any:
     """A model of the harness that gives these texts, whatever it is asked."""
     from lm_eval.api.model import LM
 

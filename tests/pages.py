@@ -28,7 +28,7 @@ def blank(listed):
 
 
 @contextlib.contextmanager
-def figures_alone() -> Iterator[None]:
+def without_pictures() -> Iterator[None]:
     """Figures are drawn, but made into pictures only where they are saved beside the page."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("layerwise.presentation.page.narrow_pictures", _no_narrow_pictures)

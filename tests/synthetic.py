@@ -111,7 +111,7 @@ def cell_records(
     return table
 
 
-def planted(
+def planted_answers(
     rng: np.random.Generator,
     n_items: int = 100,
     n_layers: int = 8,
@@ -146,8 +146,8 @@ def ablation(*cells: pd.DataFrame, **changes: Any) -> AblationResult:
 def small_ablation() -> AblationResult:
     """Layer 3 retrieves; reasoning has no signal."""
     rng = np.random.default_rng(0)
-    right = planted(rng, 60, 8, critical=(3,), accuracy=0.9, noise=0.1)
-    none = planted(rng, 60, 8, accuracy=0.2, noise=0.3)
+    right = planted_answers(rng, 60, 8, critical=(3,), accuracy=0.9, noise=0.1)
+    none = planted_answers(rng, 60, 8, accuracy=0.2, noise=0.3)
     return ablation(
         cell_records(right, "keys", "retrieval"),
         cell_records(right, "keys", "retrieval", "generate"),
@@ -180,7 +180,7 @@ def lens(
     return LensResult(frame("lens", rows), facts(asked, **given))
 
 
-def patching(
+def patching_result(
     recovered: np.ndarray, task: str, capability: str, label: str = "last", **changes: Any
 ) -> PatchingResult:
     """``recovered`` has a row per item and a column per layer, of ``resid_pre``."""

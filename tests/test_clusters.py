@@ -69,11 +69,11 @@ from tests import synthetic
 from tests.cases import data_sets, most_errors
 from tests.comparing import model, pair_rows, row
 from tests.interacting import interactions_result, with_pairs
-from tests.synthetic import ablation, cell_records, facts, planted, task_facts
-from tests.test_removal import rows_of
+from tests.synthetic import ablation, cell_records, facts, planted_answers, task_facts
+from tests.test_removal import order_rows
 
 
-def groups_of(n: int, size: int) -> Clusters:
+def equal_clusters(n: int, size: int) -> Clusters:
     """So many clusters of one size."""
     return Clusters.from_labels([f"fact {i}" for i in range(n) for _ in range(size)])
 
@@ -126,7 +126,7 @@ def test_tests_and_means_of_resamples_are_those_of_the_items_that_were_drawn():
     for number, drawn in enumerate(indices):
         items = np.concatenate([np.flatnonzero(clusters.codes == code) for code in drawn])
         assert totals[number].tolist() == net[items].sum(axis=0).tolist()
-        assert p[number] == pytest.approx(paired_p_values(net[items], groups_of(6, 2)))
+        assert p[number] == pytest.approx(paired_p_values(net[items], equal_clusters(6, 2)))
     unequal, indices = (
         Clusters.from_labels(["a", "b", "a", "a", "c"]),
         stats.resample_indices(3, 20, 0),
@@ -149,7 +149,10 @@ def test_errors_of_means_are_statsmodels_of_clusters():
 
 
 def test_design_effects_are_one_of_items_and_their_number_of_items_that_are_the_same():
-    pairs, alike = groups_of(40, 2), np.random.default_rng(9).normal(size=(40, 1)).repeat(2, axis=0)
+    pairs, alike = (
+        equal_clusters(40, 2),
+        np.random.default_rng(9).normal(size=(40, 1)).repeat(2, axis=0),
+    )
     assert design_effects(alike, pairs)[0] == pytest.approx(2.0, rel=0.03)
     assert design_effects(alike, Clusters.singletons(80))[0] == 1.0
     assert design_effects(np.ones((80, 1)), pairs)[0] == 2.0
@@ -185,7 +188,7 @@ def test_bounds_of_what_all_items_share_are_exact():
 @pytest.fixture(scope="module")
 def sample() -> pd.DataFrame:
     """Records of 30 items of which layer 3 is needed, and other answers flip."""
-    right = planted(np.random.default_rng(0), 30, critical=(3,), accuracy=0.8, noise=0.1)
+    right = planted_answers(np.random.default_rng(0), 30, critical=(3,), accuracy=0.8, noise=0.1)
     return cell_records(right, "keys", "retrieval")
 
 
@@ -261,7 +264,9 @@ class Dependent(NamedTuple):
     sets: int = 900
 
 
-def flips_of(n: int, size: int, *chances: float) -> Callable[[np.random.Generator], np.ndarray]:
+def clustered_flips(
+    n: int, size: int, *chances: float
+) -> Callable[[np.random.Generator], np.ndarray]:
     """Answers that change either way, alike within a cluster: lost, kept or gained."""
     return lambda rng: rng.choice([-1, 0, 1], p=chances, size=(n, 1)).repeat(size, axis=0)
 
@@ -293,10 +298,10 @@ def sign_flips(values: np.ndarray, clusters: Clusters) -> bool:
     return stats.sign_flip_p_values(clusters.sums(values), seed=0, n_flips=500)[0] < 0.05
 
 
-PAIRS = groups_of(40, 2)
+PAIRS = equal_clusters(40, 2)
 DEPENDENT = {
     "answers that flip": Dependent(
-        flips_of(40, 2, 0.15, 0.7, 0.15),
+        clustered_flips(40, 2, 0.15, 0.7, 0.15),
         lambda x, of: paired_p_values(x, of)[0] < 0.05,
         PAIRS,
         0.12,
@@ -312,13 +317,13 @@ DEPENDENT = {
     ),
     # a loss of 5 points on balance, in 60 facts asked twice
     "no loss": Dependent(
-        flips_of(60, 2, 0.05, 0.85, 0.1), tango, groups_of(60, 2), 0.09, 0.06, 1500
+        clustered_flips(60, 2, 0.05, 0.85, 0.1), tango, equal_clusters(60, 2), 0.09, 0.06, 1500
     ),
     # a mean of 0.1, in few facts
     "no loss of nats": Dependent(
         lambda rng: 1.0 * (rng.random((25, 1)) < 0.1).repeat(10, axis=0),
         lambda x, of: no_loss_of_nats_p_values(x, clusters=of)[0] < 0.05,
-        groups_of(25, 10),
+        equal_clusters(25, 10),
         0.09,
         sets=1500,
     ),
@@ -341,7 +346,7 @@ def test_what_goes_together_is_tested_together(case: Dependent):
 def test_a_model_that_guesses_facts_together_has_no_signal(n_clusters, size, together):
     """With 20 facts five times each, item by item 19 % pass at 2.5 % where facts go together."""
     sets, rng = data_sets(1600), np.random.default_rng(7)
-    clusters, shape, passed = groups_of(n_clusters, size), (n_clusters, size), np.zeros(3)
+    clusters, shape, passed = equal_clusters(n_clusters, size), (n_clusters, size), np.zeros(3)
     for _ in range(sets):
         alike = rng.random((n_clusters, 1)) < together
         own, *others = [
@@ -392,7 +397,7 @@ def test_facts_asked_in_two_tasks_are_missed_no_more_often_than_stated():
             always, never = np.ones(N, dtype=bool), np.zeros(N, dtype=bool)
             for split in ("selection", "held out"):
                 answers = {"intact": always, "no layers": never, "1": right}
-                named = rows_of(answers, split, task)
+                named = order_rows(answers, split, task)
                 parts += [one | {"cluster": f"fact {int(one['item'][-3:])}"} for one in named]
         first = curves_table(frame("removal", parts), quarter, 0).iloc[0]
         assert first["n_tasks"] == 2
@@ -434,7 +439,7 @@ def test_shares_by_protocol_and_their_difference_miss_no_more_often_than_stated(
     assert max(missed) <= most_errors(n)
 
 
-def prepared(name: str, n_resamples: int, *parts: pd.DataFrame) -> PreparedRun:
+def prepared_run(name: str, n_resamples: int, *parts: pd.DataFrame) -> PreparedRun:
     """A run of a model with six layers, ready to be compared."""
     result = ablation(*parts, model=model(name, 6))
     of_skips = {(cell.task, cell.protocol): cell for cell in cells(layer_skips(result.records))}
@@ -446,7 +451,7 @@ def two_runs(seed: int, n_resamples: int) -> list[PreparedRun]:
     """Two models that need the same layers, asked for the same facts by two tasks."""
     rng = np.random.default_rng(seed)
     return [
-        prepared(name, n_resamples, *asked_twice(rng, "letter", 0.2, (1, 3, 4)))
+        prepared_run(name, n_resamples, *asked_twice(rng, "letter", 0.2, (1, 3, 4)))
         for name in ("one", "two")
     ]
 
@@ -467,7 +472,7 @@ def test_thirds_in_which_nothing_is_lost_are_not_known_exactly():
     for task in TASKS:
         table = cell_records(right, task, "knowledge", "letter", no_layers=np.zeros(N, bool))
         parts.append(table.assign(cluster="fact " + table["item"].str[-4:]))
-    runs = [prepared(name, 100, *parts) for name in ("one", "two")]
+    runs = [prepared_run(name, 100, *parts) for name in ("one", "two")]
     (late,) = (one for one in estimate_rows(runs[:1]) if one["measure"] == "late third")
     assert late["estimate"] == 0
     assert -0.12 < late["low"] < -0.08 < 0.08 < late["high"] < 0.12
@@ -541,7 +546,7 @@ def read_layer(scatter: float) -> Callable[..., ItemCurves]:
     return read
 
 
-def settling(n_right: int, seldom: float) -> Callable[..., ItemCurves]:
+def settling_curves(n_right: int, seldom: float) -> Callable[..., ItemCurves]:
     """Right answers that settle in the last layer but one, a few in the first."""
 
     def settled(rng: np.random.Generator, n: int = n_right) -> ItemCurves:
@@ -551,14 +556,14 @@ def settling(n_right: int, seldom: float) -> Callable[..., ItemCurves]:
     return settled
 
 
-def depth_read(measure: str, scatter: float) -> float:
+def true_depth(measure: str, scatter: float) -> float:
     mean = read_layer(scatter)(np.random.default_rng(0), 100_000).values.mean(axis=0)[None]
     depth = {HALF: half_depth, CENTRE: centre_of_mass}[measure]
     return float(depth(mean / mean[:, -1:])[0])
 
 
 SCATTERED = [
-    (read_layer(scatter), measure, depth_read(measure, scatter))
+    (read_layer(scatter), measure, true_depth(measure, scatter))
     for scatter in (1e-3, 0.5)
     for measure in (HALF, CENTRE)
 ]
@@ -571,8 +576,8 @@ SCATTERED = [
         (needed_layer, HALF, LAYER + SELDOM / (1 - SELDOM) / 2),
         (needed_layer, CENTRE, (1 - SELDOM) * LAYER + SELDOM * (LAYERS - 1)),
         *SCATTERED,
-        (settling(12, 1 / 8), "prediction depth", 7 / 8 * (LAYERS - 2)),
-        (settling(24, 1 / 30), "prediction depth", 29 / 30 * (LAYERS - 2)),
+        (settling_curves(12, 1 / 8), "prediction depth", 7 / 8 * (LAYERS - 2)),
+        (settling_curves(24, 1 / 30), "prediction depth", 29 / 30 * (LAYERS - 2)),
     ],
 )
 def test_depths_of_items_that_are_nearly_alike_cover_what_seemed_certain(
@@ -626,7 +631,7 @@ def test_shares_of_removed_layers_without_width_cover_what_seemed_certain():
         for split in ("selection", "held out"):
             intact, kept = rng.random(24) < 0.9, rng.random(24) < SELDOM
             answers = {"intact": intact, "no layers": np.zeros(24, dtype=bool), "1": kept}
-            parts += rows_of(answers, split)
+            parts += order_rows(answers, split)
         removed = curves_table(frame("removal", parts), quarter, 0).iloc[0]
         certain += not kept.any()
         missed += not removed["share_low"] <= (0.9 - SELDOM) / 0.9 <= removed["share_high"]

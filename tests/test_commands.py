@@ -250,7 +250,7 @@ for words in {words}:
 """
 
 
-def words_of(name: str) -> list[str]:
+def command_words(name: str) -> list[str]:
     """A command with something for each argument and option that it needs."""
     needed = [each for each in GROUP.commands[name].params if each.required]
     options = [(each.opts[0], "1") for each in needed if each.opts[0].startswith("--")]
@@ -259,7 +259,7 @@ def words_of(name: str) -> list[str]:
 
 
 def test_every_command_says_what_it_does_before_anything_slow_is_imported(tmp_path):
-    asked = [words_of(name) for name in GROUP.commands if name not in ("models", "tasks")]
+    asked = [command_words(name) for name in GROUP.commands if name not in ("models", "tasks")]
     asked += [["models", "here"], ["compare", "here", "there"]]
     asked.remove(["compare"])
     ended = subprocess.run(

@@ -56,7 +56,9 @@ def pair(
     return [run("one", hits, **how), run("two", others, **how)]
 
 
-def of(found: dict[Key, list[Quantity]], family: str, measure: str, axis="computation"):
+def single_quantity(
+    found: dict[Key, list[Quantity]], family: str, measure: str, axis="computation"
+):
     (key,) = [k for k in found if (k.family, k.measure, k.axis) == (family, measure, axis)]
     return found[key]
 
@@ -71,14 +73,16 @@ def test_quantities_are_those_of_plainly_resampled_items():
         for i, items in enumerate(drawn, start=1):
             intact, skipped = cell.intact[items].mean(), cell.correct[items].mean(axis=0)
             share = (intact - skipped) / (intact - CHANCE)
-            late = of(found, "share lost", "late third")[r].draws[i]
+            late = single_quantity(found, "share lost", "late third")[r].draws[i]
             assert late == pytest.approx(share[5:].mean())  # 5.5 / 8 is beyond two thirds
-            half = of(found, "depth", HALF)[r].draws[i]
+            half = single_quantity(found, "depth", HALF)[r].draws[i]
             if share.sum() > 0:
                 assert half == pytest.approx((_half(share) + 0.5) / 8)
             else:
                 assert np.isnan(half)
-            assert of(found, "accuracy", "accuracy")[r].draws[i] == pytest.approx(intact)
+            assert single_quantity(found, "accuracy", "accuracy")[r].draws[i] == pytest.approx(
+                intact
+            )
 
 
 def _half(importance: np.ndarray) -> float:
@@ -202,9 +206,9 @@ def test_stacks_have_axes_of_their_own():
     assert {key.axis for key in mixed} == {"computation", "decoder"}
     assert {key.axis for key in both} == {"computation", "encoder", "decoder"}
     assert {key.axis for key in quantities([plain])} == {"computation"}
-    inside = [of(mixed, "depth", HALF, "decoder")[i].draws[0] for i in (0, 1)]
+    inside = [single_quantity(mixed, "depth", HALF, "decoder")[i].draws[0] for i in (0, 1)]
     assert inside == pytest.approx([2.5 / 4, 2.5 / 8])
-    encoders = [of(both, "depth", HALF, "encoder")[i].draws[0] for i in (0, 1)]
+    encoders = [single_quantity(both, "depth", HALF, "encoder")[i].draws[0] for i in (0, 1)]
     assert encoders == pytest.approx([1.5 / 4, 2.5 / 4])
 
 
@@ -227,7 +231,9 @@ def test_groups_are_compared_with_the_run_as_the_unit():
     differences = difference_rows(dict(zip("ab", groups, strict=True)), [])
     rows = pd.DataFrame(correct_families(list(differences)))
     found = row(rows, measure=HALF)
-    halves = [[of(quantities([r]), "depth", HALF)[0].draws[0] for r in g] for g in groups]
+    halves = [
+        [single_quantity(quantities([r]), "depth", HALF)[0].draws[0] for r in g] for g in groups
+    ]
     assert found["difference"] == pytest.approx(np.mean(halves[1]) - np.mean(halves[0]))
     assert found["significant"]
     assert (found["n_first"], found["n_second"], found["unit"]) == (3, 3, "run")
@@ -278,7 +284,9 @@ def test_sentences_name_the_comparisons_that_they_are_corrected_over():
     assert all("of the page" not in one.full for one in earlier)
 
 
-def drawn(rng: np.random.Generator, accuracy: float, n: int, taken: float = 0.0) -> TaskLosses:
+def draw_losses(
+    rng: np.random.Generator, accuracy: float, n: int, taken: float = 0.0
+) -> TaskLosses:
     """Answers drawn anew under each of four layers, one of which takes a share to chance."""
     right = rng.random((n, 5)) < accuracy
     hit = rng.random(n) < taken
@@ -287,7 +295,7 @@ def drawn(rng: np.random.Generator, accuracy: float, n: int, taken: float = 0.0)
     return TaskLosses(intact - right[:, 1:].mean(axis=1), intact - 0.25)
 
 
-def z_of(values: np.ndarray) -> float:
+def z_score(values: np.ndarray) -> float:
     found = ttest_1samp(values, 0)
     return float(np.sign(found.statistic) * norm.isf(found.pvalue / 2))
 
@@ -296,11 +304,13 @@ def z_of(values: np.ndarray) -> float:
 def test_p_and_bounds_are_those_of_plain_t_tests_at_every_share(accuracies):
     """Squared length of both contrasts in standard errors, by the inverse of their correlation."""
     rng = np.random.default_rng(1)
-    one, other = (drawn(rng, a, 80, taken) for a, taken in zip(accuracies, (0.2, 1), strict=True))
+    one, other = (
+        draw_losses(rng, a, 80, taken) for a, taken in zip(accuracies, (0.2, 1), strict=True)
+    )
     found = share_difference([one], [other], Clusters.singletons(80))
     shares = np.linspace(-0.7, 1.1, 73)
     values = [[each.lost - share * each.above for share in shares] for each in (one, other)]
-    z = [[z_of(of_share) for of_share in mine] for mine in values]
+    z = [[z_score(of_share) for of_share in mine] for mine in values]
     together = np.corrcoef(np.concatenate(values))[:73, 73:]
     lengths = np.empty((73, 73))
     for i in range(73):
@@ -316,7 +326,7 @@ def test_p_and_bounds_are_those_of_plain_t_tests_at_every_share(accuracies):
 
 def test_clusters_of_the_same_answers_are_single_items():
     rng = np.random.default_rng(0)
-    one, other = drawn(rng, 0.9, 40, 0.1), drawn(rng, 0.8, 40, 0.9)
+    one, other = draw_losses(rng, 0.9, 40, 0.1), draw_losses(rng, 0.8, 40, 0.9)
     twice = [TaskLosses(*(np.repeat(part, 2) for part in each)) for each in (one, other)]
     clusters = Clusters.from_labels(np.repeat([f"fact {i}" for i in range(40)], 2).tolist())
     found = share_difference([twice[0]], [twice[1]], clusters)
@@ -326,7 +336,7 @@ def test_clusters_of_the_same_answers_are_single_items():
 
 def test_of_a_model_that_is_hardly_above_chance_no_difference_is_excluded():
     rng = np.random.default_rng(3)
-    strong, hardly = drawn(rng, 0.9, 100), drawn(rng, 0.3, 100)
+    strong, hardly = draw_losses(rng, 0.9, 100), draw_losses(rng, 0.3, 100)
     assert share_difference([strong], [hardly], Clusters.singletons(100)).high == np.inf
     none = TaskLosses(np.zeros(100), np.full(100, -0.1))
     assert share_difference([strong], [none], Clusters.singletons(100)) == (-np.inf, np.inf, 1.0)
@@ -340,7 +350,9 @@ def test_of_a_model_that_is_hardly_above_chance_no_difference_is_excluded():
 def test_the_same_share_is_called_different_as_rarely_as_stated(accuracies, taken):
     rng, n = np.random.default_rng(0), data_sets(400)
     found = [
-        share_difference(*([drawn(rng, a, 60, taken)] for a in accuracies), Clusters.singletons(60))
+        share_difference(
+            *([draw_losses(rng, a, 60, taken)] for a in accuracies), Clusters.singletons(60)
+        )
         for _ in range(n)
     ]
     assert sum(each.p < 0.05 for each in found) <= most_errors(n)
@@ -360,7 +372,7 @@ def test_a_model_that_hardly_knows_the_answers_is_told_apart_as_rarely_as_stated
     for seed in range(n):
         rng = np.random.default_rng(seed)
         runs = [
-            weak.prepared(name, weak.run_of(rng, accuracy=right, noise=noise, hits=hits))
+            weak.prepared_run(name, weak.run_cells(rng, accuracy=right, noise=noise, hits=hits))
             for name, right in (("strong", 0.8), ("weak", accuracy))
         ]
         rows = pd.DataFrame(pair_rows(runs, []))
@@ -379,7 +391,7 @@ def test_models_that_hardly_know_the_answers_differ_in_them_as_rarely_as_stated(
     for seed in range(n):
         rng = np.random.default_rng(seed)
         runs = [
-            weak.prepared(name, weak.run_of(rng, accuracy=accuracy, noise=1.0, n_layers=1))
+            weak.prepared_run(name, weak.run_cells(rng, accuracy=accuracy, noise=1.0, n_layers=1))
             for name in ("one", "two")
         ]
         told += any(row["significant"] for row in pair_rows(runs, []))

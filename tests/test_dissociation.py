@@ -104,7 +104,7 @@ def idle(*kinds: tuple[float, float]) -> Draw:
     return draw
 
 
-def damaged(
+def damaging_layers(
     kinds: tuple[tuple[float, float], tuple[float, float]],
     layers: list[int],
     kept: tuple[float, float],
@@ -174,10 +174,10 @@ def unlike(*shapes: tuple[float, float], flips: float = 0.0) -> Draw:
 
 KINDS = (0.8, 0.1), (0.95, 0.05)
 ALIKE = {
-    "four options": damaged(KINDS, [2, 5, 8], (0, 0), (0.25, 0.25)),
-    "free text, an answer of the passage": damaged(KINDS, [2, 5, 8], (0, 0), (0.02, 0.25)),
-    "a lower floor with the passage": damaged(KINDS, [2, 5, 8], (0, 0), (0.25, 0.05)),
-    "half of the answers": damaged(((0.7, 0.1), (0.95, 0.03)), [4], (0.5, 0.5)),
+    "four options": damaging_layers(KINDS, [2, 5, 8], (0, 0), (0.25, 0.25)),
+    "free text, an answer of the passage": damaging_layers(KINDS, [2, 5, 8], (0, 0), (0.02, 0.25)),
+    "a lower floor with the passage": damaging_layers(KINDS, [2, 5, 8], (0, 0), (0.25, 0.05)),
+    "half of the answers": damaging_layers(((0.7, 0.1), (0.95, 0.03)), [4], (0.5, 0.5)),
     "flips without the passage": idle((0.6, 0.27), (0.95, 0.03)),
     "flips with the passage": idle((0.95, 0.03), (0.6, 0.27)),
     "flips either way": idle((0.8, 0.27), (0.9, 0.1)),
@@ -186,7 +186,7 @@ ALIKE = {
 ONE_SORT = {
     "first harder": harder(2.0, 1.0),
     "second harder": harder(1.0, 2.0),
-    "noise": damaged(((0.7, 0.4), (0.9, 0.03)), [8], (0, 0)),
+    "noise": damaging_layers(((0.7, 0.4), (0.9, 0.03)), [8], (0, 0)),
     "one letter": one_place,
     "unlike items": unlike((2, 3), (2.5, 0.5)),
     "unlike items, turned": unlike((2.5, 0.5), (2, 3), flips=0.1),

@@ -25,10 +25,10 @@ from layerwise.stats.share_tests.equivalence import (
 from layerwise.stats.share_tests.share_bounds import share_scale
 from layerwise.stats.signals import power
 from tests import synthetic
-from tests.analysis import distinct, solved_by, word_task
+from tests.analysis import distinct, with_preferred_answers, word_task
 from tests.cases import data_sets, most_errors
 from tests.models.tiny import tiny_model
-from tests.synthetic import cell_records, planted
+from tests.synthetic import cell_records, planted_answers
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_nothing_is_significant_of_a_model_that_only_guesses():
 
 def test_holm_is_over_one_kind_and_site():
     rng = np.random.default_rng(1)
-    cell = cell_records(planted(rng, 50, 4, critical=(1,)), "keys", "retrieval")
+    cell = cell_records(planted_answers(rng, 50, 4, critical=(1,)), "keys", "retrieval")
     zero = cell[cell["kind"] == "skip"].assign(kind="zero", site="attn_out")
     zero["intervention"] = zero["intervention"].str.replace("skip:", "zero:attn_out,")
     both = synthetic.ablation(cell, zero).effects()
@@ -167,7 +167,9 @@ def test_unknown_chance_is_refused(ablation):
 def test_effects_of_a_full_run_are_quick():
     rng = np.random.default_rng(0)
     cells = [
-        cell_records(planted(rng, 200, 30, (4,), 0.8, 0.2), f"task{i}", "knowledge", protocol)
+        cell_records(
+            planted_answers(rng, 200, 30, (4,), 0.8, 0.2), f"task{i}", "knowledge", protocol
+        )
         for i in range(4)
         for protocol in ("letter", "continuation", "generate")
     ]
@@ -184,7 +186,9 @@ def test_noise_is_called_significant_no_more_often_than_it_may(accuracy):
     rng = np.random.default_rng(11)
     n_sets = data_sets(200)
     cells = [
-        cell_records(planted(rng, 60, 6, accuracy=accuracy, noise=0.5), f"t{i:03d}", "knowledge")
+        cell_records(
+            planted_answers(rng, 60, 6, accuracy=accuracy, noise=0.5), f"t{i:03d}", "knowledge"
+        )
         for i in range(n_sets)
     ]
     table = synthetic.ablation(*cells).effects()
@@ -226,7 +230,7 @@ def test_examples_hold():
 
 @pytest.fixture(scope="module")
 def task():
-    return solved_by(tiny_model("llama"), distinct(word_task(60)))
+    return with_preferred_answers(tiny_model("llama"), distinct(word_task(60)))
 
 
 def test_defaults_are_the_same_everywhere():

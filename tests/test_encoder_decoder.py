@@ -47,14 +47,14 @@ SMALL = WiredSeq2SeqLayout(
 
 
 @cache
-def wired() -> Seq2SeqModel:
+def wired_model() -> Seq2SeqModel:
     model = lw.load_model("wired-seq2seq")
     assert isinstance(model, Seq2SeqModel)
     return model
 
 
 def test_the_prompt_goes_to_the_encoder_and_the_answer_to_the_decoder() -> None:
-    model = wired()
+    model = wired_model()
     setup = prepare(model, "wired-lookup", ("continuation", "generate"), limit=2)
     (task,) = setup.tasks
     end = setup.tokenizer.eos_token_id
@@ -97,7 +97,7 @@ def test_the_harness_encodes_in_the_same_way() -> None:
 
 
 def test_layers_by_number_and_by_address() -> None:
-    model = wired()
+    model = wired_model()
     n_encoder = model.cfg.n_encoder_layers
     assert check_layers(["encoder.3", "decoder.0", 3], model) == (3, n_encoder)
     assert check_layers(None, model) == tuple(range(model.cfg.n_layers))
@@ -115,7 +115,9 @@ def test_layers_by_number_and_by_address() -> None:
 )
 def test_changes_that_cannot_be_made(named, part: str) -> None:
     with pytest.raises(UserError, match=part):
-        lw.ablate(wired(), "wired-lookup", "continuation", limit=LIMIT, progress=False, **named)
+        lw.ablate(
+            wired_model(), "wired-lookup", "continuation", limit=LIMIT, progress=False, **named
+        )
 
 
 @pytest.mark.parametrize("case", ["t5", "bart"])
@@ -179,7 +181,7 @@ def test_the_logit_lens_reads_the_decoder(case: str) -> None:
 
 
 @torch.inference_mode()
-def read_at(model: Seq2SeqModel, prompt: Tokens, said: Tokens) -> dict[Any, torch.Tensor]:
+def lens_logprobs_at(model: Seq2SeqModel, prompt: Tokens, said: Tokens) -> dict[Any, torch.Tensor]:
     """Log-probabilities of the next token by lens and layer, a forward pass for each."""
     n_encoder, n_layers = model.cfg.n_encoder_layers, model.cfg.n_layers
     tokens, behind = torch.tensor([prompt]), torch.tensor([[*model.prefix, *said]])
@@ -209,7 +211,7 @@ def test_answers_of_several_tokens_are_read_where_they_are_told_apart(case: str,
         (gold,) = [one.request for one in asked if one.gold]
         assert isinstance(gold, LogLikelihood)
         answer, (start, stop) = gold.continuation, expected[item.id]
-        at = [read_at(model, gold.context, answer[:n]) for n in range(start, stop)]
+        at = [lens_logprobs_at(model, gold.context, answer[:n]) for n in range(start, stop)]
         rows = lens.loc[lens["item"] == item.id].set_index(["lens", "layer"])
         assert set(rows.index) == set(at[0])
         for place, row in rows.iterrows():
@@ -223,9 +225,9 @@ def test_answers_of_several_tokens_are_read_where_they_are_told_apart(case: str,
 
 def test_positions_that_the_decoder_does_not_have() -> None:
     with pytest.raises(UserError, match="expected positions from -1 to -1"):
-        lw.logit_lens(wired(), "wired-lookup", positions=[-2], limit=LIMIT, progress=False)
+        lw.logit_lens(wired_model(), "wired-lookup", positions=[-2], limit=LIMIT, progress=False)
     with pytest.raises(UserError, match="expected positions from -1 to -1"):
-        lw.logit_lens(wired(), "wired-lookup", positions="all", limit=LIMIT, progress=False)
+        lw.logit_lens(wired_model(), "wired-lookup", positions="all", limit=LIMIT, progress=False)
 
 
 def test_a_profile_joins_both_stacks() -> None:
@@ -259,7 +261,9 @@ def test_a_profile_joins_both_stacks() -> None:
 
 
 def test_a_profile_of_two_stacks_can_do_all() -> None:
-    assert wanted_extras(["all"], wired().cfg) == tuple(n for n in EXTRAS if n != "interactions")
+    assert wanted_extras(["all"], wired_model().cfg) == tuple(
+        n for n in EXTRAS if n != "interactions"
+    )
 
 
 def test_a_plan_from_the_configuration_alone(tmp_path) -> None:

@@ -299,7 +299,7 @@ def test_the_interval_of_the_accuracy_knows_of_draws():
     assert 0.9 < never.low < 0.95
 
 
-def records_of(losses, intact=0.9, seed=0) -> pd.DataFrame:
+def records_by_draw(losses, intact=0.9, seed=0) -> pd.DataFrame:
     """Records of one skipped layer; by draw, what share of right answers it costs."""
     rng, parts = np.random.default_rng(seed), []
     for examples, loss in enumerate(losses):
@@ -313,7 +313,7 @@ def records_of(losses, intact=0.9, seed=0) -> pd.DataFrame:
 
 def test_effects_are_the_mean_over_draws_and_as_wide_as_draws_differ():
     alike, apart = (
-        effects_table(records_of(losses), lambda *_: 0.25, 0).iloc[0]
+        effects_table(records_by_draw(losses), lambda *_: 0.25, 0).iloc[0]
         for losses in ((0.4,) * 3, (0.0, 0.4, 0.8))
     )
     assert alike["acc_diff"] == pytest.approx(apart["acc_diff"], abs=0.1)
@@ -325,14 +325,14 @@ def test_effects_are_the_mean_over_draws_and_as_wide_as_draws_differ():
     for name in ("acc_diff", "share", "nats", "margin", "acc_diff_run"):
         wide, narrow = (row[f"{name}_high"] - row[f"{name}_low"] for row in (apart, alike))
         assert wide > 1.5 * narrow
-    records = records_of((0.0, 0.4, 0.8))
+    records = records_by_draw((0.0, 0.4, 0.8))
     by_draw = records.groupby(["examples", "kind"])["correct"].mean().unstack()
     assert apart["acc_diff"] == pytest.approx((by_draw["intact"] - by_draw["skip"]).mean())
 
 
 def test_no_loss_is_said_only_if_it_holds_over_draws():
     sure, unsure = (
-        effects_table(records_of(losses, intact=1.0), lambda *_: 0.25, 0).iloc[0]
+        effects_table(records_by_draw(losses, intact=1.0), lambda *_: 0.25, 0).iloc[0]
         for losses in ((0.0, 0.0, 0.0), (0.0, 0.0, 0.06))
     )
     assert sure["p_no_loss"] < 0.1

@@ -18,7 +18,7 @@ from layerwise.tasks.blind import classifiers, features, guessers
 from layerwise.tasks.blind.options import TaskOptions, task_options
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model
-from tests.tasks.test_blind import task_of, words
+from tests.tasks.test_blind import options_task, words
 
 
 @pytest.mark.parametrize("room", [0, encoding._MOST_TOKENS])
@@ -53,7 +53,7 @@ def many_options(n_options: int, n_items: int = 12):
     for _ in range(n_items):
         texts = {text: None for _ in range(n_options) for text in words(rng)}
         rows.append(list(texts)[: n_options - int(rng.integers(3))])
-    return task_options(task_of(rows, rng.integers(3, size=n_items).tolist()))
+    return task_options(options_task(rows, rng.integers(3, size=n_items).tolist()))
 
 
 def test_likeness_of_options_is_that_of_every_pair():

@@ -18,9 +18,9 @@ from layerwise.analyses.registry import run_tables
 from layerwise.errors import UserError
 from layerwise.report._layers import sections
 from tests.analysis import word_task
-from tests.commands import assert_refused, done, run
+from tests.commands import assert_refused, run, run_cleanly
 from tests.models.tiny import tiny_model
-from tests.synthetic import ablation, cell_records, planted, small_ablation
+from tests.synthetic import ablation, cell_records, planted_answers, small_ablation
 
 PROTOCOLS = ("letter", "continuation", "generate")
 TASK = word_task(8, fewshot=word_task(1, "examples", 3).items)
@@ -113,7 +113,7 @@ def test_a_folder_without_an_ablation_is_refused(tmp_path):
 
 
 def test_the_command_prints_a_table_and_the_counts(folder):
-    printed = done("items", folder, "--layer", 0, "--task", "words", "--protocol", "letter")
+    printed = run_cleanly("items", folder, "--layer", 0, "--task", "words", "--protocol", "letter")
     found = lw.items(folder, 0, "words", "letter")
     lost = int((found["fate"] == "lost").sum())
     gained = len(found) - lost
@@ -121,14 +121,14 @@ def test_the_command_prints_a_table_and_the_counts(folder):
         f"words, when it picks a letter, without layer 0: {lost} lost, {gained} gained, of 8 items."
         in printed
     )
-    every = done("items", folder, "--layer", 0, "--task", "words", "--all")
+    every = run_cleanly("items", folder, "--layer", 0, "--task", "words", "--all")
     assert all(shorten(f"Question: {item.question}", 100) in every for item in TASK.items)
 
 
 def test_a_table_fits_80_columns_and_breaks_no_word(folder, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("layerwise.cli.printing.WIDE", 80)
-    printed = done("items", folder, "--layer", 0, "--task", "words", "--all")
+    printed = run_cleanly("items", folder, "--layer", 0, "--task", "words", "--all")
     assert max(map(len, printed.splitlines())) <= 80
     words = {word for item in TASK.items for word in item.question.split()}
     assert words <= set(printed.split())
@@ -163,7 +163,7 @@ def test_items_are_read_without_torch(folder):
     assert ended.stdout.split() == ["24", "False"]
 
 
-def asked(task: str, protocol: str, n: int) -> list[dict]:
+def question_lines(task: str, protocol: str, n: int) -> list[dict]:
     keys = {"task": task, "protocol": protocol, "gold": True, "continuation": None}
     return [
         keys | {"item": f"{task}/{i:04d}", "context": f"few\nshot {i}", "answer": f"gold {i}"}
@@ -173,7 +173,7 @@ def asked(task: str, protocol: str, n: int) -> list[dict]:
 
 def with_questions():
     result = small_ablation()
-    lines = [*asked("keys", "generate", 60), *asked("sums", "letter", 60)]
+    lines = [*question_lines("keys", "generate", 60), *question_lines("sums", "letter", 60)]
     return replace(result, questions=lambda: question_table(lines))
 
 
@@ -212,14 +212,14 @@ def test_the_page_shows_examples_after_the_role_map():
 def test_examples_pass_over_layers_that_every_capability_needs():
     """Layer 0 breaks all, layer 3 one capability a little less."""
     rng = np.random.default_rng(3)
-    both = planted(rng, 60, 6, critical=(0,), accuracy=0.95, chance=0.0)
+    both = planted_answers(rng, 60, 6, critical=(0,), accuracy=0.95, chance=0.0)
     more = both.copy()
     more[:40, 4] = False
     result = ablation(
         cell_records(more, "keys", "retrieval", "generate"),
         cell_records(both, "sums", "reasoning", "generate"),
     )
-    lines = [*asked("keys", "generate", 60), *asked("sums", "generate", 60)]
+    lines = [*question_lines("keys", "generate", 60), *question_lines("sums", "generate", 60)]
     run = run_tables([replace(result, questions=lambda: question_table(lines))])
     assert set(example_items(run, "keys")["layer"]) == {3}
     assert len(examples_section(run).tables[0].cells) == 4

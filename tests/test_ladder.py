@@ -136,7 +136,8 @@ def test_other_layers_are_claimed_of_the_model_that_has_them(name: str) -> None:
     assert len(found) == 2
     for row in found.to_dict("records"):
         letter, text = (
-            set(plan.only_under(protocol, row["capability"])) for protocol in ("letter", "generate")
+            set(plan.specific_layers(protocol, row["capability"]))
+            for protocol in ("letter", "generate")
         )
         assert row["other_layers"] == bool(letter and text) == ("other" in name)
         assert set(row["layers_first"]) <= letter
@@ -150,7 +151,7 @@ def test_other_layers_are_claimed_of_the_model_that_has_them(name: str) -> None:
 BY_PROTOCOL = dict(zip(weak.PROTOCOLS, ("letter", "choice", "generate"), strict=True))
 
 
-def steps_of(
+def scoring_step_records(
     rng: np.random.Generator, accuracy: float, hits: dict[int, float], n_tasks: int = 9
 ) -> pd.DataFrame:
     """Tasks named by letter more often than by text; all steps need the same layer, or none."""
@@ -185,7 +186,10 @@ def test_steps_that_need_the_same_layer_are_claimed_as_rarely_as_stated(accuracy
     """The steps compared are those on which the model was lucky."""
     n = data_sets(32)
     n_tasks = 9 if LONG else 6
-    found = [steps_of(np.random.default_rng(seed), accuracy, hits, n_tasks) for seed in range(n)]
+    found = [
+        scoring_step_records(np.random.default_rng(seed), accuracy, hits, n_tasks)
+        for seed in range(n)
+    ]
     assert sum(len(each) > 0 for each in found) > n / 10
     claimed = sum(bool((each["p_holm"] < 0.05).any()) for each in found)
     assert claimed <= most_errors(n)
@@ -193,6 +197,6 @@ def test_steps_that_need_the_same_layer_are_claimed_as_rarely_as_stated(accuracy
 
 def test_steps_without_signal_count_among_the_tests():
     rng = np.random.default_rng(0)
-    while not 0 < len(found := steps_of(rng, 0.4, {2: 1.0}, n_tasks=2)) < 6:
+    while not 0 < len(found := scoring_step_records(rng, 0.4, {2: 1.0}, n_tasks=2)) < 6:
         continue
     assert found["p_holm"].min() == pytest.approx(min(6 * found["p"].min(), 1.0))

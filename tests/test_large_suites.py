@@ -29,7 +29,7 @@ def setup() -> Setup:
     return prepare(tiny_model("llama"), [word_task(N_ITEMS)], "continuation")
 
 
-def skipping(setup: Setup, kind: str = "skip") -> Ablation:
+def skip_ablation(setup: Setup, kind: str = "skip") -> Ablation:
     return Ablation(setup, (AblationSpec.for_model(setup.model, kind, None, (0, 1)),))
 
 
@@ -41,12 +41,12 @@ def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_of_many_pieces_some_are_counted_and_stand_for_the_others(
     setup: Setup, one_at_a_time: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = skipping(setup)
+    job = skip_ablation(setup)
     monkeypatch.setattr(module, "MOST_COUNTED", N_ITEMS)
     every = job.expected_cost(setup.tasks[0], "continuation")
     assert len(job.counted) == N_ITEMS
     monkeypatch.setattr(module, "MOST_COUNTED", 5)
-    some = skipping(setup)
+    some = skip_ablation(setup)
     cost = some.expected_cost(setup.tasks[0], "continuation")
     assert len(some.counted) == 5
     assert cost.requests == every.requests == N_ITEMS * 3 * 4  # three other questions for each
@@ -57,9 +57,9 @@ def test_of_many_pieces_some_are_counted_and_stand_for_the_others(
 
 def test_of_long_prompts_fewer_pieces_are_counted(setup, monkeypatch):
     monkeypatch.setattr(module, "ITEMS_AT_ONCE", 5)
-    every = skipping(setup).expected_cost(setup.tasks[0], "continuation")
+    every = skip_ablation(setup).expected_cost(setup.tasks[0], "continuation")
     monkeypatch.setattr(module, "MOST_CHARACTERS", 1)
-    some = skipping(setup)
+    some = skip_ablation(setup)
     cost = some.expected_cost(setup.tasks[0], "continuation")
     assert len(some.counted) == 1
     # The last piece has four items, and is a share of what was counted.

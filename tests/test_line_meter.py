@@ -52,7 +52,7 @@ def lines() -> list[str]:
 
 
 @pytest.fixture
-def told(clock, lines) -> LineMeter:
+def line_meter(clock, lines) -> LineMeter:
     return LineMeter(lines.append, clock=clock)
 
 
@@ -86,24 +86,24 @@ COURSES: dict[str, tuple[list[float | tuple[str, Any]], list[str]]] = {
 
 
 @pytest.mark.parametrize("course", COURSES)
-def test_lines_say_how_far_the_work_is(told, clock, lines, course):
+def test_lines_say_how_far_the_work_is(line_meter, clock, lines, course):
     events, expected = COURSES[course]
     for event in events:
         if isinstance(event, tuple):
             name, value = event
-            getattr(told, name)(*([] if name == "end" else [value]))
+            getattr(line_meter, name)(*([] if name == "end" else [value]))
         else:
             clock.now += event
-        told.tick()
+        line_meter.tick()
     assert lines == expected
 
 
-def test_lines_come_at_intervals(told, clock, lines):
-    told.expect(100.0)
+def test_lines_come_at_intervals(line_meter, clock, lines):
+    line_meter.expect(100.0)
     for _ in range(60):  # six minutes, a hundredth of the work every six seconds
         clock.now += 6
-        told.done(1.0)
-        told.tick()
+        line_meter.done(1.0)
+        line_meter.tick()
     assert lines[:2] == [
         "5% done after 30 s, about 9.5 min left (starting)",
         "15% done after 1.5 min, about 8.5 min left (starting)",
@@ -111,12 +111,12 @@ def test_lines_come_at_intervals(told, clock, lines):
     assert len(lines) == 1 + int((360 - FIRST) // EVERY)
 
 
-def test_the_share_that_is_done_never_falls(told):
-    told.expect(10.0)
-    told.done(5.0)
-    assert told.share == 0.5
-    told.expect(10.0)
-    assert told.share == 0.5
+def test_the_share_that_is_done_never_falls(line_meter):
+    line_meter.expect(10.0)
+    line_meter.done(5.0)
+    assert line_meter.share == 0.5
+    line_meter.expect(10.0)
+    assert line_meter.share == 0.5
 
 
 def test_a_part_expects_only_what_was_not_counted_of_it():
@@ -170,32 +170,32 @@ def test_nobody_is_told_who_does_not_want_to_be(capsys):
     assert capsys.readouterr().err == "layerwise: a note\n"
 
 
-def test_a_piece_moves_while_its_sweeps_go_on(told, clock, monkeypatch):
+def test_a_piece_moves_while_its_sweeps_go_on(line_meter, clock, monkeypatch):
     monkeypatch.setattr("layerwise.runs.progress.time.monotonic", clock)
-    told.expect(200.0)
-    with telling_of_piece(told, 100.0):
+    line_meter.expect(200.0)
+    with telling_of_piece(line_meter, 100.0):
         sweep = sweep_progress()
         assert sweep is not None
         for share, finished in ((0.5, 45.0), (0.4, 45.0), (1.0, 90.0)):
             clock.now += 1.0
             sweep(share)
-            assert told.finished == pytest.approx(finished)
+            assert line_meter.finished == pytest.approx(finished)
         then = sweep_progress()  # a second sweep has most of what is left
         assert then is not None
         then(1.0)
-        assert told.finished == pytest.approx(90.0)  # too soon after the last word
+        assert line_meter.finished == pytest.approx(90.0)  # too soon after the last word
         clock.now += 1.0
         then(1.0)
-        assert told.finished == pytest.approx(99.0)
-    assert told.finished == pytest.approx(100.0)
+        assert line_meter.finished == pytest.approx(99.0)
+    assert line_meter.finished == pytest.approx(100.0)
     assert sweep_progress() is None
 
 
-def test_a_piece_that_fails_is_not_done(told):
-    told.expect(100.0)
-    with pytest.raises(ValueError, match="a reason"), telling_of_piece(told, 100.0):
+def test_a_piece_that_fails_is_not_done(line_meter):
+    line_meter.expect(100.0)
+    with pytest.raises(ValueError, match="a reason"), telling_of_piece(line_meter, 100.0):
         raise ValueError("a reason")
-    assert told.finished == 0.0
+    assert line_meter.finished == 0.0
     assert sweep_progress() is None
 
 

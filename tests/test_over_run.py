@@ -140,7 +140,7 @@ def test_a_weak_model_that_needs_no_layer_is_rarely_said_to_need_one(accuracy, a
         assert lucky > 0.07 * n
 
 
-def run_of(rng: np.random.Generator, keep: np.ndarray, n: int = 40) -> pd.DataFrame:
+def run_effects(rng: np.random.Generator, keep: np.ndarray, n: int = 40) -> pd.DataFrame:
     """Effects of a run, each cell of ``keep`` (tasks by layers) losing a share of its answers."""
     tables = []
     for i, shares in enumerate(keep):
@@ -159,7 +159,7 @@ def test_the_largest_of_a_run_is_covered_where_a_bootstrap_misses_it():
     missed = pointwise = 0
     n = data_sets(90)
     for seed in range(n):
-        effects = run_of(np.random.default_rng(seed), truth_kept)
+        effects = run_effects(np.random.default_rng(seed), truth_kept)
         top = effects.loc[effects["acc_diff"].idxmax()]
         missed += not top["acc_diff_run_low"] <= truth <= top["acc_diff_run_high"]
         pointwise += not top["acc_diff_low"] <= truth <= top["acc_diff_high"]
@@ -246,18 +246,18 @@ def test_where_no_answer_changed_or_all_did_the_bounds_are_exact():
     assert 0 < half["acc_diff_low"] < half["acc_diff"] < half["acc_diff_high"] < 1
 
 
-def told(p_run: list[float | None]) -> pd.DataFrame:
+def run_table(p_run: list[float | None]) -> pd.DataFrame:
     return pd.DataFrame({"layer": range(len(p_run)), "p_run": pd.array(p_run, dtype="Float64")})
 
 
 def test_words_say_how_many_hold_and_over_how_many():
-    every = told([0.01, 0.2, 0.03, None])
+    every = run_table([0.01, 0.2, 0.03, None])
     assert family_text(every) == "over all 3 tests of the run (Holm)"
     assert count_that_hold(every[:3], every) == (
         "of 3 significant effects 2 hold over all 3 tests of the run (Holm)"
     )
     assert count_that_hold(every[:1], every).startswith("this one effect holds")
-    assert count_that_hold(told([None]), told([None])) == ""
+    assert count_that_hold(run_table([None]), run_table([None])) == ""
     counted = every.assign(run_tests=pd.array([8, 8, 8, None], dtype="Int64"))
     assert family_text(counted[1:]) == "over all 8 tests of the run (Holm)"
 

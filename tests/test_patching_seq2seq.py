@@ -51,7 +51,7 @@ def test_a_capability_emerges_where_the_decoder_copies_it(capability):
     assert depth["layer"].tolist() == pytest.approx([layout.copy.layer] * 2)
     within = layout.copy.layer - layout.n_encoder_layers
     assert depth["estimate"]["decoder"] == pytest.approx(within / (layout.n_decoder_layers - 1))
-    moved = layout.name_of_layer(truth.moved_at)
+    moved = layout.name_of_layer(truth.moving_layer)
     expected = f"moves from the changed word to the prompt's last token in layer {moved} "
     copied = layout.name_of_layer(layout.copy.layer)
     taken_up = f"of what decides the answer reaches the decoder's answer in layer {copied} "

@@ -45,13 +45,13 @@ PROMPT, OTHER = (5, 17, 40, 9, 33), (5, 17, 41, 9, 33)
 MODELS = ["llama", "gemma 2", "gpt-oss", "t5", "bart"]
 
 
-def made(case):
+def case_model(case):
     if case == "llama":
         return tiny_model(case)
     return tiny_seq2seq(case) if case in ("t5", "bart") else tiny_decoder(case)
 
 
-def cached(model, tokens, *sites):
+def record_sites(model, tokens, *sites):
     """What a plain run of the model has at some sites, and its logits."""
     kept = {}
 
@@ -64,28 +64,28 @@ def cached(model, tokens, *sites):
     return [kept[name] for name in names], logits
 
 
-def changed(model, tokens, *hooks):
+def hooked_logprobs(model, tokens, *hooks):
     """Log-probabilities of the next token of a plain run with hooks."""
     with torch.inference_mode(), model.hooks(fwd_hooks=list(hooks)):
         return model(*model_inputs(model, [tokens]))[0, -1].log_softmax(-1)
 
 
-def unembedded(model, resid):
+def unembed(model, resid):
     logits, cap = model.unembed(model.ln_final(resid[None]))[0].float(), logit_cap(model)
     return (logits if cap is None else cap * torch.tanh(logits / cap)).log_softmax(-1)
 
 
 @pytest.mark.parametrize("case", MODELS)
 def test_lens_grid_is_what_a_plain_run_shows(case):
-    model = made(case)
+    model = case_model(case)
     grid = lw.lens_grid(model, PROMPT, token=7)
     n_encoder = n_encoder_layers(model)
     layers = range(n_encoder, model.cfg.n_layers)
-    streams, logits = cached(model, PROMPT, *((layer, "resid_post") for layer in layers))
+    streams, logits = record_sites(model, PROMPT, *((layer, "resid_post") for layer in layers))
     name = f"log-probability of {grid.chosen[0]}"
     for layer, stream in zip(layers, streams, strict=True):
         mine = grid.table.loc[grid.table["layer"] == layer]
-        expected = unembedded(model, stream)
+        expected = unembed(model, stream)
         assert mine[name].tolist() == pytest.approx(expected[:, 7].tolist(), abs=1e-4)
         best = expected.exp().max(-1).values.tolist()
         assert [row[0] for row in mine["top_probability"]] == pytest.approx(best, abs=1e-4)
@@ -100,8 +100,8 @@ def test_lens_grid_is_what_a_plain_run_shows(case):
 @pytest.mark.parametrize("case", MODELS)
 @pytest.mark.parametrize("site", ["layer", "z"])
 def test_skip_grid_is_what_a_plain_run_without_the_part_says(case, site):
-    model = made(case)
-    whole = changed(model, PROMPT)
+    model = case_model(case)
+    whole = hooked_logprobs(model, PROMPT)
     table = lw.skip_grid(model, PROMPT, site=site).table.dropna(subset=["layer"])
     for (layer, row), mine in table.groupby(["layer", "row" if site == "layer" else "head"]):
         kept = {}
@@ -120,7 +120,7 @@ def test_skip_grid_is_what_a_plain_run_without_the_part_says(case, site):
         if site == "layer":
             names = (hook_name(model, int(layer), name) for name in ("resid_pre", "resid_post"))
             hooks = list(zip(names, (keep, put), strict=True))
-        expected = changed(model, PROMPT, *hooks)
+        expected = hooked_logprobs(model, PROMPT, *hooks)
         best, seen = expected.exp().topk(5), mine.iloc[0]
         assert seen["top_probability"] == pytest.approx(best.values.tolist(), abs=1e-4)
         assert seen["top"] == readable(model, best.indices.tolist())
@@ -156,12 +156,14 @@ PAIRS = {(PROMPT, OTHER): {n: n for n in range(5)}, UNEQUAL: {0: 0, 1: 1, 3: 2, 
 )
 @pytest.mark.parametrize("site", ["resid_pre", "z"])
 def test_patch_grid_is_what_a_plain_patched_run_gives_back(case, prompts, site):
-    model, (clean, corrupted) = made(case), prompts
+    model, (clean, corrupted) = case_model(case), prompts
     grid = lw.patch_grid(model, clean, corrupted, 7, 8, site=site)
     unequal = "Without counterpart in the other prompt, so not patched: "
     assert any(note.startswith(unequal) for note in grid.notes) == (prompts == UNEQUAL)
-    high, low = (float(said[7] - said[8]) for said in (changed(model, one) for one in prompts))
-    sources, _ = cached(model, clean, *((layer, site) for layer in range(model.cfg.n_layers)))
+    high, low = (
+        float(said[7] - said[8]) for said in (hooked_logprobs(model, one) for one in prompts)
+    )
+    sources, _ = record_sites(model, clean, *((layer, site) for layer in range(model.cfg.n_layers)))
     for row in grid.table.itertuples():
         of_prompt = len(sources[row.layer]) == len(clean)
         pairs = PAIRS[prompts] if of_prompt else {0: 0}
@@ -174,7 +176,7 @@ def test_patch_grid_is_what_a_plain_patched_run_gives_back(case, prompts, site):
                 patched[0, pos, *head] = sources[row.layer][at, *head]
             return patched
 
-        expected = changed(model, corrupted, (hook_name(model, row.layer, site), put))
+        expected = hooked_logprobs(model, corrupted, (hook_name(model, row.layer, site), put))
         difference = float(expected[7] - expected[8])
         assert row.logit_difference == pytest.approx(difference, abs=1e-4)
         assert row.value == pytest.approx((difference - low) / (high - low), abs=2e-3)
@@ -198,10 +200,10 @@ def test_first_and_last_changed_tokens_are_paired_and_others_are_named():
 
 @pytest.mark.parametrize("case", MODELS)
 def test_attention_grid_is_the_pattern_of_a_plain_run(case):
-    model = made(case)
+    model = case_model(case)
     layer = model.cfg.n_layers - 1 if not is_seq2seq(model) else 0
     grid = lw.attention_grid(model, PROMPT, layer=layer)
-    (pattern,), _ = cached(model, PROMPT, (layer, "pattern"))
+    (pattern,), _ = record_sites(model, PROMPT, (layer, "pattern"))
     for row in grid.table.itertuples():
         assert row.value == pytest.approx(float(pattern[row.head, row.row, row.column]), abs=1e-5)
     assert len(grid.panels) == len(pattern)
@@ -212,9 +214,9 @@ def test_attention_grid_is_the_pattern_of_a_plain_run(case):
 
 @pytest.mark.parametrize("case", MODELS)
 def test_attribute_adds_up_to_the_logit_difference(case):
-    model = made(case)
+    model = case_model(case)
     grid = lw.attribute(model, PROMPT, 7, 8)
-    _, logits = cached(model, PROMPT)
+    _, logits = record_sites(model, PROMPT)
     difference = float(logits[-1, 7] - logits[-1, 8])
     numbers = [float(one) for one in re.findall(r"-?\d+\.\d+", grid.notes[0])]
     n_encoder = n_encoder_layers(model)
@@ -301,7 +303,7 @@ def test_a_long_prompt_is_cut_where_one_looks_and_says_so():
 
 @pytest.mark.parametrize("case", ["llama", "t5"])
 def test_some_layers_and_positions_are_those_of_the_whole_grid(case):
-    model = made(case)
+    model = case_model(case)
     last = model.cfg.n_layers - 1
     whole = lw.patch_grid(model, PROMPT, OTHER, 7, 8)
     part = lw.patch_grid(model, PROMPT, OTHER, 7, 8, layers=[last, 0], positions=[-1, 2])
@@ -465,7 +467,7 @@ def test_colours_follow_values_and_text_stays_legible():
     assert cell_colors(grid.bar, 0.0)[0] != cell_colors(grid.bar, 1.0)[0]
 
 
-def tasked(*prompts):
+def prompts_task(*prompts):
     return lw.task_from_prompts(prompts)
 
 
@@ -501,15 +503,21 @@ def tasked(*prompts):
         (lambda m: lw.attention_grid(m, "the", layer=0, head=99), "There is no head 99"),
         (lambda m: lw.attention_grid(m, "the", layer=0, site="cross_pattern"), "no cross-att"),
         (lambda m: lw.attribute(m, "the", 7, 7), "expected two tokens"),
-        (lambda m: tasked(), "There are no prompts"),
-        (lambda m: tasked({"prompt": "a", "answer": "b", "wrnog": "c"}), "wrong"),
-        (lambda m: tasked({"prompt": "a"}), "Field 'answer' of prompt 0"),
+        (lambda m: prompts_task(), "There are no prompts"),
+        (lambda m: prompts_task({"prompt": "a", "answer": "b", "wrnog": "c"}), "wrong"),
+        (lambda m: prompts_task({"prompt": "a"}), "Field 'answer' of prompt 0"),
         (
-            lambda m: tasked({"prompt": "a", "answer": "b", "wrong": "b"}),
+            lambda m: prompts_task({"prompt": "a", "answer": "b", "wrong": "b"}),
             "expected different texts",
         ),
-        (lambda m: tasked({"prompt": "a", "answer": " b", "wrong": "c"}), "begin with a space"),
-        (lambda m: tasked({"prompt": "a", "answer": "b", "corrupted": "c"}), "'corrupted_answer'"),
+        (
+            lambda m: prompts_task({"prompt": "a", "answer": " b", "wrong": "c"}),
+            "begin with a space",
+        ),
+        (
+            lambda m: prompts_task({"prompt": "a", "answer": "b", "corrupted": "c"}),
+            "'corrupted_answer'",
+        ),
     ],
 )
 def test_wrong_input_gets_one_sentence(call, message):
@@ -606,7 +614,7 @@ def test_rows_of_a_cut_attention_grid_still_sum_to_one():
     model = tiny_model("llama", max_position_embeddings=64)
     table = lw.attention_grid(model, LONG, layer=0).table
     assert table.groupby(["head", "row"])["value"].sum().tolist() == pytest.approx([1.0] * 4 * 48)
-    (pattern,), _ = cached(model, LONG, (0, "pattern"))
+    (pattern,), _ = record_sites(model, LONG, (0, "pattern"))
     row = table.query("head == 1 and position == 50").set_index("column")
     assert row["value"][0] == pytest.approx(float(pattern[1, 50, :12].sum()), abs=1e-5)
     assert row["value"][1] == pytest.approx(float(pattern[1, 50, 12]), abs=1e-5)

@@ -212,7 +212,7 @@ def test_an_address_at_which_nobody_listens_is_refused_at_once(model, tmp_path):
     assert time.monotonic() - started < 5
 
 
-def pool_of(address: str, ray: Any) -> WorkerPool:
+def connected_pool(address: str, ray: Any) -> WorkerPool:
     """A pool that is connected to a cluster whose head is at an address."""
     pool = WorkerPool.__new__(WorkerPool)
     vars(pool).update(_ray=ray, _needed=[address], _heard=0.0, workers=[])
@@ -220,7 +220,7 @@ def pool_of(address: str, ray: Any) -> WorkerPool:
 
 
 def test_a_head_that_is_lost_ends_the_run_at_once():
-    pool = pool_of(f"127.0.0.1:{a_free_port()}", None)
+    pool = connected_pool(f"127.0.0.1:{a_free_port()}", None)
     with pytest.raises(lw.UserError, match=r"Ray does not answer at 127.*pieces.*are kept"):
         pool.wait([])
 
@@ -233,7 +233,7 @@ def test_a_head_that_is_lost_while_it_is_asked_ends_the_run(monkeypatch):
         server.close()
         lost.wait(20)
 
-    pool = pool_of(f"127.0.0.1:{server.getsockname()[1]}", SimpleNamespace(nodes=nodes))
+    pool = connected_pool(f"127.0.0.1:{server.getsockname()[1]}", SimpleNamespace(nodes=nodes))
     with pytest.raises(lw.UserError, match="Ray does not answer at"):
         pool.machine_name("machine")
     lost.set()

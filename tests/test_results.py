@@ -48,8 +48,8 @@ def lens():
 
 
 @pytest.fixture
-def patching():
-    return synthetic.patching(np.linspace(0, 1, 8) + np.zeros((5, 8)), "keys", "retrieval")
+def patching_result():
+    return synthetic.patching_result(np.linspace(0, 1, 8) + np.zeros((5, 8)), "keys", "retrieval")
 
 
 def test_a_frame_of_records_has_columns_and_types():
@@ -116,7 +116,7 @@ def test_lens_summary_averages_over_items():
 
 def test_patching_summary_is_the_ratio_of_means():
     shares = np.random.default_rng(0).random((30, 3))
-    table = synthetic.patching(shares, "keys", "retrieval").summary()
+    table = synthetic.patching_result(shares, "keys", "retrieval").summary()
     assert table["recovered"].tolist() == pytest.approx(shares.mean(axis=0).tolist())
     assert (table["recovered_low"] < table["recovered"]).all()
     assert (table["recovered"] < table["recovered_high"]).all()
@@ -124,7 +124,7 @@ def test_patching_summary_is_the_ratio_of_means():
 
 
 def test_patching_summary_with_labels_that_some_prompts_lack():
-    one = synthetic.patching(np.full((3, 2), 0.25), "keys", "retrieval")
+    one = synthetic.patching_result(np.full((3, 2), 0.25), "keys", "retrieval")
     other = one.patching.query("item == 'keys/0000'").assign(pos_label="next", pos=4)
     both = results.PatchingResult(pd.concat([one.patching, other]), one.facts)
     table = both.summary().set_index(["pos_label", "layer"])
@@ -161,26 +161,28 @@ def test_to_pandas_is_a_copy(ablation):
     assert ablation.records["correct"].any()
 
 
-def test_results_come_back_as_they_were(ablation, lens, patching, tmp_path):
-    for result in (ablation, lens, patching):
+def test_results_come_back_as_they_were(ablation, lens, patching_result, tmp_path):
+    for result in (ablation, lens, patching_result):
         result.save(tmp_path)
     found = load_results(tmp_path)
-    assert [type(r) for r in found] == [type(r) for r in (ablation, lens, patching)]
-    for before, after in zip((ablation, lens, patching), found, strict=True):
+    assert [type(r) for r in found] == [type(r) for r in (ablation, lens, patching_result)]
+    for before, after in zip((ablation, lens, patching_result), found, strict=True):
         assert after.facts == before.facts
         pd.testing.assert_frame_equal(after.to_pandas(), before.to_pandas())
     estimates, _ = read_table(tmp_path / "estimates.parquet", "estimates")
     pd.testing.assert_frame_equal(table_from_estimates(estimates, "effects"), ablation.effects())
-    assert len(estimates) == sum(len(each.estimates()) for each in (ablation, lens, patching))
+    assert len(estimates) == sum(
+        len(each.estimates()) for each in (ablation, lens, patching_result)
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "estimates.parquet", "lens.parquet", "patching.parquet", "prediction_depth.parquet",
         "records.parquet", "run.json",
     ]  # fmt: skip
 
 
-def test_run_json_joins_the_facts_of_results_in_one_folder(ablation, patching, tmp_path):
+def test_run_json_joins_the_facts_of_results_in_one_folder(ablation, patching_result, tmp_path):
     ablation.save(tmp_path)
-    patching.save(tmp_path)
+    patching_result.save(tmp_path)
     joined = results.Facts.model_validate_json((tmp_path / "run.json").read_text())
     assert joined.protocols == ("letter", "generate", "continuation")
     assert [task.name for task in joined.tasks] == ["keys", "sums"]
@@ -343,16 +345,21 @@ def test_a_bound_is_described_with_its_value_unless_by_itself():
 TASK = word_task(6)
 
 
-def ablated(**changes) -> AblationResult:
+def ablate_tiny(**changes) -> AblationResult:
     return ablate(tiny_model("llama"), TASK, progress=False, **changes)
 
 
 def test_joined_ablations_are_the_same_as_one_run_of_all():
-    first, second = ablated(layers=[0]), ablated(layers=[1, 2])
-    parts = [first, second, ablated(kind="zero", site="z"), ablated(kind="mean", site="mlp_out")]
+    first, second = ablate_tiny(layers=[0]), ablate_tiny(layers=[1, 2])
+    parts = [
+        first,
+        second,
+        ablate_tiny(kind="zero", site="z"),
+        ablate_tiny(kind="mean", site="mlp_out"),
+    ]
     (one,) = join_ablations(parts)
     assert isinstance(one, AblationResult)
-    together = ablated().effects()  # Holm's family is all layers again
+    together = ablate_tiny().effects()  # Holm's family is all layers again
     skips = one.effects().query("kind == 'skip'").reset_index(drop=True)
     pd.testing.assert_frame_equal(skips, together, rtol=0, atol=1e-5)
     for part in parts[2:]:

@@ -28,7 +28,7 @@ from tests.cases import LONG, data_sets
 SIDE = 0.025
 
 
-def counted(n: int) -> np.ndarray:
+def all_samples(n: int) -> np.ndarray:
     """All samples of ``n`` items whose values are 1, 0 or -1, as counts."""
     return np.array([(plus, n - plus - minus, minus)
                      for plus in range(n + 1) for minus in range(n + 1 - plus)])  # fmt: skip
@@ -42,7 +42,7 @@ def scale_of_counts(counts: np.ndarray) -> Scale:
 @pytest.mark.parametrize("n", [8, 24, pytest.param(50, marks=pytest.mark.long)])
 def test_no_truth_is_missed_on_either_side_more_often_than_stated(n: int) -> None:
     """Samples in which nothing is lost, or all that can be: the worst of some 400 truths."""
-    every = counted(n)
+    every = all_samples(n)
     bounds = [scale_of_counts(one).bounds(np.array([0.0, 1.0])) for one in every]
     low, high = np.stack(bounds).transpose(1, 2, 0)  # by share of the sample
     misses, corners = [], ((1, 0), (1, 1), (-1, 0), (-1, -1), (0, 1), (0, -1))
@@ -80,7 +80,7 @@ def test_bounds_are_those_of_unseen_items_where_all_have_all_to_lose() -> None:
 def test_least_means_are_those_of_all_samples_counted_one_by_one() -> None:
     """A mean below the least would have a sum as large in too few samples, however it spreads."""
     n, seen = 9, np.array([7, 1, 1])
-    every, total = counted(n), seen[0] - seen[2]
+    every, total = all_samples(n), seen[0] - seen[2]
     scale = scale_of_counts(seen)
     reached = every[:, 0] - every[:, 2] >= total
     odds = np.concatenate([[0.0], scale.odds[:-1]])

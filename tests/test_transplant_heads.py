@@ -28,10 +28,10 @@ from tests.models.tiny import session_folder, tiny_folder, tiny_model
 from tests.planted import small_model, small_task
 from tests.transplanting import (
     LAYOUT,
-    asked_of,
     assert_answers_equal,
-    assert_carried_by,
+    assert_single_carrier,
     exchange,
+    word_requests,
 )  # fmt: skip
 
 Weights = dict[str, torch.Tensor]
@@ -56,7 +56,7 @@ def gpt2_head(mine: Weights, theirs: Weights) -> None:
     mine[f"{of}c_proj.weight"][rows(HEAD)] = theirs[f"{of}c_proj.weight"][rows(HEAD)]
 
 
-def grouped(heads: slice, keys: slice | None) -> Callable[[Weights, Weights], None]:
+def group_swap(heads: slice, keys: slice | None) -> Callable[[Weights, Weights], None]:
     def put(mine: Weights, theirs: Weights) -> None:
         of = f"model.layers.{LAYER}.self_attn."
         taken = [("q_proj", heads), *([] if keys is None else [("k_proj", keys), ("v_proj", keys)])]
@@ -69,7 +69,7 @@ def grouped(heads: slice, keys: slice | None) -> Callable[[Weights, Weights], No
     return put
 
 
-ONE, GROUP = grouped(rows(HEAD), None), grouped(rows(2, 2), rows(1))
+ONE, GROUP = group_swap(rows(HEAD), None), group_swap(rows(2, 2), rows(1))
 CASES = {
     "gpt2 head": ("gpt2", "z", HEAD, gpt2_head),
     "qwen2 head": ("qwen2", "z", HEAD, ONE),
@@ -92,7 +92,7 @@ def test_answers_are_those_of_a_folder_that_really_has_the_slices(case, tmp_path
     put(weights, theirs.state_dict())
     assert any((weights[name] != weight).any() for name, weight in before.items())
     mine.save_pretrained(folders[0])
-    asked = asked_of(model)
+    asked = word_requests(model)
     (plain,) = sweep(lw.load_model(folders[0]), [intact()], asked, method="reference").outcomes
     with with_weights_of(model, other, site, [LAYER], heads=[head]):
         (found,) = sweep(model, [intact()], asked).outcomes
@@ -143,7 +143,7 @@ def test_heads_of_encoder_decoders_are_their_rows_and_columns(case, site):
                 weight[:, at] = theirs[name][:, at]
                 changed += 1
     assert changed == (4 if case == "t5" else 7)
-    asked = asked_of(model)
+    asked = word_requests(model)
     (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
     with with_weights_of(model, other, site, [layer], heads=[1]):
         (found,) = sweep(model, [intact()], asked).outcomes
@@ -187,7 +187,7 @@ def test_the_head_in_which_two_decoders_differ_is_found_in_both_directions():
     broken = without_head(whole, "z", LAYOUT.look_up.layer, LAYOUT.look_up.head)
     found = exchange(whole, broken, small_task("retrieval"), site="z", layers=[1, 3])
     assert len(found.effects()) == 2 * 2 * 2
-    assert_carried_by(found, "head 1.0", 1, 0)
+    assert_single_carrier(found, "head 1.0", 1, 0)
     assert found.ranks()["n_layers"].eq(4).all()
 
 
@@ -195,9 +195,9 @@ def test_a_query_head_is_told_from_its_siblings_and_a_group_from_its_heads():
     whole, task = small_model(GROUPED), small_task("retrieval")
     broken = without_head(whole, "z", 1, 2)
     heads = exchange(broken, whole, task, site="z", layers=[1])
-    assert_carried_by(heads, "head 1.2", 1, 2)
+    assert_single_carrier(heads, "head 1.2", 1, 2)
     groups = exchange(broken, whole, task, site="kv_group", layers=[1])
-    assert_carried_by(groups, "key/value group 1.1", 1, 1)
+    assert_single_carrier(groups, "key/value group 1.1", 1, 1)
     # what a group shares is no single head's to bring
     keys = copy.deepcopy(whole)
     with torch.no_grad():
@@ -205,7 +205,7 @@ def test_a_query_head_is_told_from_its_siblings_and_a_group_from_its_heads():
     alone = exchange(keys, whole, task, site="z", layers=[1], heads=[2, 3])
     assert alone.effects()["moved"].eq(0).all()
     found = exchange(keys, whole, task, site="kv_group", layers=[1])
-    assert_carried_by(found, "key/value group 1.1", 1, 1)
+    assert_single_carrier(found, "key/value group 1.1", 1, 1)
 
 
 def test_sets_of_heads_add_one_head_after_the_other(tmp_path):

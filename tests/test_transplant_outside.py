@@ -21,10 +21,10 @@ from tests.analysis import word_task
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_model
 from tests.planted import small_model, small_task
-from tests.transplanting import LAYOUT, asked_of, assert_answers_equal, exchange
+from tests.transplanting import LAYOUT, assert_answers_equal, exchange, word_requests
 
 
-def moved_about(model: Any) -> Any:
+def perturbed_copy(model: Any) -> Any:
     """A copy all of whose weights are other ones; what is tied stays tied."""
     other = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)
@@ -57,14 +57,14 @@ NAMES = {
 MODELS = {"gpt2": tiny_model, "qwen3": tiny_model}
 
 
-def model_of(case: str) -> Any:
+def case_model(case: str) -> Any:
     return MODELS.get(case, tiny_seq2seq)(case)
 
 
 @pytest.mark.parametrize(("case", "site"), NAMES)
 def test_answers_are_those_of_a_model_that_has_the_named_weights(case, site):
-    model = model_of(case)
-    other = tiny_model(case, seed=1) if case in MODELS else moved_about(model)
+    model = case_model(case)
+    other = tiny_model(case, seed=1) if case in MODELS else perturbed_copy(model)
     merged = copy.deepcopy(model)
     theirs, given = dict(other.named_parameters()), 0
     with torch.no_grad():
@@ -73,7 +73,7 @@ def test_answers_are_those_of_a_model_that_has_the_named_weights(case, site):
                 weight.copy_(theirs[name])
                 given += 1
     assert given >= len(NAMES[case, site])
-    asked = asked_of(model)
+    asked = word_requests(model)
     (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
     named = "tied_embed" if site == "embed" and are_tied(model) else site
     before = weights_hash(model)
@@ -85,7 +85,7 @@ def test_answers_are_those_of_a_model_that_has_the_named_weights(case, site):
 
 @pytest.mark.parametrize("case", ["gpt2", "qwen3", "t5", "flan-t5", "bart", "marian", "mbart"])
 def test_layers_and_what_is_outside_are_all_of_a_model(case):
-    model = model_of(case)
+    model = case_model(case)
     inside = [w for b in model_blocks(model) for w in parts_of_block(model, b)["layer"]]
     outside = weights_outside(model)
     apart = [w for site, of in outside.items() if site != "tied_embed" for w in of]

@@ -62,7 +62,7 @@ def drawn_lens(model: Seq2SeqModel, scale: float, seed: int = 0) -> TunedLens:
     return TunedLens(weight, bias, facts)
 
 
-def hooked(model: Seq2SeqModel, lens: TunedLens, text: Text, depth: int) -> torch.Tensor:
+def hooked_logits(model: Seq2SeqModel, lens: TunedLens, text: Text, depth: int) -> torch.Tensor:
     """Logits at all decoder positions: one plain run with hooks, the translator written out."""
     n_encoder, n = model.cfg.n_encoder_layers, text.n_prompt
     said = torch.tensor([[*model.prefix, *text.tokens[n:-1]]])
@@ -114,7 +114,9 @@ def test_each_depth_is_read_as_a_plain_hooked_run_reads_it(case, pairs, seed, bu
         )
         expected = torch.cat(
             [
-                hooked(model, lens, text, depth)[[pos - text.n_prompt + begin for pos in read]]
+                hooked_logits(model, lens, text, depth)[
+                    [pos - text.n_prompt + begin for pos in read]
+                ]
                 for text, read in zip(texts, streams.positions, strict=True)
             ]
         ).log_softmax(-1)
@@ -177,7 +179,7 @@ def test_gradients_are_those_of_a_plain_hooked_run(case, budget, monkeypatch):
             values[depth] = mine
         lens = TunedLens(*of_depth, {})
         logits = [
-            hooked(model, lens, text, depth)[[pos - text.n_prompt + begin for pos in read]]
+            hooked_logits(model, lens, text, depth)[[pos - text.n_prompt + begin for pos in read]]
             for text, read in zip(streams.texts, streams.positions, strict=True)
         ]
         divergence(streams.final, torch.cat(logits).log_softmax(-1)).mean().backward()

@@ -41,7 +41,7 @@ def cell(
     )  # fmt: skip
 
 
-def run_of(rng: np.random.Generator, n_tasks: int = 9, **changes: Any) -> list[Cell]:
+def run_cells(rng: np.random.Generator, n_tasks: int = 9, **changes: Any) -> list[Cell]:
     """All tasks of a run, each under three protocols."""
     return [
         cell(rng, f"task {i}", protocol, **changes)
@@ -50,7 +50,7 @@ def run_of(rng: np.random.Generator, n_tasks: int = 9, **changes: Any) -> list[C
     ]
 
 
-def prepared(name: str, cells: Sequence[Cell]) -> PreparedRun:
+def prepared_run(name: str, cells: Sequence[Cell]) -> PreparedRun:
     """A run as it is compared by accuracies and shares lost, without evidence of depths."""
     n_items, n_layers = cells[0].correct.shape
     tasks = [

@@ -22,7 +22,7 @@ from layerwise.tasks import Task
 REASONING, N_TEACHER = (2, 3, 4), 8
 
 
-class Measured(NamedTuple):
+class ModelResults(NamedTuple):
     """The results of one model.
 
     Attributes:
@@ -40,7 +40,9 @@ class Measured(NamedTuple):
     folder: Path
 
 
-def measured(model: Model, tasks: Sequence[Task], asked: Mapping[str, Any], runs: Path) -> Measured:
+def measure_model(
+    model: Model, tasks: Sequence[Task], asked: Mapping[str, Any], runs: Path
+) -> ModelResults:
     """Skip, read and patch the layers of a model.
 
     Args:
@@ -51,7 +53,7 @@ def measured(model: Model, tasks: Sequence[Task], asked: Mapping[str, Any], runs
     """
     letter = [one for one in asked["protocols"] if one == "letter"]
     words = [one for one in asked["protocols"] if one != "letter"]
-    made = Measured(
+    made = ModelResults(
         lw.ablate(model, tasks, words, out=runs / "ablation"),
         lw.ablate(model, tasks, letter, layers=[0], out=runs / "letters"),
         lw.logit_lens(model, tasks, "continuation", out=runs / "lens"),

@@ -25,7 +25,7 @@ from layerwise.sweep import intact
 from layerwise.tasks import PROTOCOLS, Task, score
 from layerwise.tasks.suites.toy import toy_suites
 
-from .training_loop import given
+from .training_loop import read_arguments
 
 ITEMS_SEED, N_ITEMS = 1000, 400
 RECORD, CURVE = "training.json", "curve.csv"
@@ -70,7 +70,7 @@ def deliver(
     measure: Callable[[Path, int], list[dict[str, Any]]],
 ) -> None:
     """The command line of a training: train an organism and write it."""
-    options = given(arguments, N_ITEMS)
+    options = read_arguments(arguments, N_ITEMS)
     model, curve = train(options.seed, steps=options.steps)
     write(
         options.out, model, curve, tokenizer, planted=planted,

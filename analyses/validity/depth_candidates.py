@@ -68,10 +68,13 @@ def measure(sets: int = SETS, resamples: int = RESAMPLES) -> pd.DataFrame:
         drawn = [[_right(rng, case) for case in cases] for _ in range(sets)]
         for name, estimate in ESTIMATORS.items():
             draws = np.array(
-                [[_resampled(rng, right, estimate, resamples) for right in pair] for pair in drawn]
+                [
+                    [_resampled_depths(rng, right, estimate, resamples) for right in pair]
+                    for pair in drawn
+                ]
             )
             rows.append({"cell": cell, "estimator": name, "sets": sets} | _rates(draws, truths))
-        inverted = [_inverted(pair, cases, truths) for pair in drawn]
+        inverted = [_invert_tests(pair, cases, truths) for pair in drawn]
         sums = {name: int(np.sum([each[name] for each in inverted])) for name in inverted[0]}
         (signed,) = (row for row in rows if (row["cell"], row["estimator"]) == (cell, SIGNED))
         errors = {name: signed[name] for name in ("error", "other_error")}
@@ -84,11 +87,11 @@ def _right(rng: np.random.Generator, case: Case) -> Float[np.ndarray, "items col
     return np.column_stack([intact, after]).astype(float)
 
 
-def _clipped(down: Counts, up: Counts, n: int) -> Importance:
+def _clip_losses(down: Counts, up: Counts, n: int) -> Importance:
     return np.maximum(down - up, 0) / n
 
 
-def _signed(down: Counts, up: Counts, n: int) -> Importance:
+def _signed_losses(down: Counts, up: Counts, n: int) -> Importance:
     return (down - up) / n
 
 
@@ -100,14 +103,14 @@ def _significant(down: Counts, up: Counts, n: int) -> Importance:
 INVERTED, SIGNED = "signed, inverted test (in use)", "signed, bootstrap"
 CROSSED = "significant in one half, cross-fitted"
 ESTIMATORS: dict[str, Callable[[Counts, Counts, int], Importance] | None] = {
-    "clipped at 0 (earlier versions)": _clipped,
-    SIGNED: _signed,
+    "clipped at 0 (earlier versions)": _clip_losses,
+    SIGNED: _signed_losses,
     "significant layers alone": _significant,
     CROSSED: None,
 }
 
 
-def _resampled(
+def _resampled_depths(
     rng: np.random.Generator,
     right: Float[np.ndarray, "items columns"],
     estimate: Callable[[Counts, Counts, int], Importance] | None,
@@ -148,7 +151,7 @@ def _rates(draws: Float[np.ndarray, "sets 2 draws"], truths: Sequence[float]) ->
     }
 
 
-def _inverted(
+def _invert_tests(
     pair: Sequence[np.ndarray], cases: Sequence[Case], truths: Sequence[float]
 ) -> dict[str, bool]:
     curves = [losses_by_item(right[:, 0], right[:, 1:], case.chance)

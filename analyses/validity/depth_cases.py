@@ -105,6 +105,6 @@ def _importance(effects: Effects, n_layers: int) -> Float[np.ndarray, " layers"]
     return importance
 
 
-def scaled(effects: Effects, by: float) -> dict[int, float]:
+def scale_effects(effects: Effects, by: float) -> dict[int, float]:
     """The same layers, needed less."""
     return {layer: effect * by for layer, effect in effects.items()}

@@ -54,7 +54,7 @@ def _item(rng: np.random.Generator, capability: str, item: int, n: int) -> list[
     return read
 
 
-def compared(result: LensResult) -> list[Claim]:
+def comparison_claims(result: LensResult) -> list[Claim]:
     """Claims of its page on both capabilities by the lens."""
     run = run_tables([result, emergence([result], n_resamples=20)])
     return [claim for claim in findings_from_tables(run, EVERYTHING)
@@ -70,7 +70,7 @@ def lens_rates(n_sets: int = N_SETS, seed: int = 0) -> pd.DataFrame:
         results = [lens_result(rng, rivals) for _ in range(n_sets)]
         tables = [result.derived_tables()["prediction_depth_comparisons"] for result in results]
         differ = sum(bool(table["significant"].any()) for table in tables)
-        false = sum(any(claim.evidence == ESTABLISHED for claim in compared(result))
+        false = sum(any(claim.evidence == ESTABLISHED for claim in comparison_claims(result))
                     for result in results)  # fmt: skip
         interval = exact_interval(false, n_sets)
         rate = {"rate": interval.estimate, "low": interval.low, "high": interval.high}

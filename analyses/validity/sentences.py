@@ -85,7 +85,7 @@ def is_told(claim: Claim, kind: str) -> bool:
     return claim.evidence != OPEN and (claim.kind, claim.source["table"]) == CLAIMS[kind]
 
 
-def told(table: pd.DataFrame) -> pd.DataFrame:
+def false_sentence_rates(table: pd.DataFrame) -> pd.DataFrame:
     """Rate of runs with at least one false sentence, with an exact 95 % interval."""
     rows = []
     for (case, kind), group in table.groupby(["case", "kind"], sort=False):

@@ -107,10 +107,10 @@ def text_of_page(page: str) -> str:
     parser = _Elements()
     parser.feed(page)
     parser.close()
-    return squeezed(" ".join(parser.text))
+    return squeeze_whitespace(" ".join(parser.text))
 
 
-def squeezed(text: str) -> str:
+def squeeze_whitespace(text: str) -> str:
     """A text without control characters, each run of white space as one space."""
     return " ".join(_CONTROL.sub(" ", text).split())
 

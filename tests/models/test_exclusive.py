@@ -43,7 +43,7 @@ def often():
     sys.setswitchinterval(before)
 
 
-def at_once(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+def run_at_once(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
     """What functions return that begin at one moment, each in a thread of its own."""
     ready = threading.Barrier(len(jobs))
 
@@ -118,7 +118,7 @@ def test_two_threads_on_one_model_get_what_each_gets_alone(method):
         lambda changes=changes: sweep(model, changes, ASKED, method=method).outcomes
         for changes in CHANGES
     ]
-    assert at_once(jobs) == alone
+    assert run_at_once(jobs) == alone
 
 
 def test_different_models_do_not_wait_for_each_other():
@@ -147,7 +147,7 @@ def test_models_loaded_and_used_at_once_are_those_of_one_after_the_other(tmp_pat
         lambda: outcome(1, "disk"),
         lambda: [new_model("neox").blocks[0].attn.W_Q.is_meta for _ in range(3)],
     ]
-    assert at_once(jobs) == [*alone, [False] * 3]
+    assert run_at_once(jobs) == [*alone, [False] * 3]
     assert (list(warnings.filters), logging.getLogger("transformers").level) == before
 
 

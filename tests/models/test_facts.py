@@ -23,7 +23,7 @@ from layerwise.models.meta_model import (
 )
 from layerwise.sweep import LogLikelihood, intact, skip, sweep
 from tests.hooked import HookedTransformer, HookedTransformerConfig
-from tests.models.refusal import refused
+from tests.models.refusal import expect_refusal
 from tests.models.tiny import TEXT, tiny_folder, tiny_model
 
 
@@ -195,7 +195,7 @@ def test_tokens_are_those_of_the_original(tmp_path, family, bos):
 
 def test_tokenizer_of_a_users_own_model(tmp_path):
     model = own_model()
-    with refused("has no tokenizer", "set_tokenizer"):
+    with expect_refusal("has no tokenizer", "set_tokenizer"):
         original_tokenizer(model)
     model.tokenizer = AutoTokenizer.from_pretrained(tiny_folder(tmp_path, "gpt2"))
     assert original_tokenizer(model) is model.tokenizer

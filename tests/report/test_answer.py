@@ -34,7 +34,7 @@ TWO = Plan(
 )
 
 
-def planted(plan: Plan = TWO, **own: int) -> RunTables:
+def planted_run(plan: Plan = TWO, **own: int) -> RunTables:
     """A run in which a task loses all its answers at one more layer of its own."""
     table = synthetic.records(plan)
     for task, layer in own.items():
@@ -45,7 +45,7 @@ def planted(plan: Plan = TWO, **own: int) -> RunTables:
 
 @pytest.fixture(scope="module")
 def run() -> RunTables:
-    return planted(facts=5, look_up=7)
+    return planted_run(facts=5, look_up=7)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_the_headline_names_the_planted_layers(answer: Answer) -> None:
 
 
 def test_capabilities_are_compared_once_for_a_page(monkeypatch) -> None:
-    run, calls = planted(facts=5, look_up=7), []
+    run, calls = planted_run(facts=5, look_up=7), []
     compare = claims_compared._compare_pair
 
     def counted(*given: object) -> claims_compared.CapabilityComparison:

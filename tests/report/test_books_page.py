@@ -19,7 +19,7 @@ from tests.test_books import asked_twice, planted_books
 
 
 @cache
-def books_of(n_layers: int) -> AblationResult:
+def passage_ablation(n_layers: int) -> AblationResult:
     """Three protocols."""
     parts = [
         planted_books(80, seed, n_layers).records.assign(protocol=protocol)
@@ -30,7 +30,7 @@ def books_of(n_layers: int) -> AblationResult:
 
 @pytest.fixture
 def books() -> AblationResult:
-    return books_of(8)
+    return passage_ablation(8)
 
 
 def test_lines_and_marks_are_those_of_the_table(books: AblationResult) -> None:

@@ -14,7 +14,7 @@ from layerwise.report import Report
 from layerwise.results import AblationResult, Result
 
 
-class Shown(HTMLParser):
+class PageWords(HTMLParser):
     """What stands in a page's tables, captions and choices, but for rows quoted from a file."""
 
     def __init__(self, page: str) -> None:
@@ -52,7 +52,7 @@ def test_every_figure_of_a_page_is_in_everyday_words(page: Report) -> None:
 
 
 def test_the_tables_of_a_page_are_in_everyday_words(page: Report) -> None:
-    texts = Shown(page.html).texts
+    texts = PageWords(page.html).texts
     # The facts name the keys beside the words, for the command that repeats the run.
     (facts,) = [text for text in texts if text == "picks a letter (letter), writes (generate)"]
     # A caption says what its figure's words mean, with the field's terms.

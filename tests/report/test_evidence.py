@@ -35,7 +35,7 @@ def test_every_sentence_of_a_page_opens_to_its_rows(small_run, page):
         assert f"<summary>{table.title}</summary>" in page.html
 
 
-def claim_of(where: dict) -> Claim:
+def make_claim(where: dict) -> Claim:
     return Claim(kind="kind", short="A sentence.", evidence=IN_TABLE, source=where)
 
 
@@ -55,7 +55,7 @@ def table() -> pd.DataFrame:
 
 def test_rows_that_are_quoted_are_shown_of_those_that_the_sentence_is_about(table):
     where, at = {"task": "facts"}, {"layer": [0, 1]}
-    claim = claim_of(source("effects", where, **at))
+    claim = make_claim(source("effects", where, **at))
     shown = evidence(claim, table, "estimates.parquet")
     assert shown.title == "2 rows of estimates.parquet"
     assert shown.columns == ("layer", "share", "significant")
@@ -68,7 +68,7 @@ def test_rows_that_are_quoted_are_shown_of_those_that_the_sentence_is_about(tabl
 
 
 def test_one_row_is_turned(table):
-    claim = claim_of(source("effects", {"task": "facts"}, layer=0))
+    claim = make_claim(source("effects", {"task": "facts"}, layer=0))
     shown = evidence(claim, table, "estimates.parquet")
     assert shown.columns == ("column", "value")
     assert shown.cells == [
@@ -81,7 +81,7 @@ def test_one_row_is_turned(table):
 
 
 def test_of_many_rows_the_first_are_shown(table):
-    claim = claim_of(source("effects", {"task": "facts"}))
+    claim = make_claim(source("effects", {"task": "facts"}))
     shown = evidence(claim, table, "estimates.parquet")
     assert len(shown.cells) == MOST
     assert f"20 rows, the first {MOST} shown." in shown.note
@@ -106,7 +106,7 @@ def test_columns_say_rows_in_their_units():
 
 
 @pytest.fixture(scope="module")
-def shown(run) -> list[Table]:
+def page_tables(run) -> list[Table]:
     """The tables of the page."""
     return [table for section in sections(run) for table in section.tables]
 
@@ -119,9 +119,9 @@ def shown(run) -> list[Table]:
         (EmergenceResult, "Depths and critical sets"),
     ],
 )
-def test_the_short_view_says_what_the_page_says(results, shown, kind, title):
+def test_the_short_view_says_what_the_page_says(results, page_tables, kind, title):
     (result,) = [result for result in results if isinstance(result, kind)]
-    (page,) = [table for table in shown if table.title.startswith(title)]
+    (page,) = [table for table in page_tables if table.title.startswith(title)]
     short = result.summary_rows()
     short.columns = [name.removesuffix(" [95 %]") for name in short.columns]
     both = [name for name in short.columns if name in page.columns]

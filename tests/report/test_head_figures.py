@@ -12,7 +12,7 @@ from legible import cells, line, lines, words
 from matplotlib.figure import Figure
 from planted_heads import planted_heads
 from synthetic import Plan, wide_plan
-from test_attribution_figures import made_up as made_up_attribution
+from test_attribution_figures import made_up_attribution as made_up_attribution
 
 from layerwise.analyses.ablation.report import effects_tables
 from layerwise.analyses.ablation.saved_effects import HEADS, ablations, effects_of_layers

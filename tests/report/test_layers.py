@@ -41,7 +41,7 @@ def run() -> RunTables:
     return run_tables([
         AblationResult(records_, told),
         LensResult(synthetic.lens(PLAN, protocols=("letter",)), told),
-        PatchingResult(synthetic.patching(PLAN, 2, 6), told),
+        PatchingResult(synthetic.patching_rows(PLAN, 2, 6), told),
     ])  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def layers(run: RunTables) -> dict[int, Part]:
     return {int(part.title.split()[1]): part for _, part in grid.layers}
 
 
-def said(part: Part, column: str, task: str, protocol: str) -> str:
+def cell_text(part: Part, column: str, task: str, protocol: str) -> str:
     (table,) = [table for table in part.tables if column in table.columns]
     (row,) = [row for row in table.cells if row[1:3] == [task, protocol_words(protocol)]]
     return row[table.columns.index(column)]
@@ -97,7 +97,7 @@ def test_effects_stand_under_the_layer_and_sublayer_that_was_changed(run, layers
             ):
                 ends = (100 * row[name] for name in ("share_lost", "share_low", "share_high"))
                 text = interval(*ends) + " •" * row["significant"]
-                assert said(places[site], column, row["task"], row["protocol"]) == text
+                assert cell_text(places[site], column, row["task"], row["protocol"]) == text
 
 
 def test_what_is_read_at_a_layer_is_there(run: RunTables, layers: dict[int, Part]) -> None:
@@ -107,7 +107,7 @@ def test_what_is_read_at_a_layer_is_there(run: RunTables, layers: dict[int, Part
     ranks = [f"{1 + table['rank'].median():.0f}" for table in (before, after)]
     columns = ("Logit lens: answer's probability, gain in % points",
                "Logit lens: median rank before → after")  # fmt: skip
-    gain, rank = (said(layers[2], column, "sums", "letter") for column in columns)
+    gain, rank = (cell_text(layers[2], column, "sums", "letter") for column in columns)
     assert rank == " → ".join(ranks)
     assert float(gain.split(" [")[0].replace("−", "-")) == pytest.approx(
         100 * (after["p"].mean() - before["p"].mean()), abs=0.05
@@ -118,9 +118,9 @@ def test_what_is_read_at_a_layer_is_there(run: RunTables, layers: dict[int, Part
         n = len(rows(depths, layer=layer))
         named = [column for table in part.tables for column in table.columns]
         if n:
-            assert said(part, settled, "sums", "letter") == f"{n} of {len(depths)}"
+            assert cell_text(part, settled, "sums", "letter") == f"{n} of {len(depths)}"
         else:
-            assert settled not in named or said(part, settled, "sums", "letter") == "–"
+            assert settled not in named or cell_text(part, settled, "sums", "letter") == "–"
 
 
 def test_heads_are_told_apart_under_the_attention(layers: dict[int, Part]) -> None:
@@ -149,7 +149,7 @@ def test_only_what_was_run_is_shown() -> None:
     assert layer_grid(run_tables([planted_heads(PLAN, NEEDED)])) is None
 
 
-class Opened(HTMLParser):
+class DetailsDepth(HTMLParser):
     """How deep each summary lies in details."""
 
     def __init__(self, text: str) -> None:
@@ -173,7 +173,7 @@ def test_the_page_opens_layers_then_sublayers_then_heads() -> None:
         pd.concat([parts[0].records, parts[1].records.query("intervention != 'intact'")]), told
     )
     text = report(one).html
-    opened = Opened(text.split('<div class="layers">')[1].split("</section>")[0])
+    opened = DetailsDepth(text.split('<div class="layers">')[1].split("</section>")[0])
     assert opened.depths == 4 * [1, 2, 3, 2]
     assert opened.depth == 0
     assert set(opened.tables) == {1, 2, 3}

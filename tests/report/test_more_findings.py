@@ -17,14 +17,14 @@ from tests.report.test_paths_figures import estimates, paths
 
 
 @pytest.fixture(scope="module")
-def acting() -> RunTables:
+def path_run() -> RunTables:
     return run_tables([paths()])
 
 
-def test_the_planted_path_is_named_with_its_share(acting):
-    (claim,) = direct_paths(acting)
+def test_the_planted_path_is_named_with_its_share(path_run):
+    (claim,) = direct_paths(path_run)
     (row,) = rows(
-        acting.tables["path_effects"], **claim.source["where"], **claim.source["at"]
+        path_run.tables["path_effects"], **claim.source["where"], **claim.source["at"]
     ).to_dict("records")
     assert row["sender"] == "head 1.2"
     assert "head 1.2 acts most directly on" in claim.short

@@ -40,7 +40,7 @@ _RECOVERED = ("recovered", "recovered_run_low", "recovered_run_high")
 
 
 @pytest.fixture(scope="module")
-def found(run: RunTables) -> list[Claim]:
+def run_claims(run: RunTables) -> list[Claim]:
     return findings_from_tables(run, EVERYTHING)
 
 
@@ -52,23 +52,23 @@ def of_table(found: list[Claim], *tables: str) -> list[Claim]:
     return [finding for finding in found if finding.source["table"] in tables]
 
 
-def about(run: RunTables, finding: Claim) -> pd.DataFrame:
+def claim_rows(run: RunTables, finding: Claim) -> pd.DataFrame:
     return rows(run.tables[finding.source["table"]], **finding.source["where"])
 
 
-def quoted(run: RunTables, finding: Claim) -> pd.DataFrame:
-    return rows(about(run, finding), **finding.source["at"])
+def quoted_rows(run: RunTables, finding: Claim) -> pd.DataFrame:
+    return rows(claim_rows(run, finding), **finding.source["at"])
 
 
-def said(sentence: str, estimate: float, low: float, high: float, digits: int = 0) -> bool:
+def has_numbers(sentence: str, estimate: float, low: float, high: float, digits: int = 0) -> bool:
     """Whether the sentence holds these three numbers, formatted here without the package."""
     texts = [f"{value:.{digits}f}".replace("-", "−") for value in (estimate, low, high)]
     texts = [re.sub(r"^−(0(\.0+)?)$", r"\1", text) for text in texts]
     return f"{texts[0]} [{texts[1]}, {texts[2]}]" in sentence
 
 
-def test_each_kind_of_sentence_is_made(found: list[Claim]) -> None:
-    assert {finding.kind for finding in found} == {
+def test_each_kind_of_sentence_is_made(run_claims: list[Claim]) -> None:
+    assert {finding.kind for finding in run_claims} == {
         "general",
         "one order",
         "needed",
@@ -82,33 +82,35 @@ def test_each_kind_of_sentence_is_made(found: list[Claim]) -> None:
     }
 
 
-def test_layers_that_are_needed_are_those_that_were_planted(run, found, plan):
+def test_layers_that_are_needed_are_those_that_were_planted(run, run_claims, plan):
     planted = set.union(*map(set, plan.critical.values()))
-    (general,) = of_kind(found, "general")
+    (general,) = of_kind(run_claims, "general")
     assert general.evidence == "established"
     assert set(general.layers) == planted
-    assert set(about(run, general)["what"]) == {"needed"}
-    assert about(run, general)["established"].all()
-    for claim in of_kind(found, "needed"):
+    assert set(claim_rows(run, general)["what"]) == {"needed"}
+    assert claim_rows(run, general)["established"].all()
+    for claim in of_kind(run_claims, "needed"):
         assert set(claim.layers) <= planted
         assert " also " not in claim.short
-        rows_quoted = quoted(run, claim)
+        rows_quoted = quoted_rows(run, claim)
         assert rows_quoted["established"].all()
         assert set(rows_quoted["layer"]) == set(claim.layers)
         assert claim.p is not None
         assert claim.p < 0.05
 
 
-def test_sentences_of_the_ladder_say_what_the_rows_say(run: RunTables, found: list[Claim]) -> None:
+def test_sentences_of_the_ladder_say_what_the_rows_say(
+    run: RunTables, run_claims: list[Claim]
+) -> None:
     """The planted sets are nested: every way of scoring needs what an easier one needs."""
-    *steps_told, alike = of_table(found, "ladder_steps")
+    *steps_told, alike = of_table(run_claims, "ladder_steps")
     assert steps_told
     for finding in steps_told:
         assert (finding.kind, finding.evidence) == ("scoring", "established")
-        steps = quoted(run, finding)
+        steps = quoted_rows(run, finding)
         for _, row in steps.iterrows():
             assert row["p_holm"] <= finding.p < 0.05
-            assert said(finding.full, *(100 * row[n] for n in ("difference", "low", "high")))
+            assert has_numbers(finding.full, *(100 * row[n] for n in ("difference", "low", "high")))
         most = steps.loc[steps["difference"].idxmax()]
         shares = [f"{number(100 * most[f'share_{end}'])} %" for end in ("first", "second")]
         assert f" costs on average {shares[1]} of the score when it " in finding.short
@@ -129,7 +131,7 @@ def test_other_layers_are_told_of_a_double_dissociation() -> None:
     for claim in claims:
         assert "needs other layers when it writes (most clearly layer 9)" in claim.short
         assert (claim.evidence, claim.layers) == ("established", (2, 9))
-        assert set(quoted(run, claim)["layer"]) == {2, 9}
+        assert set(quoted_rows(run, claim)["layer"]) == {2, 9}
     (shown,) = of_kind(first_screen(run, findings_from_tables(run)).claims, "scoring")
     assert shown in claims
 
@@ -147,7 +149,7 @@ def test_how_much_a_harder_scoring_costs_stands_in_the_details_alone(small_run: 
     assert first_screen(small_run, alone).claims == ()
 
 
-def test_layers_without_loss_are_those_that_the_tests_say(run, found, plan):
+def test_layers_without_loss_are_those_that_the_tests_say(run, run_claims, plan):
     """With 400 items and quiet layers some are shown; planted ones never are."""
     effects = run.tables["effects"]
     planted = effects["layer"].isin(set().union(*map(set, plan.critical.values())))
@@ -159,7 +161,7 @@ def test_layers_without_loss_are_those_that_the_tests_say(run, found, plan):
     )
     assert claims
     for claim in claims:
-        layers = sorted(set(about(run, claim)["layer"]) - set(effects.loc[planted, "layer"]))
+        layers = sorted(set(claim_rows(run, claim)["layer"]) - set(effects.loc[planted, "layer"]))
         assert f" {len(layers)} layers costs less than 5 accuracy points " in claim.short
         assert (claim.evidence, claim.layers) == ("established", tuple(layers))
         assert claim.source["at"] == {"layer": layers}
@@ -178,18 +180,18 @@ def test_layers_without_loss_within_their_table_alone_are_not_established(run: R
         assert finding.short.startswith("Skipping layer 8 costs less than 5 accuracy points")
 
 
-def test_where_no_layer_is_shown_to_lose_nothing_it_is_told_what_could_be_seen(run, found):
-    claims = of_kind(found, "no loss")
+def test_where_no_layer_is_shown_to_lose_nothing_it_is_told_what_could_be_seen(run, run_claims):
+    claims = of_kind(run_claims, "no loss")
     assert claims
     for claim in claims:
-        least = 100 * excludable_loss(int(about(run, claim)["n_items"].min()), 0.05 / 30)
+        least = 100 * excludable_loss(int(claim_rows(run, claim)["n_items"].min()), 0.05 / 30)
         assert claim.evidence == "not established"
         assert f"no loss below {least:.0f} points could be excluded" in claim.full
 
 
-def test_lens_sentence_says_what_the_rows_say(run: RunTables, found: list[Claim]) -> None:
-    (claim,) = of_table(of_kind(found, "lens"), "emergence")
-    of_claim = about(run, claim)
+def test_lens_sentence_says_what_the_rows_say(run: RunTables, run_claims: list[Claim]) -> None:
+    (claim,) = of_table(of_kind(run_claims, "lens"), "emergence")
+    of_claim = claim_rows(run, claim)
     assert len(of_claim) == 4
     ends = of_claim.sort_values("layer").iloc[[0, -1]].to_dict("records")
     first, last = (f"{row['layer']:.0f} ({row['capability']})" for row in ends)
@@ -198,32 +200,32 @@ def test_lens_sentence_says_what_the_rows_say(run: RunTables, found: list[Claim]
     assert "items whose answer begins as no other option does" in claim.caveat
 
 
-def test_hand_over_is_at_the_planted_layer(run: RunTables, found: list[Claim]) -> None:
-    (claim,) = of_kind(found, "patching")
+def test_hand_over_is_at_the_planted_layer(run: RunTables, run_claims: list[Claim]) -> None:
+    (claim,) = of_kind(run_claims, "patching")
     assert claim.layers == (11,)  # what enters layer 12 holds it: layer 11 moved it
-    for _, row in quoted(run, claim).iterrows():
-        assert said(claim.full, *(100 * row[name] for name in _RECOVERED))
+    for _, row in quoted_rows(run, claim).iterrows():
+        assert has_numbers(claim.full, *(100 * row[name] for name in _RECOVERED))
         assert claim.items == f"{row['n_items']} pairs"
 
 
 @pytest.mark.parametrize(("layer", "found"), [(1, 1), (9, 9), (0, None), (10, None)])
-def test_hand_over_is_found_wherever_it_is_planted(layer: int, found: int | None) -> None:
+def test_hand_over_is_found_wherever_it_is_planted(layer: int, run_claims: int | None) -> None:
     """None without a change of sides."""
     plan = Plan(n_layers=10, tasks=(("facts", "knowledge"),))
-    result = PatchingResult(synthetic.patching(plan, layer), synthetic.facts(plan))
-    expected = None if found is None else (found, found, found)
+    result = PatchingResult(synthetic.patching_rows(plan, layer), synthetic.facts(plan))
+    expected = None if run_claims is None else (run_claims, run_claims, run_claims)
     assert hand_over_layer(result.summary(), "last changed") == expected
 
 
-def test_order_sentences_say_what_the_rows_say(run: RunTables, found: list[Claim]) -> None:
-    before, open_ones = of_kind(found, "order")
-    (row,) = quoted(run, before).to_dict("records")
-    assert said(before.full, row["difference"], row["low"], row["high"], 2)
+def test_order_sentences_say_what_the_rows_say(run: RunTables, run_claims: list[Claim]) -> None:
+    before, open_ones = of_kind(run_claims, "order")
+    (row,) = quoted_rows(run, before).to_dict("records")
+    assert has_numbers(before.full, row["difference"], row["low"], row["high"], 2)
     assert "retrieval comes before knowledge when it writes, about 6 of 30 layers" in before.short
     assert (before.evidence, before.p) == ("established", row["p_holm"])
-    assert len(about(run, before)) == 6
+    assert len(claim_rows(run, before)) == 6
     assert "Difficulty may account for the order" in before.full
-    rest = about(run, open_ones)
+    rest = claim_rows(run, open_ones)
     assert open_ones.evidence == "not established"
     assert "retrieval and knowledge" not in open_ones.full
     assert (rest["p_holm"] >= 0.05).all()
@@ -261,17 +263,17 @@ def test_without_an_order_of_interest_or_a_significant_one_none_is_claimed(run, 
     assert (claim.evidence, claim.p) == ("not established", p_holm)
 
 
-def test_silent_tasks_are_named_with_their_accuracy_and_nothing_else(run, found, plan):
-    silent = of_kind(found, "no signal")
+def test_silent_tasks_are_named_with_their_accuracy_and_nothing_else(run, run_claims, plan):
+    silent = of_kind(run_claims, "no signal")
     assert {(*claim.tasks, *claim.protocols) for claim in silent} == set(plan.silent)
     for claim in silent:
-        (row,) = about(run, claim).to_dict("records")
+        (row,) = claim_rows(run, claim).to_dict("records")
         accuracy = (100 * row[name] for name in ("accuracy", "low", "high"))
-        assert said(claim.short, *accuracy)
+        assert has_numbers(claim.short, *accuracy)
         assert f"{row['task']} {protocol_phrase(row['protocol'])}" in claim.short
-    for finding in found:
+    for finding in run_claims:
         if finding not in silent and finding.source["table"] in ("effects", "patching"):
-            cells = about(run, finding)
+            cells = claim_rows(run, finding)
             spoken = set(zip(cells["task"], cells["protocol"], strict=True))
             assert not spoken & set(plan.silent)
 
@@ -340,14 +342,14 @@ def test_words() -> None:
     assert intervention_phrase("noise", "z", "head 3.1") == "adding noise to head 3.1"
 
 
-def test_claims_are_saved_for_programs(found: list[Claim], tmp_path) -> None:
-    save_claims(found, tmp_path)
+def test_claims_are_saved_for_programs(run_claims: list[Claim], tmp_path) -> None:
+    save_claims(run_claims, tmp_path)
     told = json.loads((tmp_path / "claims.json").read_text("utf-8"))
     table = pd.read_parquet(tmp_path / "claims.parquet")
-    assert [one["short"] for one in told] == [claim.short for claim in found]
-    assert table["full"].tolist() == [claim.full for claim in found]
+    assert [one["short"] for one in told] == [claim.short for claim in run_claims]
+    assert table["full"].tolist() == [claim.full for claim in run_claims]
     assert set(table["evidence"]) <= {"established", "in its table", "not established"}
-    for claim, row in zip(found, table.to_dict("records"), strict=True):
+    for claim, row in zip(run_claims, table.to_dict("records"), strict=True):
         assert row["layers"].tolist() == list(claim.layers)
         if claim.estimate is not None:
             assert (row["estimate"], row["low"]) == (claim.estimate.value, claim.estimate.low)

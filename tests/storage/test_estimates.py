@@ -20,7 +20,7 @@ from tests import dialect
 from tests.synthetic import small_ablation
 
 
-def made_up(name: str, n: int = 12, seed: int = 0) -> pd.DataFrame:
+def made_up_rows(name: str, n: int = 12, seed: int = 0) -> pd.DataFrame:
     """Rows of a table with other values in every cell, and nulls where it allows them."""
     rng = np.random.default_rng(seed)
 
@@ -54,7 +54,7 @@ def made_up(name: str, n: int = 12, seed: int = 0) -> pd.DataFrame:
 
 @pytest.mark.parametrize("name", layouts())
 def test_a_table_goes_into_the_long_one_and_back(name: str):
-    table = made_up(name)
+    table = made_up_rows(name)
     for column, wanted in layouts()[name].only.items():
         table[column] = np.resize(wanted, len(table))
     pd.testing.assert_frame_equal(table_from_estimates(as_estimates({name: table}), name), table)
@@ -63,7 +63,7 @@ def test_a_table_goes_into_the_long_one_and_back(name: str):
 @pytest.mark.parametrize("analysis", sorted({layout.analysis for layout in layouts().values()}))
 def test_tables_of_an_analysis_are_told_apart(analysis: str):
     names = [name for name, layout in layouts().items() if layout.analysis == analysis]
-    tables = {name: made_up(name) for name in names}
+    tables = {name: made_up_rows(name) for name in names}
     for name, table in tables.items():
         for column, wanted in layouts()[name].only.items():
             table[column] = np.resize(wanted, len(table))

@@ -23,20 +23,20 @@ prompts = st.lists(
 )
 
 
-def paths_of(*sequences) -> list[tuple[int, ...]]:
+def trie_paths(*sequences) -> list[tuple[int, ...]]:
     trie = TokenTrie()
     return [trie.paths[trie.add(sequence)] for sequence in sequences]
 
 
 def test_prompts_share_what_they_have_in_common():
-    paths = paths_of((1, 2, 3, 4), (1, 2, 3, 5), (1, 2, 3), (7, 8, 9))
+    paths = trie_paths((1, 2, 3, 4), (1, 2, 3, 5), (1, 2, 3), (7, 8, 9))
     assert beginnings(paths, 3) == [*[SharedPrefix(0, 3)] * 3, None]
     assert beginnings(paths, 4) == [None] * 4
 
 
 @given(prompts, st.integers(1, 4))
 def test_a_beginning_is_a_run_of_each_of_its_prompts(sequences, shortest):
-    paths = paths_of(*sequences)
+    paths = trie_paths(*sequences)
     found = beginnings(paths, shortest)
     for path, begin in zip(paths, found, strict=True):
         if begin is not None:

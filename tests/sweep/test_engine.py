@@ -98,7 +98,7 @@ def test_all_sets_of_layers_equal_reference(kind):
     changes = [*map(skip_layers, sets)]
     for first, *others in sets[N_LAYERS::3]:
         constants = (mean("mlp_out", layer, torch.ones(D_MODEL)) for layer in others)
-        changes.append(strategies.together([zero("attn_out", first), *constants]))
+        changes.append(strategies.combine_edits([zero("attn_out", first), *constants]))
     requests = [LogLikelihood((1, 2, 3), (4, 5)), Generate((1, 2, 3), 5), Generate((1, 2, 6), 5)]
     assert_reference(model, changes, requests, Sizes(beginning=1, tokens_at_once=9, capacity=7))
 
@@ -128,7 +128,7 @@ def test_one_context_with_several_sources_and_lengths():
     ]
     changes += [patch("z", layer, -2, head) for layer in (0, 2) for head in range(N_HEADS)]
     changes = [change for change in changes if possible(model, change)]
-    changes.append(strategies.together([patch("z", 1, -1, 0), patch("z", 1, 1, 3), skip(2)]))
+    changes.append(strategies.combine_edits([patch("z", 1, -1, 0), patch("z", 1, 1, 3), skip(2)]))
     assert_reference(model, changes, requests)
 
 

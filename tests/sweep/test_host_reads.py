@@ -37,7 +37,7 @@ from tests.models.seq2seq.tiny import tiny_seq2seq
 
 from .host_reads import HostReads
 from .models import D_MODEL, N_LAYERS, random_model
-from .strategies import together
+from .strategies import combine_edits
 
 LAYERS = range(N_LAYERS)
 REQUESTS = [
@@ -50,8 +50,8 @@ WHOLE = [
     *(skip_layers((0, layer)) for layer in LAYERS[1:]),
     *(zero("resid_pre", layer) for layer in LAYERS),
     *(mean("resid_post", layer, torch.ones(D_MODEL)) for layer in LAYERS),
-    *(together([skip(0), zero("attn_out", layer)]) for layer in LAYERS[1:]),
-    *(together([skip(0), zero("mlp_out", layer)]) for layer in LAYERS[1:]),
+    *(combine_edits([skip(0), zero("attn_out", layer)]) for layer in LAYERS[1:]),
+    *(combine_edits([skip(0), zero("mlp_out", layer)]) for layer in LAYERS[1:]),
     *(patch("resid_pre", layer, pos) for layer in LAYERS for pos in (-1, 1)),
 ]
 
@@ -104,7 +104,7 @@ def test_a_decoding_step_reads_its_tokens_and_nothing_by_the_layer(n_texts):
     assert {place.split(":")[0] for place in found.places} <= {"decode.py", "readout.py"}
 
 
-def changes_of(model: Any) -> list[Any]:
+def model_changes(model: Any) -> list[Any]:
     layers = range(model.cfg.n_layers)
     return [
         intact(),
@@ -115,7 +115,7 @@ def changes_of(model: Any) -> list[Any]:
 
 
 @contextlib.contextmanager
-def nothing_to_read() -> Iterator[None]:
+def read_meta_as_zeros() -> Iterator[None]:
     """What is on ``meta`` is read as zeros."""
     tolist, cpu = torch.Tensor.tolist, torch.Tensor.cpu
 
@@ -140,9 +140,9 @@ def test_all_of_a_sweep_is_on_the_models_device(kind):
     """A tensor that was made on another device would be refused by the first operation on both."""
     model = copy.deepcopy(any_model(kind)).to("meta")
     patches = [patch(site, 1, -1) for site in ("resid_pre", "attn_out")] + [patch("z", 1, -1, 0)]
-    scored = [*changes_of(model), *patches]
+    scored = [*model_changes(model), *patches]
     texts = [Generate((1, 2, 3), 4), Generate((1, 2, 7), 4)]
-    for changes, asked in ((scored, REQUESTS), (changes_of(model), texts)):
-        with nothing_to_read(), torch.inference_mode():
+    for changes, asked in ((scored, REQUESTS), (model_changes(model), texts)):
+        with read_meta_as_zeros(), torch.inference_mode():
             outcomes, *_ = engine_outcomes(model, changes, asked, make_stopper(None, ()))
         assert len(outcomes) == len(changes)

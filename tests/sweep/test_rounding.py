@@ -21,7 +21,7 @@ REQUESTS = [
 CHANGES = [intact(), skip(0), skip(2)]
 
 
-def moved(swept: Sweep, nats: float) -> Sweep:
+def shift_logprob(swept: Sweep, nats: float) -> Sweep:
     """The same but for one token's log-probability under the first change."""
     first = swept.outcomes[0][0]
     assert isinstance(first, Scored)
@@ -38,9 +38,11 @@ def test_rounding_that_a_model_amplifies_is_no_fault_and_what_is_above_it_is():
     assert FLOOR < rounding.largest < rounding.error_bound < 1
     assert_agree(model, CHANGES, REQUESTS, fast, slow)
     # Rounding itself, larger than any fixed tolerance would allow.
-    assert_agree(model, CHANGES, REQUESTS, moved(fast, rounding.largest), slow)
+    assert_agree(model, CHANGES, REQUESTS, shift_logprob(fast, rounding.largest), slow)
     with pytest.raises(AssertionError, match="intact"):
-        assert_agree(model, CHANGES, REQUESTS, moved(fast, 2.5 * rounding.error_bound), slow)
+        assert_agree(
+            model, CHANGES, REQUESTS, shift_logprob(fast, 2.5 * rounding.error_bound), slow
+        )
 
 
 def test_a_key_too_few_is_a_fault_even_where_rounding_grows():

@@ -82,11 +82,11 @@ def rows() -> Iterator[str]:
         apart, texts = _engine_error(model)
         assert not texts, case
         sites = "all but `resid_mid`" if model.cfg.parallel_attn_mlp else "all"
-        cells = (WORDS[case], backend, sites, _told(_parity(case, model)), _told(apart))
+        cells = (WORDS[case], backend, sites, _nats_text(_parity(case, model)), _nats_text(apart))
         yield f"| {' | '.join(cells)} |"
 
 
-def _told(nats: float) -> str:
+def _nats_text(nats: float) -> str:
     return "0" if nats == 0 else f"{nats:.0e}"
 
 

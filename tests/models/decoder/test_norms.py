@@ -24,7 +24,7 @@ MODULES = {
 }
 
 
-def randomised(module: nn.Module) -> nn.Module:
+def randomise(module: nn.Module) -> nn.Module:
     with torch.no_grad():
         for weight in module.parameters():
             weight.copy_(torch.rand(weight.shape) + 0.5)
@@ -39,7 +39,7 @@ def inputs() -> torch.Tensor:
 @pytest.mark.parametrize("name", MODULES)
 def test_the_formula_computes_what_the_module_does(name: str) -> None:
     torch.manual_seed(0)
-    module, x = randomised(MODULES[name]()), inputs()
+    module, x = randomise(MODULES[name]()), inputs()
     formula = norm_formula(module, WIDTH)
     assert formula is not None
     torch.testing.assert_close(formula(x), module(x), atol=1e-5, rtol=1e-5)
@@ -58,7 +58,7 @@ def test_what_is_no_norm_has_no_formula() -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_a_formula_found_once_has_the_weights_of_now(name: str, monkeypatch: Any) -> None:
     torch.manual_seed(0)
-    module, x, once = randomised(MODULES[name]()), inputs(), cached_formulas()
+    module, x, once = randomise(MODULES[name]()), inputs(), cached_formulas()
     first = once(module, WIDTH)
     expected = module(x)
     for own, weight in list(module.named_parameters()):

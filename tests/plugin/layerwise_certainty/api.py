@@ -56,7 +56,7 @@ class Certainty:
     def settings(self) -> dict[str, Any]:
         return {}
 
-    def expected(self, task: Task, /, *protocols: str) -> Cost:
+    def expected_cost(self, task: Task, /, *protocols: str) -> Cost:
         return Cost() if self.shared else self.lens.expected_cost(task, *protocols)
 
     def run(

@@ -26,7 +26,7 @@ HEALED_HOSTS = {"teacher": "whole", "student": "without six layers", "distilled"
 
 
 @with_style
-def where_it_is_done(layers: pd.DataFrame, transplant: pd.DataFrame) -> Figure:
+def layer_effects_figure(layers: pd.DataFrame, transplant: pd.DataFrame) -> Figure:
     """Above: what skipping a layer costs. Below: what adapted layers bring and carry.
 
     Args:

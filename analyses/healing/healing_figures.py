@@ -29,7 +29,7 @@ ORIGINAL = "original"
 
 
 @with_style
-def what_came_back(gains: pd.DataFrame) -> Figure:
+def recovery_figure(gains: pd.DataFrame) -> Figure:
     """Accuracy under ``generate`` of originals, pruned and healed models, by suite and case.
 
     Long marks are means over the training seeds, small ones are seeds.
@@ -67,7 +67,7 @@ def _marks(axes: Axes, told: pd.DataFrame, host: str, index: int) -> None:
 
 
 @with_style
-def where_it_lies(layers: pd.DataFrame) -> Figure:
+def layer_losses_figure(layers: pd.DataFrame) -> Figure:
     """Losses without each layer, in originals and in healed models, by original layer.
 
     Lines are means over the training seeds, marks are seeds; grey is what was left out.

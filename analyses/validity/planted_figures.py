@@ -21,7 +21,7 @@ BOTH_STACKS = ("skip", "resample", "zero", "logit lens", "decoder lens", "predic
 HEADS = ("zero heads", "mean heads", "resample heads", "patch head", "attribution patching")
 
 
-def planted_and_found(table: pd.DataFrame, wanted: tuple[str, ...]) -> Figure:
+def planted_and_found_figure(table: pd.DataFrame, wanted: tuple[str, ...]) -> Figure:
     """The layers or heads planted and found in the default layout, by method and capability."""
     default = table.loc[(table["model"] == 0) & table["method"].str.startswith(wanted)]
     methods = sorted(set(default["method"]), key=lambda m: (_place(m, wanted), m))
