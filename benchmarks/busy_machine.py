@@ -1,4 +1,4 @@
-"""How long a run takes beside busy processes, by how threads that have no work wait.
+"""Time of a run beside busy processes, by how threads that have no work wait.
 
 A process for each setting loads the models once. Then they take turns: each makes the same small
 ablations on a quiet machine, beside one busy process and beside three, which are started here. No
@@ -85,7 +85,7 @@ class Worker:
         return seconds, of_processors
 
     def records(self) -> pd.DataFrame:
-        """What the last ablation found."""
+        """Records of the last ablation."""
         return pd.read_parquet(self.path)
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class Worker:
 
 
 def work(setting: str, path: str, models: Sequence[str]) -> None:
-    """What a measured process does, settled as the command line's is."""
+    """Work of a measured process, settled as the command line's is."""
     from layerwise.ground import process, waiting
 
     process.collect_garbage_rarely()

@@ -1,4 +1,4 @@
-"""What sharing few-shot examples gains: all items in one sweep against a sweep for each item.
+"""Gain of sharing few-shot examples: all items in one sweep against a sweep for each item.
 
 Both sides are the engine, so that trunk and branches, and the prompt that the options of an item
 share, are the same on both; only in one sweep are the examples that all items begin with run once.

@@ -36,7 +36,7 @@ Texts = Sequence[Sequence[Tokens]]
 
 @dataclass(frozen=True)
 class Engine:
-    """What the engine did, and how much of it was decoding.
+    """Work of the engine, and how much of it was decoding.
 
     Attributes:
         texts: by layer and request.

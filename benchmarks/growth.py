@@ -1,4 +1,4 @@
-"""How the time and the memory of a sweep grow: random models, all single layers skipped.
+"""Growth of a sweep's time and memory: random models, all single layers skipped.
 
 One size is varied at a time, each point in a process of its own. A block pass is one branch
 through one block; skipping each of L layers in turn takes L(L+1)/2 of them, the intact model's
@@ -100,7 +100,7 @@ class Point:
 
 @dataclass(frozen=True)
 class PointCost:
-    """What one point cost.
+    """Cost of one point.
 
     Attributes:
         seconds: of the fastest run.

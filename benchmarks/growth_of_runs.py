@@ -1,4 +1,4 @@
-"""How the processor time of runs and of plans grows: items, options, tasks, layers, runs compared.
+"""Growth of the processor time of runs and plans: items, options, tasks, layers, runs compared.
 
 A tiny random decoder answers made-up questions, so that nearly all time is this package's own
 and not the model's. Each point is a process of its own, whose memory is told as well.

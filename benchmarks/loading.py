@@ -1,4 +1,4 @@
-"""How much memory and time a load takes: the first, which converts and compares, and a later one.
+"""Memory and time of a load: the first, which converts and compares, and a later one.
 
 Each load is a process of its own with a cache folder made for the occasion. Resident memory counts
 pages of mapped files, which the system takes back when it needs them; anonymous memory does not.
@@ -59,7 +59,7 @@ def run_load(wanted: argparse.Namespace) -> None:
 
 
 def measure_load(arguments: list[str], cache: str) -> dict[str, Any]:
-    """What a process says of its load.
+    """Measure a load in a process of its own.
 
     Raises:
         SystemExit: if it fails.

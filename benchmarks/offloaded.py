@@ -87,7 +87,7 @@ def start(side: str, arguments: list[str], limit: int = 0) -> subprocess.Complet
 
 
 def measure_side(side: str, arguments: list[str], limit: int = 0) -> dict[str, Any]:
-    """What a side says of itself.
+    """Measure a side in a process of its own.
 
     Raises:
         SystemExit: if it fails.

@@ -160,7 +160,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def benchmark_cost(folder: str, which: str, data: Path, n: int) -> tuple[Cost, float]:
-    """What some items of a benchmark cost, and how many times as many it has."""
+    """Cost of some items of a benchmark, and how many times as many it has."""
     benchmark = BENCHMARKS[which]
     task = first_items(which, data, n)
     plan = plan_run(

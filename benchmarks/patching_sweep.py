@@ -154,7 +154,7 @@ def largest_gap(
 
 @dataclass(frozen=True)
 class PatchComparison:
-    """What was found, and how it agrees.
+    """Results of a comparison, and how they agree.
 
     Attributes:
         rows: each site alone, then all together.

@@ -1,4 +1,4 @@
-"""What ``layerwise plan`` says of three different jobs, and what they then take.
+"""Plans of three different jobs by ``layerwise plan``, and what they then take.
 
 Log-likelihoods (letter and continuation), greedy texts, and activation patching, each planned,
 run at once, so that plan and run see the same machine, and set against its plan, for a decoder
@@ -26,7 +26,7 @@ GOAL = 0.3
 
 @dataclass(frozen=True)
 class Suites:
-    """What a model is asked.
+    """Suites that a model is asked.
 
     Attributes:
         scored: suites whose options are scored.

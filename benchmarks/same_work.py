@@ -1,4 +1,4 @@
-"""Whether the engine and another way did the same work; a ratio of different work says nothing.
+"""Check that the engine and another way did the same work; a ratio of other work says nothing.
 
 Differences that rounding alone explains are told apart from others by measuring it
 (``layerwise.sweep.checks.rounding``).
@@ -33,7 +33,7 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far apart log-probabilities were.
+    """Distances between log-probabilities.
 
     Attributes:
         compared: outcomes compared.
@@ -124,7 +124,7 @@ class Errors:
 
 
 def check_errors(engine: Sequence[float], other: Sequence[float]) -> Errors:
-    """Where rounding is coarse, both sides err; the engine must not err notably more.
+    """Check the engine where rounding is coarse: both sides err, and it must not err notably more.
 
     Raises:
         SystemExit: the engine's mean error is more than 1.5 times the other's.
@@ -182,7 +182,7 @@ def check_texts(
 
 
 def is_tie(model: Model, layer: int | None, asked: Any, tokens: Tokens, shortfall: float) -> bool:
-    """Whether rounding explains that a token was taken for the likeliest one.
+    """True if rounding explains that a token was taken for the likeliest one.
 
     Args:
         model: the model.

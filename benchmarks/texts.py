@@ -1,4 +1,4 @@
-"""What the benchmarks ask: pieces of the built-in suites' own text, cut to exact sizes.
+"""Texts of the benchmarks: pieces of the built-in suites' own text, cut to exact sizes.
 
 The pieces of one call begin with different tokens, so that no two share a prefix.
 """
@@ -53,7 +53,7 @@ def with_shots(name: str, shots: int, n_items: int) -> Task:
 
 
 def shared_prefix(contexts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all contexts begin with."""
+    """Number of tokens that all contexts begin with."""
     same = [len(set(column)) == 1 for column in zip(*contexts, strict=False)]
     return same.index(False) if False in same else len(same)
 

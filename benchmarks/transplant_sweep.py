@@ -118,7 +118,7 @@ def at_one_go(pair: Pair, layers: Sequence[int], requests: Sequence[Any]) -> Any
 
 
 def largest_gap(ours: Sequence[Sequence[Any]], theirs: Sequence[Sequence[Any]]) -> float:
-    """How far two ways' log-probabilities are apart in nats a token; texts must be the same.
+    """Largest gap of two ways' log-probabilities, in nats a token; texts must be the same.
 
     Raises:
         SystemExit: they are further apart than ``CLOSE``, or a text differs.

@@ -41,7 +41,7 @@ def type_name(kind: pa.DataType) -> str:
 
 
 def types(fields: list[pa.Field], kinds: bool) -> str:
-    """What columns hold: their types, and which may be null."""
+    """Types of columns, and if they may be null."""
     null = [field.name for field in fields if field.nullable]
     parts = list(dict.fromkeys(type_name(field.type) for field in fields)) if kinds else []
     if null:
@@ -74,7 +74,7 @@ def shared_rows() -> list[str]:
 
 
 def place(table: str) -> str:
-    """Where a table is: in a file, or given by a result."""
+    """Place of a table: in a file, or given by a result."""
     return f"`{table}`" if table in layouts() else f"`{table}.parquet`"
 
 
@@ -121,7 +121,7 @@ def analyses() -> str:
 
 
 def extras() -> str:
-    """What a profile does beyond its main analyses, by the name that ``also`` takes."""
+    """Additions of a profile to its main analyses, by the name that ``also`` takes."""
     found = [extra for one in own_analyses((*MEASURING, *JOINING)) for extra in one.extras]
     return "\n".join(
         f"- `{extra.name}`: {extra.words}{'' if extra.in_all else ' (not in `all`)'}"

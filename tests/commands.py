@@ -32,12 +32,12 @@ START = re.compile(r"\Alayerwise: (Loading|Reading|Checking|Comparing) .* \.\.\.
 
 
 def without_notes(err: str) -> str:
-    """What a command says beside its work, but for what it does first and for too few items."""
+    """Output of a command beside its work, but for what it does first and for too few items."""
     return _FEW.sub("", START.sub("", err))
 
 
 class Outcome(NamedTuple):
-    """How a command ended."""
+    """Outcome of a command."""
 
     code: int
     out: str

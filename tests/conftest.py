@@ -1,4 +1,4 @@
-"""What all tests share: real weights and long tests are asked for by markers, else skipped."""
+"""Fixtures of all tests: real weights and long tests are asked for by markers, else skipped."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def texts_as_at_the_command_line():
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays: the garbage collector need not look at it again after each test."""
+    """Keep imports: the garbage collector need not look at them again after each test."""
     from layerwise.ground.process import collect_garbage_rarely  # not before its types are checked
 
     gc.collect()

@@ -39,7 +39,7 @@ class Fault:
 
 
 class Verdict(NamedTuple):
-    """What became of a fault: the test that caught it, None if none did."""
+    """Verdict on a fault: the test that caught it, None if none did."""
 
     name: str
     caught_by: str | None

@@ -27,7 +27,7 @@ ANSWERS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """What the harness says about one item.
+    """Sample of the harness for one item.
 
     An option has a tuple of strings and (log-likelihood, greedy), a text its prompt and itself.
     """
@@ -71,7 +71,7 @@ def model_that_says(texts: Sequence[str]) -> Any:
 
 
 def ask_harness(lm: Any, task: Task, protocol: str, requests: Requests) -> list[Sample]:
-    """What the harness's own evaluation makes of our items, one sample each, in their order."""
+    """Evaluate our items with the harness itself, one sample each, in their order."""
     from lm_eval.evaluator import evaluate
 
     theirs = harness_task(task, protocol, requests)

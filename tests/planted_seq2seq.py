@@ -43,7 +43,7 @@ def seq2seq_layouts(draw: st.DrawFn) -> WiredSeq2SeqLayout:
 
 
 def prompt(item: Item) -> str:
-    """What the encoder reads."""
+    """Prompt that the encoder reads."""
     return f"{item.context} {item.question}"
 
 

@@ -83,7 +83,7 @@ def absolute(node: ast.ImportFrom, name: str, path: Path) -> str:
 
 
 def folder(name: str) -> str:
-    """Where a module stands in ``ORDER``."""
+    """Place of a module in ``ORDER``."""
     parts = name.split(".")[1:]
     return parts[0] if parts else ""
 
@@ -273,7 +273,7 @@ def importers_in_analyses(module: str) -> set[str]:
 
 
 def test_an_analysis_is_listed_once_and_its_function_knows_no_list():
-    """What joins analyses imports the list of them; what makes one result does not."""
+    """Analyses that join others import the list of them; those that make one result do not."""
     assert importers_in_analyses("layerwise.analyses.registry") == set()
     joins = {"comparison", "emergence", "training"}
     assert importers_in_analyses("layerwise.analyses.measurements") == joins

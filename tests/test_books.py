@@ -1,4 +1,4 @@
-"""What a passage protects: by hand, and on models of known answer; nulls in test_dissociation."""
+"""Protection by a passage: by hand, and on models of known answer; nulls in test_dissociation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which layers a capability needs, needs more than another does, and can spare."""
+"""Layers that a capability needs, needs more than another does, and can spare."""
 
 from __future__ import annotations
 

@@ -466,7 +466,7 @@ def test_thirds_of_two_models_alike_miss_no_more_often_than_stated():
 
 
 def test_thirds_in_which_nothing_is_lost_are_not_known_exactly():
-    """What 40 facts leave open of a share that is 0 in all resamples, and of a difference of 0."""
+    """Bounds of 40 facts for a share that is 0 in all resamples, and for a difference of 0."""
     parts, right = [], np.ones((N, 7), dtype=bool)
     right[:, 1] = False
     for task in TASKS:

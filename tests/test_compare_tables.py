@@ -37,7 +37,7 @@ HALF = "half-effect depth"
 
 
 def sharing_answers(seed: int = 0, n: int = 80) -> Callable[..., PreparedRun]:
-    """What makes runs of models that answer the same items, most of them alike."""
+    """Maker of runs of models that answer the same items, most of them alike."""
     rng = np.random.default_rng(seed)
     base = rng.random(n) < 0.9
 
@@ -86,7 +86,7 @@ def test_quantities_are_those_of_plainly_resampled_items():
 
 
 def _half(importance: np.ndarray) -> float:
-    """Where the cumulative importance passes one half, by walking along it."""
+    """Depth at which the cumulative importance passes one half, by walking along it."""
     total, seen, found = importance.sum(), 0.0, np.nan
     for layer, value in enumerate(importance):
         if seen < total / 2 <= seen + value:  # for good: the last time

@@ -1,4 +1,4 @@
-"""What the ranges of dependencies promise, what is locked, and what a distribution holds."""
+"""Ranges of dependencies and their promises, what is locked, and what a distribution holds."""
 
 from __future__ import annotations
 

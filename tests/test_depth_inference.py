@@ -306,7 +306,7 @@ def test_a_comparison_of_models_that_need_the_same_layer_finds_no_difference():
 
 
 def _is_order_established(first: np.ndarray, second: np.ndarray, n: int, seed: int) -> bool:
-    """Whether an order is established of two capabilities that lose these shares by layer."""
+    """True if an order is established of two capabilities that lose these shares by layer."""
     rng = np.random.default_rng(seed)
     cells = []
     for lost, name in ((first, "retrieval"), (second, "knowledge")):

@@ -1,4 +1,4 @@
-"""What parts of a model add to its logits, against plain sums over a cache of all activations."""
+"""Contributions of a model's parts to its logits, against plain sums over cached activations."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def run_and_cache(model, context):
 
 
 def norm_by_hand(norm, x: torch.Tensor, part: torch.Tensor, scale=None) -> torch.Tensor:
-    """What becomes of a part of ``x`` in a norm whose scale is that of ``x``; without its bias."""
+    """Part of ``x`` behind a norm whose scale is that of ``x``; without its bias."""
     if isinstance(norm, nn.Identity) or norm is None:
         return part
     if "Layer" in type(norm).__name__:

@@ -1,4 +1,4 @@
-"""What parts of an encoder-decoder add to its logits, against parts pushed through by hand.
+"""Contributions of an encoder-decoder's parts to its logits, against parts pushed through by hand.
 
 The code under test takes a direction back from the logits; here every part is taken forward to
 them, one linear map after the other, out of a cache of all activations.
@@ -50,7 +50,7 @@ def direct_parts(model: Seq2SeqModel, contexts, budget: int = 2**30):
 
 
 def norm_by_hand(norm, x: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
-    """What becomes of a part of ``x`` in a norm whose scale is that of ``x``; without its bias."""
+    """Part of ``x`` behind a norm whose scale is that of ``x``; without its bias."""
     if isinstance(norm, nn.Identity):
         return part
     if isinstance(norm, nn.LayerNorm):
@@ -88,7 +88,7 @@ class HeldRun:
     def carry_to_stack_end(
         self, stack: str, part: torch.Tensor, layer: int, sublayer: int
     ) -> torch.Tensor:
-        """What a part becomes behind the stack's final norm, written by a sublayer.
+        """Carry a part, written by a sublayer, behind the stack's final norm.
 
         A sublayer beyond the last is one that comes after the layer.
         """
@@ -117,7 +117,7 @@ class HeldRun:
         return self.part_differences(self.carry_to_stack_end("decoder", part, layer, sublayer))
 
     def by_memory(self, part: torch.Tensor) -> torch.Tensor:
-        """What a part of the encoder's output adds by way of all cross-attention heads."""
+        """Contribution of a part of the encoder's output by way of all cross-attention heads."""
         total = torch.zeros(2, dtype=torch.float64)
         for layer, block in enumerate(self.model.parts.decoder.blocks):
             values = part @ block.cross_attn.v.weight.double().T
@@ -128,7 +128,7 @@ class HeldRun:
         return self.by_memory(self.carry_to_stack_end("encoder", part, layer, sublayer))
 
     def by_values(self, layer: int) -> torch.Tensor:
-        """What the bias of one layer's values adds."""
+        """Contribution of the bias of one layer's values."""
         attention = self.model.parts.decoder.blocks[layer].cross_attn
         if attention.v.bias is None:
             return torch.zeros(2, dtype=torch.float64)
@@ -137,7 +137,7 @@ class HeldRun:
         return self.by_decoder(self._cross_output(layer, values), layer, 1)
 
     def _cross_output(self, layer: int, values: torch.Tensor) -> torch.Tensor:
-        """What cross-attention writes at the last position if these are its values."""
+        """Output of cross-attention at the last position if these are its values."""
         attention = self.model.parts.decoder.blocks[layer].cross_attn
         pattern = self.seen[f"decoder.blocks.{layer}.cross_attn.hook_pattern"][:, -1]
         split = values.unflatten(-1, (attention.n_heads, -1))
@@ -146,7 +146,7 @@ class HeldRun:
 
 
 def wrote(attention, z: torch.Tensor, head: int) -> torch.Tensor:
-    """What one head adds to the stream."""
+    """Output of one head to the stream."""
     width = z.shape[-1]
     columns = attention.out.weight[:, head * width : (head + 1) * width].double()
     return z[:, head] @ columns.T

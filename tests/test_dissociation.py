@@ -1,4 +1,4 @@
-"""Whether ways of scoring need other layers: counts by hand, error rates, and planted truth."""
+"""Layers that ways of scoring need: counts by hand, error rates, and planted truth."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def damaging_layers(
 
 
 def strengths(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """How sure of each item a model is, intact and with each layer changed: one scale for all."""
+    """Certainty of a model on each item, intact and with each layer changed: one scale for all."""
     sure = rng.normal(3, 1, n)
     hurt = np.zeros((n, N_LAYERS))
     hurt[:, 2] = rng.normal(1.5, 0.3, n)  # a little off every item
@@ -220,7 +220,7 @@ def test_other_layers_are_rarely_claimed_where_one_way_is_only_harder(name: str,
 
 
 def test_a_double_dissociation_alone_would_claim_other_layers_of_unlike_items() -> None:
-    """Why two layers must turn round: whichever layer damages more loses more both ways."""
+    """Two layers must turn round: whichever layer damages more loses more both ways."""
     rng = np.random.default_rng(0)
     drawn = [ONE_SORT["unlike items"](rng, 100) for _ in range(50)]
     assert np.mean([dissociation_tests(*both).over_layers.p < LEVEL for both in drawn]) > 0.5

@@ -123,7 +123,7 @@ def test_a_training_reads_the_tokens_that_were_planned(name, memory, on_policy):
     ids=str,
 )  # fmt: skip
 def test_a_step_takes_the_memory_that_was_planned(name, trained, tmp_path):
-    """Which experts a token has depends on its values, which a plan has not."""
+    """Experts of a token depend on its values, which a plan has not."""
     if name in FAMILIES:
         model = FAMILIES[name]()
     else:
@@ -150,7 +150,7 @@ def test_a_step_takes_the_memory_that_was_planned(name, trained, tmp_path):
     in_long_runs(("organism-decoder", {"layers": (1, 2)}), ("organism-seq2seq", {"rank": 8})),
 )
 def test_memory_of_a_meta_model_is_that_of_the_model(name, trained):
-    """What loaded models and their names say may differ."""
+    """Facts of loaded models and of their names may differ."""
     models = load_model(name), load_meta_model(name)
     whole, without_weights = (training_work(one, **trained).memory() for one in models)
     assert whole == pytest.approx(without_weights, rel=0.03)

@@ -298,7 +298,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class KilledError(BaseException):
-    """What ends a process in the middle of its work."""
+    """Error that ends a process in the middle of its work."""
 
 
 @pytest.mark.parametrize("options", OPTIONS)

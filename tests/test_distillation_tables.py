@@ -1,4 +1,4 @@
-"""What training brought and cost, against counting and outside values, and where it brought none.
+"""Gains and costs of training, against counting and outside values, and where it brought none.
 
 Records are made up; models are distilled in ``test_distillation``.
 """

@@ -1,4 +1,4 @@
-"""What every analysis does alike: it goes on where it was stopped, and is read as it was saved."""
+"""Behaviour of every analysis: it goes on where it was stopped, and is read as it was saved."""
 
 from __future__ import annotations
 

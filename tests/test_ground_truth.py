@@ -145,7 +145,7 @@ def assert_only_layers(of: Kind, site: str, change: str, group: pd.DataFrame, tr
 
 
 def check_effects(of: Kind, layout: Any, site: str, change: str, effects: pd.DataFrame) -> None:
-    """What is needed is lost, down to chance; all else changes nothing at all."""
+    """Check that what is needed is lost, down to chance, and all else changes nothing at all."""
     idle = of.spared(layout, *CAPABILITIES)
     for (capability, _), group in effects.groupby(["capability", "protocol"]):
         truth = of.truth(layout, str(capability))
@@ -232,7 +232,7 @@ def test_ablation_finds_the_heads_wherever_they_are(of, layout, seed):
     ),
 )  # fmt: skip
 def test_resampling_finds_the_layers_that_carry_what_is_asked_about(of, site, change):
-    """What other prompts have too is not missed; two may have one answer, so not all is lost."""
+    """Parts of other prompts too are not missed; two may have one answer, so not all is lost."""
     effects = of.ablate(of.layout, kind=change, site=site).effects()
     for capability, group in effects.groupby("capability"):
         assert_only_layers(of, site, change, group, of.truth(of.layout, str(capability)))
@@ -311,7 +311,7 @@ def test_lenses_read_the_answer_from_the_planted_layer_on(of, layout, seed):
 
 
 def tuned_shares(of: Kind, layout: Any, change: str, n_texts: int, steps: int) -> pd.Series:
-    """How often the answer is on top, by capability, lens and layer."""
+    """Shares of answers that are on top, by capability, lens and layer."""
     model = of.model(layout)
     options: Any = {"kind": change, "n_texts": n_texts, "steps": steps, "progress": False}
     lens = train_lens(model, TASKS, **options).lens
@@ -510,7 +510,7 @@ def test_idle_layers_turn_nothing_and_go_first_by_effect_and_by_influence(of, la
 
 @anywhere(*BOTH)
 def test_attribution_credits_only_the_mlp_that_says_the_answer(of, layout, seed):
-    """What is found and copied is only prepared; neither heads nor the encoder add anything."""
+    """Found and copied answers are only prepared; neither heads nor the encoder add anything."""
     found = lw.attribution(of.model(layout, seed), TASKS, "continuation", progress=False)
     assert max(work["largest_gap"] for work in found.facts.work) < 1e-4
     summary = found.summary()
@@ -541,7 +541,7 @@ def test_the_previous_token_head_is_the_planted_one():
 
 @anywhere("seq2seq")
 def test_head_scores_find_the_previous_token_head_in_the_encoder(of, layout, seed):
-    """What ``begin`` and ``copy`` look at is no word of a sequence, so they score 0."""
+    """Tokens that ``begin`` and ``copy`` look at are no words of a sequence, so they score 0."""
     found = lw.head_scores(small_seq2seq(layout, seed), sequences=3, progress=False)
     summary = found.summary()
     places = {

@@ -1,4 +1,4 @@
-"""Where patching hands over: bounds of the layer that is picked, over all tasks of a run."""
+"""Hand-over in patching: bounds of the layer that is picked, over all tasks of a run."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def test_scores_of_a_decoder_equal_loops_over_a_cache(family, bos):
 
 @torch.inference_mode()
 def head_logit_gain(model, cache, tokens, layer: int, head: int, length: int) -> float:
-    """What a head adds to the next token's logit, less its mean over the sequence's tokens."""
+    """Part of a head in the next token's logit, less its mean over the sequence's tokens."""
     norm, found = model.ln_final, []
     for query in range(len(tokens) - length, len(tokens) - 1):
         final = cache[f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"][0, query]
@@ -182,7 +182,7 @@ def head_logit_gain(model, cache, tokens, layer: int, head: int, length: int) ->
 def decoder_head_logit_gain(
     model: Seq2SeqModel, read: list[int], said: list[int], site: str, n: int
 ) -> np.ndarray:
-    """What a decoder head adds to the next token's logit, less its mean over the sequence's."""
+    """Part of a decoder head in the next token's logit, less its mean over the sequence's."""
     run = HeldRun(model, read, said, slice(len(said) - n, -1))
     sublayer, name = {"z": (0, "attn"), "cross_z": (1, "cross_attn")}[site]
     values = np.zeros((model.cfg.n_decoder_layers, model.cfg.decoder_heads))

@@ -76,7 +76,7 @@ def test_pairs_without_interaction_are_named_at_most_at_the_nominal_rate(n, shar
 
 @pytest.mark.long  # a rate of the method, which the tests above hold in place
 def test_skewed_interactions_are_named_somewhat_too_often_and_no_more_than_stated():
-    """What ``docs/interactions.md`` says of items of which few interact strongly."""
+    """Rates that ``docs/interactions.md`` states for items of which few interact strongly."""
     rng, n_sets, wrong = np.random.default_rng(0), data_sets(60), 0
     for _ in range(n_sets):
         pairs = rng.exponential(size=(40, N_PAIRS)) - 1

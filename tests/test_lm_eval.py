@@ -36,7 +36,7 @@ NATS = 1e-3
 
 @dataclass(frozen=True)
 class Answer:
-    """What both sides say about one item."""
+    """Answers of both sides to one item."""
 
     item: Item
     requests: tuple[TaskRequest, ...]

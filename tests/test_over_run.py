@@ -1,4 +1,4 @@
-"""What holds over a whole run: exact bounds by enumeration, and how often the largest is missed."""
+"""Bounds over a whole run: exact ones by enumeration, and how often the largest is missed."""
 
 from __future__ import annotations
 

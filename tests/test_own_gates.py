@@ -33,7 +33,7 @@ def lens_rows(
     task: str = "t",
     options: np.ndarray | None = None,
 ):
-    """What the last layer says of a task's items."""
+    """Rows of the last layer for a task's items."""
     return pd.DataFrame(
         {
             "task": task, "capability": "knowledge", "protocol": "continuation", "lens": "logit",
@@ -91,7 +91,7 @@ def test_the_lens_must_beat_choosing_among_the_options_where_one_of_them_is_on_t
 
 @pytest.mark.parametrize("n", [40, *in_long_runs((20,), (100,))])
 def test_a_model_that_chooses_among_the_options_has_signal_as_rarely_as_stated(n):
-    """What it says depends on the question, is one of four, and is right in one of four."""
+    """Its choice depends on the question, is one of four, and is right in one of four."""
     sets, rng = data_sets(400), np.random.default_rng(n)
     found = before = 0
     for _ in range(sets):

@@ -39,7 +39,7 @@ def examples(n_tokens: int = 280) -> list[Example]:
 
 
 def one_at_a_time(student: Student, example: Example, tokenizer: Any, seed: int) -> list[int]:
-    """What transformers samples of one text, without padding, with its own generator."""
+    """Samples of transformers for one text at a time, without padding, with its own generator."""
     given = torch.tensor([example.tokens[: example.n_given]])
     inputs: dict[str, Any] = {"input_ids": given, "attention_mask": torch.ones_like(given)}
     first = given.shape[1]

@@ -1,4 +1,4 @@
-"""What newcomers read: short sentences, the field's words, links that lead somewhere."""
+"""Texts for newcomers: short sentences, the field's words, links that lead somewhere."""
 
 import json
 import re
@@ -72,7 +72,7 @@ def sentences(page: str) -> list[str]:
 
 
 def n_words(sentence: str) -> int:
-    """How many words a sentence has; a code span is one."""
+    """Number of words in a sentence; a code span is one."""
     return len(re.findall(r"\S*\w\S*", re.sub(r"`[^`]*`", "code", sentence)))
 
 

@@ -1,4 +1,4 @@
-"""What is planned, against what the analyses then do; and what planning asks of a machine."""
+"""Plans, against what the analyses then do; and what planning asks of a machine."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from tests.transplanting import LAYOUT, silence_parts
 
 
 def n_blind(task: Task) -> int:
-    """How many items are asked under other items' questions."""
+    """Number of items that are asked under other items' questions."""
     return sum(len(others) for others in with_other_questions(task, task.items).values())
 
 
@@ -233,7 +233,7 @@ def test_no_time_where_weights_do_not_fit(monkeypatch):
 
 
 def test_nothing_is_timed_before_a_run(monkeypatch):
-    """What is run is what was asked for, and no weights but the model's are made."""
+    """The run is what was asked for, and no weights but the model's are made."""
     ran, real = [], Setup.sweep
     monkeypatch.setattr(Setup, "sweep", lambda *args: ran.append(len(args[2])) or real(*args))
     model = tiny_model("llama")

@@ -1,4 +1,4 @@
-"""What items can establish: against enumeration of all outcomes, simulation, and a plan."""
+"""Power of items: against enumeration of all outcomes, simulation, and a plan."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ N_TESTS = 120
 
 
 def drawn_power(n_items: int, n_protocols: int, loss: float, alike: float, sets: int = 1000):
-    """How often the capability's own test finds a loss, in made-up answers.
+    """Rate at which the capability's own test finds a loss, in made-up answers.
 
     Answers about an item change alike under its protocols with a correlation of ``alike``.
     """

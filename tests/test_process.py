@@ -1,4 +1,4 @@
-"""What the command line settles for its process."""
+"""Settings of the command line for its process."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ LINUX = sys.platform.startswith("linux")
 
 
 def wait_decisions(looks: list[tuple[float, float]]) -> list[bool]:
-    """Whether threads wait briefly after each of some looks: delayed, and processors taken."""
+    """Decisions to wait briefly after each of some looks: delayed, and processors taken."""
     found, now = [], WaitPolicy()
     for delayed, taken in looks:
         now = now.next_policy(delayed, taken)

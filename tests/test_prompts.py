@@ -52,7 +52,7 @@ def case_model(case):
 
 
 def record_sites(model, tokens, *sites):
-    """What a plain run of the model has at some sites, and its logits."""
+    """Record some sites of a plain run of the model, and its logits."""
     kept = {}
 
     def keep(tensor, hook):

@@ -229,7 +229,7 @@ def test_groups_are_thirds_or_as_asked():
 
 
 def test_groups_in_which_no_answer_changed_are_not_known_exactly():
-    """What 40 items leave open of a share that is 0 in all resamples: the joint bounds."""
+    """Bounds of 40 items for a share that is 0 in all resamples: the joint bounds."""
     right = np.ones((40, 10), bool)
     right[:, 1 + 4] = False
     tables = [

@@ -149,7 +149,7 @@ PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted(ROOT.glob("docs/*.md"
 
 
 def named_code(page: str) -> list[str]:
-    """What a page's code names of the package, in spans and in blocks."""
+    """Names of the package in a page's code, in spans and in blocks."""
     spans = re.findall(r"```.*?```|`[^`\n]+`|^ {4}\S[^\n]*", page, re.DOTALL | re.MULTILINE)
     return [name for span in spans for name in CODE.findall(span) if name != METADATA]
 

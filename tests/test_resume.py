@@ -260,7 +260,7 @@ def test_the_same_weights_under_another_configuration_are_refused(tmp_path):
 
 @pytest.mark.parametrize("command", ["ablate", "lens"])
 def test_sizes_that_decide_rounding_are_those_of_the_first_start(tmp_path, monkeypatch, command):
-    """What is free, and what the package chooses, may be something else when a run goes on."""
+    """Free memory, and what the package chooses, may be something else when a run goes on."""
     from layerwise.analyses.logit_lens.api import logit_lens
 
     make = {"ablate": ablate, "lens": logit_lens}[command]

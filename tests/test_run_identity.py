@@ -1,4 +1,4 @@
-"""What makes a run this one and no other: a run that differs does not go on, nor come back."""
+"""Identity of a run: a run that differs does not go on, nor come back."""
 
 from __future__ import annotations
 

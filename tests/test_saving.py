@@ -1,4 +1,4 @@
-"""What is saved replaces only what layerwise itself wrote of the same kind."""
+"""Saved files replace only what layerwise itself wrote of the same kind."""
 
 from __future__ import annotations
 
@@ -134,12 +134,12 @@ def folder(path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def without_what_follows(monkeypatch):
-    """What is computed of the tables takes most of the time of saving."""
+    """Leave out what is computed of the tables, which takes most of the time of saving."""
     monkeypatch.setattr(type(small_ablation()), "derived", lambda self: {})
 
 
 def state(place: Path) -> dict[str, object]:
-    """What lies in a folder: links and pipes as such, files with their bytes."""
+    """Contents of a folder: links and pipes as such, files with their bytes."""
     return {
         path.name: os.readlink(path) if path.is_symlink()
         else path.read_bytes() if path.is_file() else path.stat().st_mode

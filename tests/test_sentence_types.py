@@ -37,7 +37,7 @@ def kinds() -> set[str]:
 
 
 def _claim_kinds(node: ast.AST) -> list[ast.expr]:
-    """What an expression gives as a claim's kind."""
+    """Kinds of claims that an expression gives."""
     if isinstance(node, ast.Dict):
         pairs = zip(node.keys, node.values, strict=True)
         return [value for key, value in pairs if getattr(key, "value", None) == "kind"]

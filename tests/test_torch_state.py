@@ -1,4 +1,4 @@
-"""What a user has set in torch changes no number; what cannot be computed gets a sentence."""
+"""Settings of a user in torch change no number; what cannot be computed gets a sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What moves with a layer, against brute force and outside values, and where nothing moves."""
+"""Answers that move with a layer, against brute force and outside values, and where none move."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def by_place(n: int, one: Callable[[], np.ndarray]) -> dict[int, np.ndarray]:
 
 
 def alike(rng: np.random.Generator) -> bool:
-    """Whether a gap is found between two models that are equally able."""
+    """True if a gap is found between two models that are equally able."""
     accuracy = rng.choice([0.4, 0.7, 0.95])
     result = transplant_result(draw_answers(40, accuracy, rng), draw_answers(40, accuracy, rng), {})
     return bool(result.gaps()["found"].any())
@@ -225,7 +225,7 @@ RARELY: list[tuple[Callable[[np.random.Generator], bool], int, int]] = [
 
 
 def is_within_rate(n_false: int, n: int, rate: float = 0.05) -> bool:
-    """Whether so many false claims are what a rate allows."""
+    """True if so many false claims are what a rate allows."""
     return binomtest(n_false, n, rate, alternative="greater").pvalue > 0.01
 
 

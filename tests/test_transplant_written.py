@@ -83,7 +83,7 @@ def test_the_folder_answers_as_the_exchange_in_memory(tmp_path, family, site, la
 
 
 def merged_by_recipe(path: Path) -> dict:
-    """What a linear merge makes of a recipe, as mergekit reads weights by filters of names."""
+    """Linear merge by a recipe, as mergekit reads weights by filters of names."""
     recipe = yaml.safe_load(path.read_text("utf-8"))
     assert recipe["merge_method"] == "linear"
     assert recipe["dtype"] == "float32"

@@ -95,7 +95,7 @@ def hooked_logits(model: Seq2SeqModel, lens: TunedLens, text: Text, depth: int) 
     st.sampled_from([2**14, 2**26]),
 )
 def test_each_depth_is_read_as_a_plain_hooked_run_reads_it(case, pairs, seed, budget):
-    """What is trained on, and what a lens reads later, through translators of any kind."""
+    """Streams that are trained on, and read later, through translators of any kind."""
     model = tiny_seq2seq(case)
     lens = drawn_lens(model, 0.2, seed)
     texts = [Text((*given, *said), len(given)) for given, said in pairs]

@@ -97,7 +97,7 @@ def test_the_package_is_checked():
 
 
 def refusals(function: Callable[[], Callable[[int], int]], calls: int) -> list[int]:
-    """Which of so many wrong calls are refused."""
+    """Refused calls among so many wrong ones."""
     found = []
     for call in range(1, calls + 1):
         try:

@@ -204,7 +204,7 @@ def test_a_page_of_one_scale_claims_no_other_layers():
 
 
 def test_the_saved_pages_say_what_is_false_no_more_often_than_is_nominal():
-    """What is said to hold over a run; within a table, what is corrected over the run anyway."""
+    """Sentences over a run; within a table, those that are corrected over the run anyway."""
     sentences = part("sentences")
     table = pd.read_parquet(FOLDER / "results" / "sentences.parquet")
     rates = sentences.false_sentence_rates(table)

@@ -55,7 +55,7 @@ def check_types() -> None:
 
 
 class _Calls:
-    """How many calls of a function are left until one is checked, counted down in each test.
+    """Number of calls of a function until one is checked, counted down in each test.
 
     Functions within a function are made anew at each of its calls, and it would take longer to
     make their checks than to run them; so all that are made of one piece of code are counted

@@ -1,4 +1,4 @@
-"""What this study measures of each model."""
+"""Measurements of each model in this study."""
 
 from __future__ import annotations
 

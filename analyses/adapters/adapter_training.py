@@ -1,4 +1,4 @@
-"""How this study trains the models of its cases."""
+"""Training of the models of this study's cases."""
 
 from __future__ import annotations
 

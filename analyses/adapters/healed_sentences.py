@@ -1,4 +1,4 @@
-"""What the saved tables say of the model without layers that was healed, as sentences.
+"""Sentences on the model without layers that was healed, from the saved tables.
 
 A test compares the pages with these, so that no number there is typed by hand.
 """

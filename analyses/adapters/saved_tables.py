@@ -1,4 +1,4 @@
-"""Where this study keeps what it finds: tables, figures and the findings of the README."""
+"""Files of this study's results: tables, figures and the findings of the README."""
 
 from __future__ import annotations
 

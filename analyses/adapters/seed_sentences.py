@@ -1,4 +1,4 @@
-"""What the saved tables say of the trainings with further seeds, as sentences of the README.
+"""Sentences of the README on the trainings with further seeds, from the saved tables.
 
 A test holds the README to these, so that no number there is typed by hand.
 """

@@ -1,4 +1,4 @@
-"""What this study measures of each model, and where a capability lies in it."""
+"""Measurements of each model in this study, and the layers of a capability in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the saved tables of this study say, as the sentences of its pages.
+"""Sentences of this study's pages, from its saved tables.
 
 A test compares the pages with these, so that no number there is typed by hand.
 """

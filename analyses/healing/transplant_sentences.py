@@ -1,4 +1,4 @@
-"""What the saved tables say of healed layers that were put into the pruned model, and back."""
+"""Sentences on healed layers that were put into the pruned model, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often crossings of layers are claimed where one order explains all, and how often true ones.
+"""Rates of claimed crossings of layers where one order explains all, and of true ones.
 
 The margin of the right answer over the others is made up for each item. A layer takes some of it
 away. So capabilities may differ in how hard their tasks are, how unlike their items, how noisy

@@ -1,4 +1,4 @@
-"""What each method claims of models in which there is nothing to find; ablation is in ``nothing``.
+"""Claims of each method on models in which there is nothing to find; ablation in ``null_models``.
 
 A claim is a significant cell, a depth stated, or a sentence of the report's summary other than
 *no signal*.

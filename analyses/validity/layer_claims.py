@@ -1,4 +1,4 @@
-"""How often claims of what layers are for are false, and how often true ones are found.
+"""Rates of false claims of what layers are for, and of true ones that are found.
 
 Answers are made up: of each capability what every layer costs is known.
 """

@@ -1,4 +1,4 @@
-"""How often a lens seems to order two capabilities whose answers only have more or fewer rivals.
+"""Rates at which a lens seems to order two capabilities whose answers only have other rivals.
 
 The answer's logit rises over the layers alike in both; the other words are noise of the same
 spread. All that differs is how many of them could be said.

@@ -1,4 +1,4 @@
-"""What lenses read in wired encoder-decoders, and depths by all methods, beside the truth."""
+"""Readings of lenses in wired encoder-decoders, and depths by all methods, beside the truth."""
 
 from __future__ import annotations
 

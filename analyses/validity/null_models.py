@@ -1,4 +1,4 @@
-"""How often a layer is said to matter in models in which none does."""
+"""Rates at which a layer is said to matter in models in which none does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often an order by ablation is claimed where there is none, and how often a true one is.
+"""Rates of orders claimed by ablation where there is none, and of true ones.
 
 Answers are made up as in ``layer_claims``: of both capabilities what every layer costs is known.
 """

@@ -1,4 +1,4 @@
-"""What each method finds in wired models, beside what was planted."""
+"""Findings of each method in wired models, beside what was planted."""
 
 from __future__ import annotations
 

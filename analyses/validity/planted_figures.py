@@ -1,4 +1,4 @@
-"""What was planted in wired models beside what was found, drawn from the saved tables."""
+"""Figures of what was planted in wired models beside what was found, from the saved tables."""
 
 from __future__ import annotations
 

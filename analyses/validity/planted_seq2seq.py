@@ -1,4 +1,4 @@
-"""What each method finds in wired encoder-decoders, beside what was planted.
+"""Findings of each method in wired encoder-decoders, beside what was planted.
 
 Ablation is here, all other methods in ``wired_methods_seq2seq``.
 """

@@ -1,4 +1,4 @@
-"""How far a gap between two scoring steps is off, by how many right answers there are to lose.
+"""Error of a gap between two scoring steps, by how many right answers there are to lose.
 
 Answers are made up: every item is lost by all layers or by none, so a share stands on items.
 """

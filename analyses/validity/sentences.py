@@ -1,4 +1,4 @@
-"""How often a page says something false: whole runs in which no sentence of a kind can be true."""
+"""Rates of false sentences on pages: whole runs in which no sentence of a kind can be true."""
 
 from __future__ import annotations
 

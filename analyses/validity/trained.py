@@ -1,4 +1,4 @@
-"""What is found in the trained organisms, beside the layers that they were trained to need."""
+"""Findings in the trained organisms, beside the layers that they were trained to need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the methods beside ablation and lenses find in the trained organisms.
+"""Findings of the methods beside ablation and lenses in the trained organisms.
 
 What each must find follows from the layers planted (``RULES``), and was written down before
 anything was computed. Where nothing follows, what is found is shown and not judged.

@@ -1,4 +1,4 @@
-"""What tuned lenses read where it is known what can be read, and where nothing can."""
+"""Readings of tuned lenses where it is known what can be read, and where nothing can."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often a model that hardly knows the answers is said to have pairs of layers that interact.
+"""Rates at which a model that hardly knows the answers is said to have layers that interact.
 
 All answers are drawn anew under every set of layers, so no two layers have to do with each other.
 """

@@ -1,4 +1,4 @@
-"""What the methods find that look within layers: heads, what is written, and direct paths."""
+"""Findings of the methods that look within layers: heads, what is written, and direct paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the methods beside ablation find in wired encoder-decoders, beside what was planted.
+"""Findings of the methods beside ablation in wired encoder-decoders, beside what was planted.
 
 Add a method by adding a function to ``PARTS``.
 """

@@ -18,7 +18,7 @@ _BLOCK = 512
 
 @dataclass(frozen=True)
 class Damage:
-    """What is done to a file's bytes: some bits flip, it is cut at a byte, or zeros follow one.
+    """Damage of a file's bytes: some bits flip, it is cut at a byte, or zeros follow one.
 
     ``unnoticed``: the file's time of change stays, as when a disk rots.
     """
@@ -50,7 +50,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class FileReplacement:
-    """What stands in a file's place: a ``pipe`` without a writer, or a link and where it leads."""
+    """Replacement of a file: a ``pipe`` without a writer, or a link and where it leads."""
 
     by: str
 
@@ -84,7 +84,7 @@ def drawn_damages(content: bytes, suffix: str, n: int, seed: list[int]) -> Itera
 
 
 def header(content: bytes, suffix: str) -> tuple[int, int]:
-    """Where the part of a file is that describes the rest; all of it for what is all text."""
+    """Part of a file that describes the rest; all of it for what is all text."""
     size = len(content)
     if suffix == ".safetensors":
         return 0, min(size, 8 + int.from_bytes(content[:8], "little"))

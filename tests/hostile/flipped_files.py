@@ -50,7 +50,7 @@ def cache_folder(folder: Path) -> Iterator[None]:
 
 @torch.inference_mode()
 def read_model(path: Path, cache: Path, **options: Any) -> Reading:
-    """What a model says of itself and of a text, and all hashes that it is known by."""
+    """Read what a model says of itself and of a text, and all hashes that it is known by."""
     with cache_folder(cache):
         model = load_model(path, **options)
         facts = asdict(model_facts(model))
@@ -82,7 +82,7 @@ def read_results(folder: Path) -> Reading:
 
 
 def read_verification(folder: Path) -> Reading:
-    """What ``layerwise verify`` says of a folder."""
+    """Read what ``layerwise verify`` says of a folder."""
     found = verify(folder)
     if not found.ok:
         raise UserError(found.sentence)

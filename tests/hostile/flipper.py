@@ -22,7 +22,7 @@ TOLD, UNCHANGED, VISIBLE = "told", "unchanged", "visible"
 
 @dataclass(frozen=True)
 class Reading:
-    """What a user would take from a file, and hashes by which results name it."""
+    """Contents that a user would take from a file, and hashes by which results name it."""
 
     numbers: Any
     identity: Any = None

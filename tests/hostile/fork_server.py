@@ -31,7 +31,7 @@ LIMIT_SECONDS = 120.0
 
 
 class CommandEnd(NamedTuple):
-    """How a command ended.
+    """End of a command.
 
     ``code`` is the negative number of a signal that ended it, and then ``steps`` on the disk None.
     """
@@ -86,7 +86,7 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
 
 
 def _import_commands() -> None:
-    """What the commands import, and none of what they do."""
+    """Import what the commands import, and do none of what they do."""
     for name in _IMPORTED:
         import_module(name)
 

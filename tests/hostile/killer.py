@@ -35,7 +35,7 @@ class Command:
 
 @dataclass(frozen=True)
 class KilledCommand:
-    """When a command was killed, how it ended at last, and files unlike those of a calm run."""
+    """A killed command: its moment, its end at last, and files unlike those of a calm run."""
 
     moments: tuple[Moment, ...]
     ended: CommandEnd

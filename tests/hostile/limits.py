@@ -50,5 +50,5 @@ def _mapped_bytes() -> int:
 
 
 def is_sentence(text: str) -> bool:
-    """Whether a message is one printable line that ends, and is not endless."""
+    """True if a message is one printable line that ends, and is not endless."""
     return text.isprintable() and text.endswith((".", "?", ")")) and len(text) < 2000

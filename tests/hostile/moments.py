@@ -20,7 +20,7 @@ STEPS = ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir")
 
 @dataclass(frozen=True)
 class Moment:
-    """When a process ends: after ``seconds``, before a ``step`` (of ``STEPS``), or at a ``byte``.
+    """End of a process: after ``seconds``, before a ``step`` (of ``STEPS``), or at a ``byte``.
 
     The last is within the first write that makes a file longer than that.
     """

@@ -79,7 +79,7 @@ class _Elements(HTMLParser):
 
 
 def harm_in_page(page: str) -> Iterator[str]:
-    """What in a page would run, load or look like something that nobody wrote there."""
+    """Parts of a page that would run, load or look like something that nobody wrote there."""
     parser = _Elements()
     parser.feed(page)
     parser.close()
@@ -120,7 +120,7 @@ def _leads_nowhere(address: str) -> bool:
 
 
 def harm_in_svg(content: bytes) -> Iterator[str]:
-    """What in an SVG file would run or be loaded; a ParseError if it is not well-formed."""
+    """Parts of an SVG file that would run or be loaded; a ParseError if it is not well-formed."""
     for element in ElementTree.fromstring(content).iter():
         tag = element.tag.rpartition("}")[2]
         if tag in ("script", "foreignObject", "iframe", "a"):

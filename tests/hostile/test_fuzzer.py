@@ -61,7 +61,7 @@ SIZES = [0, 1, 5, 1000, 10**5, 10**6, 10**9, 2**31, 2**63 - 1, 2**64, -1]
 
 
 def outcome(read: Callable[[], Any]) -> Any:
-    """What was read; None if it was refused in a sentence, within the limits."""
+    """Outcome of reading; None if it was refused in a sentence, within the limits."""
     try:
         with within_limits():
             return read()

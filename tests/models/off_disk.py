@@ -1,4 +1,4 @@
-"""What off-loaded models are asked, under which changes: the same whatever runs them."""
+"""Requests to off-loaded models and their changes: the same whatever runs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every refusal of the package has in common, checked in one place."""
+"""Common form of every refusal of the package, checked in one place."""
 
 from __future__ import annotations
 

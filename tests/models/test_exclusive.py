@@ -44,7 +44,7 @@ def often():
 
 
 def run_at_once(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
-    """What functions return that begin at one moment, each in a thread of its own."""
+    """Run functions that begin at one moment, each in a thread of its own."""
     ready = threading.Barrier(len(jobs))
 
     def begin(job: Callable[[], Any]) -> Any:

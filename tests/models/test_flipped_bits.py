@@ -62,7 +62,7 @@ def flip(path: Path, bit: int) -> None:
 
 
 def load_in_new_process(path: Path, **options):
-    """What a new process loads: the model's facts, or None if it is refused."""
+    """Load in a new process: the model's facts, or None if it is refused."""
     cache_module._contents.clear()
     try:
         model = load_model(path, **options)

@@ -1,4 +1,4 @@
-"""Where texts end: at every token at which the original's ``generate`` stops."""
+"""Ends of texts: every token at which the original's ``generate`` stops."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def set_ends(folder: Path, ends: int | list[int] | None, **more: Any) -> None:
 
 
 def generated_tokens(original: Any, prompt: tuple[int, ...]) -> list[int]:
-    """What ``generate`` of transformers writes."""
+    """Tokens that ``generate`` of transformers writes."""
     tokens = torch.tensor([prompt])
     start = 1 if original.config.is_encoder_decoder else len(prompt)
     given = original.generate(

@@ -49,7 +49,7 @@ OF_GEMMA = {
 
 
 class Family(NamedTuple):
-    """What a file calls the architecture, its configuration, and what else its header says."""
+    """Names of an architecture in a file, its configuration, and what else its header says."""
 
     architecture: str
     config: str

@@ -26,7 +26,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="asks the system of L
 
 
 def resident_bytes(weight: torch.Tensor) -> int:
-    """How much of a weight is in this process's memory."""
+    """Bytes of a weight that are in this process's memory."""
     start, end = weight.data_ptr(), weight.data_ptr() + weight.nbytes
     inside, total = False, 0
     for line in Path("/proc/self/smaps").read_text().splitlines():
@@ -79,7 +79,7 @@ def test_the_original_has_no_weights_once_the_hooked_model_has_them(tmp_path, mo
 
 
 def test_the_original_stands_alone_when_it_is_asked(tmp_path, monkeypatch):
-    """What it says is written down before there is a hooked model, which takes its weights."""
+    """Its answers are written down before there is a hooked model, which takes its weights."""
     happened: list[str] = []
 
     def noted(module: Any, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What a model's name stands for: a folder, a bundled model or one of the hub, without network."""
+"""Meaning of a model's name: a folder, a bundled model or one of the hub, without network."""
 
 from __future__ import annotations
 

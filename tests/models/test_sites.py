@@ -39,7 +39,7 @@ def case_model(case: str) -> Any:
 
 @torch.inference_mode()
 def record_hooks(model: Any, name: str | None = None, edit: Any = None) -> dict[str, torch.Tensor]:
-    """What is at every hook point, in order of computation; one may be edited."""
+    """Record every hook point, in order of computation; one may be edited."""
     given = (TOKENS, SAID) if hasattr(model, "encoder") else (TOKENS,)
     found: dict[str, torch.Tensor] = {}
 

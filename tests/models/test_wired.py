@@ -67,7 +67,7 @@ def written_words(model: Any, *texts: str, n_tokens: int = 2) -> list[str]:
 
 
 def all_right(model: Any, task: Task) -> bool:
-    """Whether the model writes each answer and then ends it."""
+    """True if the model writes each answer and then ends it."""
     said = written_words(model, *map(prompt, task.items))
     return said == [f"{item.answer} ;" for item in task.items]
 

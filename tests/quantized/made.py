@@ -130,7 +130,7 @@ def _pack_bits(
 
 
 def gptq(bits: int = 4, *, mixed: bool = False) -> Callable[[torch.Tensor, str], Packed]:
-    """How weights are packed as GPTQ's files have them: zeros are stored less 1.
+    """Pack weights as GPTQ's files have them: zeros are stored less 1.
 
     ``mixed``: groups are of inputs all over (``desc_act``), not of neighbours.
     """

@@ -110,7 +110,7 @@ def test_who_asks_for_transformer_lens_gets_numbers(folders: tuple[Path, Path]) 
 
 
 def test_a_plan_counts_packed_weights(method: str, folders: tuple[Path, Path]) -> None:
-    """What lies beside them, a scale and a zero for 32 weights here, is not foretold."""
+    """A scale and a zero beside 32 weights, as here, are not foretold."""
     outline = weight_bytes(load_meta_model(folders[0], dtype=EXACT[method]))
     loaded = weight_bytes(load_model(folders[0], dtype=EXACT[method]))
     assert outline < loaded < 1.5 * outline

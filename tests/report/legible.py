@@ -1,4 +1,4 @@
-"""What figures hold, and whether their texts can be read: big enough, inside it, and apart."""
+"""Contents of figures, and texts that can be read: big enough, inside them, and apart."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ CAPABILITIES = ("retrieval", "knowledge", "reasoning", "coherence")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is planted: which layers each task loses its answer without, and where it has none."""
+    """Planted truth: the layers each task loses its answer without, and where it has none."""
 
     n_layers: int = 30
     n_items: int = 60

@@ -148,6 +148,6 @@ def test_it_gives_the_same_pictures_and_ends_with_the_first_process(tmp_path) ->
 
 
 def runs(process: int) -> bool:
-    """Whether it does; one that has ended may stay listed as a zombie."""
+    """True if it runs; one that has ended may stay listed as a zombie."""
     stat = Path(f"/proc/{process}/stat")
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"

@@ -1,4 +1,4 @@
-"""What is said and drawn of a distillation, against made-up answers."""
+"""Sentences and figures of a distillation, against made-up answers."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from layerwise.results import AblationResult, Result
 
 
 class PageWords(HTMLParser):
-    """What stands in a page's tables, captions and choices, but for rows quoted from a file."""
+    """Words of a page's tables, captions and choices, but for rows quoted from a file."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What figures of ablations, lenses, patches and depths hold, and how they become pictures."""
+"""Contents of figures of ablations, lenses, patches and depths, and their pictures."""
 
 from __future__ import annotations
 

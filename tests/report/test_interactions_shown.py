@@ -1,4 +1,4 @@
-"""What is said and drawn of interactions, against made-up costs whose interactions are known."""
+"""Sentences and figures of interactions, against made-up costs whose interactions are known."""
 
 from __future__ import annotations
 

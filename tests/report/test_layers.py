@@ -150,7 +150,7 @@ def test_only_what_was_run_is_shown() -> None:
 
 
 class DetailsDepth(HTMLParser):
-    """How deep each summary lies in details."""
+    """Depth of each summary in details."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

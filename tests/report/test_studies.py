@@ -139,7 +139,7 @@ def test_saved_claims_of_roles_are_made_again_from_the_tables(path):
 
 @pytest.mark.parametrize("kind", PLANTED)
 def test_claims_on_organisms_are_of_what_was_planted(kind):
-    """What is needed, and what crosses, is planted, and no other; orders are those of the plan."""
+    """Needed layers and crossings are planted ones, and no other; orders are those of the plan."""
     planted, claims = PLANTED[kind], {}
     for claim in saved_claims(
         STUDIES / "organism/results/claimed" / f"organism-{kind}/claims.json"

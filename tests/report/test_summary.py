@@ -61,7 +61,7 @@ def quoted_rows(run: RunTables, finding: Claim) -> pd.DataFrame:
 
 
 def has_numbers(sentence: str, estimate: float, low: float, high: float, digits: int = 0) -> bool:
-    """Whether the sentence holds these three numbers, formatted here without the package."""
+    """True if the sentence holds these three numbers, formatted here without the package."""
     texts = [f"{value:.{digits}f}".replace("-", "−") for value in (estimate, low, high)]
     texts = [re.sub(r"^−(0(\.0+)?)$", r"\1", text) for text in texts]
     return f"{texts[0]} [{texts[1]}, {texts[2]}]" in sentence

@@ -1,4 +1,4 @@
-"""What is said and drawn of a transplant, against made-up answers whose gap is known."""
+"""Sentences and figures of a transplant, against made-up answers whose gap is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far two sweeps are apart, with what rounding alone decides set aside by a stated rule."""
+"""Distance of two sweeps, with what rounding alone decides set aside by a stated rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user may have done to a model of his own: changes that are refused, and ones that hold."""
+"""Changes of a user to a model of his own: ones that are refused, and ones that hold."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from layerwise.sweep.walk import engine_run
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is patched into the engine.
+    """Sizes that are patched into the engine.
 
     Attributes:
         budget: bytes for activations, keys and values; the least makes several walks.

@@ -88,7 +88,7 @@ def patch_requests(draw):
 
 @dataclass(frozen=True)
 class Places:
-    """Where a model can be changed."""
+    """Places at which a model can be changed."""
 
     n_layers: int = N_LAYERS
     n_encoder: int = 0

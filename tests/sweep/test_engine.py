@@ -104,7 +104,7 @@ def test_all_sets_of_layers_equal_reference(kind):
 
 
 def test_one_context_with_several_sources_and_lengths():
-    """What is patched is relative to a context and its source, and some begin like others."""
+    """Patches are relative to a context and its source, and some begin like others."""
     model = random_model("llama-gqa")
     requests = [
         LogLikelihood(context, continuation, source)

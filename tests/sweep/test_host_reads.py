@@ -116,7 +116,7 @@ def model_changes(model: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def read_meta_as_zeros() -> Iterator[None]:
-    """What is on ``meta`` is read as zeros."""
+    """Read what is on ``meta`` as zeros."""
     tolist, cpu = torch.Tensor.tolist, torch.Tensor.cpu
 
     def on_host(one: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What is held to rounding: an amplifying change is let pass, and a fault is not."""
+"""Rounding as a bound: an amplifying change is let pass, and a fault is not."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ SUITES = ("facts", "kv-words", "arithmetic", "open-book", "word-problems", "brac
 
 @pytest.fixture
 def same_work(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What tells rounding from other differences."""
+    """The script that tells rounding from other differences."""
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
     return importlib.import_module("same_work")
 
@@ -76,7 +76,7 @@ def test_engine_equals_reference(same_work, suites, n_items, layers):
 
 
 def _same_verdicts(same_work, model, skipped, requests, fast, slow) -> None:
-    """Whether a continuation is the greedy one, but where it ties with another."""
+    """True if a continuation is the greedy one, but where it ties with another."""
     parted = [
         (layer, request)
         for layer, *sides in zip(skipped, fast, slow, strict=True)

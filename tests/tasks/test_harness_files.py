@@ -321,7 +321,7 @@ VALUES = [
 
 
 def refusal_sentence(name: str) -> str | None:
-    """Why a task is refused; None if it is loaded and judges a text."""
+    """Sentence of a task's refusal; None if it is loaded and judges a text."""
     try:
         task = load_task(name)
         if task.judge is not None:

@@ -1,4 +1,4 @@
-"""What an organism that chooses by letter is trained on: questions with and without options.
+"""Training texts of an organism that chooses by letter: questions with and without options.
 
 Contexts and questions are those of the other organisms; here they get lettered options.
 """

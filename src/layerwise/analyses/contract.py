@@ -1,4 +1,4 @@
-"""What an analysis is to everything that stands across analyses: one value, ``ANALYSIS``.
+"""Contract of an analysis with everything that stands across analyses: one value, ``ANALYSIS``.
 
 Pages and notebooks need tables alone of it; what runs a model is imported when jobs are made.
 """
@@ -50,7 +50,7 @@ class PlannedJob(Protocol):
         ...
 
     def expected_cost(self, task: Task, /, *protocols: str) -> Cost:
-        """What a task is expected to cost under some protocols, asked together."""
+        """Expected cost of a task under some protocols, asked together."""
         ...
 
 

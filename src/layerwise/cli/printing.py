@@ -1,4 +1,4 @@
-"""What commands print: results as tables, the work that was done, where everything lies."""
+"""Printed lines of commands: results as tables, the work that was done, where everything lies."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def show_removal(removal: Any, out: Path | None) -> None:
 
 
 def show_written_model(written: Any, out: Path) -> None:
-    """What the written model does beside others, and where it lies."""
+    """Print what the written model does beside others, and where it lies."""
     from layerwise.analyses.shared.written_model import TABLES
 
     show_result(written, out / TABLES)
@@ -122,7 +122,7 @@ def _show_work(work: dict[str, float], each: str) -> None:
 
 
 def _show_plan(result: Result) -> None:
-    """What was planned and what was made, in one line."""
+    """Print what was planned and what was made, in one line."""
     from layerwise.runs.records import planned_and_actual
 
     line = planned_and_actual(result.facts.work)

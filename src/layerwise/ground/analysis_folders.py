@@ -31,7 +31,7 @@ COMPARING = ("comparison", "training")  # those that join runs of several models
 
 
 class AnalysisFolder(NamedTuple):
-    """Where an analysis stands."""
+    """Folder of an analysis."""
 
     name: str
     module: str  # the package that its folder is
@@ -96,5 +96,5 @@ def leave_out(folder: AnalysisFolder, error: BaseException) -> None:
 
 
 def is_left_out(folder: AnalysisFolder) -> bool:
-    """Whether a plugin turned out to be broken."""
+    """True if a plugin turned out to be broken."""
     return folder.name in _left_out

@@ -1,4 +1,4 @@
-"""What layers are called: a number, or an address in the encoder or the decoder.
+"""Names of layers: a number, or an address in the encoder or the decoder.
 
 In code and tables layers are numbered in the order of computation: 0 to n - 1 in a decoder-only
 model; in an encoder-decoder first all of the encoder, then all of the decoder. Addresses are for

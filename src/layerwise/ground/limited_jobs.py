@@ -1,4 +1,4 @@
-"""What ``limited`` computes, as a script of a process that loads nothing else of this package.
+"""Jobs of ``limited``, as a script of a process that loads nothing else of this package.
 
 A job imports what it needs, then takes its setup, then answers requests. All of them are JSON.
 """

@@ -1,4 +1,4 @@
-"""What the command line settles for its whole process; the package leaves its user's alone."""
+"""Settings of the command line for its whole process; the package leaves its user's alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run would cost, by the analyses' own pieces, before it is made."""
+"""Cost of a run, by the analyses' own pieces, before it is made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast a model does what is planned: a small sample of the planned sweeps, run and timed."""
+"""Speed of a model in what is planned: a small sample of the planned sweeps, run and timed."""
 
 from __future__ import annotations
 

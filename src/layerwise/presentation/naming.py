@@ -1,4 +1,4 @@
-"""What layers are called on a page: by number, or by stack and number in an encoder-decoder.
+"""Names of layers on a page: by number, or by stack and number in an encoder-decoder.
 
 The model is named once, around all that is written and drawn of it; nothing is written here.
 """

@@ -1,4 +1,4 @@
-"""What is said of a task without signal: how often the model is right, and what to try next.
+"""Sentences on a task without signal: how often the model is right, and what to try next.
 
 It reads the table of intact accuracies and the facts of the run; no test is made here.
 """
@@ -207,7 +207,7 @@ def option_name(row: Row) -> str:
 
 
 def option_preference(row: Row) -> str:
-    """That one place of the options is taken in most items, whatever the question; or nothing."""
+    """Sentence that one place of the options is taken in most items; or nothing."""
     name = option_name(row)
     if not name or 2 * row["n_most_taken"] <= row["n_items"]:
         return ""
@@ -266,7 +266,7 @@ def _flags(option: str, values: list[str]) -> str:
 
 
 def controls_to_beat(signal: pd.DataFrame) -> str:
-    """What has to be beaten, by what the run measured, and the correction if there is one."""
+    """Controls to beat, by what the run measured, and the correction if there is one."""
     measured = [words for name, words in (("blind", "blind"), ("no_layers", "without layers"))
                 if name in signal and bool(signal[name].notna().any())]  # fmt: skip
     held = "guesser_held" in signal and bool(signal["guesser_held"].fillna(value=False).any())

@@ -1,4 +1,4 @@
-"""How sentences and captions say what holds over everything that a run asked, beside one table.
+"""Words for what holds over everything that a run asked, beside one table.
 
 Nothing is computed here; the columns are those of ``stats.families``.
 """

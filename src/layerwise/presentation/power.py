@@ -1,4 +1,4 @@
-"""How sentences say what a number of items could have shown. Nothing is computed here but that."""
+"""Sentences on what a number of items could have shown. Nothing is computed here but that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every figure shares: sizes, fonts, colours and looks of lines.
+"""Style of every figure: sizes, fonts, colours and looks of lines.
 
 No figure is drawn here, and no state of pyplot is touched.
 """

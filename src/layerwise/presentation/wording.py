@@ -1,4 +1,4 @@
-"""How numbers, layers and interventions are put into words, for sentences, captions and tables.
+"""Words for numbers, layers and interventions, in sentences, captions and tables.
 
 Nothing here computes a statistic, and nothing here knows HTML or matplotlib.
 """
@@ -179,7 +179,7 @@ def protocol_phrase(protocol: str) -> str:
 
 
 def intervention_phrase(kind: str, site: str, where: str) -> str:
-    """What an intervention does, as the subject of a sentence."""
+    """An intervention as the subject of a sentence."""
     place = _SITE_WORDS.get(site, site)
     target = f"{place} {where}" if place.startswith("the residual") else f"{place} of {where}"
     return _DOING.get(kind, f"{kind} at {{}}").format(where if site in _WHOLE else target)

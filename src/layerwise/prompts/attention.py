@@ -1,4 +1,4 @@
-"""Where each head of a layer attends in a prompt."""
+"""Attention of each head of a layer in a prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each part of the model adds to the difference between two next tokens."""
+"""Contributions of each part of the model to the difference between two next tokens."""
 
 from __future__ import annotations
 

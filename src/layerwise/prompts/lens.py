@@ -1,4 +1,4 @@
-"""What each layer would say next, at each token of a prompt: the logit lens and the tuned lens."""
+"""Predictions of each layer at each token of a prompt: the logit lens and the tuned lens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the difference between two prompts acts: each layer and token, or head, patched."""
+"""Patching of each layer and token, or head, between two prompts."""
 
 from __future__ import annotations
 

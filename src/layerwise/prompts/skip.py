@@ -1,4 +1,4 @@
-"""What the model would say without each layer, sublayer or head."""
+"""Predictions of the model without each layer, sublayer or head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of each layer, to be opened in turn: the layer, its attention and MLP, its heads.
+"""Parts of the page on each layer, to be opened in turn: the layer, its sublayers, its heads.
 
 Only what was run is there. Texts are put together; nothing is computed but the largest loss, and
 how much more likely the lens finds the answer behind a layer than before it.
@@ -153,7 +153,7 @@ def _gains(part: pd.DataFrame, seed: int, task: str) -> Iterator[tuple[int, str]
 
 
 def _settling_readings(run: RunTables) -> Iterator[Reading]:
-    """How many right answers are the lens's most likely token from here on."""
+    """Numbers of right answers that are the lens's most likely token from here on."""
     depths = run.table("prediction_depth")
     if depths is None:
         return
@@ -189,7 +189,7 @@ def _attribution_readings(run: RunTables, component: str) -> Iterator[Reading]:
 
 
 def _component_attribution(run: RunTables, component: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """What a component adds; the encoder's parts act through cross-attention."""
+    """Attribution of a component; the encoder's parts act through cross-attention."""
     attribution = run.table("attribution_summary")
     if attribution is not None:
         table = rows(attribution, metric="logit_diff", component=component, signal=True)

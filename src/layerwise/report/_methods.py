@@ -64,7 +64,7 @@ def _model_sentences(facts: Facts) -> Iterator[str]:
 
 
 def _intervention_sentences(run: RunTables) -> Iterator[str]:
-    """What was done to the model, or read of it, as far as the run has its tables."""
+    """Sentences on what was done to the model, or read of it, as far as the run has its tables."""
     for kind, site in ablations(run):
         yield (
             f"Every item was asked again by "

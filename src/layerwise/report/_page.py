@@ -63,7 +63,7 @@ def comparison(runs: Sequence[RunTables], names: Sequence[str]) -> Table | None:
 
 
 def _cell_summary(run: RunTables, task: str, protocol: str) -> str:
-    """How often the intact model is right, and the largest loss."""
+    """Accuracy of the intact model, and the largest loss."""
     signal = run.table("signal")
     gates = [] if signal is None else records(rows(signal, task=task, protocol=protocol))
     if not gates:

@@ -177,7 +177,7 @@ COLUMNS = ("series", "layer", "value", "low", "high", "unit", "n", "significant"
 
 
 def tooltip_numbers(text: str) -> list[str]:
-    """What a mark's tooltip says, as the entries of ``COLUMNS``."""
+    """Numbers of a mark's tooltip, as the entries of ``COLUMNS``."""
     where, _, said = text.rpartition(": ") if ": " in text else ("", "", text)
     layer = _LAYER.search(where)
     series = where if layer is None else (where[: layer.start()] + where[layer.end() :]).strip(", ")

@@ -1,4 +1,4 @@
-"""Where an analysis keeps its finished pieces: a run's folder, or memory.
+"""Places of an analysis' finished pieces: a run's folder, or memory.
 
 A piece is a table under a name; an analysis does only the pieces that are not there yet. A run
 that is spread over several machines keeps which of them made which piece.

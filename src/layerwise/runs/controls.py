@@ -1,4 +1,4 @@
-"""What a model and its losses are measured by.
+"""Controls that a model and its losses are measured by.
 
 Other items' questions, a guesser that reads no question, and the model without any layer.
 """

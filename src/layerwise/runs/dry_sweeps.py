@@ -1,4 +1,4 @@
-"""What sweeps cost, by the very code that makes them: they are counted in place of being run.
+"""Cost of sweeps, by the very code that makes them: they are counted in place of being run.
 
 A sentence says so before the work, where a small memory budget makes far more of it.
 """

@@ -1,4 +1,4 @@
-"""Who makes the pieces of a run: this process one after the other, or workers elsewhere."""
+"""Makers of a run's pieces: this process one after the other, or workers elsewhere."""
 
 from __future__ import annotations
 

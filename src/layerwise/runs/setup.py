@@ -1,4 +1,4 @@
-"""What every analysis starts from: a model, loaded tasks, protocols, a seed, all checked."""
+"""Start of every analysis: a model, loaded tasks, protocols, a seed, all checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tasks a model is asked, in its language, with their first items, and which do not fit."""
+"""Tasks of a model, in its language, with their first items, and those that do not fit."""
 
 from __future__ import annotations
 

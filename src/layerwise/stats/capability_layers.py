@@ -1,4 +1,4 @@
-"""Which layers a capability needs, which are particular to it, and which it can spare.
+"""Layers that a capability needs, those particular to it, and those it can spare.
 
 The answers of a capability's tasks and protocols are pooled by item, so that a run asks one
 question of each capability and layer. ``docs/statistics.md`` has the formulas.

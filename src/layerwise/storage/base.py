@@ -1,4 +1,4 @@
-"""What every result can do: check its tables, save, load, and show itself in short."""
+"""Base of every result: it checks its tables, saves, loads, and shows itself in short."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How tables of estimates stand in the one long table, read from what their analyses say."""
+"""Layouts of tables of estimates in the one long table, read from what their analyses say."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class QuantityRow(NamedTuple):
 
 
 class TableLayout(NamedTuple):
-    """How the rows of a table stand in the long one; the first has a row for each of them."""
+    """Layout of a table's rows in the long one; the first has a row for each of them."""
 
     analysis: str  # the analysis that it comes from
     where: dict[str, str]  # columns of its key, and those of the long table

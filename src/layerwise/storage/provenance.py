@@ -1,4 +1,4 @@
-"""What is needed to repeat a run, as typed models and as ``run.json``.
+"""Facts needed to repeat a run, as typed models and as ``run.json``.
 
 No measurement is stored here; those are in the tables.
 """
@@ -48,7 +48,7 @@ def distinct(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def environment_differences(environments: Iterable[Mapping[str, Any]]) -> str:
-    """What differs between some environments, with its values; empty if nothing does."""
+    """Differences between some environments, with their values; empty if there are none."""
     every = list(environments)
     parts = []
     for name in dict.fromkeys(

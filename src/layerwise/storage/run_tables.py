@@ -39,7 +39,7 @@ class RunTables:
         return None if table is None or table.empty else table
 
     def compute_cached(self, compute: Callable[[RunTables], Derived]) -> Derived:
-        """What a function makes of these tables, computed at the first call alone."""
+        """Compute what a function makes of these tables, at the first call alone."""
         if compute not in self._derived:
             self._derived[compute] = compute(self)
         return cast(Derived, self._derived[compute])

@@ -43,7 +43,7 @@ QUANTITIES: dict[str, layouts.Meaning] = {}
 
 
 class ColumnMeanings(NamedTuple):
-    """What some columns mean."""
+    """Meanings of some columns."""
 
     table: str  # the table that describes them; "" for columns that tables share
     columns: str
@@ -75,7 +75,7 @@ def parse_field(column: str, kinds: Mapping[str, str] = _USUAL) -> pa.Field:
 
 
 class _TablesFile(NamedTuple):
-    """What a ``tables.toml`` says."""
+    """Contents of a ``tables.toml``."""
 
     tables: dict[str, dict[str, str]]
     schemas: dict[str, pa.Schema]

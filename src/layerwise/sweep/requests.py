@@ -1,4 +1,4 @@
-"""What is put to a model, and what comes back: token ids in, numbers and token ids out.
+"""Requests to a model, and their outcomes: token ids in, numbers and token ids out.
 
 Also when a text ends, which the engine and the reference share. Nothing here knows about tasks,
 items or protocols; nothing here runs a model.

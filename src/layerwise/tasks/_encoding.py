@@ -43,7 +43,7 @@ class ByteLevel:
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, n_known: int) -> ByteLevel | None:
-        """What is known of a tokenizer; None if it is of another kind, or has unknown tokens."""
+        """Facts of a tokenizer; None if it is of another kind, or has unknown tokens."""
         if not is_byte_level(tokenizer):
             return None
         backend = tokenizer.backend_tokenizer

@@ -1,4 +1,4 @@
-"""What a protocol makes of an item: its texts, as a value; and items that it cannot ask."""
+"""Texts of an item under a protocol, as a value; and items that a protocol cannot ask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reads only an answer's first token: pairs of prompts for patching, and who must not.
+"""Pairs of prompts for patching, read by an answer's first token, and those that must not be.
 
 Both use the prompt of the ``continuation`` protocol.
 """

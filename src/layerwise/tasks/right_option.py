@@ -1,4 +1,4 @@
-"""Which option is right: one reader of answers for all sources of tasks, and numbers as texts.
+"""Right option of an item: one reader of answers for all sources of tasks, and numbers as texts.
 
 An answer names an option by its text, its label or its place. Nothing is guessed where it could
 name two.

@@ -153,7 +153,7 @@ NARROW: dict[str, tuple[int, dict[str, Any]]] = {
 
 @torch.inference_mode()
 def distances(family: str, dtype: torch.dtype) -> tuple[float, float]:
-    """How far the original in a format, and the hooked model in it, are from float32, in nats."""
+    """Distances of original and hooked model in a format from float32, in nats."""
     length, fields = NARROW[family]
     config = getattr(transformers, f"{family}Config")(vocab_size=50, **fields)
     kind = getattr(transformers, f"{family}ForCausalLM")

@@ -1,4 +1,4 @@
-"""Which backend a folder is run by, and that both say what its original says."""
+"""Backends of folders, which say what their originals say."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from tests.models.tiny import TEXT, tiny_tokenizer
 @functools.cache
 @torch.inference_mode(False)
 def tolerance(case: str) -> float:
-    """How far logits may be apart, in nats: as rounding explains, which gated T5s amplify."""
+    """Tolerance of logits, in nats: as rounding explains, which gated T5s amplify."""
     texts = parity_texts(tiny_seq2seq(case), tiny_tokenizer())
     exact = parity.exact(tiny_original(case), lambda one: parity.reference(one, texts))
     return max(1e-4, parity.MULTIPLE * exact.rounding)
@@ -101,7 +101,7 @@ def test_greedy_text_is_that_of_hugging_face(case: str) -> None:
 
 
 def _until_end(row: torch.Tensor) -> list[int]:
-    """What Hugging Face pads from the end token on."""
+    """Tokens before those that Hugging Face pads from the end token on."""
     tokens = row.tolist()
     return tokens[: tokens.index(1) + 1] if 1 in tokens else tokens
 

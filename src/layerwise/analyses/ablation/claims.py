@@ -1,4 +1,4 @@
-"""What layers are for, from ``estimates.parquet`` alone: where capabilities differ, and needs."""
+"""Claims of what layers are for, from ``estimates.parquet`` alone: different roles, and needs."""
 
 from __future__ import annotations
 

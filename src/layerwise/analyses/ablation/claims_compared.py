@@ -1,4 +1,4 @@
-"""Where two capabilities differ: layers that cross, one order that may explain both, shares."""
+"""Differences of two capabilities: layers that cross, one order that may explain both, shares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the table of effects says of each, on a page and in a notebook."""
+"""Columns of the table of effects, on a page and in a notebook."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ def passage_findings(run: RunTables) -> list[Claim]:
 
 
 def _protection_claim(pair: Row, sure: pd.DataFrame, layers: pd.DataFrame) -> dict[str, Any]:
-    """What a claim says where a passage protects, or reading needs, some layer."""
+    """The claim that a passage protects, or reading needs, some layer."""
     without, with_it = (rows(sure, loses_more=name) for name in ("closed", "open"))
     best = [records(part)[0] for part in (without, with_it) if len(part)]
     crossed = bool(pair["both_sorts"]) and len(best) == 2
@@ -252,7 +252,7 @@ def _protection_claim(pair: Row, sure: pd.DataFrame, layers: pd.DataFrame) -> di
 
 
 def _no_protection_claim(pair: Row, tests: pd.DataFrame, smallest: float) -> dict[str, Any]:
-    """What a claim says where no layer is shown to lose more one way."""
+    """The claim that no layer is shown to lose more one way."""
     luck = max(float(numbers(tests, name).max()) for name in ("luck_closed", "luck_open"))
     least = math.ceil(math.log(2 * len(tests) / ALPHA) / math.log(2 - min(luck, 0.999)) - 1e-9)
     return {

@@ -1,4 +1,4 @@
-"""What a run asked, as text, from ``requests.jsonl`` or made again from tasks in memory."""
+"""Questions of a run as text, from ``requests.jsonl`` or made again from tasks in memory."""
 
 from __future__ import annotations
 

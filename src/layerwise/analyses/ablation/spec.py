@@ -1,4 +1,4 @@
-"""What an ablation changes: a kind, a site, and which layers and heads, made into interventions.
+"""Changes of an ablation: a kind, a site, and some layers and heads, made into interventions.
 
 Items may have several draws, of noise or of the item that they are resampled from.
 """

@@ -152,7 +152,7 @@ class Attribution:
         return AttributionResult(table if pieces else frame("attribution", []), facts)
 
     def expected_cost(self, task: Task, *protocols: str) -> Cost:
-        """What it is expected to cost: the intact model once per prompt."""
+        """Expected cost of a task: the intact model once per prompt."""
         total = Cost()
         for protocol in protocols:
             for some in self._batches(task, protocol):

@@ -1,4 +1,4 @@
-"""What a distillation's models, divergences and training are called, in tables and in words."""
+"""Names of a distillation's models, divergences and training, in tables and in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training brought a student, paired over items, and the typed result of a distillation.
+"""Gains of a student by training, paired over items, and the typed result of a distillation.
 
 Definitions are in ``docs/distillation.md``; columns in ``docs/results.md``.
 """

@@ -94,7 +94,7 @@ class EarlyExit:
         return {}
 
     def expected_cost(self, task: Task, /, *protocols: str) -> Cost:
-        """What a task is expected to cost: nothing where the lens is read anyway."""
+        """Expected cost of a task: nothing where the lens is read anyway."""
         return Cost() if self.shared else self.lens.expected_cost(task, *protocols)
 
     def run(

@@ -1,4 +1,4 @@
-"""What follows from the exits alone: accuracy, nats and agreement of each, and which are safe."""
+"""Tables of the exits alone: accuracy, nats and agreement of each, and the safe ones."""
 
 from __future__ import annotations
 

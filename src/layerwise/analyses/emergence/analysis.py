@@ -1,4 +1,4 @@
-"""Where capabilities emerge and whether methods agree: parts of a page, and ``ANALYSIS``."""
+"""Parts of a page on where capabilities emerge and if methods agree, and ``ANALYSIS``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether it depends on the protocol how much each group of layers matters (docs/emergence.md)."""
+"""Interaction of protocol and groups of layers in what a task loses (docs/emergence.md)."""
 
 from __future__ import annotations
 

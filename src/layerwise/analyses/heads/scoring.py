@@ -1,4 +1,4 @@
-"""Where heads attend on repeated tokens, and what they add to the logit of the right next one."""
+"""Attention of heads on repeated tokens, and their part in the logit of the right next one."""
 
 from __future__ import annotations
 

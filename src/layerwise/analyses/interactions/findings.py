@@ -127,7 +127,7 @@ def _floor_words(top: Row) -> str:
 
 
 def _no_interaction_claim(pairs: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim:
-    """That no pair has a verdict, and how large interactions may be."""
+    """The claim that no pair has a verdict, with how large interactions may be."""
     top = _strongest(pairs)
     cells = len(pairs[["task", "protocol"]].drop_duplicates())
     alone = len(rows(pairs, verdict=NATS_ALONE))

@@ -169,5 +169,5 @@ class Interactions:
         return InteractionsResult(conform("interactions", table), orders, measured.facts)
 
     def expected_cost(self, task: Task, *protocols: str) -> Cost:
-        """What a task is expected to cost under some protocols, at most: with signal in all."""
+        """Expected cost of a task under some protocols, at most: with signal in all."""
         return self.ablation.expected_cost(task, *protocols)

@@ -149,7 +149,7 @@ class Lens:
         return LensResult(table, self.setup.facts(settings, work))
 
     def expected_cost(self, task: Task, *protocols: str) -> Cost:
-        """What it is expected to cost to read a task's items, at every place."""
+        """Expected cost of reading a task's items, at every place."""
         return sum((self._protocol_cost(task, protocol) for protocol in protocols), start=Cost())
 
     def _protocol_cost(self, task: Task, protocol: str) -> Cost:

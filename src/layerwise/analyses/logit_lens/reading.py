@@ -1,4 +1,4 @@
-"""What a lens reads: which tokens of an item, at which sites, and what is seen there."""
+"""Readings of a lens: the tokens of an item, the sites, and the predictions there."""
 
 from __future__ import annotations
 

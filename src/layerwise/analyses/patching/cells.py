@@ -1,4 +1,4 @@
-"""What is patched at one go: a site of a layer, one head of it or not, at which positions.
+"""Cells of patching: a site of a layer, one head of it or not, at some positions.
 
 Positions are named by where they stand relative to what differs between the two prompts, so
 that pairs can be averaged and prompts of unequal length aligned. What the engine does not do is

@@ -164,7 +164,7 @@ class PairJob:
         return self.result(rows, setup.facts(settings, work))
 
     def expected_cost(self, task: Task, *protocols: str) -> Cost:
-        """What a task is expected to cost, if the model solves the first pairs."""
+        """Expected cost of a task, if the model solves the first pairs."""
         # All pairs are of ``continuation``, whichever protocols are named.
         usable = self.usable(task)
         asked = (

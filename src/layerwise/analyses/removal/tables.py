@@ -1,4 +1,4 @@
-"""What was found by removing layers: candidates' scores, the best of them, and the curve."""
+"""Tables of removed layers: candidates' scores, the best of them, and the curve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which weights a block consists of: its sublayers with their norms, in all kinds of models.
+"""Weights of a block: its sublayers with their norms, in all kinds of models.
 
 Slices of weights that belong to heads are in ``parts``.
 """

@@ -124,7 +124,7 @@ class Similarity:
         return entry, tables
 
     def expected_cost(self, task: Task, *protocols: str) -> Cost:
-        """What it is expected to cost to read a task's prompts."""
+        """Expected cost of reading a task's prompts."""
         setup = self.setup
         read = (prompts(setup, task, task.items, protocol) for protocol in protocols)
         return sum((cost_of_prompts(setup, task, one) for one in read), start=Cost())

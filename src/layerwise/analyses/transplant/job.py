@@ -131,7 +131,7 @@ class Transplant:
         )
 
     def expected_cost(self, task: Task, /, *protocols: str) -> Cost:
-        """What a task is expected to cost under some protocols, at most: with a gap in all."""
+        """Expected cost of a task under some protocols, at most: with a gap in all."""
         pieces = [TransplantPiece(host, task, protocols) for host in HOSTS]
         pieces += self._of_task(task, protocols)
         return sum((self._cost(piece) for piece in pieces), start=Cost())

@@ -1,4 +1,4 @@
-"""Which weights are exchanged at a site: of layers, their parts and norms, of single heads.
+"""Weights exchanged at a site: of layers, their parts and norms, of single heads.
 
 What a block consists of is in ``shared.blocks``. Nothing is exchanged here.
 """

@@ -1,4 +1,4 @@
-"""What is put from one model into another: layers, parts, heads, together or not, if it fits."""
+"""Layers, parts and heads put from one model into another, together or not, if they fit."""
 
 from __future__ import annotations
 

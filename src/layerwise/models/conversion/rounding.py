@@ -1,4 +1,4 @@
-"""What rounding is: a network in float64, and the same with weights disturbed in their last bit.
+"""Rounding: a network in float64, and the same with weights disturbed in their last bit.
 
 What is done with it is decided where models are compared: with their originals at load
 (``models.conversion``), and under changes (``sweep.checks``).

@@ -1,4 +1,4 @@
-"""What a norm module of Hugging Face computes, found out by trying: its formula, or None.
+"""Formula of a norm module of Hugging Face, found out by trying, or None.
 
 Every family has a class of its own for the same two formulas; a name would say less than a trial.
 """

@@ -1,4 +1,4 @@
-"""What a decoder is made of, whatever Hugging Face class it comes from.
+"""Parts of a decoder, whatever Hugging Face class it comes from.
 
 A family's file fills these values in, ``model`` and the sweep's engine run them.
 """

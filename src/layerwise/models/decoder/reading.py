@@ -1,4 +1,4 @@
-"""What a Hugging Face decoder is made of, read by the names that most of its classes share."""
+"""Parts of a Hugging Face decoder, read by the names that most of its classes share."""
 
 from __future__ import annotations
 

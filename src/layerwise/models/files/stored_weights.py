@@ -1,4 +1,4 @@
-"""What the headers of a model's safetensors files say: names, shapes and number formats.
+"""Headers of a model's safetensors files: names, shapes and number formats.
 
 Read before any weight is, so that what cannot be loaded rightly is refused at once.
 """

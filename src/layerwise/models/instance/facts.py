@@ -1,4 +1,4 @@
-"""What a model in memory is: its facts, the hash of its weights, its original tokenizer."""
+"""Facts of a model in memory, the hash of its weights, and its original tokenizer."""
 
 from __future__ import annotations
 

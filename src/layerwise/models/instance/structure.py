@@ -1,4 +1,4 @@
-"""Which modules and weights a model in memory consists of, and its fingerprint."""
+"""Modules and weights of a model in memory, and its fingerprint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the weights of wired models do: heads and gates in a rotated residual stream.
+"""Weights of wired models: heads and gates in a rotated residual stream.
 
 Each mechanism is written down as what it reads and writes; which parameters that becomes is
 decided in ``wired`` and ``wired_seq2seq.model``.

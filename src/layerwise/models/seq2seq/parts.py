@@ -1,4 +1,4 @@
-"""What an encoder-decoder model is made of, whatever Hugging Face class it comes from.
+"""Parts of an encoder-decoder model, whatever Hugging Face class it comes from.
 
 A family's file fills these values in; ``model`` runs them. No computation but that of embeddings'
 relative positions lives here.

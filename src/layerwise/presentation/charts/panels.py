@@ -175,7 +175,7 @@ class Panels:
         figure.set_figheight(around + each * down)
 
     def add_panel_legend(self, axes: Axes) -> None:
-        """What has a name so far, in a legend of its own under a panel."""
+        """Put what has a name so far in a legend of its own under a panel."""
         named, below = self.figure.entries, 0.45 + _LINE * bool(stacks().n_encoder)
         for name, handle in named.items():
             handle.set_label(label(name, max(8, self.fits - 5)))

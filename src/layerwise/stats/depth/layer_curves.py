@@ -1,4 +1,4 @@
-"""What a method says about each task, layer by layer, in the sample and in resamples."""
+"""Curves of a method for each task, layer by layer, in the sample and in resamples."""
 
 from __future__ import annotations
 

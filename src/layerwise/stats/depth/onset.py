@@ -1,4 +1,4 @@
-"""When a capability appears over a series of checkpoints, and whether its layers move.
+"""Onset of a capability over a series of checkpoints, and moves of its layers.
 
 All checkpoints are asked the same items, so both are inferred from item values over steps; no item
 is resampled, and nothing is assumed of how steps go together.

@@ -1,4 +1,4 @@
-"""Whether two shares lost are the same, whatever either has to lose: inverted tests of ratios.
+"""Test that two shares lost are the same, whatever either has to lose: inverted tests of ratios.
 
 A share lost is what is lost by what there is to lose. Where a model hardly knows the answers, the
 latter is known badly, and best liked where luck made it large. So a share s is judged by the

@@ -95,7 +95,7 @@ class _Edit:
 
     @property
     def given_object(self) -> object | None:
-        """That object, if it has one."""
+        """The object that was given, if it has one."""
         return None if self.given_as is None else getattr(self, self.given_as)
 
     @property

@@ -1,4 +1,4 @@
-"""What is changed within one layer for one batch of activations, ready to be applied.
+"""Changes within one layer for one batch of activations, ready to be applied.
 
 Blocks ask what becomes of an output, and whether it need be computed at all. Edits of rows are made
 such replacements here. Knows no requests.

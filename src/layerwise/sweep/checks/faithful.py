@@ -1,4 +1,4 @@
-"""Whether the engine computes what a model computes, tried before the first sweep of it.
+"""Check that the engine computes what a model computes, before the first sweep of it.
 
 Models that ``load_model`` made equal their originals, and engine and models are held together by
 tests; a user's own model, or one that was changed since, may be something that nobody foresaw.

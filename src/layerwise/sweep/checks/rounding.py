@@ -1,4 +1,4 @@
-"""How far rounding alone can take the outcomes of a change, measured on the model itself.
+"""Rounding error of the outcomes of a change, measured on the model itself.
 
 Engine, reference and any other way of computing the same are held to it, for no fixed number
 fits all changes: without some layers of a deep model small differences grow, and how large they

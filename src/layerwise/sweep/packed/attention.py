@@ -42,7 +42,7 @@ class PartialAttention(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoreModifiers:
-    """How scores come about, beside products of queries and keys."""
+    """Parts of attention scores beside products of queries and keys."""
 
     scale: float  # what products are multiplied by
     cap: float | None = None  # scores s become cap tanh(s / cap); None if they stay

@@ -1,4 +1,4 @@
-"""Which way of running its blocks a model gets, decided once per model.
+"""Choice of the way to run a model's blocks, made once per model.
 
 ``PackedBlock`` reads the block's modules and attends with ``scaled_dot_product_attention``;
 ``TransformerLensBlock`` calls TransformerLens's own block, for models with other attention;

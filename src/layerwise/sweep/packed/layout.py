@@ -1,4 +1,4 @@
-"""Where the carried tokens of a batch lie, and how they attend: index tensors, no activations.
+"""Layout of a batch's carried tokens and their attention: index tensors, no activations.
 
 A layout is made once per batch and set of carried tokens and serves all layers and branches.
 """

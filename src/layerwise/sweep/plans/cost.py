@@ -1,4 +1,4 @@
-"""What a planned sweep costs: token-passes, arithmetic, and memory.
+"""Cost of a planned sweep: token-passes, arithmetic, and memory.
 
 Nothing here runs a model, and nothing knows how fast a machine is.
 """

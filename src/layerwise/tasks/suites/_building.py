@@ -1,4 +1,4 @@
-"""What all suites are built with: seeded draws, balanced options and positions, chance levels."""
+"""Parts of all suites: seeded draws, balanced options and positions, chance levels."""
 
 from __future__ import annotations
 

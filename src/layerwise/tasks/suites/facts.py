@@ -283,7 +283,7 @@ def _contradicting_item(rng: np.random.Generator, facts: Sequence[Fact], count: 
 def _invented_item(
     rng: np.random.Generator, vocabulary: Mapping[str, Sequence[str]], count: int
 ) -> Item:
-    """What no model can know, about places that do not exist."""
+    """An item that no model can know, about places that do not exist."""
     cloze, kind = draw(rng, _MADE_UP, 1)[0]
     places = draw(rng, vocabulary["places"], count)
     answers = draw(rng, vocabulary[kind], count)

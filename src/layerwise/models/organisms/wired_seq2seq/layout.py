@@ -1,4 +1,4 @@
-"""Which layer and head of a wired encoder-decoder does what.
+"""Layers and heads of a wired encoder-decoder by what they do.
 
 The weights that do it are written in ``_wiring``. Layers are numbered in the order of
 computation, all of the encoder before the decoder.

@@ -1,4 +1,4 @@
-"""What of Hugging Face each family of encoder-decoder models needs.
+"""Needs of each family of encoder-decoder models of Hugging Face.
 
 A family, or several that are built alike, is a file with ``ARCHITECTURES``, ``parts_of`` and
 ``STORED``, its name in ``_FAMILIES``, and its line in the tests.
