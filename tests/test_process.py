@@ -280,7 +280,7 @@ def test_the_command_line_begins_with_it_before_torch_is_imported():
 AWAKE = """
 import json, os, time
 import torch
-from layerwise.ground.waiting import Waiting, _MoreThreads
+from layerwise.ground.waiting import _MoreThreads
 torch.set_num_threads(2)
 numbers = torch.ones(2**17)
 def awake():
