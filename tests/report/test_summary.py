@@ -209,11 +209,11 @@ def test_hand_over_is_at_the_planted_layer(run: RunTables, run_claims: list[Clai
 
 
 @pytest.mark.parametrize(("layer", "found"), [(1, 1), (9, 9), (0, None), (10, None)])
-def test_hand_over_is_found_wherever_it_is_planted(layer: int, run_claims: int | None) -> None:
+def test_hand_over_is_found_wherever_it_is_planted(layer: int, found: int | None) -> None:
     """None without a change of sides."""
     plan = Plan(n_layers=10, tasks=(("facts", "knowledge"),))
     result = PatchingResult(synthetic.patching_rows(plan, layer), synthetic.facts(plan))
-    expected = None if run_claims is None else (run_claims, run_claims, run_claims)
+    expected = None if found is None else (found, found, found)
     assert hand_over_layer(result.summary(), "last changed") == expected
 
 
