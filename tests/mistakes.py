@@ -253,7 +253,7 @@ FAULTS = [
         "paths that go by way of other components",
         "analyses/path_patching/paths.py",
         "                run.output_hook(receiver),\n"
-        "                _replacing_hook(receiver.head, run.read(receiver, streams)),\n",
+        "                _replacing_hook(receiver.head, run.receiver_output(receiver, streams)),\n",
         "                run.entry_hook(receiver),\n"
         "                _replacing_hook(None, streams),\n",
         ("tests/test_path_patching.py::test_paths_equal_runs_with_all_else_frozen",),

@@ -165,10 +165,10 @@ def measure_speed(setup: Setup, planned: Sequence[PlannedSweep], few: TimedWork 
     if few is None:
         return Speed(flop)
     writing = [sweep for sweep in planned if sweep.shorten(texts=0) != sweep]
-    some, whole = _spread(setup, [sweep.cut(prompts=SHORT_PROMPTS) for sweep in writing])
+    some, whole = _spread(setup, [sweep.shorten(prompts=SHORT_PROMPTS) for sweep in writing])
     share = SECONDS / 4 / flop / whole
     many = [sweep.part(share).shorten(texts=SHORT_TEXTS) for sweep in some]
-    prompts = time_sweeps(setup, [sweep.cut(texts=0) for sweep in many])
+    prompts = time_sweeps(setup, [sweep.shorten(texts=0) for sweep in many])
     texts = time_sweeps(setup, many)
     work = np.array([(timed.cost.steps, timed.cost.text_flop) for timed in (few, texts)])
     unit = work.max(axis=0).clip(min=1.0)

@@ -301,7 +301,7 @@ class Round:
             self._left.remove(number)
             work = self._works[number]
             worker.last = work.doing
-            self._progress.doing(f"{work.doing}, on {count_noun(self._n_workers, 'worker')}")
+            self._progress.set_activity(f"{work.doing}, on {count_noun(self._n_workers, 'worker')}")
             self._asked[worker.actor.make.remote(number)] = worker, number
 
     def _next(self, worker: Worker) -> int:
@@ -325,13 +325,13 @@ class Round:
             return
         tables = {name: table_from_bytes(table) for name, table in answer["tables"].items()}
         self._keep(work, tables, worker.machine)
-        self._progress.done(work.amount)
+        self._progress.add_work(work.amount)
 
     def _retry(self, number: int, how: str, most: int, why: str) -> None:
         self._failures[how, number] += 1
         if self._failures[how, number] >= most:
             self._given_up[number] = f"failed {most} times ({why})"
-            self._progress.done(self._works[number].amount)
+            self._progress.add_work(self._works[number].amount)
         else:
             self._left.insert(0, number)
 

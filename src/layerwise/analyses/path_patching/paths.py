@@ -226,13 +226,13 @@ def receiver_logprobs(
     parts = []
     for start in range(0, len(senders), AT_ONCE):
         some = slice(start, start + AT_ONCE)
-        streams = run.at(receiver, senders[some], flows[some])
+        streams = run.stream_at(receiver, senders[some], flows[some])
         if receiver.layer is None:
             parts.append(final_logits(model, streams[:, -1]).double().log_softmax(-1))
         else:
             hook = (
                 run.output_hook(receiver),
-                _replacing_hook(receiver.head, run.read(receiver, streams)),
+                _replacing_hook(receiver.head, run.receiver_output(receiver, streams)),
             )
             parts.append(run.logprobs(hook, len(streams)))
     return torch.cat(parts)

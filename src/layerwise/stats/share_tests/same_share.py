@@ -56,7 +56,7 @@ def share_difference(
     shared = np.clip(one.directions(shares).T @ other.directions(shares), -_ALIKE, _ALIKE)
     length = z[0][:, None] ** 2 - 2 * shared * z[0][:, None] * z[1] + z[1] ** 2
     accepted = length <= critical_distance(1 - _LEVEL) * (1 - shared**2)
-    accepted[one.at(shares), other.at(shares)] = True
+    accepted[one.nearest_share(shares), other.nearest_share(shares)] = True
     apart = (shares[None] - shares[:, None])[accepted]
     beyond = accepted[[0, -1]].any() or accepted[:, [0, -1]].any()
     if beyond:
