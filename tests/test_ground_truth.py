@@ -291,7 +291,7 @@ def test_letters_are_not_understood_and_nothing_is_claimed(of):
 @anywhere(*BOTH)
 def test_lenses_read_the_answer_from_the_planted_layer_on(of, layout, seed):
     """From there on they are settled, too; of two stacks also where the encoder ends early."""
-    read = of.read(layout, seed)
+    read = of.read_lens(layout, seed)
     assert read.lens.groupby("capability")["lens"].nunique().eq(1 + (of is SEQ2SEQ)).all()
 
     def planted(capability: str, lens: str) -> int:
@@ -389,7 +389,7 @@ def test_patching_follows_what_is_stated_to_the_look_up(of, layout, seed):
 @anywhere("decoder")
 def test_capabilities_emerge_at_the_planted_depth(of, layout, seed):
     patched = patch_activations(of.model(layout, seed), TASKS, pairs=3, progress=False)
-    results = [of.ablate(layout, seed), of.read(layout, seed), patched]
+    results = [of.ablate(layout, seed), of.read_lens(layout, seed), patched]
     found = emergence(results, n_resamples=200)
     assert found.left_out.empty
     for capability, group in found.emergence.groupby("capability"):
@@ -406,7 +406,7 @@ def test_capabilities_emerge_at_the_planted_depth(of, layout, seed):
 @anywhere("seq2seq")
 def test_capabilities_of_two_stacks_emerge_at_the_planted_depth(of, layout, seed):
     """On one axis of computation, the encoder first, and in the order of each stack alone."""
-    found = emergence([of.ablate(layout, seed), of.read(layout, seed)], n_resamples=200)
+    found = emergence([of.ablate(layout, seed), of.read_lens(layout, seed)], n_resamples=200)
     assert found.left_out.empty
     for (capability, axis), group in found.emergence.groupby(["capability", "axis"]):
         truth = PlantedSeq2Seq(layout, str(capability))
@@ -451,7 +451,7 @@ def test_methods_differ_by_what_was_planted(of, layout, seed):
     model = small_model(layout, seed)
     results = [
         of.ablate(layout, seed, ("continuation", "generate")),
-        of.read(layout, seed),
+        of.read_lens(layout, seed),
         patch_activations(model, TASKS, pairs=3, progress=False),
         lw.attribution(model, TASKS, "continuation", progress=False),
     ]

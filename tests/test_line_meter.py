@@ -102,7 +102,7 @@ def test_lines_come_at_intervals(line_meter, clock, lines):
     line_meter.expect(100.0)
     for _ in range(60):  # six minutes, a hundredth of the work every six seconds
         clock.now += 6
-        line_meter.done(1.0)
+        line_meter.add_work(1.0)
         line_meter.tick()
     assert lines[:2] == [
         "5% done after 30 s, about 9.5 min left (starting)",
@@ -113,7 +113,7 @@ def test_lines_come_at_intervals(line_meter, clock, lines):
 
 def test_the_share_that_is_done_never_falls(line_meter):
     line_meter.expect(10.0)
-    line_meter.done(5.0)
+    line_meter.add_work(5.0)
     assert line_meter.share == 0.5
     line_meter.expect(10.0)
     assert line_meter.share == 0.5
