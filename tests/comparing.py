@@ -64,7 +64,7 @@ def save_run(folder: Path, *results: Any) -> Path:
     """
     with pytest.MonkeyPatch.context() as patch:
         for result in results:
-            patch.setattr(type(result), "derived", lambda _: {})
+            patch.setattr(type(result), "derived_tables", lambda _: {})
             result.save(folder)
     return folder
 

@@ -58,29 +58,29 @@ def line_meter(clock, lines) -> LineMeter:
 
 # What a meter is told, and seconds that pass; it looks whether a line is due behind each.
 COURSES: dict[str, tuple[list[float | tuple[str, Any]], list[str]]] = {
-    "a short command": ([("expect", 10.0), FIRST - 0.1, ("done", 10.0), ("end", ())], []),
+    "a short command": ([("expect", 10.0), FIRST - 0.1, ("add_work", 10.0), ("end", ())], []),
     "a piece that takes long": (
-        [("expect", 100.0), ("doing", "ablation, facts"), FIRST],
+        [("expect", 100.0), ("set_activity", "ablation, facts"), FIRST],
         ["0% done after 30 s (ablation, facts)"],
     ),
     "pieces of an interrupted run do not make the rest seem short": (
-        [("expect", 100.0), ("done", 80.0), 25.0, ("done", 10.0), 5.0],
+        [("expect", 100.0), ("add_work", 80.0), 25.0, ("add_work", 10.0), 5.0],
         ["90% done after 30 s, about 20 s left (starting)"],
     ),
     "the time that a piece takes is no time that is left": (
-        [("expect", 100.0), 10.0, ("done", 10.0), 30.0, EVERY],
+        [("expect", 100.0), 10.0, ("add_work", 10.0), 30.0, EVERY],
         ["10% done after 40 s, about 1.0 min left (starting)", "10% done after 1.7 min (starting)"],
     ),
     "what is counted before the work takes no part in the rate": (
-        [20.0, ("expect", 100.0), 10.0 - 0.1, ("done", 25.0), 0.1],
+        [20.0, ("expect", 100.0), 10.0 - 0.1, ("add_work", 25.0), 0.1],
         ["25% done after 30 s, about 30 s left (starting)"],
     ),
     "the end": (
-        [("expect", 10.0), ("done", 10.0), FIRST, ("end", ())],
+        [("expect", 10.0), ("add_work", 10.0), FIRST, ("end", ())],
         ["99% done after 30 s (starting)", "100% done after 30 s"],
     ),
     "names are shown and not obeyed": (
-        [("doing", "ablation, \x1b[2J"), FIRST], ["ablation, \\x1b[2J for 30 s"],
+        [("set_activity", "ablation, \x1b[2J"), FIRST], ["ablation, \\x1b[2J for 30 s"],
     ),
 }  # fmt: skip
 

@@ -135,7 +135,7 @@ def folder(path: Path) -> None:
 @pytest.fixture(autouse=True)
 def without_what_follows(monkeypatch):
     """Leave out what is computed of the tables, which takes most of the time of saving."""
-    monkeypatch.setattr(type(small_ablation()), "derived", lambda self: {})
+    monkeypatch.setattr(type(small_ablation()), "derived_tables", lambda self: {})
 
 
 def state(place: Path) -> dict[str, object]:
