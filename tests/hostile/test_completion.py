@@ -15,7 +15,7 @@ from layerwise.cli import completion
 from tests import commands
 from tests.hostile.documents import TEXTS
 from tests.hostile.extent import fuzz
-from tests.hostile.limits import limited
+from tests.hostile.limits import within_limits
 from tests.hostile.strings import FILE_NAMES
 
 PARTS = 4
@@ -60,7 +60,7 @@ def test_any_word_is_completed_to_plain_names_that_begin_with_it(here: Path, cou
 
     @fuzz(PARTS, typed=typed_words())
     def tried(typed: str):
-        with limited():
+        with within_limits():
             names = [name for complete in completers for name in complete(typed)]
         assert all(name.startswith(typed) and PLAIN.fullmatch(name) for name in names)
         count("completed words")
@@ -85,7 +85,7 @@ def test_any_line_is_completed_for_each_shell_without_an_error(monkeypatch, coun
             "_TYPER_COMPLETE_FISH_ACTION": "get-args", "_TYPER_COMPLETE_WORD_TO_COMPLETE": typed,
         }.items():  # fmt: skip
             monkeypatch.setenv(name, value)
-        with limited():
+        with within_limits():
             ended = commands.run()
         assert (ended.code, ended.err) == (0, "")
         if shell == "bash":

@@ -20,7 +20,7 @@ from tests import commands, test_saving
 from tests.analysis import word_task, write_jsonl
 from tests.hostile.documents import TEXTS, VALUES
 from tests.hostile.extent import fuzz
-from tests.hostile.killed_commands import BUDGET, finished_run, model_of
+from tests.hostile.killed_commands import BUDGET, finished_run_folder, kind_model
 from tests.hostile.strings import FILE_NAMES
 from tests.hostile.test_fuzzer import outcome
 from tests.test_saving import DOORS
@@ -64,7 +64,7 @@ def linked(target: str) -> Put:
 
 FOREIGN: st.SearchStrategy[Put] = st.one_of(
     st.sampled_from(
-        [test_saving.table, test_saving.weights, test_saving.link, test_saving.link_to_nothing,
+        [test_saving.table, test_saving.weights, test_saving.link, test_saving.dangling_link,
          test_saving.pipe, test_saving.folder]
     ),
     st.sampled_from(["/dev/zero", "/dev/full", "itself", "..", "keys.jsonl"]).map(linked),
@@ -122,7 +122,9 @@ FILLED = {
 
 
 def test_no_door_replaces_what_is_not_of_its_kind(monkeypatch, count):
-    monkeypatch.setattr(AblationResult, "derived", lambda self: {})  # which takes most of the time
+    monkeypatch.setattr(
+        AblationResult, "derived_tables", lambda self: {}
+    )  # which takes most of the time
 
     @fuzz(OF_DOORS, door=st.sampled_from(list(DOORS)), name=NAMES, usual=st.booleans(), **FILLED)
     def tried(door: str, name: str, usual: bool, own: list[str], foreign: Any):
@@ -140,7 +142,11 @@ def test_no_door_replaces_what_is_not_of_its_kind(monkeypatch, count):
 def commands_to(out: str, other: str) -> dict[str, tuple[tuple[object, ...], set[str]]]:
     """Commands that write to a path, with the kinds of files that each may replace."""
     asked = ("--task", TASK, "--protocol", "continuation", "--fewshot", 0, *BUDGET)
-    tiny, run, another = model_of("decoder"), finished_run("decoder"), finished_run("seq2seq")
+    tiny, run, another = (
+        kind_model("decoder"),
+        finished_run_folder("decoder"),
+        finished_run_folder("seq2seq"),
+    )
     again = {"page", "picture", "claims"}
     return {
         "report": (("report", run, another, "--out", out), {"page"}),
@@ -157,7 +163,7 @@ def commands_to(out: str, other: str) -> dict[str, tuple[tuple[object, ...], set
 
 def add_run(place: Place) -> None:
     """A finished run in the place, whose page and figures may be made again."""
-    shutil.copytree(finished_run("decoder"), place.folder / RUN)
+    shutil.copytree(finished_run_folder("decoder"), place.folder / RUN)
     for name in place.state():
         if name.startswith(f"{RUN}/"):
             kind = {".html": "page", ".svg": "picture", ".png": "picture"}.get(Path(name).suffix)
