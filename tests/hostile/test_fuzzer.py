@@ -171,6 +171,14 @@ MAPPED = {"question": "Which?", "answer": 2, "context": "c", "choices": [1, 2.5,
 LABELLED = {"question": "?", "answer": "B", "choices": {"text": ["a", "b"], "label": ["A", "B"]}}
 
 
+def known(value: Any) -> str:
+    """A document as JSON, without fields that are None."""
+    whole = json.loads(json.dumps(value), object_hook=lambda fields: {
+        name: one for name, one in fields.items() if one is not None
+    })  # fmt: skip
+    return json.dumps(whole, sort_keys=True)
+
+
 def test_any_rows_of_a_data_set_are_read_alike_from_lines_and_parquet(tmp_path: Path):
     name = f"hf:x:choices=choices:data={tmp_path}"
 
@@ -183,7 +191,10 @@ def test_any_rows_of_a_data_set_are_read_alike_from_lines_and_parquet(tmp_path: 
                 path.write_text("\n".join(map(json.dumps, rows)))
             else:
                 try:
-                    pq.write_table(pa.Table.from_pylist(rows), path)
+                    table = pa.Table.from_pylist(rows)
+                    if known(table.to_pylist()) != known(rows):
+                        return  # in a column of floats, 1 and False are 1.0 and 0.0
+                    pq.write_table(table, path)
                 except (pa.ArrowException, OverflowError, UnicodeEncodeError, TypeError):
                     return
             tasks.append(outcome(lambda: load_task(name, fewshot=0)))
