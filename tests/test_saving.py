@@ -234,6 +234,15 @@ def test_a_transplant_that_is_refused_writes_no_model(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("out", "write"), [("loop", "new"), ("new", "loop")])
+def test_a_link_to_itself_is_no_folder_of_a_transplant(out, write, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    model = commands.model_folder()
+    given = ["transplant", model, model, "--task", "facts", "--limit", 2]
+    places = ["--out", tmp_path / out, "--write", tmp_path / write]
+    commands.assert_refused(commands.run(*given, *places), "Cannot write", "loop")
+
+
 @pytest.mark.parametrize("name", ["new.safetensors", "figures", "new.svg"])
 def test_a_page_is_written_under_the_name_of_a_page_alone(name, tmp_path):
     says = f"{name} does not end as a page does: expected a name such as report.html"

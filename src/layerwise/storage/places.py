@@ -35,6 +35,12 @@ def refuse_unusable_folder(path: Path, what: str = "a folder for the run") -> No
     above = _nearest(path)
     if above == path and not path.is_dir():
         raise UserError(f"{path} is a file: expected {what}; choose another path.")
+    for one in (path, *path.parents):
+        if one.is_symlink() and not one.exists():
+            raise UserError(
+                f"Cannot write {path} ({one} is a link to nothing): choose a folder that you may "
+                "write to."
+            )
     _refuse_unwritable(above, path)
 
 

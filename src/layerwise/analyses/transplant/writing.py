@@ -43,7 +43,8 @@ def refuse_one_folder(out: str | Path | None, write: str | Path | None) -> None:
     """Refuse a run's folder that the model would be written into, or that others' files are in."""
     if out is None or write is None:
         return
-    run, model = Path(out).resolve(), Path(write).resolve()
+    # Path.resolve raises for a link to itself, which is refused where it is to be written.
+    run, model = (Path(os.path.realpath(folder)) for folder in (out, write))
     if model.is_relative_to(run):
         raise UserError(
             f"The model would be written into the folder of the run, {out}: expected a folder of "
