@@ -312,6 +312,7 @@ def test_the_page_is_what_make_docs_writes():
     assert made["PAGE"].read_text("utf-8") == made["page"]()
     assert made["FRAMES"].read_text("utf-8") == made["frames_page"]()
     assert made["METHODS"].read_text("utf-8") == made["methods_page"]()
+    assert made["CLAIMS"].read_text("utf-8") == made["claims_page"]()
 
 
 def test_every_analysis_has_its_row_among_the_methods():
