@@ -206,7 +206,7 @@ def test_facts_describe_every_field():
 def test_loading_says_what_is_wrong(ablation, tmp_path):
     with pytest.raises(UserError, match="No folder"):
         load_results(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"No results in .*records\.parquet, .* or left_out"):
+    with pytest.raises(UserError, match=r"No results in .*records\.parquet, .* or verdicts"):
         load_results(tmp_path)
     with pytest.raises(UserError, match="missing, damaged or not a Parquet file"):
         AblationResult.load(tmp_path)

@@ -20,7 +20,7 @@ from layerwise.stats.cells import Cell
 from layerwise.stats.inference import exact_interval
 from layerwise.stats.items.clusters import Clusters
 
-N_LAYERS, N_RUNS, LEVEL = 24, 300, 0.05
+N_LAYERS, N_RUNS, LEVEL = 24, 200, 0.05
 TASKS = {"facts": "knowledge", "kv-words": "retrieval", "arithmetic": "reasoning"}
 PROTOCOLS = ("letter", "continuation", "generate")
 Damage = Float[np.ndarray, " layers"]
@@ -147,10 +147,3 @@ def verdict_rates(n_runs: int = N_RUNS, seed: int = 0) -> pd.DataFrame:
                 "rate": found / n_runs, "low": bounds.low, "high": bounds.high,
             })  # fmt: skip
     return pd.DataFrame(rows)
-
-
-if __name__ == "__main__":
-    import sys
-
-    table = verdict_rates(int(sys.argv[1]) if len(sys.argv) > 1 else N_RUNS)
-    print(table.loc[table["found"] > 0].to_string())

@@ -51,7 +51,7 @@ def replication_in(folder: Path) -> ReplicationResult:
 def test_a_wired_model_gets_the_verdicts_of_its_layout(folder):
     told = verdicts(replication_in(folder))
     assert told["song-5 knowledge"] == Verdict.HOLDS  # the second hop lies behind the facts
-    assert told["song-5 retrieval"] == Verdict.HOLDS
+    assert told["song-5 retrieval"] == Verdict.OPEN  # it is part of reasoning
     assert told["song-4 knowledge"] == Verdict.HOLDS
     assert told["song-4 retrieval"] == Verdict.HOLDS
     assert told["song-6"] == Verdict.NO_SIGNAL
@@ -65,7 +65,7 @@ def test_the_opposite_layout_gets_the_opposite_verdicts():
 
 def test_a_random_model_gets_no_verdict():
     model = tiny_model("gpt2")
-    told = verdicts(lw.replicate(model, CLAIMS, limit=8, progress=False))
+    told = verdicts(lw.replicate(model, ["lad-1", "men-1"], limit=8, fewshot=0, progress=False))
     assert set(told.values()) <= {Verdict.NO_SIGNAL, Verdict.NOT_ASKED}
 
 

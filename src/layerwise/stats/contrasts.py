@@ -110,7 +110,9 @@ def centre_contrast(pool: Pool, without: Collection[int] = ()) -> Contrast | Non
     # The influence of an answer on a ratio of sums.
     away = pool.clusters.sums((loss @ layers - centre * loss.sum(axis=1)) / total)
     n = pool.clusters.n
-    return Contrast(centre, away * np.sqrt(n / max(n - 1, 1)))
+    # Items that all agree have no spread to see: one cluster might lose at the farthest layer.
+    least = float(np.abs(layers - centre).max() * pool.clusters.sizes.max() / total)
+    return Contrast(centre, away * np.sqrt(n / max(n - 1, 1)), least)
 
 
 def unpaired(first: Contrast, second: Contrast) -> Contrast:

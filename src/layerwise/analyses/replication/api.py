@@ -88,6 +88,7 @@ def replicate(
         >>> result = layerwise.replicate(model, "song-3")  # doctest: +SKIP
         >>> result.verdicts[["claim", "verdict", "estimate", "low", "high"]]  # doctest: +SKIP
     """
+    refuse_no_data(scale, data)
     chosen = claims_named(claims)
     language = tokenizer_language(original_tokenizer(model))
     wanted = tasks_needed(chosen, scale, data, language)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from layerwise.stats.contrasts import Contrast
+from layerwise.stats.contrasts import Contrast
 
-    from .evidence import Evidence
+from .evidence import Evidence
 
 SMALL, FULL = "small", "full"
 SCALES = (SMALL, FULL)
@@ -141,3 +140,11 @@ class PublishedClaim:
     differs: str
     needs: Needs
     test: Callable[[Evidence], Sequence[Outcome]]
+
+
+def no_test(evidence: Evidence, part: str, words: str, *protocols: str) -> NoTest:
+    """Why a part was not tested: it was not asked, or the intact model has no signal."""
+    if not {protocol for _, protocol in evidence.asked}.issuperset(protocols):
+        return NoTest(part, Verdict.NOT_ASKED, f"No {words} was asked.")
+    why = f"The intact model is not clearly better than chance at {words}."
+    return NoTest(part, Verdict.NO_SIGNAL, why)

@@ -15,8 +15,6 @@ from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.pools import Pool, has_much_to_lose, pool_of
 from layerwise.stats.signals.signal import signals
 
-from .claim import NoTest, Verdict
-
 Chance = Callable[[str, str], float]
 
 
@@ -107,17 +105,6 @@ class Evidence:
     def pool(self, chosen: Sequence[Cell]) -> Pool:
         """The answers of some cells together."""
         return pool_of(chosen, self.floors, 1)
-
-    def missing(self, part: str, words: str, *protocols: str) -> NoTest:
-        """Why a part was not tested: it was not asked, or the intact model has no signal."""
-        under = {protocol for _, protocol in self.asked}
-        if not under.issuperset(protocols):
-            return NoTest(part, Verdict.NOT_ASKED, f"No {words} was asked.")
-        return NoTest(
-            part,
-            Verdict.NO_SIGNAL,
-            f"The intact model is not clearly better than chance at {words}.",
-        )
 
 
 def nats_contrast(chosen: Sequence[Cell], weights: Float[np.ndarray, " layers"]) -> Contrast:

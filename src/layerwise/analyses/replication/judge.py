@@ -59,6 +59,7 @@ def judge(claims: Sequence[PublishedClaim], evidence: Evidence) -> Mapping[str, 
         for claim, outcome in found
         if isinstance(outcome, ClaimTest)
         for number in outcome.numbers or (outcome.estimate,)
+        if math.isfinite(number.estimate)
     ]
     return {
         "verdicts": frame("verdicts", rows),

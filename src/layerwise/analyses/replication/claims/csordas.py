@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerwise.stats.contrasts import layer_weights
 
-from ..claim import FULL, SMALL, ClaimTest, Needs, Number, Outcome, PublishedClaim, Source
+from ..claim import FULL, SMALL, ClaimTest, Needs, Number, Outcome, PublishedClaim, Source, no_test
 from ..evidence import Evidence, nats_contrast
 
 CSORDAS = Source(
@@ -16,7 +16,7 @@ def second_half_does_less(evidence: Evidence) -> list[Outcome]:
     """csordas-1."""
     (chosen,) = evidence.under("continuation")
     if not chosen:
-        return [evidence.missing("", "choosing", "continuation")]
+        return [no_test(evidence, "", "choosing", "continuation")]
     layers = chosen[0].interventions["layer"].to_numpy(dtype=int)
     first, second = evidence.halves
     ways = {"all layers": (first, second), "without the first and last": (first[1:], second[:-1])}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerwise.stats.contrasts import layer_weights
 
-from ..claim import FULL, SMALL, ClaimTest, Needs, Number, Outcome, PublishedClaim, Source
+from ..claim import FULL, SMALL, ClaimTest, Needs, Number, Outcome, PublishedClaim, Source, no_test
 from ..evidence import Evidence, nats_contrast
 
 NATS = "nats"
@@ -17,7 +17,7 @@ def ends_matter_most(evidence: Evidence) -> list[Outcome]:
     """lad-1."""
     (chosen,) = evidence.under("continuation")
     if not chosen:
-        return [evidence.missing("", "choosing", "continuation")]
+        return [no_test(evidence, "", "choosing", "continuation")]
     layers, n = chosen[0].interventions["layer"].to_numpy(dtype=int), evidence.n_layers
     ends = {"first two layers": [0, 1], "last layer": [n - 1]}
     each = {

@@ -18,6 +18,7 @@ from ..claim import (
     PublishedClaim,
     Source,
     Verdict,
+    no_test,
 )
 from ..evidence import Evidence
 
@@ -53,7 +54,7 @@ def _numbers(rows: pd.DataFrame) -> tuple[Number, ...]:
 def _refused(evidence: Evidence) -> Sequence[Outcome]:
     if "similarity" not in evidence.tables:
         return [NoTest("", Verdict.NOT_ASKED, "Block influence was not measured.")]
-    return [evidence.missing("", "choosing", "continuation")]
+    return [no_test(evidence, "", "choosing", "continuation")]
 
 
 def influence_tells(evidence: Evidence) -> Sequence[Outcome]:

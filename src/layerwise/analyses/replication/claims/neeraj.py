@@ -10,7 +10,7 @@ from layerwise.stats.contrasts import Contrast, mean_contrast
 from layerwise.stats.items.clusters import paired_p_values
 from layerwise.stats.share_tests.equivalence import no_loss_p_values
 
-from ..claim import FULL, SMALL, ClaimTest, Needs, Number, Outcome, PublishedClaim, Source
+from ..claim import FULL, SMALL, ClaimTest, Needs, Number, Outcome, PublishedClaim, Source, no_test
 from ..evidence import Evidence
 
 SMALLEST_GAIN = 0.05  # a gain of accuracy that matters, fixed beforehand
@@ -39,7 +39,9 @@ def better_without_a_layer(evidence: Evidence, protocol: str) -> list[Outcome]:
     """The gain of the layer chosen on half of the items, on the other half."""
     (chosen,) = evidence.under(protocol)
     if not chosen:
-        return [evidence.missing("", "writing" if protocol == "generate" else "choosing", protocol)]
+        return [
+            no_test(evidence, "", "writing" if protocol == "generate" else "choosing", protocol)
+        ]
     each = {cell.task: _held_out(cell) for cell in chosen}
     best = min(each, key=lambda task: (each[task][2], -each[task][1].estimate))
     layer, gain, p = each[best]

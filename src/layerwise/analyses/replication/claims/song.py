@@ -33,6 +33,7 @@ from ..claim import (
     PublishedClaim,
     Source,
     Verdict,
+    no_test,
 )
 from ..evidence import Evidence
 
@@ -73,7 +74,7 @@ def most_are_spare(evidence: Evidence) -> list[Outcome]:
     for protocol in ("letter", _CHOOSES):
         (chosen,) = evidence.under(protocol)
         if not chosen:
-            outcomes.append(evidence.missing(protocol, "choosing", protocol))
+            outcomes.append(no_test(evidence, protocol, "choosing", protocol))
             continue
         pool, n = evidence.pool(chosen), evidence.n_layers
         majority = n // 2 + 1
@@ -105,7 +106,7 @@ def letters_and_texts(evidence: Evidence) -> list[Outcome]:
     """song-2."""
     sides = evidence.under("letter", _CHOOSES)
     if not sides[0]:
-        return [evidence.missing("", "choosing by letter and by text", "letter", _CHOOSES)]
+        return [no_test(evidence, "", "choosing by letter and by text", "letter", _CHOOSES)]
     pools = [evidence.pool(side) for side in sides]
     names = ("early", "middle", "deep")
     groups = dict(zip(names, evidence.thirds, strict=True))
@@ -139,7 +140,7 @@ def writing_needs_depth(evidence: Evidence) -> list[Outcome]:
     """song-3."""
     sides = evidence.under(_CHOOSES, _WRITES)
     if not sides[0]:
-        return [evidence.missing("", "choosing and writing", _CHOOSES, _WRITES)]
+        return [no_test(evidence, "", "choosing and writing", _CHOOSES, _WRITES)]
     chooses, writes = (evidence.pool(side) for side in sides)
     names = ("early", "middle", "deep")
     groups = dict(zip(names, evidence.thirds, strict=True))
@@ -177,7 +178,7 @@ def shallow(evidence: Evidence) -> list[Outcome]:
     for capability in ("knowledge", "retrieval"):
         chosen = evidence.of_capability(capability)
         if not chosen:
-            outcomes.append(evidence.missing(capability, capability))
+            outcomes.append(no_test(evidence, capability, capability))
             continue
         pool = evidence.pool(chosen)
         halves = [[layer for layer in half if layer not in shared] for half in evidence.halves]
@@ -216,7 +217,7 @@ def reasoning_is_deeper(evidence: Evidence) -> list[Outcome]:
     for other in ("knowledge", "retrieval"):
         both = [evidence.of_capability(name) for name in ("reasoning", other)]
         if not all(both):
-            outcomes.append(evidence.missing(other, f"reasoning and {other}"))
+            outcomes.append(no_test(evidence, other, f"reasoning and {other}"))
             continue
         compared = compared_alike(*(evidence.pool(cells) for cells in both))
         if compared is None:
@@ -261,7 +262,7 @@ def passages_protect(evidence: Evidence) -> list[Outcome]:
         asked = {task for task, _ in evidence.asked}
         if len(asked) < 2:
             return [NoTest("", Verdict.NOT_ASKED, "No task was asked with a passage.")]
-        return [evidence.missing("", "the same questions with and without a passage")]
+        return [no_test(evidence, "", "the same questions with and without a passage")]
     outcomes: list[Outcome] = []
     for protocol, rows in books.groupby("protocol", sort=True):
         protected = rows["protected"].to_numpy(dtype=float)
@@ -289,7 +290,7 @@ def deep_layers_do_less(evidence: Evidence) -> list[Outcome]:
     """song-9."""
     every = list(evidence.cells.values())
     if not every:
-        return [evidence.missing("", "the tasks")]
+        return [no_test(evidence, "", "the tasks")]
     pool = evidence.pool(every)
     early, _, deep = evidence.thirds
     ways = {"all layers": (early, deep), "without the first and the last": (early[1:], deep[:-1])}
