@@ -16,7 +16,8 @@ from layerwise.storage.run_tables import RunTables
 
 from .claim import Verdict
 from .claims import BY_NAME
-from .result import COLUMNS, ReplicationResult, claim_name, effect_words
+from .columns import COLUMNS, claim_name, effect_words
+from .result import ReplicationResult
 
 KIND = "published claim"
 _WORDS = (

@@ -17,7 +17,7 @@ from layerwise.presentation.style import FULL_WIDTH, NOTE, look, new_figure, sty
 from layerwise.presentation.wording import p_value
 
 from .claim import Verdict
-from .result import claim_name, effect_words, part_words
+from .columns import claim_name, effect_words, part_words
 
 # Colours and shapes of the verdicts; they differ in grey, too.
 _HOLDS, _OPPOSITE = look(0).color, look(1).color
