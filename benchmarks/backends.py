@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from machine import machine
-from measuring import Cost, markdown, spread, timed
+from measuring import Cost, markdown, spread, time_and_report
 from same_work import Agreement, check
 from texts import distinct_prompts, scored_items
 
@@ -50,7 +50,7 @@ def works(tokenizer: Any, n_layers: int, args: argparse.Namespace) -> list[Work]
     ]  # fmt: skip
 
 
-def measured(
+def measure_models(
     models: Sequence[Any], work: Work, runs: int, kinds: Sequence[str] = BACKENDS
 ) -> tuple[list[Cost], Agreement]:
     """The median cost of each model, by processor time, and how far outcomes agree.
@@ -64,7 +64,7 @@ def measured(
     for _ in range(runs):
         for i, (kind, model) in enumerate(zip(kinds, models, strict=True)):
             run: Callable[[], Any] = lambda model=model: sweep(model, changes, requests)  # noqa: E731
-            swept, cost = timed(f"{name}, {kind}", run)
+            swept, cost = time_and_report(f"{name}, {kind}", run)
             outcomes[i] = swept.outcomes
             costs[i].append(cost)
     agreement = check(models[0], changes, requests, *outcomes)
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(str(refusal))
     rows = []
     for work in works(original_tokenizer(models[0]), models[0].cfg.n_layers, args):
-        (hooked, own), agreement = measured(models, work, args.runs)
+        (hooked, own), agreement = measure_models(models, work, args.runs)
         rows.append([
             work[0], f"{agreement.largest:.0e}", f"{hooked.cpu_seconds:.1f}",
             f"{own.cpu_seconds:.1f}", f"{own.cpu_seconds / hooked.cpu_seconds:.2f}",

@@ -1,4 +1,4 @@
-"""How long a run takes beside busy processes, by how threads that have no work wait.
+"""Time of a run beside busy processes, by how threads that have no work wait.
 
 A process for each setting loads the models once. Then they take turns: each makes the same small
 ablations on a quiet machine, beside one busy process and beside three, which are started here. No
@@ -85,7 +85,7 @@ class Worker:
         return seconds, of_processors
 
     def records(self) -> pd.DataFrame:
-        """What the last ablation found."""
+        """Records of the last ablation."""
         return pd.read_parquet(self.path)
 
     def close(self) -> None:
@@ -105,10 +105,10 @@ class Worker:
 
 
 def work(setting: str, path: str, models: Sequence[str]) -> None:
-    """What a measured process does, settled as the command line's is."""
+    """Work of a measured process, settled as the command line's is."""
     from layerwise.ground import process, waiting
 
-    process.collect_rarely()
+    process.collect_garbage_rarely()
     if setting == OURS and not waiting.wait_briefly_beside_others():
         sys.exit("The kernel does not tell how long threads wait for processors.")
     import layerwise as lw
@@ -118,7 +118,7 @@ def work(setting: str, path: str, models: Sequence[str]) -> None:
     print("[]", flush=True)
     for line in sys.stdin:
         name, tasks, protocols, limit, alone = json.loads(line)
-        with before_others(alone):
+        with high_priority(alone):
             wall, cpu = time.perf_counter(), time.process_time()
             result = lw.ablate(
                 loaded[name], tasks, protocols, limit=limit, memory_budget=2**29, progress=False
@@ -129,7 +129,7 @@ def work(setting: str, path: str, models: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def before_others(wanted: bool) -> Iterator[None]:
+def high_priority(wanted: bool) -> Iterator[None]:
     """Let all threads of this process run before those of other programs."""
     if wanted:
         _schedule(os.SCHED_FIFO, 1)
@@ -159,7 +159,9 @@ def beside(n: int) -> Iterator[None]:
             other.wait()
 
 
-def measured(works: Mapping[str, Work], rounds: int, alone: bool) -> Iterator[dict[str, Any]]:
+def measure_ablations(
+    works: Mapping[str, Work], rounds: int, alone: bool
+) -> Iterator[dict[str, Any]]:
     """A row for each ablation; settings take turns, and so does which of them is first."""
     with contextlib.ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
@@ -229,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     where = machine()
     wanted.out.parent.mkdir(parents=True, exist_ok=True)
     rows = pd.read_csv(wanted.out) if wanted.add else pd.DataFrame()
-    for row in measured(QUICK if wanted.quick else WORKS, wanted.rounds, wanted.alone):
+    for row in measure_ablations(QUICK if wanted.quick else WORKS, wanted.rounds, wanted.alone):
         rows = pd.concat([rows, pd.DataFrame([row])])
         rows.round(6).to_csv(wanted.out, index=False)
     each = rows.groupby(["model", "beside", "setting"]).size()

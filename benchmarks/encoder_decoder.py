@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from machine import machine
-from measuring import markdown, spread, timed
+from measuring import markdown, spread, time_and_report
 from same_work import check, check_texts
 from torch import nn
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
@@ -148,7 +148,9 @@ def compare(n_encoder: int, n_decoder: int, wanted: argparse.Namespace) -> list[
     layers = spread(model.cfg.n_layers, wanted.layers)
     scale = model.cfg.n_layers / len(layers)
     tried = {
-        size: timed(f"batches of {size}", lambda size=size: score(model, layers[:1], scored, size))
+        size: time_and_report(
+            f"batches of {size}", lambda size=size: score(model, layers[:1], scored, size)
+        )
         for size in BATCH_SIZES
     }
     best = min(tried, key=lambda size: tried[size][1].seconds)
@@ -157,9 +159,9 @@ def compare(n_encoder: int, n_decoder: int, wanted: argparse.Namespace) -> list[
         ("log-likelihood", scored, lambda: score(model, layers, scored, best)),
         (f"{wanted.new} new tokens", texts, lambda: write(model, layers, texts)),
     ):
-        theirs, spent = timed("pruned models", run)
+        theirs, spent = time_and_report("pruned models", run)
         sweep(model, changes[:1], asked)
-        swept, cost = timed("engine", lambda asked=asked: sweep(model, changes, asked))
+        swept, cost = time_and_report("engine", lambda asked=asked: sweep(model, changes, asked))
         agreed = agreement(model, layers, asked, [swept.outcomes[k] for k in layers], theirs)
         seconds, passes = spent.seconds * scale, swept.stats.brute_force_token_passes
         rows.append(

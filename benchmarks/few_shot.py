@@ -1,4 +1,4 @@
-"""What sharing few-shot examples gains: all items in one sweep against a sweep for each item.
+"""Gain of sharing few-shot examples: all items in one sweep against a sweep for each item.
 
 Both sides are the engine, so that trunk and branches, and the prompt that the options of an item
 share, are the same on both; only in one sweep are the examples that all items begin with run once.
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from machine import machine
-from measuring import markdown, spread, timed
+from measuring import markdown, spread, time_and_report
 from same_work import check, check_texts
 from texts import shared_prefix, with_shots
 
@@ -38,8 +38,10 @@ def compare(model: DecoderOnly, task: Task, protocol: str, layers: list[int]) ->
     ]
     requests, name = list(chain(*groups)), f"{task.name}, {protocol}"
     sweep(model, changes[-1:], requests[:1])  # Warm-up.
-    shared, once = timed(f"{name}, at once", lambda: sweep(model, changes, requests))
-    apart, each = timed(f"{name}, by item", lambda: [sweep(model, changes, g) for g in groups])
+    shared, once = time_and_report(f"{name}, at once", lambda: sweep(model, changes, requests))
+    apart, each = time_and_report(
+        f"{name}, by item", lambda: [sweep(model, changes, g) for g in groups]
+    )
     by_item = [
         list(chain(*(one.outcomes[index] for one in apart))) for index in range(len(changes))
     ]

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from machine import machine
-from measuring import Cost, markdown, spread, timed
+from measuring import Cost, markdown, spread, time_and_report
 from pruned_ways import generate, load_original
 from same_work import Tokens, check_errors, check_texts, in_dtype, shortfalls
 from texts import distinct_prompts, few_shot_prompts, shared_prefix, with_shots
@@ -36,7 +36,7 @@ Texts = Sequence[Sequence[Tokens]]
 
 @dataclass(frozen=True)
 class Engine:
-    """What the engine did, and how much of it was decoding.
+    """Work of the engine, and how much of it was decoding.
 
     Attributes:
         texts: by layer and request.
@@ -58,8 +58,8 @@ class Engine:
 def by_engine(model: DecoderOnly, layers: Sequence[int], requests: list[Generate]) -> Engine:
     changes = [skip(layer) for layer in layers]
     prompts = [replace(one, max_tokens=1) for one in requests]
-    first, walk = timed("engine, prompts only", lambda: sweep(model, changes, prompts))
-    swept, cost = timed("engine", lambda: sweep(model, changes, requests))
+    first, walk = time_and_report("engine, prompts only", lambda: sweep(model, changes, prompts))
+    swept, cost = time_and_report("engine", lambda: sweep(model, changes, requests))
     texts = [[one.tokens for one in of_layer] for of_layer in swept.outcomes]
     # A text that is shorter ended with an end token, which it leaves out.
     new_tokens = sum(min(len(text), requests[0].max_tokens - 1) for text in chain(*texts))
@@ -75,7 +75,7 @@ def by_generate(
     texts, seconds = [], {}
     for layer in layers:
         run = lambda: generate(original, layer, requests, tokenizer)  # noqa: B023, E731
-        of_layer, cost = timed(f"generate without layer {layer}", run)
+        of_layer, cost = time_and_report(f"generate without layer {layer}", run)
         texts.append(of_layer)
         seconds[layer] = cost.seconds
     return texts, seconds

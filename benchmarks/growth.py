@@ -1,4 +1,4 @@
-"""How the time and the memory of a sweep grow: random models, all single layers skipped.
+"""Growth of a sweep's time and memory: random models, all single layers skipped.
 
 One size is varied at a time, each point in a process of its own. A block pass is one branch
 through one block; skipping each of L layers in turn takes L(L+1)/2 of them, the intact model's
@@ -92,15 +92,15 @@ class Point:
     threads: int = 1
     runs: int = 2
 
-    def varied(self, name: str, value: int) -> Point:
+    def with_size(self, name: str, value: int) -> Point:
         """The same but for one size; all layers are skipped unless the branches are varied."""
         branches = value if name == "layers" else self.branches
         return replace(replace(self, branches=branches), **{name: value})
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one point cost.
+class PointCost:
+    """Cost of one point.
 
     Attributes:
         seconds: of the fastest run.
@@ -154,7 +154,7 @@ def over_own_modules(layers: int, d_model: int, n_ctx: int) -> DecoderModel:
     return hooked_decoder(original, None, "random")
 
 
-def requests_of(point: Point) -> list[LogLikelihood | Generate]:
+def random_requests(point: Point) -> list[LogLikelihood | Generate]:
     """Random token ids in the sizes of a point."""
     generator = torch.Generator().manual_seed(0)
 
@@ -177,11 +177,11 @@ def passes(changes: Sequence[Intervention], layers: int) -> int:
     return layers + sum(layers - 1 - one.layer for one in changes if one.layer is not None)
 
 
-def measure(point: Point) -> Measured:
+def measure(point: Point) -> PointCost:
     """Make a model, sweep it, and say what that took; wants a process of its own."""
     torch.set_num_threads(point.threads)
     n_ctx = point.shared + point.context + max(CONTINUATION, point.new_tokens)
-    model, requests = random_model(point.layers, point.d_model, n_ctx), requests_of(point)
+    model, requests = random_model(point.layers, point.d_model, n_ctx), random_requests(point)
     changes = [intact(), *(skip(layer) for layer in spread(point.layers, point.branches))]
     sweep(model, changes[:2], requests[:1], memory_budget=MIB)  # what is set up at first use
     with peak_growth() as peak:
@@ -196,7 +196,7 @@ def measure(point: Point) -> Measured:
         for r in requests
     ]
     itemsize = model.W_E.element_size()
-    return Measured(
+    return PointCost(
         min(stats.seconds for stats in (first, *others)),
         peak.bytes,
         len(batches),
@@ -208,7 +208,7 @@ def measure(point: Point) -> Measured:
     )
 
 
-def each_apart(points: Iterable[Point]) -> list[Measured]:
+def measure_in_new_processes(points: Iterable[Point]) -> list[PointCost]:
     """Measure points one after the other, each in a new process that has all imported."""
     context = get_context("forkserver")
     context.set_forkserver_preload(["layerwise.models.weights.strides", "layerwise.sweep.run"])
@@ -225,20 +225,20 @@ def refuse_excess(frame: pd.DataFrame) -> None:
     for row in frame.itertuples():
         if row.block_passes > row.formula:
             raise SystemExit(
-                f"{row.varied} {row.value}: {row.block_passes} block passes, "
+                f"{row.with_size} {row.value}: {row.block_passes} block passes, "
                 f"expected at most {row.formula}."
             )
         if row.peak > row.budget:
             raise SystemExit(
-                f"{row.varied} {row.value}: a peak of {row.peak / MIB:.0f} MiB, "
+                f"{row.with_size} {row.value}: a peak of {row.peak / MIB:.0f} MiB, "
                 f"expected at most {row.budget / MIB:.0f}."
             )
 
 
 def results(varied: dict[str, tuple[int, ...]], base: Point) -> pd.DataFrame:
     """One row per point: what was varied, its value, the sizes and what was measured."""
-    rows = [(name, value, base.varied(name, value)) for name in varied for value in varied[name]]
-    measured = each_apart(point for _, _, point in rows)
+    rows = [(name, value, base.with_size(name, value)) for name in varied for value in varied[name]]
+    measured = measure_in_new_processes(point for _, _, point in rows)
     return pd.DataFrame(
         {"varied": name, "value": value, **asdict(point), **asdict(found)}
         for (name, value, point), found in zip(rows, measured, strict=True)
@@ -258,7 +258,7 @@ def table(frame: pd.DataFrame) -> str:
     )
     rows = [
         [
-            row.varied, f"{row.value}", f"{row.seconds:.2f}", f"{row.block_passes}",
+            row.with_size, f"{row.value}", f"{row.seconds:.2f}", f"{row.block_passes}",
             f"{row.formula}", f"{row.walks}", f"{row.seconds / row.token_passes * 1e9:.0f}",
             f"{row.peak / MIB:.0f}", f"{row.cached / MIB:.0f}",
         ]

@@ -1,4 +1,4 @@
-"""How the processor time of runs and of plans grows: items, options, tasks, layers, runs compared.
+"""Growth of the processor time of runs and plans: items, options, tasks, layers, runs compared.
 
 A tiny random decoder answers made-up questions, so that nearly all time is this package's own
 and not the model's. Each point is a process of its own, whose memory is told as well.
@@ -76,7 +76,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Spent:
+class StageCosts:
     """Processor seconds by stage, and the peak of resident memory of the process, in bytes."""
 
     load: float
@@ -86,7 +86,7 @@ class Spent:
     peak: int
 
 
-def model_of(layers: int, folder: Path) -> tuple[DecoderModel, Any]:
+def random_decoder(layers: int, folder: Path) -> tuple[DecoderModel, Any]:
     """A random decoder that reads the toy language's words, and its tokenizer; saved, too."""
     tokenizer: Any = original_tokenizer(load_model("organism-decoder"))
     config = LlamaConfig(
@@ -102,7 +102,7 @@ def model_of(layers: int, folder: Path) -> tuple[DecoderModel, Any]:
     return hooked_decoder(original, tokenizer, "random"), tokenizer
 
 
-def task_of(number: int, size: Size, words: Sequence[str]) -> Task:
+def make_task(number: int, size: Size, words: Sequence[str]) -> Task:
     """Questions of eight random words, whose options are one or two of them."""
     random = np.random.default_rng(number)
     pairs = [" ".join(dict.fromkeys((one, two))) for one in words for two in words]
@@ -119,20 +119,22 @@ def task_of(number: int, size: Size, words: Sequence[str]) -> Task:
     return Task(name, "knowledge", "random words", tuple(items), (), spec, chance)
 
 
-def measure(size: Size) -> Spent:
+def measure(size: Size) -> StageCosts:
     """Load, run, make tables and compare; wants a process of its own."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        model, tokenizer = model_of(size.layers, place / "model")
+        model, tokenizer = random_decoder(size.layers, place / "model")
         words = sorted(word for word in tokenizer.get_vocab() if word[0] in "kv")
-        tasks: list[Task] = [task_of(number, size, words) for number in range(size.tasks)]
+        tasks: list[Task] = [make_task(number, size, words) for number in range(size.tasks)]
         times = [time.process_time()]
         load_model(str(place / "model"))
         times.append(time.process_time())
         if size.planned:
-            plan_run(model, task_of(0, replace(size, items=size.planned), words), "continuation")
-            return Spent(times[1] - times[0], time.process_time() - times[1], 0.0, 0.0, _peak())
+            plan_run(model, make_task(0, replace(size, items=size.planned), words), "continuation")
+            return StageCosts(
+                times[1] - times[0], time.process_time() - times[1], 0.0, 0.0, _peak()
+            )
         if size.runs > 1:  # a random model has no signal, and nothing to compare
             model, tasks = load_model("organism-decoder"), [load_task("organism-lookup")]
         layers = None if size.runs > 1 else [0]
@@ -144,17 +146,17 @@ def measure(size: Size) -> Spent:
         found.signal()
         times.append(time.process_time())
         if size.runs > 1:
-            compare(saved_as_others(found, size.runs, place), n_resamples=1000)
+            compare(save_copies(found, size.runs, place), n_resamples=1000)
         times.append(time.process_time())
     load, run, tables, comparison = np.diff(times).tolist()
-    return Spent(load, run, tables, comparison, _peak())
+    return StageCosts(load, run, tables, comparison, _peak())
 
 
 def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def saved_as_others(found: AblationResult, n: int, folder: Path) -> list[Path]:
+def save_copies(found: AblationResult, n: int, folder: Path) -> list[Path]:
     """The result saved ``n`` times, as if each were of a model of its own."""
     paths = [folder / f"run {number}" for number in range(n)]
     for number, path in enumerate(paths):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from hooked_ways import head_hooks, score_hooked
 from machine import machine
-from measuring import markdown, timed
+from measuring import markdown, time_and_report
 from same_work import check
 from texts import scored_items
 
@@ -37,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     places = [(k, h) for k in range(model.cfg.n_layers) for h in range(model.cfg.n_heads)]
     changes = [zero("z", layer, head) for layer, head in places]
     sweep(model, changes[:1], requests)  # So that nothing is set up while timed.
-    ours, engine = timed("engine", lambda: sweep(model, changes, requests))
+    ours, engine = time_and_report("engine", lambda: sweep(model, changes, requests))
     hooks = [head_hooks(layer, head) for layer, head in places]
-    theirs, hooked = timed("hooks", lambda: score_hooked(model, hooks, groups))
+    theirs, hooked = time_and_report("hooks", lambda: score_hooked(model, hooks, groups))
     agreed = check(model, changes, requests, ours.outcomes, theirs)
     stats = ours.stats
     head = "heads|items x options|token-passes|fewer|engine, s|hooks, s|ratio"

@@ -72,10 +72,10 @@ def _score(model: DecoderOnly, group: list[LogLikelihood]) -> list[Scored]:
     rows = [torch.tensor(one.context + one.continuation[:-1]) for one in group]
     # Padding on the right changes nothing before it in a causal model.
     logits = model(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True))
-    return [_read(row, one) for row, one in zip(logits, group, strict=True)]
+    return [_score_logits(row, one) for row, one in zip(logits, group, strict=True)]
 
 
-def _read(logits: torch.Tensor, asked: LogLikelihood) -> Scored:
+def _score_logits(logits: torch.Tensor, asked: LogLikelihood) -> Scored:
     begin, targets = len(asked.context) - 1, torch.tensor(asked.continuation)
     read = logits[begin : begin + len(targets)]
     logprobs = read.log_softmax(-1, torch.promote_types(read.dtype, torch.float32))
@@ -107,7 +107,7 @@ def _decode(model: DecoderOnly, asked: Generate, stopper: Stopper) -> Generated:
         cache = TransformerLensKeyValueCache.init_cache(model.cfg, model.W_E.device, 1)
         kept = {"past_kv_cache": cache}
     tokens, new = list(asked.context), []
-    while not new or not stopper.ended(new, asked):
+    while not new or not stopper.stops(new, asked):
         logits = model(torch.tensor([tokens]), **kept)
         tokens = [int(logits[0, -1].argmax())]
         new += tokens

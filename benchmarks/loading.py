@@ -1,4 +1,4 @@
-"""How much memory and time a load takes: the first, which converts and compares, and a later one.
+"""Memory and time of a load: the first, which converts and compares, and a later one.
 
 Each load is a process of its own with a cache folder made for the occasion. Resident memory counts
 pages of mapped files, which the system takes back when it needs them; anonymous memory does not.
@@ -19,7 +19,7 @@ from typing import Any
 
 from machine import machine
 from measuring import markdown
-from offloaded import MIB, peak_from_here, status
+from offloaded import MIB, reset_peak, status
 
 PAUSE = 0.005  # seconds between two looks at anonymous memory, which has no high-water mark
 
@@ -43,7 +43,7 @@ def run_load(wanted: argparse.Namespace) -> None:
 
     load_model("organism-decoder")  # what is imported at first use
     resident, anonymous = status("VmRSS"), status("RssAnon")
-    peak_from_here()
+    reset_peak()
     watch = Watch()
     watch.start()
     started, worked = time.perf_counter(), time.process_time()
@@ -58,8 +58,8 @@ def run_load(wanted: argparse.Namespace) -> None:
     print(json.dumps(said | known | {"seconds": seconds, "processor": worked}))
 
 
-def loaded(arguments: list[str], cache: str) -> dict[str, Any]:
-    """What a process says of its load.
+def measure_load(arguments: list[str], cache: str) -> dict[str, Any]:
+    """Measure a load in a process of its own.
 
     Raises:
         SystemExit: if it fails.
@@ -101,7 +101,7 @@ def main() -> None:
         return
     arguments = [f"--{name}={getattr(wanted, name)}" for name in ("model", "dtype", "backend")]
     with tempfile.TemporaryDirectory(prefix="loading-") as cache:
-        loads = {name: loaded(arguments, cache) for name in ("first", "later")}
+        loads = {name: measure_load(arguments, cache) for name in ("first", "later")}
     first, later = loads.values()
     if (first["hash"], first["parity"]) != (later["hash"], later["parity"]):
         raise SystemExit("The loads gave different models.")

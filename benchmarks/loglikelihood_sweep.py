@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from hooked_ways import score_batched
 from machine import machine
-from measuring import markdown, spread, timed
-from products import ProductCounter, rate_of
+from measuring import markdown, spread, time_and_report
+from products import ProductCounter, product_rate
 from pruned_ways import Harness, load_original
 from same_work import check, check_errors, in_dtype, mean_gap, token_gap
 from texts import scored_items
@@ -59,10 +59,10 @@ def lm_eval_side(
     for size in BATCH_SIZES:
         harness = Harness(original, tokenizer, size)
         run = lambda: harness.score(layers[:1], requests)  # noqa: B023, E731
-        spent[size] = timed(f"lm-eval, one layer, batch size {size}", run)[1].seconds
+        spent[size] = time_and_report(f"lm-eval, one layer, batch size {size}", run)[1].seconds
     best = min(spent, key=lambda size: spent[size])
     harness = Harness(original, tokenizer, best)
-    outcomes, cost = timed("lm-eval", lambda: harness.score(layers, requests))
+    outcomes, cost = time_and_report("lm-eval", lambda: harness.score(layers, requests))
     return Side(f"lm-eval, batch size {best}", cost.seconds * scale, outcomes)
 
 
@@ -71,7 +71,7 @@ def hooked_side(
 ) -> Side:
     """``run_with_hooks`` per layer and item."""
     score_batched(model, layers[:1], groups)  # So that nothing is set up while timed.
-    outcomes, cost = timed("hooks", lambda: score_batched(model, layers, groups))
+    outcomes, cost = time_and_report("hooks", lambda: score_batched(model, layers, groups))
     return Side("hooked forwards, options as a batch", cost.seconds * scale, outcomes)
 
 
@@ -137,7 +137,7 @@ def rates(
     weights, attention = needed_operations(model, requests, stats.token_passes, n_changes)
     # What was not needed does not count, nor what was not done.
     done = min(weights, made.operations) + attention
-    rate, bare = done / seconds / 1e9, rate_of(made.shapes, model.W_E.dtype) / 1e9
+    rate, bare = done / seconds / 1e9, product_rate(made.shapes, model.W_E.dtype) / 1e9
     head = (
         "token-passes|by brute force|operations, TFLOP|of them attention|engine, s|"
         "engine, GFLOP/s|bare products, GFLOP/s|share"
@@ -160,7 +160,7 @@ def comparison(wanted: argparse.Namespace) -> None:
     requests, changes = list(chain(*groups)), [skip(layer) for layer in range(n_layers)]
     with ProductCounter() as made:  # The warm-up, too.
         sweep(model, changes, requests)
-    swept, cost = timed("engine", lambda: sweep(model, changes, requests))
+    swept, cost = time_and_report("engine", lambda: sweep(model, changes, requests))
     layers = spread(n_layers, wanted.layers)
     scale, ours = n_layers / len(layers), [swept.outcomes[layer] for layer in layers]
     original = load_original(wanted.model, wanted.dtype)

@@ -36,7 +36,7 @@ def machine(*packages: str) -> str:
 
 
 def _processor() -> dict[str, str]:
-    """What Linux tells about the first core; nothing elsewhere."""
+    """Name of the first core as Linux tells it; nothing elsewhere."""
     info = Path("/proc/cpuinfo")
     first = info.read_text().split("\n\n")[0].splitlines() if info.exists() else []
     pairs = [line.split(":", 1) for line in first if ":" in line]

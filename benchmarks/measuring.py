@@ -25,7 +25,7 @@ class Cost:
         )
 
 
-def timed(name: str, run: Callable[[], Any]) -> tuple[Any, Cost]:
+def time_and_report(name: str, run: Callable[[], Any]) -> tuple[Any, Cost]:
     """Run something once; what it took is also told at once, since all of it takes minutes."""
     wall, cpu = time.perf_counter(), time.process_time()
     outcomes = run()

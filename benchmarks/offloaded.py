@@ -32,7 +32,7 @@ def status(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def peak_from_here() -> None:
+def reset_peak() -> None:
     """Let the peak resident size begin anew."""
     Path("/proc/self/clear_refs").write_text("5")
 
@@ -40,7 +40,7 @@ def peak_from_here() -> None:
 def run_side(wanted: argparse.Namespace) -> None:
     """Load, sweep, and print what it took as one line of JSON."""
     from layerwise.models import load_model, original_tokenizer
-    from layerwise.models.instance.facts import origin_of
+    from layerwise.models.instance.facts import model_origin
     from layerwise.sweep import intact, skip, sweep
     from layerwise.tasks import build_requests, load_task
 
@@ -49,11 +49,11 @@ def run_side(wanted: argparse.Namespace) -> None:
     if wanted.limit:
         ceiling = status("VmData") + wanted.limit * MIB
         resource.setrlimit(resource.RLIMIT_DATA, (ceiling, ceiling))
-    peak_from_here()
+    reset_peak()
     place = "disk" if wanted.side == "disk" else None
     model = load_model(wanted.model, offload=place, backend=wanted.backend)
     said: dict[str, Any] = {"load": status("VmHWM") - imports}
-    origin = origin_of(model)
+    origin = model_origin(model)
     assert origin is not None
     said["weights"] = origin.facts.n_parameters * model.W_E.element_size()
     changes = [intact(), *map(skip, range(model.cfg.n_layers))]
@@ -65,7 +65,7 @@ def run_side(wanted: argparse.Namespace) -> None:
             for one in build_requests(task, item, protocol, tokenizer)
         ]
         sweep(model, changes[:1], asked[:1])  # what is set up at first use
-        peak_from_here()
+        reset_peak()
         started = time.perf_counter()
         outcomes = sweep(model, changes, asked, memory_budget=wanted.budget * MIB).outcomes
         said[work] = {
@@ -86,8 +86,8 @@ def start(side: str, arguments: list[str], limit: int = 0) -> subprocess.Complet
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def measured(side: str, arguments: list[str], limit: int = 0) -> dict[str, Any]:
-    """What a side says of itself.
+def measure_side(side: str, arguments: list[str], limit: int = 0) -> dict[str, Any]:
+    """Measure a side in a process of its own.
 
     Raises:
         SystemExit: if it fails.
@@ -146,8 +146,8 @@ def main() -> None:
     ]
     torch.set_num_threads(wanted.threads)
     where = machine()
-    measured("disk", arguments)  # writes the files, if this is the first time
-    sides = {side: measured(side, arguments) for side in ("memory", "disk")}
+    measure_side("disk", arguments)  # writes the files, if this is the first time
+    sides = {side: measure_side(side, arguments) for side in ("memory", "disk")}
     print(
         f"{wanted.items} items of {SUITE}, float32, {sides['memory']['weights'] / MIB:.0f} MiB of "
         f"weights; peak resident MiB above what imports take, and seconds.\n\n{table(sides)}\n\n"
@@ -157,7 +157,7 @@ def main() -> None:
     peak = max(sides["disk"][work]["peak"] for work in WORKS)
     if peak >= sides["disk"]["weights"]:
         raise SystemExit(f"On disk, {peak / MIB:.0f} MiB were taken: more than the weights.")
-    limited = measured("disk", arguments, wanted.limit)
+    limited = measure_side("disk", arguments, wanted.limit)
     fails = start("memory", arguments, wanted.limit).returncode != 0
     print(
         f"Under a limit of {wanted.limit} MiB of data above what imports take: on disk the same "

@@ -151,15 +151,18 @@ def main(arguments: Sequence[str]) -> None:
             config.save_pretrained(folder)
             tokenizer = AutoTokenizer.from_pretrained(find_source("smollm2-135m").folder)
             tokenizer.save_pretrained(folder)
-            costs = {which: planned(folder, which, asked.data, asked.items) for which in BENCHMARKS}
+            costs = {
+                which: benchmark_cost(folder, which, asked.data, asked.items)
+                for which in BENCHMARKS
+            }
             sizes = parameters(folder)
-        print("\n".join(["", f"### {name}", "", *told(costs, *sizes)]))
+        print("\n".join(["", f"### {name}", "", *table_lines(costs, *sizes)]))
 
 
-def planned(folder: str, which: str, data: Path, n: int) -> tuple[Cost, float]:
-    """What some items of a benchmark cost, and how many times as many it has."""
+def benchmark_cost(folder: str, which: str, data: Path, n: int) -> tuple[Cost, float]:
+    """Cost of some items of a benchmark, and how many times as many it has."""
     benchmark = BENCHMARKS[which]
-    task = task_of(which, data, n)
+    task = first_items(which, data, n)
     plan = plan_run(
         folder, [task], benchmark.protocols, dtype="bfloat16", memory_budget=BUDGET, untimed=True
     )
@@ -167,7 +170,7 @@ def planned(folder: str, which: str, data: Path, n: int) -> tuple[Cost, float]:
     return plan.total, benchmark.items / len(task.items)
 
 
-def task_of(which: str, data: Path, n: int) -> Task:
+def first_items(which: str, data: Path, n: int) -> Task:
     """The first items of a benchmark after its examples."""
     benchmark = BENCHMARKS[which]
     found = list(islice(benchmark.read(data), n + benchmark.fewshot))
@@ -192,7 +195,7 @@ def parameters(folder: str) -> tuple[int, int, int]:
     return whole, layer, model.cfg.n_layers
 
 
-def told(
+def table_lines(
     costs: dict[str, tuple[Cost, float]], whole: int, layer: int, n_layers: int
 ) -> Iterator[str]:
     """The table of one model: each benchmark, and all of them."""

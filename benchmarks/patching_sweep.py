@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 from machine import machine
-from measuring import Cost, markdown, spread, timed
+from measuring import Cost, markdown, spread, time_and_report
 from same_work import refuse_error
 from transformer_lens import patching
 
@@ -73,28 +73,28 @@ def exchange(item: Item) -> Item:
     return replace(item, corruption=changed)
 
 
-def prompts_of(model: DecoderOnly) -> PatchingPrompts:
+def first_pair(model: DecoderOnly) -> PatchingPrompts:
     """The first pair of the suite that can be patched."""
     task, tokenizer = load_task("kv-words", limit=20), original_tokenizer(model)
     pairs = (patching_prompts(task, exchange(item), tokenizer) for item in task.items)
     return next(pair for pair in pairs if pair is not None and pair.problem is None)
 
 
-def positions_of(prompts: PatchingPrompts, n: int) -> list[int]:
+def spaced_positions(prompts: PatchingPrompts, n: int) -> list[int]:
     """``n`` positions from the first changed token to the last token, evenly spaced."""
     both = zip(prompts.clean, prompts.corrupted, strict=True)
     first = next(pos for pos, (clean, corrupted) in enumerate(both) if clean != corrupted)
     return [first + step for step in spread(len(prompts.clean) - first, n)]
 
 
-def cells_of(
+def make_cells(
     model: DecoderOnly, site: str, layers: Sequence[int], positions: Sequence[int]
 ) -> list[Cell]:
     heads: Sequence[int | None] = range(model.cfg.n_heads) if site == "z" else [None]
     return [Cell(layer, pos, head) for layer in layers for pos in positions for head in heads]
 
 
-def asked_of(prompts: PatchingPrompts) -> list[LogLikelihood]:
+def both_answer_requests(prompts: PatchingPrompts) -> list[LogLikelihood]:
     """Both answers after the corrupted prompt."""
     return [
         LogLikelihood(prompts.corrupted, (answer,), prompts.clean)
@@ -107,7 +107,7 @@ def by_engine(
     model: DecoderOnly, prompts: PatchingPrompts, cells: dict[str, list[Cell]]
 ) -> tuple[Grid, SweepStats]:
     """All sites in one sweep."""
-    asked = asked_of(prompts)
+    asked = both_answer_requests(prompts)
     swept = sweep(model, [cell.change(site) for site in cells for cell in cells[site]], asked)
     differences = iter(clean.logprob - corrupted.logprob for clean, corrupted in swept.outcomes)
     return {site: {cell: next(differences) for cell in cells[site]} for site in cells}, swept.stats
@@ -144,7 +144,7 @@ def largest_gap(
     """
     gaps = {cell: abs(engine[cell] - value) for cell, value in hooks.items()}
     for cell in [cell for cell, gap in gaps.items() if not gap < FLOOR]:
-        rounding = measure_rounding(model, cell.change(site), asked_of(prompts))
+        rounding = measure_rounding(model, cell.change(site), both_answer_requests(prompts))
         clean, corrupted = rounding.truth
         truth = clean.logprob - corrupted.logprob
         for side, found in (("the engine", engine), ("the way with hooks", hooks)):
@@ -153,8 +153,8 @@ def largest_gap(
 
 
 @dataclass(frozen=True)
-class Compared:
-    """What was found, and how it agrees.
+class PatchComparison:
+    """Results of a comparison, and how they agree.
 
     Attributes:
         rows: each site alone, then all together.
@@ -175,21 +175,25 @@ def compare(
     sites: Sequence[str],
     positions: Sequence[int],
     n_hooked: int,
-) -> Compared:
+) -> PatchComparison:
     """Patch every layer by the engine and ``n_hooked`` of them with hooks; scale those seconds."""
     vars(model.cfg).setdefault("device", str(model.W_E.device))  # which ``patching`` asks for
     n_layers = model.cfg.n_layers
     layers = spread(n_layers, n_hooked)
     scale = n_layers / len(layers)
-    cells = {site: cells_of(model, site, range(n_layers), positions) for site in sites}
-    (grid, stats), together = timed("engine, all sites", lambda: by_engine(model, prompts, cells))
+    cells = {site: make_cells(model, site, range(n_layers), positions) for site in sites}
+    (grid, stats), together = time_and_report(
+        "engine, all sites", lambda: by_engine(model, prompts, cells)
+    )
     rows, compared, gap = [], 0, 0.0
     for site in sites:
         one = {site: cells[site]}
-        (alone, _), ours = timed(f"engine, {site}", lambda one=one: by_engine(model, prompts, one))
-        some = cells_of(model, site, layers, positions)
+        (alone, _), ours = time_and_report(
+            f"engine, {site}", lambda one=one: by_engine(model, prompts, one)
+        )
+        some = make_cells(model, site, layers, positions)
         run = lambda site=site, some=some: by_hooks(model, prompts, site, some)  # noqa: E731
-        hooks, theirs = timed(f"hooks, {site}", run)
+        hooks, theirs = time_and_report(f"hooks, {site}", run)
         gaps = [largest_gap(model, prompts, site, side[site], hooks) for side in (alone, grid)]
         gap = max(gap, *gaps)
         compared += len(hooks)
@@ -197,7 +201,7 @@ def compare(
         rows.append(Row(site, len(cells[site]), ours, scaled))
     everything = sum((row.hooks for row in rows), Cost(0, 0))
     rows.append(Row("all at one go", sum(map(len, cells.values())), together, everything))
-    return Compared(rows, compared, gap, stats)
+    return PatchComparison(rows, compared, gap, stats)
 
 
 def table(rows: Sequence[Row], n_layers: int, n_hooked: int) -> str:
@@ -234,8 +238,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"unknown site {unknown.pop()!r}; expected {', '.join(BY_TRANSFORMER_LENS)}")
     torch.set_num_threads(wanted.threads)
     where, model = machine(), load_model()
-    prompts = prompts_of(model)
-    positions = positions_of(prompts, wanted.positions)
+    prompts = first_pair(model)
+    positions = spaced_positions(prompts, wanted.positions)
     compare(model, prompts, sites[:1], positions[-1:], 1)  # what is set up at first use
     found = compare(model, prompts, sites, positions, wanted.layers)
     length = len(prompts.clean)

@@ -1,4 +1,4 @@
-"""How much resident memory a piece of work takes at its peak, beyond what was there before it.
+"""Peak resident memory of a piece of work, beyond what was there before it.
 
 Works on this process, so that each measurement wants a fresh one: freed memory that the allocator
 keeps would hide what comes later.

@@ -1,4 +1,4 @@
-"""What ``layerwise plan`` says of three different jobs, and what they then take.
+"""Plans of three different jobs by ``layerwise plan``, and what they then take.
 
 Log-likelihoods (letter and continuation), greedy texts, and activation patching, each planned,
 run at once, so that plan and run see the same machine, and set against its plan, for a decoder
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from machine import machine
-from measuring import markdown, timed
+from measuring import markdown, time_and_report
 
 from layerwise import ablate, load_model, patch_activations
 from layerwise.models import DEFAULT_MODEL
@@ -26,7 +26,7 @@ GOAL = 0.3
 
 @dataclass(frozen=True)
 class Suites:
-    """What a model is asked.
+    """Suites that a model is asked.
 
     Attributes:
         scored: suites whose options are scored.
@@ -68,7 +68,7 @@ class Row:
     passes: int
 
     @classmethod
-    def of(cls, job: str, plan: RunPlan, result: Any) -> Row:
+    def from_result(cls, job: str, plan: RunPlan, result: Any) -> Row:
         """A job's plan and its result."""
         seconds, passes = (
             sum(entry[key] for entry in result.facts.work) for key in ("seconds", "token_passes")
@@ -109,13 +109,16 @@ def compare(model: Model, suites: Suites, n_items: int, n_pairs: int) -> list[Ro
         ("greedy texts", suites.written, ("generate",)),
     ):
         plan = plan_run(model, tasks, protocols, **quiet)
-        result, _ = timed(job, lambda: ablate(model, tasks, protocols, progress=False, **quiet))  # noqa: B023
-        rows.append(Row.of(job, plan, result))
+        result, _ = time_and_report(
+            job,
+            lambda: ablate(model, tasks, protocols, progress=False, **quiet),  # noqa: B023
+        )
+        rows.append(Row.from_result(job, plan, result))
     quiet["pairs"] = n_pairs * suites.times
     plan = plan_run(model, suites.patched, analysis="patching", **quiet)
     run = lambda: patch_activations(model, suites.patched, progress=False, **quiet)  # noqa: E731
-    result, _ = timed("patching", run)
-    return [*rows, Row.of("patching", plan, result)]
+    result, _ = time_and_report("patching", run)
+    return [*rows, Row.from_result("patching", plan, result)]
 
 
 def table(rows: list[Row]) -> str:

@@ -53,7 +53,7 @@ def _operations(shape: Shape) -> int:
     return 2 * rows * inner * columns
 
 
-def rate_of(shapes: Counter[Shape], dtype: torch.dtype, covering: float = 0.98) -> float:
+def product_rate(shapes: Counter[Shape], dtype: torch.dtype, covering: float = 0.98) -> float:
     """Operations per second of bare products at these shapes, weighted by their operations.
 
     Args:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from backends import measured, works
+from backends import measure_models, works
 from machine import machine
 from measuring import markdown
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -31,7 +31,7 @@ from layerwise.models.weights.devices import parse_dtype
 KINDS = ("kept", "numbers")
 
 
-def quantized(folder: Path, out: Path) -> Path:
+def write_nf4(folder: Path, out: Path) -> Path:
     """A folder in NF4, with what stands beside the weights."""
     settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
     model: Any = AutoModelForCausalLM.from_pretrained(
@@ -43,7 +43,7 @@ def quantized(folder: Path, out: Path) -> Path:
     return out
 
 
-def both(folder: Path, dtype: str) -> list[Any]:
+def load_both(folder: Path, dtype: str) -> list[Any]:
     """The model of a quantized folder, kept and as numbers, over its own modules."""
     kept: Any = load_model(folder, dtype=dtype)
     original = load_original(folder, read_config(folder), parse_dtype(dtype))
@@ -70,9 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(machine("transformers", "bitsandbytes"))
     rows = []
     with tempfile.TemporaryDirectory() as place:
-        models = both(quantized(find_source(args.model).folder, Path(place)), args.dtype)
+        models = load_both(write_nf4(find_source(args.model).folder, Path(place)), args.dtype)
         for work in works(original_tokenizer(models[0]), models[0].cfg.n_layers, args):
-            (kept, numbers), agreement = measured(models, work, args.runs, KINDS)
+            (kept, numbers), agreement = measure_models(models, work, args.runs, KINDS)
             rows.append([
                 work[0], f"{agreement.largest:.0e}", f"{kept.cpu_seconds:.1f}",
                 f"{numbers.cpu_seconds:.1f}", f"{kept.cpu_seconds / numbers.cpu_seconds:.2f}",

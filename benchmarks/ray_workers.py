@@ -39,15 +39,15 @@ HEAD = "who makes the pieces|seconds|processor seconds|times as fast|of processo
 
 
 def main(arguments: list[str]) -> None:
-    asked = parsed(arguments)
+    asked = parse_arguments(arguments)
     job.ITEMS_AT_ONCE = ITEMS_A_PIECE
     print(machine("ray"))
     with tempfile.TemporaryDirectory() as folder:
         model = lw.load_model(asked.model or random_llama(folder, asked.layers))
-        print("\n" + "\n".join(measured(model, asked)))
+        print("\n" + "\n".join(report_lines(model, asked)))
 
 
-def parsed(arguments: list[str]) -> argparse.Namespace:
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help="a model's name; a small random Llama if left out")
     parser.add_argument("--layers", type=int, default=16, help="of the random one")
@@ -58,7 +58,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def measured(model: Any, asked: argparse.Namespace) -> Iterator[str]:
+def report_lines(model: Any, asked: argparse.Namespace) -> Iterator[str]:
     """The table, and the sentences before it."""
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
@@ -76,7 +76,9 @@ def measured(model: Any, asked: argparse.Namespace) -> Iterator[str]:
             for way, executor in executors.items():
                 torch.set_num_threads(2 if executor is None else 1)
                 before = os.getloadavg()[0]
-                result, cost = timed(lambda e=executor: ablation(model, asked, asked.items, e))
+                result, cost = time_with_workers(
+                    lambda e=executor: ablation(model, asked, asked.items, e)
+                )
                 expected = result.records if expected is None else expected
                 rows.append(
                     {
@@ -96,10 +98,10 @@ def measured(model: Any, asked: argparse.Namespace) -> Iterator[str]:
         f"started, loaded the model and made a piece each: {', '.join(starts)}."
     )
     yield ""
-    yield markdown(HEAD, table_of(table))
+    yield markdown(HEAD, median_table(table))
 
 
-def table_of(rows: pd.DataFrame) -> list[list[str]]:
+def median_table(rows: pd.DataFrame) -> list[list[str]]:
     """Medians over rounds by who made the pieces, beside those of one process."""
     medians = rows.groupby("way")[["seconds", "processor_seconds"]].median().loc[list(WAYS)]
     times = medians.loc[LOCAL] / medians
@@ -119,7 +121,7 @@ def ablation(model: Any, asked: argparse.Namespace, items: int, executor: Any) -
     )  # fmt: skip
 
 
-def timed(run: Callable[[], Any]) -> tuple[Any, Cost]:
+def time_with_workers(run: Callable[[], Any]) -> tuple[Any, Cost]:
     """Run something; its seconds, and the processor seconds of this process and all workers."""
     wall, cpu = time.perf_counter(), processor_seconds()
     result = run()

@@ -1,4 +1,4 @@
-"""Whether the engine and another way did the same work; a ratio of different work says nothing.
+"""Check that the engine and another way did the same work; a ratio of other work says nothing.
 
 Differences that rounding alone explains are told apart from others by measuring it
 (``layerwise.sweep.checks.rounding``).
@@ -25,7 +25,7 @@ from layerwise.sweep import (
     skip,
 )
 from layerwise.sweep.checks.reference import _logits
-from layerwise.sweep.checks.rounding import FLOOR, Rounding, in_dtype, measure_rounding, worst
+from layerwise.sweep.checks.rounding import FLOOR, RoundingError, in_dtype, measure_rounding, worst
 
 LOST = 1.0
 Tokens = tuple[int, ...]
@@ -33,7 +33,7 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far apart log-probabilities were.
+    """Distances between log-probabilities.
 
     Attributes:
         compared: outcomes compared.
@@ -102,15 +102,15 @@ def check(
     return found
 
 
-def refuse_error(side: str, error: float, rounding: Rounding) -> None:
+def refuse_error(side: str, error: float, rounding: RoundingError) -> None:
     """Accept only an error of a side, in nats, that rounding explains.
 
     Raises:
         SystemExit: if it is larger.
     """
-    if not error <= rounding.bound:
+    if not error <= rounding.error_bound:
         raise SystemExit(
-            f"{side} is {error:.2g} nats off, and rounding explains {rounding.bound:.2g}: it "
+            f"{side} is {error:.2g} nats off, and rounding explains {rounding.error_bound:.2g}: it "
             f"takes plain forwards {rounding.largest:.2g} nats off."
         )
 
@@ -124,7 +124,7 @@ class Errors:
 
 
 def check_errors(engine: Sequence[float], other: Sequence[float]) -> Errors:
-    """Where rounding is coarse, both sides err; the engine must not err notably more.
+    """Check the engine where rounding is coarse: both sides err, and it must not err notably more.
 
     Raises:
         SystemExit: the engine's mean error is more than 1.5 times the other's.
@@ -182,7 +182,7 @@ def check_texts(
 
 
 def is_tie(model: Model, layer: int | None, asked: Any, tokens: Tokens, shortfall: float) -> bool:
-    """Whether rounding explains that a token was taken for the likeliest one.
+    """True if rounding explains that a token was taken for the likeliest one.
 
     Args:
         model: the model.
@@ -194,7 +194,7 @@ def is_tie(model: Model, layer: int | None, asked: Any, tokens: Tokens, shortfal
     if shortfall < FLOOR:
         return True
     scored = LogLikelihood(asked.context, tokens, asked.source)
-    return shortfall <= measure_rounding(model, _without(layer), [scored]).bound
+    return shortfall <= measure_rounding(model, _skip_or_intact(layer), [scored]).error_bound
 
 
 def _in_common(one: Tokens, other: Tokens) -> int:
@@ -205,11 +205,11 @@ def _in_common(one: Tokens, other: Tokens) -> int:
 @torch.inference_mode()
 def shortfalls(model: Model, layer: int | None, asked: Any, tokens: Tokens) -> list[float]:
     """By how many nats each token of a text falls short of the likeliest one there."""
-    logits = _logits(model, _without(layer), asked, tokens[:-1])
+    logits = _logits(model, _skip_or_intact(layer), asked, tokens[:-1])
     logprobs = logits[len(before_answer(model, asked.context)) - 1 :].log_softmax(-1)
     chosen = logprobs[torch.arange(len(tokens)), torch.tensor(tokens)]
     return (logprobs.amax(-1) - chosen).tolist()
 
 
-def _without(layer: int | None) -> Intervention:
+def _skip_or_intact(layer: int | None) -> Intervention:
     return intact() if layer is None else skip(layer)

@@ -1,4 +1,4 @@
-"""How long a user waits before anything happens: import, help, a model from the cache.
+"""Wait of a user before anything happens: import, help, a model from the cache.
 
 Each is timed as whole processes, Python's own start included; the best of some runs is told, as
 the first finds files that are not in memory yet.
@@ -79,7 +79,7 @@ def share_of_libraries() -> tuple[float, float]:
 
 
 def heavy_modules(statement: str) -> list[str]:
-    """Which of ``HEAVY`` are imported once a fresh Python has run a statement."""
+    """Modules of ``HEAVY`` that are imported once a fresh Python has run a statement."""
     tell = f"import sys; print(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)"
     done = subprocess.run(
         [*_PYTHON, f"try:\n    {statement}\nfinally:\n    {tell}", "--help"],

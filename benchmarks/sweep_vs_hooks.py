@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from hooked_ways import generate_cached, score_batched
 from machine import machine
-from measuring import Cost, markdown, spread, timed
+from measuring import Cost, markdown, spread, time_and_report
 from same_work import Agreement, check
 
 from layerwise.models import load_model, original_tokenizer
@@ -51,7 +51,7 @@ class Comparison:
         changes = [intact() if layer is None else skip(layer) for layer in self.layers]
         self.hooked = spread(len(changes), n_hooked)
         self.changes: list[Intervention] = [changes[index] for index in self.hooked]
-        swept, spent = timed("engine", lambda: sweep(model, changes, self.requests))
+        swept, spent = time_and_report("engine", lambda: sweep(model, changes, self.requests))
         self.outcomes, self.stats = swept.outcomes, swept.stats
         self.engine = Cost(spent.seconds, spent.cpu_seconds, self.stats.token_passes)
         self.agreement = Agreement()
@@ -62,7 +62,7 @@ class Comparison:
 
     def row(self, work: str, way: str, run: Callable[[], Any], token_passes: int) -> Row:
         """Time a way with hooks; the same outcomes as the engine's are a condition."""
-        outcomes, spent = timed(f"{work}, {way}", run)
+        outcomes, spent = time_and_report(f"{work}, {way}", run)
         ours = [self.outcomes[index] for index in self.hooked]
         self.agreement += check(self.model, self.changes, self.requests, ours, outcomes)
         scale = len(self.layers) / len(self.hooked)
@@ -96,14 +96,14 @@ def compare_scoring(model: DecoderOnly, groups: list[list[Any]], n_hooked: int) 
 def compare_generation(model: DecoderOnly, groups: list[list[Any]], n_hooked: int) -> Any:
     one, work = Comparison(model, groups, n_hooked), "greedy texts"
     stopper = make_stopper(original_tokenizer(model))
-    rows = [one.row(work, "a forward per token, no cache", one.reference, uncached(one))]
+    rows = [one.row(work, "a forward per token, no cache", one.reference, uncached_passes(one))]
     run = lambda: generate_cached(model, one.hooked_layers(), one.requests, stopper)  # noqa: E731
     once = one.stats.brute_force_token_passes
     rows.append(one.row(work, "a key-value cache per text", run, once))
     return rows, one.agreement
 
 
-def uncached(one: Comparison) -> int:
+def uncached_passes(one: Comparison) -> int:
     """Token-passes of decoding that runs prompt and text anew for each token."""
     return one.model.cfg.n_layers * sum(
         len(asked.context) + step

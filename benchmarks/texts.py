@@ -1,4 +1,4 @@
-"""What the benchmarks ask: pieces of the built-in suites' own text, cut to exact sizes.
+"""Texts of the benchmarks: pieces of the built-in suites' own text, cut to exact sizes.
 
 The pieces of one call begin with different tokens, so that no two share a prefix.
 """
@@ -53,7 +53,7 @@ def with_shots(name: str, shots: int, n_items: int) -> Task:
 
 
 def shared_prefix(contexts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all contexts begin with."""
+    """Number of tokens that all contexts begin with."""
     same = [len(set(column)) == 1 for column in zip(*contexts, strict=False)]
     return same.index(False) if False in same else len(same)
 
@@ -78,9 +78,11 @@ def _text(tokenizer: Any) -> str:
     """Questions with their answers and without few-shot examples, the suites by turns."""
     tasks = [load_task(name, fewshot=0) for name in SENTENCES]
     turns = zip_longest(*([(task, item) for item in task.items] for task in tasks))
-    return "\n\n".join(_answered(*one, tokenizer) for one in chain(*turns) if one is not None)
+    return "\n\n".join(
+        _answered_question(*one, tokenizer) for one in chain(*turns) if one is not None
+    )
 
 
-def _answered(task: Task, item: Item, tokenizer: Any) -> str:
+def _answered_question(task: Task, item: Item, tokenizer: Any) -> str:
     options = build_requests(task, item, "continuation", tokenizer)
     return "".join(f"{one.context}{one.continuation}" for one in options if one.gold)

@@ -20,14 +20,14 @@ from typing import Any
 
 import torch
 from machine import machine
-from measuring import Cost, markdown, spread, timed
+from measuring import Cost, markdown, spread, time_and_report
 from pruned_ways import Harness, greedy_texts, load_original
 from same_work import mean_gap, token_gap
 from texts import distinct_prompts, scored_items
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from layerwise.analyses.transplant.spec import Change
-from layerwise.analyses.transplant.weights import Exchange, transplanted
+from layerwise.analyses.transplant.weights import Exchange, with_weights_of
 from layerwise.models import DEFAULT_MODEL, load_model, original_tokenizer
 from layerwise.models.names.sources import find_source
 from layerwise.sweep import Generate, LogLikelihood, intact, sweep
@@ -88,7 +88,7 @@ def made_pair(name: str, dtype: str, folder: str) -> Pair:
     return Pair(name, dtype, host, donor, other.model.layers, original_tokenizer(host))
 
 
-def loaded(pair: Pair, layers: Sequence[int], requests: Sequence[Any]) -> list[list[Any]]:
+def load_each_model(pair: Pair, layers: Sequence[int], requests: Sequence[Any]) -> list[list[Any]]:
     """A model loaded for each layer, as people merge and evaluate."""
     found = []
     for layer in layers:
@@ -101,11 +101,11 @@ def loaded(pair: Pair, layers: Sequence[int], requests: Sequence[Any]) -> list[l
     return found
 
 
-def one_by_one(pair: Pair, layers: Sequence[int], requests: Sequence[Any]) -> list[list[Any]]:
+def sweep_each_model(pair: Pair, layers: Sequence[int], requests: Sequence[Any]) -> list[list[Any]]:
     """A sweep of each changed model."""
     found = []
     for layer in layers:
-        with transplanted(pair.host, pair.donor, "layer", [layer]):
+        with with_weights_of(pair.host, pair.donor, "layer", [layer]):
             found += sweep(pair.host, [intact()], requests).outcomes
     return found
 
@@ -118,7 +118,7 @@ def at_one_go(pair: Pair, layers: Sequence[int], requests: Sequence[Any]) -> Any
 
 
 def largest_gap(ours: Sequence[Sequence[Any]], theirs: Sequence[Sequence[Any]]) -> float:
-    """How far two ways' log-probabilities are apart in nats a token; texts must be the same.
+    """Largest gap of two ways' log-probabilities, in nats a token; texts must be the same.
 
     Raises:
         SystemExit: they are further apart than ``CLOSE``, or a text differs.
@@ -136,15 +136,18 @@ def largest_gap(ours: Sequence[Sequence[Any]], theirs: Sequence[Sequence[Any]]) 
     return largest
 
 
-def compared(pair: Pair, work: str, requests: Sequence[Any], n_timed: int) -> list[list[str]]:
+def compare_ways(pair: Pair, work: str, requests: Sequence[Any], n_timed: int) -> list[list[str]]:
     """One kind of work by all three ways, as rows of the table."""
     n_layers = pair.host.cfg.n_layers
     few, every = spread(n_layers, n_timed), list(range(n_layers))
     at_one_go(pair, few, requests)  # So that nothing is set up while timed.
-    swept, cost = timed(f"{work}, at one go", lambda: at_one_go(pair, every, requests))
+    swept, cost = time_and_report(f"{work}, at one go", lambda: at_one_go(pair, every, requests))
     ours, rows = [swept.outcomes[layer] for layer in few], []
-    for way, run in (("a merged model loaded for each", loaded), ("one by one", one_by_one)):
-        theirs, spent = timed(f"{work}, {way}", lambda run=run: run(pair, few, requests))
+    for way, run in (
+        ("a merged model loaded for each", load_each_model),
+        ("one by one", sweep_each_model),
+    ):
+        theirs, spent = time_and_report(f"{work}, {way}", lambda run=run: run(pair, few, requests))
         gap, scale = largest_gap(ours, theirs), n_layers / len(few)
         texts = isinstance(requests[0], Generate)
         agreement = "the same texts" if texts else f"{gap:.1e} nats apart at most"
@@ -198,8 +201,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         texts: list[Generate] = distinct_prompts(
             pair.tokenizer, wanted.items, wanted.context, wanted.new
         )
-        rows = compared(pair, "log-likelihood", scored, wanted.layers)
-        rows += compared(pair, f"{wanted.new} new tokens", texts, wanted.layers)
+        rows = compare_ways(pair, "log-likelihood", scored, wanted.layers)
+        rows += compare_ways(pair, f"{wanted.new} new tokens", texts, wanted.layers)
     n_layers = pair.host.cfg.n_layers
     named = f"A random Llama of width {WIDTH}" if wanted.random else wanted.model
     print(

@@ -9,7 +9,14 @@ import pyarrow as pa
 from layerwise.analyses.plugins import own_analyses
 from layerwise.ground.analysis_folders import JOINING, MEASURING, OWN
 from layerwise.storage.estimates import layouts, vocabulary
-from layerwise.storage.schemas import SCHEMAS, SHARED, TABLES, TABLES_FILE, field_of, meaning
+from layerwise.storage.schemas import (
+    SCHEMAS,
+    SHARED,
+    TABLES,
+    TABLES_FILE,
+    column_description,
+    parse_field,
+)
 
 PAGE = Path(__file__).with_name("results.md")
 FRAMES = Path(__file__).with_name("frames.md")
@@ -35,7 +42,7 @@ def type_name(kind: pa.DataType) -> str:
 
 
 def types(fields: list[pa.Field], kinds: bool) -> str:
-    """What columns hold: their types, and which may be null."""
+    """Types of columns, and if they may be null."""
     null = [field.name for field in fields if field.nullable]
     parts = list(dict.fromkeys(type_name(field.type) for field in fields)) if kinds else []
     if null:
@@ -47,7 +54,7 @@ def rows(table: str) -> list[str]:
     """A table's rows: what it is of, columns that are described elsewhere, and its own."""
     described: dict[tuple[str, str], list[str]] = {}
     for column in SCHEMAS[table].names:
-        source = meaning(table, column)
+        source = column_description(table, column)
         text = source.text if source.table == table else f"as in {place(source.table)}"
         key = (source.table, text if source.table else "as in many tables")
         described.setdefault(key, []).append(column)
@@ -60,7 +67,7 @@ def rows(table: str) -> list[str]:
 
 def shared_rows() -> list[str]:
     """The columns that many tables have."""
-    together = {columns: [field_of(name) for name in columns.split()] for columns in SHARED}
+    together = {columns: [parse_field(name) for name in columns.split()] for columns in SHARED}
     return [
         f"| {code(columns.split())} | {types(fields, kinds=True)} | {SHARED[columns]} |"
         for columns, fields in together.items()
@@ -68,7 +75,7 @@ def shared_rows() -> list[str]:
 
 
 def place(table: str) -> str:
-    """Where a table is: in a file, or given by a result."""
+    """Place of a table: in a file, or given by a result."""
     return f"`{table}`" if table in layouts() else f"`{table}.parquet`"
 
 
@@ -115,7 +122,7 @@ def analyses() -> str:
 
 
 def extras() -> str:
-    """What a profile does beyond its main analyses, by the name that ``also`` takes."""
+    """Additions of a profile to its main analyses, by the name that ``also`` takes."""
     found = [extra for one in own_analyses((*MEASURING, *JOINING)) for extra in one.extras]
     return "\n".join(
         f"- `{extra.name}`: {extra.words}{'' if extra.in_all else ' (not in `all`)'}"

@@ -64,7 +64,7 @@ def distinct(task: Task) -> Task:
     return replace(task, items=tuple(items))
 
 
-def solved_by(model: HookedTransformer, task: Task) -> Task:
+def with_preferred_answers(model: HookedTransformer, task: Task) -> Task:
     """The same questions, with the model's own preferred choice as the answer.
 
     So the intact model is always right under ``continuation``, and losing that is an effect. A
@@ -94,7 +94,7 @@ def decided_by_layers(
 
     Its own choice is the answer, so that it is always right and has signal: a random model's
     layers hardly change which choice it prefers. Other questions cannot be asked in their place,
-    as in ``solved_by``.
+    as in ``with_preferred_answers``.
     """
     task = distinct(task)
     setup = prepare(model, task, protocol)

@@ -1,4 +1,4 @@
-"""How many random cases the property tests of the engine try, chosen in one place.
+"""Numbers of random cases that the property tests of the engine try, chosen in one place.
 
 LAYERWISE_CASES is their number altogether: 32 unless it says otherwise. From 1,000 on, tests
 marked ``long`` run too, and rates of errors are counted in as many data sets as they name, at
@@ -25,13 +25,13 @@ def in_long_runs(*cases: tuple[Any, ...]) -> list[Any]:
 
 
 def data_sets(n: int) -> int:
-    """How many simulated data sets a rate of errors is counted in: a quarter but in long runs."""
+    """Number of data sets that a rate of errors is counted in: a quarter but in long runs."""
     # With 60 a tripled rate passes most_errors in 59 % of all cases, with 120 in 19 %.
     return max(n, 120) if LONG else -(-n // 4)
 
 
 def most_errors(n: int, rate: float = 0.05) -> int:
-    """How many errors in ``n`` data sets are too few to speak against the stated rate.
+    """Largest number of errors in ``n`` data sets that does not speak against the stated rate.
 
     A doubled rate has more with much the same probability in long runs and in others, whose
     bound is the tighter one; the data sets are the same each time, so that nothing is left to luck.

@@ -32,12 +32,12 @@ START = re.compile(r"\Alayerwise: (Loading|Reading|Checking|Comparing) .* \.\.\.
 
 
 def without_notes(err: str) -> str:
-    """What a command says beside its work, but for what it does first and for too few items."""
+    """Output of a command beside its work, but for what it does first and for too few items."""
     return _FEW.sub("", START.sub("", err))
 
 
 class Outcome(NamedTuple):
-    """How a command ended."""
+    """Outcome of a command."""
 
     code: int
     out: str
@@ -60,7 +60,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @functools.cache
-def _loaded(load: Callable[..., Any], name: str, **options: str | None) -> Any:
+def _load_named(load: Callable[..., Any], name: str, **options: str | None) -> Any:
     return load(name, **options)
 
 
@@ -69,7 +69,7 @@ def _load(name: str, **options: str | None) -> Any:
     from layerwise.models import load_model
 
     unchanging = name.startswith(("organism-", "wired-")) or name in _folders
-    load = _loaded if unchanging else lambda load, *args, **options: load(*args, **options)
+    load = _load_named if unchanging else lambda load, *args, **options: load(*args, **options)
     return load(load_model, name, **options)
 
 
@@ -81,7 +81,7 @@ def run(*args: object, load: Callable[..., Any] = _load) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAYERWISE_CACHE", environment()["LAYERWISE_CACHE"])
-        patch.setattr(commands, "load_named", load)
+        patch.setattr(commands, "load_for_process", load)
         patch.setattr(typer.main, "get_command", _parser)
         patch.setattr(sys, "argv", ["layerwise", *map(str, args)])
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -96,7 +96,7 @@ def _exit_code(main: Callable[[], None]) -> int:
     return ended.value.code
 
 
-def done(*args: object) -> str:
+def run_cleanly(*args: object) -> str:
     """Run a command that must end well without an error or a warning; what it said."""
     outcome = run(*args)
     # Most tests have a handful of items, which it warns of.
@@ -125,7 +125,9 @@ def assert_refused(outcome: Outcome, *parts: str) -> None:
         assert part in outcome.err, outcome.err
 
 
-def refused(*args: object, says: str, unchanged: Path, by: Callable[..., Outcome] = run) -> None:
+def assert_command_refused(
+    *args: object, says: str, unchanged: Path, by: Callable[..., Outcome] = run
+) -> None:
     """Run a command that must be refused and must leave a folder as it was."""
     before = contents(unchanged)
     assert_refused(by(*args), says)

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerwise.analyses.comparison.quantities import Prepared, n_comparisons, prepared
+from layerwise.analyses.comparison.quantities import PreparedRun, n_comparisons, prepare_run
 from layerwise.analyses.comparison.runs import SavedRun
-from layerwise.analyses.comparison.tables import corrected, difference_rows
+from layerwise.analyses.comparison.tables import correct_families, difference_rows
 from layerwise.results import AblationResult
 from tests import synthetic
 
@@ -57,33 +57,35 @@ def ablation(
     return synthetic.ablation(*tables, **given)
 
 
-def saved(folder: Path, *results: Any) -> Path:
+def save_run(folder: Path, *results: Any) -> Path:
     """The folder, with the results of one run in it, but for what is computed of them.
 
     That takes most of the time of saving, and no comparison reads it.
     """
     with pytest.MonkeyPatch.context() as patch:
         for result in results:
-            patch.setattr(type(result), "derived", lambda _: {})
+            patch.setattr(type(result), "derived_tables", lambda _: {})
             result.save(folder)
     return folder
 
 
-def one_run(folder: Path, name: str, right: np.ndarray, **changes: Any) -> Path:
+def save_single_task_run(folder: Path, name: str, right: np.ndarray, **changes: Any) -> Path:
     """A saved run with one task of retrieval under ``letter``."""
-    return saved(folder / name, ablation(name, {("keys", "retrieval", "letter"): right}, **changes))
+    return save_run(
+        folder / name, ablation(name, {("keys", "retrieval", "letter"): right}, **changes)
+    )
 
 
-def ready(name: str, right: np.ndarray, n_resamples: int = 400, **changes: Any) -> Prepared:
+def ready(name: str, right: np.ndarray, n_resamples: int = 400, **changes: Any) -> PreparedRun:
     """The same without a folder, with its evidence."""
     result = ablation(name, {("keys", "retrieval", "letter"): right}, **changes)
-    return prepared(SavedRun(name, None, result.facts, (result,)), 0, n_resamples)
+    return prepare_run(SavedRun(name, None, result.facts, (result,)), 0, n_resamples)
 
 
-def pair_rows(runs: Sequence[Prepared], left_out: list[Any]) -> list[dict[str, Any]]:
+def pair_rows(runs: Sequence[PreparedRun], left_out: list[Any]) -> list[dict[str, Any]]:
     """Corrected differences of every two runs."""
     tested = list(difference_rows({run.run.name: [run] for run in runs}, left_out))
-    return corrected(tested, n_comparisons([[run] for run in runs]))
+    return correct_families(tested, n_comparisons([[run] for run in runs]))
 
 
 def row(table: pd.DataFrame, **values: Any) -> pd.Series:

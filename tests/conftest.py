@@ -1,4 +1,4 @@
-"""What all tests share: real weights and long tests are asked for by markers, else skipped."""
+"""Fixtures of all tests: real weights and long tests are asked for by markers, else skipped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 from hypothesis import settings
 
 from .cases import LONG
-from .pages import blank_pages, figures_alone
+from .pages import blank_pages, without_pictures
 from .typed import begin_test, check_types
 
 check_types()
@@ -71,7 +71,7 @@ def pictures(request):
     """Pages have blank pictures, but in tests of the report and in modules marked for more."""
     marked = request.node.get_closest_marker
     whole = request.path.parent.name == "report" or marked("pictured")
-    less = figures_alone if marked("drawn") else blank_pages
+    less = without_pictures if marked("drawn") else blank_pages
     with contextlib.nullcontext() if whole else less():
         yield
 
@@ -87,7 +87,7 @@ def blank_pictures():
 def process_of_all_tests():
     """Commands that are run inside it settle nothing for it; ``test_process`` tries that apart."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("layerwise.cli.app.collect_rarely", lambda: None)
+        patched.setattr("layerwise.cli.app.collect_garbage_rarely", lambda: None)
         patched.setattr("layerwise.cli.commands.settle", lambda: None)
         patched.setattr("layerwise.cli.app.work_beside", lambda: None)
         # No test cuts the power. Where a write must fail or be killed here, its test says so.
@@ -101,7 +101,7 @@ def process_of_all_tests():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def tokenizers_tried_once():
+def share_tokenizer_records():
     """Files of tokenizers that passed are known in every cache folder.
 
     Hundreds of tests load a tiny model into a new cache, and each would start a process to try its
@@ -193,9 +193,9 @@ def texts_as_at_the_command_line():
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays: the garbage collector need not look at it again after each test."""
-    from layerwise.ground.process import collect_rarely  # not before its types are checked
+    """Keep imports: the garbage collector need not look at them again after each test."""
+    from layerwise.ground.process import collect_garbage_rarely  # not before its types are checked
 
     gc.collect()
     gc.freeze()
-    collect_rarely()
+    collect_garbage_rarely()

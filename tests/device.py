@@ -1,4 +1,4 @@
-"""Where the tests' models are: on the processor, or where ``LAYERWISE_TEST_DEVICE`` says.
+"""Device of the tests' models: the processor, or what ``LAYERWISE_TEST_DEVICE`` says.
 
     python tests/device.py
 
@@ -15,8 +15,8 @@ import torch
 DEVICE = os.environ.get("LAYERWISE_TEST_DEVICE", "cpu")
 
 
-def missing() -> str | None:
-    """What is not there for a run on a GPU, in one sentence; None if nothing is missing."""
+def missing_requirement() -> str | None:
+    """Sentence on what is missing for a run on a GPU; None if nothing is."""
     if torch.version.cuda is None:
         return (
             f"make test-cuda needs a GPU of NVIDIA's and torch built for it, and torch "
@@ -32,4 +32,4 @@ def missing() -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(missing())
+    sys.exit(missing_requirement())

@@ -1,4 +1,4 @@
-"""How many words the saved tables speak: ``python -m tests.dialect`` prints it. No limit is set."""
+"""Number of words in the saved tables: ``python -m tests.dialect`` prints it. No limit is set."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ ANALYSES: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-def tables_of(result: Any) -> dict[str, pd.DataFrame]:
+def measured_tables(result: Any) -> dict[str, pd.DataFrame]:
     """The tables that were measured, by name."""
     results = result.results if isinstance(result, lw.Profile) else (result,)
     return {name: getattr(one, name) for one in results for name in one.tables}

@@ -39,7 +39,7 @@ class Fault:
 
 
 class Verdict(NamedTuple):
-    """What became of a fault: the test that caught it, None if none did."""
+    """Verdict on a fault: the test that caught it, None if none did."""
 
     name: str
     caught_by: str | None
@@ -58,14 +58,14 @@ def judge_all(
     verdicts = []
     print("| fault | caught by | s |\n| --- | --- | ---: |", flush=True)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for verdict in pool.map(lambda job: _judged(*job, within), jobs):
+        for verdict in pool.map(lambda job: _judge(*job, within), jobs):
             verdicts.append(verdict)
             caught_by = verdict.caught_by or "-"
             print(f"| {verdict.name} | {caught_by} | {verdict.seconds:.0f} |", flush=True)
-    return _concluded(verdicts)
+    return _conclude(verdicts)
 
 
-def _concluded(verdicts: Sequence[Verdict]) -> int:
+def _conclude(verdicts: Sequence[Verdict]) -> int:
     failed = [v.name for v in verdicts if v.name == UNCHANGED and v.caught_by]
     survived = [v.name for v in verdicts if v.name != UNCHANGED and not v.caught_by]
     for name in failed:
@@ -77,7 +77,7 @@ def _concluded(verdicts: Sequence[Verdict]) -> int:
     return int(bool(failed or survived))
 
 
-def _judged(fault: Fault | None, tests: Sequence[str], within: str) -> Verdict:
+def _judge(fault: Fault | None, tests: Sequence[str], within: str) -> Verdict:
     """Run tests on a copy with a fault."""
     started = time.perf_counter()
     name = UNCHANGED if fault is None else fault.name

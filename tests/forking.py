@@ -14,7 +14,7 @@ import pytest
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
-def forked(work: Callable[[], int]) -> int:
+def fork_work(work: Callable[[], int]) -> int:
     """Fork this process; the child, whose id is returned, does the work and ends with its code."""
     with warnings.catch_warnings():
         # Newer Pythons warn of threads that the child lacks; those of pytest's workers only wait.

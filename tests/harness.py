@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from layerwise.tasks import Item, Task, TaskRequest
-from layerwise.tasks._requests import template_of
+from layerwise.tasks._requests import task_template
 
 Requests = Sequence[tuple[TaskRequest, ...]]
 
@@ -27,7 +27,7 @@ ANSWERS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Sample:
-    """What the harness says about one item.
+    """Sample of the harness for one item.
 
     An option has a tuple of strings and (log-likelihood, greedy), a text its prompt and itself.
     """
@@ -54,7 +54,7 @@ def harness_model(folder: Path, *, batch_size: int = 8) -> Any:
     return make(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
 
 
-def saying(texts: Sequence[str]) -> Any:
+def model_that_says(texts: Sequence[str]) -> Any:
     """A model of the harness that gives these texts, whatever it is asked."""
     from lm_eval.api.model import LM
 
@@ -71,7 +71,7 @@ def saying(texts: Sequence[str]) -> Any:
 
 
 def ask_harness(lm: Any, task: Task, protocol: str, requests: Requests) -> list[Sample]:
-    """What the harness's own evaluation makes of our items, one sample each, in their order."""
+    """Evaluate our items with the harness itself, one sample each, in their order."""
     from lm_eval.evaluator import evaluate
 
     theirs = harness_task(task, protocol, requests)
@@ -114,7 +114,7 @@ def _multiple_choice(task: Task, protocol: str) -> dict[str, Any]:
         "output_type": "multiple_choice",
         "doc_to_choice": "choices",
         "doc_to_target": "gold",
-        "target_delimiter": template_of(task, protocol).delimiter,
+        "target_delimiter": task_template(task, protocol).delimiter,
         "metric_list": [_metric(name) for name in names],
     }
 

@@ -29,11 +29,11 @@ FAULTS = [
     Fault(
         "heads sliced after the output projection, while a text is written",
         "sweep/packed/packed_block.py",
-        'return self._output(edits.changed("z", heads()).flatten(2))',
+        'return self._output(edits.apply_to("z", heads()).flatten(2))',
         "out = self._output(heads().flatten(2)).clone()\n"
         "        even = out.shape[-1] // self.cfg.n_heads * self.cfg.n_heads\n"
         "        parts = out[..., :even].unflatten(-1, (self.cfg.n_heads, -1))\n"
-        '        out[..., :even] = edits.changed("z", parts).flatten(2)\n'
+        '        out[..., :even] = edits.apply_to("z", parts).flatten(2)\n'
         "        return out",
         ("tests/test_ablation.py::test_engine_and_reference_agree[llama-zero-z]",),
     ),
@@ -43,7 +43,7 @@ FAULTS = [
         "attn_out[at] = self._output(z[at].flatten(-2))",
         "even = attn_out.shape[-1] // self.cfg.n_heads * self.cfg.n_heads\n"
         "                parts = attn_out[..., :even].unflatten(-1, (self.cfg.n_heads, -1))\n"
-        '                attn_out[..., :even] = edits.changed("z", parts).flatten(-2)',
+        '                attn_out[..., :even] = edits.apply_to("z", parts).flatten(-2)',
         (HEADS + "[z-zero]",),
     ),
     Fault(
@@ -103,7 +103,7 @@ FAULTS = [
         '            place_of_norm = "ln_final.hook_scale"\n'
         "            keep = [(place_of_norm, lambda scale, hook: stale.append(scale))]\n"
         "            with model.hooks(fwd_hooks=keep):\n"
-        "                logits_of(model, final)\n"
+        "                final_logits(model, final)\n"
         "            put = [(place_of_norm, lambda scale, hook: stale[0])]\n"
         "            with model.hooks(fwd_hooks=put):\n"
         "                reading = read_lens(model, stream, logprobs, targets)\n",
@@ -252,9 +252,9 @@ FAULTS = [
     Fault(
         "paths that go by way of other components",
         "analyses/path_patching/paths.py",
-        "                run.output_of(receiver),\n"
-        "                _replacing_hook(receiver.head, run.read(receiver, streams)),\n",
-        "                run.entry_of(receiver),\n"
+        "                run.output_hook(receiver),\n"
+        "                _replacing_hook(receiver.head, run.receiver_output(receiver, streams)),\n",
+        "                run.entry_hook(receiver),\n"
         "                _replacing_hook(None, streams),\n",
         ("tests/test_path_patching.py::test_paths_equal_runs_with_all_else_frozen",),
     ),

@@ -57,22 +57,22 @@ FAULTS = [
     Fault(
         "a sink is left out of prompts",
         "packed/attention.py",
-        "self.scoring.merged([part], self.group)",
+        "self.scoring.merge_with_sinks([part], self.group)",
         "part.out",
         ("tests/sweep/decoder",),
     ),
     Fault(
         "a sink is left out of what is patched late",
         "packed/attention.py",
-        "self.scoring.merged(parts, self.group)",
-        "Scoring(1.0).merged(parts, self.group)",
+        "self.scoring.merge_with_sinks(parts, self.group)",
+        "ScoreModifiers(1.0).merge_with_sinks(parts, self.group)",
         ("tests/sweep/decoder",),
     ),
     Fault(
         "a sink is left out of new tokens",
         "packed/attention.py",
-        "scoring.merged(parts, group)",
-        "merged(parts)",
+        "scoring.merge_with_sinks(parts, group)",
+        "merge_partial(parts)",
         ("tests/sweep/decoder",),
     ),
     Fault(
@@ -117,7 +117,7 @@ FAULTS = [
     Fault(
         "zero and mean taken for equal",
         "changes/edits.py",
-        "return self, id(self.given)",
+        "return self, id(self.given_object)",
         "return self",
     ),
     Fault(
@@ -200,14 +200,14 @@ FAULTS = [
     Fault(
         "a finished text goes on with its draft",
         "decoding/decode.py",
-        "draft[i] != token or self.stopper.ended(job.tokens, job.generate)",
+        "draft[i] != token or self.stopper.stops(job.tokens, job.generate)",
         "draft[i] != token",
     ),
     Fault(
         "slot reused without its prompt",
         "decoding/decode.py",
-        "        if new:\n            self._prompts_into(new)",
-        "        if new and not staying:\n            self._prompts_into(new)",
+        "        if new:\n            self._copy_prompts(new)",
+        "        if new and not staying:\n            self._copy_prompts(new)",
     ),
     Fault(
         "finished row keeps its neighbour's slot",
@@ -362,7 +362,7 @@ FAULTS = [
             (
                 "a branch of the encoder reads the intact memory",
                 "plans/walk_plan.py",
-                "return self.followed(branch, self.n_encoder - 1) if self.n_encoder else 0",
+                "return self.branch_followed(branch, self.n_encoder - 1) if self.n_encoder else 0",
                 "return 0",
             ),
             (
@@ -380,7 +380,7 @@ FAULTS = [
             (
                 "a skipped layer replaces nothing",
                 "walk/engine.py",
-                'into[rows] = edits.changed("resid_post", leaving)',
+                'into[rows] = edits.apply_to("resid_post", leaving)',
                 "into[rows] = leaving",
             ),
             (
@@ -398,8 +398,8 @@ FAULTS = [
             (
                 "relative positions of written tokens",
                 "packed/attention.py",
-                "scoring.relative.between(layout.index[:, 0], places)",
-                "scoring.relative.between(layout.index[:, 0] * 0, places)",
+                "scoring.relative.position_bias(layout.index[:, 0], places)",
+                "scoring.relative.position_bias(layout.index[:, 0] * 0, places)",
             ),
             (
                 "all texts read the intact memory",
@@ -410,8 +410,8 @@ FAULTS = [
             (
                 "texts look behind the end of their input",
                 "packed/stack_block.py",
-                "bias = hiding(places < layout.lengths[:, None], queries)",
-                "bias = hiding(places <= layout.lengths[:, None], queries)",
+                "bias = mask_to_bias(places < layout.lengths[:, None], queries)",
+                "bias = mask_to_bias(places <= layout.lengths[:, None], queries)",
             ),
             (
                 "different sources share an input",
@@ -440,8 +440,8 @@ FAULTS = [
             (
                 "branches read each other's memories",
                 "walk/engine.py",
-                "outputs = self.memories[span(memories)]",
-                "outputs = self.memories[: len(memories)]",
+                "outputs = self.encoder_outputs[span(memories)]",
+                "outputs = self.encoder_outputs[: len(memories)]",
             ),
             (
                 "cross-attention forgets its norm",
@@ -458,19 +458,19 @@ FAULTS = [
             (
                 "a branch runs the model's own block",
                 "walk/engine.py",
-                "runner = self.runner_of(self.layer, weights)",
+                "runner = self.layer_runner(self.layer, weights)",
                 "runner = self.runners[self.layer]",
             ),
             (
                 "new tokens run through the model's own block",
                 "decoding/decode_step.py",
-                "block = runner if weights is None else batch.walk.runner_of(layer, weights)",
+                "block = runner if weights is None else batch.walk.layer_runner(layer, weights)",
                 "block = runner",
             ),
             (
                 "equal layers of two models taken for one change",
                 "changes/edits.py",
-                "return self, id(self.given)",
+                "return self, id(self.given_object)",
                 "return self",
             ),
             (
@@ -482,7 +482,7 @@ FAULTS = [
             (
                 "new tokens are read by the model's unembedding",
                 "decoding/decode.py",
-                "apart = self.batch.apart(self.rows, model.cfg.n_layers, END)",
+                "apart = self.batch.group_by_weights(self.rows, model.cfg.n_layers, END)",
                 "apart = {None: np.arange(len(resid))}",
             ),
             (
@@ -494,8 +494,8 @@ FAULTS = [
             (
                 "two stacks: a branch looks with the model's own keys",
                 "walk/engine.py",
-                "return self.looks[weights].of(",
-                "return self.looks[min(self.looks, key=lambda w: w is not None)].of(",
+                "return self.looks[weights].select_members(",
+                "return self.looks[min(self.looks, key=lambda w: w is not None)].select_members(",
             ),
             (
                 "two stacks: texts look with the model's own keys",
@@ -512,7 +512,7 @@ FAULTS = [
             (
                 "two stacks: the encoder ends with the model's norm",
                 "walk/engine.py",
-                "self.memories[1 + row] = norm(streams[1 + row : 2 + row])[0]",
+                "self.encoder_outputs[1 + row] = norm(streams[1 + row : 2 + row])[0]",
                 "pass",
             ),
         )

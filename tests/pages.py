@@ -13,8 +13,8 @@ def blank_pages() -> Iterator[None]:
     """Nothing is drawn."""
     with pytest.MonkeyPatch.context() as patched:
         # First where it is imported to, which is imported with the real one.
-        patched.setattr("layerwise.report._page.drawn", blank)
-        patched.setattr("layerwise.presentation.page.drawn", blank)
+        patched.setattr("layerwise.report._page.render_pictures", blank)
+        patched.setattr("layerwise.presentation.page.render_pictures", blank)
         yield
 
 
@@ -28,7 +28,7 @@ def blank(listed):
 
 
 @contextlib.contextmanager
-def figures_alone() -> Iterator[None]:
+def without_pictures() -> Iterator[None]:
     """Figures are drawn, but made into pictures only where they are saved beside the page."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("layerwise.presentation.page.narrow_pictures", _no_narrow_pictures)

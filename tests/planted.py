@@ -11,8 +11,8 @@ from functools import cache
 import torch
 from hypothesis import strategies as st
 
-from analyses.validity.wired_truth import Planted as Planted
-from analyses.validity.wired_truth import spared as spared
+from analyses.validity.wired_truth import PlantedTruth as PlantedTruth
+from analyses.validity.wired_truth import spare_layers as spare_layers
 from layerwise.models.organisms.language import Language
 from layerwise.models.organisms.layout import NEEDED, Spot, WiredLayout
 from layerwise.models.organisms.wired import wired_model
@@ -41,12 +41,12 @@ def small_task(capability: str, n_items: int = 24, seed: int = 0) -> Task:
     return make[capability](SMALL, seed, n_items=n_items)
 
 
-def with_values_swapped(task: Task) -> Task:
+def swap_values(task: Task) -> Task:
     """Items of a look-up suite whose corruption changes what is stated, not what is asked."""
-    return replace(task, items=tuple(map(_values_swapped, task.items)))
+    return replace(task, items=tuple(map(_swap_item_values, task.items)))
 
 
-def _values_swapped(item: Item) -> Item:
+def _swap_item_values(item: Item) -> Item:
     other = next(choice for choice in item.choices if choice != item.answer)
     assert item.context is not None
     swap = {item.answer: other, other: item.answer}

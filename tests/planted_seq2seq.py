@@ -43,16 +43,16 @@ def seq2seq_layouts(draw: st.DrawFn) -> WiredSeq2SeqLayout:
 
 
 def prompt(item: Item) -> str:
-    """What the encoder reads."""
+    """Prompt that the encoder reads."""
     return f"{item.context} {item.question}"
 
 
-def tokens_of(model: Seq2SeqModel, task: Task) -> torch.Tensor:
+def suite_tokens(model: Seq2SeqModel, task: Task) -> torch.Tensor:
     """The prompts of a suite, which are of one length."""
     return torch.cat([model.to_tokens(prompt(item)) for item in task.items])
 
 
-def answers_of(model: Seq2SeqModel, task: Task) -> torch.Tensor:
+def answer_ids(model: Seq2SeqModel, task: Task) -> torch.Tensor:
     """The answers, one token each, in one column."""
     assert model.tokenizer is not None
     ids = model.tokenizer.convert_tokens_to_ids([item.answer for item in task.items])

@@ -32,7 +32,7 @@ def kept_parts(most: int | None = None) -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def stopped_after(n_parts: int) -> Iterator[list[str]]:
+def stop_after(n_parts: int) -> Iterator[list[str]]:
     """Expect the run in the block to be stopped when it has kept so many parts; their names."""
     with kept_parts(n_parts) as names, pytest.raises(StopError):
         yield names

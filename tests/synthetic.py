@@ -18,7 +18,7 @@ from layerwise.results import (
     PatchingResult,
     TaskFacts,
 )
-from layerwise.storage.file_list import hashes_of, with_list
+from layerwise.storage.file_list import file_hashes, with_list
 from layerwise.storage.parquet import frame
 from layerwise.storage.written import written_files
 
@@ -27,7 +27,7 @@ def list_anew(folder: Path, **changes: Any) -> None:
     """Write ``run.json`` with changed facts, and the hashes of the folder's files as they are."""
     path = folder / "run.json"
     content = json.loads(path.read_text()) | changes
-    path.write_bytes(with_list(content, path.name, hashes_of(folder, written_files(folder))))
+    path.write_bytes(with_list(content, path.name, file_hashes(folder, written_files(folder))))
 
 
 MODEL = ModelFacts(
@@ -111,7 +111,7 @@ def cell_records(
     return table
 
 
-def planted(
+def planted_answers(
     rng: np.random.Generator,
     n_items: int = 100,
     n_layers: int = 8,
@@ -146,8 +146,8 @@ def ablation(*cells: pd.DataFrame, **changes: Any) -> AblationResult:
 def small_ablation() -> AblationResult:
     """Layer 3 retrieves; reasoning has no signal."""
     rng = np.random.default_rng(0)
-    right = planted(rng, 60, 8, critical=(3,), accuracy=0.9, noise=0.1)
-    none = planted(rng, 60, 8, accuracy=0.2, noise=0.3)
+    right = planted_answers(rng, 60, 8, critical=(3,), accuracy=0.9, noise=0.1)
+    none = planted_answers(rng, 60, 8, accuracy=0.2, noise=0.3)
     return ablation(
         cell_records(right, "keys", "retrieval"),
         cell_records(right, "keys", "retrieval", "generate"),
@@ -180,7 +180,7 @@ def lens(
     return LensResult(frame("lens", rows), facts(asked, **given))
 
 
-def patching(
+def patching_result(
     recovered: np.ndarray, task: str, capability: str, label: str = "last", **changes: Any
 ) -> PatchingResult:
     """``recovered`` has a row per item and a column per layer, of ``resid_pre``."""

@@ -47,7 +47,7 @@ def model(request):
 any_model = pytest.mark.parametrize("model", ["llama"], indirect=True)
 
 
-def records_of(*args, **options) -> pd.DataFrame:
+def ablation_records(*args, **options) -> pd.DataFrame:
     """Records of the intact model and of changes."""
     found = ablate(*args, progress=False, **options).records
     return found.loc[~found["kind"].isin(CONTROLS)].set_index(KEY)
@@ -111,7 +111,7 @@ def test_without_layers_the_embedding_is_read_as_it_is(model):
     result = ablate(model, TASK, "continuation", layers=[0], progress=False)
     found = result.records.loc[result.records["kind"] == NO_LAYERS].set_index("item")
     tokenizer = original_tokenizer(model)
-    hooks = hooks_of_skipped(0, model.cfg.n_layers - 1)
+    hooks = skip_hooks(0, model.cfg.n_layers - 1)
     for item in TASK.items:
         requests = build_requests(TASK, item, "continuation", tokenizer)
         gold, _, right = hooked_scores(model, requests, hooks)
@@ -156,7 +156,7 @@ def test_engine_and_reference_agree_on_blocks_sets_and_means_by_position(model, 
 INTACT = {}
 
 
-def outcome_once(model, intervention, request, stopper):
+def cached_outcome(model, intervention, request, stopper):
     """The reference's own; of an intact model, which all kinds of ablation ask for, once."""
     if intervention.edits:
         return reference_outcome(model, intervention, request, stopper)
@@ -167,16 +167,16 @@ def outcome_once(model, intervention, request, stopper):
 
 
 def assert_engine_agrees(model, task, protocols, **options) -> None:
-    fast = records_of(model, task, protocols, **options)
-    with mock.patch("layerwise.sweep.checks.reference.reference_outcome", outcome_once):
-        slow = records_of(model, task, protocols, **options, method="reference")
+    fast = ablation_records(model, task, protocols, **options)
+    with mock.patch("layerwise.sweep.checks.reference.reference_outcome", cached_outcome):
+        slow = ablation_records(model, task, protocols, **options, method="reference")
     numbers = ["gold_logprob", "margin", "early_logprob", "late_logprob"]
     pd.testing.assert_frame_equal(fast[numbers], slow[numbers], rtol=0, atol=1e-4)
     rest = [column for column in fast.columns if column not in numbers]
     pd.testing.assert_frame_equal(fast[rest], slow[rest])
 
 
-def contexts_of(model, protocols) -> set[tuple[int, ...]]:
+def request_contexts(model, protocols) -> set[tuple[int, ...]]:
     tokenizer = original_tokenizer(model)
     return {
         request.request.context
@@ -197,7 +197,7 @@ def mean_by_hand(model, name: str, contexts) -> torch.Tensor:
     return torch.stack(list(found.values())).mean(dim=0)
 
 
-def hooks_of_skipped(first: int, last: int):
+def skip_hooks(first: int, last: int):
     kept = {}
 
     def keep(tensor, hook):
@@ -211,7 +211,7 @@ def hooks_of_skipped(first: int, last: int):
 
 def hooks_by_hand(model, kind: str, site: str, layer: int, contexts):
     if site == "layer":
-        return hooks_of_skipped(layer, layer)
+        return skip_hooks(layer, layer)
     name = f"blocks.{layer}.hook_{site}"
     value = mean_by_hand(model, name, contexts) if kind == "mean" else torch.tensor(0.0)
     return [(name, lambda tensor, hook: value.expand_as(tensor))]
@@ -219,10 +219,10 @@ def hooks_by_hand(model, kind: str, site: str, layer: int, contexts):
 
 def hooked_scores(model, asked, hooks=()) -> tuple[float, float, bool]:
     options = [(r.request.context, r.request.continuation) for r in asked]
-    return scores_of(model, options, [r.gold for r in asked], hooks)
+    return option_scores(model, options, [r.gold for r in asked], hooks)
 
 
-def scores_of(model, options, is_gold, hooks=()) -> tuple[float, float, bool]:
+def option_scores(model, options, is_gold, hooks=()) -> tuple[float, float, bool]:
     """Gold log-probability, margin and correctness; of equal options the first is chosen."""
     scores = [logprob(model, *option, hooks) for option in options]
     gold = is_gold.index(True)
@@ -234,7 +234,7 @@ def scores_of(model, options, is_gold, hooks=()) -> tuple[float, float, bool]:
 @pytest.mark.parametrize(("kind", "site"), COMBINATIONS)
 def test_records_equal_hooks_written_by_hand(model, kind, site):
     records = ablate(model, TASK, kind=kind, site=site, layers=[1], progress=False).records
-    hooks = hooks_by_hand(model, kind, site, 1, contexts_of(model, PROTOCOLS))
+    hooks = hooks_by_hand(model, kind, site, 1, request_contexts(model, PROTOCOLS))
     changed = records.loc[records["layer"] == 1].set_index(["item", "protocol"])
     assert len(changed) == len(TASK.items) * len(PROTOCOLS)
     tokenizer = original_tokenizer(model)
@@ -253,10 +253,10 @@ def test_records_equal_hooks_written_by_hand(model, kind, site):
 
 @any_model
 def test_layers_can_be_chosen(model):
-    found = records_of(model, TASK, "continuation", layers=[2, 0, 2])
+    found = ablation_records(model, TASK, "continuation", layers=[2, 0, 2])
     names = list(dict.fromkeys(found.index.get_level_values("intervention")))
     assert names == ["intact", "skip:layer=2", "skip:layer=0"]
-    whole = records_of(model, TASK, "continuation")
+    whole = ablation_records(model, TASK, "continuation")
     pd.testing.assert_frame_equal(found, whole.loc[found.index], rtol=0, atol=1e-5)
 
 
@@ -284,7 +284,7 @@ def test_the_request_lines_can_be_scored_again(model, tmp_path):
             assert row.generated == text
         else:
             options = [(one["context_tokens"], one["continuation_tokens"]) for one in mine]
-            gold, margin, correct = scores_of(model, options, [one["gold"] for one in mine])
+            gold, margin, correct = option_scores(model, options, [one["gold"] for one in mine])
             assert len(mine) == 3
             assert row.gold_logprob == pytest.approx(gold, abs=1e-4)
             assert row.margin == pytest.approx(margin, abs=1e-4)
@@ -335,10 +335,12 @@ def test_pieces_are_joined_in_order(model, monkeypatch):
 @any_model
 def test_tasks_can_be_given_in_several_ways(model, tmp_path):
     path = str(analysis.write_jsonl(tmp_path / "mine.jsonl", word_task(3).items))
-    by_path = records_of(model, path, "continuation", layers=[0])
-    by_value = records_of(model, [load_task(path), load_task(path)], ["continuation"], layers=[0])
+    by_path = ablation_records(model, path, "continuation", layers=[0])
+    by_value = ablation_records(
+        model, [load_task(path), load_task(path)], ["continuation"], layers=[0]
+    )
     pd.testing.assert_frame_equal(by_path, by_value)
-    limited = records_of(model, path, "continuation", layers=[0], limit=2)
+    limited = ablation_records(model, path, "continuation", layers=[0], limit=2)
     pd.testing.assert_frame_equal(limited, by_path.loc[limited.index], rtol=0, atol=1e-5)
     with pytest.raises(UserError, match=r"Two different tasks have the same name .*; rename one"):
         ablate(model, [word_task(3), word_task(3, seed=1)], "continuation", progress=False)

@@ -57,7 +57,7 @@ LOADED = {
 }
 
 
-def imported(name: str) -> Iterator[str]:
+def imported_modules(name: str) -> Iterator[str]:
     """The package's modules that one imports, also within functions and for types alone."""
     yield from LOADED.get(name, ())
     path = MODULES[name]
@@ -83,14 +83,14 @@ def absolute(node: ast.ImportFrom, name: str, path: Path) -> str:
 
 
 def folder(name: str) -> str:
-    """Where a module stands in ``ORDER``."""
+    """Place of a module in ``ORDER``."""
     parts = name.split(".")[1:]
     return parts[0] if parts else ""
 
 
 @cache
 def imports() -> dict[str, list[str]]:
-    return {name: sorted(set(imported(name)) - {name}) for name in MODULES}
+    return {name: sorted(set(imported_modules(name)) - {name}) for name in MODULES}
 
 
 def test_the_root_holds_folders_and_the_ground_alone():
@@ -108,7 +108,7 @@ def test_no_arrow_runs_back_up():
     assert not wrong
 
 
-def place_within(package: str, name: str) -> int:
+def folder_rank(package: str, name: str) -> int:
     """Number of a module's folder in its package's order; the package's names stand on top."""
     order = (*ORDER_WITHIN[package], "")
     return order.index(".".join(name.split(".")[2:3]))
@@ -121,7 +121,7 @@ def test_no_arrow_runs_back_up_within_a_package(package):
         for name, others in imports().items()
         for other in (*others, *named_in_calls(name))
         if folder(name) == folder(other) == package
-        and place_within(package, name) < place_within(package, other)
+        and folder_rank(package, name) < folder_rank(package, other)
     ]
     assert not wrong
 
@@ -133,7 +133,7 @@ def test_order_within_a_package_names_what_is_there(package):
 
 
 def named_in_calls(name: str) -> Iterator[str]:
-    """Modules that one imports by a text, which ``imported`` does not see."""
+    """Modules that one imports by a text, which ``imported_modules`` does not see."""
     for node in ast.walk(ast.parse(MODULES[name].read_text("utf-8"))):
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             texts = [one.value for one in node.args if isinstance(one, ast.Constant)]
@@ -199,7 +199,7 @@ def test_no_part_of_the_analyses_imports_itself_by_a_circle_of_folders():
     assert not left
 
 
-def analyses_named(start: str) -> set[str]:
+def imported_analyses(start: str) -> set[str]:
     """The analyses whose modules are imported by those of a name that begins so."""
     every = {
         other.split(".")[2]
@@ -231,9 +231,9 @@ COMPOSED = {
 
 def test_analyses_share_what_is_shared_and_a_few_are_composed_of_others():
     folders = {path.name for path in (ROOT / "analyses").iterdir() if (path / "api.py").exists()}
-    named = {one: analyses_named(f"layerwise.analyses.{one}.") - {"shared"} for one in folders}
+    named = {one: imported_analyses(f"layerwise.analyses.{one}.") - {"shared"} for one in folders}
     assert {one: others for one, others in named.items() if others} == COMPOSED
-    assert not analyses_named("layerwise.analyses.shared.")
+    assert not imported_analyses("layerwise.analyses.shared.")
 
 
 def test_no_two_analyses_are_built_on_each_other():
@@ -245,8 +245,8 @@ def test_no_two_analyses_are_built_on_each_other():
 
 
 def test_what_plans_analyses_has_them_from_the_contract():
-    assert analyses_named("layerwise.planning.plan") == set()
-    assert analyses_named("layerwise.planning.timing") == set()
+    assert imported_analyses("layerwise.planning.plan") == set()
+    assert imported_analyses("layerwise.planning.timing") == set()
 
 
 def test_every_folder_of_an_analysis_is_in_the_one_list():
@@ -274,15 +274,15 @@ def importers_in_analyses(module: str) -> set[str]:
 
 
 def test_an_analysis_is_listed_once_and_its_function_knows_no_list():
-    """What joins analyses imports the list of them; what makes one result does not."""
+    """Analyses that join others import the list of them; those that make one result do not."""
     assert importers_in_analyses("layerwise.analyses.registry") == set()
     joins = {"comparison", "emergence", "training"}
     assert importers_in_analyses("layerwise.analyses.measurements") == joins
     for start in ("layerwise.analyses.ablation.api", "layerwise.analyses.logit_lens.job"):
-        assert needed_by(start) <= {start.split(".")[2], "shared"}
+        assert needed_analyses(start) <= {start.split(".")[2], "shared"}
 
 
-def needed_by(start: str) -> set[str]:
+def needed_analyses(start: str) -> set[str]:
     """The analyses that importing a module needs, and the lists of them."""
     needed, left = set(), [start]
     while left:
@@ -297,7 +297,7 @@ def needed_by(start: str) -> set[str]:
 
 def test_carrying_out_one_analysis_needs_no_other():
     """Only what loads, joins or compares whole runs has all analyses from the registry."""
-    assert needed_by("layerwise.analyses.execute") == set()
+    assert needed_analyses("layerwise.analyses.execute") == set()
 
 
 def test_studies_and_benchmarks_import_what_is_there():

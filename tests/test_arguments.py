@@ -101,7 +101,7 @@ WRONG: dict[str, list[Any]] = {
 }  # fmt: skip
 
 
-def kind_of(parameter: inspect.Parameter) -> str:
+def annotation_words(parameter: inspect.Parameter) -> str:
     """An option's annotation in words, None apart; also where a checker has resolved it."""
     source = parameter.annotation
     assert isinstance(source, str), source
@@ -126,7 +126,7 @@ def refusal(name: str, parameter: str, value: Any) -> str:
 
 @pytest.mark.parametrize(("name", "parameter"), OPTIONS)
 def test_wrong_values_of_every_option_are_refused_in_a_sentence(name, parameter):
-    wrong = [*WRONG[kind_of(parameter)], object(), float("nan")]
+    wrong = [*WRONG[annotation_words(parameter)], object(), float("nan")]
     if parameter.default is not None and parameter.name != "limit":
         wrong.append(None)
     for value in wrong:

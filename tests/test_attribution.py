@@ -129,16 +129,16 @@ def test_items_are_read_in_order_whatever_the_budget(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def solved() -> AttributionResult:
+def solved_attribution() -> AttributionResult:
     model = tiny_model("llama")
     task = word_task(12)
-    items = tuple(replace(item, answer=preferred(model, item)) for item in task.items)
+    items = tuple(replace(item, answer=preferred_choice(model, item)) for item in task.items)
     return attribution(
         model, replace(task, items=items), "continuation", progress=False, against="best"
     )
 
 
-def preferred(model, item: Item) -> str:
+def preferred_choice(model, item: Item) -> str:
     """The choice whose first token the model finds likeliest."""
     answered = [replace(item, answer=choice) for choice in item.choices]
     read = [first_tokens(model, one) for one in answered]
@@ -146,8 +146,8 @@ def preferred(model, item: Item) -> str:
     return item.choices[int(np.argmax(logits))]
 
 
-def test_summary_has_means_intervals_and_corrected_tests(solved):
-    table, summary = solved.attribution, solved.summary()
+def test_summary_has_means_intervals_and_corrected_tests(solved_attribution):
+    table, summary = solved_attribution.attribution, solved_attribution.summary()
     assert list(summary.columns) == analysis.documented_columns("attribution_summary.parquet")
     for metric in ("logit_diff", "logprob"):
         mine = summary[summary["metric"] == metric]
@@ -177,23 +177,27 @@ def test_summary_has_means_intervals_and_corrected_tests(solved):
     assert summary["significant"].any()
 
 
-def test_rows_in_another_order_are_the_same_result(solved):
-    mixed = AttributionResult(solved.attribution.sample(frac=1, random_state=0), solved.facts)
+def test_rows_in_another_order_are_the_same_result(solved_attribution):
+    mixed = AttributionResult(
+        solved_attribution.attribution.sample(frac=1, random_state=0), solved_attribution.facts
+    )
     keys = ["metric", "component", "layer", "head"]
-    one, other = (r.summary().sort_values(keys, ignore_index=True) for r in (solved, mixed))
+    one, other = (
+        r.summary().sort_values(keys, ignore_index=True) for r in (solved_attribution, mixed)
+    )
     pd.testing.assert_frame_equal(one, other)
 
 
-def test_without_signal_nothing_is_significant(solved):
+def test_without_signal_nothing_is_significant(solved_attribution):
     """The very contributions that are significant above say nothing if answers are guesses."""
-    table = solved.attribution.assign(
-        correct=solved.attribution["item"].str[-1].astype(int) % 3 == 0
+    table = solved_attribution.attribution.assign(
+        correct=solved_attribution.attribution["item"].str[-1].astype(int) % 3 == 0
     )
-    silent = AttributionResult(table, solved.facts)
+    silent = AttributionResult(table, solved_attribution.facts)
     assert not silent.summary()["signal"].any()
     assert not silent.summary()["significant"].any()
     assert not len(silent.summary_rows())
-    assert len(solved.summary_rows()) == 5
+    assert len(solved_attribution.summary_rows()) == 5
     with pytest.raises(UserError, match="There is nothing to draw"):
         silent.plot()
 

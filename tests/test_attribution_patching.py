@@ -24,18 +24,18 @@ from layerwise.analyses.patching.api import patch_activations
 from layerwise.analyses.patching.cells import (
     HEAD_SITES,
     PATTERNS,
-    Cell,
+    PatchCell,
     PatchingLayout,
     hooked_logprobs,
 )
 from layerwise.models import load_model
-from layerwise.models.instance.kinds import Model, hook_name, inputs_of
+from layerwise.models.instance.kinds import Model, hook_name, model_inputs
 from layerwise.storage.parquet import frame
 from tests import analysis
 from tests.models.seq2seq.tiny import CASES, tiny_original, tiny_seq2seq
 from tests.models.tiny import tiny_folder, tiny_model
 from tests.sweep.models import random_model
-from tests.test_patching import CHANGES, pairs_for
+from tests.test_patching import CHANGES, pair_task
 
 CLEAN, OTHER = (11, 7, 30, 9, 12, 5), (11, 8, 30, 9, 20, 5)
 CHANGED = 4
@@ -47,7 +47,7 @@ BY_DAY = ("llama-gqa", "gpt2", "t5", "bart")
 Cache = Mapping[str, torch.Tensor]
 
 
-def normed(norm: T5LayerNorm, x: torch.Tensor) -> torch.Tensor:
+def t5_norm(norm: T5LayerNorm, x: torch.Tensor) -> torch.Tensor:
     """T5's norm in the precision that it is given; its own takes the variance in float32."""
     return norm.weight * x * (x.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon).rsqrt()
 
@@ -66,23 +66,25 @@ def in_double(case: str) -> Iterator[Model]:
     model.prefix = (*model.prefix, BEGINS)
     try:
         with (
-            patch.object(T5LayerNorm, "forward", normed),
-            patch.object(MT5LayerNorm, "forward", normed),
+            patch.object(T5LayerNorm, "forward", t5_norm),
+            patch.object(MT5LayerNorm, "forward", t5_norm),
         ):
             yield model
     finally:
         tiny_original(case).float()
 
 
-def sites_of(model: Model) -> list[str]:
+def model_sites(model: Model) -> list[str]:
     parallel = getattr(model.cfg, "parallel_attn_mlp", False)
-    return [s for s in PatchingLayout.of(model).sites() if not (parallel and s == "resid_mid")]
+    return [
+        s for s in PatchingLayout.for_model(model).sites() if not (parallel and s == "resid_mid")
+    ]
 
 
-def cells(model: Model) -> list[Cell]:
+def cells(model: Model) -> list[PatchCell]:
     """Every site, layer and head, of both stacks if there are two, at some positions and at all."""
-    layout, found = PatchingLayout.of(model), []
-    for site in sites_of(model):
+    layout, found = PatchingLayout.for_model(model), []
+    for site in model_sites(model):
         for layers, where in layout.parts(site):
             n, one = (len(CLEAN), CHANGED) if where == "prompt" else (2, 1)
             every = tuple((at, at) for at in range(n))
@@ -90,20 +92,20 @@ def cells(model: Model) -> list[Cell]:
             for number, layer in enumerate(layers):
                 for head in range(layout.heads[layer]) if site in HEAD_SITES else (None,):
                     label, at = places[(number + (head or 0)) % 3]
-                    found.append(Cell(site, layer, head, label, at))
+                    found.append(PatchCell(site, layer, head, label, at))
     return found
 
 
 @torch.inference_mode()
-def slopes(model: Model, cells: list[Cell], step: float) -> list[float]:
+def slopes(model: Model, cells: list[PatchCell], step: float) -> list[float]:
     """Changes of the logit difference towards the source run, by a small step to both sides."""
     here, there = (
-        model.run_with_cache(*inputs_of(model, [tokens]))[1] for tokens in (CLEAN, OTHER)
+        model.run_with_cache(*model_inputs(model, [tokens]))[1] for tokens in (CLEAN, OTHER)
     )
     return [_slope(model, cell, here, there, step) for cell in cells]
 
 
-def _slope(model: Model, cell: Cell, here: Cache, there: Cache, step: float) -> float:
+def _slope(model: Model, cell: PatchCell, here: Cache, there: Cache, step: float) -> float:
     name = hook_name(model, cell.layer, cell.site)
 
     def nudged(step: float) -> float:
@@ -115,7 +117,7 @@ def _slope(model: Model, cell: Cell, here: Cache, there: Cache, step: float) -> 
                 x[at] += step * (there[name][at] - here[name][at])
             return x
 
-        logits = model.run_with_hooks(*inputs_of(model, [CLEAN]), fwd_hooks=[(name, move)])
+        logits = model.run_with_hooks(*model_inputs(model, [CLEAN]), fwd_hooks=[(name, move)])
         return float(logits[0, -1, ANSWERS[0]] - logits[0, -1, ANSWERS[1]])
 
     return (nudged(step) - nudged(-step)) / (2 * step)
@@ -127,7 +129,7 @@ def _slope(model: Model, cell: Cell, here: Cache, there: Cache, step: float) -> 
 )  # fmt: skip
 def test_estimates_are_slopes_at_every_site(case: str):
     with in_double(case) as model:
-        wanted, sites = cells(model), set(sites_of(model))
+        wanted, sites = cells(model), set(model_sites(model))
         wanted = wanted[::3] if case in DECODERS else wanted
         assert {cell.site for cell in wanted} == sites
         (found,) = estimated_changes(model, [(CLEAN, OTHER)], [ANSWERS], wanted)
@@ -138,7 +140,7 @@ def test_estimates_are_slopes_at_every_site(case: str):
         assert seen == sites or case in DECODERS  # of which there are fewer cells
         # and no true patches, which go the whole way
         said = hooked_logprobs(model, CLEAN, OTHER, wanted[:9])
-        intact = model(*inputs_of(model, [CLEAN]))[0, -1].detach()
+        intact = model(*model_inputs(model, [CLEAN]))[0, -1].detach()
         base = float(intact[ANSWERS[0]] - intact[ANSWERS[1]])
         true = (said[:, ANSWERS[0]] - said[:, ANSWERS[1]]).numpy() - base
         assert np.abs(true - found[:9]).max() > 1e-3
@@ -163,7 +165,7 @@ def test_pairs_side_by_side_are_estimated_as_each_alone(case: str):
 def test_weights_on_disk_give_the_same(tmp_path, backend):
     folder, task = (
         tiny_folder(tmp_path, "llama"),
-        pairs_for(tiny_model("llama", seed=1), CHANGES[2:]),
+        pair_task(tiny_model("llama", seed=1), CHANGES[2:]),
     )
     found, expected = (
         attribute_patches(
@@ -196,7 +198,7 @@ def test_all_cells_are_estimated_and_sampled_ones_truly_patched(case, direction,
         model.prefix = (*model.prefix, BEGINS)[:begins]
         positions = ("before", "last", "answer", "all", *["start"] * (begins > 1))
     asked: dict[str, Any] = {"sites": sites, "positions": positions, "progress": False}
-    task = pairs_for(model, CHANGES[2:])
+    task = pair_task(model, CHANGES[2:])
     result = attribute_patches(model, task, direction=direction, sample=10, **asked)
     table = result.attribution_patching
     patched = patch_activations(model, task, directions=direction, **asked).patching
@@ -219,7 +221,7 @@ def test_all_cells_are_estimated_and_sampled_ones_truly_patched(case, direction,
     assert "rank correlation" in result._repr_html_()
 
 
-def made_up(n_pairs: int, noise: float, seed: int = 0) -> pd.DataFrame:
+def made_up_estimates(n_pairs: int, noise: float, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     rows = []
     effects = rng.normal(size=20)
@@ -240,7 +242,7 @@ def made_up(n_pairs: int, noise: float, seed: int = 0) -> pd.DataFrame:
 
 
 def test_agreement_is_the_rank_correlation_of_means():
-    table = made_up(8, 0.5)
+    table = made_up_estimates(8, 0.5)
     (row,) = agreement_table(table, 0).itertuples()
     means = (
         table.dropna(subset="patched_diff")
@@ -256,10 +258,10 @@ def test_agreement_is_the_rank_correlation_of_means():
 
 
 def test_agreement_is_whole_without_noise_and_none_by_chance():
-    (exact,) = agreement_table(made_up(5, 0.0), 0).itertuples()
+    (exact,) = agreement_table(made_up_estimates(5, 0.0), 0).itertuples()
     assert (exact.spearman, exact.spearman_high, exact.largest_error) == pytest.approx((1, 1, 0))
     assert 0 < exact.spearman_low < 1  # five pairs do not settle all ranks
-    (none,) = agreement_table(made_up(8, 1000.0), 0).itertuples()
+    (none,) = agreement_table(made_up_estimates(8, 1000.0), 0).itertuples()
     assert none.spearman_low < 0 < none.spearman_high
-    (single,) = agreement_table(made_up(1, 0.5), 0).itertuples()
+    (single,) = agreement_table(made_up_estimates(1, 0.5), 0).itertuples()
     assert single.spearman_low is None or np.isnan(single.spearman_low)

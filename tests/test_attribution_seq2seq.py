@@ -25,7 +25,7 @@ SUBLAYERS = ["attn_out", "cross_attn_out", "mlp_out"]
 
 
 @cache
-def model_of(case: str) -> Seq2SeqModel:
+def load_case(case: str) -> Seq2SeqModel:
     model = lw.load_model(tiny_folder(case))
     assert isinstance(model, Seq2SeqModel)
     return model
@@ -37,27 +37,27 @@ def organism() -> AttributionResult:
     return lw.attribution(model, "all", "continuation", limit=24, progress=False)
 
 
-def summed(table: pd.DataFrame, chosen: pd.Series) -> pd.Series:
+def item_sums(table: pd.DataFrame, chosen: pd.Series) -> pd.Series:
     return table.loc[chosen.fillna(value=False)].groupby(["item", "metric"])["value"].sum()
 
 
 @pytest.mark.parametrize("case", ["t5", "flan-t5", "bart-scaled", "marian"])
 def test_the_sums_that_the_documentation_tells(case):
-    model = model_of(case)
+    model = load_case(case)
     result = lw.attribution(model, TASK, "continuation", progress=False)
     table, n_encoder = result.attribution, model.cfg.n_encoder_layers
     assert list(table.columns) == analysis.documented_columns("attribution.parquet")
     assert result.facts.work[0]["largest_gap"] < 1e-4
     name, place = table["component"], table["layer"]
-    total = summed(table, name == "total")
+    total = item_sums(table, name == "total")
     of_decoder = name.isin([*SUBLAYERS, "norm_bias"]) & (place >= n_encoder)
     own = ["embedding", "norm_bias", "unembed_bias", "entropy"]
-    whole = summed(table, of_decoder | (name.isin(own) & place.isna()))
+    whole = item_sums(table, of_decoder | (name.isin(own) & place.isna()))
     np.testing.assert_allclose(whole, total, atol=1e-4)
     of_encoder = name.isin([*SUBLAYERS, "norm_bias"]) & (place < n_encoder)
     way = ["encoder_embedding", "encoder_norm_bias", "cross_attn_bias", "cross_v_bias"]
-    through = summed(table, of_encoder | name.isin(way))
-    np.testing.assert_allclose(through, summed(table, name == "cross_attn_out"), atol=1e-4)
+    through = item_sums(table, of_encoder | name.isin(way))
+    np.testing.assert_allclose(through, item_sums(table, name == "cross_attn_out"), atol=1e-4)
     # The total is the plain model's own.
     setup = prepare(model, TASK, "continuation")
     for item in TASK.items:
@@ -75,7 +75,7 @@ def test_the_sums_that_the_documentation_tells(case):
 
 @pytest.mark.parametrize("case", ["t5", "bart-scaled"])
 def test_layers_and_heads_have_the_numbers_of_the_order_of_computation(case):
-    model = model_of(case)
+    model = load_case(case)
     table = lw.attribution(model, TASK, "continuation", limit=1, progress=False).attribution
     cfg = model.cfg
     every, decoder = range(cfg.n_layers), range(cfg.n_encoder_layers, cfg.n_layers)
@@ -86,7 +86,9 @@ def test_layers_and_heads_have_the_numbers_of_the_order_of_computation(case):
         assert table.loc[table["component"] == component, "layer"].tolist() == [*layers]
     for component, layers in (("z", every), ("cross_z", decoder)):
         mine = table.loc[table["component"] == component]
-        expected = [(layer, head) for layer in layers for head in range(cfg.heads_of(layer))]
+        expected = [
+            (layer, head) for layer in layers for head in range(cfg.n_heads_in_layer(layer))
+        ]
         assert [*zip(mine["layer"], mine["head"], strict=True)] == expected
     norms = table.loc[table["component"] == "norm_bias", "layer"]
     assert norms.dropna().tolist() == ([*every] if cfg.post_norm else [])
@@ -132,7 +134,7 @@ def test_progress_towards_the_answer_begins_with_the_decoder():
 
 
 def test_a_plan_counts_the_prompts_that_are_read():
-    model = model_of("t5")
+    model = load_case("t5")
     plan = plan_run(
         model, TASK, "continuation", analysis="profile", also="attribution", exhaustive=True
     )

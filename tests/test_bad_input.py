@@ -20,7 +20,7 @@ import torch
 from layerwise.errors import UserError
 from tests import analysis, commands
 from tests.analysis import word_task, write_jsonl
-from tests.commands import assert_refused, refused, run
+from tests.commands import assert_command_refused, assert_refused, run
 from tests.models.tiny import tiny_folder
 
 COMMA = '{"question": "a", "answer": "b",}'
@@ -48,7 +48,7 @@ def write_files(folder: Path) -> Path:
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
+def working_folder(tmp_path, monkeypatch) -> Path:
     """The working folder of a command."""
     monkeypatch.chdir(tmp_path)
     return write_files(tmp_path)
@@ -63,8 +63,10 @@ def here(tmp_path, monkeypatch) -> Path:
         ("file", "file is no GGUF file"),
     ],
 )
-def test_unknown_model(here, name, says):
-    refused("profile", name, "--task", "good.jsonl", "--out", "run", says=says, unchanged=here)
+def test_unknown_model(working_folder, name, says):
+    assert_command_refused(
+        "profile", name, "--task", "good.jsonl", "--out", "run", says=says, unchanged=working_folder
+    )
 
 
 TOO_LONG = "but the model takes 256; take fewer few-shot examples or"
@@ -96,7 +98,7 @@ OF_THE_TINY_MODEL = [
 ]  # fmt: skip
 
 
-def words_of(text: str, **usual: str) -> list[str]:
+def command_words(text: str, **usual: str) -> list[str]:
     """The words of a command, with options that it does not name."""
     words = shlex.split(text)
     more = [(f"--{name}", value) for name, value in usual.items() if f"--{name}" not in words]
@@ -104,11 +106,11 @@ def words_of(text: str, **usual: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("command", "says"), OF_THE_TINY_MODEL)
-def test_what_a_model_cannot_be_asked(here, model, command, says):
+def test_what_a_model_cannot_be_asked(working_folder, model, command, says):
     name = command.split()[0]
     usual = {} if name == "patch" else {"protocol": "continuation"}
-    words = words_of(command, task="good.jsonl", out="run", **usual)
-    refused(name, model, *words, says=says, unchanged=here)
+    words = command_words(command, task="good.jsonl", out="run", **usual)
+    assert_command_refused(name, model, *words, says=says, unchanged=working_folder)
 
 
 OF_THE_ORGANISM = [
@@ -136,9 +138,11 @@ OF_THE_ORGANISM = [
 
 
 @pytest.mark.parametrize(("command", "says"), OF_THE_ORGANISM)
-def test_what_other_analyses_cannot_do(here, command, says):
-    words = words_of(command, task="organism-lookup", limit="6", out="run")
-    refused(command.split()[0], ORGANISM, *words, says=says, unchanged=here)
+def test_what_other_analyses_cannot_do(working_folder, command, says):
+    words = command_words(command, task="organism-lookup", limit="6", out="run")
+    assert_command_refused(
+        command.split()[0], ORGANISM, *words, says=says, unchanged=working_folder
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,71 +152,90 @@ def test_what_other_analyses_cannot_do(here, command, says):
         (90, "expected 2 to 63: the model takes 128, in which they are repeated"),
     ],
 )
-def test_heads_that_cannot_be_scored(here, length, says):
-    refused("heads", ORGANISM, "--length", length, "--out", "run", says=says, unchanged=here)
+def test_heads_that_cannot_be_scored(working_folder, length, says):
+    assert_command_refused(
+        "heads", ORGANISM, "--length", length, "--out", "run", says=says, unchanged=working_folder
+    )
 
 
-def test_a_device_that_is_not_here(here, model, monkeypatch):
+def test_a_device_that_is_not_here(working_folder, model, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     says = "Device 'cuda' is not available here: expected 'cpu'; choose that"
-    refused("profile", model, "--device", "cuda", "--out", "run", says=says, unchanged=here)
+    assert_command_refused(
+        "profile", model, "--device", "cuda", "--out", "run", says=says, unchanged=working_folder
+    )
 
 
-def test_weights_that_are_no_numbers(here):
+def test_weights_that_are_no_numbers(working_folder):
     def spoil(weights):
         weights["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
 
-    bad = analysis.edited_folder(tiny_folder(here, "llama"), spoil)
+    bad = analysis.edited_folder(tiny_folder(working_folder, "llama"), spoil)
     says = "has NaN or infinite weights in model.layers.1.mlp.up_proj.weight"
-    refused("profile", bad, "--task", "good.jsonl", "--out", "run", says=says, unchanged=here)
+    assert_command_refused(
+        "profile", bad, "--task", "good.jsonl", "--out", "run", says=says, unchanged=working_folder
+    )
 
 
-def test_model_and_tokenizer_that_do_not_match(here, tmp_path_factory):
+def test_model_and_tokenizer_that_do_not_match(working_folder, tmp_path_factory):
     bad = tiny_folder(tmp_path_factory.mktemp("models"), "llama", vocab_size=290)
     says = "do not match: the tokenizer has token id 299, expected ids below the model's"
-    refused("ablate", bad, "--task", "good.jsonl", "--out", "run", says=says, unchanged=here)
+    assert_command_refused(
+        "ablate", bad, "--task", "good.jsonl", "--out", "run", says=says, unchanged=working_folder
+    )
 
 
-def test_a_model_without_files_cannot_be_pruned(here):
+def test_a_model_without_files_cannot_be_pruned(working_folder):
     says = "The model has no Hugging Face original to write from: expected one that load_model"
     command = ["prune", "wired-decoder", "--remove", "0", "--task", "wired-lookup", "--out", "run"]
-    refused(*command, says=says, unchanged=here)
+    assert_command_refused(*command, says=says, unchanged=working_folder)
 
 
 @pytest.mark.parametrize("model", [ORGANISM, "organism-seq2seq"])
-def test_a_lens_of_another_model(here, model):
-    commands.done("train-lens", f"{model}-1", *LOOKUP, "--kind", "bias", "--texts", 20, "--steps",
-                  1, "--out", "other")  # fmt: skip
+def test_a_lens_of_another_model(working_folder, model):
+    commands.run_cleanly(
+        "train-lens",
+        f"{model}-1",
+        *LOOKUP,
+        "--kind",
+        "bias",
+        "--texts",
+        20,
+        "--steps",
+        1,
+        "--out",
+        "other",
+    )
     command = ["lens", model, *LOOKUP, "--lens", "tuned", "--tuned", "other", "--out", "run"]
     says = f"This tuned lens was trained on '{model}-1' with weights "
-    refused(*command, says=says, unchanged=here)
+    assert_command_refused(*command, says=says, unchanged=working_folder)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written(here, model):
-    (here / "locked").mkdir(mode=0o500)
+def test_a_folder_that_may_not_be_written(working_folder, model):
+    (working_folder / "locked").mkdir(mode=0o500)
     command = ["ablate", model, "--task", "good.jsonl", "--out", "locked/run"]
-    refused(*command, says="Cannot write", unchanged=here)
+    assert_command_refused(*command, says="Cannot write", unchanged=working_folder)
 
 
-def test_a_folder_of_something_else(here, model):
-    (here / "thesis").mkdir()
-    (here / "thesis" / "chapter.tex").write_text("text")
+def test_a_folder_of_something_else(working_folder, model):
+    (working_folder / "thesis").mkdir()
+    (working_folder / "thesis" / "chapter.tex").write_text("text")
     says = "thesis holds other files (chapter.tex, ...) and no run.json: expected an empty folder"
     options = ["--task", "good.jsonl", "--protocol", "continuation", "--out", "thesis"]
-    refused("profile", model, *options, says=says, unchanged=here)
+    assert_command_refused("profile", model, *options, says=says, unchanged=working_folder)
 
 
 RUN = ["--task", "good.jsonl", "--protocol", "continuation", "--out", "a"]
 
 
 @pytest.fixture(scope="module")
-def finished(model, tmp_path_factory) -> Path:
+def finished_run(model, tmp_path_factory) -> Path:
     """A folder in which there is a finished run; do not change it."""
     folder = write_files(tmp_path_factory.mktemp("finished"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        commands.done("ablate", model, *RUN)
+        commands.run_cleanly("ablate", model, *RUN)
     return folder
 
 
@@ -232,11 +255,11 @@ def finished(model, tmp_path_factory) -> Path:
     ],
 )  # fmt: skip
 def test_a_folder_of_a_run_with_other_settings(
-    finished, model, monkeypatch, command, options, says
+    finished_run, model, monkeypatch, command, options, says
 ):
-    monkeypatch.chdir(finished)
+    monkeypatch.chdir(finished_run)
     says = f"a holds a run with other settings {says}"
-    refused(command, model, *RUN, *options, says=says, unchanged=finished)
+    assert_command_refused(command, model, *RUN, *options, says=says, unchanged=finished_run)
 
 
 @pytest.mark.parametrize(
@@ -255,27 +278,29 @@ def test_a_folder_of_a_run_with_other_settings(
         (["whole", "--out", "file/page.html"], "Cannot write file/page.html ("),
     ],
 )
-def test_reports_that_cannot_be_made(here, model, whole_run, arguments, says):
-    (here / "hollow").mkdir()
-    (here / "begun").mkdir()
-    (here / "begun" / "run.json").write_text('{"finished": false, "settings": {}}')
+def test_reports_that_cannot_be_made(working_folder, model, whole_run, arguments, says):
+    (working_folder / "hollow").mkdir()
+    (working_folder / "begun").mkdir()
+    (working_folder / "begun" / "run.json").write_text('{"finished": false, "settings": {}}')
     for name in ("whole", "broken"):
-        (here / name).mkdir()
+        (working_folder / name).mkdir()
         for file, content in whole_run.items():
-            (here / name / file).write_bytes(content or b"")
-    (here / "broken" / "records.parquet").write_bytes(b"PAR1 and then nothing PAR1")
-    refused("report", *arguments, says=says, unchanged=here)
+            (working_folder / name / file).write_bytes(content or b"")
+    (working_folder / "broken" / "records.parquet").write_bytes(b"PAR1 and then nothing PAR1")
+    assert_command_refused("report", *arguments, says=says, unchanged=working_folder)
 
 
 @pytest.fixture(scope="module")
 def whole_run(model, tmp_path_factory) -> dict[str, bytes | None]:
     root = tmp_path_factory.mktemp("whole")
     path = write_jsonl(root / "good.jsonl", word_task(4).items)
-    commands.done("ablate", model, "--task", path, "--protocol", "letter", "--out", root / "run")
+    commands.run_cleanly(
+        "ablate", model, "--task", path, "--protocol", "letter", "--out", root / "run"
+    )
     return commands.contents(root / "run")
 
 
-def full_after(monkeypatch, writes: int) -> None:
+def fill_disk_after(monkeypatch, writes: int) -> None:
     """Let the disk be full after so many files were written."""
     real, done = os.fsync, []
 
@@ -290,42 +315,46 @@ def full_after(monkeypatch, writes: int) -> None:
 
 @pytest.mark.parametrize("writes", [0, 2, 6])
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
-    here, model, whole_run, monkeypatch, writes
+    working_folder, model, whole_run, monkeypatch, writes
 ):
     """The files are run.json, two parts, two tables, the requests, and run.json again."""
     command = ["ablate", model, "--task", "good.jsonl", "--protocol", "letter", "--out", "run"]
     with monkeypatch.context() as patch:
-        full_after(patch, writes)
+        fill_disk_after(patch, writes)
         outcome = run(*command)
     assert_refused(outcome, "No space left to write run/", "free some disk space and run again")
-    names = list(commands.contents(here / "run"))
+    names = list(commands.contents(working_folder / "run"))
     assert not [name for name in names if ".tmp" in name or ".lock" in name]
-    commands.done(*command)
-    assert commands.contents(here / "run").keys() == whole_run.keys()
+    commands.run_cleanly(*command)
+    assert commands.contents(working_folder / "run").keys() == whole_run.keys()
     expected = pd.read_parquet(io.BytesIO(whole_run["records.parquet"] or b""))
-    pd.testing.assert_frame_equal(pd.read_parquet(here / "run" / "records.parquet"), expected)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(working_folder / "run" / "records.parquet"), expected
+    )
 
 
-def test_a_report_on_a_full_disk(here, model, whole_run, monkeypatch):
-    (here / "whole").mkdir()
+def test_a_report_on_a_full_disk(working_folder, model, whole_run, monkeypatch):
+    (working_folder / "whole").mkdir()
     for file, content in whole_run.items():
-        (here / "whole" / file).write_bytes(content or b"")
-    before = commands.contents(here)
-    full_after(monkeypatch, 0)
+        (working_folder / "whole" / file).write_bytes(content or b"")
+    before = commands.contents(working_folder)
+    fill_disk_after(monkeypatch, 0)
     outcome = run("report", "whole", "--out", "page.html")
     assert_refused(outcome, "No space left to write page.html: free some disk space")
-    assert commands.contents(here) == before
+    assert commands.contents(working_folder) == before
 
 
-def test_no_network_for_a_hub_model(here, monkeypatch):
+def test_no_network_for_a_hub_model(working_folder, monkeypatch):
     # The variables of these names are read when the library is imported, which it is.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(here / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(working_folder / "hub"))
     says = (
         "Model 'owner/name' is not in the local hub cache and the hub cannot be reached: expected "
         "a network connection (and HF_HUB_OFFLINE unset); connect, or give a local folder."
     )
-    refused("lens", "owner/name", "--out", "run", says=says, unchanged=here)
+    assert_command_refused(
+        "lens", "owner/name", "--out", "run", says=says, unchanged=working_folder
+    )
 
 
 @pytest.mark.parametrize(
@@ -335,10 +364,10 @@ def test_no_network_for_a_hub_model(here, monkeypatch):
         ("report", "loop"), ("compare", "loop", "loop-2"), ("heal", "loop", "--out", "run"),
     ],
 )  # fmt: skip
-def test_links_to_themselves(here, monkeypatch, arguments):
-    (here / "loop").symlink_to("loop")
+def test_links_to_themselves(working_folder, monkeypatch, arguments):
+    (working_folder / "loop").symlink_to("loop")
     monkeypatch.setattr(commands, "contents", lambda folder: sorted(os.listdir(folder)))
-    refused(*arguments, says="loop", unchanged=here)
+    assert_command_refused(*arguments, says="loop", unchanged=working_folder)
 
 
 def test_a_sentence_spells_out_what_is_no_character_that_can_be_shown():

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from transformers import LlamaConfig
 
 from layerwise.models import load_model, original_tokenizer
-from layerwise.models.instance.kinds import over_original
+from layerwise.models.instance.kinds import runs_original_modules
 from layerwise.sweep import Generate, LogLikelihood, Scored, intact, skip, sweep
 from layerwise.sweep.checks.rounding import measure_rounding
 from layerwise.tasks import PatchingPrompts
@@ -123,7 +123,7 @@ def test_differences_that_rounding_explains_are_counted_and_not_refused() -> Non
     same_work, model = benchmark("same_work"), amplifying_model()
     requests = [LogLikelihood((5, 6, 7, 8), (8, 9)), LogLikelihood((9, 8), (7,))]
     rounding = measure_rounding(model, intact(), requests)
-    exact, far = rounding.truth[0], rounding.bound - 1e-6
+    exact, far = rounding.truth[0], rounding.error_bound - 1e-6
     off = replace(exact, token_logprobs=(exact.token_logprobs[0] + far, *exact.token_logprobs[1:]))
     sides = [[exact, rounding.truth[1]]], [[off, rounding.truth[1]]]
     assert far > 1e-4
@@ -141,7 +141,7 @@ def test_texts_may_part_at_a_tie_only() -> None:
         with pytest.raises(SystemExit, match="part without a tie"):
             same_work.check_texts(model, [0], asked, *([[one]] for one in pair), None)
     flat = copy.deepcopy(model)
-    if over_original(flat):
+    if runs_original_modules(flat):
         flat.parts.unembed.weight.data.zero_()
     else:
         flat.unembed.W_U.data.zero_()
@@ -160,7 +160,7 @@ def test_products_are_counted_and_left_as_they_are() -> None:
     assert made.operations == 2 * (10 + 10 + 5) * 8 * 3
     torch.testing.assert_close(out, (F.linear(x, weight, bias), x @ weight.T))
     torch.testing.assert_close(added, 1 + x[0] @ weight.T)
-    assert products.rate_of(made.shapes, torch.float32) > 0
+    assert products.product_rate(made.shapes, torch.float32) > 0
 
 
 def test_pieces_share_no_prefix_and_shots_are_not_asked() -> None:
@@ -230,7 +230,7 @@ PROMPTS = PatchingPrompts(
 @pytest.mark.parametrize("kind", ["llama-gqa", *in_long_runs(("gpt2",))])
 def test_patching_agrees_and_its_seconds_are_scaled(kind):
     patching, model = benchmark("patching_sweep"), random_model(kind)
-    positions = patching.positions_of(PROMPTS, 3)
+    positions = patching.spaced_positions(PROMPTS, 3)
     assert positions == [3, 7, 11]
     found = patching.compare(
         model, PROMPTS, ["resid_pre", "attn_out", "mlp_out", "z"], positions, 2
@@ -258,7 +258,9 @@ def test_growth_is_measured_saved_and_drawn(tmp_path, monkeypatch, capsys):
     growth = benchmark("growth")
     monkeypatch.setattr(growth, "QUICK", {"layers": (2, 4), "items": (1, 2)})
     # tests/sweep/test_peak_memory.py measures in processes of their own.
-    monkeypatch.setattr(growth, "each_apart", lambda points: list(map(growth.measure, points)))
+    monkeypatch.setattr(
+        growth, "measure_in_new_processes", lambda points: list(map(growth.measure, points))
+    )
     growth.main(["--quick", "--out", str(tmp_path)])
     found = pd.read_csv(tmp_path / "results" / "growth.csv")
     assert found["block_passes"].tolist() == [3, 10, 3, 3]

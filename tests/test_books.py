@@ -1,4 +1,4 @@
-"""What a passage protects: by hand, and on models of known answer; nulls in test_dissociation."""
+"""Protection by a passage: by hand, and on models of known answer; nulls in test_dissociation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.stats import binom
 
 from layerwise import ablate, load_model, stats
 from layerwise.analyses.ablation.findings_scoring import passage_findings
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.models.organisms.language import ORGANISM, WIRED
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.models.organisms.wired import wired_model
@@ -118,7 +118,7 @@ def test_what_is_planted_is_found_and_told(books: AblationResult) -> None:
     more = table.dropna(subset="loses_more").set_index("layer")["loses_more"].to_dict()
     assert more == {2: "closed", 5: "open"}
     assert (pair["n_closed_more"], pair["n_open_more"], pair["both_sorts"]) == (1, 1, True)
-    run = tables_of_run([books])
+    run = run_tables([books])
     (finding,) = passage_findings(run)
     row = table.set_index("layer").loc[2]
     assert finding.short == (
@@ -141,12 +141,12 @@ def test_what_is_planted_is_found_and_told(books: AblationResult) -> None:
 def test_without_layers_of_both_sorts_it_may_only_be_easier() -> None:
     one_sided = planted_books()
     kept = one_sided.records.loc[~one_sided.records["layer"].isin([5])]
-    (finding,) = passage_findings(tables_of_run([replace(one_sided, records=kept)]))
+    (finding,) = passage_findings(run_tables([replace(one_sided, records=kept)]))
     assert finding.short.endswith("answers of told without the passage than with it.")
     assert "it may only make the questions easier or harder" in finding.caveat
     assert "does not say where knowledge is" in finding.caveat
     idle = one_sided.records.loc[~one_sided.records["layer"].isin([2, 5])]
-    (finding,) = passage_findings(tables_of_run([replace(one_sided, records=idle)]))
+    (finding,) = passage_findings(run_tables([replace(one_sided, records=idle)]))
     assert finding.evidence == "not established"
     assert "At least 11 would have to be lost one way and none the other." in finding.details
 
@@ -165,7 +165,7 @@ def test_nothing_is_compared_without_signal_of_both() -> None:
 
 def test_tasks_that_are_no_pairs_have_no_tables(books: AblationResult) -> None:
     apart = replace(books, records=books.records.assign(closed_book=None))
-    assert not {"books", "book_pairs"} & set(apart.derived())
+    assert not {"books", "book_pairs"} & set(apart.derived_tables())
     earlier = replace(books, records=books.records.drop(columns="closed_book"))
     assert earlier.book_tables()["book_pairs"].empty
 
@@ -208,7 +208,7 @@ def test_what_a_trained_model_knows_by_its_first_layer_it_reads_where_it_is_stat
     table = result.books().set_index("layer")
     assert table["loses_more"].dropna().to_dict() == {0: "closed"}
     assert table["margin_closed"][0] > 4 * table["margin_open"][0] > 0
-    (finding,) = passage_findings(tables_of_run([result]))
+    (finding,) = passage_findings(run_tables([result]))
     assert "Layer 0 loses more without the passage" in finding.full
     assert "it may only make the questions easier or harder" in finding.caveat
 

@@ -1,4 +1,4 @@
-"""Which layers a capability needs, needs more than another does, and can spare."""
+"""Layers that a capability needs, needs more than another does, and can spare."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pool(name, loss, *, labels=None, n_choices=1, floor=0.0) -> Pool:
     """A capability whose intact model is right throughout."""
     loss = np.asarray(loss, dtype=float)
     n, n_layers = loss.shape
-    clusters = Clusters.apart(n) if labels is None else Clusters.of(labels)
+    clusters = Clusters.singletons(n) if labels is None else Clusters.from_labels(labels)
     nothing = np.full(loss.shape, np.nan)
     return Pool(
         name, np.arange(n_layers), loss, np.rint(loss).astype(int), nothing, np.ones(n),
@@ -49,7 +49,7 @@ def pool(name, loss, *, labels=None, n_choices=1, floor=0.0) -> Pool:
     )  # fmt: skip
 
 
-def rows_of(pools, what, n_capabilities=None, smallest=0.05) -> pd.DataFrame:
+def estimate_rows(pools, what, n_capabilities=None, smallest=0.05) -> pd.DataFrame:
     table = layer_estimates(pools, n_capabilities or len(pools), smallest)
     return table.loc[table["what"] == what].reset_index(drop=True)
 
@@ -61,7 +61,7 @@ def losses(rng, n, *rates) -> np.ndarray:
 def test_need_of_single_answers_is_mcnemars_exact_test():
     loss = np.zeros((20, 2))
     loss[:9, 0], loss[9, 0] = 1, -1
-    found = rows_of([pool("a", loss)], NEEDED)
+    found = estimate_rows([pool("a", loss)], NEEDED)
     assert found["p"].tolist() == [stats.mcnemar_exact(9, 1), 1.0]
     assert found["estimate"].tolist() == [0.4, 0.0]
 
@@ -70,7 +70,7 @@ def test_need_over_protocols_equals_all_flips_of_items():
     rng = np.random.default_rng(0)
     answers = rng.integers(-1, 2, size=(16, 3)).astype(float)
     items = [f"item {i % 8}" for i in range(16)]
-    found = rows_of([pool("a", answers, labels=items)], NEEDED)
+    found = estimate_rows([pool("a", answers, labels=items)], NEEDED)
     sums = answers[:8] + answers[8:]
     flips = np.array(list(product((-1, 1), repeat=8))) @ sums
     expected = (np.abs(flips) >= np.abs(sums.sum(axis=0))).mean(axis=0)
@@ -79,7 +79,7 @@ def test_need_over_protocols_equals_all_flips_of_items():
 
 def test_a_choice_of_tasks_with_signal_is_paid_for():
     loss = losses(np.random.default_rng(1), 30, 0.4, 0.1)
-    alone, chosen = (rows_of([pool("a", loss, n_choices=n)], NEEDED) for n in (1, 15))
+    alone, chosen = (estimate_rows([pool("a", loss, n_choices=n)], NEEDED) for n in (1, 15))
     np.testing.assert_allclose(chosen["p"], np.minimum(15 * alone["p"], 1))
     assert (chosen["low"] <= alone["low"]).all()
 
@@ -87,14 +87,14 @@ def test_a_choice_of_tasks_with_signal_is_paid_for():
 def test_capabilities_without_signal_count_in_every_family():
     rng = np.random.default_rng(2)
     both = [pool(name, losses(rng, 30, 0.5, 0.1, 0.0)) for name in "ab"]
-    assert set(rows_of(both, NEEDED, 4)["n_tests"]) == {12}
-    assert set(rows_of(both, LOSES_MORE, 4)["n_tests"]) == {18}
+    assert set(estimate_rows(both, NEEDED, 4)["n_tests"]) == {12}
+    assert set(estimate_rows(both, LOSES_MORE, 4)["n_tests"]) == {18}
 
 
 def test_contrast_is_welchs_test_of_raw_losses_and_of_those_beyond_the_background():
     rng = np.random.default_rng(3)
     one, other = losses(rng, 40, 0.1, 0.6, 0.1, 0.1), losses(rng, 60, 0.1, 0.2, 0.2, 0.1)
-    found = rows_of([pool("a", one), pool("b", other)], LOSES_MORE).set_index("layer")
+    found = estimate_rows([pool("a", one), pool("b", other)], LOSES_MORE).set_index("layer")
     a, b = (beyond_background(each) for each in (one, other))
     whole = ttest_ind(one[:, 1], other[:, 1], equal_var=False).pvalue
     beyond = ttest_ind(a[:, 1], b[:, 1], equal_var=False).pvalue
@@ -107,7 +107,7 @@ def test_more_fragile_everywhere_is_not_needed_more_anywhere():
     rng = np.random.default_rng(4)
     one = losses(rng, 400, 0.05, 0.05, 0.05, 0.6, 0.05, 0.05, 0.05, 0.05)
     other = losses(rng, 400, 0.3, 0.3, 0.3, 0.6, 0.3, 0.3, 0.3, 0.3)
-    assert not rows_of([pool("a", one), pool("b", other)], LOSES_MORE)["established"].any()
+    assert not estimate_rows([pool("a", one), pool("b", other)], LOSES_MORE)["established"].any()
 
 
 def test_items_of_both_that_lose_at_opposite_ends_are_no_independent_samples():
@@ -115,30 +115,32 @@ def test_items_of_both_that_lose_at_opposite_ends_are_no_independent_samples():
     one = losses(rng, 40, 0.5, 0.1)
     other = np.maximum(0.0, 1 - one - losses(rng, 40, 0.4, 0.1))
     labels = [f"fact {i}" for i in range(40)]
-    apart = rows_of([pool("a", one), pool("b", other)], LOSES_MORE)
-    shared = rows_of([pool("a", one, labels=labels), pool("b", other, labels=labels)], LOSES_MORE)
+    apart = estimate_rows([pool("a", one), pool("b", other)], LOSES_MORE)
+    shared = estimate_rows(
+        [pool("a", one, labels=labels), pool("b", other, labels=labels)], LOSES_MORE
+    )
     assert (shared["p"] >= apart["p"] - 1e-12).all()
     assert (shared["p"] > apart["p"]).any()
 
 
 def test_losses_that_all_items_share_are_not_known_without_error():
     few = [pool(name, np.full((3, 4), value)) for name, value in (("a", 1.0), ("b", 0.0))]
-    assert not rows_of(few, LOSES_MORE)["established"].any()
+    assert not estimate_rows(few, LOSES_MORE)["established"].any()
 
 
 def test_spare_needs_more_than_no_loss_in_few_items():
     for n, established in ((24, False), (400, True)):
-        found = rows_of([pool("a", np.zeros((n, 3)))], SPARE)
+        found = estimate_rows([pool("a", np.zeros((n, 3)))], SPARE)
         assert bool(found["established"].all()) is established
     lost = np.zeros((400, 3))
     lost[:40] = 1.0
-    assert not rows_of([pool("a", lost)], SPARE)["established"].any()
+    assert not estimate_rows([pool("a", lost)], SPARE)["established"].any()
 
 
 def test_bounds_of_what_is_established_lie_on_its_side_of_nothing():
     rng = np.random.default_rng(6)
     pools = [pool(name, losses(rng, 60, 0.5, 0.2, 0.15, 0.0)) for name in "abc"]
-    found = rows_of(pools, NEEDED)
+    found = estimate_rows(pools, NEEDED)
     assert found["established"].any()
     assert (found.loc[found["established"], "low"] >= 0).all()
     assert (found["low"] <= found["estimate"]).all()
@@ -181,12 +183,12 @@ def test_capabilities_are_compared_under_the_protocols_that_both_have_signal_und
     chosen, written = losses(rng, 80, 0.1, 0.1, 0.1, 0.1), losses(rng, 80, 0.1, 0.7, 0.1, 0.1)
     both = in_cells("a", ("a 1", "continuation", chosen), ("a 1", "generate", written))
     alone = in_cells("b", ("b 1", "generate", losses(rng, 80, 0.1, 0.7, 0.1, 0.1)))
-    found = rows_of([both, alone], LOSES_MORE)
+    found = estimate_rows([both, alone], LOSES_MORE)
     assert not found["established"].any()
     assert set(found["protocols"]) == {"generate"}
     picks = alone._replace(protocol=np.full(80, "letter"))
-    assert rows_of([both, picks], LOSES_MORE).empty
-    assert rows_of([both, picks], CROSSING).empty
+    assert estimate_rows([both, picks], LOSES_MORE).empty
+    assert estimate_rows([both, picks], CROSSING).empty
 
 
 def test_only_tasks_with_signal_under_all_that_is_compared_are_compared():
@@ -217,9 +219,9 @@ def test_a_small_task_that_loses_keeps_its_layer_from_being_spare():
     large, small = np.zeros((2500, 2)), np.zeros((60, 2))
     small[:54, 1] = 1.0
     both = in_cells("a", ("a 1", "letter", large), ("a 2", "letter", small[:, [0, 1]]))
-    found = rows_of([both], SPARE)
+    found = estimate_rows([both], SPARE)
     assert found["established"].tolist() == [False, False]  # 60 items exclude no loss of 5 points
-    alone = rows_of([in_cells("a", ("a 1", "letter", large))], SPARE)
+    alone = estimate_rows([in_cells("a", ("a 1", "letter", large))], SPARE)
     assert alone["established"].all()
 
 
@@ -304,7 +306,7 @@ def test_answers_that_are_made_anew_are_rarely_called_a_gain():
     wrong = 0
     for _ in range(sets):
         cells = [
-            made_up(rng.random((40, 6)) < accuracy, f"task {i}")
+            made_up_cell(rng.random((40, 6)) < accuracy, f"task {i}")
             for i, accuracy in enumerate((0.25, 0.3, 0.35, 0.4))
         ]
         every = signals(cells, lambda task, protocol: 0.25)
@@ -313,13 +315,13 @@ def test_answers_that_are_made_anew_are_rarely_called_a_gain():
     assert wrong <= most_errors(sets)
 
 
-def made_up(right: np.ndarray, task: str) -> Cell:
+def made_up_cell(right: np.ndarray, task: str) -> Cell:
     intact, correct = right[:, 0], right[:, 1:]
     nothing = np.zeros(correct.shape)
     changes = pd.DataFrame({"layer": np.arange(correct.shape[1])})
     return Cell(
         task, task, "letter", changes, intact, correct, nothing, nothing,
-        tuple(map(str, range(len(right)))), Clusters.apart(len(right)),
+        tuple(map(str, range(len(right)))), Clusters.singletons(len(right)),
     )  # fmt: skip
 
 

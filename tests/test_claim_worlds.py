@@ -12,7 +12,7 @@ from layerwise.analyses.emergence.findings import interactions
 from layerwise.analyses.patching.analysis import hand_overs
 from layerwise.analyses.patching.result import PatchingResult
 from layerwise.analyses.patching.tables import patching_summary
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.presentation.claim import OPEN
 from layerwise.presentation.rows import rows as rows_of
 from layerwise.results import AblationResult
@@ -21,7 +21,7 @@ from layerwise.storage.run_tables import RunTables
 from tests import synthetic
 from tests.cases import data_sets, in_long_runs, most_errors
 from tests.synthetic import cell_records
-from tests.test_protocol_interaction import GROUPS, asked, rows
+from tests.test_protocol_interaction import GROUPS, rows, two_protocol_records
 
 # --- heads: the largest loss, in points --------------------------------------------------------
 
@@ -50,7 +50,7 @@ def heads_of_two_tasks(seed: int) -> AblationResult:
 def test_the_head_that_is_named_has_the_largest_loss_in_points() -> None:
     """By shares of the score it was the head of the hard task in most data sets."""
     for seed in range(data_sets(12)):
-        (claim,) = needed_heads(tables_of_run([heads_of_two_tasks(seed)]))
+        (claim,) = needed_heads(run_tables([heads_of_two_tasks(seed)]))
         assert (claim.tasks, claim.layers) == (("easy",), (EASY,)), seed
 
 
@@ -70,7 +70,7 @@ def steps_of_one_task(right: int, n: int = 100) -> RunTables:
         step["correct"].astype("boolean") for step in (answers(80, 2), answers(right, 6))
     )
     choice = answers(90, 0).assign(correct_first=first, correct_forced=forced)
-    return tables_of_run([synthetic.ablation(choice)])
+    return run_tables([synthetic.ablation(choice)])
 
 
 def test_a_step_is_claimed_in_shares_of_a_score_and_not_in_points() -> None:
@@ -107,7 +107,7 @@ def test_a_gap_of_ways_of_scoring_is_named_only_where_there_is_one(written: list
     false = named = 0
     for seed in range(n := data_sets(40)):
         rng = np.random.default_rng(seed)
-        table = rows(asked(SAME, written, rng, n=100, floors=(0.25, 0.0)), 200)
+        table = rows(two_protocol_records(SAME, written, rng, n=100, floors=(0.25, 0.0)), 200)
         (claim,) = interactions(RunTables(synthetic.facts(), {"protocol_interaction": table}))
         if claim.evidence != OPEN:
             layers = claim.source["at"]["group"] if "layers" in claim.short else ""
@@ -126,13 +126,13 @@ N_PAIRS, N_LAYERS = 40, 12
 PLACES = ("last", "last changed")
 
 
-def moved_in(layers: np.ndarray, rng: np.random.Generator) -> RunTables:
+def moving_answers_run(layers: np.ndarray, rng: np.random.Generator) -> RunTables:
     """Pairs whose answer moves to the last token in a layer of their own."""
     share = (np.arange(N_LAYERS) > layers[:, None]).clip(0.02, 0.98)
     parts = []
     for place, values in zip(PLACES, (share, 1 - share), strict=True):
         noisy = values + rng.normal(0, 0.05, share.shape)
-        parts.append(synthetic.patching(noisy, "keys", "retrieval", label=place))
+        parts.append(synthetic.patching_result(noisy, "keys", "retrieval", label=place))
     patched = pd.concat([part.patching for part in parts], ignore_index=True)
     result = PatchingResult(patched, parts[0].facts)
     return RunTables(result.facts, {"patching_summary": patching_summary(patched, 0)})
@@ -143,7 +143,7 @@ def test_most_pairs_move_in_the_layers_that_are_named(n_early: int) -> None:
     """One layer was named, in which as few as 16 of 40 pairs moved."""
     layers = np.where(np.arange(N_PAIRS) < n_early, 2, 8)
     for seed in range(data_sets(12)):
-        (claim,) = hand_overs(moved_in(layers, np.random.default_rng([seed, n_early])))
+        (claim,) = hand_overs(moving_answers_run(layers, np.random.default_rng([seed, n_early])))
         said = "in layer 2 " if n_early == N_PAIRS else "between layers 2 and 8 "
         assert said in claim.short
         inside = (layers >= min(claim.layers)) & (layers <= max(claim.layers))
@@ -155,7 +155,7 @@ def test_layers_are_named_in_which_half_of_the_pairs_move_where_all_differ() -> 
     for seed in range(n := data_sets(20)):
         rng = np.random.default_rng(seed)
         layers = np.round(rng.normal(5, 2, N_PAIRS)).clip(1, N_LAYERS - 2)
-        (claim,) = hand_overs(moved_in(layers, rng))
+        (claim,) = hand_overs(moving_answers_run(layers, rng))
         inside = (layers >= min(claim.layers)) & (layers <= max(claim.layers))
         misses += inside.mean() < 0.5
     assert misses <= most_errors(n)

@@ -29,7 +29,7 @@ from layerwise.stats.effects import (
 from layerwise.tasks import languages
 from tests import commands
 from tests.analysis import solved_file, word_task, write_jsonl
-from tests.commands import done, model_folder, process
+from tests.commands import model_folder, process, run_cleanly
 from tests.models.tiny import tiny_model
 
 CONTRACT = ["intervention", "layer", "item", "task", "protocol", "correct", "gold_logprob",
@@ -47,7 +47,7 @@ def files(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def here(files, monkeypatch, tmp_path) -> Path:
+def working_folder(files, monkeypatch, tmp_path) -> Path:
     monkeypatch.chdir(tmp_path)
     for path in files.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -62,8 +62,8 @@ def settings(folder: str = "run") -> dict:
     return json.loads((Path(folder) / "run.json").read_text())
 
 
-def test_what_scripts_may_rely_on(here):
-    said = done(
+def test_what_scripts_may_rely_on(working_folder):
+    said = run_cleanly(
         "ablate", model_folder(), "--task", "solved.jsonl", "--task", "other.jsonl",
         "--protocol", "continuation", "--protocol", "generate", "--limit", 3, "--out", "run",
     )  # fmt: skip
@@ -86,9 +86,25 @@ def test_what_scripts_may_rely_on(here):
     assert "Tables: run" in said
 
 
-def test_the_command_and_the_function_find_the_same(here):
-    done("ablate", model_folder(), "--task", "solved.jsonl", "--layers", "2,0-1", "--limit", 5,
-         "--kind", "mean", "--fewshot", 1, "--seed", 4, "--out", "run")  # fmt: skip
+def test_the_command_and_the_function_find_the_same(working_folder):
+    run_cleanly(
+        "ablate",
+        model_folder(),
+        "--task",
+        "solved.jsonl",
+        "--layers",
+        "2,0-1",
+        "--limit",
+        5,
+        "--kind",
+        "mean",
+        "--fewshot",
+        1,
+        "--seed",
+        4,
+        "--out",
+        "run",
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAYERWISE_CACHE", commands.environment()["LAYERWISE_CACHE"])
         model = load_model(model_folder())
@@ -111,9 +127,9 @@ def test_the_command_and_the_function_find_the_same(here):
         (["--kind", "mean", "--site", "mlp_out"], {f"mean:mlp_out,layer={k}" for k in range(3)}),
     ],
 )
-def test_kinds_sites_and_layers(here, options, interventions):
+def test_kinds_sites_and_layers(working_folder, options, interventions):
     base = ["--task", "other.jsonl", "--protocol", "letter", "--out", "run"]
-    done("ablate", model_folder(), *base, *options)
+    run_cleanly("ablate", model_folder(), *base, *options)
     changed = records().loc[~records()["kind"].isin(BASELINES)]
     assert set(changed["intervention"]) == interventions
     measured = set(records()["kind"])
@@ -121,11 +137,11 @@ def test_kinds_sites_and_layers(here, options, interventions):
     assert measured & {GUESSER, GUESSER_AT_CHANCE}
 
 
-def test_number_formats_and_methods(here):
+def test_number_formats_and_methods(working_folder):
     base = ["ablate", model_folder(), "--task", "other.jsonl", "--protocol", "continuation"]
-    done(*base, "--out", "run")
-    done(*base, "--dtype", "bfloat16", "--out", "half")
-    done(*base, "--method", "reference", "--device", "cpu", "--out", "slow")
+    run_cleanly(*base, "--out", "run")
+    run_cleanly(*base, "--dtype", "bfloat16", "--out", "half")
+    run_cleanly(*base, "--method", "reference", "--device", "cpu", "--out", "slow")
     assert settings("half")["model"]["dtype"] == "bfloat16"
     gap = (records()["gold_logprob"] - records("half")["gold_logprob"]).abs()
     assert 1e-4 < gap.max() < 2
@@ -133,8 +149,8 @@ def test_number_formats_and_methods(here):
     assert gap.max() < 1e-4
 
 
-def test_patch_heads_in_both_directions(here):
-    done("patch", model_folder(), "--task", "arithmetic", "--fewshot", 0, "--limit", 60,
+def test_patch_heads_in_both_directions(working_folder):
+    run_cleanly("patch", model_folder(), "--task", "arithmetic", "--fewshot", 0, "--limit", 60,
          "--pairs", 1, "--site", "z", "--direction", "denoising", "--direction", "noising",
          "--position", "last", "--kl", "--align", "--out", "run")  # fmt: skip
     (result,) = lw.load_results("run")
@@ -144,21 +160,23 @@ def test_patch_heads_in_both_directions(here):
     assert result.patching["patched_kl"].notna().all()
 
 
-def test_nothing_to_show_is_said_in_words(here):
-    said = done("ablate", model_folder(), "--task", "other.jsonl", "--protocol", "letter")
+def test_nothing_to_show_is_said_in_words(working_folder):
+    said = run_cleanly("ablate", model_folder(), "--task", "other.jsonl", "--protocol", "letter")
     assert "No task has signal: the intact model is not better than blind." in " ".join(
         said.split()
     )
-    assert [path.name for path in here.iterdir() if path.is_dir()] == []
+    assert [path.name for path in working_folder.iterdir() if path.is_dir()] == []
 
 
-def test_square_brackets_in_names_are_shown_as_they_are(here):
+def test_square_brackets_in_names_are_shown_as_they_are(working_folder):
     folder = model_folder()
-    folder = here / "models[" / "]red[" / "x]"
+    folder = working_folder / "models[" / "]red[" / "x]"
     folder.parent.mkdir(parents=True)
     folder.symlink_to(model_folder())
-    (here / "[bold]words.jsonl").write_bytes((here / "solved.jsonl").read_bytes())
-    said = done("ablate", "models[/]red[/x]", "--task", "[bold]words.jsonl", "--fewshot", 0,
+    (working_folder / "[bold]words.jsonl").write_bytes(
+        (working_folder / "solved.jsonl").read_bytes()
+    )
+    said = run_cleanly("ablate", "models[/]red[/x]", "--task", "[bold]words.jsonl", "--fewshot", 0,
                 "--protocol", "continuation", "--layers", 0)  # fmt: skip
     flat = "".join(said.split())
     assert "models[/]red[/x]" in flat
@@ -166,24 +184,24 @@ def test_square_brackets_in_names_are_shown_as_they_are(here):
 
 
 def test_tasks_and_models_are_listed():
-    said = done("tasks")
+    said = run_cleanly("tasks")
     built_in, benchmarks, others = said.split("\n\n")
     named = [line.split(" ")[0] for line in built_in.splitlines()[:-2]]
     assert named == [name for one in languages() for name in lw.task_names(one)]
     assert "benchmark:mmlu:[subject=...:]data=FOLDER (knowledge): exam questions" in benchmarks
     assert others.startswith("lm-eval:NAME or lm-eval:FILE.yaml: a task or group of lm-eval")
     assert ".jsonl" in said.splitlines()[-1]
-    assert done("models").startswith("smollm2-135m: SmolLM2-135M")
+    assert run_cleanly("models").startswith("smollm2-135m: SmolLM2-135M")
 
 
 def test_a_model_is_described():
-    said = done("models", model_folder())
+    said = run_cleanly("models", model_folder())
     assert "n_layers: 3\n" in said
     assert "parity: " in said
     assert "attention: scaled_dot_product_attention" in said
 
 
-def test_a_process_of_its_own_says_nothing_else(here):
+def test_a_process_of_its_own_says_nothing_else(working_folder):
     """Libraries' own chatter on either stream would drown the answer."""
     ended = process("lens", model_folder(), "--task", "other.jsonl", "--protocol", "continuation")
     assert (ended.code, ended.err) == (0, "")

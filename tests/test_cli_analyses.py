@@ -11,14 +11,14 @@ import layerwise as lw
 from layerwise.planning.plan import plan_run
 from layerwise.tasks import task_names
 from tests.cases import in_long_runs
-from tests.commands import done
+from tests.commands import run_cleanly
 
 MODEL = "organism-decoder"
 LOOKUP = ["--task", "organism-lookup", "--limit", 20]
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch) -> None:
+def working_folder(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -28,13 +28,13 @@ def only_result(folder: str = "run"):
 
 
 def test_a_lens_is_trained_and_read_with():
-    said = done("train-lens", MODEL, *LOOKUP, "--kind", "bias", "--texts", 40, "--steps", 5,
+    said = run_cleanly("train-lens", MODEL, *LOOKUP, "--kind", "bias", "--texts", 40, "--steps", 5,
                 "--out", "trained")  # fmt: skip
     assert "lower by (nats)" in said
     assert set(only_result("trained").tuned_lens["kind"]) == {"bias"}
     reading = [*LOOKUP, "--protocol", "continuation", "--lens", "tuned", "--tuned"]
-    done("lens", MODEL, *reading, "trained", "--out", "by_folder")
-    done("lens", MODEL, *reading, "trained/tuned_lens.safetensors", "--out", "by_file")
+    run_cleanly("lens", MODEL, *reading, "trained", "--out", "by_folder")
+    run_cleanly("lens", MODEL, *reading, "trained/tuned_lens.safetensors", "--out", "by_file")
     read = only_result("by_folder").lens
     assert set(read["lens"]) == {"tuned"}
     pd.testing.assert_frame_equal(read, only_result("by_file").lens)
@@ -42,21 +42,21 @@ def test_a_lens_is_trained_and_read_with():
 
 def test_a_lens_is_read_at_sites_and_positions_and_over_texts():
     base = ["lens", MODEL, *LOOKUP]
-    said = done(*base, "--protocol", "letter", "--site", "resid_pre", "--site", "resid_mid",
+    said = run_cleanly(*base, "--protocol", "letter", "--site", "resid_pre", "--site", "resid_mid",
                 "--positions", "-3,-1", "--out", "run")  # fmt: skip
     read = only_result().lens
     assert set(read["site"]) == {"resid_pre", "resid_mid"}
     assert set(read["pos"]) == {-3, -1}
     assert "resid_mid" in said
-    done(*base, "--protocol", "continuation", "--positions", "all", "--out", "all")
+    run_cleanly(*base, "--protocol", "continuation", "--positions", "all", "--out", "all")
     assert set(only_result("all").lens["pos"]) == set(range(-28, 0))
-    done(*base, "--over", "generated", "--out", "texts")
+    run_cleanly(*base, "--over", "generated", "--out", "texts")
     (protocol,) = set(only_result("texts").lens["protocol"])
     assert protocol == "generate"
 
 
 def test_attribution():
-    said = done("attribution", MODEL, *LOOKUP, "--against", "best", "--out", "run")
+    said = run_cleanly("attribution", MODEL, *LOOKUP, "--against", "best", "--out", "run")
     table = only_result().summary()
     found = table.loc[(table["component"] == "layer") & (table["metric"] == "logit_diff")]
     assert int(found.loc[found["value"].idxmax(), "layer"]) == 3
@@ -65,7 +65,9 @@ def test_attribution():
 
 
 def test_heads():
-    said = done("heads", MODEL, "--sequences", 5, "--length", 12, "--threshold", 0.3, "--out", "h")
+    said = run_cleanly(
+        "heads", MODEL, "--sequences", 5, "--length", 12, "--threshold", 0.3, "--out", "h"
+    )
     result = only_result("h")
     assert (result.heads["sequence"].nunique(), result.threshold) == (5, 0.3)
     scores = result.summary()
@@ -74,8 +76,21 @@ def test_heads():
 
 
 def test_path_patching():
-    done("path-patch", MODEL, *LOOKUP, "--pairs", 3, "--receiver", "logits", "--receiver", "v:3.1",
-         "--direction", "denoising", "--out", "run")  # fmt: skip
+    run_cleanly(
+        "path-patch",
+        MODEL,
+        *LOOKUP,
+        "--pairs",
+        3,
+        "--receiver",
+        "logits",
+        "--receiver",
+        "v:3.1",
+        "--direction",
+        "denoising",
+        "--out",
+        "run",
+    )
     table = only_result().effects()
     assert set(table["receiver"]) == {"logits", "v:3.1"}
     into_logits = table.loc[table["receiver"] == "logits"]
@@ -84,7 +99,7 @@ def test_path_patching():
 
 
 def test_attribution_patching():
-    said = done("attribution-patch", MODEL, *LOOKUP, "--pairs", 2, "--site", "attn_out",
+    said = run_cleanly("attribution-patch", MODEL, *LOOKUP, "--pairs", 2, "--site", "attn_out",
                 "--site", "mlp_out", "--position", "last", "--sample", 3,
                 "--out", "run")  # fmt: skip
     table = only_result().attribution_patching
@@ -94,19 +109,19 @@ def test_attribution_patching():
 
 
 def test_interactions_of_layers_and_of_heads():
-    said = done("interactions", MODEL, *LOOKUP, "--layers", "2-4", "--permutations", 3,
+    said = run_cleanly("interactions", MODEL, *LOOKUP, "--layers", "2-4", "--permutations", 3,
                 "--out", "run")  # fmt: skip
     assert "overlapping" in said
     found = only_result()
     assert {tuple(layers) for layers in found.interactions["layers"]} >= {(), (2, 3), (2, 3, 4)}
     assert set(found.shapley()["by"]) == {"pairs", "permutations"}
-    done("interactions", MODEL, *LOOKUP, "--site", "z", "--layers", 2, "--heads", "0,1",
+    run_cleanly("interactions", MODEL, *LOOKUP, "--site", "z", "--layers", 2, "--heads", "0,1",
          "--out", "heads")  # fmt: skip
     assert only_result("heads").pairs()["second_head"].eq(1).all()
 
 
 def test_layers_of_two_models_are_exchanged():
-    said = done("transplant", MODEL, "organism-decoder-1", *LOOKUP, "--layers", "2,3",
+    said = run_cleanly("transplant", MODEL, "organism-decoder-1", *LOOKUP, "--layers", "2,3",
                 "--exchange", "activations", "--exchange", "weights", "--greedy", 1,
                 "--write", "merged", "--out", "run")  # fmt: skip
     assert "no gap" in said or "Nothing was exchanged" in said
@@ -119,9 +134,27 @@ def test_layers_of_two_models_are_exchanged():
 
 
 def test_a_student_is_distilled():
-    said = done("distill", MODEL, "organism-decoder-1", "--task", "organism-lookup", "--limit", 3,
-                "--protocol", "continuation", "--layers", "2-3", "--steps", 2, "--batch", 2,
-                "--texts", 20, "--out", "student")  # fmt: skip
+    said = run_cleanly(
+        "distill",
+        MODEL,
+        "organism-decoder-1",
+        "--task",
+        "organism-lookup",
+        "--limit",
+        3,
+        "--protocol",
+        "continuation",
+        "--layers",
+        "2-3",
+        "--steps",
+        2,
+        "--batch",
+        2,
+        "--texts",
+        20,
+        "--out",
+        "student",
+    )
     assert "Model: student" in said
     found = only_result("student/compared")
     assert found.facts.settings["layers"] == [2, 3]
@@ -132,7 +165,7 @@ def test_a_student_is_distilled():
     "command", ["patch", *in_long_runs(("path-patch",), ("attribution-patch",))]
 )
 def test_a_model_is_patched_in_its_own_language_if_no_task_is_named(command):
-    done(command, "wired-decoder", "--pairs", 1, "--limit", 3, "--out", "run")
+    run_cleanly(command, "wired-decoder", "--pairs", 1, "--limit", 3, "--out", "run")
     assert set(only_result().to_pandas()["task"]) == set(task_names("wired"))
 
 
@@ -147,11 +180,11 @@ def test_a_plan_takes_what_the_analysis_would(analysis, protocols):
     planned = plan_run(MODEL, analysis=analysis, limit=4)
     assert {row.task for row in planned.rows} == set(task_names("organism"))
     assert len({row.protocol for row in planned.rows}) == protocols
-    said = done("plan", MODEL, "--analysis", analysis, "--limit", 4)
+    said = run_cleanly("plan", MODEL, "--analysis", analysis, "--limit", 4)
     assert said.count("organism-lookup") == protocols
 
 
 def test_what_is_not_shown_on_a_terminal_is_not_cut():
-    said = done("ablate", MODEL, *LOOKUP, "--protocol", "generate", "--block", 2)
+    said = run_cleanly("ablate", MODEL, *LOOKUP, "--protocol", "generate", "--block", 2)
     assert "skip:layers=2+3 " in said
     assert "…" not in said

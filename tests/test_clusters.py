@@ -13,14 +13,14 @@ import statsmodels.api as sm
 from scipy.stats import binomtest, norm, t, ttest_1samp
 
 from layerwise import emergence, stats
-from layerwise.analyses.comparison.quantities import Prepared
+from layerwise.analyses.comparison.quantities import PreparedRun
 from layerwise.analyses.comparison.runs import SavedRun
 from layerwise.analyses.comparison.tables import estimate_rows
-from layerwise.analyses.emergence.api import evidence_of
+from layerwise.analyses.emergence.api import collect_curves
 from layerwise.analyses.emergence.protocol_interaction import interaction_rows
 from layerwise.analyses.emergence.summaries import capability_summaries
 from layerwise.analyses.removal.tables import curves_table
-from layerwise.presentation.wording import independent, items_of
+from layerwise.presentation.wording import independent, item_counts_text
 from layerwise.results import AblationResult
 from layerwise.stats.depth.depth_inference import (
     CENTRE,
@@ -37,7 +37,7 @@ from layerwise.stats.depth.item_curves import (
     progress_by_item,
     settled_by_item,
 )
-from layerwise.stats.depth.layer_curves import MethodCurve, Sampling, drawn_together
+from layerwise.stats.depth.layer_curves import MethodCurve, Sampling, resample_jointly
 from layerwise.stats.effects import cells, effects_table, layer_skips, signal_table
 from layerwise.stats.families.estimate import exact_where_alike
 from layerwise.stats.inference import expanded_level
@@ -45,7 +45,7 @@ from layerwise.stats.items.clusters import (
     Clusters,
     cluster_flip_p_values,
     clustered_interval,
-    clusters_of,
+    clusters_from_table,
     design_effects,
     draws_of_tasks,
     mean_errors,
@@ -59,8 +59,8 @@ from layerwise.stats.items.clusters import (
 )
 from layerwise.stats.share_tests.equivalence import no_loss_of_nats_p_values, score_p_values
 from layerwise.stats.signals.signal import (
-    Answered,
     Blind,
+    MethodAnswers,
     better_than_blind_p_value,
     signal_p_values,
 )
@@ -69,13 +69,13 @@ from tests import synthetic
 from tests.cases import data_sets, most_errors
 from tests.comparing import model, pair_rows, row
 from tests.interacting import interactions_result, with_pairs
-from tests.synthetic import ablation, cell_records, facts, planted, task_facts
-from tests.test_removal import rows_of
+from tests.synthetic import ablation, cell_records, facts, planted_answers, task_facts
+from tests.test_removal import order_rows
 
 
-def groups_of(n: int, size: int) -> Clusters:
+def equal_clusters(n: int, size: int) -> Clusters:
     """So many clusters of one size."""
-    return Clusters.of([f"fact {i}" for i in range(n) for _ in range(size)])
+    return Clusters.from_labels([f"fact {i}" for i in range(n) for _ in range(size)])
 
 
 def quarter(task: str, protocol: str) -> float:
@@ -86,17 +86,21 @@ def quarter(task: str, protocol: str) -> float:
 
 
 def test_items_are_numbered_by_what_they_ask_for_and_those_without_a_label_stand_apart():
-    found = Clusters.of(["a", None, "b", "a", None, float("nan")])
+    found = Clusters.from_labels(["a", None, "b", "a", None, float("nan")])
     assert found.codes.tolist() == [0, 1, 2, 0, 3, 4]
     assert (found.n, found.are_items) == (5, False)
     assert found.sizes.tolist() == [2, 1, 1, 1, 1]
     assert found.sums(np.arange(6.0)[:, None])[:, 0].tolist() == [3, 1, 2, 4, 5]
-    assert Clusters.joined([found, found]).n == 2 + 2 * 3
-    assert found.only(np.array([True, False, False, True, True, False])).codes.tolist() == [0, 0, 1]
-    assert Clusters.apart(3).are_items
+    assert Clusters.concatenate([found, found]).n == 2 + 2 * 3
+    assert found.select_items(np.array([True, False, False, True, True, False])).codes.tolist() == [
+        0,
+        0,
+        1,
+    ]
+    assert Clusters.singletons(3).are_items
     table = pd.DataFrame({"item": ["x", "x", "y", "z"], "cluster": ["c", "c", None, "c"]})
-    assert clusters_of(table, ["z", "y", "x"]).codes.tolist() == [0, 1, 0]
-    assert clusters_of(table.drop(columns="cluster"), ["z", "y"]).are_items
+    assert clusters_from_table(table, ["z", "y", "x"]).codes.tolist() == [0, 1, 0]
+    assert clusters_from_table(table.drop(columns="cluster"), ["z", "y"]).are_items
 
 
 @pytest.mark.parametrize("net", [[2, -1, 1, 0, 3], [1, 1, 1, -1], [2, 2, -2, 2, 2, 2], [0, 0]])
@@ -110,20 +114,23 @@ def test_the_test_of_clusters_is_that_of_all_flips_one_by_one(net):
 
 def test_of_single_items_it_is_mcnemars_exact_test_to_the_bit():
     net = np.random.default_rng(0).integers(-1, 2, size=(50, 40))
-    p = paired_p_values(net, Clusters.apart(50))
+    p = paired_p_values(net, Clusters.singletons(50))
     assert np.array_equal(p, stats.mcnemar_p_values((net > 0).sum(axis=0), (net < 0).sum(axis=0)))
 
 
 def test_tests_and_means_of_resamples_are_those_of_the_items_that_were_drawn():
-    rng, clusters = np.random.default_rng(1), Clusters.of(list("aabbccddeeff"))
+    rng, clusters = np.random.default_rng(1), Clusters.from_labels(list("aabbccddeeff"))
     net, values = rng.integers(-1, 2, size=(12, 5)), rng.normal(size=(5, 3))
     indices = stats.resample_indices(clusters.n, 30, 0)
     totals, p = resampled_tests(net, clusters, stats.resample_counts(indices))
     for number, drawn in enumerate(indices):
         items = np.concatenate([np.flatnonzero(clusters.codes == code) for code in drawn])
         assert totals[number].tolist() == net[items].sum(axis=0).tolist()
-        assert p[number] == pytest.approx(paired_p_values(net[items], groups_of(6, 2)))
-    unequal, indices = Clusters.of(["a", "b", "a", "a", "c"]), stats.resample_indices(3, 20, 0)
+        assert p[number] == pytest.approx(paired_p_values(net[items], equal_clusters(6, 2)))
+    unequal, indices = (
+        Clusters.from_labels(["a", "b", "a", "a", "c"]),
+        stats.resample_indices(3, 20, 0),
+    )
     for mean, drawn in zip(unequal.resampled_means(values, indices), indices, strict=True):
         items = np.concatenate([np.flatnonzero(unequal.codes == code) for code in drawn])
         assert mean == pytest.approx(values[items].mean(axis=0))
@@ -131,23 +138,26 @@ def test_tests_and_means_of_resamples_are_those_of_the_items_that_were_drawn():
 
 def test_errors_of_means_are_statsmodels_of_clusters():
     rng = np.random.default_rng(3)
-    clusters = Clusters.of([f"{i}" for i in rng.integers(0, 12, size=50)])
+    clusters = Clusters.from_labels([f"{i}" for i in rng.integers(0, 12, size=50)])
     values = rng.normal(0.3, size=(50, 2)) + rng.normal(size=(clusters.n, 2))[clusters.codes]
     for column, error in enumerate(mean_errors(values, clusters)):
         groups = {"groups": clusters.codes}
         found = sm.OLS(values[:, column], np.ones(50)).fit(cov_type="cluster", cov_kwds=groups)
         assert error == pytest.approx(found.bse[0])
     one = values[:, :1]
-    assert np.array_equal(mean_p_values(one, Clusters.apart(50)), stats.mean_p_values(one))
+    assert np.array_equal(mean_p_values(one, Clusters.singletons(50)), stats.mean_p_values(one))
 
 
 def test_design_effects_are_one_of_items_and_their_number_of_items_that_are_the_same():
-    pairs, alike = groups_of(40, 2), np.random.default_rng(9).normal(size=(40, 1)).repeat(2, axis=0)
+    pairs, alike = (
+        equal_clusters(40, 2),
+        np.random.default_rng(9).normal(size=(40, 1)).repeat(2, axis=0),
+    )
     assert design_effects(alike, pairs)[0] == pytest.approx(2.0, rel=0.03)
-    assert design_effects(alike, Clusters.apart(80))[0] == 1.0
+    assert design_effects(alike, Clusters.singletons(80))[0] == 1.0
     assert design_effects(np.ones((80, 1)), pairs)[0] == 2.0
     p = np.array([0.01])
-    assert with_design_effect(p, np.ones(1), Clusters.apart(80)) is p
+    assert with_design_effect(p, np.ones(1), Clusters.singletons(80)) is p
 
 
 def test_percentiles_are_expanded_to_the_quantiles_of_t():
@@ -178,7 +188,7 @@ def test_bounds_of_what_all_items_share_are_exact():
 @pytest.fixture(scope="module")
 def sample() -> pd.DataFrame:
     """Records of 30 items of which layer 3 is needed, and other answers flip."""
-    right = planted(np.random.default_rng(0), 30, critical=(3,), accuracy=0.8, noise=0.1)
+    right = planted_answers(np.random.default_rng(0), 30, critical=(3,), accuracy=0.8, noise=0.1)
     return cell_records(right, "keys", "retrieval")
 
 
@@ -216,8 +226,8 @@ def test_depths_of_items_asked_twice_are_no_surer_within_a_task_or_between_two()
     after = intact[:, None] & (rng.random((40, 6)) > [0.05, 0.05, 0.6, 0.3, 0.05, 0.05])
     once = losses_by_item(intact.astype(float), after.astype(float), 0.25)
     doubled = losses_by_item(np.tile(intact, 2).astype(float), np.tile(after, (2, 1)).astype(float),
-                             0.25, Clusters.of(2 * labels))  # fmt: skip
-    named = once._replace(clusters=Clusters.of(labels))
+                             0.25, Clusters.from_labels(2 * labels))  # fmt: skip
+    named = once._replace(clusters=Clusters.from_labels(labels))
     p = depth_p_value([once], HALF, 3.0)
     assert depth_bounds([doubled], HALF) == pytest.approx(depth_bounds([once], HALF), abs=0.02)
     assert depth_p_value([doubled], HALF, 3.0) == pytest.approx(p, rel=0.05)
@@ -231,10 +241,10 @@ def test_clusters_are_saved_and_sentences_say_how_many_stand_behind_the_items(tm
     AblationResult(result.records.assign(cluster="one"), result.facts).save(tmp_path)
     assert AblationResult.load(tmp_path).records["cluster"].eq("one").all()
     row = {"n_items": 80, "n_clusters": 40}
-    assert items_of(row) == "80 in 40 clusters"
-    assert items_of(row | {"n_clusters": 80}) == items_of({"n_items": 80}) == "80"
+    assert item_counts_text(row) == "80 in 40 clusters"
+    assert item_counts_text(row | {"n_clusters": 80}) == item_counts_text({"n_items": 80}) == "80"
     table = pd.DataFrame([row, {"n_items": 20, "n_clusters": None}])
-    assert items_of(table) == "20–80 in 20–40 clusters"
+    assert item_counts_text(table) == "20–80 in 20–40 clusters"
     assert independent(table) == 20
 
 
@@ -254,7 +264,9 @@ class Dependent(NamedTuple):
     sets: int = 900
 
 
-def flips_of(n: int, size: int, *chances: float) -> Callable[[np.random.Generator], np.ndarray]:
+def clustered_flips(
+    n: int, size: int, *chances: float
+) -> Callable[[np.random.Generator], np.ndarray]:
     """Answers that change either way, alike within a cluster: lost, kept or gained."""
     return lambda rng: rng.choice([-1, 0, 1], p=chances, size=(n, 1)).repeat(size, axis=0)
 
@@ -286,10 +298,10 @@ def sign_flips(values: np.ndarray, clusters: Clusters) -> bool:
     return stats.sign_flip_p_values(clusters.sums(values), seed=0, n_flips=500)[0] < 0.05
 
 
-PAIRS = groups_of(40, 2)
+PAIRS = equal_clusters(40, 2)
 DEPENDENT = {
     "answers that flip": Dependent(
-        flips_of(40, 2, 0.15, 0.7, 0.15),
+        clustered_flips(40, 2, 0.15, 0.7, 0.15),
         lambda x, of: paired_p_values(x, of)[0] < 0.05,
         PAIRS,
         0.12,
@@ -305,13 +317,13 @@ DEPENDENT = {
     ),
     # a loss of 5 points on balance, in 60 facts asked twice
     "no loss": Dependent(
-        flips_of(60, 2, 0.05, 0.85, 0.1), tango, groups_of(60, 2), 0.09, 0.06, 1500
+        clustered_flips(60, 2, 0.05, 0.85, 0.1), tango, equal_clusters(60, 2), 0.09, 0.06, 1500
     ),
     # a mean of 0.1, in few facts
     "no loss of nats": Dependent(
         lambda rng: 1.0 * (rng.random((25, 1)) < 0.1).repeat(10, axis=0),
         lambda x, of: no_loss_of_nats_p_values(x, clusters=of)[0] < 0.05,
-        groups_of(25, 10),
+        equal_clusters(25, 10),
         0.09,
         sets=1500,
     ),
@@ -323,7 +335,7 @@ def test_what_goes_together_is_tested_together(case: Dependent):
     sets, rng, errors = data_sets(case.sets), np.random.default_rng(5), np.zeros(2, dtype=int)
     for _ in range(sets):
         values = case.draw(rng)
-        for i, clusters in enumerate((Clusters.apart(len(values)), case.clusters)):
+        for i, clusters in enumerate((Clusters.singletons(len(values)), case.clusters)):
             errors[i] += case.wrong(values, clusters)
     assert errors[0] > case.of_items * sets
     assert errors[1] <= most_errors(sets, case.rate)
@@ -334,7 +346,7 @@ def test_what_goes_together_is_tested_together(case: Dependent):
 def test_a_model_that_guesses_facts_together_has_no_signal(n_clusters, size, together):
     """With 20 facts five times each, item by item 19 % pass at 2.5 % where facts go together."""
     sets, rng = data_sets(1600), np.random.default_rng(7)
-    clusters, shape, passed = groups_of(n_clusters, size), (n_clusters, size), np.zeros(3)
+    clusters, shape, passed = equal_clusters(n_clusters, size), (n_clusters, size), np.zeros(3)
     for _ in range(sets):
         alike = rng.random((n_clusters, 1)) < together
         own, *others = [
@@ -343,7 +355,7 @@ def test_a_model_that_guesses_facts_together_has_no_signal(n_clusters, size, tog
         ]
         blind = Blind(np.sum(others, axis=0), np.full(len(own), 3))
         for i, known in enumerate((None, clusters)):
-            cell = Answered("t", "letter", own, clusters=known)
+            cell = MethodAnswers("t", "letter", own, clusters=known)
             passed[i] += signal_p_values([cell], quarter)[0] < 0.025
         passed[2] += better_than_blind_p_value(own, blind, clusters) < 0.025
     assert max(passed[1:]) <= most_errors(sets, 0.025)
@@ -359,7 +371,7 @@ TASKS = ("facts", "facts-open-book")
 
 
 def test_tasks_draw_what_they_share_together_and_the_rest_by_itself():
-    one, other = Clusters.of(["a", "a", "b", None]), Clusters.of(["c", "b", None])
+    one, other = Clusters.from_labels(["a", "a", "b", None]), Clusters.from_labels(["c", "b", None])
     first, second = sample_and_joint_resamples([one, other], 500, 0)
     assert (first[0] == 1).all()
     assert (second[0] == 1).all()
@@ -367,7 +379,7 @@ def test_tasks_draw_what_they_share_together_and_the_rest_by_itself():
     assert (shared == second[:, other.row_of_label["b"]]).all()
     # five clusters in all: a, b, c, and an item of each task
     assert (first.sum(axis=1) + second.sum(axis=1) - shared == 5).all()
-    apart = Clusters.of(["c", None])
+    apart = Clusters.from_labels(["c", None])
     drawn = draws_of_tasks(["first", "second"], [one, apart], 20, 5)
     for task, clusters, counts in zip(["first", "second"], [one, apart], drawn, strict=True):
         alone = sample_and_resamples(clusters.n, 20, stats.generator(5, task))
@@ -385,7 +397,7 @@ def test_facts_asked_in_two_tasks_are_missed_no_more_often_than_stated():
             always, never = np.ones(N, dtype=bool), np.zeros(N, dtype=bool)
             for split in ("selection", "held out"):
                 answers = {"intact": always, "no layers": never, "1": right}
-                named = rows_of(answers, split, task)
+                named = order_rows(answers, split, task)
                 parts += [one | {"cluster": f"fact {int(one['item'][-3:])}"} for one in named]
         first = curves_table(frame("removal", parts), quarter, 0).iloc[0]
         assert first["n_tasks"] == 2
@@ -427,19 +439,19 @@ def test_shares_by_protocol_and_their_difference_miss_no_more_often_than_stated(
     assert max(missed) <= most_errors(n)
 
 
-def prepared(name: str, n_resamples: int, *parts: pd.DataFrame) -> Prepared:
+def prepared_run(name: str, n_resamples: int, *parts: pd.DataFrame) -> PreparedRun:
     """A run of a model with six layers, ready to be compared."""
     result = ablation(*parts, model=model(name, 6))
     of_skips = {(cell.task, cell.protocol): cell for cell in cells(layer_skips(result.records))}
     run = SavedRun(name, None, result.facts, (result,))
-    return Prepared(run, Sampling(0, n_resamples, 6), (), (), of_skips)
+    return PreparedRun(run, Sampling(0, n_resamples, 6), (), (), of_skips)
 
 
-def two_runs(seed: int, n_resamples: int) -> list[Prepared]:
+def two_runs(seed: int, n_resamples: int) -> list[PreparedRun]:
     """Two models that need the same layers, asked for the same facts by two tasks."""
     rng = np.random.default_rng(seed)
     return [
-        prepared(name, n_resamples, *asked_twice(rng, "letter", 0.2, (1, 3, 4)))
+        prepared_run(name, n_resamples, *asked_twice(rng, "letter", 0.2, (1, 3, 4)))
         for name in ("one", "two")
     ]
 
@@ -454,13 +466,13 @@ def test_thirds_of_two_models_alike_miss_no_more_often_than_stated():
 
 
 def test_thirds_in_which_nothing_is_lost_are_not_known_exactly():
-    """What 40 facts leave open of a share that is 0 in all resamples, and of a difference of 0."""
+    """Bounds of 40 facts for a share that is 0 in all resamples, and for a difference of 0."""
     parts, right = [], np.ones((N, 7), dtype=bool)
     right[:, 1] = False
     for task in TASKS:
         table = cell_records(right, task, "knowledge", "letter", no_layers=np.zeros(N, bool))
         parts.append(table.assign(cluster="fact " + table["item"].str[-4:]))
-    runs = [prepared(name, 100, *parts) for name in ("one", "two")]
+    runs = [prepared_run(name, 100, *parts) for name in ("one", "two")]
     (late,) = (one for one in estimate_rows(runs[:1]) if one["measure"] == "late third")
     assert late["estimate"] == 0
     assert -0.12 < late["low"] < -0.08 < 0.08 < late["high"] < 0.12
@@ -473,9 +485,11 @@ def test_thirds_in_which_nothing_is_lost_are_not_known_exactly():
 def test_critical_sets_and_ranks_are_of_facts_drawn_together():
     """Every resample by hand: the tests, and the shares lost, of the facts that were drawn."""
     run, n_resamples = two_runs(0, 40)[0], 40
-    curves = [e for e in evidence_of(run.run.results, run.sampling) if isinstance(e, MethodCurve)]
+    curves = [
+        e for e in collect_curves(run.run.results, run.sampling) if isinstance(e, MethodCurve)
+    ]
     group = sorted(curves, key=lambda curve: curve.task)
-    together = drawn_together(group, run.sampling)
+    together = resample_jointly(group, run.sampling)
     drawn = stats.resample_indices(N, n_resamples, stats.generator(0, *TASKS))
     sizes = next(iter(capability_summaries(group, run.sampling))).draws
     for i, shared in enumerate(drawn, start=1):
@@ -483,7 +497,7 @@ def test_critical_sets_and_ranks_are_of_facts_drawn_together():
         for curve in together:
             cell = run.cells[curve.task, "letter"]
             net = cell.intact[shared].astype(int)[:, None] - cell.correct[shared]
-            sure = stats.holm(paired_p_values(net, Clusters.apart(N))) < 0.05
+            sure = stats.holm(paired_p_values(net, Clusters.singletons(N))) < 0.05
             critical.append(sure & (net.sum(axis=0) > 0))
             assert curve.rows[i] == pytest.approx(net.sum(axis=0) / cell.intact[shared].sum())
         assert sizes[i] == np.any(critical, axis=0).sum()
@@ -491,7 +505,7 @@ def test_critical_sets_and_ranks_are_of_facts_drawn_together():
 
 def test_depths_where_answers_settle_are_of_facts_drawn_together():
     layers, right = np.arange(6.0), np.array([1, 1, 0, 1, 1, 1], dtype=bool)
-    sampling, clusters = Sampling(3, 60, 8), Clusters.of(list("abcdef"))
+    sampling, clusters = Sampling(3, 60, 8), Clusters.from_labels(list("abcdef"))
     values = np.ones((6, 9)).cumsum(axis=1)
     group = [
         MethodCurve(
@@ -502,7 +516,7 @@ def test_depths_where_answers_settle_are_of_facts_drawn_together():
         )
         for task, depths in zip(TASKS, (layers, layers[::-1]), strict=True)
     ]  # fmt: skip
-    found = np.mean([e.settled for e in drawn_together(group, sampling)], axis=0)
+    found = np.mean([e.settled for e in resample_jointly(group, sampling)], axis=0)
     # the two tasks' depths of a fact add up to 5, whichever facts are drawn
     assert found == pytest.approx(2.5)
 
@@ -532,7 +546,7 @@ def read_layer(scatter: float) -> Callable[..., ItemCurves]:
     return read
 
 
-def settling(n_right: int, seldom: float) -> Callable[..., ItemCurves]:
+def settling_curves(n_right: int, seldom: float) -> Callable[..., ItemCurves]:
     """Right answers that settle in the last layer but one, a few in the first."""
 
     def settled(rng: np.random.Generator, n: int = n_right) -> ItemCurves:
@@ -542,14 +556,14 @@ def settling(n_right: int, seldom: float) -> Callable[..., ItemCurves]:
     return settled
 
 
-def depth_read(measure: str, scatter: float) -> float:
+def true_depth(measure: str, scatter: float) -> float:
     mean = read_layer(scatter)(np.random.default_rng(0), 100_000).values.mean(axis=0)[None]
     depth = {HALF: half_depth, CENTRE: centre_of_mass}[measure]
     return float(depth(mean / mean[:, -1:])[0])
 
 
 SCATTERED = [
-    (read_layer(scatter), measure, depth_read(measure, scatter))
+    (read_layer(scatter), measure, true_depth(measure, scatter))
     for scatter in (1e-3, 0.5)
     for measure in (HALF, CENTRE)
 ]
@@ -562,8 +576,8 @@ SCATTERED = [
         (needed_layer, HALF, LAYER + SELDOM / (1 - SELDOM) / 2),
         (needed_layer, CENTRE, (1 - SELDOM) * LAYER + SELDOM * (LAYERS - 1)),
         *SCATTERED,
-        (settling(12, 1 / 8), "prediction depth", 7 / 8 * (LAYERS - 2)),
-        (settling(24, 1 / 30), "prediction depth", 29 / 30 * (LAYERS - 2)),
+        (settling_curves(12, 1 / 8), "prediction depth", 7 / 8 * (LAYERS - 2)),
+        (settling_curves(24, 1 / 30), "prediction depth", 29 / 30 * (LAYERS - 2)),
     ],
 )
 def test_depths_of_items_that_are_nearly_alike_cover_what_seemed_certain(
@@ -617,7 +631,7 @@ def test_shares_of_removed_layers_without_width_cover_what_seemed_certain():
         for split in ("selection", "held out"):
             intact, kept = rng.random(24) < 0.9, rng.random(24) < SELDOM
             answers = {"intact": intact, "no layers": np.zeros(24, dtype=bool), "1": kept}
-            parts += rows_of(answers, split)
+            parts += order_rows(answers, split)
         removed = curves_table(frame("removal", parts), quarter, 0).iloc[0]
         certain += not kept.any()
         missed += not removed["share_low"] <= (0.9 - SELDOM) / 0.9 <= removed["share_high"]

@@ -20,8 +20,8 @@ from layerwise.cli import saved_runs, signatures
 from layerwise.cli.app import app
 from layerwise.cli.commands import COMMANDS, targets
 from layerwise.cli.completion import complete_task
-from layerwise.cli.options import Flag, Option, help_of
-from layerwise.cli.signatures import Parameter, function_of, signature_of
+from layerwise.cli.options import Flag, Option, help_text
+from layerwise.cli.signatures import Parameter, import_function, read_signature
 from layerwise.models import load_model
 from layerwise.planning.plan import plan_run
 from tests.commands import assert_refused, run
@@ -41,7 +41,7 @@ OWN_DEFAULTS = {
 @pytest.mark.parametrize("target", targets())
 def test_saved_signatures_are_those_of_the_functions(target):
     """``make docs`` writes them again."""
-    saved, live = signatures.saved_signatures()[target], signature_of(target)
+    saved, live = signatures.saved_signatures()[target], read_signature(target)
     as_saved = json.loads(json.dumps([one._asdict() for one in live.parameters.values()]))
     assert [one._asdict() for one in saved.parameters.values()] == as_saved
     assert saved.summary == live.summary
@@ -61,7 +61,10 @@ def test_paths_are_texts_to_typer_whose_releases_make_different_paths_of_them():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_commands_options_are_the_functions_parameters_and_the_models(name):
-    command, live = COMMANDS[name], inspect.signature(function_of(COMMANDS[name].target)).parameters
+    command, live = (
+        COMMANDS[name],
+        inspect.signature(import_function(COMMANDS[name].target)).parameters,
+    )
     expected = {*live, *command.loading_options()} - {"progress"}
     assert {each.name for each in GROUP.commands[name].params} == expected
     for each in GROUP.commands[name].params:
@@ -75,7 +78,7 @@ def test_a_commands_options_are_the_functions_parameters_and_the_models(name):
 
 
 def test_every_public_function_that_takes_a_model_or_folders_has_a_command():
-    commanded = {function_of(command.target) for command in COMMANDS.values()}
+    commanded = {import_function(command.target) for command in COMMANDS.values()}
     for name in set(lw.__all__) - NO_COMMAND:
         function = getattr(lw, name)
         if not inspect.isfunction(function):
@@ -112,7 +115,7 @@ def test_every_option_has_a_help_that_does_not_speak_of_python(name):
     ],
 )
 def test_help_is_made_of_a_docstring(text, told):
-    assert help_of(text) == told
+    assert help_text(text) == told
 
 
 def option(kind: str, default: Any, flag: Flag = Flag()) -> Option:  # noqa: B008
@@ -247,7 +250,7 @@ for words in {words}:
 """
 
 
-def words_of(name: str) -> list[str]:
+def command_words(name: str) -> list[str]:
     """A command with something for each argument and option that it needs."""
     needed = [each for each in GROUP.commands[name].params if each.required]
     options = [(each.opts[0], "1") for each in needed if each.opts[0].startswith("--")]
@@ -256,7 +259,7 @@ def words_of(name: str) -> list[str]:
 
 
 def test_every_command_says_what_it_does_before_anything_slow_is_imported(tmp_path):
-    asked = [words_of(name) for name in GROUP.commands if name not in ("models", "tasks", "claims")]
+    asked = [command_words(name) for name in GROUP.commands if name not in ("models", "tasks", "claims")]
     asked += [["models", "here"], ["compare", "here", "there"]]
     asked.remove(["compare"])
     ended = subprocess.run(
@@ -284,7 +287,7 @@ def test_completion_is_installed_for_the_shell_that_one_uses(monkeypatch, tmp_pa
 
 def test_help_has_no_sentence_of_more_than_25_words():
     texts = {
-        help_of(text)
+        help_text(text)
         for command in COMMANDS.values()
         for text in (
             command.signature.summary,

@@ -20,7 +20,7 @@ from layerwise.errors import UserError
 from layerwise.presentation.rows import rows
 from tests import synthetic
 from tests.commands import run
-from tests.comparing import ablation, answers, model, one_run, row, saved
+from tests.comparing import ablation, answers, model, row, save_run, save_single_task_run
 
 KEYS = ("keys", "retrieval", "letter")
 SUMS = ("sums", "reasoning", "letter")
@@ -39,12 +39,12 @@ def runs(tmp_path_factory) -> list[Path]:
     found = []
     for i, layer in enumerate((2, 5)):
         cells = {KEYS: right(i, {layer: 0.95}), SUMS: right(i + 10, {3: 0.9})}
-        found.append(saved(folder / f"run{i}", ablation(f"m{i}", cells)))
+        found.append(save_run(folder / f"run{i}", ablation(f"m{i}", cells)))
     return found
 
 
 @pytest.fixture(scope="module")
-def compared(runs: list[Path]) -> lw.Comparison:
+def compare_runs(runs: list[Path]) -> lw.Comparison:
     return compare(runs, **FAST)
 
 
@@ -52,13 +52,13 @@ def compared(runs: list[Path]) -> lw.Comparison:
 def groups(tmp_path_factory) -> dict[str, list[Path]]:
     folder = tmp_path_factory.mktemp("groups")
     return {
-        name: [one_run(folder, f"{name}{i}", right(i, {layer: 0.9})) for i in range(3)]
+        name: [save_single_task_run(folder, f"{name}{i}", right(i, {layer: 0.9})) for i in range(3)]
         for name, layer in (("small", 1), ("large", 6))
     }
 
 
-def test_the_planted_difference_alone_is_established(compared: lw.Comparison):
-    found = compared.differences
+def test_the_planted_difference_alone_is_established(compare_runs: lw.Comparison):
+    found = compare_runs.differences
     assert set(found["family"]) == set(COMPARED)
     depth = row(found, measure="half-effect depth", capability="retrieval")
     assert depth["significant"]
@@ -67,30 +67,30 @@ def test_the_planted_difference_alone_is_established(compared: lw.Comparison):
     assert (found["unit"] == "item").all()
 
 
-def test_estimates_are_those_of_emergence_on_the_axis_of_the_comparison(runs, compared):
+def test_estimates_are_those_of_emergence_on_the_axis_of_the_comparison(runs, compare_runs):
     told = lw.emergence(lw.load_results(runs[0]), n_resamples=200).emergence
     for _, mine in told.iterrows():
-        here = row(compared.estimates, run="run0", measure=mine["measure"],
+        here = row(compare_runs.estimates, run="run0", measure=mine["measure"],
                    capability=mine["capability"])  # fmt: skip
         shift = 0.0 if mine["measure"] == "critical set" else 0.5
         for name, layers in (("estimate", "layer"), ("low", "layer_low"), ("high", "layer_high")):
             assert here[name] == pytest.approx((mine[layers] + shift) / 8)
 
 
-def test_layers_take_their_part_of_the_depth(compared: lw.Comparison):
-    mine = compared.layers.query("run == 'run0' and task == 'keys'")
+def test_layers_take_their_part_of_the_depth(compare_runs: lw.Comparison):
+    mine = compare_runs.layers.query("run == 'run0' and task == 'keys'")
     assert mine["start"].tolist() == [i / 8 for i in range(8)]
     assert mine["end"].tolist() == [(i + 1) / 8 for i in range(8)]
     assert mine.loc[mine["significant"], "layer"].tolist() == [2]
 
 
-def test_a_comparison_is_written_whole_and_read_back(compared: lw.Comparison, tmp_path: Path):
-    page = compared.save(tmp_path / "out")
+def test_a_comparison_is_written_whole_and_read_back(compare_runs: lw.Comparison, tmp_path: Path):
+    page = compare_runs.save(tmp_path / "out")
     assert page.read_text().startswith("<!DOCTYPE html>")
     again = lw.Comparison.load(tmp_path / "out")
-    for name in compared.tables:
-        pd.testing.assert_frame_equal(getattr(again, name), getattr(compared, name))
-    assert again.facts == compared.facts
+    for name in compare_runs.tables:
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(compare_runs, name))
+    assert again.facts == compare_runs.facts
     file = tmp_path / "out" / "comparison.parquet"
     told = json.loads(pq.read_schema(file).metadata[b"layerwise.facts"])
     assert [each["name"] for each in told["runs"]] == ["run0", "run1"]
@@ -115,15 +115,15 @@ def test_groups_have_runs_as_units_and_their_spread(groups: dict[str, list[Path]
 
 
 def test_where_part_is_common_it_is_compared_and_the_rest_is_said(tmp_path: Path):
-    one = saved(tmp_path / "one", ablation("one", {KEYS: right(0), SUMS: right(1)}))
-    two = saved(tmp_path / "two", ablation("two", {KEYS: right(2), SUMS: right(3, n=50)}))
+    one = save_run(tmp_path / "one", ablation("one", {KEYS: right(0), SUMS: right(1)}))
+    two = save_run(tmp_path / "two", ablation("two", {KEYS: right(2), SUMS: right(3, n=50)}))
     more = synthetic.task_facts("sums", "reasoning", n_items=50).model_copy(update={"hash": "x"})
     _with_task(two, more)
     found = compare([one, two], **FAST)
     assert set(found.differences["capability"]) == {"retrieval"}
     told = row(found.left_out, task="sums")
     assert told["reason"].startswith("the items differ: 60 items, 3 few-shot, hash hash of sums")
-    three = saved(tmp_path / "three", ablation("three", {KEYS: right(4)}))
+    three = save_run(tmp_path / "three", ablation("three", {KEYS: right(4)}))
     lacking = row(compare([one, three], **FAST).left_out, task="sums")
     assert lacking["reason"] == "not in three"
 
@@ -134,7 +134,7 @@ def _with_task(folder: Path, task) -> None:
     tasks = tuple(task if t.name == task.name else t for t in result.facts.tasks)
     facts = result.facts.model_copy(update={"tasks": tasks})
     shutil.rmtree(folder)
-    saved(folder, lw.AblationResult(result.records, facts))
+    save_run(folder, lw.AblationResult(result.records, facts))
 
 
 def test_lenses_are_compared_where_both_were_read(tmp_path: Path):
@@ -142,7 +142,7 @@ def test_lenses_are_compared_where_both_were_read(tmp_path: Path):
     for name, layer in (("one", 2), ("two", 6)):
         rise = np.where(np.arange(-1, 8) >= layer, -0.2, -6.0) + rng.normal(0, 0.05, (40, 9))
         told = {"model": model(name), "protocols": ("letter",)}
-        folders.append(saved(tmp_path / name, synthetic.lens(rise, "keys", "retrieval", **told)))
+        folders.append(save_run(tmp_path / name, synthetic.lens(rise, "keys", "retrieval", **told)))
     found = compare(folders, **FAST)
     depth = row(found.differences, method="logit lens", measure="half-effect depth")
     assert depth["significant"]
@@ -158,21 +158,21 @@ def role_panels(comparison: lw.Comparison, protocol: str) -> list[Any]:
     return [axes for axes in drawing.draw().axes if axes.get_title(loc="left")]
 
 
-def _pruned(folder: Path, protocols: tuple[str, ...]) -> Path:
+def _guessing_run(folder: Path, protocols: tuple[str, ...]) -> Path:
     """A model that guesses under ``letter``, whose layers are skipped under some protocols."""
     guesses = np.arange(60)[:, None] % 4 == np.zeros(8)
     cells = {("keys", "retrieval", name): guesses for name in ("letter", "continuation")}
     whole = ablation("pruned", cells)
     records = whole.records
     asked = (records["kind"] != "skip") | records["protocol"].isin(protocols)
-    return saved(folder / "pruned", lw.AblationResult(records.loc[asked], whole.facts))
+    return save_run(folder / "pruned", lw.AblationResult(records.loc[asked], whole.facts))
 
 
 @pytest.mark.parametrize("protocols", [(), ("letter",)])
 def test_a_run_without_signal_stands_hatched_beside_the_other(tmp_path: Path, protocols):
     cells = {("keys", "retrieval", name): right(0) for name in ("letter", "continuation")}
-    whole = saved(tmp_path / "whole", ablation("whole", cells))
-    found = compare([whole, _pruned(tmp_path, protocols)], **FAST)
+    whole = save_run(tmp_path / "whole", ablation("whole", cells))
+    found = compare([whole, _guessing_run(tmp_path, protocols)], **FAST)
     accuracy = rows(found.differences, family="accuracy")
     assert accuracy["significant"].all()
     assert accuracy["estimate_second"].tolist() == [0.25, 0.25]
@@ -193,9 +193,9 @@ def test_a_run_without_signal_stands_hatched_beside_the_other(tmp_path: Path, pr
 
 
 def test_protocols_that_not_all_runs_were_asked_are_not_drawn(tmp_path: Path):
-    one = saved(tmp_path / "one", ablation("one", {KEYS: right(0)}))
+    one = save_run(tmp_path / "one", ablation("one", {KEYS: right(0)}))
     two = ablation("two", {KEYS: right(1), ("keys", "retrieval", "generate"): right(2)})
-    found = compare([one, saved(tmp_path / "two", two)], **FAST)
+    found = compare([one, save_run(tmp_path / "two", two)], **FAST)
     assert set(found.layers["protocol"]) == {"letter"}
     assert [each.name for each in _drawings(found) if "roles" in each.name] == ["roles_letter"]
 
@@ -205,8 +205,8 @@ def test_layers_that_one_run_did_not_skip_keep_their_place(tmp_path: Path):
     few = ablation("few", cells)
     kept = few.records.loc[~few.records["layer"].isin([4, 5, 6])]
     runs = [
-        saved(tmp_path / "all", ablation("all", cells)),
-        saved(tmp_path / "few", lw.AblationResult(kept, few.facts)),
+        save_run(tmp_path / "all", ablation("all", cells)),
+        save_run(tmp_path / "few", lw.AblationResult(kept, few.facts)),
     ]
     panels = role_panels(compare(runs, **FAST), "letter")
     values = [axes.collections[0].get_array() for axes in panels]
@@ -220,25 +220,27 @@ REFUSED = {
     "missing": (lambda r, f: [r[0], f / "nowhere"], "No folder"),
     "unfinished": (lambda r, f: [r[0], _without_records(r[1], f)], r"records\.parquet is missing"),
     "same model": (
-        lambda r, f: [r[0], one_run(f, "other", right(5), model=model("m0"))],
+        lambda r, f: [r[0], save_single_task_run(f, "other", right(5), model=model("m0"))],
         "run0 and other are runs of the same model .m0, hash m00000000000.*layerwise report",
     ),
     "other items": (
-        lambda r, f: [r[0], saved(f / "b", ablation("b", {("x", "retrieval", "letter"): right()}))],
+        lambda r, f: [
+            r[0], save_run(f / "b", ablation("b", {("x", "retrieval", "letter"): right()}))
+        ],
         "share no task with the same items .*not in b.*--limit, --seed",
     ),
     "other protocol": (
         lambda r, f: [
-            r[0], saved(f / "b", ablation("b", {("keys", "retrieval", "generate"): right()})),
+            r[0], save_run(f / "b", ablation("b", {("keys", "retrieval", "generate"): right()})),
         ],
         "share items, and yet nothing can be compared .*the same protocols",
     ),
     "chat": (
-        lambda r, f: [r[0], one_run(f, "b", right(), settings={"chat": True})],
+        lambda r, f: [r[0], save_single_task_run(f, "b", right(), settings={"chat": True})],
         "The protocols differ: prompts stood in a chat template in b and not in run0",
     ),
     "other change": (
-        lambda r, f: [r[0], _zeroed(f)],
+        lambda r, f: [r[0], _zero_ablation_run(f)],
         "The metric differs, .*skip layer in run0; zero layer in b.*--kind",
     ),
 }  # fmt: skip
@@ -250,11 +252,11 @@ def _without_records(run: Path, folder: Path) -> Path:
     return folder / "unfinished"
 
 
-def _zeroed(folder: Path) -> Path:
+def _zero_ablation_run(folder: Path) -> Path:
     result = ablation("b", {KEYS: right()})
     records = result.records.assign(kind=result.records["kind"].replace("skip", "zero"))
     records["intervention"] = records["intervention"].str.replace("skip", "zero")
-    return saved(folder / "b", lw.AblationResult(records, result.facts))
+    return save_run(folder / "b", lw.AblationResult(records, result.facts))
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -267,7 +269,9 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence(case: str, runs, tmp_p
 def test_groups_that_say_nothing_about_an_architecture_are_refused(runs, groups, tmp_path: Path):
     with pytest.raises(UserError, match="'b' has fewer than two runs, and from one training seed"):
         compare({"a": groups["small"], "b": groups["large"][:1]})
-    deeper = one_run(tmp_path, "deeper", answers(np.random.default_rng(0), right()[:, 0], {}, 12))
+    deeper = save_single_task_run(
+        tmp_path, "deeper", answers(np.random.default_rng(0), right()[:, 0], {}, 12)
+    )
     with pytest.raises(UserError, match=r"'a' holds models of different shape .8 layers"):
         compare({"a": [*groups["small"], deeper], "b": groups["large"]})
     with pytest.raises(UserError, match="5 bootstrap samples are too few"):

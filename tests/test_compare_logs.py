@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 
 import layerwise as lw
 from layerwise.errors import UserError
-from tests.commands import refused, run
+from tests.commands import assert_command_refused, run
 
 
 def write(path, values, metric="acc", **more):
@@ -39,7 +39,7 @@ def test_the_test_is_mcnemars_by_hand(tmp_path):
     assert (found.first, found.second) == (21 / 35, 30 / 35)
     assert found.difference.estimate == pytest.approx(9 / 35)
     assert found.difference.low < 9 / 35 < found.difference.high
-    assert found.changed["doc_id"].tolist() == [*range(20, 30), 34]
+    assert found.changed_items["doc_id"].tolist() == [*range(20, 30), 34]
     assert "better on 10 items and worse on 1" in str(found)
 
 
@@ -56,7 +56,7 @@ def test_the_test_is_mcnemars_by_hand(tmp_path):
 def test_of_options_the_most_likely_is_named(tmp_path, given, answer):
     first = write(tmp_path / "a.jsonl", [1.0], filtered_resps=given)
     second = write(tmp_path / "b.jsonl", [0.0], filtered_resps=["C"])
-    assert lw.compare_logs(first, second).changed["first_answer"].tolist() == [answer]
+    assert lw.compare_logs(first, second).changed_items["first_answer"].tolist() == [answer]
 
 
 def test_items_are_paired_by_what_was_asked_not_by_place(tmp_path):
@@ -118,7 +118,7 @@ def test_the_command_compares_logs_without_a_model(tmp_path):
     assert ended.stdout.strip() == "[]"
 
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
+def log_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").split("\n")]
 
 
@@ -134,7 +134,7 @@ BETTER = [0.0] * 7 + [1.0] * 3 + [1.0] * 5, [1.0] * 7 + [0.0] * 3 + [1.0] * 5
 def test_copies_of_a_document_count_once(tmp_path, n_copies):
     one, other = (write(tmp_path / f"{i}.jsonl", right) for i, right in enumerate(BETTER))
     single = lw.compare_logs(one, other)
-    copies = [log(path.with_suffix(".copies.jsonl"), rows_of(path) * n_copies)
+    copies = [log(path.with_suffix(".copies.jsonl"), log_rows(path) * n_copies)
               for path in (one, other)]  # fmt: skip
     several = lw.compare_logs(*copies)
     assert (several.p, several.difference) == (single.p, single.difference)
@@ -149,7 +149,7 @@ def test_items_of_one_document_are_resampled_and_flipped_together(tmp_path, n_co
     single = lw.compare_logs(one, other)
     named = [
         log(path, [row | {"doc_id": 100 * k + row["doc_id"]}
-                   for k in range(n_copies) for row in rows_of(path)])
+                   for k in range(n_copies) for row in log_rows(path)])
         for path in (one, other)
     ]  # fmt: skip
     several = lw.compare_logs(*named)
@@ -162,13 +162,13 @@ def test_items_of_one_document_are_resampled_and_flipped_together(tmp_path, n_co
     before = lw.compare_logs(*soft).p
     for path in soft:
         log(path, [row | {"doc_id": f"{k} {row['doc_id']}"}
-                   for k in range(n_copies) for row in rows_of(path)])  # fmt: skip
+                   for k in range(n_copies) for row in log_rows(path)])  # fmt: skip
     assert lw.compare_logs(*soft).p == before
 
 
 def test_rows_of_one_document_that_disagree_are_refused(tmp_path):
     good = write(tmp_path / "a.jsonl", [1.0, 0.0])
-    first, second = rows_of(good)
+    first, second = log_rows(good)
     log(tmp_path / "b.jsonl", [first, second, second | {"acc": 1.0}])
     with pytest.raises(UserError, match=r"line 3: document 1 has acc 1, and 0 in line 2"):
         lw.compare_logs(good, tmp_path / "b.jsonl")
@@ -180,7 +180,7 @@ def test_rows_of_one_document_that_disagree_are_refused(tmp_path):
 def test_the_same_filter_of_both_logs_is_compared(tmp_path):
     strict, loose = [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]
     made = [
-        rows_of(write(tmp_path / name, right, filter=name))
+        log_rows(write(tmp_path / name, right, filter=name))
         for name, right in (("strict", strict), ("loose", loose))
     ]
     one = log(tmp_path / "a.jsonl", made[0] + made[1])
@@ -192,7 +192,7 @@ def test_the_same_filter_of_both_logs_is_compared(tmp_path):
 
 def test_a_value_that_is_no_finite_number_is_refused_with_its_line(tmp_path):
     good = write(tmp_path / "a.jsonl", [1.0, 0.0])
-    first, second = rows_of(good)
+    first, second = log_rows(good)
     infinite = float("inf")
     for value in (float("nan"), infinite, -infinite, 10**400, 1e308, "1", None, [1], {}):
         log(tmp_path / "b.jsonl", [first, second | {"acc": value}])
@@ -207,7 +207,7 @@ WRONG = [None, True, 3, 0.5, float("nan"), 10**400, [], ["x"], {}, {"x": 1}]
 @pytest.mark.parametrize("field", ["doc_id", "doc_hash", "target_hash", "prompt_hash", "filter"])
 def test_a_field_of_another_type_is_refused_with_its_line(tmp_path, field):
     good = write(tmp_path / "a.jsonl", [1.0, 0.0])
-    first, second = rows_of(good)
+    first, second = log_rows(good)
     says = rf"line 2: field '{field}' is .*, no (text|number or text); expected a file"
     fits = {"doc_id": (3, 10**400), "filter": (None,)}.get(field, ())
     for value in WRONG:
@@ -220,7 +220,7 @@ def test_a_field_of_another_type_is_refused_with_its_line(tmp_path, field):
 @pytest.mark.parametrize("field", ["target", "filtered_resps", "doc", "metrics"])
 def test_what_is_only_shown_may_be_anything(tmp_path, field):
     good = write(tmp_path / "a.jsonl", [1.0, 0.0])
-    first, second = rows_of(good)
+    first, second = log_rows(good)
     for value in [*WRONG, "\u2028", "\x1b[2J", [[10**400, True], [1, "False"]]]:
         other = log(tmp_path / "b.jsonl", [first | {"acc": 0.0, field: value}, second])
         found = lw.compare_logs(good, other)
@@ -231,7 +231,7 @@ def test_what_is_only_shown_may_be_anything(tmp_path, field):
 def test_a_text_with_separators_of_lines_is_one_text(tmp_path):
     log_of = write(tmp_path / "a.jsonl", [1.0, 0.0])
     texts = "one\u2028two\u2029three\x85four"
-    rows = [row | {"doc": {"text": texts}, "target": texts} for row in rows_of(log_of)]
+    rows = [row | {"doc": {"text": texts}, "target": texts} for row in log_rows(log_of)]
     for end in ("\n", "\r\n"):
         content = end.join(json.dumps(row, ensure_ascii=False) for row in rows)
         log_of.write_bytes(content.encode())
@@ -284,7 +284,7 @@ def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
 )
 def test_options_that_do_not_fit_logs_are_refused(tmp_path, options, says):
     path = write(tmp_path / "a.jsonl", [1.0, 0.0])
-    refused("compare", path, path, *options, says=says, unchanged=tmp_path)
+    assert_command_refused("compare", path, path, *options, says=says, unchanged=tmp_path)
 
 
 def test_seed_and_resamples_decide_the_interval(tmp_path):

@@ -15,19 +15,19 @@ from scipy.stats import binomtest, norm, ttest_1samp
 from statsmodels.stats.multitest import multipletests
 
 from layerwise import stats
-from layerwise.analyses.comparison.findings import established
+from layerwise.analyses.comparison.findings import difference_claims
 from layerwise.analyses.comparison.quantities import (
     COMPARED,
     Key,
-    Prepared,
+    PreparedRun,
     Quantity,
+    depth_thirds,
     quantities,
-    thirds_of,
 )
-from layerwise.analyses.comparison.tables import corrected, difference_rows, estimate_rows
+from layerwise.analyses.comparison.tables import correct_families, difference_rows, estimate_rows
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.share_tests.joint_null import critical_distance, mixture_p
-from layerwise.stats.share_tests.same_share import LostOf, share_difference
+from layerwise.stats.share_tests.same_share import TaskLosses, share_difference
 from layerwise.storage.parquet import frame
 from tests import weak
 from tests.cases import data_sets, in_long_runs, most_errors
@@ -36,14 +36,14 @@ from tests.comparing import CHANCE, answers, pair_rows, ready, row
 HALF = "half-effect depth"
 
 
-def sharing_answers(seed: int = 0, n: int = 80) -> Callable[..., Prepared]:
-    """What makes runs of models that answer the same items, most of them alike."""
+def sharing_answers(seed: int = 0, n: int = 80) -> Callable[..., PreparedRun]:
+    """Maker of runs of models that answer the same items, most of them alike."""
     rng = np.random.default_rng(seed)
     base = rng.random(n) < 0.9
 
     def run(
         name: str, hits: dict[int, float], n_resamples: int = 400, n_encoder: int = 0, **how: Any
-    ) -> Prepared:
+    ) -> PreparedRun:
         return ready(name, answers(rng, base, hits, **how), n_resamples, n_encoder=n_encoder)
 
     return run
@@ -51,12 +51,14 @@ def sharing_answers(seed: int = 0, n: int = 80) -> Callable[..., Prepared]:
 
 def pair(
     hits: dict[int, float], others: dict[int, float], seed: int = 0, n: int = 80, **how: Any
-) -> list[Prepared]:
+) -> list[PreparedRun]:
     run = sharing_answers(seed, n)
     return [run("one", hits, **how), run("two", others, **how)]
 
 
-def of(found: dict[Key, list[Quantity]], family: str, measure: str, axis="computation"):
+def single_quantity(
+    found: dict[Key, list[Quantity]], family: str, measure: str, axis="computation"
+):
     (key,) = [k for k in found if (k.family, k.measure, k.axis) == (family, measure, axis)]
     return found[key]
 
@@ -71,18 +73,20 @@ def test_quantities_are_those_of_plainly_resampled_items():
         for i, items in enumerate(drawn, start=1):
             intact, skipped = cell.intact[items].mean(), cell.correct[items].mean(axis=0)
             share = (intact - skipped) / (intact - CHANCE)
-            late = of(found, "share lost", "late third")[r].draws[i]
+            late = single_quantity(found, "share lost", "late third")[r].draws[i]
             assert late == pytest.approx(share[5:].mean())  # 5.5 / 8 is beyond two thirds
-            half = of(found, "depth", HALF)[r].draws[i]
+            half = single_quantity(found, "depth", HALF)[r].draws[i]
             if share.sum() > 0:
                 assert half == pytest.approx((_half(share) + 0.5) / 8)
             else:
                 assert np.isnan(half)
-            assert of(found, "accuracy", "accuracy")[r].draws[i] == pytest.approx(intact)
+            assert single_quantity(found, "accuracy", "accuracy")[r].draws[i] == pytest.approx(
+                intact
+            )
 
 
 def _half(importance: np.ndarray) -> float:
-    """Where the cumulative importance passes one half, by walking along it."""
+    """Depth at which the cumulative importance passes one half, by walking along it."""
     total, seen, found = importance.sum(), 0.0, np.nan
     for layer, value in enumerate(importance):
         if seen < total / 2 <= seen + value:  # for good: the last time
@@ -202,15 +206,15 @@ def test_stacks_have_axes_of_their_own():
     assert {key.axis for key in mixed} == {"computation", "decoder"}
     assert {key.axis for key in both} == {"computation", "encoder", "decoder"}
     assert {key.axis for key in quantities([plain])} == {"computation"}
-    inside = [of(mixed, "depth", HALF, "decoder")[i].draws[0] for i in (0, 1)]
+    inside = [single_quantity(mixed, "depth", HALF, "decoder")[i].draws[0] for i in (0, 1)]
     assert inside == pytest.approx([2.5 / 4, 2.5 / 8])
-    encoders = [of(both, "depth", HALF, "encoder")[i].draws[0] for i in (0, 1)]
+    encoders = [single_quantity(both, "depth", HALF, "encoder")[i].draws[0] for i in (0, 1)]
     assert encoders == pytest.approx([1.5 / 4, 2.5 / 4])
 
 
 @given(st.integers(1, 60))
 def test_each_layer_is_in_the_third_that_its_middle_lies_in(n: int):
-    thirds = thirds_of(n)
+    thirds = depth_thirds(n)
     assert sorted(layer for layers in thirds.values() for layer in layers) == list(range(n))
     bounds = {"early": (0, 1 / 3), "middle": (1 / 3, 2 / 3), "late": (2 / 3, 1)}
     for name, layers in thirds.items():
@@ -225,9 +229,11 @@ def test_groups_are_compared_with_the_run_as_the_unit():
         for name, layer in (("a", 2), ("b", 5))
     ]
     differences = difference_rows(dict(zip("ab", groups, strict=True)), [])
-    rows = pd.DataFrame(corrected(list(differences)))
+    rows = pd.DataFrame(correct_families(list(differences)))
     found = row(rows, measure=HALF)
-    halves = [[of(quantities([r]), "depth", HALF)[0].draws[0] for r in g] for g in groups]
+    halves = [
+        [single_quantity(quantities([r]), "depth", HALF)[0].draws[0] for r in g] for g in groups
+    ]
     assert found["difference"] == pytest.approx(np.mean(halves[1]) - np.mean(halves[0]))
     assert found["significant"]
     assert (found["n_first"], found["n_second"], found["unit"]) == (3, 3, "run")
@@ -242,7 +248,7 @@ def test_seeds_that_differ_among_themselves_establish_nothing():
     second = [run(f"b{i}", {layer: 0.95}) for i, layer in enumerate((2, 5, 7))]
     alone = pd.DataFrame(pair_rows([first[0], second[0]], []))
     differences = difference_rows({"a": first, "b": second}, [])
-    grouped = pd.DataFrame(corrected(list(differences)))
+    grouped = pd.DataFrame(correct_families(list(differences)))
     assert row(alone, measure=HALF)["significant"]
     assert not row(grouped, measure=HALF)["significant"]
     assert row(grouped, measure=HALF)["low"] < 0 < row(grouped, measure=HALF)["high"]
@@ -252,13 +258,13 @@ def test_holm_is_over_each_family_and_over_the_page_with_what_was_left_out():
     p, families = np.array([0.001, 0.02, 0.03, 0.012]), ("depth", "depth", "share lost", "accuracy")
     rows = [{"family": family, "p": p, "low": 1.0, "high": 2.0}
             for family, p in zip(families, p, strict=True)]  # fmt: skip
-    found = pd.DataFrame(corrected(rows)).set_index("p")
+    found = pd.DataFrame(correct_families(rows)).set_index("p")
     assert found["p_holm"].to_dict() == pytest.approx({0.001: 0.002, 0.02: 0.02, 0.03: 0.03,
                                                        0.012: 0.012})  # fmt: skip
     assert found["p_run"].loc[p].tolist() == pytest.approx(multipletests(p, method="holm")[1])
-    (alone,) = corrected([rows[1]])
+    (alone,) = correct_families([rows[1]])
     assert (alone["p_holm"], alone["p_run"], alone["significant"]) == (0.02, 0.02, True)
-    (among,) = corrected([rows[1]], {"depth": 3, "share lost": 2})
+    (among,) = correct_families([rows[1]], {"depth": 3, "share lost": 2})
     assert (among["p_holm"], among["significant"]) == (pytest.approx(0.06), False)
     assert among["p_run"] == pytest.approx(0.1)
 
@@ -266,28 +272,30 @@ def test_holm_is_over_each_family_and_over_the_page_with_what_was_left_out():
 def test_sentences_name_the_comparisons_that_they_are_corrected_over():
     runs = pair({1: 0.95}, {6: 0.95})
     table = frame("comparison_differences", pair_rows(runs, []))
-    told = established(table)
+    told = difference_claims(table)
     assert told
     depth = next(one for one in told if one.kind == "depth")
     assert depth.test.endswith(f"Holm over all {len(table)} comparisons of the page")
-    missed = next(one for one in established(table.assign(p_run=1.0)) if one.kind == "depth")
+    missed = next(one for one in difference_claims(table.assign(p_run=1.0)) if one.kind == "depth")
     n = table["family"].value_counts()["depth"]
     assert f"Holm over {n} comparison" in missed.test
     assert f"Over all {len(table)} comparisons of the page (Holm) it does not" in missed.caveat
-    earlier = established(table.assign(p_run=np.nan))
+    earlier = difference_claims(table.assign(p_run=np.nan))
     assert all("of the page" not in one.full for one in earlier)
 
 
-def drawn(rng: np.random.Generator, accuracy: float, n: int, taken: float = 0.0) -> LostOf:
+def draw_losses(
+    rng: np.random.Generator, accuracy: float, n: int, taken: float = 0.0
+) -> TaskLosses:
     """Answers drawn anew under each of four layers, one of which takes a share to chance."""
     right = rng.random((n, 5)) < accuracy
     hit = rng.random(n) < taken
     right[hit, 1] = rng.random(int(hit.sum())) < 0.25
     intact = right[:, 0].astype(float)
-    return LostOf(intact - right[:, 1:].mean(axis=1), intact - 0.25)
+    return TaskLosses(intact - right[:, 1:].mean(axis=1), intact - 0.25)
 
 
-def z_of(values: np.ndarray) -> float:
+def z_score(values: np.ndarray) -> float:
     found = ttest_1samp(values, 0)
     return float(np.sign(found.statistic) * norm.isf(found.pvalue / 2))
 
@@ -296,11 +304,13 @@ def z_of(values: np.ndarray) -> float:
 def test_p_and_bounds_are_those_of_plain_t_tests_at_every_share(accuracies):
     """Squared length of both contrasts in standard errors, by the inverse of their correlation."""
     rng = np.random.default_rng(1)
-    one, other = (drawn(rng, a, 80, taken) for a, taken in zip(accuracies, (0.2, 1), strict=True))
-    found = share_difference([one], [other], Clusters.apart(80))
+    one, other = (
+        draw_losses(rng, a, 80, taken) for a, taken in zip(accuracies, (0.2, 1), strict=True)
+    )
+    found = share_difference([one], [other], Clusters.singletons(80))
     shares = np.linspace(-0.7, 1.1, 73)
     values = [[each.lost - share * each.above for share in shares] for each in (one, other)]
-    z = [[z_of(of_share) for of_share in mine] for mine in values]
+    z = [[z_score(of_share) for of_share in mine] for mine in values]
     together = np.corrcoef(np.concatenate(values))[:73, 73:]
     lengths = np.empty((73, 73))
     for i in range(73):
@@ -316,20 +326,20 @@ def test_p_and_bounds_are_those_of_plain_t_tests_at_every_share(accuracies):
 
 def test_clusters_of_the_same_answers_are_single_items():
     rng = np.random.default_rng(0)
-    one, other = drawn(rng, 0.9, 40, 0.1), drawn(rng, 0.8, 40, 0.9)
-    twice = [LostOf(*(np.repeat(part, 2) for part in each)) for each in (one, other)]
-    clusters = Clusters.of(np.repeat([f"fact {i}" for i in range(40)], 2).tolist())
+    one, other = draw_losses(rng, 0.9, 40, 0.1), draw_losses(rng, 0.8, 40, 0.9)
+    twice = [TaskLosses(*(np.repeat(part, 2) for part in each)) for each in (one, other)]
+    clusters = Clusters.from_labels(np.repeat([f"fact {i}" for i in range(40)], 2).tolist())
     found = share_difference([twice[0]], [twice[1]], clusters)
-    alone = share_difference([one], [other], Clusters.apart(40))
+    alone = share_difference([one], [other], Clusters.singletons(40))
     assert found == pytest.approx(alone)
 
 
 def test_of_a_model_that_is_hardly_above_chance_no_difference_is_excluded():
     rng = np.random.default_rng(3)
-    strong, hardly = drawn(rng, 0.9, 100), drawn(rng, 0.3, 100)
-    assert share_difference([strong], [hardly], Clusters.apart(100)).high == np.inf
-    none = LostOf(np.zeros(100), np.full(100, -0.1))
-    assert share_difference([strong], [none], Clusters.apart(100)) == (-np.inf, np.inf, 1.0)
+    strong, hardly = draw_losses(rng, 0.9, 100), draw_losses(rng, 0.3, 100)
+    assert share_difference([strong], [hardly], Clusters.singletons(100)).high == np.inf
+    none = TaskLosses(np.zeros(100), np.full(100, -0.1))
+    assert share_difference([strong], [none], Clusters.singletons(100)) == (-np.inf, np.inf, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +350,9 @@ def test_of_a_model_that_is_hardly_above_chance_no_difference_is_excluded():
 def test_the_same_share_is_called_different_as_rarely_as_stated(accuracies, taken):
     rng, n = np.random.default_rng(0), data_sets(400)
     found = [
-        share_difference(*([drawn(rng, a, 60, taken)] for a in accuracies), Clusters.apart(60))
+        share_difference(
+            *([draw_losses(rng, a, 60, taken)] for a in accuracies), Clusters.singletons(60)
+        )
         for _ in range(n)
     ]
     assert sum(each.p < 0.05 for each in found) <= most_errors(n)
@@ -360,7 +372,7 @@ def test_a_model_that_hardly_knows_the_answers_is_told_apart_as_rarely_as_stated
     for seed in range(n):
         rng = np.random.default_rng(seed)
         runs = [
-            weak.prepared(name, weak.run_of(rng, accuracy=right, noise=noise, hits=hits))
+            weak.prepared_run(name, weak.run_cells(rng, accuracy=right, noise=noise, hits=hits))
             for name, right in (("strong", 0.8), ("weak", accuracy))
         ]
         rows = pd.DataFrame(pair_rows(runs, []))
@@ -379,7 +391,7 @@ def test_models_that_hardly_know_the_answers_differ_in_them_as_rarely_as_stated(
     for seed in range(n):
         rng = np.random.default_rng(seed)
         runs = [
-            weak.prepared(name, weak.run_of(rng, accuracy=accuracy, noise=1.0, n_layers=1))
+            weak.prepared_run(name, weak.run_cells(rng, accuracy=accuracy, noise=1.0, n_layers=1))
             for name in ("one", "two")
         ]
         told += any(row["significant"] for row in pair_rows(runs, []))

@@ -26,16 +26,16 @@ SAVED = Path(__file__).parents[1] / "analyses" / "smollm2_profile" / "results" /
 OF_DEMO = ((12, 29), (13, 16), (13, 17), (13, 29), (24, 29))
 
 
-def one_sided(more: int, less: int) -> float:
+def one_sided_p(more: int, less: int) -> float:
     return mcnemar_exact(more, less) / 2 if more > less else 1.0
 
 
 def test_p_of_a_side_is_mcnemars_exact_test_of_two_layers():
     loss = np.zeros((20, 3))
     loss[:9, 0], loss[7:10, 1] = 1.0, 1.0
-    p = Side.of(pool("a", loss)).p
-    assert p[0, 1] == one_sided(7, 1)
-    assert p[0, 2] == one_sided(9, 0)
+    p = Side.from_pool(pool("a", loss)).p
+    assert p[0, 1] == one_sided_p(7, 1)
+    assert p[0, 2] == one_sided_p(9, 0)
     assert p[1, 0] == p[2, 0] == 1.0
     assert np.diag(p).tolist() == [1.0] * 3
 
@@ -44,14 +44,14 @@ def test_p_of_a_side_over_protocols_equals_all_flips_of_items():
     rng = np.random.default_rng(0)
     answers = rng.integers(-1, 2, size=(16, 2)).astype(float)
     items = [f"item {i % 8}" for i in range(16)]
-    p = Side.of(pool("a", answers, labels=items)).p[0, 1]
+    p = Side.from_pool(pool("a", answers, labels=items)).p[0, 1]
     sums = (answers[:8] + answers[8:]) @ [1, -1]
     flips = np.array(list(product((-1, 1), repeat=8))) @ sums
     expected = (np.abs(flips) >= abs(sums.sum())).mean() / 2 if sums.sum() > 0 else 1.0
     assert p == pytest.approx(expected)
 
 
-def crossed(n: int = 60, loss: float = 0.6, seed: int = 1) -> list:
+def crossing_pools(n: int = 60, loss: float = 0.6, seed: int = 1) -> list:
     """Layer 1 costs ``a`` alone and layer 2 ``b`` alone; layer 0 costs both."""
     rng = np.random.default_rng(seed)
     return [
@@ -61,7 +61,7 @@ def crossed(n: int = 60, loss: float = 0.6, seed: int = 1) -> list:
 
 
 def test_a_planted_crossing_is_found_on_both_sides_and_no_other():
-    table = crossings_table(crossed(), 2)
+    table = crossings_table(crossing_pools(), 2)
     sure = table.loc[table["established"]]
     sides = sure[["capability", "layer", "other", "other_layer"]].to_numpy().tolist()
     assert sides == [["a", 1, "b", 2], ["b", 2, "a", 1]]
@@ -72,11 +72,11 @@ def test_a_planted_crossing_is_found_on_both_sides_and_no_other():
 
 
 def test_p_of_a_crossing_is_the_larger_of_its_sides_and_corrected_over_all():
-    first, second = map(Side.of, crossed())
+    first, second = map(Side.from_pool, crossing_pools())
     p = crossing_p_values(first, second)
     assert p[1, 2] == max(first.p[1, 2], second.p[2, 1])
     every = holm(p[~np.eye(4, dtype=bool)], 72)
-    table = crossings_table(crossed(), 4)
+    table = crossings_table(crossing_pools(), 4)
     assert set(table["n_tests"]) == {6 * 12}
     assert table["p_family"].min() == pytest.approx(every.min())
 
@@ -130,13 +130,13 @@ def test_a_crossing_says_which_tasks_and_protocols_show_it_alone():
 
 
 def test_capabilities_that_were_not_scored_alike_are_not_compared():
-    a, b = crossed()
+    a, b = crossing_pools()
     assert crossings_table([a, b._replace(protocol=np.full(60, "generate"))], 2).empty
     assert crossings_table([a], 1).empty
     assert crossings_table([a, b._replace(layers=np.arange(1, 5))], 2).empty
 
 
-def run_of(*every, n: int | None = None) -> RunTables:
+def crossings_run(*every, n: int | None = None) -> RunTables:
     table = crossings_table(every, n or len(every))
     facts = synthetic.ablation(hidden_by_a_layer(22, 2)).facts
     names = ("n_other", "share_other", "acc_intact_other", "acc_other", "margin", "margin_other")
@@ -145,7 +145,7 @@ def run_of(*every, n: int | None = None) -> RunTables:
 
 
 def test_a_claim_names_tasks_where_a_capability_was_one_task():
-    run = run_of(*crossed())
+    run = crossings_run(*crossing_pools())
     (claim,) = claims(run)
     assert (claim.kind, claim.evidence) == (APART, ESTABLISHED)
     assert claim.short == (
@@ -167,7 +167,7 @@ def test_a_claim_names_capabilities_where_two_tasks_of_each_agree():
         in_cells(name, *((f"{name} {i}", "generate", losses(rng, 60, *rates)) for i in (1, 2)))
         for name, rates in (("retrieval", (0.7, 0.0)), ("reasoning", (0.0, 0.7)))
     ]
-    (claim,) = claims(run_of(*every))
+    (claim,) = claims(crossings_run(*every))
     assert claim.short == (
         "Retrieval and reasoning depend on different layers when the model writes: 0 against 1."
     )
@@ -179,7 +179,7 @@ def test_a_layer_that_both_need_somewhat_is_particular_to_neither():
         pool("retrieval", losses(rng, 100, 0.5, 1.0, 0.0)),
         pool("reasoning", losses(rng, 100, 0.5, 0.0, 1.0)),
     ]
-    run = run_of(*every)
+    run = crossings_run(*every)
     sure = run.tables["capability_estimates"].query("established")
     assert 0 in set(sure.query("capability == 'retrieval'")["layer"])
     assert 0 in set(sure.query("capability == 'reasoning'")["layer"])
@@ -191,7 +191,7 @@ def test_a_layer_that_both_need_somewhat_is_particular_to_neither():
 def test_a_pair_without_crossings_is_open_and_says_so():
     rng = np.random.default_rng(6)
     every = [pool(name, losses(rng, 60, 0.9, 0.5, 0.02)) for name in ("retrieval", "knowledge")]
-    (claim,) = claims(run_of(*every))
+    (claim,) = claims(crossings_run(*every))
     assert (claim.kind, claim.evidence) == (ONE_ORDER, OPEN)
     assert claim.short == (
         "One order of layers may explain retrieval and knowledge: no layer is shown to matter to "
@@ -210,7 +210,7 @@ def test_too_few_layers_to_cross_give_no_rows(n):
     assert isinstance(table, pd.DataFrame)
 
 
-def flipped_all(sums: np.ndarray) -> float:
+def exact_flip_p(sums: np.ndarray) -> float:
     """P(sum of +-d >= its value), by the whole distribution."""
     chances = {0: 1.0}
     for size in np.abs(sums[sums != 0]).tolist():
@@ -236,7 +236,8 @@ def test_crossings_of_the_demo_are_confirmed_on_other_items():
     one, other = right("arithmetic"), right("kv-words", "facts-open-book")
     p = [
         max(
-            flipped_all((one[j] - one[i]).to_numpy()), flipped_all((other[i] - other[j]).to_numpy())
+            exact_flip_p((one[j] - one[i]).to_numpy()),
+            exact_flip_p((other[i] - other[j]).to_numpy()),
         )
         for i, j in OF_DEMO
     ]

@@ -1,4 +1,4 @@
-"""What the ranges of dependencies promise, what is locked, and what a distribution holds."""
+"""Ranges of dependencies and their promises, what is locked, and what a distribution holds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_lowest_releases_are_not_below_what_transformer_lens_needs():
         assert one.specifier.contains(claimed[canonicalize_name(one.name)]), str(one)
 
 
-def imported_in(folder: Path) -> set[str]:
+def imported_packages(folder: Path) -> set[str]:
     """The packages of others that a folder's modules import, also within functions."""
     names: set[str] = set()
     for path in folder.rglob("*.py"):
@@ -55,7 +55,7 @@ def test_every_package_that_is_imported_is_declared_and_has_its_reason():
     distributions = metadata.packages_distributions()
     missing = {
         name
-        for name in imported_in(ROOT / "src")
+        for name in imported_packages(ROOT / "src")
         if not declared & {canonicalize_name(one) for one in distributions.get(name, [name])}
     }
     assert missing == set()

@@ -251,7 +251,9 @@ CELLS = [
 ]  # fmt: skip
 
 
-def simulated(rng: np.random.Generator, case: Any, hard: np.ndarray | None = None) -> ItemCurves:
+def simulate_curves(
+    rng: np.random.Generator, case: Any, hard: np.ndarray | None = None
+) -> ItemCurves:
     intact, after = answers(rng, case, hard)
     return losses_by_item(intact.astype(float), after.astype(float), case.chance)
 
@@ -264,7 +266,7 @@ def test_equal_depths_of_unequal_noise_and_effect_are_rarely_told_apart(cell, pa
     errors = missed = 0
     for _ in range(n_sets):
         hard = rng.random(cases[0].n) if paired else None
-        one, other = (simulated(rng, case, hard) for case in cases)
+        one, other = (simulate_curves(rng, case, hard) for case in cases)
         errors += same_depth_p_value([one], [other], (axis, axis), paired=paired) < 0.05
         truth = 4.0 if cases[0].n_layers == 8 else 2.0
         missed += sum(depth_p_value([curves], HALF, truth) < 0.05 for curves in (one, other))
@@ -276,7 +278,7 @@ def test_few_wrong_items_do_not_make_intervals_too_sure():
     case, n_sets = Case(30, 20, {2: 1.0}, 0.1, 0.95), data_sets(600)
     rng, missed = np.random.default_rng(0), {True: 0, False: 0}
     for _ in range(n_sets):
-        curves = simulated(rng, case)
+        curves = simulate_curves(rng, case)
         for guarded in missed:
             mine = curves if guarded else curves._replace(unseen=0 * curves.unseen)
             missed[guarded] += depth_p_value([mine], HALF, 2.0) < 0.05
@@ -303,8 +305,8 @@ def test_a_comparison_of_models_that_need_the_same_layer_finds_no_difference():
 # --- orders that only look like one -----------------------------------------------------------
 
 
-def _order_of(first: np.ndarray, second: np.ndarray, n: int, seed: int) -> bool:
-    """Whether an order is established of two capabilities that lose these shares by layer."""
+def _is_order_established(first: np.ndarray, second: np.ndarray, n: int, seed: int) -> bool:
+    """True if an order is established of two capabilities that lose these shares by layer."""
     rng = np.random.default_rng(seed)
     cells = []
     for lost, name in ((first, "retrieval"), (second, "knowledge")):
@@ -316,7 +318,7 @@ def _order_of(first: np.ndarray, second: np.ndarray, n: int, seed: int) -> bool:
     return bool(order["significant"])
 
 
-def _lost(background: float, **layers: float) -> np.ndarray:
+def _layer_losses(background: float, **layers: float) -> np.ndarray:
     lost = np.full(30, background)
     for name, share in layers.items():
         lost[int(name[1:])] = share
@@ -327,41 +329,41 @@ def _lost(background: float, **layers: float) -> np.ndarray:
     ("first", "second"),
     [
         # the same layers, one capability more fragile everywhere
-        (_lost(0.02, l3=0.6, l4=0.6, l5=0.6), _lost(0.12, l3=0.6, l4=0.6, l5=0.6)),
+        (_layer_losses(0.02, l3=0.6, l4=0.6, l5=0.6), _layer_losses(0.12, l3=0.6, l4=0.6, l5=0.6)),
         # the same two layers in other proportions
-        (_lost(0.0, l3=0.75, l25=0.25), _lost(0.0, l3=0.25, l25=0.75)),
+        (_layer_losses(0.0, l3=0.75, l25=0.25), _layer_losses(0.0, l3=0.25, l25=0.75)),
     ],
 )
 def test_no_order_is_established_where_both_need_the_same_layers(first, second):
-    claimed = [_order_of(first, second, 100, seed) for seed in range(6)]
+    claimed = [_is_order_established(first, second, 100, seed) for seed in range(6)]
     assert sum(claimed) <= 1
 
 
 def test_the_same_two_layers_in_other_proportions_are_no_order_of_few_items():
-    first, second = _lost(0.0, l3=0.75, l25=0.25), _lost(0.0, l3=0.25, l25=0.75)
-    assert not any(_order_of(first, second, 24, seed) for seed in range(3))
+    first, second = _layer_losses(0.0, l3=0.75, l25=0.25), _layer_losses(0.0, l3=0.25, l25=0.75)
+    assert not any(_is_order_established(first, second, 24, seed) for seed in range(3))
 
 
 @pytest.mark.parametrize(
     "shared", [{"l0": 0.3}, {"l0": 0.85, "l1": 0.85, "l2": 0.4, "l8": 0.3, "l11": 0.5}]
 )
 def test_an_order_of_layers_of_their_own_is_established_whatever_both_need(shared):
-    first, second = _lost(0.01, **shared, l13=0.8), _lost(0.01, **shared, l20=0.8)
-    assert all(_order_of(first, second, 100, seed) for seed in range(2))
+    first, second = _layer_losses(0.01, **shared, l13=0.8), _layer_losses(0.01, **shared, l20=0.8)
+    assert all(_is_order_established(first, second, 100, seed) for seed in range(2))
 
 
-def _claimed(little: float, n: int, n_sets: int) -> int:
+def _n_claimed_orders(little: float, n: int, n_sets: int) -> int:
     """Data sets in which the first comes before the second, whose own layer costs it a little."""
     study, rng = part("order_claims"), np.random.default_rng(0)
     costs = [study.SHARED | own for own in ({"l13": 0.6, "l20": little}, {"l20": 0.6})]
-    asked = [study.Asked((study.profile(0.0, **layers),), n, 0.9, 1) for layers in costs]
+    asked = [study.MadeUpCapability((study.profile(0.0, **layers),), n, 0.9, 1) for layers in costs]
     return sum(study.claimed_order(study.made_up_cells(rng, asked)) > 0 for _ in range(n_sets))
 
 
 def test_a_layer_that_one_needs_a_little_is_not_the_other_s_own():
     n_sets = data_sets(100)
-    assert _claimed(0.08, 50, n_sets) <= most_errors(n_sets)
-    assert _claimed(0.0, 200, 4) >= 3
+    assert _n_claimed_orders(0.08, 50, n_sets) <= most_errors(n_sets)
+    assert _n_claimed_orders(0.0, 200, 4) >= 3
 
 
 def test_layers_are_in_doubt_unless_shown_to_cost_one_of_both_little():
@@ -382,7 +384,7 @@ def test_layers_are_in_doubt_unless_shown_to_cost_one_of_both_little():
 
 def test_costs_beyond_the_background_leave_out_layers_and_damage_that_all_share():
     rng = np.random.default_rng(0)
-    lost = rng.random((40, 12)) < _lost(0.1, l0=0.9, l7=0.8)[:12]
+    lost = rng.random((40, 12)) < _layer_losses(0.1, l0=0.9, l7=0.8)[:12]
     curves = losses_by_item(np.ones(40), 1.0 - lost, 0.0)
     left = np.diff(curves_beyond_background(curves, [0]).values, axis=1)
     middle = 1 + np.argsort(lost[:, 1:].mean(axis=0), kind="stable")[2:9]
@@ -407,18 +409,18 @@ def test_depths_of_shared_items_that_lose_at_opposite_ends_are_no_independent_sa
         curves = [losses_by_item(np.ones(n), 1 - each, 0.0, clusters=clusters) for each in losses]
         return same_depth_p_value([curves[0]], [curves[1]], (axis, axis), paired=False)
 
-    assert p_of(Clusters.of(labels)) > p_of(Clusters.apart(n)) - 1e-12
+    assert p_of(Clusters.from_labels(labels)) > p_of(Clusters.singletons(n)) - 1e-12
 
 
 PAGE = (FOLDER.parents[1] / "docs" / "validity.md").read_text()
 
 
-def saved(name: str) -> pd.DataFrame:
+def saved_depths(name: str) -> pd.DataFrame:
     return pd.read_parquet(FOLDER / "results" / f"depth_{name}.parquet")
 
 
 def test_intervals_cover_in_every_cell():
-    table = saved("intervals")
+    table = saved_depths("intervals")
     rate = table["covered"] / table["sets"]
     assert rate.min() > 0.9
     assert (table["covered_centre"] / table["sets"]).min() > 0.9
@@ -430,7 +432,7 @@ def test_intervals_cover_in_every_cell():
 
 
 def test_equal_depths_are_told_apart_no_more_often_than_is_nominal():
-    table = saved("orders")
+    table = saved_depths("orders")
     same = table.loc[table["apart"] == 0]
     assert set(same["paired"]) == {False, True}
     rate = same["rejected"] / same["sets"]
@@ -453,7 +455,7 @@ def test_orders_by_ablation_are_claimed_falsely_as_rarely_as_is_nominal():
 
 
 def test_only_the_estimator_in_use_holds_in_all_cells():
-    table, names = saved("candidates"), part("depth_candidates")
+    table, names = saved_depths("candidates"), part("depth_candidates")
     worst = table.groupby("estimator").agg(
         covered=("covered", "min"), other=("other_covered", "min"), different=("different", "max")
     )
@@ -466,7 +468,7 @@ def test_only_the_estimator_in_use_holds_in_all_cells():
 
 
 def test_curves_that_are_read_are_covered():
-    table = saved("curves")
+    table = saved_depths("curves")
     alone = table["other"].isna()
     rate = table[["inverted", "percentile"]].div(table["sets"], axis=0)
     assert rate.loc[alone, "inverted"].min() > 0.9
@@ -478,13 +480,13 @@ def test_curves_that_are_read_are_covered():
 
 def test_saved_cells_are_those_that_the_study_makes():
     grid, cases = part("depth_grid"), part("depth_cases")
-    table = saved("intervals")
+    table = saved_depths("intervals")
     case = cases.Case(8, 40, {2: 1.0}, 0.05, 0.8)
     mine = table.loc[
         (table["layers"] == 8) & (table["shape"] == "one") & (table["items"] == 40)
         & (table["effect"] == 1.0) & (table["flips"] == 0.05) & (table["accuracy"] == 0.8)
         & (table["noise"] == "independent")
     ]  # fmt: skip
-    found = grid._covered(case, int(mine["sets"].iloc[0]))
+    found = grid._coverage(case, int(mine["sets"].iloc[0]))
     for name in ("covered", "covered_centre", "told", "told_covered"):
         assert found[name] == mine[name].iloc[0], name

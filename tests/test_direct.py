@@ -1,4 +1,4 @@
-"""What parts of a model add to its logits, against plain sums over a cache of all activations."""
+"""Contributions of a model's parts to its logits, against plain sums over cached activations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from layerwise.analyses.shared.decompose import (
 )
 from layerwise.errors import UserError
 from layerwise.sweep.activations.sites import last_sites
-from layerwise.sweep.walk.readout import uncapped_logits_of
+from layerwise.sweep.walk.readout import uncapped_logits
 from tests.hooked import HookedTransformer
 from tests.sweep import models
 from tests.sweep.models import D_VOCAB, N_HEADS, N_LAYERS
@@ -47,7 +47,7 @@ KINDS = [*models.KINDS, *_MORE]
 
 
 @functools.cache
-def model_of(kind: str) -> HookedTransformer:
+def kind_model(kind: str) -> HookedTransformer:
     """One of ``KINDS``; do not change its weights."""
     with mock.patch.dict(models.KINDS, _MORE):
         return models.random_model(kind)
@@ -55,25 +55,25 @@ def model_of(kind: str) -> HookedTransformer:
 
 @pytest.fixture(params=KINDS)
 def model(request):
-    return model_of(request.param)
+    return kind_model(request.param)
 
 
 @torch.inference_mode()
-def parts_of(model):
+def direct_parts(model):
     sites = last_sites(model, CONTEXTS)
-    logits = uncapped_logits_of(model, sites.final).double()
+    logits = uncapped_logits(model, sites.final).double()
     reading = read_differences(model, logits, ANSWERS, WEIGHTS)
     return direct(model, sites, reading), reading
 
 
 @torch.inference_mode()
-def cached(model, context):
+def run_and_cache(model, context):
     logits, cache = model.run_with_cache(torch.tensor([context]))
     return logits[0, -1].double(), {name: value[0] for name, value in cache.items()}
 
 
 def norm_by_hand(norm, x: torch.Tensor, part: torch.Tensor, scale=None) -> torch.Tensor:
-    """What becomes of a part of ``x`` in a norm whose scale is that of ``x``; without its bias."""
+    """Part of ``x`` behind a norm whose scale is that of ``x``; without its bias."""
     if isinstance(norm, nn.Identity) or norm is None:
         return part
     if "Layer" in type(norm).__name__:
@@ -83,7 +83,9 @@ def norm_by_hand(norm, x: torch.Tensor, part: torch.Tensor, scale=None) -> torch
     return part * norm.w.double() if hasattr(norm, "w") else part
 
 
-def compared(model, logits: torch.Tensor, read: torch.Tensor, index: int) -> torch.Tensor:
+def weighted_differences(
+    model, logits: torch.Tensor, read: torch.Tensor, index: int
+) -> torch.Tensor:
     """Weighted differences of some part's logits, each with the ratio capped to uncapped."""
     uncapped, cap = logits, model.cfg.output_logits_soft_cap
     if cap is not None and cap > 0:
@@ -98,7 +100,7 @@ def by_hand(model, index: int, part: torch.Tensor, seen, logits) -> torch.Tensor
     final = seen[f"blocks.{N_LAYERS - 1}.hook_resid_post"][-1].double()
     norm = model.ln_final if model.cfg.normalization_type else None
     read = norm_by_hand(norm, final, part.double()) @ model.W_U.double()
-    return compared(model, logits, read, index)
+    return weighted_differences(model, logits, read, index)
 
 
 def after_attention(model, block):
@@ -108,9 +110,9 @@ def after_attention(model, block):
 
 
 def test_parts_sum_to_the_differences_of_the_models_own_logits(model):
-    parts, reading = parts_of(model)
+    parts, reading = direct_parts(model)
     for index, context in enumerate(CONTEXTS):
-        logits, _ = cached(model, context)
+        logits, _ = run_and_cache(model, context)
         expected = (WEIGHTS[index] * (logits[ANSWERS[index]] - logits)).sum(-1)
         torch.testing.assert_close(reading.value[index], expected, atol=1e-4, rtol=0)
         torch.testing.assert_close(parts.total[index], expected, atol=1e-4, rtol=0)
@@ -120,9 +122,9 @@ def test_parts_sum_to_the_differences_of_the_models_own_logits(model):
 
 
 def test_every_part_is_what_it_wrote_read_through_the_final_norm(model):
-    parts, _ = parts_of(model)
+    parts, _ = direct_parts(model)
     for index, context in enumerate(CONTEXTS):
-        logits, seen = cached(model, context)
+        logits, seen = run_and_cache(model, context)
         expected = by_hand(model, index, seen["blocks.0.hook_resid_pre"][-1], seen, logits)
         close(parts.own["embedding"][index], expected)
         for layer in range(N_LAYERS):
@@ -134,8 +136,8 @@ def test_every_part_is_what_it_wrote_read_through_the_final_norm(model):
 
 
 def test_heads_are_their_own_rows_of_the_output_projection(model):
-    parts, _ = parts_of(model)
-    logits, seen = cached(model, CONTEXTS[0])
+    parts, _ = direct_parts(model)
+    logits, seen = run_and_cache(model, CONTEXTS[0])
     for layer in range(N_LAYERS):
         attn = model.blocks[layer].attn
         z = seen[f"blocks.{layer}.attn.hook_z"][-1].double()
@@ -149,8 +151,8 @@ def test_heads_are_their_own_rows_of_the_output_projection(model):
 
 
 def test_transformer_lens_attributes_the_same_to_heads():
-    model = model_of("folded")
-    parts, _ = parts_of(model)
+    model = kind_model("folded")
+    parts, _ = direct_parts(model)
     for index, context in enumerate(CONTEXTS):
         with torch.inference_mode():
             _, cache = model.run_with_cache(torch.tensor([context]))

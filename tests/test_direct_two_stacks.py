@@ -1,4 +1,4 @@
-"""What parts of an encoder-decoder add to its logits, against parts pushed through by hand.
+"""Contributions of an encoder-decoder's parts to its logits, against parts pushed through by hand.
 
 The code under test takes a direction back from the logits; here every part is taken forward to
 them, one linear map after the other, out of a cache of all activations.
@@ -16,7 +16,7 @@ from layerwise.analyses.shared.decompose import read_differences
 from layerwise.analyses.shared.decompose_seq2seq import direct_seq2seq
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.activations.sites import seq2seq_sites
-from layerwise.sweep.walk.readout import uncapped_logits_of
+from layerwise.sweep.walk.readout import uncapped_logits
 from tests.cases import cases, in_long_runs
 from tests.models.seq2seq.tiny import CASES, tiny_seq2seq
 from tests.sweep.strategies import tokens
@@ -33,7 +33,7 @@ WEIGHTS[1] = torch.rand(D_VOCAB, generator=torch.Generator().manual_seed(0)).dou
 ANSWER = 40
 
 
-def made(case: str) -> Seq2SeqModel:
+def case_model(case: str) -> Seq2SeqModel:
     """A tiny model; a decoder of BART's kind begins with two tokens, of which the last is read."""
     model = tiny_seq2seq(case)
     model.prefix = (*model.prefix, 9) if case.startswith("bart") else model.prefix
@@ -41,16 +41,16 @@ def made(case: str) -> Seq2SeqModel:
 
 
 @torch.inference_mode()
-def parts_of(model: Seq2SeqModel, contexts, budget: int = 2**30):
+def direct_parts(model: Seq2SeqModel, contexts, budget: int = 2**30):
     sites = seq2seq_sites(model, contexts, memory_budget=budget)
-    logits = uncapped_logits_of(model, sites.final).double()
+    logits = uncapped_logits(model, sites.final).double()
     answers = torch.full((len(contexts),), ANSWER)
     reading = read_differences(model, logits, answers, WEIGHTS.expand(len(contexts), -1, -1))
     return direct_seq2seq(model, sites, reading), reading
 
 
 def norm_by_hand(norm, x: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
-    """What becomes of a part of ``x`` in a norm whose scale is that of ``x``; without its bias."""
+    """Part of ``x`` behind a norm whose scale is that of ``x``; without its bias."""
     if isinstance(norm, nn.Identity):
         return part
     if isinstance(norm, nn.LayerNorm):
@@ -59,7 +59,7 @@ def norm_by_hand(norm, x: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
     return part / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt() * norm.weight.double()
 
 
-class Held:
+class HeldRun:
     """One run, and what becomes of a part of one of its sums on the way to the logits."""
 
     @torch.inference_mode()
@@ -71,7 +71,7 @@ class Held:
         self.logits = logits[0, -1].double()
         self.seen = {name: value[0].double() for name, value in cache.items()}
 
-    def at(self, stack: str, layer: int, site: str) -> torch.Tensor:
+    def stream_at(self, stack: str, layer: int, site: str) -> torch.Tensor:
         found = self.seen[f"{stack}.blocks.{layer}.{site}"]
         return found[self._read] if stack == "decoder" else found
 
@@ -85,8 +85,10 @@ class Held:
             before = "hook_resid_mid_cross"
         yield block.mlp_norm, (before, "hook_mlp_out")
 
-    def through(self, stack: str, part: torch.Tensor, layer: int, sublayer: int) -> torch.Tensor:
-        """What a part becomes behind the stack's final norm, written by a sublayer.
+    def carry_to_stack_end(
+        self, stack: str, part: torch.Tensor, layer: int, sublayer: int
+    ) -> torch.Tensor:
+        """Carry a part, written by a sublayer, behind the stack's final norm.
 
         A sublayer beyond the last is one that comes after the layer.
         """
@@ -94,48 +96,48 @@ class Held:
         for later in range(layer, len(parts.blocks)):
             for number, (norm, names) in enumerate(self._norms(stack, later)):
                 if parts.post_norm and (later, number) >= (layer, sublayer):
-                    entered = sum(self.at(stack, later, name) for name in names)
+                    entered = sum(self.stream_at(stack, later, name) for name in names)
                     part = norm_by_hand(norm, entered, part)
-        last = self.at(stack, len(parts.blocks) - 1, "hook_resid_post")
+        last = self.stream_at(stack, len(parts.blocks) - 1, "hook_resid_post")
         return norm_by_hand(parts.final_norm, last, part)
 
-    def unembedded(self, final: torch.Tensor) -> torch.Tensor:
+    def part_logits(self, final: torch.Tensor) -> torch.Tensor:
         """The logits that a part of the decoder's output adds."""
         parts = self.model.parts
         return (final * parts.unembed_scale) @ parts.unembed.weight.double().T
 
-    def read(self, final: torch.Tensor) -> torch.Tensor:
+    def part_differences(self, final: torch.Tensor) -> torch.Tensor:
         """The weighted differences that a part of the decoder's output adds."""
-        return self.differences(self.unembedded(final)[0])
+        return self.differences(self.part_logits(final)[0])
 
     def differences(self, logits: torch.Tensor) -> torch.Tensor:
         return (WEIGHTS * (logits[ANSWER] - logits)).sum(-1)
 
     def by_decoder(self, part: torch.Tensor, layer: int, sublayer: int) -> torch.Tensor:
-        return self.read(self.through("decoder", part, layer, sublayer))
+        return self.part_differences(self.carry_to_stack_end("decoder", part, layer, sublayer))
 
     def by_memory(self, part: torch.Tensor) -> torch.Tensor:
-        """What a part of the encoder's output adds by way of all cross-attention heads."""
+        """Contribution of a part of the encoder's output by way of all cross-attention heads."""
         total = torch.zeros(2, dtype=torch.float64)
         for layer, block in enumerate(self.model.parts.decoder.blocks):
             values = part @ block.cross_attn.v.weight.double().T
-            total += self.by_decoder(self._looked(layer, values), layer, 1)
+            total += self.by_decoder(self._cross_output(layer, values), layer, 1)
         return total
 
     def by_encoder(self, part: torch.Tensor, layer: int, sublayer: int) -> torch.Tensor:
-        return self.by_memory(self.through("encoder", part, layer, sublayer))
+        return self.by_memory(self.carry_to_stack_end("encoder", part, layer, sublayer))
 
     def by_values(self, layer: int) -> torch.Tensor:
-        """What the bias of one layer's values adds."""
+        """Contribution of the bias of one layer's values."""
         attention = self.model.parts.decoder.blocks[layer].cross_attn
         if attention.v.bias is None:
             return torch.zeros(2, dtype=torch.float64)
         n_keys = self.seen[f"decoder.blocks.{layer}.cross_attn.hook_v"].shape[0]
         values = attention.v.bias.double().expand(n_keys, -1)
-        return self.by_decoder(self._looked(layer, values), layer, 1)
+        return self.by_decoder(self._cross_output(layer, values), layer, 1)
 
-    def _looked(self, layer: int, values: torch.Tensor) -> torch.Tensor:
-        """What cross-attention writes at the last position if these are its values."""
+    def _cross_output(self, layer: int, values: torch.Tensor) -> torch.Tensor:
+        """Output of cross-attention at the last position if these are its values."""
         attention = self.model.parts.decoder.blocks[layer].cross_attn
         pattern = self.seen[f"decoder.blocks.{layer}.cross_attn.hook_pattern"][:, -1]
         split = values.unflatten(-1, (attention.n_heads, -1))
@@ -144,7 +146,7 @@ class Held:
 
 
 def wrote(attention, z: torch.Tensor, head: int) -> torch.Tensor:
-    """What one head adds to the stream."""
+    """Output of one head to the stream."""
     width = z.shape[-1]
     columns = attention.out.weight[:, head * width : (head + 1) * width].double()
     return z[:, head] @ columns.T
@@ -166,11 +168,11 @@ def output_bias(attention) -> torch.Tensor:
 def test_parts_sum_to_the_models_own_logits_and_to_what_cross_attention_adds(
     case, contexts, budget
 ):
-    model = made(case)
-    parts, reading = parts_of(model, contexts, budget)
+    model = case_model(case)
+    parts, reading = direct_parts(model, contexts, budget)
     assert parts.gap(reading.value) < 1e-4
     for index, context in enumerate(contexts):
-        run = Held(model, context)
+        run = HeldRun(model, context)
         close(parts.total[index], run.differences(run.logits))
     close(parts.through_cross, parts.own["cross_attn_out"].sum(-1))
     for one in (parts.own, parts.encoder):
@@ -181,16 +183,16 @@ def test_parts_sum_to_the_models_own_logits_and_to_what_cross_attention_adds(
 @pytest.mark.parametrize("case", OF_TWO_STACKS)
 @torch.inference_mode()
 def test_every_part_is_what_it_wrote_taken_through_every_later_norm(case):
-    model = made(case)
-    parts, _ = parts_of(model, CONTEXTS)
+    model = case_model(case)
+    parts, _ = direct_parts(model, CONTEXTS)
     for index, context in enumerate(CONTEXTS):
-        run = Held(model, context)
+        run = HeldRun(model, context)
         for stack, found, by in (
             ("decoder", parts.own, run.by_decoder),
             ("encoder", parts.encoder, run.by_encoder),
         ):
             n_layers = len(getattr(model.parts, stack).blocks)
-            close(found["embedding"][index], by(run.at(stack, 0, "hook_resid_pre"), 0, 0))
+            close(found["embedding"][index], by(run.stream_at(stack, 0, "hook_resid_pre"), 0, 0))
             for layer in range(n_layers):
                 block = getattr(model.parts, stack).blocks[layer]
                 sites = [("attn_out", found["attn_out"], 0), ("mlp_out", found["mlp_out"], 2)]
@@ -198,9 +200,9 @@ def test_every_part_is_what_it_wrote_taken_through_every_later_norm(case):
                 for site, values, sublayer in sites:
                     # An encoder layer has no sublayer between the two.
                     own = min(sublayer, 1) if stack == "encoder" else sublayer
-                    part = run.at(stack, layer, f"hook_{site}")
+                    part = run.stream_at(stack, layer, f"hook_{site}")
                     close(values[index, :, layer], by(part, layer, own))
-                z = run.at(stack, layer, "attn.hook_z")
+                z = run.stream_at(stack, layer, "attn.hook_z")
                 for head in range(block.attn.n_heads):
                     expected = by(wrote(block.attn, z, head), layer, 0)
                     close(found["z"][index, :, layer, head], expected)
@@ -214,10 +216,10 @@ def test_every_part_is_what_it_wrote_taken_through_every_later_norm(case):
                 if model.cfg.post_norm:
                     close(found["layer_norm_bias"][index, :, layer], norms)
             final = biases(getattr(model.parts, stack).final_norm).expand(width, -1)
-            by_final = run.by_memory(final) if stack == "encoder" else run.read(final)
+            by_final = run.by_memory(final) if stack == "encoder" else run.part_differences(final)
             close(found["norm_bias"][index], by_final)
         for layer, block in enumerate(model.parts.decoder.blocks):
-            z = run.at("decoder", layer, "cross_attn.hook_z")
+            z = run.stream_at("decoder", layer, "cross_attn.hook_z")
             for head in range(block.cross_attn.n_heads):
                 expected = run.by_decoder(wrote(block.cross_attn, z, head), layer, 1)
                 close(parts.own["cross_z"][index, :, layer, head], expected)
@@ -231,7 +233,7 @@ def test_every_part_is_what_it_wrote_taken_through_every_later_norm(case):
 @torch.inference_mode()
 def test_where_cross_attention_looks_is_what_the_model_itself_has():
     for case in ("t5", "bart"):
-        model = made(case)
+        model = case_model(case)
         sites = seq2seq_sites(model, CONTEXTS)
         for context, span in zip(CONTEXTS, sites.spans, strict=True):
             _, cache = model.run_with_cache(torch.tensor([context]))

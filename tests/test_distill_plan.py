@@ -22,13 +22,13 @@ from layerwise.analyses.distillation.training import Trainer, Training
 from layerwise.analyses.shared.texts import Texts
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer
-from layerwise.models.instance.kinds import Model, blocks_of
+from layerwise.models.instance.kinds import Model, model_blocks
 from layerwise.models.meta_model import load_meta_model
-from layerwise.models.own_files import files_of
+from layerwise.models.own_files import model_folder
 from layerwise.planning.plan import plan_run
 from tests.analysis import word_task
 from tests.cases import in_long_runs
-from tests.commands import done
+from tests.commands import run_cleanly
 from tests.models.decoder.tiny import tiny_original
 from tests.models.seq2seq.tiny import tiny_folder as seq2seq_folder
 from tests.models.tiny import session_folder, tiny_folder, tiny_model, tiny_tokenizer
@@ -67,19 +67,19 @@ class Reader:
         self.n_tokens[torch.is_grad_enabled()] += stream.shape[0] * stream.shape[1]
 
 
-def trainer_of(work: TrainingWork) -> tuple[Trainer, Reader, Reader]:
+def plan_trainer(work: TrainingWork) -> tuple[Trainer, Reader, Reader]:
     """The training of a plan, and what its teacher and student read."""
     training = work.training
-    files = files_of(work.student)
-    student = Student.of(work.student, files, training.layers, training.rank, 0)
+    files = model_folder(work.student)
+    student = Student.from_model(work.student, files, training.layers, training.rank, 0)
     own = Reader([student.original.get_submodule(name) for name in student.blocks])
-    teacher = load_model(files_of(work.teacher))
-    read = Reader([getattr(block, "module", block) for block in blocks_of(teacher)])
+    teacher = load_model(model_folder(work.teacher))
+    read = Reader([getattr(block, "module", block) for block in model_blocks(teacher)])
     trainer = Trainer(Teacher(teacher), student, original_tokenizer(work.student), training)
     return trainer, read, own
 
 
-def work_of(model: Model, **given: Any) -> TrainingWork:
+def training_work(model: Model, **given: Any) -> TrainingWork:
     options: dict[str, Any] = {
         "layers": None, "rank": None, "batch": 4, "steps": 6, "seed": 3, "memory_budget": MEMORY,
         "rate": 1e-4, "objective": Objective(), "examples": Texts(MIXED, MIXED[:2], "texts"),
@@ -93,8 +93,10 @@ def work_of(model: Model, **given: Any) -> TrainingWork:
 @pytest.mark.parametrize("on_policy", [0.0, 0.5])
 def test_a_training_reads_the_tokens_that_were_planned(name, memory, on_policy):
     """Also if only two of the longest texts fit; those that it writes are between bounds."""
-    work = work_of(FAMILIES[name](), memory_budget=memory, objective=Objective(on_policy=on_policy))
-    trainer, teacher, student = trainer_of(work)
+    work = training_work(
+        FAMILIES[name](), memory_budget=memory, objective=Objective(on_policy=on_policy)
+    )
+    trainer, teacher, student = plan_trainer(work)
     trainer.begin()
     while trainer.done < trainer.training.steps:
         trainer.step()
@@ -121,7 +123,7 @@ def test_a_training_reads_the_tokens_that_were_planned(name, memory, on_policy):
     ids=str,
 )  # fmt: skip
 def test_a_step_takes_the_memory_that_was_planned(name, trained, tmp_path):
-    """Which experts a token has depends on its values, which a plan has not."""
+    """Experts of a token depend on its values, which a plan has not."""
     if name in FAMILIES:
         model = FAMILIES[name]()
     else:
@@ -129,8 +131,8 @@ def test_a_step_takes_the_memory_that_was_planned(name, trained, tmp_path):
         tiny_tokenizer().save_pretrained(tmp_path)
         model = load_model(tmp_path)
     long = some_examples(*[(60, 30, 30)] * 6)
-    work = work_of(model, examples=Texts(long, long[:1], "texts"), batch=6, **trained)
-    trainer, _, _ = trainer_of(work)
+    work = training_work(model, examples=Texts(long, long[:1], "texts"), batch=6, **trained)
+    trainer, _, _ = plan_trainer(work)
     trainer.step()  # the optimizer's memory is made
     with MadeBytes() as made:
         trainer.step()
@@ -148,9 +150,9 @@ def test_a_step_takes_the_memory_that_was_planned(name, trained, tmp_path):
     in_long_runs(("organism-decoder", {"layers": (1, 2)}), ("organism-seq2seq", {"rank": 8})),
 )
 def test_memory_of_a_meta_model_is_that_of_the_model(name, trained):
-    """What loaded models and their names say may differ."""
+    """Facts of loaded models and of their names may differ."""
     models = load_model(name), load_meta_model(name)
-    whole, without_weights = (work_of(one, **trained).memory() for one in models)
+    whole, without_weights = (training_work(one, **trained).memory() for one in models)
     assert whole == pytest.approx(without_weights, rel=0.03)
 
 
@@ -207,7 +209,7 @@ def test_healing_is_planned_from_the_pruned_folder(tmp_path):
 
 def test_the_command_plans_a_distillation():
     folder = session_folder()
-    printed = done(
+    printed = run_cleanly(
         "plan", tiny_folder(folder, "llama", seed=1), "--task", "facts", "--limit", 2,
         "--protocol", "continuation", "--analysis", "distill", "--student",
         tiny_folder(folder, "llama"), "--texts", 12, "--steps", 3, "--on-policy", 0.5, "--untimed",

@@ -33,7 +33,7 @@ from layerwise.analyses.shared.texts import Texts
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.models import load_model, original_tokenizer
 from layerwise.models.names.sources import find_source
-from layerwise.models.own_files import files_of
+from layerwise.models.own_files import model_folder
 from layerwise.results import DistillationResult
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.setup import prepare
@@ -71,14 +71,14 @@ def run_tiny(out: Path, **given: Any) -> DistillationResult:
     return lw.distill(teacher, student, words(), out=out, **QUIET, **(usual | given))
 
 
-def trainer_of(
+def make_trainer(
     teacher: Any, student: Any, objective: Objective, budget: int = 2**30, **of: Any
 ) -> Trainer:
     examples = [
         Example((5, 9, 30, 7), 2, 2, 2), Example((6, 40, 41), 2, 2, 1),
         Example((11, 12, 13, 14, 15, 16), 3, 3, 3),
     ]  # fmt: skip
-    trained = Student.of(student, files_of(student), of.get("layers"), of.get("rank"),
+    trained = Student.from_model(student, model_folder(student), of.get("layers"), of.get("rank"),
                          of.get("seed", 0))  # fmt: skip
     n_encoder = getattr(student.cfg, "n_encoder_layers", 0)
     stacks = [n for n in (n_encoder, student.cfg.n_layers - n_encoder) if n]
@@ -127,7 +127,7 @@ MODELS = {
 def test_gradients_are_those_of_plain_forwards_of_each_text(kind, budget):
     """Also if no two texts fit into memory together."""
     teacher, student = MODELS[kind]()
-    trainer = trainer_of(teacher, student, Objective(cross_entropy=0.5), budget)
+    trainer = make_trainer(teacher, student, Objective(cross_entropy=0.5), budget)
     row = trainer._backward(trainer.training.examples.train, [False] * 3)
     found = [weight.grad.clone() for weight in trainer.weights if weight.grad is not None]
     trainer.optimizer.zero_grad()
@@ -145,9 +145,9 @@ def test_gradients_are_those_of_plain_forwards_of_each_text(kind, budget):
 def test_streams_are_compared_layer_by_layer_where_the_models_have_them(kind):
     """Of a model and itself they are the same; of another student they are those of its hooks."""
     teacher, student = MODELS[kind]()
-    trainer = trainer_of(student, student, Objective(hidden=1.0))
+    trainer = make_trainer(student, student, Objective(hidden=1.0))
     assert trainer._backward(trainer.training.examples.train, [False] * 3)["hidden"] < 1e-9
-    trainer = trainer_of(teacher, student, Objective(hidden=1.0))
+    trainer = make_trainer(teacher, student, Objective(hidden=1.0))
     batch = trainer.student.batch(trainer.training.examples.train[:1])
     _, theirs = Teacher(student, trainer.teacher.layers)(batch)
     _, mine = trainer.student(batch, streams=True)
@@ -159,7 +159,7 @@ def test_streams_are_compared_layer_by_layer_where_the_models_have_them(kind):
 
 def test_answers_that_the_student_wrote_have_no_cross_entropy():
     teacher, student = MODELS["llama"]()
-    trainer = trainer_of(teacher, student, Objective(cross_entropy=1.0))
+    trainer = make_trainer(teacher, student, Objective(cross_entropy=1.0))
     one = trainer._backward(trainer.training.examples.train, [True, False, True])["cross_entropy"]
     alone = trainer._backward(trainer.training.examples.train[1:2], [False])["cross_entropy"]
     assert one == pytest.approx(alone, rel=1e-5)
@@ -168,7 +168,7 @@ def test_answers_that_the_student_wrote_have_no_cross_entropy():
 
 def test_the_curve_is_of_held_out_texts_of_every_task():
     """Texts lie task by task; the first of many would leave out what is learned last."""
-    trainer = trainer_of(*MODELS["llama"](), Objective())
+    trainer = make_trainer(*MODELS["llama"](), Objective())
     early, late, _ = trainer.training.examples.train
     held_out = (*[early] * 60, *[late] * 60)
     texts = replace(trainer.training.examples, held_out=held_out)
@@ -178,7 +178,7 @@ def test_the_curve_is_of_held_out_texts_of_every_task():
 
 
 @pytest.fixture(scope="module")
-def learned(tmp_path_factory):
+def distilled_student(tmp_path_factory):
     """A student without a layer, taught by the whole model, and nothing but that layer trained."""
     out = tmp_path_factory.mktemp("learned") / "out"
     result = lw.distill(
@@ -189,8 +189,8 @@ def learned(tmp_path_factory):
     return result, out
 
 
-def test_a_student_learns_what_its_teacher_can_do(learned):
-    result, _ = learned
+def test_a_student_learns_what_its_teacher_can_do(distilled_student):
+    result, _ = distilled_student
     (lookup,) = result.gains().to_dict("records")
     assert lookup["acc_teacher"] > 0.95
     assert lookup["acc_student"] < 0.5
@@ -207,8 +207,8 @@ def test_a_student_learns_what_its_teacher_can_do(learned):
         assert list(table.columns) == documented_columns(f"{name}.parquet")
 
 
-def test_layers_that_are_not_trained_stay_bit_by_bit(learned):
-    _, out = learned
+def test_layers_that_are_not_trained_stay_bit_by_bit(distilled_student):
+    _, out = distilled_student
     before, after = (load_file(f / "model.safetensors") for f in (dead_layer(), out))
     assert before.keys() == after.keys()
     for name, weight in before.items():
@@ -216,8 +216,8 @@ def test_layers_that_are_not_trained_stay_bit_by_bit(learned):
         assert same != (".layers.3." in name), name
 
 
-def test_the_folder_is_an_ordinary_model_with_a_card(learned):
-    result, out = learned
+def test_the_folder_is_an_ordinary_model_with_a_card(distilled_student):
+    result, out = distilled_student
     again = load_model(out)
     assert again.cfg.n_layers == 8
     assert load_model(str(out)).W_E.dtype == torch.float32
@@ -233,9 +233,9 @@ def test_the_folder_is_an_ordinary_model_with_a_card(learned):
     assert "organism-lookup" in result._repr_html_()
 
 
-def test_the_student_that_was_given_is_not_changed(learned):
+def test_the_student_that_was_given_is_not_changed(distilled_student):
     student = load_model(dead_layer())
-    assert lw.models.model_facts(student).hash == learned[0].facts.model.hash
+    assert lw.models.model_facts(student).hash == distilled_student[0].facts.model.hash
 
 
 def test_nothing_that_is_measured_is_trained_on():
@@ -263,7 +263,7 @@ def test_a_task_that_goes_by_the_name_of_a_suite_is_trained_on_by_its_own_items(
 @pytest.mark.parametrize(("family", "rank"), [("gpt2", 2), ("mixtral", 2)])
 def test_merged_adapters_say_what_they_said_beside_the_weights(family, rank):
     teacher, student = tiny_model(family, seed=1), tiny_model(family)
-    trainer = trainer_of(teacher, student, Objective(), layers=[0, 2], rank=rank)
+    trainer = make_trainer(teacher, student, Objective(), layers=[0, 2], rank=rank)
     trained = trainer.student
     assert all(".lora_" in name for name in trained.trained)
     batch = trained.batch(trainer.training.examples.train)
@@ -283,7 +283,7 @@ def test_merged_adapters_say_what_they_said_beside_the_weights(family, rank):
 
 def test_adapters_leave_all_but_the_chosen_layers_as_they_are(tmp_path):
     run_tiny(tmp_path / "out", rank=2, layers=[1])
-    before = load_file(files_of(tiny_model("llama")) / "model.safetensors")
+    before = load_file(model_folder(tiny_model("llama")) / "model.safetensors")
     after = load_file(tmp_path / "out" / "model.safetensors")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
@@ -297,8 +297,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-class Killed(BaseException):
-    """What ends a process in the middle of its work."""
+class KilledError(BaseException):
+    """Error that ends a process in the middle of its work."""
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -311,11 +311,11 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, op
         write(self, name, content)
         kept.append(content)
         if len(kept) in (2, 4):
-            raise Killed
+            raise KilledError
 
     monkeypatch.setattr(RunFolder, "write_bytes", killed)
     for _ in range(2):
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             run_tiny(tmp_path / "resumed", **given)
         assert not (tmp_path / "resumed" / "config.json").exists()
     resumed = run_tiny(tmp_path / "resumed", **given)
@@ -330,27 +330,29 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, op
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def uninterrupted_run(tmp_path_factory):
     """A run with the usual options that nothing interrupts, and its folder; do not change it."""
     out = tmp_path_factory.mktemp("tiny") / "whole"
     return run_tiny(out), out
 
 
-def test_a_damaged_state_counts_as_none(whole, tmp_path, monkeypatch):
+def test_a_damaged_state_counts_as_none(uninterrupted_run, tmp_path, monkeypatch):
     write = RunFolder.write_bytes
 
     def damaged(self: RunFolder, name: str, content: bytes) -> None:
         write(self, name, content)
         path = self._part(name)
         path.write_bytes(path.read_bytes()[:-1] + b"x")
-        raise Killed
+        raise KilledError
 
     monkeypatch.setattr(RunFolder, "write_bytes", damaged)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run_tiny(tmp_path / "out")
     monkeypatch.setattr(RunFolder, "write_bytes", write)
     run_tiny(tmp_path / "out")
-    one, other = ((f / "model.safetensors").read_bytes() for f in (whole[1], tmp_path / "out"))
+    one, other = (
+        (f / "model.safetensors").read_bytes() for f in (uninterrupted_run[1], tmp_path / "out")
+    )
     assert one == other
 
 
@@ -358,7 +360,7 @@ def test_a_seed_repeats_a_training_and_another_seed_does_not():
     teacher, student = MODELS["llama"]()
     ended = []
     for seed in (3, 3, 4):
-        trainer = trainer_of(teacher, student, Objective(on_policy=0.5), rank=2, seed=seed)
+        trainer = make_trainer(teacher, student, Objective(on_policy=0.5), rank=2, seed=seed)
         for _ in range(trainer.training.steps):
             trainer.step()
         ended.append([weight.detach() for weight in trainer.weights])
@@ -366,8 +368,10 @@ def test_a_seed_repeats_a_training_and_another_seed_does_not():
     assert same == [True, False]
 
 
-def test_a_finished_distillation_is_read_again_and_its_card_written_anew(whole, tmp_path):
-    first, out = whole[0], shutil.copytree(whole[1], tmp_path / "out")
+def test_a_finished_distillation_is_read_again_and_its_card_written_anew(
+    uninterrupted_run, tmp_path
+):
+    first, out = uninterrupted_run[0], shutil.copytree(uninterrupted_run[1], tmp_path / "out")
     before = contents(out)
     (out / "README.md").unlink()
     pd.testing.assert_frame_equal(run_tiny(out).distillation, first.distillation)
@@ -511,7 +515,7 @@ def test_a_training_that_diverges_or_has_no_memory_ends_in_a_sentence(tmp_path, 
             run_tiny(tmp_path / "new")
 
 
-def test_a_full_disk_loses_nothing(whole, tmp_path, monkeypatch):
+def test_a_full_disk_loses_nothing(uninterrupted_run, tmp_path, monkeypatch):
     import errno
 
     def full(self: Student, place: Path) -> None:
@@ -527,14 +531,14 @@ def test_a_full_disk_loses_nothing(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "step", lambda self: (steps.append(1), step(self)))
     found = run_tiny(tmp_path / "out")
     assert not steps
-    pd.testing.assert_frame_equal(found.distillation, whole[0].distillation)
+    pd.testing.assert_frame_equal(found.distillation, uninterrupted_run[0].distillation)
 
 
 QUICK: dict[str, Any] = {"steps": 3, "batch": 4, "n_texts": 20, "rate": 1e-3, "progress": False}
 
 
 @pytest.fixture(scope="module")
-def pruned(tmp_path_factory) -> tuple[Path, Path]:
+def pruned_folders(tmp_path_factory) -> tuple[Path, Path]:
     """A tiny model's folder, and that of it without its second layer."""
     place = tmp_path_factory.mktemp("pruned")
     folder = tiny_folder(place, "llama", num_hidden_layers=4)
@@ -542,8 +546,8 @@ def pruned(tmp_path_factory) -> tuple[Path, Path]:
     return folder, place / "short"
 
 
-def test_healing_is_the_distillation_from_the_original(pruned, tmp_path):
-    folder, short = pruned
+def test_healing_is_the_distillation_from_the_original(pruned_folders, tmp_path):
+    folder, short = pruned_folders
     before = contents(short)
     healed = lw.heal(short, words(), "continuation", out=tmp_path / "healed", **QUICK)
     plain = lw.distill(
@@ -563,34 +567,38 @@ def test_healing_is_the_distillation_from_the_original(pruned, tmp_path):
     pd.testing.assert_frame_equal(again.distillation, healed.distillation)
 
 
-def test_streams_are_compared_with_the_very_layers_that_stayed(pruned, tmp_path, monkeypatch):
+def test_streams_are_compared_with_the_very_layers_that_stayed(
+    pruned_folders, tmp_path, monkeypatch
+):
     """Not with those of the same relative depth."""
     found, teacher = [], job.Teacher
     monkeypatch.setattr(
         job, "Teacher", lambda model, layers: found.append(layers) or teacher(model, layers)
     )
-    lw.heal(pruned[1], words(), "continuation", out=tmp_path / "out", hidden=1.0, **QUICK)
+    lw.heal(pruned_folders[1], words(), "continuation", out=tmp_path / "out", hidden=1.0, **QUICK)
     assert found == [(0, 2, 3)]
 
 
-def refused(folder: Path, says: str, out: Path) -> None:
+def assert_healing_refused(folder: Path, says: str, out: Path) -> None:
     with pytest.raises(UserError) as caught:
         lw.heal(folder, words(), "continuation", out=out, **QUICK)
     assert says in str(caught.value), str(caught.value)
     assert not out.exists()
 
 
-def test_what_cannot_be_healed(pruned, tmp_path):
-    folder, short = pruned
+def test_what_cannot_be_healed(pruned_folders, tmp_path):
+    folder, short = pruned_folders
     out = tmp_path / "out"
-    refused(folder, "holds no model that layerwise wrote without some layers", out)
-    refused(tmp_path / "nowhere", "holds no model that layerwise wrote", out)
+    assert_healing_refused(folder, "holds no model that layerwise wrote without some layers", out)
+    assert_healing_refused(tmp_path / "nowhere", "holds no model that layerwise wrote", out)
     changed = tmp_path / "changed"
     shutil.copytree(short, changed)
     weights = load_file(changed / "model.safetensors")
     weights["lm_head.weight"] += 1
     save_file(weights, changed / "model.safetensors", metadata={"format": "pt"})
-    refused(changed, "is not as it was written (model.safetensors is changed or missing)", out)
+    assert_healing_refused(
+        changed, "is not as it was written (model.safetensors is changed or missing)", out
+    )
     ends = run("heal", short, "--out", out, "--temperature", 0)
     assert_refused(ends, "The temperature is 0; expected a number above 0")
 
@@ -600,7 +608,9 @@ def test_an_original_that_is_elsewhere_or_another_by_now_is_told(tmp_path):
     short, moved = tmp_path / "short", tmp_path / "elsewhere"
     lw.prune_model(load_model(folder), [1], short, word_task(2), "continuation")
     folder.rename(moved)
-    refused(short, f"is not at '{folder}' any more: expected its folder", tmp_path / "out")
+    assert_healing_refused(
+        short, f"is not at '{folder}' any more: expected its folder", tmp_path / "out"
+    )
     ends = run("heal", short, "--original", tmp_path / "nowhere", "--out", tmp_path / "out")
     assert_refused(ends, "There is no file or folder")
     ends = run("heal", short, "--original", short, "--out", tmp_path / "out")
@@ -613,15 +623,15 @@ def test_an_original_that_is_elsewhere_or_another_by_now_is_told(tmp_path):
     weights = load_file(folder / "model.safetensors")
     weights["lm_head.weight"] += 1
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    refused(short, "is not the model that", tmp_path / "out")
+    assert_healing_refused(short, "is not the model that", tmp_path / "out")
 
 
-def test_a_model_is_healed_at_the_command_line(pruned, tmp_path):
+def test_a_model_is_healed_at_the_command_line(pruned_folders, tmp_path):
     file = tmp_path / "texts.txt"
     file.write_text("\n\n".join(f"the key {i} opens the door {i + 1} of two" for i in range(20)))
     words_file = tmp_path / "words.jsonl"
     write_jsonl(words_file, word_task(4).items)
-    ended = run("heal", pruned[1], "--task", words_file, "--fewshot", 0, "--protocol",
+    ended = run("heal", pruned_folders[1], "--task", words_file, "--fewshot", 0, "--protocol",
                 "continuation", "--text", file, "--steps", 2, "--batch", 2, "--out",
                 tmp_path / "healed")  # fmt: skip
     assert ended.code == 0, ended

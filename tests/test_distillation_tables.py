@@ -1,4 +1,4 @@
-"""What training brought and cost, against counting and outside values, and where it brought none.
+"""Gains and costs of training, against counting and outside values, and where it brought none.
 
 Records are made up; models are distilled in ``test_distillation``.
 """
@@ -103,7 +103,7 @@ def test_records_of_one_model_that_are_missing_are_told():
     assert gains_table(table.iloc[:0], chance, 0).empty
 
 
-def of_nothing(n_tasks: int, rng: np.random.Generator) -> pd.DataFrame:
+def null_gains(n_tasks: int, rng: np.random.Generator) -> pd.DataFrame:
     """Gains in tasks whose answers training flips as often one way as the other."""
     answers = {}
     for number in range(n_tasks):
@@ -120,7 +120,7 @@ def of_nothing(n_tasks: int, rng: np.random.Generator) -> pd.DataFrame:
 def test_runs_that_learn_nothing_are_said_to_help_or_hurt_as_rarely_as_stated(n_runs):
     """1 of 300 runs of 8 tasks, where 15 are allowed."""
     rng = np.random.default_rng(6)
-    runs = [of_nothing(8, rng) for _ in range(n_runs)]
+    runs = [null_gains(8, rng) for _ in range(n_runs)]
     tests = pd.concat(runs)
     n_low = int((tests["p"] < 0.05).sum())
     assert binomtest(n_low, len(tests), 0.05, alternative="greater").pvalue > 0.01

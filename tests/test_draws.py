@@ -12,13 +12,13 @@ import torch
 from scipy.stats import permutation_test
 
 from layerwise import ablate
-from layerwise.analyses.ablation.spec import resampled_from, with_own_draws
+from layerwise.analyses.ablation.spec import resampling_partners, with_own_draws
 from layerwise.errors import UserError
 from layerwise.stats.effects import cells, effects_table
 from layerwise.stats.items.clusters import Clusters, paired_p_values
 from layerwise.sweep import LogLikelihood, noise, noise_basis, site_noise
 from layerwise.sweep.activations import intact_run as reading
-from tests.analysis import solved_by, word_task
+from tests.analysis import with_preferred_answers, word_task
 from tests.cases import in_long_runs
 from tests.models.tiny import tiny_model
 
@@ -65,15 +65,15 @@ def test_the_engine_gives_every_draw_what_the_reference_gives(model, kind):
 def test_donors_of_several_draws_are_other_items_each_time():
     items = word_task(6).items
     ids = {item.id for item in items}
-    donors = [resampled_from(0, items, "words", draw) for draw in range(5)]
+    donors = [resampling_partners(0, items, "words", draw) for draw in range(5)]
     for item in items:
         assert {donor[item.id].id for donor in donors} == ids - {item.id}
     assert {donor.id for donor in donors[0].values()} == ids  # each prompt serves once
-    assert resampled_from(4, items, "words") != donors[0]
+    assert resampling_partners(4, items, "words") != donors[0]
     with pytest.raises(UserError, match="can be resampled from 5 others"):
-        resampled_from(0, items, "words", 5)
+        resampling_partners(0, items, "words", 5)
     with pytest.raises(UserError, match="takes activations from another one; take more items"):
-        resampled_from(3, items[:1], "words")
+        resampling_partners(3, items[:1], "words")
 
 
 def test_what_each_item_is_resampled_from_is_written(model, tmp_path):
@@ -99,7 +99,7 @@ def test_draws_that_cannot_be_are_refused(model, options, told):
         ablate(model, word_task(3), progress=False, **options)
 
 
-def made_up(n: int, n_draws: int, seed: int = 0) -> pd.DataFrame:
+def made_up_noise_records(n: int, n_draws: int, seed: int = 0) -> pd.DataFrame:
     """Records of an intact model and of noise in two layers, with so many draws."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -117,22 +117,22 @@ def made_up(n: int, n_draws: int, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def effects_of(records: pd.DataFrame) -> pd.DataFrame:
+def records_effects(records: pd.DataFrame) -> pd.DataFrame:
     return effects_table(records, lambda *_: 0.25, 0)
 
 
 def test_draws_that_are_all_the_same_say_nothing_more():
-    once = made_up(40, 1)
+    once = made_up_noise_records(40, 1)
     noisy = once.loc[once["kind"] == "noise"]
     thrice = pd.concat([once, *(noisy.assign(draw=draw) for draw in (1, 2))], ignore_index=True)
-    one, three = effects_of(once), effects_of(thrice)
+    one, three = records_effects(once), records_effects(thrice)
     assert three["n_draws"].tolist() == [3, 3]
     pd.testing.assert_frame_equal(one.drop(columns="n_draws"), three.drop(columns="n_draws"))
 
 
 def test_effects_are_those_of_the_mean_over_an_items_draws():
-    records = made_up(12, 3)
-    found = effects_of(records)
+    records = made_up_noise_records(12, 3)
+    found = records_effects(records)
     intact = records.loc[records["kind"] == "intact"].set_index("item")
     for layer in (0, 1):
         row = found.loc[found["layer"] == layer].iloc[0]
@@ -153,7 +153,7 @@ def test_effects_are_those_of_the_mean_over_an_items_draws():
 
 
 def test_a_draw_that_some_items_lack_is_refused():
-    records = made_up(6, 2)
+    records = made_up_noise_records(6, 2)
     with pytest.raises(UserError, match="incomplete or doubled"):
         list(cells(records.drop(index=records.index[-1])))
     with pytest.raises(UserError, match="incomplete or doubled"):
@@ -161,7 +161,7 @@ def test_a_draw_that_some_items_lack_is_refused():
 
 
 def test_several_draws_are_left_out_where_single_answers_are_counted(model):
-    task = solved_by(model, word_task(24))
+    task = with_preferred_answers(model, word_task(24))
     both = ablate(model, task, "continuation", kind="noise", draws=2, **GIVEN)
     assert not both.ladder().empty
     assert both.ladder_steps()["dissociations"].empty
@@ -185,14 +185,14 @@ def test_draws_that_change_nothing_on_average_are_seldom_significant(n, n_draws)
             for rate in (flipped, right * flipped / (1 - right))
         )
         answers = rng.binomial(n_draws, np.where(intact, 1 - lost, gained))
-        p = paired_p_values(n_draws * intact - answers, Clusters.apart(n))
+        p = paired_p_values(n_draws * intact - answers, Clusters.singletons(n))
         assert (p < 0.05).mean() < 0.065
 
 
 CONTEXTS = [(1, 5, 9, 2, 7), (1, 4, 4, 8), (3, 2, 6, 6, 5, 1)]
 
 
-def draws_of(changes, item: str, n: int) -> torch.Tensor:
+def edit_draws(changes, item: str, n: int) -> torch.Tensor:
     """Draws of an item's first edit, with so many tokens in its context."""
     asked = [LogLikelihood(tuple([1] * n), (2,))]
     return with_own_draws(changes, asked, 0, "task", item)[0].edits[0].value
@@ -206,7 +206,7 @@ def test_draws_have_the_covariance_of_the_site(model, site, monkeypatch):
     many = site_noise(model, CONTEXTS, [site], seed=0, n_draws=20_000)[site, 1].flatten(1).double()
     nearly = {"atol": 0.05 * float(covariance.max()), "rtol": 0.0}
     assert torch.allclose(covariance, many.T @ many / len(many), **nearly)
-    drawn = draws_of([noise(site, 1, exact)], "item", 20_000).flatten(1).double()
+    drawn = edit_draws([noise(site, 1, exact)], "item", 20_000).flatten(1).double()
     assert torch.allclose(covariance, drawn.T @ drawn / len(drawn), **nearly)
     monkeypatch.setattr(reading, "MOST_EXACT", 4)
     assert len(noise_basis(model, CONTEXTS, [site], seed=0)[site, 1]) == 4
@@ -216,7 +216,7 @@ def test_items_have_draws_of_their_own_whatever_else_they_are_asked(model):
     table = noise_basis(model, CONTEXTS, ["z"], seed=0)
     changes = [noise("z", 1, table["z", 1], head) for head in (0, 1)]
     one, longer, other = (
-        draws_of(changes, item, n) for item, n in (("a", 5), ("a", 9), ("b", 5))
+        edit_draws(changes, item, n) for item, n in (("a", 5), ("a", 9), ("b", 5))
     )  # fmt: skip
     assert torch.equal(one, longer[: len(one)])
     assert len(one) == 5 + 1 + 1

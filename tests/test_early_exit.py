@@ -18,9 +18,9 @@ from layerwise.models import original_tokenizer
 from layerwise.models.instance.kinds import n_encoder_layers
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.planning.plan import plan_run
-from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.naming import model_layer_names
 from layerwise.stats.items.clusters import Clusters
-from layerwise.stats.share_tests.equivalence import Interest, no_loss_p_values
+from layerwise.stats.share_tests.equivalence import SmallestEffects, no_loss_p_values
 from layerwise.storage.parquet import frame
 from layerwise.storage.run_tables import RunTables
 from layerwise.sweep import LogLikelihood, Scored, intact, skip_layers, sweep
@@ -35,7 +35,9 @@ TASK = word_task(4)
 MARGIN, LAYOUT = 0.05, WiredLayout()
 
 
-def exits_of(right: np.ndarray, task: str = "t", nats: float = 0.0, **more: object) -> pd.DataFrame:
+def exit_records(
+    right: np.ndarray, task: str = "t", nats: float = 0.0, **more: object
+) -> pd.DataFrame:
     """The records of items by exits (the last of which is the whole model), right or wrong."""
     n_items, n_exits = right.shape
     return frame(
@@ -53,8 +55,8 @@ def exits_of(right: np.ndarray, task: str = "t", nats: float = 0.0, **more: obje
     )  # fmt: skip
 
 
-def table_of(*exits: pd.DataFrame) -> pd.DataFrame:
-    return exits_table(pd.concat(exits), lambda *_: 0.25, 0, Interest())
+def exit_table(*exits: pd.DataFrame) -> pd.DataFrame:
+    return exits_table(pd.concat(exits), lambda *_: 0.25, 0, SmallestEffects())
 
 
 def right_until(n_items: int, losses: list[int]) -> np.ndarray:
@@ -101,7 +103,7 @@ def test_the_model_could_stop_after_the_layer_that_writes_the_answer(tmp_path):
 
 
 def test_losses_are_paired_with_the_whole_model():
-    table = table_of(exits_of(right_until(200, [80, 30, 2, 0]), nats=0.25))
+    table = exit_table(exit_records(right_until(200, [80, 30, 2, 0]), nats=0.25))
     assert table["layer"].tolist() == [0, 1, 2]
     assert table["acc_diff"].tolist() == pytest.approx([0.4, 0.15, 0.01])
     assert table["nats"].tolist() == pytest.approx([0.75, 0.5, 0.25])
@@ -113,7 +115,7 @@ def test_losses_are_paired_with_the_whole_model():
 
 
 def test_no_exit_is_safe_before_a_later_one_is():
-    table = table_of(exits_of(right_until(200, [0, 0, 60, 0, 0])))
+    table = exit_table(exit_records(right_until(200, [0, 0, 60, 0, 0])))
     assert table["safe"].tolist() == [False, False, False, True]
     assert safe_p_values(np.array([0.001, 0.3, 0.002]), 2).tolist() == [0.6, 0.6, 0.004]
 
@@ -121,7 +123,10 @@ def test_no_exit_is_safe_before_a_later_one_is():
 def test_nothing_is_safe_without_signal_and_sequences_pay_for_each_other():
     whole = right_until(90, [0, 0, 0])
     guesses = np.tile(np.arange(90)[:, None] % 8 == 0, (1, 3))
-    alone, both = table_of(exits_of(whole)), table_of(exits_of(whole), exits_of(guesses, "luck"))
+    alone, both = (
+        exit_table(exit_records(whole)),
+        exit_table(exit_records(whole), exit_records(guesses, "luck")),
+    )
     assert not both.loc[both["task"] == "luck", "safe"].any()
     assert both["p_no_loss_run"].min() == pytest.approx(2 * alone["p_no_loss_run"].min())
 
@@ -137,7 +142,7 @@ def test_exits_that_lose_what_matters_are_rarely_called_safe(n):
             lose = np.where(np.arange(6) <= at, MARGIN + flips, flips)
             drawn = rng.random((n, 6))
             change = (drawn < lose).astype(float) - (drawn > 1 - flips)
-            p = no_loss_p_values(change, MARGIN, Clusters.apart(n))
+            p = no_loss_p_values(change, MARGIN, Clusters.singletons(n))
             false |= bool((safe_p_values(p, 3)[: at + 1] < 0.05).any())
         wrong += false
     assert wrong <= most_errors(runs)
@@ -145,10 +150,11 @@ def test_exits_that_lose_what_matters_are_rarely_called_safe(n):
 
 def test_claims_name_the_first_safe_exit_and_a_last_layer_that_is_needed():
     facts = lw.early_exit(tiny_model("llama"), TASK, "continuation", progress=False).facts
-    table = table_of(
-        exits_of(right_until(200, [90, 3, 2, 0])), exits_of(right_until(200, [90, 80, 70, 0]), "u")
+    table = exit_table(
+        exit_records(right_until(200, [90, 3, 2, 0])),
+        exit_records(right_until(200, [90, 80, 70, 0]), "u"),
     )
-    with naming_layers_of(facts.model):
+    with model_layer_names(facts.model):
         safe, needed = findings(RunTables(facts, {"early_exit_layers": table}))
         assert exit_strips(table).axes
     assert safe.short == (

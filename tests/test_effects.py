@@ -18,17 +18,17 @@ from layerwise.results import AblationResult
 from layerwise.stats.families.estimate import exact_difference_bounds, exact_where_alike
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.share_tests.equivalence import (
-    Interest,
+    SmallestEffects,
     no_loss_of_nats_p_values,
     score_p_values,
 )
 from layerwise.stats.share_tests.share_bounds import share_scale
 from layerwise.stats.signals import power
 from tests import synthetic
-from tests.analysis import distinct, solved_by, word_task
+from tests.analysis import distinct, with_preferred_answers, word_task
 from tests.cases import data_sets, most_errors
 from tests.models.tiny import tiny_model
-from tests.synthetic import cell_records, planted
+from tests.synthetic import cell_records, planted_answers
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_effects_equal_the_single_statistics(ablation):
     )
     intact = wide["correct"]["intact"].to_numpy(dtype=bool)
     n = np.array([len(intact)])
-    scale = share_scale(intact - 0.25, Clusters.apart(len(intact)), 0.25)
+    scale = share_scale(intact - 0.25, Clusters.singletons(len(intact)), 0.25)
 
     def bootstrapped(differences) -> list[float]:
         made = stats.paired_bootstrap(differences, seed=stats.generator(0, "keys"))
@@ -114,7 +114,7 @@ def test_nothing_is_significant_of_a_model_that_only_guesses():
 
 def test_holm_is_over_one_kind_and_site():
     rng = np.random.default_rng(1)
-    cell = cell_records(planted(rng, 50, 4, critical=(1,)), "keys", "retrieval")
+    cell = cell_records(planted_answers(rng, 50, 4, critical=(1,)), "keys", "retrieval")
     zero = cell[cell["kind"] == "skip"].assign(kind="zero", site="attn_out")
     zero["intervention"] = zero["intervention"].str.replace("skip:", "zero:attn_out,")
     both = synthetic.ablation(cell, zero).effects()
@@ -167,7 +167,9 @@ def test_unknown_chance_is_refused(ablation):
 def test_effects_of_a_full_run_are_quick():
     rng = np.random.default_rng(0)
     cells = [
-        cell_records(planted(rng, 200, 30, (4,), 0.8, 0.2), f"task{i}", "knowledge", protocol)
+        cell_records(
+            planted_answers(rng, 200, 30, (4,), 0.8, 0.2), f"task{i}", "knowledge", protocol
+        )
         for i in range(4)
         for protocol in ("letter", "continuation", "generate")
     ]
@@ -184,7 +186,9 @@ def test_noise_is_called_significant_no_more_often_than_it_may(accuracy):
     rng = np.random.default_rng(11)
     n_sets = data_sets(200)
     cells = [
-        cell_records(planted(rng, 60, 6, accuracy=accuracy, noise=0.5), f"t{i:03d}", "knowledge")
+        cell_records(
+            planted_answers(rng, 60, 6, accuracy=accuracy, noise=0.5), f"t{i:03d}", "knowledge"
+        )
         for i in range(n_sets)
     ]
     table = synthetic.ablation(*cells).effects()
@@ -226,18 +230,20 @@ def test_examples_hold():
 
 @pytest.fixture(scope="module")
 def task():
-    return solved_by(tiny_model("llama"), distinct(word_task(60)))
+    return with_preferred_answers(tiny_model("llama"), distinct(word_task(60)))
 
 
 def test_defaults_are_the_same_everywhere():
-    usual = Interest()
+    usual = SmallestEffects()
     for function in (lw.ablate, lw.profile, lw.interactions, lw.emergence, lw.compare):
         for name, value in vars(usual).items():
             parameter = signature(function).parameters.get(f"smallest_{name}")
             assert parameter is None or parameter.default == value
     assert usual.settings() == {}
-    assert Interest.of({}) == usual
-    assert Interest.of({"smallest_loss": [0.05, 0.1]}).loss == 0.1  # of joined runs the largest
+    assert SmallestEffects.from_settings({}) == usual
+    assert (
+        SmallestEffects.from_settings({"smallest_loss": [0.05, 0.1]}).loss == 0.1
+    )  # of joined runs the largest
 
 
 def test_what_is_asked_for_is_kept_and_tested(task, tmp_path):
@@ -248,7 +254,7 @@ def test_what_is_asked_for_is_kept_and_tested(task, tmp_path):
     again = lw.load_results(tmp_path / "run")[0]
     settings = again.facts.settings
     assert {name: settings[name] for name in asked} == asked
-    assert Interest.of(settings) == Interest(0.2, 0.5)
+    assert SmallestEffects.from_settings(settings) == SmallestEffects(0.2, 0.5)
     effects = again.effects()
     counts = [effects[name].to_numpy(dtype=int) for name in ("n_lost", "n_gained", "n_items")]
     np.testing.assert_allclose(effects["p_no_loss"], score_p_values(*counts, 0.2))

@@ -10,19 +10,19 @@ from statsmodels.stats.multitest import multipletests
 
 from layerwise.analyses.contract import Curves
 from layerwise.analyses.emergence.api import CENTRE, CRITICAL, HALF, emergence
-from layerwise.analyses.emergence.findings import suites_apart
+from layerwise.analyses.emergence.findings import different_depth_claims
 from layerwise.analyses.measurements import CURVES
 from layerwise.errors import UserError
 from layerwise.report import report
 from layerwise.results import AblationResult, EmergenceResult, Facts, PatchingResult
-from layerwise.stats.depth.depths import accumulated, centre_of_mass, half_depth
-from layerwise.stats.depth.layer_curves import LeftOut, MethodCurve, Sampling, Signal, progress
+from layerwise.stats.depth.depths import centre_of_mass, cumulative_share, half_depth
+from layerwise.stats.depth.layer_curves import ExcludedTask, MethodCurve, Sampling, Signal, progress
 from layerwise.stats.inference import two_sided_p
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 from tests import synthetic
 from tests.cases import data_sets, most_errors
-from tests.synthetic import cell_records, planted
+from tests.synthetic import cell_records, planted_answers
 
 pytestmark = pytest.mark.drawn
 
@@ -36,12 +36,14 @@ def step(layer: int, n_layers: int = 8, n_items: int = 20) -> np.ndarray:
     return np.repeat(curve[None], n_items, axis=0)
 
 
-def ablated(right: np.ndarray, task: str = "keys", capability: str = "retrieval") -> AblationResult:
+def made_up_ablation(
+    right: np.ndarray, task: str = "keys", capability: str = "retrieval"
+) -> AblationResult:
     """Answers of one task, intact and without each layer."""
     return synthetic.ablation(cell_records(right, task, capability))
 
 
-def read(result: EmergenceResult, measure: str, column: str = "layer", **where: str):
+def emergence_value(result: EmergenceResult, measure: str, column: str = "layer", **where: str):
     table = result.emergence
     for name, value in (where | {"measure": measure}).items():
         table = table[table[name] == value]
@@ -56,7 +58,7 @@ def test_a_jump_is_found_exactly_and_equal_steps_give_the_middle():
     jumps = np.concatenate([step(layer, n_items=1) for layer in range(8)])
     for depth in DEPTHS.values():
         assert depth(jumps).tolist() == list(range(8))
-        assert depth(accumulated(np.ones((1, 9)))).tolist() == pytest.approx([4.0])
+        assert depth(cumulative_share(np.ones((1, 9)))).tolist() == pytest.approx([4.0])
 
 
 def test_depths_by_hand():
@@ -74,7 +76,7 @@ def test_depths_by_hand():
     # no further than the last layer: (2 * 3 - 0 * 2) / 1 without an end
     assert centre_of_mass(np.array([[0.0, -2.0, -2.0, 1.0]]))[0] == 2.0
     assert np.isnan(centre_of_mass(np.array([[0.5, 0.5, 0.4]]))).all()
-    curve = accumulated(np.array([[0.0, 0.0], [1.0, 3.0], [np.nan, 1.0]]))
+    curve = cumulative_share(np.array([[0.0, 0.0], [1.0, 3.0], [np.nan, 1.0]]))
     assert np.isnan(curve[[0, 2]]).all()
     assert curve[1].tolist() == [0.0, 0.25, 1.0]
 
@@ -91,13 +93,17 @@ def test_two_sided_p_by_hand():
 def test_ablation_finds_the_planted_layer_exactly():
     right = np.ones((40, 9), bool)
     right[:, 1 + 5] = np.arange(40) % 4 == 0
-    result = emergence([ablated(right)])
+    result = emergence([made_up_ablation(right)])
     for measure in DEPTHS:
-        assert read(result, measure) == pytest.approx(5.0)
-        assert read(result, measure, "estimate") == pytest.approx(5 / 7)
-        assert read(result, measure, "low") < 5 / 7 < read(result, measure, "high")
-    assert list(read(result, CRITICAL, "layers")) == [5]
-    assert read(result, CRITICAL, "estimate") == pytest.approx(1 / 8)
+        assert emergence_value(result, measure) == pytest.approx(5.0)
+        assert emergence_value(result, measure, "estimate") == pytest.approx(5 / 7)
+        assert (
+            emergence_value(result, measure, "low")
+            < 5 / 7
+            < emergence_value(result, measure, "high")
+        )
+    assert list(emergence_value(result, CRITICAL, "layers")) == [5]
+    assert emergence_value(result, CRITICAL, "estimate") == pytest.approx(1 / 8)
     assert result.left_out.empty
     assert result.order.empty
 
@@ -105,12 +111,12 @@ def test_ablation_finds_the_planted_layer_exactly():
 def test_lens_and_patching_name_the_same_layer_as_ablation():
     # layer 5 writes the answer: resid_post of 5 shows it, and so does resid_pre of 6
     lens = synthetic.lens(-9 + 8 * step(5), "keys", "retrieval")
-    patch = synthetic.patching(step(5)[:, :-1], "keys", "retrieval")
+    patch = synthetic.patching_result(step(5)[:, :-1], "keys", "retrieval")
     result = emergence([lens, patch])
     assert set(result.emergence["method"]) == {"logit lens", "activation patching"}
     assert np.allclose(result.emergence["layer"], 5.0)
     assert np.allclose(result.emergence["estimate"], 5 / 7)
-    never = emergence([synthetic.patching(np.zeros((5, 8)), "keys", "retrieval")])
+    never = emergence([synthetic.patching_result(np.zeros((5, 8)), "keys", "retrieval")])
     assert (never.emergence["estimate"] == 1.0).all()  # behind the last layer all is recovered
     # Sure of a wrong token: nearly all nats come back after layer 0, all probability at layer 5.
     values = np.array([[-110.0, -20, -20, -20, -20, -20, -1, -1, -1]] * 5)
@@ -128,7 +134,9 @@ def test_noisy_lens_interval_covers_the_truth():
         values = np.log(0.3 + 0.4 * rise + noise)
         result = emergence([synthetic.lens(values, "keys", "retrieval")], n_resamples=300)
         for measure, depth in DEPTHS.items():
-            low, high = (read(result, measure, f"layer_{end}") for end in ("low", "high"))
+            low, high = (
+                emergence_value(result, measure, f"layer_{end}") for end in ("low", "high")
+            )
             covered[measure] += low <= depth(rise[None])[0] <= high
     assert n_sets - min(covered.values()) <= most_errors(n_sets)
 
@@ -137,10 +145,10 @@ def test_noisy_lens_interval_covers_the_truth():
 def test_noisy_ablation_interval_covers_the_truth():
     covered, found, n_sets = 0, 0, data_sets(60)
     for i in range(n_sets):
-        right = planted(np.random.default_rng(i), 120, 8, (2,), accuracy=0.9, noise=0.05)
-        result = emergence([ablated(right)], n_resamples=300)
-        found += list(read(result, CRITICAL, "layers")) == [2]
-        low, high = (read(result, HALF, f"layer_{end}") for end in ("low", "high"))
+        right = planted_answers(np.random.default_rng(i), 120, 8, (2,), accuracy=0.9, noise=0.05)
+        result = emergence([made_up_ablation(right)], n_resamples=300)
+        found += list(emergence_value(result, CRITICAL, "layers")) == [2]
+        low, high = (emergence_value(result, HALF, f"layer_{end}") for end in ("low", "high"))
         covered += low <= 2.1 and high >= 1.9
     assert n_sets - min(found, covered) <= most_errors(n_sets)
 
@@ -155,10 +163,13 @@ def test_shares_not_accuracies_are_averaged_over_tasks():
     )
     result = emergence([AblationResult(pd.concat(cells), facts)])
     # easy loses all of what is above chance in layer 1 (1.0), hard half of it in layer 6
-    assert read(result, CENTRE) == pytest.approx((1 * 1.0 + 6 * 0.5) / 1.5)
-    assert read(result, CENTRE, "tasks") == "easy,hard"
-    assert (read(result, CENTRE, "n_items"), read(result, CENTRE, "n_tasks")) == (80, 2)
-    assert list(read(result, CRITICAL, "layers")) == [1, 6]
+    assert emergence_value(result, CENTRE) == pytest.approx((1 * 1.0 + 6 * 0.5) / 1.5)
+    assert emergence_value(result, CENTRE, "tasks") == "easy,hard"
+    assert (
+        emergence_value(result, CENTRE, "n_items"),
+        emergence_value(result, CENTRE, "n_tasks"),
+    ) == (80, 2)
+    assert list(emergence_value(result, CRITICAL, "layers")) == [1, 6]
 
 
 def test_gains_are_taken_off():
@@ -166,17 +177,17 @@ def test_gains_are_taken_off():
     right[:16] = False
     right[:, 1 + 3] = np.arange(80) % 4 == 0  # 44 fewer
     right[:, 1 + 7] = True  # 16 more
-    result = emergence([ablated(right)])
+    result = emergence([made_up_ablation(right)])
     # of the 28 that are lost altogether 14 are, after 14 / 44 of layer 3
-    assert read(result, HALF) == pytest.approx(2.5 + 14 / 44)
-    assert read(result, CENTRE) == pytest.approx((3 * 44 - 7 * 16) / 28)
-    assert list(read(result, CRITICAL, "layers")) == [3]
-    effects = ablated(right).effects()
+    assert emergence_value(result, HALF) == pytest.approx(2.5 + 14 / 44)
+    assert emergence_value(result, CENTRE) == pytest.approx((3 * 44 - 7 * 16) / 28)
+    assert list(emergence_value(result, CRITICAL, "layers")) == [3]
+    effects = made_up_ablation(right).effects()
     assert effects.loc[effects["significant"], "layer"].tolist() == [3, 7]
     even = np.ones((60, 9), bool)
     even[:20], even[20:40, 1 + 3] = False, False
     even[:20, 1 + 6] = True
-    nowhere = emergence([ablated(even)])
+    nowhere = emergence([made_up_ablation(even)])
     assert nowhere.emergence["measure"].tolist() == [CRITICAL]
     assert nowhere.left_out["reason"].tolist() == [
         "skipping layers one by one gains as much as it loses"
@@ -188,8 +199,8 @@ def test_gains_are_taken_off():
 
 def two_capabilities(rng: np.random.Generator, first: int, second: int) -> AblationResult:
     return synthetic.ablation(
-        cell_records(planted(rng, 60, 8, (first,), 0.9, 0.1), "sums", "reasoning"),
-        cell_records(planted(rng, 60, 8, (second,), 0.9, 0.1), "keys", "retrieval"),
+        cell_records(planted_answers(rng, 60, 8, (first,), 0.9, 0.1), "sums", "reasoning"),
+        cell_records(planted_answers(rng, 60, 8, (second,), 0.9, 0.1), "keys", "retrieval"),
     )
 
 
@@ -206,7 +217,9 @@ def test_order_is_within_protocol_method_and_measure_and_corrected_over_all():
     rng = np.random.default_rng(1)
     capabilities = ["retrieval", "knowledge", "reasoning"]
     cells = [
-        cell_records(planted(rng, 40, 8, (layer,)), f"{capability} task", capability, protocol)
+        cell_records(
+            planted_answers(rng, 40, 8, (layer,)), f"{capability} task", capability, protocol
+        )
         for layer, capability in enumerate(capabilities)
         for protocol in ("letter", "generate")
     ]
@@ -238,7 +251,9 @@ def test_noise_is_claimed_no_more_often_than_it_may():
     n_sets, rng, claims, depths = data_sets(80), np.random.default_rng(2), 0, 0
     for i in range(0, n_sets, 4):
         cells = [
-            cell_records(planted(rng, 60, 6, accuracy=0.7, noise=0.5), f"t{i + k}", capability)
+            cell_records(
+                planted_answers(rng, 60, 6, accuracy=0.7, noise=0.5), f"t{i + k}", capability
+            )
             for k, capability in enumerate(("retrieval", "knowledge", "reasoning", "coherence"))
         ]
         found = emergence([synthetic.ablation(*cells)], n_resamples=20)
@@ -253,9 +268,11 @@ def test_noise_is_claimed_no_more_often_than_it_may():
 
 def test_tasks_without_signal_are_left_out_of_every_method():
     rng = np.random.default_rng(3)
-    good = cell_records(planted(rng, 40, 8, (3,)), "good", "retrieval")
-    poor = cell_records(planted(rng, 40, 8, (6,), accuracy=0.2, noise=0.1), "poor", "retrieval")
-    none = cell_records(planted(rng, 40, 8, accuracy=0.2, noise=0.1), "none", "reasoning")
+    good = cell_records(planted_answers(rng, 40, 8, (3,)), "good", "retrieval")
+    poor = cell_records(
+        planted_answers(rng, 40, 8, (6,), accuracy=0.2, noise=0.1), "poor", "retrieval"
+    )
+    none = cell_records(planted_answers(rng, 40, 8, accuracy=0.2, noise=0.1), "none", "reasoning")
     lens = [synthetic.lens(-9 + 8 * step(5), t, c)
             for t, c in (("good", "retrieval"), ("none", "reasoning"))]  # fmt: skip
     # a profile skips no layer where there is none, which is no gap in a curve
@@ -263,7 +280,7 @@ def test_tasks_without_signal_are_left_out_of_every_method():
         result = emergence([synthetic.ablation(good, poor, of_none), *lens], n_resamples=50)
         assert set(result.emergence["capability"]) == {"retrieval"}
         assert set(result.emergence["tasks"]) == {"good"}
-        assert read(result, HALF, method="ablation") == 3.0
+        assert emergence_value(result, HALF, method="ablation") == 3.0
         left = result.left_out
         assert sorted(zip(left["method"], left["task"], strict=True)) == [
             ("ablation", "none"), ("ablation", "poor"), ("logit lens", "none")
@@ -286,20 +303,20 @@ def test_a_lens_alone_places_nothing_where_the_answer_ends_on_top_by_luck():
 def test_a_lens_alone_places_what_ends_on_top_and_ablation_vouches_for_what_does_not():
     ends = np.where(np.arange(40)[:, None] < 30, -1.0, -4.0)
     often = synthetic.lens(np.where(step(5, n_items=40) > 0, ends, -9.0), "keys", "retrieval")
-    assert read(emergence([often], n_resamples=50), HALF) == pytest.approx(5, abs=0.01)
+    assert emergence_value(emergence([often], n_resamples=50), HALF) == pytest.approx(5, abs=0.01)
     # The right option may win without being the first of all words.
     never = synthetic.lens(np.where(step(5, n_items=40) > 0, -4.0, -9.0), "keys", "retrieval")
     assert emergence([never], n_resamples=50).emergence.empty
-    skips = ablated(planted(np.random.default_rng(1), 40, 8, (3,)))
+    skips = made_up_ablation(planted_answers(np.random.default_rng(1), 40, 8, (3,)))
     both = emergence([skips, never], n_resamples=50)
-    assert read(both, HALF, method="logit lens") == pytest.approx(5, abs=0.01)
+    assert emergence_value(both, HALF, method="logit lens") == pytest.approx(5, abs=0.01)
 
 
 def test_one_item():
     one = np.array([[True] * 4 + [False] + [True] * 4])
     ablation = synthetic.ablation(cell_records(one, "keys", "retrieval", "generate"))
     lens = synthetic.lens(-9 + 8 * step(5, n_items=1), "keys", "retrieval")
-    patch = synthetic.patching(step(5, n_items=1)[:, :-1], "keys", "retrieval")
+    patch = synthetic.patching_result(step(5, n_items=1)[:, :-1], "keys", "retrieval")
     result = emergence([ablation, lens, patch], n_resamples=20)
     assert result.emergence["measure"].tolist() == [CRITICAL]
     assert list(result.emergence["layers"].iloc[0]) == []
@@ -312,13 +329,14 @@ def test_one_item():
 def test_curves_that_do_not_rise_or_have_gaps_are_left_out():
     rng = np.random.default_rng(4)
     flat = synthetic.lens(rng.normal(-5, 1, (30, 9)), "flat", "retrieval")
-    gaps = synthetic.patching(step(5)[:, :-1], "gaps", "retrieval")
+    gaps = synthetic.patching_result(step(5)[:, :-1], "gaps", "retrieval")
     gaps = PatchingResult(gaps.patching.query("layer != 3"), gaps.facts)
-    same = synthetic.patching(step(5)[:, :-1], "same", "retrieval")
+    same = synthetic.patching_result(step(5)[:, :-1], "same", "retrieval")
     same = PatchingResult(same.patching.assign(clean_diff=-2.0, corrupted_diff=-2.0), same.facts)
-    elsewhere = synthetic.patching(step(5)[:, :-1], "elsewhere", "retrieval", label="next")
-    partly = synthetic.ablation(cell_records(planted(rng, 40, 5, (3,)), "part", "retrieval"),
-                                n_layers=8)  # fmt: skip
+    elsewhere = synthetic.patching_result(step(5)[:, :-1], "elsewhere", "retrieval", label="next")
+    partly = synthetic.ablation(
+        cell_records(planted_answers(rng, 40, 5, (3,)), "part", "retrieval"), n_layers=8
+    )
     result = emergence([flat, gaps, same, elsewhere, partly], n_resamples=50)
     assert result.emergence.empty
     reasons = dict(zip(result.left_out["task"], result.left_out["reason"], strict=True))
@@ -336,8 +354,8 @@ def test_a_model_of_one_layer_has_its_depth_there():
     right[:6, 0] = True
     table = synthetic.ablation(cell_records(right, "keys", "retrieval", "generate"), n_layers=1)
     result = emergence([table], n_resamples=200)
-    assert read(result, HALF, "n_resamples") == 0  # nothing is resampled
-    bounds = (read(result, HALF, name) for name in ("estimate", "low", "high"))
+    assert emergence_value(result, HALF, "n_resamples") == 0  # nothing is resampled
+    bounds = (emergence_value(result, HALF, name) for name in ("estimate", "low", "high"))
     assert tuple(bounds) == (0.0, 0.0, 0.0)
 
 
@@ -345,7 +363,7 @@ def test_a_model_of_one_layer_has_its_depth_there():
 
 
 def test_other_kinds_of_ablation_are_not_skips():
-    cell = cell_records(planted(np.random.default_rng(5), 40, 8, (3,)), "keys", "retrieval")
+    cell = cell_records(planted_answers(np.random.default_rng(5), 40, 8, (3,)), "keys", "retrieval")
     zero = cell[cell["kind"] == "skip"].assign(kind="zero", site="attn_out")
     zero = zero.assign(correct=~zero["correct"], intervention="zero:" + zero["intervention"])
     alone, both = (emergence([synthetic.ablation(*c)]) for c in ((cell,), (cell, zero)))
@@ -355,21 +373,21 @@ def test_other_kinds_of_ablation_are_not_skips():
 def test_critical_set_is_that_of_effects():
     rng = np.random.default_rng(6)
     ablation = synthetic.ablation(
-        cell_records(planted(rng, 80, 8, (3,), 0.9, 0.3), "keys", "retrieval"),
-        cell_records(planted(rng, 80, 8, (1, 5), 0.9, 0.3), "books", "retrieval"),
+        cell_records(planted_answers(rng, 80, 8, (3,), 0.9, 0.3), "keys", "retrieval"),
+        cell_records(planted_answers(rng, 80, 8, (1, 5), 0.9, 0.3), "books", "retrieval"),
     )
     effects = ablation.effects()
     expected = sorted(effects.loc[effects["significant"], "layer"].unique())
     result = emergence([ablation], n_resamples=200)
-    assert list(read(result, CRITICAL, "layers")) == expected == [1, 3, 5]
-    low, size, high = (read(result, CRITICAL, c) for c in ("low", "estimate", "high"))
+    assert list(emergence_value(result, CRITICAL, "layers")) == expected == [1, 3, 5]
+    low, size, high = (emergence_value(result, CRITICAL, c) for c in ("low", "estimate", "high"))
     assert low <= size == 3 / 8 <= high
 
 
 def test_other_tasks_do_not_matter_and_of_depths_no_seed():
     rng = np.random.default_rng(7)
-    one = cell_records(planted(rng, 40, 8, (3,), 0.9, 0.2), "keys", "retrieval")
-    two = cell_records(planted(rng, 50, 8, (5,), 0.9, 0.2), "sums", "reasoning")
+    one = cell_records(planted_answers(rng, 40, 8, (3,), 0.9, 0.2), "keys", "retrieval")
+    two = cell_records(planted_answers(rng, 50, 8, (5,), 0.9, 0.2), "sums", "reasoning")
     alone, both, other = (
         emergence([synthetic.ablation(*cells)], seed=seed, n_resamples=100).emergence
         for cells, seed in (((one,), 0), ((one, two), 0), ((one,), 1))
@@ -391,7 +409,7 @@ def test_mistakes_are_told():
 
 
 @dataclass(frozen=True, eq=False)
-class Probed(Result):
+class ProbeResult(Result):
     """A made-up analysis: the accuracy of a probe by layer, which rises where it may."""
 
     values: np.ndarray
@@ -399,8 +417,8 @@ class Probed(Result):
 
 
 def probed_evidence(
-    result: Probed, signal: Signal, sampling: Sampling
-) -> Iterator[MethodCurve | LeftOut]:
+    result: ProbeResult, signal: Signal, sampling: Sampling
+) -> Iterator[MethodCurve | ExcludedTask]:
     items = [f"keys/{i:04d}" for i in range(len(result.values))]
     wide = pd.DataFrame(result.values, index=items)
     group = pd.DataFrame({"task": ["keys"], "capability": "retrieval", "protocol": "letter"})
@@ -408,15 +426,16 @@ def probed_evidence(
 
 
 def test_an_analysis_hands_in_its_curves(monkeypatch):
-    monkeypatch.setitem(CURVES, Probed, Curves("probe", probed_evidence))
+    monkeypatch.setitem(CURVES, ProbeResult, Curves("probe", probed_evidence))
     rng = np.random.default_rng(3)
     skips, guessing = (
-        ablated(planted(rng, 40, 8, *how)) for how in (((3,), 1.0, 0.0), ((), 0.25, 0.25))
+        made_up_ablation(planted_answers(rng, 40, 8, *how))
+        for how in (((3,), 1.0, 0.0), ((), 0.25, 0.25))
     )
-    probe = Probed(step(5, n_items=40), skips.facts)
+    probe = ProbeResult(step(5, n_items=40), skips.facts)
     result = emergence([skips, probe], n_resamples=50)
-    assert read(result, HALF, method="probe") == 5
-    assert read(result, HALF, method="ablation") == 3
+    assert emergence_value(result, HALF, method="probe") == 5
+    assert emergence_value(result, HALF, method="ablation") == 3
     assert set(result.method_agreement["second"]) == {"probe"}
     silenced = emergence([probe, guessing], n_resamples=50).left_out
     assert silenced["method"].tolist() == ["ablation", "probe"]
@@ -427,7 +446,7 @@ def suites_of_retrieval(*layers: int, n: int = 60, seed: int = 0) -> EmergenceRe
     """One suite for each layer, which is all that it needs; other layers flip answers."""
     rng = np.random.default_rng(seed)
     cells = [
-        cell_records(planted(rng, n, 12, (layer,), 0.9, 0.03), f"suite {i}", "retrieval")
+        cell_records(planted_answers(rng, n, 12, (layer,), 0.9, 0.03), f"suite {i}", "retrieval")
         for i, layer in enumerate(layers)
     ]
     return emergence([synthetic.ablation(*cells)], n_resamples=100)
@@ -438,7 +457,7 @@ def test_suites_of_a_capability_that_lie_at_other_depths_are_named():
     row = found.emergence.query("measure == @HALF").iloc[0]
     assert (row["task_first"], row["task_last"]) == ("suite 1", "suite 0")
     assert (row["layer_first"], row["layer_last"]) == pytest.approx((2, 9), abs=1)
-    (claim,) = suites_apart(RunTables(found.facts, {"emergence": found.emergence}))
+    (claim,) = different_depth_claims(RunTables(found.facts, {"emergence": found.emergence}))
     assert claim.short == (
         "Suites of retrieval disagree on its depth when it picks a letter: by ablation, suite 1 "
         "lies around layer 2, suite 0 around layer 9."
@@ -458,7 +477,9 @@ def of_two_stacks(**critical: tuple[int, ...]) -> AblationResult:
     """A task for each capability, with the layers that it needs."""
     rng = np.random.default_rng(0)
     cells = [
-        cell_records(planted(rng, 60, N_LAYERS, critical=layers), f"of {capability}", capability)
+        cell_records(
+            planted_answers(rng, 60, N_LAYERS, critical=layers), f"of {capability}", capability
+        )
         for capability, layers in critical.items()
     ]
     sizes = {"n_layers": N_LAYERS, "n_encoder_layers": N_ENCODER}

@@ -31,7 +31,7 @@ from layerwise.sweep import (
 )
 from layerwise.sweep.changes.edits import Site
 from layerwise.sweep.requests import Tokens
-from layerwise.sweep.walk.readout import logits_of
+from layerwise.sweep.walk.readout import final_logits
 from layerwise.tasks._encoding import encode, encode_pair
 from tests.models.seq2seq.tiny import tiny_folder, tiny_seq2seq
 from tests.models.tiny import tiny_tokenizer
@@ -47,14 +47,14 @@ SMALL = WiredSeq2SeqLayout(
 
 
 @cache
-def wired() -> Seq2SeqModel:
+def wired_model() -> Seq2SeqModel:
     model = lw.load_model("wired-seq2seq")
     assert isinstance(model, Seq2SeqModel)
     return model
 
 
 def test_the_prompt_goes_to_the_encoder_and_the_answer_to_the_decoder() -> None:
-    model = wired()
+    model = wired_model()
     setup = prepare(model, "wired-lookup", ("continuation", "generate"), limit=2)
     (task,) = setup.tasks
     end = setup.tokenizer.eos_token_id
@@ -97,7 +97,7 @@ def test_the_harness_encodes_in_the_same_way() -> None:
 
 
 def test_layers_by_number_and_by_address() -> None:
-    model = wired()
+    model = wired_model()
     n_encoder = model.cfg.n_encoder_layers
     assert check_layers(["encoder.3", "decoder.0", 3], model) == (3, n_encoder)
     assert check_layers(None, model) == tuple(range(model.cfg.n_layers))
@@ -115,7 +115,9 @@ def test_layers_by_number_and_by_address() -> None:
 )
 def test_changes_that_cannot_be_made(named, part: str) -> None:
     with pytest.raises(UserError, match=part):
-        lw.ablate(wired(), "wired-lookup", "continuation", limit=LIMIT, progress=False, **named)
+        lw.ablate(
+            wired_model(), "wired-lookup", "continuation", limit=LIMIT, progress=False, **named
+        )
 
 
 @pytest.mark.parametrize("case", ["t5", "bart"])
@@ -173,21 +175,21 @@ def test_the_logit_lens_reads_the_decoder(case: str) -> None:
                 name = model.hook_name(layer, f"hook_{site}")
                 held = cache["decoder.hook_embed" if layer < n_encoder else name][0, at]
                 torch.testing.assert_close(found[place, row], held, atol=1e-5, rtol=1e-5)
-            last = logits_of(model, found[-1, row : row + 1])[0]
+            last = final_logits(model, found[-1, row : row + 1])[0]
             torch.testing.assert_close(last, logits[0, at], atol=1e-4, rtol=0)
             row += 1
 
 
 @torch.inference_mode()
-def read_at(model: Seq2SeqModel, prompt: Tokens, said: Tokens) -> dict[Any, torch.Tensor]:
+def lens_logprobs_at(model: Seq2SeqModel, prompt: Tokens, said: Tokens) -> dict[Any, torch.Tensor]:
     """Log-probabilities of the next token by lens and layer, a forward pass for each."""
     n_encoder, n_layers = model.cfg.n_encoder_layers, model.cfg.n_layers
     tokens, behind = torch.tensor([prompt]), torch.tensor([[*model.prefix, *said]])
     cache = model.run_with_cache(tokens, behind)[1]
     post = {layer: model.hook_name(layer, "hook_resid_post") for layer in range(n_layers)}
-    logits = {("logit", n_encoder - 1): logits_of(model, cache["decoder.hook_embed"][0, -1:])[0]}
+    logits = {("logit", n_encoder - 1): final_logits(model, cache["decoder.hook_embed"][0, -1:])[0]}
     for layer in range(n_encoder, n_layers):
-        logits["logit", layer] = logits_of(model, cache[post[layer]][0, -1:])[0]
+        logits["logit", layer] = final_logits(model, cache[post[layer]][0, -1:])[0]
     for layer in range(-1, n_encoder):
         resid = cache["encoder.hook_embed" if layer < 0 else post[layer]]
         memory = model.parts.encoder.final_norm(resid)
@@ -209,7 +211,7 @@ def test_answers_of_several_tokens_are_read_where_they_are_told_apart(case: str,
         (gold,) = [one.request for one in asked if one.gold]
         assert isinstance(gold, LogLikelihood)
         answer, (start, stop) = gold.continuation, expected[item.id]
-        at = [read_at(model, gold.context, answer[:n]) for n in range(start, stop)]
+        at = [lens_logprobs_at(model, gold.context, answer[:n]) for n in range(start, stop)]
         rows = lens.loc[lens["item"] == item.id].set_index(["lens", "layer"])
         assert set(rows.index) == set(at[0])
         for place, row in rows.iterrows():
@@ -223,9 +225,9 @@ def test_answers_of_several_tokens_are_read_where_they_are_told_apart(case: str,
 
 def test_positions_that_the_decoder_does_not_have() -> None:
     with pytest.raises(UserError, match="expected positions from -1 to -1"):
-        lw.logit_lens(wired(), "wired-lookup", positions=[-2], limit=LIMIT, progress=False)
+        lw.logit_lens(wired_model(), "wired-lookup", positions=[-2], limit=LIMIT, progress=False)
     with pytest.raises(UserError, match="expected positions from -1 to -1"):
-        lw.logit_lens(wired(), "wired-lookup", positions="all", limit=LIMIT, progress=False)
+        lw.logit_lens(wired_model(), "wired-lookup", positions="all", limit=LIMIT, progress=False)
 
 
 def test_a_profile_joins_both_stacks() -> None:
@@ -259,7 +261,9 @@ def test_a_profile_joins_both_stacks() -> None:
 
 
 def test_a_profile_of_two_stacks_can_do_all() -> None:
-    assert wanted_extras(["all"], wired().cfg) == tuple(n for n in EXTRAS if n != "interactions")
+    assert wanted_extras(["all"], wired_model().cfg) == tuple(
+        n for n in EXTRAS if n != "interactions"
+    )
 
 
 def test_a_plan_from_the_configuration_alone(tmp_path) -> None:

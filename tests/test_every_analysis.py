@@ -1,4 +1,4 @@
-"""What every analysis does alike: it goes on where it was stopped, and is read as it was saved."""
+"""Behaviour of every analysis: it goes on where it was stopped, and is read as it was saved."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import layerwise as lw
 from layerwise.errors import UserError
 from tests.analysis import documented_columns
 from tests.cases import in_long_runs
-from tests.every import ANALYSES, MODEL, tables_of
-from tests.stopping import kept_parts, stopped_after
+from tests.every import ANALYSES, MODEL, measured_tables
+from tests.stopping import kept_parts, stop_after
 
 LOOKUP = {"tasks": "organism-lookup", "limit": 8, "progress": False, "memory_budget": 2**24}
 BOTH_STACKS = {
@@ -38,7 +38,7 @@ OTHER = {
 
 
 def assert_equal(found: Any, expected: Any) -> None:
-    ours, theirs = tables_of(found), tables_of(expected)
+    ours, theirs = measured_tables(found), measured_tables(expected)
     assert ours.keys() == theirs.keys()
     for name, table in theirs.items():
         pd.testing.assert_frame_equal(ours[name], table)
@@ -48,7 +48,7 @@ def check(run: Any, model: Any, folder: Path, **other: Any) -> None:
     with kept_parts() as parts:
         whole = run(model, out=folder / "whole")
     out = folder / "run"
-    with stopped_after(len(parts) // 2) as before:
+    with stop_after(len(parts) // 2) as before:
         run(model, out=out)
     with kept_parts() as after:
         again = run(model, out=out)
@@ -74,10 +74,10 @@ def check(run: Any, model: Any, folder: Path, **other: Any) -> None:
     assert_equal(loaded, whole)
     assert loaded.facts == again.facts
     assert loaded._repr_html_() == again._repr_html_()
-    for name, table in loaded.derived().items():
-        pd.testing.assert_frame_equal(table, whole.derived()[name])
+    for name, table in loaded.derived_tables().items():
+        pd.testing.assert_frame_equal(table, whole.derived_tables()[name])
     for path in out.glob("*.parquet"):
-        if path.stem in [*tables_of(whole), *whole.derived()]:
+        if path.stem in [*measured_tables(whole), *whole.derived_tables()]:
             assert list(pd.read_parquet(path).columns) == documented_columns(path.name)
     assert lw.verify(out).ok
 

@@ -12,7 +12,7 @@ from scipy.stats import binom, f, t, ttest_1samp, ttest_ind
 from layerwise import ablate, emergence, load_results
 from layerwise.errors import UserError
 from layerwise.planning.plan import plan_run
-from layerwise.presentation.wording import items_of
+from layerwise.presentation.wording import item_counts_text
 from layerwise.stats.cells import Cell, cells
 from layerwise.stats.effects import effects_table, intact_interval
 from layerwise.stats.items.clusters import Clusters, paired_p_values
@@ -137,7 +137,7 @@ def test_what_does_not_know_of_draws_leaves_them_out_or_refuses_them(model):
     found = emergence([result])
     assert found.emergence.empty
     assert found.left_out["reason"].str.contains("several draws of few-shot examples").all()
-    assert items_of(result.effects()) == "5 over 3 draws of the examples"
+    assert item_counts_text(result.effects()) == "5 over 3 draws of the examples"
 
 
 # ---- statistics
@@ -145,7 +145,7 @@ def test_what_does_not_know_of_draws_leaves_them_out_or_refuses_them(model):
 
 def test_where_draws_do_not_differ_only_items_count():
     items = np.random.default_rng(0).normal(0.3, 1.0, (1, 30, 4))
-    means = crossed_means(np.repeat(items, 3, axis=0), Clusters.apart(30))
+    means = crossed_means(np.repeat(items, 3, axis=0), Clusters.singletons(30))
     expected = ttest_1samp(items[0], 0.0)
     assert means.p_values() == pytest.approx(expected.pvalue, rel=1e-6)
     bounds = expected.confidence_interval(0.95)
@@ -154,7 +154,7 @@ def test_where_draws_do_not_differ_only_items_count():
 
 def test_where_items_do_not_differ_only_draws_count():
     draws = np.random.default_rng(0).normal(0.3, 1.0, (4, 1, 3))
-    means = crossed_means(np.repeat(draws, 30, axis=1), Clusters.apart(30))
+    means = crossed_means(np.repeat(draws, 30, axis=1), Clusters.singletons(30))
     expected = ttest_1samp(draws[:, 0], 0.0)
     assert means.p_values() == pytest.approx(expected.pvalue, rel=1e-6)
     assert means.upper_p_values(0.1) == pytest.approx(
@@ -168,7 +168,7 @@ def test_parts_of_the_error_are_those_of_a_two_way_analysis_of_variance():
 
     rng = np.random.default_rng(1)
     values = rng.normal(size=(4, 12, 1)) + rng.normal(size=(4, 1, 1)) + rng.normal(size=(1, 12, 1))
-    means = crossed_means(values, Clusters.apart(12))
+    means = crossed_means(values, Clusters.singletons(12))
     long = pd.DataFrame(
         [(d, i, values[d, i, 0]) for d in range(4) for i in range(12)], columns=["d", "i", "y"]
     )
@@ -186,21 +186,23 @@ def test_clusters_are_what_their_means_are():
     rng = np.random.default_rng(2)
     of_cluster = rng.normal(size=(3, 20, 2))
     twice = crossed_means(
-        np.repeat(of_cluster, 2, axis=1), Clusters.of(np.repeat(range(20), 2).tolist())
+        np.repeat(of_cluster, 2, axis=1), Clusters.from_labels(np.repeat(range(20), 2).tolist())
     )
-    once = crossed_means(of_cluster, Clusters.apart(20))
+    once = crossed_means(of_cluster, Clusters.singletons(20))
     for part in ("mean", "items", "draws", "shared"):
         assert getattr(twice, part) == pytest.approx(getattr(once, part))
     assert twice.half_widths(0.01) == pytest.approx(once.half_widths(0.01))
 
 
 def test_p_values_are_the_levels_at_which_bounds_exclude():
-    means = crossed_means(np.random.default_rng(3).normal(0.5, 1, (5, 20, 50)), Clusters.apart(20))
+    means = crossed_means(
+        np.random.default_rng(3).normal(0.5, 1, (5, 20, 50)), Clusters.singletons(20)
+    )
     for level in (0.2, 0.05, 1e-3):
         outside = np.abs(means.mean) > means.half_widths(level / 2)
         assert ((means.p_values() < level) == outside).all()
-    assert crossed_means(np.zeros((3, 5, 1)), Clusters.apart(5)).p_values() == [1.0]
-    assert crossed_means(np.ones((3, 5, 1)), Clusters.apart(5)).p_values() == [0.0]
+    assert crossed_means(np.zeros((3, 5, 1)), Clusters.singletons(5)).p_values() == [1.0]
+    assert crossed_means(np.ones((3, 5, 1)), Clusters.singletons(5)).p_values() == [0.0]
 
 
 # Spread of items, of draws, and of what is neither's.
@@ -217,7 +219,7 @@ def test_bounds_cover_the_mean_over_items_and_draws(n, n_draws):
             0, of_draws, (n_draws, 1, n_sets)
         )
         values = values + rng.normal(0, shared, (n_draws, n, n_sets))
-        means = crossed_means(values, Clusters.apart(n))
+        means = crossed_means(values, Clusters.singletons(n))
         covered = (np.abs(means.mean) <= means.half_widths(0.025)).mean()
         assert 0.92 <= covered <= (0.995 if n_draws < 5 else 0.985)
 
@@ -244,7 +246,8 @@ def crossed_cell(intact, correct, **more) -> Cell:
     table = pd.DataFrame({"intervention": ["skip:layer=0"]})
     each = tuple(
         Cell("t", "reasoning", "continuation", table, one, other[:, None], nothing, nothing,
-             tuple(map(str, range(n))), Clusters.apart(n), **{k: v[d] for k, v in more.items()})
+             tuple(map(str, range(n))), Clusters.singletons(n),
+             **{k: v[d] for k, v in more.items()})
         for d, (one, other) in enumerate(zip(intact, correct, strict=True))
     )  # fmt: skip
     return each[0]._replace(
@@ -259,8 +262,8 @@ def test_changes_that_cost_nothing_over_draws_are_seldom_significant(n, n_draws)
     for of_draws in (0.0, 0.5, 1.0):
         intact, correct = answers(np.random.default_rng(n_draws), n, n_draws, 400, of_draws)
         change = intact.astype(float) - correct
-        means = crossed_means(change, Clusters.apart(n))
-        alone = paired_p_values(np.rint(change.sum(axis=0)).astype(int), Clusters.apart(n))
+        means = crossed_means(change, Clusters.singletons(n))
+        alone = paired_p_values(np.rint(change.sum(axis=0)).astype(int), Clusters.singletons(n))
         assert (np.maximum(alone, means.p_values()) < 0.05).mean() <= 0.07 + 0.02
         if of_draws == 1.0 and n_draws == 3:  # what happens if draws are taken for fixed
             assert (alone < 0.05).mean() > 0.2
@@ -296,7 +299,7 @@ def test_the_interval_of_the_accuracy_knows_of_draws():
     assert 0.9 < never.low < 0.95
 
 
-def records_of(losses, intact=0.9, seed=0) -> pd.DataFrame:
+def records_by_draw(losses, intact=0.9, seed=0) -> pd.DataFrame:
     """Records of one skipped layer; by draw, what share of right answers it costs."""
     rng, parts = np.random.default_rng(seed), []
     for examples, loss in enumerate(losses):
@@ -310,7 +313,7 @@ def records_of(losses, intact=0.9, seed=0) -> pd.DataFrame:
 
 def test_effects_are_the_mean_over_draws_and_as_wide_as_draws_differ():
     alike, apart = (
-        effects_table(records_of(losses), lambda *_: 0.25, 0).iloc[0]
+        effects_table(records_by_draw(losses), lambda *_: 0.25, 0).iloc[0]
         for losses in ((0.4,) * 3, (0.0, 0.4, 0.8))
     )
     assert alike["acc_diff"] == pytest.approx(apart["acc_diff"], abs=0.1)
@@ -322,14 +325,14 @@ def test_effects_are_the_mean_over_draws_and_as_wide_as_draws_differ():
     for name in ("acc_diff", "share", "nats", "margin", "acc_diff_run"):
         wide, narrow = (row[f"{name}_high"] - row[f"{name}_low"] for row in (apart, alike))
         assert wide > 1.5 * narrow
-    records = records_of((0.0, 0.4, 0.8))
+    records = records_by_draw((0.0, 0.4, 0.8))
     by_draw = records.groupby(["examples", "kind"])["correct"].mean().unstack()
     assert apart["acc_diff"] == pytest.approx((by_draw["intact"] - by_draw["skip"]).mean())
 
 
 def test_no_loss_is_said_only_if_it_holds_over_draws():
     sure, unsure = (
-        effects_table(records_of(losses, intact=1.0), lambda *_: 0.25, 0).iloc[0]
+        effects_table(records_by_draw(losses, intact=1.0), lambda *_: 0.25, 0).iloc[0]
         for losses in ((0.0, 0.0, 0.0), (0.0, 0.0, 0.06))
     )
     assert sure["p_no_loss"] < 0.1

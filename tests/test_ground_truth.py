@@ -20,7 +20,12 @@ from analyses.validity.wired_truth_seq2seq import PlantedSeq2Seq
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.patching.api import patch_activations
-from layerwise.analyses.path_patching.paths import parse_receiver, received, senders_of, written
+from layerwise.analyses.path_patching.paths import (
+    model_senders,
+    parse_receiver,
+    receiver_logprobs,
+    sender_outputs,
+)
 from layerwise.analyses.removal.api import removal_order
 from layerwise.analyses.shared.decompose import LogitSums
 from layerwise.analyses.shared.decompose_seq2seq import direct_seq2seq
@@ -33,14 +38,14 @@ from tests.cases import LONG, in_long_runs
 from tests.planted import (
     CAPABILITIES,
     ROUNDING,
-    Planted,
+    PlantedTruth,
     layouts,
     small_model,
     small_task,
-    spared,
-    with_values_swapped,
+    spare_layers,
+    swap_values,
 )
-from tests.planted_seq2seq import answers_of, seq2seq_layouts, small_seq2seq, tokens_of
+from tests.planted_seq2seq import answer_ids, seq2seq_layouts, small_seq2seq, suite_tokens
 
 TASKS = [small_task(capability) for capability in CAPABILITIES]
 # Without layers some guess so well that 12 items, half of a task, are no signal, and its layers go.
@@ -57,24 +62,24 @@ class Kind:
     truth: Callable[..., Any]
     spared: Callable[..., list[int]]
 
-    def ablated(self, layout: Any, seed: int = 0, protocols: Any = "continuation", **options: Any):
-        return ablated(self.model(layout, seed), protocols, **options)
+    def ablate(self, layout: Any, seed: int = 0, protocols: Any = "continuation", **options: Any):
+        return ablate_model(self.model(layout, seed), protocols, **options)
 
-    def read(self, layout: Any, seed: int) -> LensResult:
-        return lens_of(self.model(layout, seed))
+    def read_lens(self, layout: Any, seed: int) -> LensResult:
+        return read_logit_lens(self.model(layout, seed))
 
 
 @cache
-def ablated(model: Any, protocols: Any, **options: Any) -> AblationResult:
+def ablate_model(model: Any, protocols: Any, **options: Any) -> AblationResult:
     return lw.ablate(model, TASKS, protocols, progress=False, **options)
 
 
 @cache
-def lens_of(model: Any) -> LensResult:
+def read_logit_lens(model: Any) -> LensResult:
     return logit_lens(model, TASKS, "continuation", progress=False)
 
 
-def drawn(layouts: st.SearchStrategy) -> list[tuple[Any, int]]:
+def draw_layouts(layouts: st.SearchStrategy) -> list[tuple[Any, int]]:
     """New random layouts and rotations, which tests share; the first of all is the simplest."""
     values = []
     n = 6 if LONG else 2
@@ -93,9 +98,13 @@ GROUPED = WiredLayout(6, 4, Spot(0, 1), Spot(2, 3), Spot(3, 0), Spot(4, 2), Spot
 SEQ2SEQ_LAYOUT = WiredSeq2SeqLayout(
     5, 4, 2, 3, Spot(0, 1), Spot(2, 0), Spot(3, 1), Spot(4, 0), Spot(5, 1), Spot(7, 2), 8
 )
-DECODER = Kind(LAYOUT, drawn(layouts()), small_model, Planted, spared)
+DECODER = Kind(LAYOUT, draw_layouts(layouts()), small_model, PlantedTruth, spare_layers)
 SEQ2SEQ = Kind(
-    SEQ2SEQ_LAYOUT, drawn(seq2seq_layouts()), small_seq2seq, PlantedSeq2Seq, truth_seq2seq.spared
+    SEQ2SEQ_LAYOUT,
+    draw_layouts(seq2seq_layouts()),
+    small_seq2seq,
+    PlantedSeq2Seq,
+    truth_seq2seq.spared,
 )
 KINDS = {"decoder": DECODER, "seq2seq": SEQ2SEQ}
 of_both = pytest.mark.parametrize("of", KINDS.values(), ids=KINDS.keys())
@@ -136,7 +145,7 @@ def assert_only_layers(of: Kind, site: str, change: str, group: pd.DataFrame, tr
 
 
 def check_effects(of: Kind, layout: Any, site: str, change: str, effects: pd.DataFrame) -> None:
-    """What is needed is lost, down to chance; all else changes nothing at all."""
+    """Check that what is needed is lost, down to chance, and all else changes nothing at all."""
     idle = of.spared(layout, *CAPABILITIES)
     for (capability, _), group in effects.groupby(["capability", "protocol"]):
         truth = of.truth(layout, str(capability))
@@ -164,13 +173,13 @@ def check_effects(of: Kind, layout: Any, site: str, change: str, effects: pd.Dat
     ),
 )  # fmt: skip
 def test_ablation_finds_the_planted_layers(of, site, change):
-    effects = of.ablated(of.layout, kind=change, site=site).effects()
+    effects = of.ablate(of.layout, kind=change, site=site).effects()
     check_effects(of, of.layout, site, change, effects)
 
 
 @anywhere(*BOTH)
 def test_ablation_finds_them_wherever_they_are(of, layout, seed):
-    result = of.ablated(layout, seed, ("continuation", "generate"))
+    result = of.ablate(layout, seed, ("continuation", "generate"))
     check_effects(of, layout, "layer", "skip", result.effects())
 
 
@@ -202,14 +211,14 @@ def check_heads(of: Kind, layout: Any, site: str, change: str, effects: pd.DataF
 def test_ablation_finds_the_planted_heads(of, site, change):
     """Heads that share keys and values with a planted one, too, are told from it."""
     layout = GROUPED if of is DECODER else of.layout
-    check_heads(of, layout, site, change, of.ablated(layout, kind=change, site=site).effects())
+    check_heads(of, layout, site, change, of.ablate(layout, kind=change, site=site).effects())
 
 
 @pytest.mark.long
 @anywhere(*BOTH)
 def test_ablation_finds_the_heads_wherever_they_are(of, layout, seed):
     for site in ("z", "cross_z")[: 1 + (of is SEQ2SEQ)]:
-        result = of.ablated(layout, seed, ("continuation", "generate"), kind="zero", site=site)
+        result = of.ablate(layout, seed, ("continuation", "generate"), kind="zero", site=site)
         check_heads(of, layout, site, "zero", result.effects())
 
 
@@ -223,8 +232,8 @@ def test_ablation_finds_the_heads_wherever_they_are(of, layout, seed):
     ),
 )  # fmt: skip
 def test_resampling_finds_the_layers_that_carry_what_is_asked_about(of, site, change):
-    """What other prompts have too is not missed; two may have one answer, so not all is lost."""
-    effects = of.ablated(of.layout, kind=change, site=site).effects()
+    """Parts of other prompts too are not missed; two may have one answer, so not all is lost."""
+    effects = of.ablate(of.layout, kind=change, site=site).effects()
     for capability, group in effects.groupby("capability"):
         assert_only_layers(of, site, change, group, of.truth(of.layout, str(capability)))
 
@@ -239,7 +248,7 @@ def test_resampling_finds_the_layers_that_carry_what_is_asked_about(of, site, ch
 )  # fmt: skip
 def test_noise_does_nothing_where_there_is_nothing(of, site, change):
     """It has a site's own covariance: none at all where nothing is written."""
-    effects = of.ablated(of.layout, kind=change, site=site).effects()
+    effects = of.ablate(of.layout, kind=change, site=site).effects()
     rest = effects.loc[effects["layer"].isin(of.spared(of.layout, *CAPABILITIES))]
     assert len(rest)
     # items are changed one by one and answered without a change together
@@ -256,7 +265,7 @@ def test_skipping_idle_layers_changes_no_bit(of, method):
     idle = of.spared(of.layout, *CAPABILITIES)
     # The reference computes each by itself, so that others beside them change nothing.
     layers = tuple(idle) if method == "reference" else None
-    records = of.ablated(of.layout, method=method, layers=layers, limit=1).records
+    records = of.ablate(of.layout, method=method, layers=layers, limit=1).records
     wide = records.pivot(index=["task", "item"], columns="intervention", values="gold_logprob")
     for layer in idle:
         gap = (wide[f"skip:layer={layer}"] - wide["intact"]).abs().max()
@@ -265,7 +274,7 @@ def test_skipping_idle_layers_changes_no_bit(of, method):
 
 @of_both
 def test_a_model_that_lost_its_answer_writes_none(of):
-    records = of.ablated(of.layout, protocols="generate", limit=8).records
+    records = of.ablate(of.layout, protocols="generate", limit=8).records
     wrong = records.loc[~records["correct"] & (records["kind"] == "skip")]
     assert len(wrong)
     assert wrong["generated"].str.strip().eq("").all()
@@ -273,7 +282,7 @@ def test_a_model_that_lost_its_answer_writes_none(of):
 
 @of_both
 def test_letters_are_not_understood_and_nothing_is_claimed(of):
-    result = of.ablated(of.layout, protocols="letter")
+    result = of.ablate(of.layout, protocols="letter")
     assert not result.signal()["signal"].any()
     assert result.signal()["accuracy"].eq(1 / 4).all()
     assert not result.effects()["significant"].any()
@@ -282,12 +291,12 @@ def test_letters_are_not_understood_and_nothing_is_claimed(of):
 @anywhere(*BOTH)
 def test_lenses_read_the_answer_from_the_planted_layer_on(of, layout, seed):
     """From there on they are settled, too; of two stacks also where the encoder ends early."""
-    read = of.read(layout, seed)
+    read = of.read_lens(layout, seed)
     assert read.lens.groupby("capability")["lens"].nunique().eq(1 + (of is SEQ2SEQ)).all()
 
     def planted(capability: str, lens: str) -> int:
         truth = of.truth(layout, capability)
-        return truth.found_at if lens == "decoder" else truth.readable_from
+        return truth.finding_layer if lens == "decoder" else truth.readable_layer
 
     for (capability, lens), group in read.lens.groupby(["capability", "lens"]):
         readable = group["layer"] >= planted(str(capability), str(lens))
@@ -302,7 +311,7 @@ def test_lenses_read_the_answer_from_the_planted_layer_on(of, layout, seed):
 
 
 def tuned_shares(of: Kind, layout: Any, change: str, n_texts: int, steps: int) -> pd.Series:
-    """How often the answer is on top, by capability, lens and layer."""
+    """Shares of answers that are on top, by capability, lens and layer."""
     model = of.model(layout)
     options: Any = {"kind": change, "n_texts": n_texts, "steps": steps, "progress": False}
     lens = train_lens(model, TASKS, **options).lens
@@ -316,12 +325,12 @@ def test_a_tuned_lens_reads_the_answer_once_it_was_brought_and_not_before():
     for kind, steps in (("bias", 15), ("full", 60)):
         tops = tuned_shares(DECODER, GROUPED, kind, 60, steps)
         for (capability, _, layer), share in tops.items():
-            truth = Planted(GROUPED, str(capability))
-            assert layer < truth.readable_from or share == 1
-            assert layer >= truth.brought_at or share < 0.4
-            assert kind == "full" or layer >= truth.readable_from or share == 0
-        retrieved = Planted(GROUPED, "retrieval")
-        assert kind == "bias" or tops["retrieval", "tuned", retrieved.brought_at] > 0.5
+            truth = PlantedTruth(GROUPED, str(capability))
+            assert layer < truth.readable_layer or share == 1
+            assert layer >= truth.bringing_layer or share < 0.4
+            assert kind == "full" or layer >= truth.readable_layer or share == 0
+        retrieved = PlantedTruth(GROUPED, "retrieval")
+        assert kind == "bias" or tops["retrieval", "tuned", retrieved.bringing_layer] > 0.5
 
 
 @pytest.mark.long
@@ -333,8 +342,8 @@ def test_tuned_lenses_of_two_stacks_read_it_once_it_was_brought_and_not_before()
         for (capability, name, layer), share in shares.items():
             truth = PlantedSeq2Seq(SEQ2SEQ_LAYOUT, str(capability))
             of_encoder = name == "tuned decoder"
-            brought = truth.found_at if of_encoder else copy
-            readable = truth.found_at if of_encoder else truth.readable_from
+            brought = truth.finding_layer if of_encoder else copy
+            readable = truth.finding_layer if of_encoder else truth.readable_layer
             assert layer < readable or share == 1
             assert layer >= brought or share < 0.4
             assert kind == "full" or layer >= readable or share < 0.4
@@ -351,7 +360,7 @@ def test_patching_recovers_at_the_planted_layer_and_position(of, layout, seed):
     assert found.groupby(["capability", "direction"])["item"].nunique().eq(2).all()
     for row in found.itertuples():
         at_last = row.pos_label == "last"
-        expected = Planted(layout, row.capability).recovers(row.site, int(row.layer), at_last)
+        expected = PlantedTruth(layout, row.capability).recovers(row.site, int(row.layer), at_last)
         assert row.recovered == pytest.approx(expected, abs=ROUNDING)
 
 
@@ -364,13 +373,13 @@ def test_patching_recovers_at_the_planted_heads(of, layout, seed):
     assert len(found) == len(TASKS) * 2 * layout.n_layers * layout.n_heads
     for row in found.itertuples():
         spot = Spot(int(row.layer), int(row.head))
-        expected = Planted(layout, row.capability).recovers_by_head(row.site, spot)
+        expected = PlantedTruth(layout, row.capability).recovers_by_head(row.site, spot)
         assert row.recovered == pytest.approx(expected, abs=ROUNDING)
 
 
 @anywhere("decoder")
 def test_patching_follows_what_is_stated_to_the_look_up(of, layout, seed):
-    task = with_values_swapped(small_task("retrieval"))
+    task = swap_values(small_task("retrieval"))
     found = patch_activations(small_model(layout, seed), task, pairs=3, progress=False).patching
     for row in found.loc[found["pos_label"].eq("last")].itertuples():
         expected = float(row.layer > layout.look_up.layer)
@@ -380,16 +389,16 @@ def test_patching_follows_what_is_stated_to_the_look_up(of, layout, seed):
 @anywhere("decoder")
 def test_capabilities_emerge_at_the_planted_depth(of, layout, seed):
     patched = patch_activations(of.model(layout, seed), TASKS, pairs=3, progress=False)
-    results = [of.ablated(layout, seed), of.read(layout, seed), patched]
+    results = [of.ablate(layout, seed), of.read_lens(layout, seed), patched]
     found = emergence(results, n_resamples=200)
     assert found.left_out.empty
     for capability, group in found.emergence.groupby("capability"):
-        planted = Planted(layout, str(capability))
+        planted = PlantedTruth(layout, str(capability))
         depth = group.set_index(["method", "measure"])
         half = depth.xs("half-effect depth", level="measure")["layer"]
         assert half["ablation"] == pytest.approx(planted.half_effect_depth)
-        assert half["logit lens"] == pytest.approx(planted.readable_from, abs=0.01)
-        assert half["activation patching"] == pytest.approx(planted.moved_at, abs=0.01)
+        assert half["logit lens"] == pytest.approx(planted.readable_layer, abs=0.01)
+        assert half["activation patching"] == pytest.approx(planted.moving_layer, abs=0.01)
         critical = depth.loc[("ablation", "critical set"), "layers"]
         assert set(critical) == planted.critical("layer")
 
@@ -397,7 +406,7 @@ def test_capabilities_emerge_at_the_planted_depth(of, layout, seed):
 @anywhere("seq2seq")
 def test_capabilities_of_two_stacks_emerge_at_the_planted_depth(of, layout, seed):
     """On one axis of computation, the encoder first, and in the order of each stack alone."""
-    found = emergence([of.ablated(layout, seed), of.read(layout, seed)], n_resamples=200)
+    found = emergence([of.ablate(layout, seed), of.read_lens(layout, seed)], n_resamples=200)
     assert found.left_out.empty
     for (capability, axis), group in found.emergence.groupby(["capability", "axis"]):
         truth = PlantedSeq2Seq(layout, str(capability))
@@ -407,8 +416,8 @@ def test_capabilities_of_two_stacks_emerge_at_the_planted_depth(of, layout, seed
             continue
         half = depth.xs("half-effect depth", level="measure")["layer"]
         assert half["ablation"] == pytest.approx(truth.half_effect_depth)
-        assert half["logit lens"] == pytest.approx(truth.readable_from, abs=0.01)
-        assert half["decoder lens"] == pytest.approx(truth.found_at, abs=0.01)
+        assert half["logit lens"] == pytest.approx(truth.readable_layer, abs=0.01)
+        assert half["decoder lens"] == pytest.approx(truth.finding_layer, abs=0.01)
         assert set(depth.loc[("ablation", "critical set"), "layers"]) == truth.critical("layer")
 
 
@@ -418,12 +427,12 @@ def check_stack(truth: PlantedSeq2Seq, stack: str, depth: pd.DataFrame) -> None:
     first = layout.n_encoder_layers if stack == "decoder" else 0
     n_layers = layout.n_decoder_layers if stack == "decoder" else layout.n_encoder_layers
     lens, at = {
-        "encoder": ("decoder lens", truth.found_at),
-        "decoder": ("logit lens", truth.readable_from),
+        "encoder": ("decoder lens", truth.finding_layer),
+        "decoder": ("logit lens", truth.readable_layer),
     }[stack]
     half = depth.xs("half-effect depth", level="measure")
     assert set(half.index) == {"ablation", lens}
-    assert half["layer"]["ablation"] == pytest.approx(truth.half_effect_depth_in(stack))
+    assert half["layer"]["ablation"] == pytest.approx(truth.half_effect_depth_of_stack(stack))
     assert half["layer"][lens] == pytest.approx(at, abs=0.01)
     relative = (half["layer"] - first) / (n_layers - 1)
     assert half["estimate"].tolist() == pytest.approx(relative.tolist())
@@ -441,19 +450,19 @@ def check_stack(truth: PlantedSeq2Seq, stack: str, depth: pd.DataFrame) -> None:
 def test_methods_differ_by_what_was_planted(of, layout, seed):
     model = small_model(layout, seed)
     results = [
-        of.ablated(layout, seed, ("continuation", "generate")),
-        of.read(layout, seed),
+        of.ablate(layout, seed, ("continuation", "generate")),
+        of.read_lens(layout, seed),
         patch_activations(model, TASKS, pairs=3, progress=False),
         lw.attribution(model, TASKS, "continuation", progress=False),
     ]
     found = emergence(results, n_resamples=200)
     for row in found.method_agreement.query("measure == 'half-effect depth'").itertuples():
-        planted = Planted(layout, str(row.capability))
+        planted = PlantedTruth(layout, str(row.capability))
         depth = {
             "ablation": planted.half_effect_depth,
-            "logit lens": planted.readable_from,
-            "direct attribution": planted.readable_from,
-            "activation patching": planted.moved_at,
+            "logit lens": planted.readable_layer,
+            "direct attribution": planted.readable_layer,
+            "activation patching": planted.moving_layer,
         }
         apart = (depth[str(row.second)] - depth[str(row.first)]) / (layout.n_layers - 1)
         assert row.estimate == pytest.approx(apart, abs=0.01)
@@ -463,7 +472,7 @@ def test_methods_differ_by_what_was_planted(of, layout, seed):
         assert row.p > 0.05 or row.estimate != 0
     # what is lost under generation is lost wholly, so the layers can be counted
     for row in found.protocol_interaction.itertuples():
-        critical = Planted(layout, str(row.capability)).critical("layer")
+        critical = PlantedTruth(layout, str(row.capability)).critical("layer")
         assert row.share_second == pytest.approx(np.mean([k in critical for k in row.layers]))
         assert row.share_second_low < row.share_second < row.share_second_high
 
@@ -473,7 +482,7 @@ def test_methods_differ_by_what_was_planted(of, layout, seed):
 )
 def test_layers_that_nothing_needs_are_removed_first(capabilities):
     tasks = [small_task(capability, 24) for capability in capabilities]
-    idle = spared(LAYOUT, *capabilities)
+    idle = spare_layers(LAYOUT, *capabilities)
     n = min(len(idle) + 1, LAYOUT.n_layers - 1)
     result = removal_order(small_model(LAYOUT), tasks, n_removed=n, progress=False)
     assert list(result.order[-1][: len(idle)]) == idle
@@ -501,7 +510,7 @@ def test_idle_layers_turn_nothing_and_go_first_by_effect_and_by_influence(of, la
 
 @anywhere(*BOTH)
 def test_attribution_credits_only_the_mlp_that_says_the_answer(of, layout, seed):
-    """What is found and copied is only prepared; neither heads nor the encoder add anything."""
+    """Found and copied answers are only prepared; neither heads nor the encoder add anything."""
     found = lw.attribution(of.model(layout, seed), TASKS, "continuation", progress=False)
     assert max(work["largest_gap"] for work in found.facts.work) < 1e-4
     summary = found.summary()
@@ -509,7 +518,7 @@ def test_attribution_credits_only_the_mlp_that_says_the_answer(of, layout, seed)
     parts = summary.loc[(summary["metric"] == "logit_diff") & summary["component"].isin(sites)]
     assert parts["signal"].all()
     for capability, mine in parts.groupby("capability"):
-        layer = of.truth(layout, str(capability)).readable_from
+        layer = of.truth(layout, str(capability)).readable_layer
         planted = (mine["component"] == "mlp_out") & (mine["layer"] == layer)
         assert planted.sum() == 1
         assert (mine["significant"] == planted).all()
@@ -519,7 +528,7 @@ def test_attribution_credits_only_the_mlp_that_says_the_answer(of, layout, seed)
     half = every.query("measure == 'half-effect depth' and axis == 'computation'")
     assert len(half) == len(CAPABILITIES)
     for row in half.itertuples():
-        assert row.layer == pytest.approx(of.truth(layout, row.capability).readable_from, abs=0.01)
+        assert row.layer == pytest.approx(of.truth(layout, row.capability).readable_layer, abs=0.01)
 
 
 def test_the_previous_token_head_is_the_planted_one():
@@ -532,7 +541,7 @@ def test_the_previous_token_head_is_the_planted_one():
 
 @anywhere("seq2seq")
 def test_head_scores_find_the_previous_token_head_in_the_encoder(of, layout, seed):
-    """What ``begin`` and ``copy`` look at is no word of a sequence, so they score 0."""
+    """Tokens that ``begin`` and ``copy`` look at are no words of a sequence, so they score 0."""
     found = lw.head_scores(small_seq2seq(layout, seed), sequences=3, progress=False)
     summary = found.summary()
     places = {
@@ -577,15 +586,15 @@ def test_each_link_of_the_chain_is_the_one_direct_path(of, layout, seed):
 def test_one_head_alone_tells_cross_attention_that_the_answer_begins(of, layout, seed):
     """Nothing of it depends on what is asked, so what each sender writes is taken away here."""
     model, task = small_seq2seq(layout, seed), small_task("retrieval")
-    tokens = tuple(tokens_of(model, task)[0].tolist())
-    answer = int(answers_of(model, task)[0])
-    copy = f"{layout.named(layout.copy.layer)}.{layout.copy.head}"
+    tokens = tuple(suite_tokens(model, task)[0].tolist())
+    answer = int(answer_ids(model, task)[0])
+    copy = f"{layout.name_of_layer(layout.copy.layer)}.{layout.copy.head}"
     receiver = parse_receiver(f"cross_q:{copy}", model)
-    heard = [sender for sender in senders_of(model) if receiver.hears(sender, False)]
-    without = -torch.stack(written(model, tokens, heard))
-    said = received(model, tokens, receiver, heard, without)[:, answer].exp()
+    heard = [sender for sender in model_senders(model) if receiver.hears(sender, False)]
+    without = -torch.stack(sender_outputs(model, tokens, heard))
+    said = receiver_logprobs(model, tokens, receiver, heard, without)[:, answer].exp()
     lost = {s.name for s, p in zip(heard, said, strict=True) if p < 0.5}
-    assert lost == {f"head {layout.named(layout.begin.layer)}.{layout.begin.head}"}
+    assert lost == {f"head {layout.name_of_layer(layout.begin.layer)}.{layout.begin.head}"}
     assert ((said < 0.5) | (said > 0.99)).all()
 
 
@@ -598,7 +607,7 @@ def test_what_the_mlp_says_was_copied_from_the_part_of_the_encoder_that_found_it
     """Read what ``say`` reads, instead of the logits: what its neuron for the answer looks for."""
     model, task = small_seq2seq(layout, seed), small_task(capability, 6)
     links = PlantedSeq2Seq(layout, capability).links
-    sites = seq2seq_sites(model, [tuple(row) for row in tokens_of(model, task).tolist()])
+    sites = seq2seq_sites(model, [tuple(row) for row in suite_tokens(model, task).tolist()])
     first = layout.n_encoder_layers
     mlp = model.parts.decoder.blocks[layout.say - first].mlp
     # Where cross-attention has copied the answer to; biases would let chance win now and then.
@@ -608,10 +617,10 @@ def test_what_the_mlp_says_was_copied_from_the_part_of_the_encoder_that_found_it
     assert (value > 1).all()
     parts = direct_seq2seq(model, sites, LogitSums(value, read, torch.zeros_like(value)))
     assert parts.gap(value) < ROUNDING
-    _, copied, head = links[f"mlp:{layout.named(layout.say)}"]
+    _, copied, head = links[f"mlp:{layout.name_of_layer(layout.say)}"]
     found = parts.own["cross_z"][..., copied - first, head]
     torch.testing.assert_close(found, value, atol=ROUNDING, rtol=0)
-    site, layer, head = links[f"cross_v:{layout.named(copied)}.{head}"]
+    site, layer, head = links[f"cross_v:{layout.name_of_layer(copied)}.{head}"]
     mlps, heads = parts.encoder["mlp_out"].clone(), parts.encoder["z"].clone()
     planted = heads[..., layer, head] if site == "z" else mlps[..., layer]
     torch.testing.assert_close(planted, value, atol=ROUNDING, rtol=0)
@@ -628,7 +637,7 @@ def test_gradients_see_the_last_head_of_the_chain_and_miss_those_before_it(of, l
         progress=False,
     ).cells()  # fmt: skip
     for capability, cells in found.groupby("capability"):
-        truth = Planted(layout, str(capability))
+        truth = PlantedTruth(layout, str(capability))
         spots = [Spot(int(row.layer), int(row.head)) for row in cells.itertuples()]
         # A whole difference is 24 nats; 1e-3 is rounding of a float32 that is that large.
         truly = {s for s, true in zip(spots, cells["true"], strict=True) if abs(true) > 1e-3}

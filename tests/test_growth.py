@@ -15,10 +15,10 @@ from layerwise.runs.setup import prepare
 from layerwise.stats import inference, resampling
 from layerwise.stats.items import clusters
 from layerwise.tasks.blind import classifiers, features, guessers
-from layerwise.tasks.blind.options import Options, options_of
+from layerwise.tasks.blind.options import TaskOptions, task_options
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model
-from tests.tasks.test_blind import task_of, words
+from tests.tasks.test_blind import options_task, words
 
 
 @pytest.mark.parametrize("room", [0, encoding._MOST_TOKENS])
@@ -53,7 +53,7 @@ def many_options(n_options: int, n_items: int = 12):
     for _ in range(n_items):
         texts = {text: None for _ in range(n_options) for text in words(rng)}
         rows.append(list(texts)[: n_options - int(rng.integers(3))])
-    return options_of(task_of(rows, rng.integers(3, size=n_items).tolist()))
+    return task_options(options_task(rows, rng.integers(3, size=n_items).tolist()))
 
 
 def test_likeness_of_options_is_that_of_every_pair():
@@ -85,7 +85,9 @@ def test_ranks_are_right_where_the_option_of_that_rank_is_picked():
 def test_work_of_a_guesser_by_rank_does_not_grow_with_the_square_of_options():
     for n_options in (8, 64):
         options = many_options(n_options)
-        with mock.patch.object(Options, "pick", autospec=True, side_effect=Options.pick) as pick:
+        with mock.patch.object(
+            TaskOptions, "pick", autospec=True, side_effect=TaskOptions.pick
+        ) as pick:
             next(guessers.rule_guessers(options, {}, {}))
         assert pick.call_count == 1
 
@@ -114,9 +116,9 @@ def test_resamples_in_chunks_are_those_of_one_draw(small_chunks, n):
     values = np.random.default_rng(5).normal(size=(n, 3))
     with_first = clusters.sample_and_resamples(n, 321, 4)
     assert np.array_equal(with_first[0], np.arange(n))
-    means = clusters.Clusters.apart(n).resampled_means(values, with_first[1:])
+    means = clusters.Clusters.singletons(n).resampled_means(values, with_first[1:])
     np.testing.assert_allclose(means, counts @ values / n, rtol=1e-12)
-    assert np.array_equal(means, clusters.Clusters.apart(n).means_of_counts(values, counts))
+    assert np.array_equal(means, clusters.Clusters.singletons(n).means_of_counts(values, counts))
 
 
 @pytest.mark.parametrize("n", [5, 17, 130])

@@ -16,9 +16,9 @@ from layerwise.models import original_tokenizer
 from layerwise.report import findings
 from layerwise.results import AblationResult
 from layerwise.stats.signals.signal import (
-    Answered,
     Blind,
-    Guessed,
+    GuesserResult,
+    MethodAnswers,
     better_than_blind_p_value,
     signals,
 )
@@ -29,9 +29,9 @@ from layerwise.tasks.task import Task, take
 from tests.analysis import word_task
 from tests.cases import data_sets, most_errors
 from tests.models.tiny import tiny_model
-from tests.tasks.test_blind import nearest, numbers, planted, value
+from tests.tasks.test_blind import nearest, numbers, planted_task, value
 
-CELL = partial(Answered, "t", "continuation")
+CELL = partial(MethodAnswers, "t", "continuation")
 
 
 def near_fifteen(share: float, n: int, seed: int) -> Task:
@@ -41,17 +41,19 @@ def near_fifteen(share: float, n: int, seed: int) -> Task:
         return nearest(value(row), 15)
 
     beyond = (share - 0.25) / 0.75  # another one may be the nearest, too
-    return planted(numbers, gold, n, beyond, seed)
+    return planted_task(numbers, gold, n, beyond, seed)
 
 
-def guessed_in(task: Task, n: int, *, alone: bool = False) -> Guessed:
+def guesser_result(task: Task, n: int, *, alone: bool = False) -> GuesserResult:
     found = guesser_answers(take(task, n), "continuation", alone=alone)
     assert found is not None
     right = np.array([found.right[item.id] for item in task.items[:n]])
-    return Guessed(Blind(right.astype(int), np.ones(n, dtype=int)), found.rule, found.is_control)
+    return GuesserResult(
+        Blind(right.astype(int), np.ones(n, dtype=int)), found.rule, found.is_control
+    )
 
 
-def passes(cell: Answered) -> bool:
+def passes(cell: MethodAnswers) -> bool:
     return signals([cell], lambda *_: 0.25)["t", "continuation"]
 
 
@@ -120,7 +122,7 @@ def test_a_model_that_uses_what_options_give_away_rarely_passes(n_task: int, n: 
     n_sets = data_sets(48)
     by_chance, by_guesser = 0, 0
     for seed in range(n_sets):
-        guessed = guessed_in(near_fifteen(0.6, n_task, seed), n)
+        guessed = guesser_result(near_fifteen(0.6, n_task, seed), n)
         for right in rng.random((20, n)) < 0.6:
             by_chance += passes(CELL(right))
             by_guesser += passes(CELL(right, guessed=guessed))
@@ -136,7 +138,7 @@ def test_where_it_is_alone_few_items_do_not_let_a_model_pass() -> None:
     for seed in range(n_sets):
         task = near_fifteen(0.5, 40, seed)
         for alone in passed:
-            guessed = guessed_in(task, 40, alone=alone)
+            guessed = guesser_result(task, 40, alone=alone)
             passed[alone] += sum(
                 passes(CELL(right, guessed=guessed)) for right in rng.random((20, 40)) < 0.5
             )
@@ -149,7 +151,7 @@ def test_a_question_blind_model_passes_as_rarely_as_stated_with_all_controls() -
     rng = np.random.default_rng(5)
     n_sets, found = data_sets(48), 0
     for seed in range(n_sets):
-        guessed = guessed_in(near_fifteen(0.4, 60, seed), 40)
+        guessed = guesser_result(near_fifteen(0.4, 60, seed), 40)
         for _ in range(20):
             right, others = rng.random(40) < 0.4, rng.binomial(3, 0.4, 40)
             found += passes(CELL(right, Blind(others, np.full(40, 3)), guessed=guessed))

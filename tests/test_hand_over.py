@@ -1,4 +1,4 @@
-"""Where patching hands over: bounds of the layer that is picked, over all tasks of a run."""
+"""Hand-over in patching: bounds of the layer that is picked, over all tasks of a run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerwise.analyses.patching.analysis import hand_overs, overtaking
+from layerwise.analyses.patching.analysis import hand_over_layer, hand_overs
 from layerwise.analyses.patching.result import PatchingResult
 from layerwise.analyses.patching.tables import patching_summary
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from tests import synthetic
 from tests.cases import data_sets, most_errors
 from tests.comparing import row
@@ -31,13 +31,15 @@ def run_of_tasks(seed: int, n_tasks: int = N_TASKS) -> PatchingResult:
         own = rng.normal(0, 0.9, size=(N_PAIRS, 1)) * np.sqrt(SHARE * (1 - SHARE))
         shares = SHARE + own + rng.normal(0, 0.03, size=(N_PAIRS, N_LAYERS))
         for place, values in zip(PLACES, (shares, 1 - shares), strict=True):
-            tables.append(synthetic.patching(values, task, "retrieval", label=place).patching)
-    facts = synthetic.patching(np.zeros((N_PAIRS, N_LAYERS)), "task 0", "retrieval").facts
+            tables.append(
+                synthetic.patching_result(values, task, "retrieval", label=place).patching
+            )
+    facts = synthetic.patching_result(np.zeros((N_PAIRS, N_LAYERS)), "task 0", "retrieval").facts
     return PatchingResult(pd.concat(tables, ignore_index=True), facts)
 
 
 @cache
-def missed() -> dict[str, int]:
+def miss_counts() -> dict[str, int]:
     """In how many runs any sentence has bounds that miss: of the layer, of a share."""
     found = {"layer": 0, "share": 0, "layer alone": 0, "share alone": 0, "told": 0}
     for seed in range(data_sets(30)):
@@ -55,7 +57,7 @@ def missed() -> dict[str, int]:
 
 
 def _misses(mine: pd.DataFrame) -> tuple[bool, bool] | None:
-    bounds = overtaking(mine, "last changed")
+    bounds = hand_over_layer(mine, "last changed")
     if bounds is None:
         return None
     middle, low, high = bounds
@@ -68,19 +70,19 @@ def _misses(mine: pd.DataFrame) -> tuple[bool, bool] | None:
 
 @pytest.mark.parametrize("what", ["layer", "share"])
 def test_bounds_of_hand_overs_cover_together_over_all_tasks_of_a_run(what):
-    assert missed()[what] <= most_errors(data_sets(30))
+    assert miss_counts()[what] <= most_errors(data_sets(30))
 
 
 def test_bounds_of_single_cells_would_not():
-    assert missed()["share alone"] > most_errors(data_sets(30))
+    assert miss_counts()["share alone"] > most_errors(data_sets(30))
 
 
 def test_most_hand_overs_are_told_nevertheless():
-    assert missed()["told"] > 0.9 * N_TASKS * data_sets(30)
+    assert miss_counts()["told"] > 0.9 * N_TASKS * data_sets(30)
 
 
 def test_a_sentence_says_what_its_bounds_cover():
-    (first, *_) = hand_overs(tables_of_run([run_of_tasks(0, 2)]))
+    (first, *_) = hand_overs(run_tables([run_of_tasks(0, 2)]))
     assert first.estimate is not None
     assert first.estimate.bounds == "bounds for all that the run patched together"
     assert first.caveat == "The intact model's accuracy was not measured."
@@ -91,11 +93,9 @@ def test_an_answer_that_rests_at_a_third_position_is_no_move_from_one_to_the_oth
     rng, layers, tables = np.random.default_rng(0), np.arange(N_LAYERS), []
     for place, share in (("last", layers >= 6), ("last changed", layers < 3)):
         values = share + rng.normal(0, 0.02, size=(N_PAIRS, N_LAYERS))
-        tables.append(synthetic.patching(values, "task", "retrieval", label=place).patching)
-    facts = synthetic.patching(np.zeros((N_PAIRS, N_LAYERS)), "task", "retrieval").facts
-    (claim,) = hand_overs(
-        tables_of_run([PatchingResult(pd.concat(tables, ignore_index=True), facts)])
-    )
+        tables.append(synthetic.patching_result(values, "task", "retrieval", label=place).patching)
+    facts = synthetic.patching_result(np.zeros((N_PAIRS, N_LAYERS)), "task", "retrieval").facts
+    (claim,) = hand_overs(run_tables([PatchingResult(pd.concat(tables, ignore_index=True), facts)]))
     assert "moves from" not in claim.full
     assert "leaves the changed word in layer 2 and reaches the last token in 5 when" in claim.short
     assert (claim.layers, claim.evidence) == ((2, 5), "in its table")

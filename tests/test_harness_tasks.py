@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import layerwise
-from layerwise.analyses.ablation.questions import questions_of
+from layerwise.analyses.ablation.questions import question_table
 from layerwise.errors import UserError
 from layerwise.lm_eval import LM
 from layerwise.models import load_model, original_tokenizer
@@ -127,7 +127,7 @@ TASKS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Both:
+class HereAndHarness:
     """A folder of tasks, and one model here and in the harness."""
 
     folder: Path
@@ -159,11 +159,11 @@ def a_short_list() -> Iterator[None]:
     def listed(include_defaults: bool = True) -> Any:
         return whole(include_path=few if include_defaults else None, include_defaults=False)
 
-    finding.everything.cache_clear()
+    finding.task_manager.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks, "TaskManager", listed)
         yield
-    finding.everything.cache_clear()
+    finding.task_manager.cache_clear()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -177,7 +177,7 @@ def no_environment() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
+def here_and_harness(tmp_path_factory: pytest.TempPathFactory) -> HereAndHarness:
     folder = tmp_path_factory.mktemp("tasks")
     for split, rows in (("train", ROWS[:3]), ("test", ROWS)):
         text = "\n".join(map(json.dumps, rows))
@@ -188,7 +188,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAYERWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
         model = load_model(weights)
-    return Both(folder, model, harness_model(weights))
+    return HereAndHarness(folder, model, harness_model(weights))
 
 
 def write_task(folder: Path, name: str, config: dict[str, Any], *, suffix: str = "") -> str:
@@ -234,16 +234,18 @@ def ours(
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_intact_scores_are_the_harness_own(both: Both, name: str) -> None:
-    scores = assert_same_scores(both, both.lm, name, intact())
+def test_intact_scores_are_the_harness_own(here_and_harness: HereAndHarness, name: str) -> None:
+    scores = assert_same_scores(here_and_harness, here_and_harness.lm, name, intact())
     assert name != "filtered" or any(one.correct for one in scores)
 
 
 @pytest.fixture(scope="module")
-def without_layer(both: Both, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def without_layer(
+    here_and_harness: HereAndHarness, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
     """The same model in the harness, with its second layer taken out of its checkpoint."""
     folder = tmp_path_factory.mktemp("cut")
-    model = both.lm.model
+    model = here_and_harness.lm.model
     kept = [layer for number, layer in enumerate(model.model.layers) if number != 1]
     model.config.num_hidden_layers = len(kept)
     state = {
@@ -253,25 +255,27 @@ def without_layer(both: Both, tmp_path_factory: pytest.TempPathFactory) -> Any:
     }
     model.save_pretrained(folder, state_dict=state)
     model.config.num_hidden_layers = len(kept) + 1
-    both.lm.tokenizer.save_pretrained(folder)
+    here_and_harness.lm.tokenizer.save_pretrained(folder)
     return harness_model(folder)
 
 
 @pytest.mark.parametrize("name", IN_CHAT)
-def test_intact_scores_in_a_chat_template_are_the_harness_own(both, name, monkeypatch):
-    for tokenizer in (original_tokenizer(both.model), both.lm.tokenizer):
+def test_intact_scores_in_a_chat_template_are_the_harness_own(here_and_harness, name, monkeypatch):
+    for tokenizer in (original_tokenizer(here_and_harness.model), here_and_harness.lm.tokenizer):
         monkeypatch.setattr(tokenizer, "chat_template", CHAT, raising=False)
-    assert_same_scores(both, both.lm, name, intact(), chat=True)
+    assert_same_scores(here_and_harness, here_and_harness.lm, name, intact(), chat=True)
 
 
 @pytest.mark.parametrize("name", REMOVED)
-def test_scores_without_a_layer_are_those_of_a_checkpoint_without_it(both, without_layer, name):
-    assert len(without_layer.model.model.layers) == len(both.lm.model.model.layers) - 1
-    assert_same_scores(both, without_layer, name, skip(1))
+def test_scores_without_a_layer_are_those_of_a_checkpoint_without_it(
+    here_and_harness, without_layer, name
+):
+    assert len(without_layer.model.model.layers) == len(here_and_harness.lm.model.model.layers) - 1
+    assert_same_scores(here_and_harness, without_layer, name, skip(1))
 
 
 def assert_same_scores(
-    both: Both, lm: Any, name: str, change: Intervention, *, chat: bool = False
+    both: HereAndHarness, lm: Any, name: str, change: Intervention, *, chat: bool = False
 ) -> list[Any]:
     protocol = "generate" if TASKS[name]["output_type"] == "generate_until" else "continuation"
     path = both.folder / f"{name}.yaml"
@@ -298,11 +302,14 @@ def assert_same_scores(
     return scores
 
 
-def test_limit_and_examples_are_those_of_the_harness(both: Both) -> None:
-    path = both.folder / "texts.yaml"
+def test_limit_and_examples_are_those_of_the_harness(here_and_harness: HereAndHarness) -> None:
+    path = here_and_harness.folder / "texts.yaml"
     task = load_task(f"lm-eval:{path}", limit=3, fewshot=2)
-    samples = theirs(both.lm, path, limit=3, num_fewshot=2)
-    asked = [build_requests(task, item, "continuation", both.lm.tokenizer) for item in task.items]
+    samples = theirs(here_and_harness.lm, path, limit=3, num_fewshot=2)
+    asked = [
+        build_requests(task, item, "continuation", here_and_harness.lm.tokenizer)
+        for item in task.items
+    ]
     assert [[(one.context, one.continuation) for one in each] for each in asked] == [
         [tuple(one) for one in sample["arguments"]] for sample in samples
     ]
@@ -311,36 +318,38 @@ def test_limit_and_examples_are_those_of_the_harness(both: Both) -> None:
     assert other.items[0].question != task.items[0].question
 
 
-def test_options_can_be_asked_for_by_letter(both: Both) -> None:
-    task = load_task(f"lm-eval:{both.folder / 'texts.yaml'}")
-    (asked, *_) = build_requests(task, task.items[4], "letter", both.lm.tokenizer)
+def test_options_can_be_asked_for_by_letter(here_and_harness: HereAndHarness) -> None:
+    task = load_task(f"lm-eval:{here_and_harness.folder / 'texts.yaml'}")
+    (asked, *_) = build_requests(task, task.items[4], "letter", here_and_harness.lm.tokenizer)
     assert asked.context == (
         "Question: Which of them flows through Basel?\nA. Rhine\nB. Seine\nAnswer:"
     )
     assert set(task.chance) == {"letter", "continuation", "generate"}
     for without in ("examples", "letters", "next-word"):
-        assert "letter" not in load_task(f"lm-eval:{both.folder / without}.yaml").chance
+        assert "letter" not in load_task(f"lm-eval:{here_and_harness.folder / without}.yaml").chance
 
 
-def test_options_in_several_prompts_are_asked_by_what_follows_them(both: Both) -> None:
-    task = load_task(f"lm-eval:{both.folder / 'filled.yaml'}")
+def test_options_in_several_prompts_are_asked_by_what_follows_them(
+    here_and_harness: HereAndHarness,
+) -> None:
+    task = load_task(f"lm-eval:{here_and_harness.folder / 'filled.yaml'}")
     assert task.chance == {"continuation": pytest.approx((1 / 4 + 3 / 3 + 1 / 2) / 5)}
     item = task.items[4]
     assert (item.question, item.choices, item.answer, item.ending) == (
         "of them flows through Basel by ", ("Rhine", "Seine"), "Rhine", "past 2 castles."
     )  # fmt: skip
-    asked = build_requests(task, item, "continuation", both.lm.tokenizer)
+    asked = build_requests(task, item, "continuation", here_and_harness.lm.tokenizer)
     assert [(one.context, one.continuation, one.gold) for one in asked] == [
         ("of them flows through Basel by Rhine", " past 2 castles.", True),
         ("of them flows through Basel by Seine", " past 2 castles.", False),
     ]
-    (row,) = questions_of(map(text_line, asked)).to_dict("records")
+    (row,) = question_table(map(text_line, asked)).to_dict("records")
     assert row["prompt"] == item.question
     assert row["options"] == ["Rhine past 2 castles.", "Seine past 2 castles."]
     assert row["gold"] == "Rhine past 2 castles."
     for protocol in ("letter", "generate"):
         with pytest.raises(UserError, match="scores the text behind its options"):
-            build_requests(task, item, protocol, both.lm.tokenizer)
+            build_requests(task, item, protocol, here_and_harness.lm.tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -360,8 +369,10 @@ def test_what_options_begin_with_is_the_question(tmp_path, texts, question, opti
     assert (item.question, item.choices, item.answer) == (question, options, options[1])
 
 
-def test_another_question_brings_its_own_examples_and_turns(both: Both) -> None:
-    task = load_task(f"lm-eval:{both.folder / 'filled-examples.yaml'}")
+def test_another_question_brings_its_own_examples_and_turns(
+    here_and_harness: HereAndHarness,
+) -> None:
+    task = load_task(f"lm-eval:{here_and_harness.folder / 'filled-examples.yaml'}")
     by_id = {item.id: item for item in task.items}
     for item_id, others in with_other_questions(task, task.items).items():
         assert others
@@ -372,26 +383,32 @@ def test_another_question_brings_its_own_examples_and_turns(both: Both) -> None:
 
 
 @pytest.mark.parametrize("name", ["examples", "described-examples"])
-def test_the_system_prompt_of_a_task_file_is_the_harness_own(both, name, monkeypatch):
-    monkeypatch.setattr(both.lm.tokenizer, "chat_template", CHAT, raising=False)
-    path, file = both.folder / f"{name}.yaml", both.folder / f"{name}.toml"
+def test_the_system_prompt_of_a_task_file_is_the_harness_own(here_and_harness, name, monkeypatch):
+    monkeypatch.setattr(here_and_harness.lm.tokenizer, "chat_template", CHAT, raising=False)
+    path, file = here_and_harness.folder / f"{name}.yaml", here_and_harness.folder / f"{name}.toml"
     file.write_text(f"task = 'lm-eval:{path}'\nsystem = 'Be brief.'", encoding="utf-8")
     task = load_task(str(file))
-    samples = theirs(both.lm, path, apply_chat_template=True, system_instruction="Be brief.")
+    samples = theirs(
+        here_and_harness.lm, path, apply_chat_template=True, system_instruction="Be brief."
+    )
     for item, sample in zip(task.items, samples, strict=True):
-        asked = build_requests(task, item, "continuation", both.lm.tokenizer, chat=True)
+        asked = build_requests(task, item, "continuation", here_and_harness.lm.tokenizer, chat=True)
         assert [(one.context, one.continuation) for one in asked] == [
             tuple(one) for one in sample["arguments"]
         ]
     file.write_text(f"task = 'lm-eval:{path}'\nanswer_cue = ' So:'", encoding="utf-8")
     (asked, *_) = build_requests(
-        task := load_task(str(file)), task.items[0], "continuation", both.lm.tokenizer, chat=True
+        task := load_task(str(file)),
+        task.items[0],
+        "continuation",
+        here_and_harness.lm.tokenizer,
+        chat=True,
     )
     assert asked.context.endswith(" So:\n[assistant]\n")
 
 
-def test_a_filter_is_chosen_by_name(both: Both) -> None:
-    name = f"lm-eval:{both.folder / 'several-filters.yaml'}"
+def test_a_filter_is_chosen_by_name(here_and_harness: HereAndHarness) -> None:
+    name = f"lm-eval:{here_and_harness.folder / 'several-filters.yaml'}"
     task = load_task(f"{name}:filter=first:capability=reasoning")
     assert (task.name, task.capability) == ("lm-eval:several-filters:filter=first", "reasoning")
     assert task.judge is not None
@@ -403,7 +420,7 @@ def test_a_filter_is_chosen_by_name(both: Both) -> None:
         load_task(f"{name}:filter=frist")
 
 
-def test_documents_that_cannot_be_asked_are_left_out_and_counted(both, tmp_path):
+def test_documents_that_cannot_be_asked_are_left_out_and_counted(here_and_harness, tmp_path):
     rows = [*ROWS, {**ROWS[0], "label": 7}, {**ROWS[0], "choices": ["Po", "Po"], "label": 1}]
     for split in ("train", "test"):
         text = "\n".join(map(json.dumps, rows))
@@ -441,7 +458,9 @@ def test_documents_that_cannot_be_asked_are_left_out_and_counted(both, tmp_path)
         ),
     ],
 )  # fmt: skip
-def test_a_task_of_the_harness_on_local_files(tmp_path, both, task, rows, protocol, answer):
+def test_a_task_of_the_harness_on_local_files(
+    tmp_path, here_and_harness, task, rows, protocol, answer
+):
     for split in ("test", "train", "validation"):
         text = "\n".join(map(json.dumps, rows))
         (tmp_path / f"{split}-0.jsonl").write_text(text, encoding="utf-8")
@@ -449,7 +468,7 @@ def test_a_task_of_the_harness_on_local_files(tmp_path, both, task, rows, protoc
     found = load_task(name)
     assert (found.name, found.items[0].answer) == (f"lm-eval:{task}", answer)
     assert protocol in found.chance
-    (asked, *_) = build_requests(found, found.items[0], protocol, both.lm.tokenizer)
+    (asked, *_) = build_requests(found, found.items[0], protocol, here_and_harness.lm.tokenizer)
     assert asked.context.endswith(("Question: Q?\nAnswer:", "A: b. C", "as Ann"))
     if task == "gsm8k":
         assert asked.context.count("####") == 5
@@ -459,7 +478,7 @@ def test_a_task_of_the_harness_on_local_files(tmp_path, both, task, rows, protoc
     assert expand_task_names([name]) == [name]
 
 
-def refused(name: str) -> str:
+def refusal(name: str) -> str:
     with pytest.raises(UserError) as caught:
         load_task(name)
     return str(caught.value)
@@ -486,24 +505,24 @@ def test_the_example_of_the_page_has_enough_items_whose_options_give_nothing_awa
 
 @pytest.mark.slow
 def test_a_mistyped_name() -> None:
-    assert refused("lm-eval:arc_esy") == (
+    assert refusal("lm-eval:arc_esy") == (
         "Unknown task 'arc_esy' of lm-evaluation-harness. Did you mean 'arc_easy'? Expected a name "
         "that `lm_eval ls tasks` lists, or the path of a .yaml file."
     )
 
 
 def test_tasks_that_are_not_there() -> None:
-    assert refused("lm-eval:nowhere.yaml") == (
+    assert refusal("lm-eval:nowhere.yaml") == (
         "File 'nowhere.yaml' is not there; expected the YAML file of a task."
     )
-    assert refused("lm-eval:arc_easy").startswith(
+    assert refusal("lm-eval:arc_easy").startswith(
         "The data of task 'lm-eval:arc_easy' is not on this machine and cannot be fetched ("
     )
-    assert refused("lm-eval:arc_easy:data=docs") == (
+    assert refusal("lm-eval:arc_easy:data=docs") == (
         "'docs' has no file of the split 'test' that task 'lm-eval:arc_easy:data=docs' asks; "
         "expected test.jsonl, .json, .csv or .parquet there, and the same for examples."
     )
-    assert "expected one of retrieval" in refused("lm-eval:arc_easy:capability=maths")
+    assert "expected one of retrieval" in refusal("lm-eval:arc_easy:capability=maths")
 
 
 @pytest.mark.parametrize(
@@ -516,26 +535,34 @@ def test_tasks_that_are_not_there() -> None:
         ({"dataset_path": "webdataset"}, "", "is read by 'webdataset'"),
     ],
 )
-def test_code_runs_only_if_it_is_trusted(both, tmp_path, config, suffix, part):
+def test_code_runs_only_if_it_is_trusted(here_and_harness, tmp_path, config, suffix, part):
     (tmp_path / "code.py").write_text("raise SystemExit('it ran')", encoding="utf-8")
     name = write_task(tmp_path, "coded", {**CHOICE, **config}, suffix=suffix)
-    sentence = refused(name)
+    sentence = refusal(name)
     assert sentence.startswith(f"Task {name!r} runs code: ")
     assert part in sentence
     assert sentence.endswith(f"write {name}:trust=yes.")
 
 
-def test_trusted_code_runs(both: Both) -> None:
-    (both.folder / "code.py").write_text("def run(docs): return docs.select([1])", encoding="utf-8")
-    name = write_task(both.folder, "coded", CHOICE, suffix="process_docs: !function code.run\n")
+def test_trusted_code_runs(here_and_harness: HereAndHarness) -> None:
+    (here_and_harness.folder / "code.py").write_text(
+        "def run(docs): return docs.select([1])", encoding="utf-8"
+    )
+    name = write_task(
+        here_and_harness.folder, "coded", CHOICE, suffix="process_docs: !function code.run\n"
+    )
     (item,) = load_task(f"{name}:trust=yes").items
     assert item.answer == "the Seine"
 
 
-def test_a_judge_goes_to_other_processes_by_the_name_of_its_task(both: Both) -> None:
-    (both.folder / "second.py").write_text("def run(docs): return docs.select([1])", "utf-8")
+def test_a_judge_goes_to_other_processes_by_the_name_of_its_task(
+    here_and_harness: HereAndHarness,
+) -> None:
+    (here_and_harness.folder / "second.py").write_text(
+        "def run(docs): return docs.select([1])", "utf-8"
+    )
     suffix = "process_docs: !function second.run\n"
-    name = write_task(both.folder, "sent", WRITTEN, suffix=suffix)
+    name = write_task(here_and_harness.folder, "sent", WRITTEN, suffix=suffix)
     task = load_task(f"{name}:trust=yes")
     sent = pickle.loads(pickle.dumps(task))
     assert sent == task
@@ -547,18 +574,18 @@ def test_a_judge_goes_to_other_processes_by_the_name_of_its_task(both: Both) -> 
         pickle.dumps(replace(task.judge, loaded_by=None))
 
 
-def test_code_that_needs_another_package(both: Both) -> None:
-    (both.folder / "lacking.py").write_text("import no_such_package", encoding="utf-8")
+def test_code_that_needs_another_package(here_and_harness: HereAndHarness) -> None:
+    (here_and_harness.folder / "lacking.py").write_text("import no_such_package", encoding="utf-8")
     suffix = "process_docs: !function lacking.run\n"
-    name = write_task(both.folder, "lacking", CHOICE, suffix=suffix)
-    assert "package that is not installed (No module named 'no_such_pack" in refused(
+    name = write_task(here_and_harness.folder, "lacking", CHOICE, suffix=suffix)
+    assert "package that is not installed (No module named 'no_such_pack" in refusal(
         f"{name}:trust=yes"
     )
 
 
-def test_templates_cannot_reach_python(both: Both) -> None:
+def test_templates_cannot_reach_python(here_and_harness: HereAndHarness) -> None:
     config = {**CHOICE, "doc_to_text": "{{ ''.__class__.__mro__[1].__subclasses__() }}"}
-    assert "SecurityError" in refused(write_task(both.folder, "reaching", config))
+    assert "SecurityError" in refusal(write_task(here_and_harness.folder, "reaching", config))
 
 
 @pytest.mark.parametrize(
@@ -576,23 +603,25 @@ def test_templates_cannot_reach_python(both: Both) -> None:
         ({"num_fewshot": 9, "fewshot_split": "train"}, "as many few-shot examples as the 9"),
     ],
 )  # fmt: skip
-def test_tasks_without_right_and_wrong(both: Both, config: dict[str, Any], part: str) -> None:
-    assert part in refused(write_task(both.folder, "odd", {**CHOICE, **config}))
+def test_tasks_without_right_and_wrong(
+    here_and_harness: HereAndHarness, config: dict[str, Any], part: str
+) -> None:
+    assert part in refusal(write_task(here_and_harness.folder, "odd", {**CHOICE, **config}))
 
 
-def test_a_group_stands_for_its_tasks(both: Both) -> None:
-    path = both.folder / "group.yaml"
+def test_a_group_stands_for_its_tasks(here_and_harness: HereAndHarness) -> None:
+    path = here_and_harness.folder / "group.yaml"
     path.write_text(yaml.safe_dump({"group": "all", "task": ["texts", "letters"]}))
-    both_names = [f"lm-eval:{both.folder / one}.yaml" for one in ("texts", "letters")]
+    both_names = [f"lm-eval:{here_and_harness.folder / one}.yaml" for one in ("texts", "letters")]
     assert expand_task_names([f"lm-eval:{path}"]) == both_names
-    assert "is a group; expected one task" in refused(f"lm-eval:{path}")
+    assert "is a group; expected one task" in refusal(f"lm-eval:{path}")
     path.write_text(yaml.safe_dump({"group": "all", "task": ["texts", "nowhere"]}))
     with pytest.raises(UserError) as caught:
         expand_task_names([f"lm-eval:{path}"])
     assert str(caught.value).startswith(
         f"Group 'lm-eval:{path}' has a broken member: Unknown task "
     )
-    (both.folder / "broken.yaml").write_text("task: [", encoding="utf-8")
+    (here_and_harness.folder / "broken.yaml").write_text("task: [", encoding="utf-8")
     path.write_text(yaml.safe_dump({"group": "all", "task": ["texts", "broken"]}))
     with pytest.raises(UserError, match=r"has a broken member: The file of task .* cannot be read"):
         expand_task_names([f"lm-eval:{path}"])
@@ -614,7 +643,7 @@ def test_a_named_task_does_not_list_all_others(monkeypatch: pytest.MonkeyPatch) 
     def listed(*_: Any) -> None:
         raise AssertionError("all tasks were listed")
 
-    monkeypatch.setattr(finding, "everything", listed)
+    monkeypatch.setattr(finding, "task_manager", listed)
     assert expand_task_names(["lm-eval:mmlu_anatomy"]) == ["lm-eval:mmlu_anatomy"]
 
 
@@ -627,30 +656,39 @@ def test_without_a_file_of_examples_no_item_shows_its_own_answer(tmp_path: Path)
         assert item.question.count(f"Q{number}?") == 1
 
 
-def test_chance_without_distractors_is_that_of_the_commonest_answer(both: Both) -> None:
-    task = load_task(f"lm-eval:{both.folder / 'next-word.yaml'}")
+def test_chance_without_distractors_is_that_of_the_commonest_answer(
+    here_and_harness: HereAndHarness,
+) -> None:
+    task = load_task(f"lm-eval:{here_and_harness.folder / 'next-word.yaml'}")
     assert task.chance == {"continuation": 0.2, "generate": 0.2}
 
 
 @pytest.mark.long
 @pytest.mark.smollm2
 @pytest.mark.parametrize("name", ["examples", "next-word", "filtered", "several-filters"])
-def test_scores_of_a_real_model_are_the_harness_own(both: Both, real: Both, name: str) -> None:
+def test_scores_of_a_real_model_are_the_harness_own(
+    here_and_harness: HereAndHarness, real: HereAndHarness, name: str
+) -> None:
     assert_same_scores(real, real.lm, name, intact())
 
 
 @pytest.fixture(scope="module")
-def real(both: Both) -> Both:
-    return Both(both.folder, smollm2(), harness_model(find_source("smollm2-135m").folder))
+def real(here_and_harness: HereAndHarness) -> HereAndHarness:
+    return HereAndHarness(
+        here_and_harness.folder, smollm2(), harness_model(find_source("smollm2-135m").folder)
+    )
 
 
-def test_a_task_object_of_the_harness(both: Both) -> None:
+def test_a_task_object_of_the_harness(here_and_harness: HereAndHarness) -> None:
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_defaults=False)
-    loaded = manager.load(str(both.folder / "texts.yaml"))["tasks"]["texts"]
+    loaded = manager.load(str(here_and_harness.folder / "texts.yaml"))["tasks"]["texts"]
     assert len(from_lm_eval(loaded, fewshot=0).items) == len(from_lm_eval(loaded, fewshot=2).items)
-    assert from_lm_eval(loaded).items == load_task(f"lm-eval:{both.folder / 'texts.yaml'}").items
+    assert (
+        from_lm_eval(loaded).items
+        == load_task(f"lm-eval:{here_and_harness.folder / 'texts.yaml'}").items
+    )
 
 
 @pytest.mark.parametrize(
@@ -658,31 +696,33 @@ def test_a_task_object_of_the_harness(both: Both) -> None:
 )
 @pytest.mark.parametrize("cut", [False, True])
 def test_the_harness_runs_a_model_of_ours_intact_and_without_a_layer(
-    both: Both, without_layer: Any, name: str, cut: bool
+    here_and_harness: HereAndHarness, without_layer: Any, name: str, cut: bool
 ) -> None:
-    path = both.folder / f"{name}.yaml"
-    mine = theirs(LM(both.model, skip(1) if cut else None), path)
-    expected = theirs(without_layer if cut else both.lm, path)
+    path = here_and_harness.folder / f"{name}.yaml"
+    mine = theirs(LM(here_and_harness.model, skip(1) if cut else None), path)
+    expected = theirs(without_layer if cut else here_and_harness.lm, path)
     for one, other in zip(mine, expected, strict=True):
         for metric in one["metrics"]:
             assert one[metric] == pytest.approx(other[metric], abs=1e-3)
         assert one["arguments"] == other["arguments"]
 
 
-def test_whole_texts_are_scored_in_windows_as_the_harness_does(both: Both) -> None:
+def test_whole_texts_are_scored_in_windows_as_the_harness_does(
+    here_and_harness: HereAndHarness,
+) -> None:
     from lm_eval.api.instance import Instance
 
     texts = ["Which river flows through Vienna?", "The Danube. " * 90]
     asked = [
         Instance("loglikelihood_rolling", {}, (text,), number) for number, text in enumerate(texts)
     ]
-    mine = LM(both.model).loglikelihood_rolling(asked)
-    assert mine == pytest.approx(both.lm.loglikelihood_rolling(asked), abs=1e-2)
+    mine = LM(here_and_harness.model).loglikelihood_rolling(asked)
+    assert mine == pytest.approx(here_and_harness.lm.loglikelihood_rolling(asked), abs=1e-2)
 
 
 @pytest.mark.parametrize("cut", [False, True])
 def test_perplexity_with_a_layer_removed_is_that_of_a_checkpoint_without_it(
-    both: Both, without_layer: Any, cut: bool
+    here_and_harness: HereAndHarness, without_layer: Any, cut: bool
 ) -> None:
     config = {
         "output_type": "loglikelihood_rolling",
@@ -690,9 +730,9 @@ def test_perplexity_with_a_layer_removed_is_that_of_a_checkpoint_without_it(
         "doc_to_target": "question",
         "metric_list": [{"metric": "word_perplexity"}, {"metric": "bits_per_byte"}],
     }
-    path = Path(write_task(both.folder, "rolling", config).removeprefix("lm-eval:"))
-    mine = theirs(LM(both.model, skip(1) if cut else None), path)
-    expected = theirs(without_layer if cut else both.lm, path)
+    path = Path(write_task(here_and_harness.folder, "rolling", config).removeprefix("lm-eval:"))
+    mine = theirs(LM(here_and_harness.model, skip(1) if cut else None), path)
+    expected = theirs(without_layer if cut else here_and_harness.lm, path)
     assert [one["bits_per_byte"] for one in mine] == [
         pytest.approx(one["bits_per_byte"], abs=1e-3) for one in expected
     ]
@@ -703,11 +743,17 @@ def test_what_the_harness_cannot_ask_is_refused() -> None:
         LM(load_model("organism-seq2seq"))
 
 
-def test_a_pruned_folder_goes_through_the_harness_as_it_is(both: Both, tmp_path: Path) -> None:
-    path = both.folder / "texts.yaml"
+def test_a_pruned_folder_goes_through_the_harness_as_it_is(
+    here_and_harness: HereAndHarness, tmp_path: Path
+) -> None:
+    path = here_and_harness.folder / "texts.yaml"
     out = tmp_path / "cut"
-    layerwise.prune_model(both.model, [1], out, tasks=f"lm-eval:{path}", protocols="continuation")
-    written, changed = (theirs(lm, path) for lm in (harness_model(out), LM(both.model, skip(1))))
+    layerwise.prune_model(
+        here_and_harness.model, [1], out, tasks=f"lm-eval:{path}", protocols="continuation"
+    )
+    written, changed = (
+        theirs(lm, path) for lm in (harness_model(out), LM(here_and_harness.model, skip(1)))
+    )
     for one, other in zip(written, changed, strict=True):
         assert [each[0][0] for each in one["resps"]] == pytest.approx(
             [each[0][0] for each in other["resps"]], abs=1e-3

@@ -13,7 +13,11 @@ import torch
 from tokenizers import processors
 
 from layerwise.analyses.heads.api import Heads, head_scores
-from layerwise.analyses.heads.scoring import RepeatedSequence, RepeatedTokens, scores_of
+from layerwise.analyses.heads.scoring import (
+    RepeatedSequence,
+    RepeatedTokens,
+    head_scores_of_sequence,
+)
 from layerwise.errors import UserError
 from layerwise.models import model_facts
 from layerwise.models.seq2seq import Seq2SeqModel
@@ -23,14 +27,14 @@ from tests.commands import assert_refused, run
 from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.seq2seq.tiny import CASES, tiny_seq2seq
 from tests.models.tiny import tiny_model, tiny_tokenizer
-from tests.test_direct_two_stacks import Held, wrote
+from tests.test_direct_two_stacks import HeldRun, wrote
 
 SCORES = ["prefix_matching", "previous_token", "duplicate_token", "induction"]
 OF_ENCODER = {"prefix_matching", "previous_token", "next_token", "duplicate_token"}
 WORDS, LENGTH = 40, 7
 
 
-def wired() -> HookedTransformer:
+def wired_induction_model() -> HookedTransformer:
     """Head 0.1 attends to the token before; head 1.0 is an induction head; the rest is nothing.
 
     Positions, tokens, and what head 0.1 writes are one-hot in sub-spaces of their own. What head
@@ -65,9 +69,9 @@ def wired() -> HookedTransformer:
 
 def test_a_head_that_is_made_to_be_one_is_found_and_no_other():
     drawn = np.random.default_rng(0).permutation(WORDS)[:31].tolist()
-    model, (before, *once) = wired(), drawn
+    model, (before, *once) = wired_induction_model(), drawn
     given = RepeatedTokens((before,), (), (), (), seq2seq=False, n_ctx=model.cfg.n_ctx)
-    (scored,) = scores_of(model, given, RepeatedSequence(tuple(once)))
+    (scored,) = head_scores_of_sequence(model, given, RepeatedSequence(tuple(once)))
     found = scored.scores
     matching = np.array([[0, 0], [1, 0]])
     np.testing.assert_allclose(found["prefix_matching"][1, 0], 1, atol=1e-5)
@@ -78,7 +82,7 @@ def test_a_head_that_is_made_to_be_one_is_found_and_no_other():
     np.testing.assert_allclose(found["induction"], matching * 3 * (1 - 1 / 30), atol=1e-4)
 
 
-def bounded(case: str) -> Seq2SeqModel:
+def model_with_affixes(case: str) -> Seq2SeqModel:
     """A tiny model whose tokenizer puts a token before every input and one after it."""
     model = tiny_seq2seq(case)
     tokenizer = tiny_tokenizer(bos=True)
@@ -91,7 +95,9 @@ def bounded(case: str) -> Seq2SeqModel:
 
 
 @torch.inference_mode()
-def cached(model: Seq2SeqModel, read: list[int], said: list[int], name: str) -> torch.Tensor:
+def pattern_of_run(
+    model: Seq2SeqModel, read: list[int], said: list[int], name: str
+) -> torch.Tensor:
     """A pattern of one run, layers by heads by queries by keys."""
     _, cache = model.run_with_cache(torch.tensor([read]), torch.tensor([said]))
     stack, within = name.split(" ")
@@ -141,8 +147,8 @@ def test_scores_of_a_decoder_equal_loops_over_a_cache(family, bos):
     table = result.heads.set_index(["sequence", "layer", "head"])
     assert list(result.heads.columns) == analysis.documented_columns("heads.parquet")
     job = Heads(model, model_facts(model), 2, 12, 0.4, 0)
-    for number, drawn in enumerate(job.drawn()):
-        tokens = job.given.read(drawn.once, drawn.once)
+    for number, drawn in enumerate(job.drawn_sequences()):
+        tokens = job.token_format.as_prompt(drawn.once, drawn.once)
         assert tokens[start : start + 12] == tokens[start + 12 :]
         assert len(set(tokens[start:])) == 12
         with torch.inference_mode():
@@ -153,13 +159,13 @@ def test_scores_of_a_decoder_equal_loops_over_a_cache(family, bos):
                 row = table.loc[(number, layer, head)]
                 for name, expected in of_decoder(pattern[head], start, 12).items():
                     assert row[name] == pytest.approx(expected, abs=1e-5), name
-                expected = written(model, cache, tokens, layer, head, 12)
+                expected = head_logit_gain(model, cache, tokens, layer, head, 12)
                 assert row["induction"] == pytest.approx(expected, abs=1e-4)
 
 
 @torch.inference_mode()
-def written(model, cache, tokens, layer: int, head: int, length: int) -> float:
-    """What a head adds to the next token's logit, less its mean over the sequence's tokens."""
+def head_logit_gain(model, cache, tokens, layer: int, head: int, length: int) -> float:
+    """Part of a head in the next token's logit, less its mean over the sequence's tokens."""
     norm, found = model.ln_final, []
     for query in range(len(tokens) - length, len(tokens) - 1):
         final = cache[f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"][0, query]
@@ -173,15 +179,17 @@ def written(model, cache, tokens, layer: int, head: int, length: int) -> float:
 
 
 @torch.inference_mode()
-def added(model: Seq2SeqModel, read: list[int], said: list[int], site: str, n: int) -> np.ndarray:
-    """What a decoder head adds to the next token's logit, less its mean over the sequence's."""
-    run = Held(model, read, said, slice(len(said) - n, -1))
+def decoder_head_logit_gain(
+    model: Seq2SeqModel, read: list[int], said: list[int], site: str, n: int
+) -> np.ndarray:
+    """Part of a decoder head in the next token's logit, less its mean over the sequence's."""
+    run = HeldRun(model, read, said, slice(len(said) - n, -1))
     sublayer, name = {"z": (0, "attn"), "cross_z": (1, "cross_attn")}[site]
     values = np.zeros((model.cfg.n_decoder_layers, model.cfg.decoder_heads))
     for layer, head in np.ndindex(values.shape):
         attention = getattr(model.parts.decoder.blocks[layer], name)
-        part = wrote(attention, run.at("decoder", layer, f"{name}.hook_z"), head)
-        logits = run.unembedded(run.through("decoder", part, layer, sublayer))
+        part = wrote(attention, run.stream_at("decoder", layer, f"{name}.hook_z"), head)
+        logits = run.part_logits(run.carry_to_stack_end("decoder", part, layer, sublayer))
         right = logits[range(n - 1), said[-n + 1 :]]
         values[layer, head] = float((right - logits[:, said[-n:]].mean(-1)).mean())
     return values
@@ -197,11 +205,11 @@ BY_DAY = ("t5", "flan-t5", "bart", "marian", "pegasus-scaled")
              for case in CASES]
 )  # fmt: skip
 def test_scores_of_two_stacks_equal_loops_over_a_cache(case: str):
-    model = bounded(case) if case in ("bart", "flan-t5") else tiny_seq2seq(case)
+    model = model_with_affixes(case) if case in ("bart", "flan-t5") else tiny_seq2seq(case)
     marks = ([0], [1]) if case in ("bart", "flan-t5") else ([], [])
     begins, start = list(model.prefix), len(model.prefix)
     table = head_scores(model, sequences=2, length=LENGTH, progress=False).heads
-    drawn = Heads(model, model_facts(model), 2, LENGTH, 0.4, 0).drawn()
+    drawn = Heads(model, model_facts(model), 2, LENGTH, 0.4, 0).drawn_sequences()
     key = ["sequence", "site", "layer", "head"]
     found, checked = table.set_index(key), 0
     for number, one in enumerate(drawn):
@@ -215,8 +223,8 @@ def test_scores_of_two_stacks_equal_loops_over_a_cache(case: str):
             ("cross_z", 1): ([*before, *once, *after], [*begins, *once], "decoder cross_attn"),
         }
         for (site, stack), (read, said, name) in runs.items():
-            patterns = cached(model, read, said, name)
-            nats = added(model, read, said, site, LENGTH) if stack else None
+            patterns = pattern_of_run(model, read, said, name)
+            nats = decoder_head_logit_gain(model, read, said, site, LENGTH) if stack else None
             for layer, heads in enumerate(patterns):
                 for head, pattern in enumerate(heads):
                     expected = (
@@ -264,16 +272,16 @@ def test_rows_and_means_are_in_the_order_of_computation():
 
 def test_a_vocabulary_that_has_no_others_for_the_encoder_is_too_small():
     model = tiny_seq2seq("t5")
-    assert len(RepeatedTokens.of(model).known) == 298
+    assert len(RepeatedTokens.for_model(model).known) == 298
     message = "and as many others for the encoder, were asked for; expected 2 to 149: .* has 298"
     with pytest.raises(UserError, match=message):
         head_scores(model, length=150, progress=False)
 
 
 def test_what_stands_around_the_input_is_the_tokenizers():
-    given = RepeatedTokens.of(bounded("marian"))
+    given = RepeatedTokens.for_model(model_with_affixes("marian"))
     assert (given.before, given.after) == ((0,), (1,))
-    assert given.read((7, 8), (9,)) == (0, 7, 8, 9, 1)
+    assert given.as_prompt((7, 8), (9,)) == (0, 7, 8, 9, 1)
     assert given.longest == (128 - 2) // 2
     outcome = run("heads", "organism-seq2seq", "--length", 200)
     assert_refused(outcome, "of 200 different tokens, and as many others for the encoder,")

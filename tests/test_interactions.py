@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import layerwise as lw
-from analyses.validity.wired_truth import Planted
+from analyses.validity.wired_truth import PlantedTruth
 from layerwise.analyses.interactions import api
 from layerwise.errors import UserError
 from layerwise.models.organisms.layout import Spot, WiredLayout
@@ -56,16 +56,16 @@ def layer_pairs(spots) -> set[tuple[int, int]]:
     return {(a.layer, b.layer) for a, b in spots}
 
 
-def assert_planted_pairs_are_found(layout: WiredLayout, capability: str, seed: int = 0) -> None:
+def assert_finds_planted_pairs(layout: WiredLayout, capability: str, seed: int = 0) -> None:
     found = quiet(small_model(layout, seed), small_task(capability))
-    known, told = Planted(layout, capability), verdicts(found)
+    known, told = PlantedTruth(layout, capability), verdicts(found)
     n_pairs = layout.n_layers * (layout.n_layers - 1) // 2
     assert told.get("redundant", set()) == layer_pairs(known.redundant)
-    assert told.get("overlapping", set()) == layer_pairs(known.overlapping)
+    assert told.get("overlapping", set()) == layer_pairs(known.overlapping_pairs)
     assert sum(map(len, told.values())) == n_pairs
     assert "nats alone" not in told
     significant = found.pairs().query("significant and measure == 'accuracy'")
-    assert len(significant) == len(known.redundant) + len(known.overlapping)
+    assert len(significant) == len(known.redundant) + len(known.overlapping_pairs)
 
 
 BY_DAY = {("retrieval", "copy"), ("knowledge", "chain")}
@@ -83,17 +83,17 @@ BY_DAY = {("retrieval", "copy"), ("knowledge", "chain")}
     ],
 )  # fmt: skip
 def test_exactly_the_planted_pairs_are_found(layout, capability):
-    assert_planted_pairs_are_found(layout, capability)
+    assert_finds_planted_pairs(layout, capability)
 
 
 @settings(max_examples=20 if LONG else 1, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(layouts(), st.integers(0, 1000))
 def test_they_are_found_wherever_they_are(layout, seed):
-    assert_planted_pairs_are_found(layout, "reasoning", seed)
+    assert_finds_planted_pairs(layout, "reasoning", seed)
 
 
 def test_planted_heads_that_stand_in_for_each_other_are_found():
-    (first, second) = next(iter(Planted(COPY, "retrieval").redundant))
+    (first, second) = next(iter(PlantedTruth(COPY, "retrieval").redundant))
     found = quiet(
         small_model(COPY), small_task("retrieval"), site="z", layers=[1, 2, 3], heads=[0, 2]
     )

@@ -22,7 +22,7 @@ N_PAIRS = LAYERS * (LAYERS - 1) // 2
 NATS = "measure == 'nats'"
 
 
-def of(found: InteractionsResult, one: int, other: int, measure: str = "nats") -> pd.Series:
+def pair_row(found: InteractionsResult, one: int, other: int, measure: str = "nats") -> pd.Series:
     """The row of a pair."""
     table = found.pairs().set_index(["measure", "first_layer", "second_layer"])
     return table.loc[(measure, one, other)]
@@ -49,7 +49,7 @@ def test_an_interaction_is_what_both_cost_beyond_the_sum():
     rng = np.random.default_rng(0)
     costs = with_pairs(rng.normal(size=(30, 3)), rng.normal(size=(30, 3)))
     found = interactions_result(costs)
-    row = of(found, 0, 2)
+    row = pair_row(found, 0, 2)
     beyond = costs[0, 2] - costs[0,] - costs[2,]
     assert row["interaction"] == pytest.approx(beyond.mean())
     assert row["cost_first"] == pytest.approx(costs[0,].mean())
@@ -76,7 +76,7 @@ def test_pairs_without_interaction_are_named_at_most_at_the_nominal_rate(n, shar
 
 @pytest.mark.long  # a rate of the method, which the tests above hold in place
 def test_skewed_interactions_are_named_somewhat_too_often_and_no_more_than_stated():
-    """What ``docs/interactions.md`` says of items of which few interact strongly."""
+    """Rates that ``docs/interactions.md`` states for items of which few interact strongly."""
     rng, n_sets, wrong = np.random.default_rng(0), data_sets(60), 0
     for _ in range(n_sets):
         pairs = rng.exponential(size=(40, N_PAIRS)) - 1
@@ -91,8 +91,8 @@ def test_an_interaction_is_found_among_many_pairs_and_stands_out():
     pairs[:, 7] += 2
     found = interactions_result(with_pairs(noise(rng, n, LAYERS), pairs))
     one, other = list(combinations(range(LAYERS), 2))[7]
-    assert of(found, one, other)["verdict"] == "redundant"
-    assert of(found, one, other)["excess_low"] > 0
+    assert pair_row(found, one, other)["verdict"] == "redundant"
+    assert pair_row(found, one, other)["excess_low"] > 0
     assert found.pairs().query(NATS)["verdict"].value_counts().to_dict() == {
         "none": N_PAIRS - 1, "redundant": 1,
     }  # fmt: skip
@@ -140,9 +140,9 @@ def test_what_is_at_the_floor_is_told():
     right |= {(a, b): lost[a] & lost[b] for a, b in combinations(lost, 2)}
     costs = with_pairs(np.ones((n, 3)), np.zeros((n, 3)))
     found = interactions_result(costs, right=right)
-    assert of(found, 0, 1)["at_floor"] == "first"
-    assert of(found, 0, 2)["at_floor"] == "first"
-    assert of(found, 1, 2)["at_floor"] == "neither"
+    assert pair_row(found, 0, 1)["at_floor"] == "first"
+    assert pair_row(found, 0, 2)["at_floor"] == "first"
+    assert pair_row(found, 1, 2)["at_floor"] == "neither"
 
 
 def test_without_signal_nothing_is_significant_and_no_verdict_is_given():

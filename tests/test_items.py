@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
-from layerwise.analyses.ablation.items import example_items, examples_section, shortened
-from layerwise.analyses.ablation.questions import questions_of
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.ablation.items import example_items, examples_section, shorten
+from layerwise.analyses.ablation.questions import question_table
+from layerwise.analyses.registry import run_tables
 from layerwise.errors import UserError
 from layerwise.report._layers import sections
 from tests.analysis import word_task
-from tests.commands import assert_refused, done, run
+from tests.commands import assert_refused, run, run_cleanly
 from tests.models.tiny import tiny_model
-from tests.synthetic import ablation, cell_records, planted, small_ablation
+from tests.synthetic import ablation, cell_records, planted_answers, small_ablation
 
 PROTOCOLS = ("letter", "continuation", "generate")
 TASK = word_task(8, fewshot=word_task(1, "examples", 3).items)
@@ -113,7 +113,7 @@ def test_a_folder_without_an_ablation_is_refused(tmp_path):
 
 
 def test_the_command_prints_a_table_and_the_counts(folder):
-    printed = done("items", folder, "--layer", 0, "--task", "words", "--protocol", "letter")
+    printed = run_cleanly("items", folder, "--layer", 0, "--task", "words", "--protocol", "letter")
     found = lw.items(folder, 0, "words", "letter")
     lost = int((found["fate"] == "lost").sum())
     gained = len(found) - lost
@@ -121,25 +121,25 @@ def test_the_command_prints_a_table_and_the_counts(folder):
         f"words, when it picks a letter, without layer 0: {lost} lost, {gained} gained, of 8 items."
         in printed
     )
-    every = done("items", folder, "--layer", 0, "--task", "words", "--all")
-    assert all(shortened(f"Question: {item.question}", 100) in every for item in TASK.items)
+    every = run_cleanly("items", folder, "--layer", 0, "--task", "words", "--all")
+    assert all(shorten(f"Question: {item.question}", 100) in every for item in TASK.items)
 
 
 def test_a_table_fits_80_columns_and_breaks_no_word(folder, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("layerwise.cli.printing.WIDE", 80)
-    printed = done("items", folder, "--layer", 0, "--task", "words", "--all")
+    printed = run_cleanly("items", folder, "--layer", 0, "--task", "words", "--all")
     assert max(map(len, printed.splitlines())) <= 80
     words = {word for item in TASK.items for word in item.question.split()}
     assert words <= set(printed.split())
 
 
 def test_a_long_text_loses_its_middle_between_words():
-    assert shortened("one two\nthree four five six seven", 19) == "one two … six seven"
-    assert shortened("short\ntext", 19) == "short text"
-    assert shortened(" ", 19) == "(nothing)"
-    assert shortened(None, 19) == "–"
-    assert shortened("\x1b[31mred", 19) == "\\x1b[31mred"
+    assert shorten("one two\nthree four five six seven", 19) == "one two … six seven"
+    assert shorten("short\ntext", 19) == "short text"
+    assert shorten(" ", 19) == "(nothing)"
+    assert shorten(None, 19) == "–"
+    assert shorten("\x1b[31mred", 19) == "\\x1b[31mred"
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}\n", b'{"item": "words/0000", "task"\n', b"\xff\n"])
@@ -163,7 +163,7 @@ def test_items_are_read_without_torch(folder):
     assert ended.stdout.split() == ["24", "False"]
 
 
-def asked(task: str, protocol: str, n: int) -> list[dict]:
+def question_lines(task: str, protocol: str, n: int) -> list[dict]:
     keys = {"task": task, "protocol": protocol, "gold": True, "continuation": None}
     return [
         keys | {"item": f"{task}/{i:04d}", "context": f"few\nshot {i}", "answer": f"gold {i}"}
@@ -173,14 +173,14 @@ def asked(task: str, protocol: str, n: int) -> list[dict]:
 
 def with_questions():
     result = small_ablation()
-    lines = [*asked("keys", "generate", 60), *asked("sums", "letter", 60)]
-    return replace(result, questions=lambda: questions_of(lines))
+    lines = [*question_lines("keys", "generate", 60), *question_lines("sums", "letter", 60)]
+    return replace(result, questions=lambda: question_table(lines))
 
 
 def test_examples_of_a_task_are_one_that_breaks_and_one_that_stays():
     """Layer 3 retrieves; written answers say more than letters."""
     result = with_questions()
-    run = tables_of_run([result])
+    run = run_tables([result])
     breaks, stays = example_items(run, "keys").itertuples()
     for example in (breaks, stays):
         assert (example.task, example.protocol, example.layer) == ("keys", "generate", 3)
@@ -194,32 +194,32 @@ def test_examples_of_a_task_are_one_that_breaks_and_one_that_stays():
 
 
 def test_examples_without_signal_name_no_layer():
-    found = example_items(tables_of_run([with_questions()]), "sums")
+    found = example_items(run_tables([with_questions()]), "sums")
     assert found["layer"].tolist() == [None, None]
 
 
 def test_the_page_shows_examples_after_the_role_map():
-    anchors = [part.anchor for part in sections(tables_of_run([with_questions()]))]
+    anchors = [part.anchor for part in sections(run_tables([with_questions()]))]
     assert anchors[:2] == ["roles", "examples"]
-    section = examples_section(tables_of_run([with_questions()]))
+    section = examples_section(run_tables([with_questions()]))
     assert len(section.tables[0].cells) == 4
     assert section.tables[0].collapsed
     assert "layer 3: some text" in section.tables[0].cells[0][-1]
     assert section.tables[0].cells[-1][-1] == "–"
-    assert examples_section(tables_of_run([small_ablation()])).tables == ()  # without requests
+    assert examples_section(run_tables([small_ablation()])).tables == ()  # without requests
 
 
 def test_examples_pass_over_layers_that_every_capability_needs():
     """Layer 0 breaks all, layer 3 one capability a little less."""
     rng = np.random.default_rng(3)
-    both = planted(rng, 60, 6, critical=(0,), accuracy=0.95, chance=0.0)
+    both = planted_answers(rng, 60, 6, critical=(0,), accuracy=0.95, chance=0.0)
     more = both.copy()
     more[:40, 4] = False
     result = ablation(
         cell_records(more, "keys", "retrieval", "generate"),
         cell_records(both, "sums", "reasoning", "generate"),
     )
-    lines = [*asked("keys", "generate", 60), *asked("sums", "generate", 60)]
-    run = tables_of_run([replace(result, questions=lambda: questions_of(lines))])
+    lines = [*question_lines("keys", "generate", 60), *question_lines("sums", "generate", 60)]
+    run = run_tables([replace(result, questions=lambda: question_table(lines))])
     assert set(example_items(run, "keys")["layer"]) == {3}
     assert len(examples_section(run).tables[0].cells) == 4

@@ -10,7 +10,7 @@ import pytest
 
 from analyses.organism_training.letters.plan import PLANS
 from layerwise import ablate, load_model, stats
-from layerwise.analyses.ablation.scoring_steps import scored_in_steps, steps_compared
+from layerwise.analyses.ablation.scoring_steps import compare_steps, scored_in_steps
 from layerwise.results import AblationResult
 from layerwise.stats.cells import cells
 from layerwise.stats.share_tests.scoring_steps import SCORING_STEPS, step_records
@@ -121,7 +121,7 @@ def test_records_without_places_have_the_steps_that_are_protocols(brackets) -> N
     without = brackets.records.assign(**dict.fromkeys(columns, pd.NA))
     scores = scored_in_steps(without, brackets.effects(), brackets.facts)
     assert set(scores["rung"]) == {"choice", "generate", "margin"}
-    steps = steps_compared(without, scores, brackets.facts)["ladder_steps"]
+    steps = compare_steps(without, scores, brackets.facts)["ladder_steps"]
     assert list(zip(steps["first"], steps["second"], strict=True)) == [("choice", "generate")]
     assert steps["next_rung"].all()
 
@@ -136,7 +136,8 @@ def test_other_layers_are_claimed_of_the_model_that_has_them(name: str) -> None:
     assert len(found) == 2
     for row in found.to_dict("records"):
         letter, text = (
-            set(plan.only_under(protocol, row["capability"])) for protocol in ("letter", "generate")
+            set(plan.specific_layers(protocol, row["capability"]))
+            for protocol in ("letter", "generate")
         )
         assert row["other_layers"] == bool(letter and text) == ("other" in name)
         assert set(row["layers_first"]) <= letter
@@ -150,7 +151,7 @@ def test_other_layers_are_claimed_of_the_model_that_has_them(name: str) -> None:
 BY_PROTOCOL = dict(zip(weak.PROTOCOLS, ("letter", "choice", "generate"), strict=True))
 
 
-def steps_of(
+def scoring_step_records(
     rng: np.random.Generator, accuracy: float, hits: dict[int, float], n_tasks: int = 9
 ) -> pd.DataFrame:
     """Tasks named by letter more often than by text; all steps need the same layer, or none."""
@@ -175,7 +176,7 @@ def steps_of(
          "rung": BY_PROTOCOL[protocol], "signal": able}
         for (task, protocol), able in signal.items()
     )  # fmt: skip
-    return steps_compared(records, scores, facts)["ladder_steps"]
+    return compare_steps(records, scores, facts)["ladder_steps"]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,10 @@ def test_steps_that_need_the_same_layer_are_claimed_as_rarely_as_stated(accuracy
     """The steps compared are those on which the model was lucky."""
     n = data_sets(32)
     n_tasks = 9 if LONG else 6
-    found = [steps_of(np.random.default_rng(seed), accuracy, hits, n_tasks) for seed in range(n)]
+    found = [
+        scoring_step_records(np.random.default_rng(seed), accuracy, hits, n_tasks)
+        for seed in range(n)
+    ]
     assert sum(len(each) > 0 for each in found) > n / 10
     claimed = sum(bool((each["p_holm"] < 0.05).any()) for each in found)
     assert claimed <= most_errors(n)
@@ -193,6 +197,6 @@ def test_steps_that_need_the_same_layer_are_claimed_as_rarely_as_stated(accuracy
 
 def test_steps_without_signal_count_among_the_tests():
     rng = np.random.default_rng(0)
-    while not 0 < len(found := steps_of(rng, 0.4, {2: 1.0}, n_tasks=2)) < 6:
+    while not 0 < len(found := scoring_step_records(rng, 0.4, {2: 1.0}, n_tasks=2)) < 6:
         continue
     assert found["p_holm"].min() == pytest.approx(min(6 * found["p"].min(), 1.0))

@@ -29,8 +29,8 @@ def setup() -> Setup:
     return prepare(tiny_model("llama"), [word_task(N_ITEMS)], "continuation")
 
 
-def skipping(setup: Setup, kind: str = "skip") -> Ablation:
-    return Ablation(setup, (AblationSpec.of(setup.model, kind, None, (0, 1)),))
+def skip_ablation(setup: Setup, kind: str = "skip") -> Ablation:
+    return Ablation(setup, (AblationSpec.for_model(setup.model, kind, None, (0, 1)),))
 
 
 @pytest.fixture
@@ -41,13 +41,13 @@ def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_of_many_pieces_some_are_counted_and_stand_for_the_others(
     setup: Setup, one_at_a_time: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = skipping(setup)
+    job = skip_ablation(setup)
     monkeypatch.setattr(module, "MOST_COUNTED", N_ITEMS)
-    every = job.expected(setup.tasks[0], "continuation")
+    every = job.expected_cost(setup.tasks[0], "continuation")
     assert len(job.counted) == N_ITEMS
     monkeypatch.setattr(module, "MOST_COUNTED", 5)
-    some = skipping(setup)
-    cost = some.expected(setup.tasks[0], "continuation")
+    some = skip_ablation(setup)
+    cost = some.expected_cost(setup.tasks[0], "continuation")
     assert len(some.counted) == 5
     assert cost.requests == every.requests == N_ITEMS * 3 * 4  # three other questions for each
     assert cost.token_passes == pytest.approx(every.token_passes, rel=0.1)
@@ -57,10 +57,10 @@ def test_of_many_pieces_some_are_counted_and_stand_for_the_others(
 
 def test_of_long_prompts_fewer_pieces_are_counted(setup, monkeypatch):
     monkeypatch.setattr(module, "ITEMS_AT_ONCE", 5)
-    every = skipping(setup).expected(setup.tasks[0], "continuation")
+    every = skip_ablation(setup).expected_cost(setup.tasks[0], "continuation")
     monkeypatch.setattr(module, "MOST_CHARACTERS", 1)
-    some = skipping(setup)
-    cost = some.expected(setup.tasks[0], "continuation")
+    some = skip_ablation(setup)
+    cost = some.expected_cost(setup.tasks[0], "continuation")
     assert len(some.counted) == 1
     # The last piece has four items, and is a share of what was counted.
     assert cost.requests == every.requests == N_ITEMS * 3 * 4
@@ -88,10 +88,10 @@ def test_only_means_and_noise_read_all_prompts_of_a_task(setup: Setup) -> None:
         raise AssertionError("all prompts were encoded")
 
     for kind in ("skip", "zero", "resample"):
-        assert AblationSpec.of(setup.model, kind, None, (0,)).interventions(setup, prompts)
+        assert AblationSpec.for_model(setup.model, kind, None, (0,)).interventions(setup, prompts)
     for kind in ("mean", "noise"):
         with pytest.raises(AssertionError, match="all prompts were encoded"):
-            AblationSpec.of(setup.model, kind, None, (0,)).interventions(setup, prompts)
+            AblationSpec.for_model(setup.model, kind, None, (0,)).interventions(setup, prompts)
 
 
 def test_questions_of_a_run_in_memory_are_made_when_they_are_read(setup, monkeypatch):

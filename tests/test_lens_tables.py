@@ -12,7 +12,7 @@ from scipy import stats as reference
 from layerwise import stats
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.api import logit_lens
-from layerwise.analyses.logit_lens.result import answers_on_top, settled
+from layerwise.analyses.logit_lens.result import answers_on_top, settling_layer
 from layerwise.report import report
 from layerwise.results import LensResult
 from layerwise.storage.parquet import frame
@@ -28,13 +28,13 @@ N_LAYERS = 11
 @settings(deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, max_size=4))
 def test_settled_is_the_first_layer_after_which_nothing_else_is_on_top(rows):
-    for row, found in zip(rows, settled(np.array(rows)), strict=True):
+    for row, found in zip(rows, settling_layer(np.array(rows)), strict=True):
         whole = [layer for layer in range(-1, 4) if all(row[layer + 1 :])]
         # What is on top at the end is the final answer itself, unless nothing is.
         assert found == (whole[0] if whole else 4)
 
 
-def reading(depths: dict[str, list[int]], wrong: dict[str, int] | None = None) -> LensResult:
+def lens_reading(depths: dict[str, list[int]], wrong: dict[str, int] | None = None) -> LensResult:
     """Answers that come on top after a given layer, flicker once before, and then stay.
 
     Of each task ``wrong`` gives how many further items end with another answer on top.
@@ -67,7 +67,7 @@ def reading(depths: dict[str, list[int]], wrong: dict[str, int] | None = None) -
 
 
 def test_planted_depths_are_found_exactly():
-    result = reading({"keys/retrieval": [5] * 20, "sums/reasoning": [8] * 15 + [-1] * 5})
+    result = lens_reading({"keys/retrieval": [5] * 20, "sums/reasoning": [8] * 15 + [-1] * 5})
     depths = result.prediction_depths().set_index("item")
     assert list(depths.reset_index().columns) == [
         "item", *[c for c in analysis.documented_columns("prediction_depth.parquet")
@@ -77,7 +77,7 @@ def test_planted_depths_are_found_exactly():
     assert depths.loc[[f"sums/{i:04d}" for i in range(20)], "layer"].tolist() == [8] * 15 + [-1] * 5
     assert depths.loc["sums/0019", "depth"] == 0
     assert depths["right"].all()
-    means = result.derived()["prediction_depth_means"].set_index("capability")
+    means = result.derived_tables()["prediction_depth_means"].set_index("capability")
     # all are alike, and as many as the sample would not show may settle at either end
     unseen = (1 - 0.025 ** (1 / 20)) / 2
     assert means.loc["retrieval", ["depth", "low", "high"]].tolist() == pytest.approx(
@@ -93,7 +93,7 @@ def test_the_comparison_is_scipys_test_and_corrected():
         f"{c}/{c}": rng.integers(low, low + 4, 30).tolist()
         for c, low in (("retrieval", 2), ("knowledge", 3), ("reasoning", 6))
     }
-    table = reading(drawn).derived()["prediction_depth_comparisons"]
+    table = lens_reading(drawn).derived_tables()["prediction_depth_comparisons"]
     assert list(table.columns) == analysis.documented_columns(
         "prediction_depth_comparisons.parquet"
     )
@@ -113,7 +113,7 @@ def test_the_comparison_is_scipys_test_and_corrected():
 
 def test_shares_on_top_are_counts_with_exact_intervals():
     """A quarter is on top from layer 2 on, all from 6 on, and each two layers earlier once."""
-    found = answers_on_top(reading({"keys/retrieval": [2] * 5 + [6] * 15}).lens)
+    found = answers_on_top(lens_reading({"keys/retrieval": [2] * 5 + [6] * 15}).lens)
     by_layer = found.set_index("layer")
     shares = [0.0, 0.25, 0.0, 0.25, 0.25, 1.0, 0.25]  # from layer -1 on
     assert by_layer["on_top"].tolist() == shares + [1.0] * (len(found) - len(shares))
@@ -124,8 +124,8 @@ def test_shares_on_top_are_counts_with_exact_intervals():
 
 def test_nothing_is_claimed_without_signal_nor_of_wrong_answers():
     depths = {"keys/retrieval": [5] * 12, "sums/reasoning": [2] * 6}
-    result = reading(depths, wrong={"keys/retrieval": 4, "sums/reasoning": 14})
-    found = result.derived()
+    result = lens_reading(depths, wrong={"keys/retrieval": 4, "sums/reasoning": 14})
+    found = result.derived_tables()
     assert (found["prediction_depth"].groupby("task")["right"].sum() == [12, 6]).all()
     means = found["prediction_depth_means"]
     assert means["capability"].tolist() == ["retrieval"]
@@ -139,7 +139,9 @@ def test_equal_depths_are_no_difference():
     n_false, n_sets = 0, data_sets(60)
     for _ in range(n_sets):
         same = {f"{c}/{c}": rng.integers(3, 8, 25).tolist() for c in ("retrieval", "reasoning")}
-        n_false += int(reading(same).derived()["prediction_depth_comparisons"]["significant"].sum())
+        n_false += int(
+            lens_reading(same).derived_tables()["prediction_depth_comparisons"]["significant"].sum()
+        )
     assert n_false <= most_errors(n_sets)
 
 
@@ -148,8 +150,8 @@ def test_nothing_settles_later_whose_mean_does_not():
     alike = {"keys/retrieval": [5] * 40, "sums/reasoning": [6] * 30 + [2] * 10}
     later = {"keys/retrieval": [5] * 40, "sums/reasoning": [8] * 40}
     for depths, told in ((alike, 0), (later, 1)):
-        result = reading(depths)
-        assert result.derived()["prediction_depth_comparisons"]["significant"].all()
+        result = lens_reading(depths)
+        assert result.derived_tables()["prediction_depth_comparisons"]["significant"].all()
         said = [f for f in report(result).findings if f.short.startswith("Answers stay on top")]
         assert len(said) == told
         assert all("no order of the capabilities" in claim.caveat for claim in said)
@@ -171,7 +173,7 @@ def test_the_saved_rates_show_that_rivals_alone_make_a_difference():
 
 
 def test_emergence_has_the_same_depths_and_tests_their_order():
-    result = reading(
+    result = lens_reading(
         {"keys/retrieval": [5] * 20, "sums/reasoning": [8] * 20},
         wrong={"keys/retrieval": 3, "sums/reasoning": 2},
     )
@@ -187,7 +189,7 @@ def test_emergence_has_the_same_depths_and_tests_their_order():
 
 def test_its_interval_in_emergence_is_fieller_s():
     layers = np.random.default_rng(5).integers(3, 9, 20).tolist()
-    result = reading({"keys/retrieval": layers}, wrong={"keys/retrieval": 3})
+    result = lens_reading({"keys/retrieval": layers}, wrong={"keys/retrieval": 3})
     table = emergence([result], n_resamples=300).emergence
     (row,) = table.loc[table["measure"] == "prediction depth"].to_dict("records")
     right = result.prediction_depths().sort_values("item")
@@ -204,7 +206,7 @@ def test_its_interval_in_emergence_is_fieller_s():
 
 
 def test_the_order_of_a_few_items_is_no_surer_than_an_exact_test_of_them():
-    result = reading({"keys/retrieval": [5] * 4, "sums/reasoning": [8] * 4})
+    result = lens_reading({"keys/retrieval": [5] * 4, "sums/reasoning": [8] * 4})
     table = emergence([result], n_resamples=2000).order
     (row,) = table.loc[table["measure"] == "prediction depth"].to_dict("records")
     exact = reference.mannwhitneyu([5] * 4, [8] * 4, method="exact").pvalue
@@ -214,7 +216,7 @@ def test_the_order_of_a_few_items_is_no_surer_than_an_exact_test_of_them():
 
 def test_depths_of_a_real_reading_are_those_of_its_own_top_tokens():
     model = tiny_model("llama")
-    task = analysis.solved_by(model, analysis.word_task(6))
+    task = analysis.with_preferred_answers(model, analysis.word_task(6))
     result = logit_lens(model, task, "continuation", sites=("resid_mid", "resid_post"),
                         positions=(-2, -1), progress=False)  # fmt: skip
     depths = result.prediction_depths().set_index("item")["layer"]
@@ -231,5 +233,5 @@ def test_depths_of_a_real_reading_are_those_of_its_own_top_tokens():
 def test_a_reading_without_the_answers_place_has_no_depths():
     result = logit_lens(tiny_model("llama"), analysis.word_task(2), "continuation",
                         positions=(-2,), progress=False)  # fmt: skip
-    assert result.derived() == {}
+    assert result.derived_tables() == {}
     assert isinstance(result.prediction_depths(), pd.DataFrame)

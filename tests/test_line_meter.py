@@ -22,9 +22,9 @@ from layerwise.runs.progress import (
     PartMeter,
     _TimeLeftColumn,
     meter,
+    sweep_progress,
     telling_of_piece,
-    ticking,
-    told_of_sweep,
+    tick_in_background,
 )
 from tests.analysis import decided_by_layers, word_task
 from tests.cases import in_long_runs
@@ -52,58 +52,58 @@ def lines() -> list[str]:
 
 
 @pytest.fixture
-def told(clock, lines) -> LineMeter:
+def line_meter(clock, lines) -> LineMeter:
     return LineMeter(lines.append, clock=clock)
 
 
 # What a meter is told, and seconds that pass; it looks whether a line is due behind each.
 COURSES: dict[str, tuple[list[float | tuple[str, Any]], list[str]]] = {
-    "a short command": ([("expect", 10.0), FIRST - 0.1, ("done", 10.0), ("end", ())], []),
+    "a short command": ([("expect", 10.0), FIRST - 0.1, ("add_work", 10.0), ("end", ())], []),
     "a piece that takes long": (
-        [("expect", 100.0), ("doing", "ablation, facts"), FIRST],
+        [("expect", 100.0), ("set_activity", "ablation, facts"), FIRST],
         ["0% done after 30 s (ablation, facts)"],
     ),
     "pieces of an interrupted run do not make the rest seem short": (
-        [("expect", 100.0), ("done", 80.0), 25.0, ("done", 10.0), 5.0],
+        [("expect", 100.0), ("add_work", 80.0), 25.0, ("add_work", 10.0), 5.0],
         ["90% done after 30 s, about 20 s left (starting)"],
     ),
     "the time that a piece takes is no time that is left": (
-        [("expect", 100.0), 10.0, ("done", 10.0), 30.0, EVERY],
+        [("expect", 100.0), 10.0, ("add_work", 10.0), 30.0, EVERY],
         ["10% done after 40 s, about 1.0 min left (starting)", "10% done after 1.7 min (starting)"],
     ),
     "what is counted before the work takes no part in the rate": (
-        [20.0, ("expect", 100.0), 10.0 - 0.1, ("done", 25.0), 0.1],
+        [20.0, ("expect", 100.0), 10.0 - 0.1, ("add_work", 25.0), 0.1],
         ["25% done after 30 s, about 30 s left (starting)"],
     ),
     "the end": (
-        [("expect", 10.0), ("done", 10.0), FIRST, ("end", ())],
+        [("expect", 10.0), ("add_work", 10.0), FIRST, ("end", ())],
         ["99% done after 30 s (starting)", "100% done after 30 s"],
     ),
     "names are shown and not obeyed": (
-        [("doing", "ablation, \x1b[2J"), FIRST], ["ablation, \\x1b[2J for 30 s"],
+        [("set_activity", "ablation, \x1b[2J"), FIRST], ["ablation, \\x1b[2J for 30 s"],
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("course", COURSES)
-def test_lines_say_how_far_the_work_is(told, clock, lines, course):
+def test_lines_say_how_far_the_work_is(line_meter, clock, lines, course):
     events, expected = COURSES[course]
     for event in events:
         if isinstance(event, tuple):
             name, value = event
-            getattr(told, name)(*([] if name == "end" else [value]))
+            getattr(line_meter, name)(*([] if name == "end" else [value]))
         else:
             clock.now += event
-        told.tick()
+        line_meter.tick()
     assert lines == expected
 
 
-def test_lines_come_at_intervals(told, clock, lines):
-    told.expect(100.0)
+def test_lines_come_at_intervals(line_meter, clock, lines):
+    line_meter.expect(100.0)
     for _ in range(60):  # six minutes, a hundredth of the work every six seconds
         clock.now += 6
-        told.done(1.0)
-        told.tick()
+        line_meter.add_work(1.0)
+        line_meter.tick()
     assert lines[:2] == [
         "5% done after 30 s, about 9.5 min left (starting)",
         "15% done after 1.5 min, about 8.5 min left (starting)",
@@ -111,12 +111,12 @@ def test_lines_come_at_intervals(told, clock, lines):
     assert len(lines) == 1 + int((360 - FIRST) // EVERY)
 
 
-def test_the_share_that_is_done_never_falls(told):
-    told.expect(10.0)
-    told.done(5.0)
-    assert told.share == 0.5
-    told.expect(10.0)
-    assert told.share == 0.5
+def test_the_share_that_is_done_never_falls(line_meter):
+    line_meter.expect(10.0)
+    line_meter.add_work(5.0)
+    assert line_meter.share == 0.5
+    line_meter.expect(10.0)
+    assert line_meter.share == 0.5
 
 
 def test_a_part_expects_only_what_was_not_counted_of_it():
@@ -127,14 +127,14 @@ def test_a_part_expects_only_what_was_not_counted_of_it():
     assert (whole.total, part.counted) == (100.0, 10.0)
     part.expect(25.0)
     assert (whole.total, part.counted) == (115.0, 0.0)
-    part.done(55.0)
+    part.add_work(55.0)
     assert whole.finished == 55.0
     less = PartMeter(whole, 60.0)
-    less.only(20.0)
+    less.set_expected(20.0)
     assert whole.total == 75.0
     less.expect(20.0)
-    less.done(20.0)
-    less.only(0.0)
+    less.add_work(20.0)
+    less.set_expected(0.0)
     assert whole.total == whole.finished == 75.0
 
 
@@ -142,7 +142,7 @@ def test_a_bar_shows_the_same_share_and_time(clock):
     bar = BarMeter(Console(file=io.StringIO()), clock)
     bar.expect(100.0)
     clock.now += 10.0
-    bar.done(25.0)
+    bar.add_work(25.0)
     bar.expect(100.0)
     (task,) = bar.progress.tasks
     assert task.percentage == 25.0
@@ -150,7 +150,7 @@ def test_a_bar_shows_the_same_share_and_time(clock):
 
 
 def test_lines_are_written_while_work_goes_on_and_not_afterwards(clock, lines):
-    with ticking(LineMeter(lines.append, clock=clock), pause=0.001):
+    with tick_in_background(LineMeter(lines.append, clock=clock), pause=0.001):
         clock.now += FIRST
         until = time.monotonic() + 10
         while not lines and time.monotonic() < until:
@@ -170,33 +170,33 @@ def test_nobody_is_told_who_does_not_want_to_be(capsys):
     assert capsys.readouterr().err == "layerwise: a note\n"
 
 
-def test_a_piece_moves_while_its_sweeps_go_on(told, clock, monkeypatch):
+def test_a_piece_moves_while_its_sweeps_go_on(line_meter, clock, monkeypatch):
     monkeypatch.setattr("layerwise.runs.progress.time.monotonic", clock)
-    told.expect(200.0)
-    with telling_of_piece(told, 100.0):
-        sweep = told_of_sweep()
+    line_meter.expect(200.0)
+    with telling_of_piece(line_meter, 100.0):
+        sweep = sweep_progress()
         assert sweep is not None
         for share, finished in ((0.5, 45.0), (0.4, 45.0), (1.0, 90.0)):
             clock.now += 1.0
             sweep(share)
-            assert told.finished == pytest.approx(finished)
-        then = told_of_sweep()  # a second sweep has most of what is left
+            assert line_meter.finished == pytest.approx(finished)
+        then = sweep_progress()  # a second sweep has most of what is left
         assert then is not None
         then(1.0)
-        assert told.finished == pytest.approx(90.0)  # too soon after the last word
+        assert line_meter.finished == pytest.approx(90.0)  # too soon after the last word
         clock.now += 1.0
         then(1.0)
-        assert told.finished == pytest.approx(99.0)
-    assert told.finished == pytest.approx(100.0)
-    assert told_of_sweep() is None
+        assert line_meter.finished == pytest.approx(99.0)
+    assert line_meter.finished == pytest.approx(100.0)
+    assert sweep_progress() is None
 
 
-def test_a_piece_that_fails_is_not_done(told):
-    told.expect(100.0)
-    with pytest.raises(ValueError, match="a reason"), telling_of_piece(told, 100.0):
+def test_a_piece_that_fails_is_not_done(line_meter):
+    line_meter.expect(100.0)
+    with pytest.raises(ValueError, match="a reason"), telling_of_piece(line_meter, 100.0):
         raise ValueError("a reason")
-    assert told.finished == 0.0
-    assert told_of_sweep() is None
+    assert line_meter.finished == 0.0
+    assert sweep_progress() is None
 
 
 @pytest.fixture
@@ -206,8 +206,8 @@ def shares(monkeypatch) -> Iterator[list[float]]:
     shares: list[float] = []
 
     class Shares(LineMeter):
-        def done(self, amount):
-            super().done(amount)
+        def add_work(self, amount):
+            super().add_work(amount)
             shares.append(self.share)
 
     lines = Shares()
@@ -239,7 +239,7 @@ def test_what_is_done_is_said_in_the_users_words(monkeypatch):
     doing: list[str] = []
 
     class Words(LineMeter):
-        def doing(self, what):
+        def set_activity(self, what):
             doing.append(what)
 
     monkeypatch.setattr("layerwise.runs.progress.LineMeter", Words)
@@ -260,9 +260,9 @@ def test_a_bar_is_one_line_with_the_share_and_the_time_left(clock, width):
     console = Console(width=width, file=io.StringIO())
     bar = BarMeter(console, clock)
     bar.expect(100.0)
-    bar.doing("skipping layers: facts-open-book, chooses and writes")
+    bar.set_activity("skipping layers: facts-open-book, chooses and writes")
     clock.now += 8.9 * 3600
-    bar.done(10.0)
+    bar.add_work(10.0)
     console.print(bar.progress.get_renderable())
     (line,) = console.file.getvalue().splitlines()
     assert line.startswith("skippin")

@@ -16,7 +16,14 @@ from layerwise.sweep import Generated, LogLikelihood, Scored, intact, sweep
 from layerwise.sweep.requests import Outcome
 from layerwise.tasks import Item, Score, Task, TaskRequest, build_requests, load_task, score
 from tests.cases import LONG
-from tests.harness import Sample, ask_harness, document, harness_model, harness_task, saying
+from tests.harness import (
+    Sample,
+    ask_harness,
+    document,
+    harness_model,
+    harness_task,
+    model_that_says,
+)
 from tests.models.tiny import tiny_folder
 from tests.tasks.small import BEN, FRANCE, small_task
 from tests.tasks.tokenizers import byte_level
@@ -29,7 +36,7 @@ NATS = 1e-3
 
 @dataclass(frozen=True)
 class Answer:
-    """What both sides say about one item."""
+    """Answers of both sides to one item."""
 
     item: Item
     requests: tuple[TaskRequest, ...]
@@ -51,7 +58,9 @@ def offline() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
-def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def model_here_and_harness(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
     """One model here and in the harness; one of them puts BOS first."""
     family, bos = request.param, request.param == "llama"
     room = {"n_positions" if family == "gpt2" else "max_position_embeddings": 1024}
@@ -61,7 +70,7 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return load_model(folder), harness_model(folder)
 
 
-def often_stopped(task: Task) -> Task:
+def with_common_stops(task: Task) -> Task:
     """Random weights hardly ever write a task's own stop strings."""
     spec = task.generate
     return replace(task, generate=replace(spec, stop=(*spec.stop, "e", " is"), max_tokens=12))
@@ -70,7 +79,7 @@ def often_stopped(task: Task) -> Task:
 def answers(both: tuple[Any, Any], protocol: str) -> Iterator[Answer]:
     model, lm = both
     for name, limit in SUITES.items():
-        task = often_stopped(load_task(name, limit=limit, fewshot=1))
+        task = with_common_stops(load_task(name, limit=limit, fewshot=1))
         tokenizer = original_tokenizer(model)
         asked = [build_requests(task, item, protocol, tokenizer) for item in task.items]
         requests = [one.request for each in asked for one in each]
@@ -82,8 +91,10 @@ def answers(both: tuple[Any, Any], protocol: str) -> Iterator[Answer]:
 
 
 @pytest.mark.parametrize("protocol", ["letter", "continuation"])
-def test_likelihoods_and_choices_are_the_harness_own(both: Any, protocol: str) -> None:
-    found = list(answers(both, protocol))
+def test_likelihoods_and_choices_are_the_harness_own(
+    model_here_and_harness: Any, protocol: str
+) -> None:
+    found = list(answers(model_here_and_harness, protocol))
     for one in found:
         for asked, ours, strings, theirs in zip(
             one.requests, one.outcomes, one.sample.arguments, one.sample.responses, strict=True
@@ -91,7 +102,7 @@ def test_likelihoods_and_choices_are_the_harness_own(both: Any, protocol: str) -
             assert (asked.context, asked.continuation) == strings
             assert isinstance(asked.request, LogLikelihood)
             assert isinstance(ours, Scored)
-            pair = both[1]._encode_pair(asked.context, asked.continuation)
+            pair = model_here_and_harness[1]._encode_pair(asked.context, asked.continuation)
             assert tuple(map(tuple, pair)) == (asked.request.context, asked.request.continuation)
             assert (ours.logprob, ours.greedy) == (pytest.approx(theirs[0], abs=NATS), theirs[1])
         metrics = one.sample.metrics
@@ -101,13 +112,13 @@ def test_likelihoods_and_choices_are_the_harness_own(both: Any, protocol: str) -
     assert {one.score.correct for one in found} == {False, True}
 
 
-def test_texts_and_matches_are_the_harness_own(both: Any) -> None:
+def test_texts_and_matches_are_the_harness_own(model_here_and_harness: Any) -> None:
     at_length = set()
-    for one in answers(both, "generate"):
+    for one in answers(model_here_and_harness, "generate"):
         (asked,), (ours,) = one.requests, one.outcomes
         assert isinstance(ours, Generated)
         assert one.sample.arguments[0][0] == asked.context
-        encoded = both[1].tok_batch_encode([asked.context])[0].tolist()
+        encoded = model_here_and_harness[1].tok_batch_encode([asked.context])[0].tolist()
         assert encoded == [list(asked.request.context)]
         assert ours.text == one.sample.responses[0]
         assert one.score.correct == (one.sample.metrics["exact_match"] == 1)
@@ -167,7 +178,7 @@ def test_texts_by_hand_match_as_in_the_harness(extractor, answer, texts):
     spec = replace(TASK.generate, extractor=extractor)
     task = replace(TASK, items=items, generate=spec)
     asked = [build_requests(task, item, "generate", byte_level()) for item in items]
-    samples = ask_harness(saying(texts), task, "generate", asked)
+    samples = ask_harness(model_that_says(texts), task, "generate", asked)
     for item, each, text, sample in zip(items, asked, texts, samples, strict=True):
         correct = score(task, item, "generate", each, [Generated((1,), text)]).correct
         assert correct == (sample.metrics["exact_match"] == 1), text

@@ -49,7 +49,7 @@ def model(request):
     return tiny_model(request.param)
 
 
-def read(model, *args, **options) -> pd.DataFrame:
+def read_lens(model, *args, **options) -> pd.DataFrame:
     return logit_lens(model, *args, progress=False, **options).lens
 
 
@@ -58,7 +58,7 @@ def gold_request(model, item: Item, protocol: str = "continuation"):
     return next(one.request for one in asked if one.gold)
 
 
-def streams_of(model, tokens) -> dict[tuple[str, int], torch.Tensor]:
+def hooked_streams(model, tokens) -> dict[tuple[str, int], torch.Tensor]:
     """The residual stream at every site and layer, by one plain forward."""
     with torch.inference_mode():
         _, cache = model.run_with_cache(torch.tensor([tokens]))
@@ -70,7 +70,7 @@ def streams_of(model, tokens) -> dict[tuple[str, int], torch.Tensor]:
 
 
 @torch.inference_mode()
-def logprobs_of(model, resid: torch.Tensor) -> torch.Tensor:
+def logprobs_by_hand(model, resid: torch.Tensor) -> torch.Tensor:
     """Log-probabilities by hand: norm, unembedding, and the soft-cap where there is one."""
     centred = model.cfg.normalization_type == "LN"
     resid = resid - resid.mean() if centred else resid
@@ -83,7 +83,7 @@ def logprobs_of(model, resid: torch.Tensor) -> torch.Tensor:
 
 def test_letters_are_read_where_the_tokenizer_tells_them_apart():
     model = handmade(word_level())
-    lens = read(model, TASK, "letter").set_index(["item", "layer"])
+    lens = read_lens(model, TASK, "letter").set_index(["item", "layer"])
     for item in TASK.items:
         letter = LETTERS[item.choices.index(item.answer)]
         asked = gold_request(model, item, "letter")
@@ -94,7 +94,7 @@ def test_letters_are_read_where_the_tokenizer_tells_them_apart():
         assert lens.loc[(item.id, 1), "logprob"] == pytest.approx(expected, abs=1e-5)
 
 
-def options_of(model, task, item: Item, protocol: str) -> tuple[list[int], list[list[int]]]:
+def option_tokens(model, task, item: Item, protocol: str) -> tuple[list[int], list[list[int]]]:
     """The context, and the options' tokens, the right one first."""
     asked = build_requests(task, item, protocol, original_tokenizer(model))
     tokens = [list(one.request.continuation) for one in sorted(asked, key=lambda one: not one.gold)]
@@ -103,7 +103,7 @@ def options_of(model, task, item: Item, protocol: str) -> tuple[list[int], list[
 
 def by_hand(model, task, item: Item, protocol: str) -> dict[int, tuple[int, float, str]]:
     """Worst rank, log-probability and text of the deciding tokens, a forward pass for each."""
-    context, (answer, *others) = options_of(model, task, item, protocol)
+    context, (answer, *others) = option_tokens(model, task, item, protocol)
     shared = 0
     while all(one[shared] == answer[shared] for one in others):
         shared += 1
@@ -112,10 +112,10 @@ def by_hand(model, task, item: Item, protocol: str) -> dict[int, tuple[int, floa
         stop += 1
     ranks, logprobs = {}, {}
     for at in range(shared, stop):
-        for (site, layer), resid in streams_of(model, context + answer[:at]).items():
+        for (site, layer), resid in hooked_streams(model, context + answer[:at]).items():
             if site != "resid_post":
                 continue
-            expected = logprobs_of(model, resid[-1])
+            expected = logprobs_by_hand(model, resid[-1])
             ranks.setdefault(layer, []).append(int((expected > expected[answer[at]]).sum()))
             logprobs.setdefault(layer, []).append(float(expected[answer[at]]))
     text = "".join(original_tokenizer(model).decode([one]) for one in answer[shared:stop])
@@ -137,7 +137,7 @@ NUMBERS = replace(
 @pytest.mark.parametrize("protocol", ["continuation", "letter"])
 def test_answers_of_several_tokens_are_read_where_they_are_told_apart(protocol):
     model = tiny_model("llama")
-    lens = read(model, NUMBERS, protocol).set_index(["item", "layer"])
+    lens = read_lens(model, NUMBERS, protocol).set_index(["item", "layer"])
     for item in NUMBERS.items:
         for layer, (rank, logprob, text) in by_hand(model, NUMBERS, item, protocol).items():
             row = lens.loc[(item.id, layer)]
@@ -150,10 +150,10 @@ def test_answers_of_several_tokens_are_read_where_they_are_told_apart(protocol):
 
 def test_blind_answers_of_several_tokens_must_all_be_on_top():
     model = tiny_model("llama")
-    lens = read(model, NUMBERS, "continuation")
+    lens = read_lens(model, NUMBERS, "continuation")
     (first, *_) = NUMBERS.items
     other = with_other_questions(NUMBERS, [first], seed=0)[first.id][0]
-    context, (answer, *_) = options_of(model, NUMBERS, other, "continuation")
+    context, (answer, *_) = option_tokens(model, NUMBERS, other, "continuation")
     with torch.inference_mode():
         best = model(torch.tensor([context + answer[:-1]]))[0].argmax(-1)[len(context) - 1 :]
     row = lens.loc[lens["item"] == first.id].iloc[0]
@@ -164,8 +164,8 @@ def test_blind_answers_of_several_tokens_must_all_be_on_top():
 def test_numbers_without_choices_are_read_behind_what_all_of_them_share():
     bare = replace(NUMBERS, items=tuple(replace(item, choices=()) for item in NUMBERS.items))
     model = tiny_model("llama")
-    lens = read(model, bare, "continuation")
-    tokens = [options_of(model, NUMBERS, item, "continuation")[1][0] for item in NUMBERS.items]
+    lens = read_lens(model, bare, "continuation")
+    tokens = [option_tokens(model, NUMBERS, item, "continuation")[1][0] for item in NUMBERS.items]
     assert len({one[0] for one in tokens}) == 1
     names = [original_tokenizer(model).decode([one[1]]) for one in tokens]
     assert lens.drop_duplicates("item")["token"].tolist() == names
@@ -185,7 +185,7 @@ def test_answers_that_begin_another_choice_are_left_out_and_named():
         "beginning of another choice: alike."
     )
     with pytest.raises(UserError) as told:
-        read(tiny_model("llama"), replace(TASK, items=(ALIKE,)), "continuation")
+        read_lens(tiny_model("llama"), replace(TASK, items=(ALIKE,)), "continuation")
     assert str(told.value) == (
         "The logit lens reads the tokens that tell an answer apart, but in task 'words' under "
         "protocol 'continuation' every answer is the beginning of another of its choices; use "
@@ -196,24 +196,24 @@ def test_answers_that_begin_another_choice_are_left_out_and_named():
 def test_items_without_choices_are_read_under_continuation():
     bare = replace(TASK, items=tuple(replace(item, choices=()) for item in TASK.items))
     model = tiny_model("llama")
-    known = [read(model, task, "continuation") for task in (bare, TASK)]
+    known = [read_lens(model, task, "continuation") for task in (bare, TASK)]
     pd.testing.assert_frame_equal(*(table.drop(columns="options") for table in known))
     assert known[0]["options"].isna().all()
     with pytest.raises(UserError, match="has no choices, which protocol 'letter' needs"):
-        read(model, bare, "letter")
+        read_lens(model, bare, "letter")
 
 
 def check_rows(model, rows: pd.DataFrame, tokens, n_prompt: int, targets: dict[int, int]):
     """Every row of one item against the cache of one plain forward."""
-    found, tokenizer = streams_of(model, tokens), original_tokenizer(model)
+    found, tokenizer = hooked_streams(model, tokens), original_tokenizer(model)
     wanted = {(site, layer, pos) for site, layer in found for pos in targets}
     assert {(r.site, r.layer, r.pos) for r in rows.itertuples()} == wanted
     assert len(rows) == len(wanted)
     last = model.cfg.n_layers - 1
     for row in rows.itertuples():
         at = n_prompt + row.pos
-        expected = logprobs_of(model, found[row.site, row.layer][at])
-        final = logprobs_of(model, found["resid_post", last][at])
+        expected = logprobs_by_hand(model, found[row.site, row.layer][at])
+        final = logprobs_by_hand(model, found["resid_post", last][at])
         target = targets[row.pos]
         assert row.token == tokenizer.decode([target])
         assert row.logprob == pytest.approx(float(expected[target]), abs=1e-4)
@@ -229,7 +229,7 @@ def check_rows(model, rows: pd.DataFrame, tokens, n_prompt: int, targets: dict[i
 @pytest.mark.hooked_transformer
 @pytest.mark.parametrize("positions", [(-4, -1), "all"])
 def test_every_site_and_position_equals_the_lens_worked_out_by_hand(model, positions):
-    lens = read(model, TASK, "continuation", sites=SITES, positions=positions, limit=2)
+    lens = read_lens(model, TASK, "continuation", sites=SITES, positions=positions, limit=2)
     for item in TASK.items[:2]:
         asked = gold_request(model, item)
         n = len(asked.context)
@@ -246,7 +246,7 @@ def test_the_answers_tokens_are_read_where_they_are_predicted(model):
         for item, answer in zip(TASK.items, answers, strict=False)
     )
     task = replace(TASK, items=items)
-    lens = read(model, task, "continuation", sites=SITES, over="continuation")
+    lens = read_lens(model, task, "continuation", sites=SITES, over="continuation")
     for item in items:
         asked = build_requests(task, item, "continuation", original_tokenizer(model))
         gold = next(one.request for one in asked if one.gold)
@@ -281,9 +281,11 @@ def test_generated_text_is_the_models_own_and_ends_on_top(model):
 
 def test_few_streams_at_once_change_nothing(monkeypatch):
     model = tiny_model("llama")
-    whole = read(model, TASK, "continuation", sites=SITES, positions="all")
+    whole = read_lens(model, TASK, "continuation", sites=SITES, positions="all")
     monkeypatch.setattr("layerwise.analyses.logit_lens.job.AT_ONCE", 3)
-    parts = read(model, TASK, "continuation", sites=SITES, positions="all", memory_budget=2**20)
+    parts = read_lens(
+        model, TASK, "continuation", sites=SITES, positions="all", memory_budget=2**20
+    )
     numbers = ["logprob", "entropy", "kl"]
     pd.testing.assert_frame_equal(whole.drop(columns=numbers), parts.drop(columns=numbers))
     pd.testing.assert_frame_equal(whole[numbers], parts[numbers], atol=1e-4)
@@ -298,14 +300,14 @@ def test_few_streams_at_once_change_nothing(monkeypatch):
 )
 def test_what_is_not_there_to_read_is_told(family, options, sentence):
     with pytest.raises(UserError) as told:
-        read(tiny_model(family), TASK, "continuation", **options)
+        read_lens(tiny_model(family), TASK, "continuation", **options)
     assert sentence in str(told.value)
 
 
 @pytest.mark.long
 @pytest.mark.smollm2
 def test_the_real_model_knows_more_capitals_the_deeper_it_is_read():
-    lens = read(smollm2(), "facts", limit=5, fewshot=3)
+    lens = read_lens(smollm2(), "facts", limit=5, fewshot=3)
     assert set(lens["protocol"]) == {"letter", "continuation"}
     open_ended = lens.loc[lens["protocol"] == "continuation"]
     by_layer = open_ended.groupby("layer")["logprob"].mean()

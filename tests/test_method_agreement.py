@@ -9,10 +9,10 @@ from scipy.stats import spearmanr
 from layerwise import stats
 from layerwise.analyses.emergence.api import CENTRE, HALF, emergence
 from layerwise.results import AttributionResult, LensResult
-from layerwise.stats.depth.depths import accumulated, half_depth
+from layerwise.stats.depth.depths import cumulative_share, half_depth
 from tests import synthetic
 from tests.cases import data_sets, most_errors
-from tests.synthetic import cell_records, planted
+from tests.synthetic import cell_records, planted_answers
 
 RANKS = "rank correlation"
 
@@ -33,7 +33,7 @@ def test_methods_that_name_one_layer_agree_exactly():
         [
             ablation,
             synthetic.lens(-9 + 8 * step(5), "keys", "retrieval", "continuation"),
-            synthetic.patching(step(5)[:, :-1], "keys", "retrieval"),
+            synthetic.patching_result(step(5)[:, :-1], "keys", "retrieval"),
             synthetic.attribution(added, "keys", "retrieval", "continuation"),
         ],
         n_resamples=50,
@@ -64,7 +64,7 @@ def test_methods_that_name_one_layer_agree_exactly():
 
 def test_methods_that_differ_are_told_apart_with_the_difference():
     rng = np.random.default_rng(0)
-    right = planted(rng, 60, 8, (1,), 0.95, 0.05)
+    right = planted_answers(rng, 60, 8, (1,), 0.95, 0.05)
     noise = rng.normal(0, 0.02, (60, 9))
     lens = synthetic.lens(np.log(0.1 + 0.7 * step(6, 60) + 0.02 + noise.clip(-0.05)), "keys",
                           "retrieval")  # fmt: skip
@@ -82,7 +82,7 @@ def test_methods_that_differ_are_told_apart_with_the_difference():
 
 def test_estimates_are_by_hand_and_correlations_wider_than_of_a_plain_bootstrap():
     rng = np.random.default_rng(1)
-    right = planted(rng, 40, 8, (2, 5), 0.95, 0.2)
+    right = planted_answers(rng, 40, 8, (2, 5), 0.95, 0.2)
     curve = np.sort(rng.random((40, 9)), axis=1) * 0.9 + 0.05
     found = emergence(
         [
@@ -98,7 +98,7 @@ def test_estimates_are_by_hand_and_correlations_wider_than_of_a_plain_bootstrap(
         share = (acc[0] - acc[1:]) / (acc[0] - 0.25)
         progress = curve[items].mean(axis=0)
         progress = (progress - progress[0]) / (progress[-1] - progress[0])
-        one = half_depth(accumulated(share[None]))[0]
+        one = half_depth(cumulative_share(share[None]))[0]
         differences.append((half_depth(progress[None])[0] - one) / 7)
         correlations.append(spearmanr(np.round(share, 6), np.diff(progress)).statistic)
     for measure, draws in ((HALF, differences), (RANKS, correlations)):
@@ -113,11 +113,11 @@ def test_estimates_are_by_hand_and_correlations_wider_than_of_a_plain_bootstrap(
 
 def test_only_items_of_both_are_compared():
     rng = np.random.default_rng(2)
-    right = planted(rng, 40, 8, (3,), 1.0)
+    right = planted_answers(rng, 40, 8, (3,), 1.0)
     right[20:, 1 + 3] = True
     right[20:, 1 + 6] = False
     ablation = synthetic.ablation(cell_records(right, "keys", "retrieval", "continuation"))
-    patch = synthetic.patching(step(3, 20)[:, :-1], "keys", "retrieval")
+    patch = synthetic.patching_result(step(3, 20)[:, :-1], "keys", "retrieval")
     found = emergence([ablation, patch], n_resamples=100)
     half = found.method_agreement.query("measure == @HALF").iloc[0]
     assert half["n_items"] == 20
@@ -128,8 +128,8 @@ def test_only_items_of_both_are_compared():
 
 def test_what_was_left_out_is_not_compared():
     rng = np.random.default_rng(3)
-    dull = cell_records(planted(rng, 40, 8, accuracy=0.95), "keys", "retrieval")
-    none = cell_records(planted(rng, 40, 8, (3,), 0.2), "keys", "retrieval", "continuation")
+    dull = cell_records(planted_answers(rng, 40, 8, accuracy=0.95), "keys", "retrieval")
+    none = cell_records(planted_answers(rng, 40, 8, (3,), 0.2), "keys", "retrieval", "continuation")
     lenses = [synthetic.lens(-9 + 8 * step(5, 40), *of)
               for of in (("keys", "retrieval"), ("sums", "reasoning"))]  # fmt: skip
     found = emergence([synthetic.ablation(dull, none), *lenses], n_resamples=20)
@@ -161,7 +161,7 @@ def test_two_items_cannot_be_sure():
     lens = synthetic.lens(-9 + 8 * step(5, 2), "keys", "retrieval", "continuation", chance=0)
     # of which first tokens the answers begin with is not told, so that stated chance is the floor
     lens = LensResult(lens.lens.assign(token=None), lens.facts)
-    patch = synthetic.patching(step(1, 2)[:, :-1], "keys", "retrieval")
+    patch = synthetic.patching_result(step(1, 2)[:, :-1], "keys", "retrieval")
     found = emergence([lens, patch], n_resamples=1000).method_agreement
     half = found.query("measure == @HALF").iloc[0]
     assert half["estimate"] == pytest.approx(4 / 7)

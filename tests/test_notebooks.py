@@ -1,4 +1,4 @@
-"""What readers of the committed notebooks count on, and that their cells run."""
+"""Promises of the committed notebooks to their readers, and that their cells run."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ held = bytearray(b"1" * 2**27)
 high = offloaded.status("VmHWM")
 assert high >= len(held)
 del held
-offloaded.peak_from_here()
+offloaded.reset_peak()
 assert offloaded.status("VmHWM") <= high - 2**26
 """
     folder = Path(__file__).parents[1] / "benchmarks"

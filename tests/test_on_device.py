@@ -66,7 +66,7 @@ def test_engine_and_reference_agree_on_the_device(kind, models):
         assert_agree(model, changed, asked, fast, slow)
 
 
-def numbers_of(table: pd.DataFrame) -> dict[str, np.ndarray]:
+def float_columns(table: pd.DataFrame) -> dict[str, np.ndarray]:
     return {name: table[name].to_numpy(float) for name in table.select_dtypes("float")}
 
 
@@ -84,8 +84,8 @@ def test_analyses_find_on_the_device_what_they_find_on_the_processor(kind, model
         here, there = (getattr(analysis(models[kind, where]), table) for where in (DEVICE, "cpu"))
         words = here.select_dtypes(exclude="number").columns
         pd.testing.assert_frame_equal(here[words], there[words])
-        for name, values in numbers_of(here).items():
-            expected = numbers_of(there)[name]
+        for name, values in float_columns(here).items():
+            expected = float_columns(there)[name]
             np.testing.assert_allclose(values, expected, rtol=CLOSE, atol=CLOSE, err_msg=name)
 
 
@@ -116,13 +116,13 @@ def test_a_full_device_is_answered_by_smaller_batches(models):
 
 def test_the_machine_is_told_what_it_lacks(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
-    sentence = device.missing() or ""
+    sentence = device.missing_requirement() or ""
     assert "is built without CUDA" in sentence
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "torch finds none" in (device.missing() or "")
+    assert "torch finds none" in (device.missing_requirement() or "")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert device.missing() is None
+    assert device.missing_requirement() is None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")

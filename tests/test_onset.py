@@ -27,7 +27,7 @@ MARGIN, N_STEPS = 0.2, 20
 SERIES = (50, pytest.param(400, marks=pytest.mark.long))
 
 
-def at_most(rate: float, n: int) -> float:
+def largest_share(rate: float, n: int) -> float:
     """The share of n series that a rate stays below in 39 of 40 cases."""
     return float(binom.isf(0.025, n, rate)) / n
 
@@ -48,15 +48,15 @@ def series(
         )
         for one, other in zip(right.T, blind.T, strict=True)
     ]
-    apart = Clusters.apart(n)
+    apart = Clusters.singletons(n)
     return [Excess(right - floor, apart), Excess(right - blind / 3, apart)], np.array(exact)
 
 
-def rising(floor: float, top: float, middle: float, width: float) -> np.ndarray:
+def rising_curve(floor: float, top: float, middle: float, width: float) -> np.ndarray:
     return floor + (top - floor) * norm.cdf((np.arange(N_STEPS) - middle) / width)
 
 
-def first_above(accuracy: np.ndarray, floor: float) -> int:
+def onset_step(accuracy: np.ndarray, floor: float) -> int:
     below = np.flatnonzero(accuracy - floor < MARGIN - 1e-12)
     return int(below[-1]) + 1 if len(below) else 0
 
@@ -64,7 +64,7 @@ def first_above(accuracy: np.ndarray, floor: float) -> int:
 def test_the_tests_of_a_step_are_students_and_the_exact_one():
     rng = np.random.default_rng(0)
     values = rng.integers(-1, 2, size=(40, 3)) * 0.9 + [0.0, 0.4, 0.6]
-    excess = [Excess(values, Clusters.apart(40))]
+    excess = [Excess(values, Clusters.singletons(40))]
     greater: Any = ttest_1samp(values, MARGIN, alternative="greater")
     expected = greater.pvalue
     found = above_p_values(excess, np.zeros(3), MARGIN)
@@ -77,7 +77,7 @@ def test_the_tests_of_a_step_are_students_and_the_exact_one():
 
 def test_evidence_against_an_early_start_is_the_mean_over_windows_of_bets_on_them():
     values = np.random.default_rng(1).integers(0, 2, size=(30, 5)).astype(float) * 0.3
-    found = below_p_values([Excess(values, Clusters.apart(30))], MARGIN)
+    found = below_p_values([Excess(values, Clusters.singletons(30))], MARGIN)
     for start in range(5):
         ends = sorted({min(start + length, 5) for length in (1, 2, 4, 8)})
         bets = np.arange(1, 21) / 20 / (1 - MARGIN)
@@ -88,7 +88,7 @@ def test_evidence_against_an_early_start_is_the_mean_over_windows_of_bets_on_the
 
 def test_a_control_that_was_not_measured_everywhere_neither_helps_nor_hinders():
     rng = np.random.default_rng(2)
-    excess, exact = series(rng, rising(0.05, 0.95, 8, 1.0), 0.05, 60)
+    excess, exact = series(rng, rising_curve(0.05, 0.95, 8, 1.0), 0.05, 60)
     partly = excess[0].values.copy()
     partly[:, :6] = np.nan
     assert onset([*excess, Excess(partly, excess[0].clusters)], exact, MARGIN) == onset(
@@ -127,27 +127,27 @@ def test_what_never_appears_is_said_to_appear_as_rarely_as_stated(floor, n, n_se
     rng = np.random.default_rng(6)
     flat = np.full(N_STEPS, floor)
     told = [onset(*series(rng, flat, floor, n), 0.01) is not None for _ in range(n_series)]
-    assert np.mean(told) <= at_most(0.025, n_series)
+    assert np.mean(told) <= largest_share(0.025, n_series)
 
 
 @pytest.mark.parametrize("n_series", [30, pytest.param(300, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("floor", "accuracy"),
     [
-        (0.02, rising(0.02, 0.95, 10, 2.5)),
-        (0.25, rising(0.25, 0.95, 10, 2.5)),
+        (0.02, rising_curve(0.02, 0.95, 10, 2.5)),
+        (0.25, rising_curve(0.25, 0.95, 10, 2.5)),
         (0.25, np.full(N_STEPS, 0.25 + MARGIN)),  # just there, always
         (0.25, np.where(np.arange(N_STEPS) < 12, 0.25, 0.25 + MARGIN)),  # just there, later
         (0.02, np.where(np.arange(N_STEPS) < 12, 0.02 + MARGIN - 0.02, 0.9)),  # nearly, before
     ],
 )
 def test_intervals_of_onsets_miss_as_rarely_as_stated(floor, accuracy, n_series):
-    rng, truth = np.random.default_rng(7), first_above(accuracy, floor)
+    rng, truth = np.random.default_rng(7), onset_step(accuracy, floor)
     missed = []
     for _ in range(n_series):
         found = onset(*series(rng, accuracy, floor, 60), MARGIN)
         missed.append(found is not None and not found.low <= truth <= found.high)
-    assert np.mean(missed) <= at_most(0.05, n_series)
+    assert np.mean(missed) <= largest_share(0.05, n_series)
 
 
 def losses(
@@ -173,7 +173,7 @@ HALVES = (np.arange(N_STEPS) >= N_STEPS // 2).astype(float)
 def test_a_move_is_the_difference_of_pooled_centres_and_its_bounds_are_what_is_not_rejected():
     places = np.where(HALVES > 0, 4, 1)
     lost = losses(np.random.default_rng(8), np.full(N_STEPS, 0.8), places, 60, 0.2)
-    apart = Clusters.apart(60)
+    apart = Clusters.singletons(60)
     found = depth_trend(lost, HALVES, apart)
     assert found is not None
     centres = []
@@ -184,12 +184,12 @@ def test_a_move_is_the_difference_of_pooled_centres_and_its_bounds_are_what_is_n
     assert found.change == pytest.approx(centres[1] - centres[0])
     assert found.low < found.change < found.high
     for bound in (found.low, found.high):
-        shifted = _p_of(lost, bound)
+        shifted = _centre_difference_p(lost, bound)
         assert shifted == pytest.approx(0.05, abs=1e-6)
-    assert found.p == pytest.approx(_p_of(lost, 0.0))
+    assert found.p == pytest.approx(_centre_difference_p(lost, 0.0))
 
 
-def _p_of(lost: np.ndarray, change: float) -> float:
+def _centre_difference_p(lost: np.ndarray, change: float) -> float:
     """scipy's t-test that the centres differ by so much, from the contrast itself."""
     weight, moment = lost.sum(axis=2), lost @ np.arange(lost.shape[2])
     m = weight.mean(axis=0)
@@ -201,8 +201,8 @@ def _p_of(lost: np.ndarray, change: float) -> float:
 
 
 def test_nothing_is_said_of_a_place_where_layers_cost_nothing():
-    assert depth_trend(np.zeros((20, 6, 4)), np.arange(6.0), Clusters.apart(20)) is None
-    assert depth_trend(np.ones((20, 1, 4)), np.zeros(1), Clusters.apart(20)) is None
+    assert depth_trend(np.zeros((20, 6, 4)), np.arange(6.0), Clusters.singletons(20)) is None
+    assert depth_trend(np.ones((20, 1, 4)), np.zeros(1), Clusters.singletons(20)) is None
 
 
 @pytest.mark.parametrize("n_series", SERIES)
@@ -210,19 +210,19 @@ def test_nothing_is_said_of_a_place_where_layers_cost_nothing():
 def test_what_stays_is_said_to_move_as_rarely_as_stated(n: int, flips: float, n_series: int):
     """Accuracy rises, losses grow with it, other layers flip answers; the place is the same."""
     rng, accuracy = np.random.default_rng(9), np.linspace(0.4, 0.95, N_STEPS)
-    places, apart = np.full(N_STEPS, 1), Clusters.apart(n)
+    places, apart = np.full(N_STEPS, 1), Clusters.singletons(n)
     told = []
     for _ in range(n_series):
         found = depth_trend(losses(rng, accuracy, places, n, flips), HALVES, apart)
         told.append(found is not None and found.p < 0.05)
-    assert np.mean(told) <= at_most(0.05, n_series)
+    assert np.mean(told) <= largest_share(0.05, n_series)
 
 
 def test_items_that_ask_for_the_same_thing_are_no_further_evidence():
     """Each item four times: p is that of the items alone."""
     lost = losses(np.random.default_rng(10), np.full(N_STEPS, 0.8), np.full(N_STEPS, 2), 25, 0.3)
-    alone = depth_trend(lost, HALVES, Clusters.apart(25))
-    clusters = Clusters.of(np.repeat(range(25), 4).tolist())
+    alone = depth_trend(lost, HALVES, Clusters.singletons(25))
+    clusters = Clusters.from_labels(np.repeat(range(25), 4).tolist())
     four = depth_trend(np.repeat(lost, 4, axis=0), HALVES, clusters)
     assert alone is not None
     assert four is not None
@@ -234,7 +234,9 @@ def test_a_move_of_three_layers_is_found():
     rng = np.random.default_rng(11)
     places = np.where(HALVES > 0, 4, 1)
     found = [
-        depth_trend(losses(rng, np.full(N_STEPS, 0.8), places, 40, 0.1), HALVES, Clusters.apart(40))
+        depth_trend(
+            losses(rng, np.full(N_STEPS, 0.8), places, 40, 0.1), HALVES, Clusters.singletons(40)
+        )
         for _ in range(20)
     ]
     assert all(one is not None and one.p < 0.05 and one.low > 1 for one in found)

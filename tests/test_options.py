@@ -10,8 +10,8 @@ import pytest
 
 from layerwise.analyses.arguments import Tasks, check_arguments
 from layerwise.analyses.distillation.losses import Objective
-from layerwise.ground.arguments import options_of
-from layerwise.ground.docstrings import described, whole_docstring
+from layerwise.ground.arguments import typed_dict_arguments
+from layerwise.ground.docstrings import argument_texts, whole_docstring
 from layerwise.models import load_model
 from layerwise.runs.options import TEXTS, PairOptions, RunOptions, SeriesOptions, TrainingOptions
 from tests.test_arguments import FUNCTIONS
@@ -27,7 +27,7 @@ class OtherOptions(Options, total=False):
 
 
 @check_arguments()
-def asked(tasks: Tasks, *, draws: int = 2, **options: Unpack[Options]) -> dict[str, object]:
+def echo_options(tasks: Tasks, *, draws: int = 2, **options: Unpack[Options]) -> dict[str, object]:
     """Say what was asked.
 
     It returns its arguments.
@@ -50,12 +50,12 @@ def bare(**options: Unpack[OtherOptions]) -> dict[str, object]:
 
 
 def test_a_function_has_the_options_that_it_unpacks_in_its_signature_and_docstring():
-    parameters = inspect.signature(asked).parameters
+    parameters = inspect.signature(echo_options).parameters
     assert list(parameters) == ["tasks", "draws", "limit", "seed"]
     assert parameters["limit"].default == 7
     assert parameters["limit"].annotation == "int | None"
     assert parameters["limit"].kind is inspect.Parameter.KEYWORD_ONLY
-    assert inspect.getdoc(asked) == (
+    assert inspect.getdoc(echo_options) == (
         "Say what was asked.\n\nIt returns its arguments.\n\nArgs:\n"
         f"    tasks: {TEXTS['tasks']}\n"
         "    draws: how often, at most.\n"
@@ -75,13 +75,13 @@ def test_a_docstring_without_arguments_gets_them():
 
 
 def test_what_is_left_out_has_its_default_and_the_nearest_class_decides():
-    assert asked("facts", seed=3) == {"tasks": ("facts",), "draws": 2, "limit": 7, "seed": 3}
+    assert echo_options("facts", seed=3) == {"tasks": ("facts",), "draws": 2, "limit": 7, "seed": 3}
     assert bare() == {"limit": 100, "seed": 0}
 
 
 def test_an_unknown_option_is_refused_with_the_nearest_name():
     with pytest.raises(TypeError, match=r"argument of asked 'limmit'\. Did you mean 'limit'\?"):
-        asked("facts", limmit=1)  # pyright: ignore[reportCallIssue]
+        echo_options("facts", limmit=1)  # pyright: ignore[reportCallIssue]
 
 
 def test_a_function_with_an_argument_that_nothing_describes_cannot_be_made():
@@ -100,7 +100,7 @@ def test_a_function_with_an_argument_that_nothing_describes_cannot_be_made():
 def test_help_has_every_argument(name):
     function = FUNCTIONS[name]
     if "Args:" in function.__doc__:
-        assert list(described(function)) == list(inspect.signature(function).parameters)
+        assert list(argument_texts(function)) == list(inspect.signature(function).parameters)
     assert max(map(len, inspect.getdoc(function).splitlines())) <= 96
 
 
@@ -110,7 +110,7 @@ def test_one_name_has_one_type_and_but_for_the_number_of_items_one_default():
         assert {name: kind.__annotations__[name] for name in shared} == {
             name: RunOptions.__annotations__[name] for name in shared
         }
-    training = {name: one.default for name, one in options_of(TrainingOptions).items()}
+    training = {name: one.default for name, one in typed_dict_arguments(TrainingOptions).items()}
     assert vars(Objective()) == {one.name: training[one.name] for one in fields(Objective)}
     loading = inspect.signature(load_model).parameters
     for function in FUNCTIONS.values():

@@ -14,8 +14,8 @@ import pytest
 import layerwise as lw
 from layerwise.models import load_model, model_facts
 from tests.analysis import prompt_pair, word_task
-from tests.models.decoder.test_loading import folder_of
-from tests.models.refusal import refused
+from tests.models.decoder.test_loading import tiny_family_folder
+from tests.models.refusal import expect_refusal
 from tests.models.tiny import tiny_folder
 from tests.test_attribution import WHOLE, attribute, sums
 
@@ -25,7 +25,7 @@ RECEIVERS = ("logits", "q:1.2", "k:2.1", "v:2.0", "mlp:1")
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+def load_both(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     folder = tiny_folder(tmp_path_factory.mktemp("both"), "llama", seed=1)
     return [load_model(folder, backend=name) for name in ("transformer-lens", "hugging-face")]
 
@@ -79,12 +79,12 @@ def assert_same_tables(name: str, models: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ANALYSES)
-def test_both_backends_give_the_same_tables(name: str, both: list[Any]) -> None:
-    assert_same_tables(name, both)
+def test_both_backends_give_the_same_tables(name: str, load_both: list[Any]) -> None:
+    assert_same_tables(name, load_both)
 
 
-def test_a_run_and_its_page_say_what_ran_the_model(both: list[Any]) -> None:
-    for model, name in zip(both, ("transformer-lens", "hugging-face"), strict=True):
+def test_a_run_and_its_page_say_what_ran_the_model(load_both: list[Any]) -> None:
+    for model, name in zip(load_both, ("transformer-lens", "hugging-face"), strict=True):
         result = lw.ablate(model, TASK, "continuation", progress=False)
         assert result.facts.model.backend == model_facts(model).backend == name
         assert f"<td>{name}</td>" in lw.report([result]).html
@@ -93,7 +93,9 @@ def test_a_run_and_its_page_say_what_ran_the_model(both: list[Any]) -> None:
 @pytest.mark.parametrize("case", ["gemma 2", "gemma 3", "olmo 2", "granite", "cohere 2", "phi"])
 def test_parts_of_every_kind_of_layer_sum_to_what_is_attributed(case: str, tmp_path: Path) -> None:
     """Norms behind sublayers, scales, soft-caps, and norms whose weight is one more."""
-    table = attribute(load_model(folder_of(case, tmp_path, max_position_embeddings=256)), TASK)
+    table = attribute(
+        load_model(tiny_family_folder(case, tmp_path, max_position_embeddings=256)), TASK
+    )
     total = sums(table, ["total"], "metric")
     np.testing.assert_allclose(sums(table, WHOLE, "metric"), total, atol=1e-4)
     by_head = sums(table, ["z", "attn_bias"], "metric", "layer")
@@ -102,7 +104,7 @@ def test_parts_of_every_kind_of_layer_sum_to_what_is_attributed(case: str, tmp_p
 
 @pytest.mark.parametrize("case", ["gemma 3", "smollm 3"])
 def test_a_model_without_layers_is_what_skips_foretell(case: str, tmp_path: Path) -> None:
-    model = load_model(folder_of(case, tmp_path, max_position_embeddings=256))
+    model = load_model(tiny_family_folder(case, tmp_path, max_position_embeddings=256))
     result = lw.prune_model(model, [1], tmp_path / "pruned", TASK, "continuation")
     assert result.facts.model.backend == "hugging-face"
     assert load_model(tmp_path / "pruned").cfg.n_layers == 3
@@ -126,6 +128,8 @@ def test_transplants_are_the_same_by_either_backend(site: str, tmp_path: Path) -
         pd.testing.assert_series_equal(one["layer"], other["layer"])
 
 
-def test_transplants_between_backends_are_refused_in_a_sentence(both: list[Any]) -> None:
-    with refused("the backend is 'transformer-lens' in the base", "'hugging-face' in the other"):
-        lw.transplant(both[0], both[1], TASK, progress=False)
+def test_transplants_between_backends_are_refused_in_a_sentence(load_both: list[Any]) -> None:
+    with expect_refusal(
+        "the backend is 'transformer-lens' in the base", "'hugging-face' in the other"
+    ):
+        lw.transplant(load_both[0], load_both[1], TASK, progress=False)

@@ -1,4 +1,4 @@
-"""What holds over a whole run: exact bounds by enumeration, and how often the largest is missed."""
+"""Bounds over a whole run: exact ones by enumeration, and how often the largest is missed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from scipy.stats import binomtest, false_discovery_control, multinomial
 from statsmodels.stats.multitest import multipletests
 
 from layerwise import stats
-from layerwise.presentation.over_run import count_that_hold, family
+from layerwise.presentation.over_run import count_that_hold, family_text
 from layerwise.stats.effects import effects_table
 from layerwise.stats.families.estimate import (
     Sizes,
+    correct_run_wide,
+    count_tests,
     estimate,
     exact_difference_bounds,
     independent_counts,
-    over_run,
-    sizes_of,
     student,
     with_holm,
 )
@@ -69,14 +69,14 @@ def test_a_run_is_corrected_in_its_two_families():
     p = np.array([0.001, 0.2, 0.01, 0.03, 0.004, 0.5])
     told = np.array([True, True, False, True, True, True])
     rate = np.array([False, False, False, True, True, True])
-    found = over_run(p, told, rate)
+    found = correct_run_wide(p, told, rate)
     assert np.isnan(found[2])
     assert found[:2] == pytest.approx(multipletests([0.001, 0.2, 1.0], method="holm")[1][:2])
     assert found[3:] == pytest.approx(false_discovery_control([0.03, 0.004, 0.5]))
-    more = over_run(p, told, rate, Sizes(4, 5))
+    more = correct_run_wide(p, told, rate, Sizes(4, 5))
     assert more[:2] == pytest.approx(multipletests([0.001, 0.2, 1, 1], method="holm")[1][:2])
     assert more[3:] == pytest.approx(false_discovery_control([0.03, 0.004, 0.5, 1, 1])[:3])
-    assert over_run(p, np.zeros(6, dtype=bool), rate).tolist() == pytest.approx(
+    assert correct_run_wide(p, np.zeros(6, dtype=bool), rate).tolist() == pytest.approx(
         [np.nan] * 6, nan_ok=True
     )
 
@@ -84,9 +84,9 @@ def test_a_run_is_corrected_in_its_two_families():
 def test_tests_of_tasks_that_are_not_swept_are_counted_like_those_that_are():
     tasks = pd.DataFrame({"task": ["keys"] * 3 + ["sums"] * 4, "protocol": "letter"})
     heads = np.array([False, False, True, False, False, False, True])
-    assert sizes_of(tasks, heads) == Sizes(5, 2)
-    assert sizes_of(tasks, heads, n_asked=4) == Sizes(5 + 2 * 3, 2 + 2 * 1)
-    column = sizes_of(tasks, heads, n_asked=4).of_rows(np.array([True] * 3 + [False] * 4), heads)
+    assert count_tests(tasks, heads) == Sizes(5, 2)
+    assert count_tests(tasks, heads, n_asked=4) == Sizes(5 + 2 * 3, 2 + 2 * 1)
+    column = count_tests(tasks, heads, n_asked=4).of_rows(np.array([True] * 3 + [False] * 4), heads)
     assert column.tolist()[:3] == [11, 11, 4]
     assert column[3:].isna().all()
 
@@ -108,7 +108,7 @@ def test_tasks_without_signal_count_among_the_tests_of_a_run():
     low, high = exact_difference_bounds(*alone, n_tests=12)
     np.testing.assert_allclose(told["acc_diff_run_low"].to_numpy(dtype=float), low)
     np.testing.assert_allclose(told["acc_diff_run_high"].to_numpy(dtype=float), high)
-    assert family(told) == "over all 12 tests of the run (Holm)"
+    assert family_text(told) == "over all 12 tests of the run (Holm)"
 
 
 @pytest.mark.parametrize("accuracy", [0.30, 0.33, *in_long_runs((0.36,), (0.45,))])
@@ -132,7 +132,7 @@ def test_a_weak_model_that_needs_no_layer_is_rarely_said_to_need_one(accuracy, a
                         ((intact[:, None], after), (after, intact[:, None])))  # fmt: skip
         p, loses = stats.mcnemar_p_values(lost, gained), lost > gained
         swept = pd.DataFrame(place).loc[signal]
-        p_run = over_run(p[signal], signal[signal], sizes=sizes_of(swept, n_asked=27))
+        p_run = correct_run_wide(p[signal], signal[signal], sizes=count_tests(swept, n_asked=27))
         told += bool(((p_run < 0.05) & loses[signal]).any())
         lucky += bool(((stats.holm(p[signal]) < 0.05) & loses[signal]).any())
     assert told <= most_errors(n)
@@ -140,7 +140,7 @@ def test_a_weak_model_that_needs_no_layer_is_rarely_said_to_need_one(accuracy, a
         assert lucky > 0.07 * n
 
 
-def run_of(rng: np.random.Generator, keep: np.ndarray, n: int = 40) -> pd.DataFrame:
+def run_effects(rng: np.random.Generator, keep: np.ndarray, n: int = 40) -> pd.DataFrame:
     """Effects of a run, each cell of ``keep`` (tasks by layers) losing a share of its answers."""
     tables = []
     for i, shares in enumerate(keep):
@@ -159,7 +159,7 @@ def test_the_largest_of_a_run_is_covered_where_a_bootstrap_misses_it():
     missed = pointwise = 0
     n = data_sets(90)
     for seed in range(n):
-        effects = run_of(np.random.default_rng(seed), truth_kept)
+        effects = run_effects(np.random.default_rng(seed), truth_kept)
         top = effects.loc[effects["acc_diff"].idxmax()]
         missed += not top["acc_diff_run_low"] <= truth <= top["acc_diff_run_high"]
         pointwise += not top["acc_diff_low"] <= truth <= top["acc_diff_high"]
@@ -222,7 +222,7 @@ def test_a_run_without_effects_makes_a_claim_over_the_run_in_one_of_twenty():
         lost = rng.binomial(40, 0.3, size=(12, 20))
         gained = rng.binomial(40 - lost, 0.3 / 0.7)
         p = stats.mcnemar_p_values(lost, gained)
-        over += (over_run(p.ravel(), np.full(p.size, True)) < 0.05).any()
+        over += (correct_run_wide(p.ravel(), np.full(p.size, True)) < 0.05).any()
         apart += (stats.holm(p) < 0.05).any()
     assert over <= most_errors(n)
     assert apart > over
@@ -246,20 +246,20 @@ def test_where_no_answer_changed_or_all_did_the_bounds_are_exact():
     assert 0 < half["acc_diff_low"] < half["acc_diff"] < half["acc_diff_high"] < 1
 
 
-def told(p_run: list[float | None]) -> pd.DataFrame:
+def run_table(p_run: list[float | None]) -> pd.DataFrame:
     return pd.DataFrame({"layer": range(len(p_run)), "p_run": pd.array(p_run, dtype="Float64")})
 
 
 def test_words_say_how_many_hold_and_over_how_many():
-    every = told([0.01, 0.2, 0.03, None])
-    assert family(every) == "over all 3 tests of the run (Holm)"
+    every = run_table([0.01, 0.2, 0.03, None])
+    assert family_text(every) == "over all 3 tests of the run (Holm)"
     assert count_that_hold(every[:3], every) == (
         "of 3 significant effects 2 hold over all 3 tests of the run (Holm)"
     )
     assert count_that_hold(every[:1], every).startswith("this one effect holds")
-    assert count_that_hold(told([None]), told([None])) == ""
+    assert count_that_hold(run_table([None]), run_table([None])) == ""
     counted = every.assign(run_tests=pd.array([8, 8, 8, None], dtype="Int64"))
-    assert family(counted[1:]) == "over all 8 tests of the run (Holm)"
+    assert family_text(counted[1:]) == "over all 8 tests of the run (Holm)"
 
 
 def test_the_largest_mean_of_many_is_covered():

@@ -14,7 +14,7 @@ from layerwise.analyses.attribution.result import attribution_gate
 from layerwise.analyses.logit_lens.result import lens_gate
 from layerwise.models.organisms.wired import wired_model
 from layerwise.presentation.no_signal import gate_tables
-from layerwise.stats.signals.signal import signals_of
+from layerwise.stats.signals.signal import signals_from_table
 from layerwise.storage.run_tables import RunTables
 from layerwise.tasks import load_task, with_other_questions
 from layerwise.tasks.items import Item
@@ -33,7 +33,7 @@ def lens_rows(
     task: str = "t",
     options: np.ndarray | None = None,
 ):
-    """What the last layer says of a task's items."""
+    """Rows of the last layer for a task's items."""
     return pd.DataFrame(
         {
             "task": task, "capability": "knowledge", "protocol": "continuation", "lens": "logit",
@@ -46,13 +46,13 @@ def lens_rows(
     )  # fmt: skip
 
 
-def attributed(right: np.ndarray, blind: np.ndarray | None) -> pd.DataFrame:
+def attribution_rows(right: np.ndarray, blind: np.ndarray | None) -> pd.DataFrame:
     rows = lens_rows(right, np.zeros(len(right), dtype=int), blind)
     return rows.assign(correct=right, chance=0.25)
 
 
 def passes(table: pd.DataFrame, chance: float = 0.0) -> bool:
-    return any(signals_of(lens_gate(table, lambda *_: chance)).values())
+    return any(signals_from_table(lens_gate(table, lambda *_: chance)).values())
 
 
 def test_the_lens_must_beat_its_most_frequent_answer_and_other_questions():
@@ -91,7 +91,7 @@ def test_the_lens_must_beat_choosing_among_the_options_where_one_of_them_is_on_t
 
 @pytest.mark.parametrize("n", [40, *in_long_runs((20,), (100,))])
 def test_a_model_that_chooses_among_the_options_has_signal_as_rarely_as_stated(n):
-    """What it says depends on the question, is one of four, and is right in one of four."""
+    """Its choice depends on the question, is one of four, and is right in one of four."""
     sets, rng = data_sets(400), np.random.default_rng(n)
     found = before = 0
     for _ in range(sets):
@@ -150,7 +150,9 @@ def test_a_model_that_does_not_read_the_question_has_signal_as_rarely_as_stated(
         if gate == "lens":
             found += passes(lens_rows(right, many, blind))
         else:
-            found += any(signals_of(attribution_gate(attributed(right, blind))).values())
+            found += any(
+                signals_from_table(attribution_gate(attribution_rows(right, blind))).values()
+            )
     assert found <= most_errors(sets, 0.025)
     assert binomtest(33, N, 0.25, alternative="greater").pvalue < 1e-5  # stated chance lets it pass
 
@@ -160,11 +162,11 @@ def test_attribution_must_beat_chance_and_other_questions():
     for n_blind in range(10, 31):
         right, blind = some < 30, some >= N - n_blind
         p = binomtest(30, 30 + n_blind, 0.5, alternative="greater").pvalue
-        found = signals_of(attribution_gate(attributed(right, blind)))
+        found = signals_from_table(attribution_gate(attribution_rows(right, blind)))
         assert found == {("t", "continuation"): p < 0.025}
     for n_right in range(10, 30):
         p = binomtest(n_right, N, 0.25, alternative="greater").pvalue
-        found = signals_of(attribution_gate(attributed(some < n_right, None)))
+        found = signals_from_table(attribution_gate(attribution_rows(some < n_right, None)))
         assert found == {("t", "continuation"): p < 0.025}
 
 
@@ -172,7 +174,9 @@ def test_a_model_that_reads_it_is_found():
     rng, found = np.random.default_rng(5), []
     for _ in range(60):
         right, blind = rng.random((2, 40)) < [[0.7], [0.25]]  # knows 60 %, guesses the rest
-        found.append(any(signals_of(attribution_gate(attributed(right, blind))).values()))
+        found.append(
+            any(signals_from_table(attribution_gate(attribution_rows(right, blind))).values())
+        )
     assert np.mean(found) > 0.95
 
 
@@ -229,7 +233,7 @@ def test_pages_show_what_the_gates_were_decided_on():
     p = max(against, binomtest(45, N, 0.4, alternative="greater").pvalue)
     assert row["p"] == pytest.approx(p)
     assert row["signal"]
-    other = attribution_gate(attributed(np.arange(N) < 16, None))
+    other = attribution_gate(attribution_rows(np.arange(N) < 16, None))
     run = RunTables(synthetic.facts(synthetic.task_facts("t", "knowledge")), {"gate": other})
     (table,) = gate_tables(run, "gate", "its token", "guessing (%)")
     guessed = binomtest(16, N, 0.25, alternative="greater").pvalue

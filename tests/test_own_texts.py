@@ -13,7 +13,7 @@ from layerwise.analyses.distillation.examples import Example
 from layerwise.analyses.distillation.student import Student
 from layerwise.models import load_model, original_tokenizer
 from layerwise.models.instance.kinds import Model
-from layerwise.models.own_files import files_of
+from layerwise.models.own_files import model_folder
 from tests.models.seq2seq.tiny import tiny_folder
 from tests.models.tiny import tiny_model
 
@@ -24,8 +24,8 @@ MODELS = {
 }
 
 
-def student_of(model: Model) -> tuple[Student, Any]:
-    return Student.of(model, files_of(model), None, None, 0), original_tokenizer(model)
+def make_student(model: Model) -> tuple[Student, Any]:
+    return Student.from_model(model, model_folder(model), None, None, 0), original_tokenizer(model)
 
 
 def examples(n_tokens: int = 280) -> list[Example]:
@@ -39,7 +39,7 @@ def examples(n_tokens: int = 280) -> list[Example]:
 
 
 def one_at_a_time(student: Student, example: Example, tokenizer: Any, seed: int) -> list[int]:
-    """What transformers samples of one text, without padding, with its own generator."""
+    """Samples of transformers for one text at a time, without padding, with its own generator."""
     given = torch.tensor([example.tokens[: example.n_given]])
     inputs: dict[str, Any] = {"input_ids": given, "attention_mask": torch.ones_like(given)}
     first = given.shape[1]
@@ -66,7 +66,7 @@ def one_at_a_time(student: Student, example: Example, tokenizer: Any, seed: int)
 @pytest.mark.parametrize("name", MODELS)
 def test_texts_of_a_batch_are_those_that_are_written_one_at_a_time(name):
     """Also where memory has room for three at once."""
-    student, tokenizer = student_of(MODELS[name]())
+    student, tokenizer = make_student(MODELS[name]())
     asked = examples(48 if student.prefix else 280)
     seeds = list(range(10, 10 + len(asked)))
     texts = student.sample(asked, tokenizer, seeds, MEMORY)
@@ -81,7 +81,7 @@ def test_texts_of_a_batch_are_those_that_are_written_one_at_a_time(name):
 
 
 def test_a_tokens_end_within_a_prompt_does_not_end_its_text():
-    student, tokenizer = student_of(tiny_model("llama"))
+    student, tokenizer = make_student(tiny_model("llama"))
     end = tokenizer.eos_token_id
     asked = [Example((5, 9, 30), 3, 3, 8), Example((5, 9, 30, end, 7, 8), 6, 6, 8)]
     texts = student.sample(asked, tokenizer, [1, 2], MEMORY)
@@ -92,7 +92,7 @@ def test_a_tokens_end_within_a_prompt_does_not_end_its_text():
 
 
 def test_what_the_files_say_of_writing_does_not_change_what_is_sampled():
-    student, tokenizer = student_of(tiny_model("llama"))
+    student, tokenizer = make_student(tiny_model("llama"))
     asked, seeds = examples()[:4], [1, 2, 3, 4]
     before = student.sample(asked, tokenizer, seeds, MEMORY)
     own = student.original.generation_config
@@ -105,7 +105,7 @@ def test_what_the_files_say_of_writing_does_not_change_what_is_sampled():
 
 
 def test_what_a_student_writes_itself_is_drawn_by_its_seed_and_ends_where_texts_end():
-    student, tokenizer = student_of(tiny_model("llama"))
+    student, tokenizer = make_student(tiny_model("llama"))
     example = Example((5, 9, 30, 7, 8), 2, 3, 12)
     state = torch.get_rng_state()
     texts = student.sample([example] * 3, tokenizer, [1, 1, 2], MEMORY)
@@ -124,7 +124,7 @@ def test_what_a_student_writes_follows_its_own_distribution():
     """First tokens of many draws: those that the model finds most likely, as often as it does."""
     from scipy.stats import chisquare
 
-    student, tokenizer = student_of(tiny_model("llama"))
+    student, tokenizer = make_student(tiny_model("llama"))
     example = Example((5, 9, 30), 3, 3, 1)
     with torch.no_grad():
         chances = student.original(torch.tensor([[5, 9, 30]])).logits[0, -1].softmax(-1)

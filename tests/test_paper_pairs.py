@@ -59,7 +59,7 @@ def test_the_config_plans_with_all_that_it_asks(study, tiny):
 
 def test_a_pair_is_asked_compared_and_exchanged(study, tiny, tmp_path):
     pair, config = tiny
-    said = list(study.asked(pair, config, tmp_path))
+    said = list(study.study_pair(pair, config, tmp_path))
     for folder in ("base", "distilled", "transplant"):
         assert lw.verify(tmp_path / folder).ok
     # random models can do nothing, so that there is nothing to compare, and that is said

@@ -23,12 +23,12 @@ from layerwise.models.instance.kinds import (
     Model,
     decoder_prefix,
     hook_name,
-    inputs_of,
     is_seq2seq,
+    model_inputs,
     n_encoder_layers,
-    n_heads_of,
+    n_layer_heads,
 )
-from layerwise.models.libraries.quiet import no_deprecation_of
+from layerwise.models.libraries.quiet import silence_deprecation
 from layerwise.report import report
 from layerwise.runs.setup import Setup
 from layerwise.sweep import LogLikelihood
@@ -61,7 +61,7 @@ CHANGES = (
 UNEQUAL = ("the red key by the door is", "the seven blue key by the door is")
 
 
-def made(case: str) -> Model:
+def case_model(case: str) -> Model:
     """A tiny model; that of BART's decoder begins with two tokens."""
     if case in ("llama", "gpt_neox"):
         return tiny_model(case, seed=1)
@@ -70,13 +70,13 @@ def made(case: str) -> Model:
     return model
 
 
-def pairs_for(model: Any, changes: Any = CHANGES) -> Task:
+def pair_task(model: Any, changes: Any = CHANGES) -> Task:
     pairs = [prompt_pair(model, f"pair/{i}", *change) for i, change in enumerate(changes)]
     assert None not in pairs
     return word_task(items=tuple(pairs))
 
 
-def prompts_of(model: Model, task: Task, item: str) -> PatchingPrompts:
+def item_prompts(model: Model, task: Task, item: str) -> PatchingPrompts:
     (found,) = (one for one in task.items if one.id == item)
     prompts = patching_prompts(task, found, original_tokenizer(model), apart=is_seq2seq(model))
     assert prompts is not None
@@ -85,7 +85,7 @@ def prompts_of(model: Model, task: Task, item: str) -> PatchingPrompts:
 
 @torch.inference_mode()
 def intact(model: Model, tokens: tuple[int, ...]) -> torch.Tensor:
-    return model(*inputs_of(model, [tokens]))[0, -1].double().log_softmax(-1)
+    return model(*model_inputs(model, [tokens]))[0, -1].double().log_softmax(-1)
 
 
 @torch.inference_mode()
@@ -95,7 +95,7 @@ def by_hand(model: Model, prompts: PatchingPrompts, row: Any) -> torch.Tensor:
     tokens, source = runs if row.direction == "denoising" else runs[::-1]
     layer = int(row.layer)
     name = hook_name(model, layer, row.site)
-    _, cache = model.run_with_cache(*inputs_of(model, [source]))
+    _, cache = model.run_with_cache(*model_inputs(model, [source]))
     decoding = 0 < n_encoder_layers(model) <= layer and row.site not in ("cross_k", "cross_v")
     whole = range(len(decoder_prefix(model) if decoding else tokens))
     places = [(p, p) for p in whole] if row.pos_label == "all" else [(row.pos, row.source_pos)]
@@ -111,7 +111,7 @@ def by_hand(model: Model, prompts: PatchingPrompts, row: Any) -> torch.Tensor:
                 patched[:, pos] = cache[name][:, there]
         return patched
 
-    logits = model.run_with_hooks(*inputs_of(model, [tokens]), fwd_hooks=[(name, put)])
+    logits = model.run_with_hooks(*model_inputs(model, [tokens]), fwd_hooks=[(name, put)])
     return logits[0, -1].double().log_softmax(-1)
 
 
@@ -119,7 +119,7 @@ def check(model: Model, task: Task, table: pd.DataFrame, n_rows: int) -> None:
     """Some rows of each site against hooks written by hand."""
     for _, of_site in table.groupby("site"):
         for row in of_site.sample(min(len(of_site), n_rows), random_state=0).itertuples():
-            prompts = prompts_of(model, task, row.item)
+            prompts = item_prompts(model, task, row.item)
             expected = by_hand(model, prompts, row)
             ends = [intact(model, tokens) for tokens in (prompts.clean, prompts.corrupted)]
             right, wrong = prompts.clean_answer, prompts.corrupted_answer
@@ -145,10 +145,10 @@ def check(model: Model, task: Task, table: pd.DataFrame, n_rows: int) -> None:
 )  # fmt: skip
 def test_every_site_direction_and_metric_equals_hooks_written_by_hand(case: str, kl: bool):
     """In a decoder of two pairs that differ in one place and in two."""
-    model = made(case)
+    model = case_model(case)
     two_stacks = is_seq2seq(model)
-    task = pairs_for(model, CHANGES[2:3] if two_stacks else CHANGES[1:3])
-    sites = [site for site in PatchingLayout.of(model).sites()
+    task = pair_task(model, CHANGES[2:3] if two_stacks else CHANGES[1:3])
+    sites = [site for site in PatchingLayout.for_model(model).sites()
              if site != "resid_mid" or case != "gpt_neox"]  # fmt: skip
     labels = {"last changed", "last", "all"}
     if two_stacks:
@@ -165,8 +165,8 @@ def test_every_site_direction_and_metric_equals_hooks_written_by_hand(case: str,
 
 @pytest.mark.parametrize("case", ["llama", "t5", "bart"])
 def test_there_is_a_row_for_every_site_layer_head_and_position(case: str):
-    model = made(case)
-    task, n_encoder, n_begins = pairs_for(model, CHANGES[3:]), n_encoder_layers(model), 0
+    model = case_model(case)
+    task, n_encoder, n_begins = pair_task(model, CHANGES[3:]), n_encoder_layers(model), 0
     sites, of_prompt = PATCH_SITES[:7], {"last changed", "next", "further", "last"}
     if n_encoder:
         sites, n_begins = PATCH_SITES, len(decoder_prefix(model))
@@ -187,7 +187,7 @@ def test_there_is_a_row_for_every_site_layer_head_and_position(case: str):
                 expected = prompt
             nothing = "cross" in site and not decoding
             nothing |= site == "pattern" and decoding and n_begins == 1
-            n_heads = n_heads_of(model, layer) if site in HEAD_SITES else 1
+            n_heads = n_layer_heads(model, layer) if site in HEAD_SITES else 1
             here = found.loc[(found["site"] == site) & (found["layer"] == layer)]
             assert sorted(here["pos_label"]) == ([] if nothing else sorted(expected * n_heads))
     assert (found["pos"].dropna() == found["source_pos"].dropna()).all()
@@ -195,9 +195,9 @@ def test_there_is_a_row_for_every_site_layer_head_and_position(case: str):
 
 def test_pairs_of_one_template_share_a_sweep(monkeypatch):
     """Another test compares pairs of different cells with hooks; these two have the same ones."""
-    model = made("llama")
+    model = case_model("llama")
     twins = ("the red door of the key is", "the blue door of the key is")
-    task = pairs_for(model, (CHANGES[1], twins, CHANGES[3]))
+    task = pair_task(model, (CHANGES[1], twins, CHANGES[3]))
     swept = []
 
     def counted(self, interventions, requests, method="engine"):
@@ -263,8 +263,8 @@ LONG = replace(LONGER, id="long", question="the key " * 300,
 
 
 def test_pairs_that_cannot_be_compared_are_left_out():
-    model = made("llama")
-    task = pairs_for(model)
+    model = case_model("llama")
+    task = pair_task(model)
     more = replace(task, items=(LONGER, ALIKE, *task.items, *word_task(2, "bare").items))
     expected, found = (
         patch_activations(model, some, sites=PLAIN_SITES, progress=False) for some in (task, more)
@@ -282,8 +282,8 @@ def test_pairs_that_cannot_be_compared_are_left_out():
 
 
 def test_pairs_that_the_model_does_not_solve_are_left_out():
-    model = made("llama")
-    task = pairs_for(model)
+    model = case_model("llama")
+    task = pair_task(model)
 
     def turned(item: Item) -> Item:
         change = replace(item.corruption, answer=item.answer)
@@ -305,9 +305,9 @@ def test_pairs_that_the_model_does_not_solve_are_left_out():
 
 @pytest.mark.parametrize("case", ["llama", "bart"])
 def test_pairs_of_unequal_length_are_aligned_by_what_differs(case: str):
-    model = made(case)
-    task = pairs_for(model, [UNEQUAL])
-    prompts = prompts_of(model, task, "pair/0")
+    model = case_model(case)
+    task = pair_task(model, [UNEQUAL])
+    prompts = item_prompts(model, task, "pair/0")
     spans = prompts.changed
     assert len(spans[0]) < len(spans[1])
     sites = ("resid_pre", "z")
@@ -331,11 +331,11 @@ def test_pairs_of_unequal_length_are_aligned_by_what_differs(case: str):
 
 
 def test_the_prompts_are_those_of_the_continuation_protocol():
-    model, task = made("t5"), load_task("kv-words", limit=5)
+    model, task = case_model("t5"), load_task("kv-words", limit=5)
     for item in task.items:
         asked = build_requests(task, item, "continuation", original_tokenizer(model), apart=True)
         (gold,) = [one.request for one in asked if one.gold]
-        pair = prompts_of(model, task, item.id)
+        pair = item_prompts(model, task, item.id)
         assert isinstance(gold, LogLikelihood)
         assert (pair.clean, pair.clean_answer) == (gold.context, gold.continuation[0])
 
@@ -373,11 +373,11 @@ PUT_IN = ("the key of the open red one is", "the seven key of the open red one i
 def test_what_cannot_be_patched_is_told_before_work_begins(
     tmp_path, case, items, options, sentence
 ):
-    model = made(case)
+    model = case_model(case)
     if all(isinstance(one, Item) for one in items):
         task = word_task(items=items or word_task(2).items)
     else:
-        task = pairs_for(model, [items])
+        task = pair_task(model, [items])
     with pytest.raises(UserError) as told:
         patch_activations(model, task, out=tmp_path / "run", progress=False, **options)
     assert sentence in str(told.value)
@@ -389,7 +389,7 @@ def test_an_mlp_that_is_not_there_cannot_be_patched():
         n_layers=1, d_model=16, n_ctx=128, d_head=8, n_heads=2, d_vocab=304, attn_only=True,
         device="cpu", seed=0,
     )  # fmt: skip
-    with no_deprecation_of("HookedTransformer"):
+    with silence_deprecation("HookedTransformer"):
         model = HookedTransformer(config)
     model.tokenizer = tiny_tokenizer()
     with pytest.raises(UserError, match="blocks have no MLP; choose site resid_pre or attn_out"):
@@ -397,7 +397,7 @@ def test_an_mlp_that_is_not_there_cannot_be_patched():
 
 
 def test_the_layout_of_a_decoder_only_model_is_one_stack():
-    layout = PatchingLayout.of(tiny_model("llama"))
+    layout = PatchingLayout.for_model(tiny_model("llama"))
     assert layout.sites() == PATCH_SITES[:7]
     labels = (FIRST, MIDDLE, CHANGED, "next", "further", "last", "all")
     assert layout.labels(["z"]) == labels

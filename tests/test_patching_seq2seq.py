@@ -12,9 +12,9 @@ import layerwise as lw
 from analyses.validity.wired_truth_seq2seq import PlantedSeq2Seq
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.patching.analysis import hand_overs, take_ups
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
-from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.naming import model_layer_names
 from layerwise.report.html import findings
 from tests.planted import CAPABILITIES, small_task
 from tests.planted_seq2seq import seq2seq_layouts, small_seq2seq
@@ -51,12 +51,12 @@ def test_a_capability_emerges_where_the_decoder_copies_it(capability):
     assert depth["layer"].tolist() == pytest.approx([layout.copy.layer] * 2)
     within = layout.copy.layer - layout.n_encoder_layers
     assert depth["estimate"]["decoder"] == pytest.approx(within / (layout.n_decoder_layers - 1))
-    moved = layout.named(truth.moved_at)
+    moved = layout.name_of_layer(truth.moving_layer)
     expected = f"moves from the changed word to the prompt's last token in layer {moved} "
-    copied = layout.named(layout.copy.layer)
+    copied = layout.name_of_layer(layout.copy.layer)
     taken_up = f"of what decides the answer reaches the decoder's answer in layer {copied} "
-    with naming_layers_of(result.facts.model):
-        (over,), (up,) = hand_overs(tables_of_run([result])), take_ups(tables_of_run([result]))
+    with model_layer_names(result.facts.model):
+        (over,), (up,) = hand_overs(run_tables([result])), take_ups(run_tables([result]))
     assert expected in over.short
     assert taken_up in up.short
     assert f"The layer lies in [{copied}, {copied}]" in up.full
@@ -74,4 +74,4 @@ def test_without_a_rise_in_the_decoder_nothing_is_said_of_it():
     late = table["layer"] > layout.copy.layer
     for kept in (table.loc[~late], table.loc[late]):
         part = replace(result, patching=kept.reset_index(drop=True))
-        assert hand_overs(tables_of_run([part])) == take_ups(tables_of_run([part])) == []
+        assert hand_overs(run_tables([part])) == take_ups(run_tables([part])) == []

@@ -87,7 +87,7 @@ def test_a_model_that_reverses_as_many_pairs_as_it_solves_gets_no_verdict(solved
     assert found["signal"].isna().all() if signal is None else found["signal"].eq(signal).all()
     assert found["significant"].any() == (signal is not False)
     shares = np.linspace(0, 1, 9)[None, :-1].repeat(16, axis=0)
-    rows = synthetic.patching(shares, "keys", "retrieval")
+    rows = synthetic.patching_result(shares, "keys", "retrieval")
     told = rows.patching.assign(pairs_solved=solved, pairs_reversed=turned)
     told = told.astype({"pairs_solved": "Int64", "pairs_reversed": "Int64"})
     result = PatchingResult(told, rows.facts)
@@ -100,7 +100,7 @@ def test_a_model_that_reverses_as_many_pairs_as_it_solves_gets_no_verdict(solved
     )
 
 
-def counted(counts: dict[str, tuple[int, int]]) -> pd.DataFrame:
+def pair_counts(counts: dict[str, tuple[int, int]]) -> pd.DataFrame:
     """Solved and reversed pairs by task."""
     rows = [
         {"task": task, "protocol": "continuation", "pairs_solved": one, "pairs_reversed": other}
@@ -114,9 +114,9 @@ def test_signal_of_pairs_is_the_binomial_test_after_holms_correction():
     p = [reference.binomtest(a, a + b, 0.5, alternative="greater").pvalue if a + b else 1.0
          for a, b in counts.values()]  # fmt: skip
     expected = multipletests(p, 0.025, method="holm")[0]
-    found = signals_of_pairs(counted(counts))
+    found = signals_of_pairs(pair_counts(counts))
     assert [found[task, "continuation"] for task in counts] == expected.tolist()
-    alone = signals_of_pairs(counted({"c": counts["c"]}))
+    alone = signals_of_pairs(pair_counts({"c": counts["c"]}))
     assert alone["c", "continuation"]
     assert not found["c", "continuation"]
 
@@ -172,7 +172,7 @@ def test_a_run_of_models_that_do_not_read_the_prompt_has_signal_as_rarely_as_sta
             for i, (one, other) in enumerate(zip(solved.sum(1), turned.sum(1), strict=True))
             if one
         }
-        found += any(signals_of_pairs(counted(counts)).values()) if counts else 0
+        found += any(signals_of_pairs(pair_counts(counts)).values()) if counts else 0
         alone += any(
             reference.binom.sf(one - 1, one + other, 0.5) < 0.025 for one, other in counts.values()
         )

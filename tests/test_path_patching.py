@@ -11,16 +11,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerwise.analyses.path_patching.api import _receiver_work, patch_paths, refuse_norms_after
+from layerwise.analyses.path_patching.api import _receiver_work, patch_paths, refuse_post_norms
 from layerwise.analyses.path_patching.paths import (
     EMBEDDING,
     Receiver,
     Sender,
+    model_receivers,
+    model_senders,
     parse_receiver,
-    received,
-    receivers_of,
-    senders_of,
-    written,
+    receiver_logprobs,
+    sender_outputs,
 )
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import Model, hook_name
@@ -33,7 +33,7 @@ from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_model
 from tests.sweep.models import random_model
 from tests.sweep.seq2seq.test_engine import FAMILIES
-from tests.test_patching import CHANGES, pairs_for, prompts_of
+from tests.test_patching import CHANGES, item_prompts, pair_task
 
 # The slow reference: plain runs in which all but the path is frozen by hand.
 FROZEN = ("attn.hook_z", "hook_mlp_out")
@@ -46,7 +46,7 @@ def batch(model: Model, tokens: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
 
 
 @torch.inference_mode()
-def cached(model: Model, tokens: tuple[int, ...]) -> Any:
+def run_with_cache(model: Model, tokens: tuple[int, ...]) -> Any:
     return model.run_with_cache(*batch(model, tokens))[1]
 
 
@@ -76,7 +76,7 @@ def frozen_hooks(
     model: Model, tokens: tuple[int, ...], source: tuple[int, ...], sender: Sender
 ) -> list[Any]:
     """Every embedding, head and MLP as in the first run, but the sender as in the second."""
-    mine, theirs = cached(model, tokens), cached(model, source)
+    mine, theirs = run_with_cache(model, tokens), run_with_cache(model, source)
 
     def fix(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
         value = mine[hook.name].clone()
@@ -91,7 +91,7 @@ def frozen_hooks(
 
 
 @torch.inference_mode()
-def by_freezing(
+def freeze_and_patch(
     model: Model,
     tokens: tuple[int, ...],
     source: tuple[int, ...],
@@ -120,7 +120,7 @@ def by_freezing(
     return logits[0, -1].double().log_softmax(-1)
 
 
-def assert_is_what_was_said(row: Any, said: torch.Tensor, prompts: PatchingPrompts) -> None:
+def assert_logprobs_match(row: Any, said: torch.Tensor, prompts: PatchingPrompts) -> None:
     """A row of ``path_patching.parquet`` has the log-probabilities that the reference gave."""
     diff = float(said[prompts.clean_answer] - said[prompts.corrupted_answer])
     assert row.patched_diff == pytest.approx(diff, abs=1e-4)
@@ -149,30 +149,30 @@ CASES = [
 ]
 
 
-def begun(case: str) -> Seq2SeqModel:
+def case_model(case: str) -> Seq2SeqModel:
     """A tiny model whose decoder begins with two tokens, the second of which can look back."""
     model = tiny_seq2seq(case)
     model.prefix = (*model.prefix, 7)
     return model
 
 
-def flows_of(model: Model, senders: list[Sender]) -> list[torch.Tensor]:
-    runs = (written(model, tokens, senders) for tokens in (OTHER, CLEAN))
+def sender_flows(model: Model, senders: list[Sender]) -> list[torch.Tensor]:
+    runs = (sender_outputs(model, tokens, senders) for tokens in (OTHER, CLEAN))
     return [theirs - mine for theirs, mine in zip(*runs, strict=True)]
 
 
 @pytest.mark.parametrize(("case", "name"), CASES)
 def test_paths_equal_runs_with_all_else_frozen(case: str, name: str):
-    model = begun(case) if case in FAMILIES else random_model(case)
+    model = case_model(case) if case in FAMILIES else random_model(case)
     receiver = parse_receiver(name, model)
     parallel = getattr(model.cfg, "parallel_attn_mlp", False)
-    heard = [sender for sender in senders_of(model) if receiver.hears(sender, parallel)]
-    flows = torch.stack(flows_of(model, heard))
-    found = received(model, CLEAN, receiver, heard, flows)
+    heard = [sender for sender in model_senders(model) if receiver.hears(sender, parallel)]
+    flows = torch.stack(sender_flows(model, heard))
+    found = receiver_logprobs(model, CLEAN, receiver, heard, flows)
     for i in range(0, len(heard), 3):
-        expected = by_freezing(model, CLEAN, OTHER, heard[i], receiver)
+        expected = freeze_and_patch(model, CLEAN, OTHER, heard[i], receiver)
         torch.testing.assert_close(found[i], expected, atol=1e-4, rtol=0)
-    nothing = received(model, CLEAN, receiver, heard, torch.zeros_like(flows))
+    nothing = receiver_logprobs(model, CLEAN, receiver, heard, torch.zeros_like(flows))
     same = intact(model, CLEAN).expand_as(nothing)
     torch.testing.assert_close(nothing, same, atol=1e-4, rtol=0)
     assert ((found - nothing).abs().amax(dim=-1) > 1e-3).any()
@@ -181,23 +181,23 @@ def test_paths_equal_runs_with_all_else_frozen(case: str, name: str):
 @pytest.mark.parametrize("case", [*FAMILIES, "llama-gqa", "neox"])
 def test_who_is_not_heard_has_no_effect(case: str):
     """Any sender and receiver; in the slow runs, too, only who is heard has any."""
-    model = begun(case) if case in FAMILIES else random_model(case)
-    senders, original = senders_of(model), intact(model, CLEAN)
+    model = case_model(case) if case in FAMILIES else random_model(case)
+    senders, original = model_senders(model), intact(model, CLEAN)
     parallel = getattr(model.cfg, "parallel_attn_mlp", False)
 
     @cases(parts=10)
-    @given(st.sampled_from(list(receivers_of(model).values())), st.sampled_from(senders))
+    @given(st.sampled_from(list(model_receivers(model).values())), st.sampled_from(senders))
     def agree(receiver: Receiver, sender: Sender) -> None:
-        expected = by_freezing(model, CLEAN, OTHER, sender, receiver)
+        expected = freeze_and_patch(model, CLEAN, OTHER, sender, receiver)
         if not receiver.hears(sender, parallel):
             torch.testing.assert_close(expected, original, atol=1e-4, rtol=0)
             return
-        (flow,) = flows_of(model, [sender])
-        found = received(model, CLEAN, receiver, [sender], flow[None])[0]
+        (flow,) = sender_flows(model, [sender])
+        found = receiver_logprobs(model, CLEAN, receiver, [sender], flow[None])[0]
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
     agree()
-    for name, receiver in receivers_of(model).items():
+    for name, receiver in model_receivers(model).items():
         assert parse_receiver(name, model) == receiver
         heard = {s.stack for s in senders if receiver.hears(s, parallel)}
         in_encoder = "encoder" in name or name.startswith(("cross_k", "cross_v"))
@@ -214,8 +214,8 @@ def test_who_is_not_heard_has_no_effect(case: str):
      ("bart", ("logits", "cross_v:decoder.1.1"))],
 )  # fmt: skip
 def test_a_row_for_every_pair_receiver_and_sender(case: str, receivers, direction: str):
-    model = tiny_model("llama", seed=1) if case == "llama" else begun(case)
-    task = pairs_for(model, CHANGES[1::2])
+    model = tiny_model("llama", seed=1) if case == "llama" else case_model(case)
+    task = pair_task(model, CHANGES[1::2])
     result = patch_paths(model, task, receivers, direction=direction, progress=False)
     table = result.path_patching
     assert list(table.columns) == analysis.documented_columns("path_patching.parquet")
@@ -226,16 +226,16 @@ def test_a_row_for_every_pair_receiver_and_sender(case: str, receivers, directio
         n_senders = [16, 6]
     counts = dict(zip(receivers, n_senders, strict=True))
     assert table.query("item == 'pair/0'")["receiver"].value_counts().to_dict() == counts
-    prompts = prompts_of(model, task, "pair/0")
+    prompts = item_prompts(model, task, "pair/0")
     runs = (prompts.clean, prompts.corrupted)[:: 1 if direction == "noising" else -1]
-    senders = {sender.name: sender for sender in senders_of(model)}
+    senders = {sender.name: sender for sender in model_senders(model)}
     for row in table.query("item == 'pair/0'").sample(10, random_state=0).itertuples():
         sender = senders[row.sender]
         assert (row.site, row.layer) == (sender.site, sender.layer)
         assert row.head is pd.NA if sender.head is None else row.head == sender.head
         receiver = parse_receiver(row.receiver, model)
-        said = by_freezing(model, *runs, sender, receiver)
-        assert_is_what_was_said(row, said, prompts)
+        said = freeze_and_patch(model, *runs, sender, receiver)
+        assert_logprobs_match(row, said, prompts)
     effects = result.effects()
     assert len(effects) == sum(n_senders)
     assert ("cross-attention head" in result._repr_html_()) == (case != "llama")
@@ -246,7 +246,7 @@ def test_a_row_for_every_pair_receiver_and_sender(case: str, receivers, directio
 )
 def test_the_work_that_is_told_is_what_is_done(monkeypatch, name: str):
     """Senders into a receiver in the decoder run the decoder alone."""
-    model, run, counts = begun("t5"), HookedBlock.forward, []
+    model, run, counts = case_model("t5"), HookedBlock.forward, []
 
     def counted(block, resid, *rest):
         counts.append((resid.shape[0], resid.shape[0] * resid.shape[1]))
@@ -254,9 +254,11 @@ def test_the_work_that_is_told_is_what_is_done(monkeypatch, name: str):
 
     monkeypatch.setattr(HookedBlock, "forward", counted)
     receiver = parse_receiver(name, model)
-    heard = [sender for sender in senders_of(model) if receiver.hears(sender, False)]
+    heard = [sender for sender in model_senders(model) if receiver.hears(sender, False)]
     length = 2 if receiver.stack == "decoder" else len(CLEAN)
-    received(model, CLEAN, receiver, heard, torch.zeros(len(heard), length, model.cfg.d_model))
+    receiver_logprobs(
+        model, CLEAN, receiver, heard, torch.zeros(len(heard), length, model.cfg.d_model)
+    )
     told = _receiver_work(model, CLEAN, receiver, len(heard))
     assert tuple(map(sum, zip(*counts, strict=True))) == (told.block_passes, told.token_passes)
 
@@ -278,7 +280,7 @@ def test_receivers_that_the_model_does_not_have():
 
 def test_models_whose_heads_have_no_term_of_their_own_are_refused():
     model = random_model("llama-gqa")
-    refuse_norms_after(model.cfg)
+    refuse_post_norms(model.cfg)
     changed = type("Config", (), {**vars(model.cfg), "use_normalization_before_and_after": True})
     with pytest.raises(UserError, match="path patching cannot be exact"):
-        refuse_norms_after(changed)
+        refuse_post_norms(changed)

@@ -46,7 +46,7 @@ def nothing_begins(monkeypatch):
 
 
 @pytest.fixture
-def read_only(monkeypatch):
+def read_only_disk(monkeypatch):
     """A disk that the system calls writable, as it does for root, and that is not."""
 
     def no_file(dir: Path):
@@ -58,7 +58,7 @@ def read_only(monkeypatch):
 @pytest.mark.parametrize(
     "refuse", [refuse_unusable_folder, refuse_unusable_file, refuse_unusable_page]
 )
-def test_a_place_is_tried_rather_than_believed(refuse, tmp_path, read_only):
+def test_a_place_is_tried_rather_than_believed(refuse, tmp_path, read_only_disk):
     with pytest.raises(UserError, match=r"Cannot write .*deep \(Read-only file system\): choose a"):
         refuse(tmp_path / "new" / "deep")
 
@@ -117,13 +117,13 @@ def test_commands_refuse_a_page_that_could_not_be_written(command, block, tmp_pa
         "compare": ["one", "other", "--out", tmp_path],
         "profile": ["smollm2-135m", "--out", tmp_path],
     }
-    commands.refused(command, *given[command], says=says, unchanged=tmp_path)
+    commands.assert_command_refused(command, *given[command], says=says, unchanged=tmp_path)
 
 
 @pytest.mark.parametrize("place", ["new/page.html", "page.html"])
-def test_a_report_is_refused_where_nothing_can_be_written(place, tmp_path, read_only):
+def test_a_report_is_refused_where_nothing_can_be_written(place, tmp_path, read_only_disk):
     out = tmp_path / place
-    commands.refused(
+    commands.assert_command_refused(
         "report", tmp_path, "--out", out, says=f"Cannot write {out}", unchanged=tmp_path
     )
 
@@ -134,7 +134,9 @@ def test_a_report_is_refused_where_nothing_can_be_written(place, tmp_path, read_
 def test_a_report_does_not_replace_what_it_is_made_of(name, tmp_path):
     (tmp_path / name).write_text("results")
     says = f"{name} is no page that layerwise wrote, and would be replaced: choose another name, or"
-    commands.refused("report", tmp_path, "--out", tmp_path / name, says=says, unchanged=tmp_path)
+    commands.assert_command_refused(
+        "report", tmp_path, "--out", tmp_path / name, says=says, unchanged=tmp_path
+    )
     with pytest.raises(UserError, match="is no page that layerwise wrote"):
         Report((), lambda: ("", {})).save(tmp_path / name)
     assert (tmp_path / name).read_text() == "results"
@@ -154,6 +156,6 @@ def test_every_analysis_reads_its_folder_as_one_to_write_to(name):
     assert out is None or OutputFolder.__metadata__[0] in metadata(out.type)
 
 
-def test_an_analysis_refuses_its_folder_before_its_tasks(tmp_path, read_only):
+def test_an_analysis_refuses_its_folder_before_its_tasks(tmp_path, read_only_disk):
     with pytest.raises(UserError, match="Cannot write"):
         lw.ablate(tiny_model("llama"), "no such task", out=tmp_path / "run")

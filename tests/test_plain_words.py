@@ -1,4 +1,4 @@
-"""What newcomers read: short sentences, the field's words, links that lead somewhere."""
+"""Texts for newcomers: short sentences, the field's words, links that lead somewhere."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def pages():
 IN_PLAIN_WORDS = [str(p.relative_to(ROOT)) for p in pages() if "results" not in p.parts]
 
 
-def text_of(page: Path) -> str:
+def page_text(page: Path) -> str:
     """A page's Markdown; of a notebook, that of its cells."""
     content = page.read_text("utf-8")
     if page.suffix != ".ipynb":
@@ -72,7 +72,7 @@ def sentences(page: str) -> list[str]:
 
 
 def n_words(sentence: str) -> int:
-    """How many words a sentence has; a code span is one."""
+    """Number of words in a sentence; a code span is one."""
     return len(re.findall(r"\S*\w\S*", re.sub(r"`[^`]*`", "code", sentence)))
 
 
@@ -104,13 +104,13 @@ def test_code_tables_and_targets_are_no_prose():
 
 @pytest.mark.parametrize("name", IN_PLAIN_WORDS)
 def test_a_page_has_no_long_sentence(name):
-    text = text_of(ROOT / name)
+    text = page_text(ROOT / name)
     assert [s for s in sentences(text) if n_words(s) > MOST_WORDS] == []
 
 
 @pytest.mark.parametrize("name", IN_PLAIN_WORDS)
 def test_a_page_has_only_words_of_the_field(name):
-    text = re.sub(r"`[^`]*`", "", prose(text_of(ROOT / name)))
+    text = re.sub(r"`[^`]*`", "", prose(page_text(ROOT / name)))
     found = [word for word in NOT_OURS if re.search(rf"\b(?:{word})\b", text, re.IGNORECASE)]
     assert {word: NOT_OURS[word] for word in found} == {}
 
@@ -118,7 +118,7 @@ def test_a_page_has_only_words_of_the_field(name):
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_a_file_and_a_heading(page):
     broken = []
-    text = re.sub(r"```.*?```|`[^`]*`", "", text_of(page), flags=re.DOTALL)
+    text = re.sub(r"```.*?```|`[^`]*`", "", page_text(page), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"[a-z]+:", target):
             continue

@@ -1,4 +1,4 @@
-"""What is planned, against what the analyses then do; and what planning asks of a machine."""
+"""Plans, against what the analyses then do; and what planning asks of a machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from layerwise.models.meta_model import load_meta_model
 from layerwise.planning import plan as planning
 from layerwise.planning import timing
 from layerwise.planning.plan import plan_run
-from layerwise.planning.timing import lengths_in
+from layerwise.planning.timing import text_lengths
 from layerwise.runs import dry_sweeps
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import LineMeter, seconds_in_words
@@ -37,19 +37,19 @@ from layerwise.sweep import (
 )
 from layerwise.sweep.requests import Outcome
 from layerwise.tasks import Task, load_task, with_other_questions
-from tests.analysis import prompt_pair, solved_by, word_task, write_jsonl
+from tests.analysis import prompt_pair, with_preferred_answers, word_task, write_jsonl
 from tests.cases import in_long_runs
-from tests.commands import done, model_folder, refused
+from tests.commands import assert_command_refused, model_folder, run_cleanly
 from tests.models.seq2seq.tiny import tiny_folder as two_stacks
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.test_gguf import write_gguf
 from tests.models.tiny import tiny_folder, tiny_model
 from tests.planted import small_model, small_task
-from tests.transplanting import LAYOUT, without
+from tests.transplanting import LAYOUT, silence_parts
 
 
 def n_blind(task: Task) -> int:
-    """How many items are asked under other items' questions."""
+    """Number of items that are asked under other items' questions."""
     return sum(len(others) for others in with_other_questions(task, task.items).values())
 
 
@@ -60,13 +60,13 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def here(monkeypatch, tmp_path) -> Path:
+def working_folder(monkeypatch, tmp_path) -> Path:
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "good.jsonl", word_task(6, "good").items)
     return tmp_path
 
 
-def made(result) -> int:
+def n_token_passes(result) -> int:
     return sum(entry["token_passes"] for entry in result.facts.work)
 
 
@@ -84,7 +84,7 @@ def test_an_ablation_does_what_was_planned(options):
     model, task = tiny_model("llama"), word_task(34)
     plan = plan_run(model, task, ["letter", "continuation"], **options)
     result = lw.ablate(model, task, ["letter", "continuation"], progress=False, **options)
-    assert plan.total.token_passes == made(result)
+    assert plan.total.token_passes == n_token_passes(result)
     (work,) = result.facts.work
     assert work["planned_token_passes"] == work["token_passes"]
     assert work["brute_force_token_passes"] == plan.total.brute_force_token_passes
@@ -100,8 +100,8 @@ def test_texts_cost_between_what_is_planned_for_prompts_and_the_most():
     plan = plan_run(model, task, "generate")
     result = lw.ablate(model, task, "generate", progress=False)
     cost = plan.total
-    assert cost.prompt_token_passes < made(result)
-    assert made(result) <= cost.prompt_token_passes + cost.most_text_token_passes
+    assert cost.prompt_token_passes < n_token_passes(result)
+    assert n_token_passes(result) <= cost.prompt_token_passes + cost.most_text_token_passes
     assert any("at most" in note for note in plan.notes)
 
 
@@ -112,13 +112,13 @@ def test_patching_does_what_was_planned():
     task = word_task(items=(pair,))
     plan = plan_run(model, task, analysis="patching")
     result = lw.patch_activations(model, task, progress=False)
-    assert plan.total.token_passes == made(result)
+    assert plan.total.token_passes == n_token_passes(result)
     assert [row.analysis for row in plan.rows] == ["patching"]
 
 
 def test_a_lens_and_a_profile_are_planned_by_their_own_pieces():
     model = tiny_model("llama")
-    task = solved_by(model, word_task(15))
+    task = with_preferred_answers(model, word_task(15))
     lens = plan_run(model, task, "continuation", analysis="lens")
     assert [row.analysis for row in lens.rows] == ["lens"]
     readings = lw.logit_lens(model, task, "continuation", progress=False).lens
@@ -134,13 +134,13 @@ def test_a_lens_and_a_profile_are_planned_by_their_own_pieces():
 
 def test_a_transplant_does_what_was_planned_where_there_is_a_gap():
     whole = small_model(LAYOUT)
-    broken = without(whole, (1, "attn_out"))
+    broken = silence_parts(whole, (1, "attn_out"))
     task = small_task("retrieval")
     asked: dict[str, Any] = {"analysis": "transplant", "layers": [1, 2]}
     plan = plan_run(broken, task, "continuation", **asked)
     found = lw.transplant(broken, whole, task, layers=[1, 2], progress=False)
     assert found.gaps()["found"].all()
-    assert plan.total.token_passes == made(found)
+    assert plan.total.token_passes == n_token_passes(found)
     own = sum(4 * weight.numel() for weight in whole.parameters())
     assert plan.weight_bytes == 2 * own
     by_head = plan_run(broken, task, "generate", site="z", **asked)
@@ -154,7 +154,7 @@ def test_a_transplant_does_what_was_planned_where_there_is_a_gap():
 
 def test_what_a_profile_adds_is_planned_or_said_to_be_left_out():
     model = tiny_model("llama")
-    task = solved_by(model, word_task(15))
+    task = with_preferred_answers(model, word_task(15))
     bare = plan_run(model, task, "continuation", analysis="profile")
     more = plan_run(
         model, task, "continuation", analysis="profile", also=["attribution", "similarity", "paths"]
@@ -171,13 +171,15 @@ def test_what_a_profile_adds_is_planned_or_said_to_be_left_out():
     assert not any("Not in this plan" in note for note in bare.notes)
 
 
-def test_additions_are_those_of_a_profile(here):
+def test_additions_are_those_of_a_profile(working_folder):
     command = ["plan", model_folder(), "--task", "good.jsonl", "--also"]
     says = "'also' was given, which only the plan of 'profile' has"
-    refused(*command, "heads", says=says, unchanged=here)
+    assert_command_refused(*command, "heads", says=says, unchanged=working_folder)
     says = "Unknown addition to a profile 'head'. Did you mean 'heads'?"
-    refused(*command, "head", "--analysis", "profile", says=says, unchanged=here)
-    said = done(*command, "all", "--analysis", "profile", "--protocol", "continuation")
+    assert_command_refused(
+        *command, "head", "--analysis", "profile", says=says, unchanged=working_folder
+    )
+    said = run_cleanly(*command, "all", "--analysis", "profile", "--protocol", "continuation")
     assert "similarity" in said
     assert "Not in this plan, and not in its time: head-scores, removal, estimates, paths." in said
 
@@ -231,7 +233,7 @@ def test_no_time_where_weights_do_not_fit(monkeypatch):
 
 
 def test_nothing_is_timed_before_a_run(monkeypatch):
-    """What is run is what was asked for, and no weights but the model's are made."""
+    """The run is what was asked for, and no weights but the model's are made."""
     ran, real = [], Setup.sweep
     monkeypatch.setattr(Setup, "sweep", lambda *args: ran.append(len(args[2])) or real(*args))
     model = tiny_model("llama")
@@ -252,8 +254,8 @@ def test_lengths_of_texts_are_tried_where_they_matter():
     assert expected["short"].text_rows == n_texts * (4 / 2 - 1)
 
 
-def test_the_table_has_a_line_for_each_task_and_protocol(here):
-    said = done("plan", model_folder(), "--task", "good.jsonl", "--limit", 3)
+def test_the_table_has_a_line_for_each_task_and_protocol(working_folder):
+    said = run_cleanly("plan", model_folder(), "--task", "good.jsonl", "--limit", 3)
     lines = [line.split() for line in said.splitlines()]
     assert [line[:3] for line in lines[1:4]] == [
         ["ablation", "good", protocol] for protocol in ("letter", "continuation", "generate")
@@ -263,10 +265,10 @@ def test_the_table_has_a_line_for_each_task_and_protocol(here):
     assert "Memory budget:" in said
 
 
-def test_planned_and_actual_are_told_and_kept(here):
+def test_planned_and_actual_are_told_and_kept(working_folder):
     task = ["--task", "good.jsonl", "--protocol", "continuation"]
     for command in ("ablate", "lens"):
-        said = done(command, model_folder(), *task, "--out", command)
+        said = run_cleanly(command, model_folder(), *task, "--out", command)
         lines = said.splitlines()
         assert re.fullmatch(r"Took [\d.]+ s\.", lines[0])
         work = json.loads(Path(command, "run.json").read_text())["work"]
@@ -274,9 +276,9 @@ def test_planned_and_actual_are_told_and_kept(here):
     assert planned_and_actual(work) is None
 
 
-def test_the_reference_makes_the_token_passes_of_brute_force(here):
+def test_the_reference_makes_the_token_passes_of_brute_force(working_folder):
     task = ["--task", "good.jsonl", "--protocol", "letter", "--method", "reference"]
-    said = done("ablate", model_folder(), *task)
+    said = run_cleanly("ablate", model_folder(), *task)
     (line,) = [line for line in said.splitlines() if line.startswith("Token-passes planned")]
     planned, made = re.findall(r"[\d,]+(?=[;.]$|;)", line)
     assert planned == made
@@ -310,7 +312,7 @@ def clock(monkeypatch) -> list[float]:
 
     def swept(setup, interventions, requests, method="engine"):
         found = real(setup, interventions, requests, method)
-        lengths = {"words": lengths_in(found, requests)}
+        lengths = {"words": text_lengths(found, requests)}
         cost = Setup.cost(replace(setup, lengths=lengths), word_task(), interventions, requests)
         seconds = FLOP * cost.prompt_flop + STEP * cost.steps + TEXT_FLOP * cost.text_flop
         spent.append(seconds)
@@ -409,14 +411,14 @@ def test_a_run_takes_about_as_long_as_planned(kind, protocol, monkeypatch):
 def test_lengths_in_a_sweep():
     first: list[Outcome] = [Generated((1, 2, 3, 4), ""), Generated((5, 6), "")]
     changed: list[Outcome] = [Generated((1, 2, 9, 9, 9, 9), ""), Generated((5, 6), "")]
-    found = lengths_in(Sweep([first, changed], SweepStats()), [Generate((1,), 8)] * 2)
+    found = text_lengths(Sweep([first, changed], SweepStats()), [Generate((1,), 8)] * 2)
     assert (found.intact, found.changed, found.agreed) == (6 / 16, 8 / 16, 4 / 8)
 
 
 USUAL = 2**26
 JOBS = {
     "ablation": lambda setup: Ablation(
-        setup, (AblationSpec.of(setup.model, "skip", None, tuple(range(8))),)
+        setup, (AblationSpec.for_model(setup.model, "skip", None, tuple(range(8))),)
     ),
     "patching": lambda setup: Patching(setup, 1, ("attn_out",)),
     "removal": lambda setup: Removal(setup, 1, ("greedy",), 0.5),

@@ -36,7 +36,7 @@ def install(site: Path, package: str, *points: str, files: dict[str, str] | None
 
 
 def run(site: Path, code: str) -> tuple[Any, str]:
-    """What code prints as JSON in a new process, and its warnings."""
+    """Run code that prints JSON in a new process; its value, and its warnings."""
     own = [str(site), *filter(None, sys.path)]
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True,

@@ -1,4 +1,4 @@
-"""What items can establish: against enumeration of all outcomes, simulation, and a plan."""
+"""Power of items: against enumeration of all outcomes, simulation, and a plan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from layerwise.analyses.ablation.api import enough_items
 from layerwise.analyses.ablation.claims import claims
 from layerwise.planning.plan import plan_run
-from layerwise.presentation.power import HowSure, how_sure
+from layerwise.presentation.power import DetectableEffects, detectable_effects
 from layerwise.profiling.api import profile
 from layerwise.stats.capability_layers import NEEDED, layer_estimates
 from layerwise.stats.items.clusters import Clusters
@@ -22,7 +22,7 @@ from layerwise.stats.pools import Pool
 from layerwise.stats.signals.power import (
     GAINED,
     HALF,
-    answers_for,
+    answers_needed,
     detectable_loss,
     independent_answers,
     power_of_mcnemar,
@@ -62,7 +62,7 @@ def plan_notes(n_items: int, **options) -> str:
 
 def test_a_plan_says_what_its_items_will_miss_and_how_many_show_twenty_points():
     n_layers = tiny_model("llama").cfg.n_layers
-    loss, enough = smallest_loss(24.0, n_layers, HALF), answers_for(0.2, n_layers)
+    loss, enough = smallest_loss(24.0, n_layers, HALF), answers_needed(0.2, n_layers)
     assert loss is not None
     assert loss < (smallest_loss(24.0, n_layers) or 1.0)
     said = f"With 24 items a task, a layer that costs a capability {100 * loss:.0f} points is found"
@@ -88,7 +88,7 @@ def test_a_plan_says_how_long_enough_items_take():
 
 def test_a_profile_asks_as_many_items_as_show_twenty_points():
     model = tiny_model("llama")
-    enough = answers_for(0.2, model.cfg.n_layers)
+    enough = answers_needed(0.2, model.cfg.n_layers)
     task = word_task(enough + 20)
     asked = {"protocols": "letter", "analysis": "profile", "pairs": 1, "untimed": True}
     plan = plan_run(model, task, **asked)
@@ -111,7 +111,7 @@ N_TESTS = 120
 
 
 def drawn_power(n_items: int, n_protocols: int, loss: float, alike: float, sets: int = 1000):
-    """How often the capability's own test finds a loss, in made-up answers.
+    """Rate at which the capability's own test finds a loss, in made-up answers.
 
     Answers about an item change alike under its protocols with a correlation of ``alike``.
     """
@@ -126,7 +126,7 @@ def drawn_power(n_items: int, n_protocols: int, loss: float, alike: float, sets:
     # Each column is a layer of a run of its own: its p-value times all tests is Holm's first step.
     pool = Pool(
         "a", np.arange(sets), net.astype(float), net, np.full(net.shape, np.nan), np.ones(n),
-        np.zeros(n), np.full(n, "t"), np.full(n, "letter"), Clusters.of(labels), 1,
+        np.zeros(n), np.full(n, "t"), np.full(n, "letter"), Clusters.from_labels(labels), 1,
     )  # fmt: skip
     needed = layer_estimates([pool], 1, 0.05).query("what == @NEEDED")
     return np.mean(needed["p"] * N_TESTS < 0.05)
@@ -146,7 +146,7 @@ def test_the_smallest_loss_of_a_capability_is_found_by_its_own_test(n_items, n_p
 @pytest.mark.parametrize("n_tests", [1, 120])
 @pytest.mark.parametrize("loss", [0.1, 0.5])
 def test_items_for_a_loss_are_those_that_find_it(loss, n_tests):
-    needed = answers_for(loss, n_tests)
+    needed = answers_needed(loss, n_tests)
     found = smallest_loss(float(needed), n_tests)
     assert found is not None
     assert found <= loss + 0.001
@@ -173,8 +173,8 @@ def made_up_run(n_items=24, n_answers=48, *, signal=(True, True), task=None, **s
     )
 
 
-def sure(run: RunTables) -> HowSure:
-    found = how_sure(run)
+def sure(run: RunTables) -> DetectableEffects:
+    found = detectable_effects(run)
     assert found is not None
     return found
 
@@ -188,7 +188,7 @@ def test_how_sure_a_run_is_follows_from_its_items_and_its_own_rate():
         f"With 24 items a task, a layer that costs a capability {100 * found.loss:.0f} points is"
         in found.sentences[0]
     )
-    assert found.items_for_half == int(np.ceil(answers_for(found.half, N_TESTS, HALF) / (4 / 3)))
+    assert found.items_for_half == int(np.ceil(answers_needed(found.half, N_TESTS, HALF) / (4 / 3)))
     assert found.minutes == pytest.approx(found.items_for_half / 24)
     chosen = sure(made_up_run(signal=(True, False)))  # a choice of what has signal
     assert chosen.loss > found.loss
@@ -225,7 +225,7 @@ def test_no_more_items_are_named_than_the_task_has():
 def test_items_that_show_nothing_and_settings_that_no_command_repeats_are_told_apart():
     none = sure(made_up_run(n_items=5, n_answers=5))
     assert (none.loss, none.half) == (None, 0.5)
-    assert how_sure(RunTables(synthetic.facts())) is None
+    assert detectable_effects(RunTables(synthetic.facts())) is None
     for settings in ({"analysis": "lens"}, {"analysis": "ablation", "heads": [1]}):
         assert sure(made_up_run(**settings)).command is None
 

@@ -1,4 +1,4 @@
-"""What the command line settles for its process."""
+"""Settings of the command line for its process."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from layerwise.ground.waiting import (
     SECONDS,
     Delays,
     ProcessorCounts,
-    Waiting,
+    WaitPolicy,
     busy_seconds,
     loaded_libraries,
     wait_briefly_beside_others,
 )
-from tests.forking import exit_code, forked, needs_fork
+from tests.forking import exit_code, fork_work, needs_fork
 
 PAGES = """
 import gc, resource, sys
 import numpy as np
-from layerwise.ground.process import collect_rarely, settle
-collect_rarely()
+from layerwise.ground.process import collect_garbage_rarely, settle
+collect_garbage_rarely()
 if sys.argv[1] == "settled":
     settle()
 def taken():
@@ -78,7 +78,7 @@ def test_without_such_an_allocator_nothing_is_done(monkeypatch, error) -> None:
 @pytest.fixture
 def command_line(monkeypatch):
     """Runs a function as the command line would run a command; nothing else is settled."""
-    for name in ("collect_rarely", "work_beside", "wait_briefly_beside_others"):
+    for name in ("collect_garbage_rarely", "work_beside", "wait_briefly_beside_others"):
         monkeypatch.setattr(app, name, lambda: None)
 
     def run(command) -> None:
@@ -112,32 +112,32 @@ def test_other_errors_of_torch_are_seen_whole(command_line) -> None:
 LINUX = sys.platform.startswith("linux")
 
 
-def after(looks: list[tuple[float, float]]) -> list[bool]:
-    """Whether threads wait briefly after each of some looks: delayed, and processors taken."""
-    found, now = [], Waiting()
+def wait_decisions(looks: list[tuple[float, float]]) -> list[bool]:
+    """Decisions to wait briefly after each of some looks: delayed, and processors taken."""
+    found, now = [], WaitPolicy()
     for delayed, taken in looks:
-        now = now.after(delayed, taken)
+        now = now.next_policy(delayed, taken)
         found.append(now.briefly)
     return found
 
 
 def test_two_looks_beside_a_busy_process_are_enough():
-    assert after([(0.0, 1.0), (0.5, 1.0), (0.5, 1.0)]) == [False, False, True]
+    assert wait_decisions([(0.0, 1.0), (0.5, 1.0), (0.5, 1.0)]) == [False, False, True]
 
 
 def test_a_moment_now_and_then_changes_nothing():
     a_second = [(0.5, 0.2), *[(0.0, 0.0)] * 9]
-    assert not any(after(a_second * 20))
+    assert not any(wait_decisions(a_second * 20))
 
 
 def test_threads_that_sleep_sleep_on_while_others_have_their_processors():
     """They hardly wait for processors, which is not to say that nobody else wants these."""
-    assert all(after([(2.0, 1.0), *[(0.01, 0.7)] * 100]))
+    assert all(wait_decisions([(2.0, 1.0), *[(0.01, 0.7)] * 100]))
 
 
 def test_threads_wait_awake_again_a_second_or_two_after_the_others_have_ended():
     one, two = round(1 / SECONDS), round(2 / SECONDS)
-    found = after([(2.0, 1.0)] * 30 + [(0.0, 0.0)] * two)
+    found = wait_decisions([(2.0, 1.0)] * 30 + [(0.0, 0.0)] * two)
     assert all(found[: 30 + one])
     assert not found[-1]
 
@@ -220,7 +220,7 @@ def test_copies_of_the_library_are_found_whatever_their_path():
 
 
 @pytest.fixture
-def begun(monkeypatch) -> list[str]:
+def started_threads(monkeypatch) -> list[str]:
     """Names of threads that would have been started."""
     names: list[str] = []
     monkeypatch.setattr(waiting.threading.Thread, "start", lambda self: names.append(self.name))
@@ -229,24 +229,24 @@ def begun(monkeypatch) -> list[str]:
     return names
 
 
-def test_a_machine_is_looked_after_where_its_user_has_not_decided(begun):
+def test_a_machine_is_looked_after_where_its_user_has_not_decided(started_threads):
     environment: dict[str, str] = {}
     assert wait_briefly_beside_others(environment)
-    assert begun == ["layerwise-waiting"]
+    assert started_threads == ["layerwise-waiting"]
     assert environment == {}
 
 
 @pytest.mark.parametrize("name", DECIDED_BY)
-def test_what_a_user_has_set_stays(name, begun, monkeypatch):
+def test_what_a_user_has_set_stays(name, started_threads, monkeypatch):
     for told in ({"1": 0}, {}):
         monkeypatch.setattr(Delays, "now", lambda self, told=told: told)
         environment = {name: "1"}
         assert not wait_briefly_beside_others(environment)
         assert environment == {name: "1"}
-    assert begun == []
+    assert started_threads == []
 
 
-def test_threads_always_wait_briefly_where_the_kernel_does_not_tell(begun, monkeypatch):
+def test_threads_always_wait_briefly_where_the_kernel_does_not_tell(started_threads, monkeypatch):
     monkeypatch.setattr(Delays, "now", lambda self: {})
     environment: dict[str, str] = {}
     assert not wait_briefly_beside_others(environment)
@@ -255,7 +255,7 @@ def test_threads_always_wait_briefly_where_the_kernel_does_not_tell(begun, monke
     elsewhere: dict[str, str] = {}
     assert not wait_briefly_beside_others(elsewhere)
     assert elsewhere == {}
-    assert begun == []
+    assert started_threads == []
 
 
 BEGIN = """
@@ -280,7 +280,7 @@ def test_the_command_line_begins_with_it_before_torch_is_imported():
 AWAKE = """
 import json, os, time
 import torch
-from layerwise.ground.waiting import Waiting, _MoreThreads
+from layerwise.ground.waiting import _MoreThreads
 torch.set_num_threads(2)
 numbers = torch.ones(2**17)
 def awake():
@@ -419,7 +419,7 @@ def test_a_fork_asks_a_process_of_its_own():
     def answers() -> int:
         return int(process.ask({"pattern": "a|b", "text": "b"}) != "b")
 
-    child = forked(answers)
+    child = fork_work(answers)
     assert process.ask({"pattern": "x(y)?", "text": "x"}) == "x"
     assert exit_code(child, 60) == 0
 

@@ -34,7 +34,7 @@ def test_everything_is_made_shown_and_read_again(model, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     found = lw.profile(model, "organism-lookup", out=folder, progress=False, **OPTIONS)
     assert_every_analysis_has_its_result_and_its_section(found, folder)
-    assert_layers_parts_and_heads_are_changed_beside_one_intact_run(found.results[0], model)
+    assert_one_intact_run(found.results[0], model)
     monkeypatch.setattr("layerwise.sweep.walk.engine_run.block_runners", None)
     monkeypatch.setattr("layerwise.report.html.render", lambda pages: ("", {}))  # was drawn before
     again = lw.profile(model, "organism-lookup", out=folder, progress=False, **OPTIONS)
@@ -62,7 +62,7 @@ def assert_every_analysis_has_its_result_and_its_section(found, folder):
         assert heading in page
 
 
-def assert_layers_parts_and_heads_are_changed_beside_one_intact_run(ablation, model):
+def assert_one_intact_run(ablation, model):
     sites = ablation.records.groupby("site", dropna=False)["intervention"].nunique()
     n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
     expected = {

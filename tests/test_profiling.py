@@ -22,12 +22,12 @@ from layerwise.models.organisms.layout import WiredLayout
 from layerwise.profiling.api import profile
 from layerwise.report import Report
 from layerwise.runs.progress import LineMeter
-from layerwise.storage.estimates import layouts, table_of
+from layerwise.storage.estimates import layouts, table_from_estimates
 from layerwise.storage.parquet import read_table
 from tests import analysis, commands
-from tests.analysis import solved_by, solved_file, word_task, write_jsonl
+from tests.analysis import solved_file, with_preferred_answers, word_task, write_jsonl
 from tests.cases import in_long_runs
-from tests.commands import done, model_folder
+from tests.commands import model_folder, run_cleanly
 from tests.models.real import smollm2
 from tests.models.tiny import tiny_model
 from tests.planted import small_model, small_task
@@ -49,9 +49,9 @@ def root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def said(root) -> str:
+def command_output(root) -> str:
     """A profile made by the command line, and what it said."""
-    return done(
+    return run_cleanly(
         "profile", model_folder(), "--task", root / "solved.jsonl", "--task",
         root / "random.jsonl", "--fewshot", 0, "--protocol", "continuation", "--protocol",
         "generate", "--out", root / "run",
@@ -65,7 +65,7 @@ def model():
         return load_model(model_folder())
 
 
-def test_everything_is_there_and_can_be_read(root, said):
+def test_everything_is_there_and_can_be_read(root, command_output):
     folder = root / "run"
     names = {path.name for path in folder.iterdir()}
     files = {"run.json", "requests.jsonl", "report.html", "figures"}
@@ -77,9 +77,9 @@ def test_everything_is_there_and_can_be_read(root, said):
             assert columns == analysis.documented_columns(f"{name}.parquet")
     estimates, _ = read_table(folder / "estimates.parquet", "estimates")
     for result in lw.load_results(folder):
-        frames = {name: getattr(result, name) for name in result.tables} | result.derived()
+        frames = {name: getattr(result, name) for name in result.tables} | result.derived_tables()
         for name in frames.keys() & layouts().keys():
-            found, frame = table_of(estimates, name), frames[name]
+            found, frame = table_from_estimates(estimates, name), frames[name]
             for column, wanted in layouts()[name].only.items():
                 frame = frame.loc[frame[column].isin(wanted)].reset_index(drop=True)
             pd.testing.assert_frame_equal(found, frame)
@@ -105,8 +105,8 @@ def test_everything_is_there_and_can_be_read(root, said):
     assert facts["settings"]["analysis"] == "profile"
 
 
-def test_what_is_said_is_in_the_tables(root, said):
-    lines = said.splitlines()
+def test_what_is_said_is_in_the_tables(root, command_output):
+    lines = command_output.splitlines()
     assert re.fullmatch(r"Took [\d.]+ (s|min)\.", lines.pop(0))
     assert re.match(r"Work: \d+\.\d times fewer token-passes", lines[0])
     assert re.match(r"That was some \d+ times faster than one plain hooked", lines.pop(1))
@@ -132,7 +132,7 @@ def test_what_is_said_is_in_the_tables(root, said):
     assert all(claim["short"] in page for claim in claims)
 
 
-def test_layers_are_changed_only_where_there_is_signal(root, said):
+def test_layers_are_changed_only_where_there_is_signal(root, command_output):
     records = lw.load_results(root / "run")[0].records
     signal = lw.load_results(root / "run")[0].signal().set_index(["task", "protocol"])
     assert signal["signal"].to_dict() == {
@@ -152,7 +152,7 @@ def test_layers_are_changed_only_where_there_is_signal(root, said):
 
 
 @pytest.mark.usefixtures("blank_pictures")
-def test_the_function_finds_the_same(root, said, model):
+def test_the_function_finds_the_same(root, command_output, model):
     names = [str(root / "solved.jsonl"), str(root / "random.jsonl")]
     found = profile(model, names, PROTOCOLS, fewshot=0, progress=False)
     saved = lw.load_results(root / "run")
@@ -161,26 +161,28 @@ def test_the_function_finds_the_same(root, said, model):
         for name in one.tables:
             pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))
     assert found.path is None
-    assert found.report.text in said
+    assert found.report.text in command_output
 
 
 def no_model(*_, **__):
     raise AssertionError("a model was asked for")
 
 
-def test_the_report_is_made_again_without_a_model(root, said, tmp_path, monkeypatch):
+def test_the_report_is_made_again_without_a_model(root, command_output, tmp_path, monkeypatch):
     monkeypatch.setattr("layerwise.models.load_model", no_model)
     monkeypatch.setattr("layerwise.sweep.walk.engine_run.block_runners", no_model)
     page = (root / "run" / "report.html").read_bytes()
-    again = done("report", root / "run", "--out", tmp_path / "again.html")
+    again = run_cleanly("report", root / "run", "--out", tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == page
-    assert again.splitlines()[:-1] == said.splitlines()[-len(again.splitlines()) : -1]
+    assert again.splitlines()[:-1] == command_output.splitlines()[-len(again.splitlines()) : -1]
     figures = commands.contents(root / "run" / "figures")
     assert commands.contents(tmp_path / "figures") == figures
 
 
 @pytest.mark.usefixtures("blank_pictures")
-def test_a_finished_profile_is_read_and_not_made_again(root, said, model, tmp_path, monkeypatch):
+def test_a_finished_profile_is_read_and_not_made_again(
+    root, command_output, model, tmp_path, monkeypatch
+):
     monkeypatch.setattr("layerwise.sweep.walk.engine_run.block_runners", no_model)
     folder = shutil.copytree(root / "run", tmp_path / "run")
     (folder / "report.html").unlink()
@@ -190,7 +192,7 @@ def test_a_finished_profile_is_read_and_not_made_again(root, said, model, tmp_pa
     found = profile(model, names, PROTOCOLS, fewshot=0, out=folder, progress=False)
     assert [path.stat().st_mtime_ns for path in tables] == before
     assert found.path == folder / "report.html"
-    assert found.report.text in said
+    assert found.report.text in command_output
     assert found.work["token_passes"] > 0
 
 
@@ -198,8 +200,8 @@ def test_a_finished_profile_is_read_and_not_made_again(root, said, model, tmp_pa
 def test_a_run_without_any_depth_has_a_report(root, tmp_path):
     """Not all layers are changed, so that no curve runs over them and nothing can be placed."""
     options = ["--task", root / "solved.jsonl", "--fewshot", 0, "--protocol", "continuation"]
-    done("ablate", model_folder(), *options, "--layers", "0,2", "--out", tmp_path / "run")
-    told = done("report", tmp_path / "run")
+    run_cleanly("ablate", model_folder(), *options, "--layers", "0,2", "--out", tmp_path / "run")
+    told = run_cleanly("report", tmp_path / "run")
     assert told.splitlines()[-1] == f"Report: {tmp_path / 'run' / 'report.html'}"
     found = lw.emergence(lw.load_results(tmp_path / "run"))
     assert found.emergence.empty
@@ -213,14 +215,14 @@ def test_all_work_is_counted_before_the_first_piece_and_done_at_the_end(model, m
     shares, totals = [], []
 
     class Told(LineMeter):
-        def done(self, amount):
-            super().done(amount)
+        def add_work(self, amount):
+            super().add_work(amount)
             shares.append(self.share)
             totals.append(self.total)
 
     told = Told()
     monkeypatch.setattr(execute, "meter", lambda _: contextlib.nullcontext(told))
-    tasks = [solved_by(model, word_task(16)), word_task(16, "random", seed=9)]
+    tasks = [with_preferred_answers(model, word_task(16)), word_task(16, "random", seed=9)]
     profile(model, tasks, ("continuation", "generate"), also=also)
     assert shares[0] < 0.5
     assert shares == sorted(shares)

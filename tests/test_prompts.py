@@ -16,16 +16,23 @@ import torch
 import layerwise as lw
 from layerwise.models.instance.kinds import (
     hook_name,
-    inputs_of,
     is_seq2seq,
     logit_cap,
+    model_inputs,
     n_encoder_layers,
 )
 from layerwise.models.names.sources import find_without_weights
 from layerwise.prompts import lens
-from layerwise.prompts.drawing import SMALL, TOO_NARROW, colors_of, in_cell
-from layerwise.prompts.patch import aligned, shown
-from layerwise.prompts.texts import closed, encode_prompt, readable, token_of, token_text, visible
+from layerwise.prompts.drawing import SMALL, TOO_NARROW, cell_colors, in_cell
+from layerwise.prompts.patch import align_positions, select_pairs
+from layerwise.prompts.texts import (
+    encode_prompt,
+    readable,
+    single_token_id,
+    token_text,
+    visible,
+    with_direction_mark,
+)
 from layerwise.sweep.walk import readout
 
 from .commands import run
@@ -38,14 +45,14 @@ PROMPT, OTHER = (5, 17, 40, 9, 33), (5, 17, 41, 9, 33)
 MODELS = ["llama", "gemma 2", "gpt-oss", "t5", "bart"]
 
 
-def made(case):
+def case_model(case):
     if case == "llama":
         return tiny_model(case)
     return tiny_seq2seq(case) if case in ("t5", "bart") else tiny_decoder(case)
 
 
-def cached(model, tokens, *sites):
-    """What a plain run of the model has at some sites, and its logits."""
+def record_sites(model, tokens, *sites):
+    """Record some sites of a plain run of the model, and its logits."""
     kept = {}
 
     def keep(tensor, hook):
@@ -53,32 +60,32 @@ def cached(model, tokens, *sites):
 
     names = [hook_name(model, layer, site) for layer, site in sites]
     with torch.inference_mode(), model.hooks(fwd_hooks=[(name, keep) for name in names]):
-        logits = model(*inputs_of(model, [tokens]))[0]
+        logits = model(*model_inputs(model, [tokens]))[0]
     return [kept[name] for name in names], logits
 
 
-def changed(model, tokens, *hooks):
+def hooked_logprobs(model, tokens, *hooks):
     """Log-probabilities of the next token of a plain run with hooks."""
     with torch.inference_mode(), model.hooks(fwd_hooks=list(hooks)):
-        return model(*inputs_of(model, [tokens]))[0, -1].log_softmax(-1)
+        return model(*model_inputs(model, [tokens]))[0, -1].log_softmax(-1)
 
 
-def unembedded(model, resid):
+def unembed(model, resid):
     logits, cap = model.unembed(model.ln_final(resid[None]))[0].float(), logit_cap(model)
     return (logits if cap is None else cap * torch.tanh(logits / cap)).log_softmax(-1)
 
 
 @pytest.mark.parametrize("case", MODELS)
 def test_lens_grid_is_what_a_plain_run_shows(case):
-    model = made(case)
+    model = case_model(case)
     grid = lw.lens_grid(model, PROMPT, token=7)
     n_encoder = n_encoder_layers(model)
     layers = range(n_encoder, model.cfg.n_layers)
-    streams, logits = cached(model, PROMPT, *((layer, "resid_post") for layer in layers))
+    streams, logits = record_sites(model, PROMPT, *((layer, "resid_post") for layer in layers))
     name = f"log-probability of {grid.chosen[0]}"
     for layer, stream in zip(layers, streams, strict=True):
         mine = grid.table.loc[grid.table["layer"] == layer]
-        expected = unembedded(model, stream)
+        expected = unembed(model, stream)
         assert mine[name].tolist() == pytest.approx(expected[:, 7].tolist(), abs=1e-4)
         best = expected.exp().max(-1).values.tolist()
         assert [row[0] for row in mine["top_probability"]] == pytest.approx(best, abs=1e-4)
@@ -93,8 +100,8 @@ def test_lens_grid_is_what_a_plain_run_shows(case):
 @pytest.mark.parametrize("case", MODELS)
 @pytest.mark.parametrize("site", ["layer", "z"])
 def test_skip_grid_is_what_a_plain_run_without_the_part_says(case, site):
-    model = made(case)
-    whole = changed(model, PROMPT)
+    model = case_model(case)
+    whole = hooked_logprobs(model, PROMPT)
     table = lw.skip_grid(model, PROMPT, site=site).table.dropna(subset=["layer"])
     for (layer, row), mine in table.groupby(["layer", "row" if site == "layer" else "head"]):
         kept = {}
@@ -113,7 +120,7 @@ def test_skip_grid_is_what_a_plain_run_without_the_part_says(case, site):
         if site == "layer":
             names = (hook_name(model, int(layer), name) for name in ("resid_pre", "resid_post"))
             hooks = list(zip(names, (keep, put), strict=True))
-        expected = changed(model, PROMPT, *hooks)
+        expected = hooked_logprobs(model, PROMPT, *hooks)
         best, seen = expected.exp().topk(5), mine.iloc[0]
         assert seen["top_probability"] == pytest.approx(best.values.tolist(), abs=1e-4)
         assert seen["top"] == readable(model, best.indices.tolist())
@@ -127,13 +134,13 @@ def test_skip_grid_is_what_a_plain_run_without_the_part_says(case, site):
 def test_all_cells_are_unembedded_at_once(look, monkeypatch):
     # Reading the unembedding's weights anew for each cell took most of the time.
     rows = []
-    logits_of = readout.uncapped_logits_of
+    logits_of = readout.uncapped_logits
 
     def counted(model, resid):
         rows.append(len(resid))
         return logits_of(model, resid)
 
-    monkeypatch.setattr(readout, "uncapped_logits_of", counted)
+    monkeypatch.setattr(readout, "uncapped_logits", counted)
     look(tiny_model("llama"), PROMPT)
     assert len(rows) <= 2
     assert max(rows) > 2
@@ -149,12 +156,14 @@ PAIRS = {(PROMPT, OTHER): {n: n for n in range(5)}, UNEQUAL: {0: 0, 1: 1, 3: 2, 
 )
 @pytest.mark.parametrize("site", ["resid_pre", "z"])
 def test_patch_grid_is_what_a_plain_patched_run_gives_back(case, prompts, site):
-    model, (clean, corrupted) = made(case), prompts
+    model, (clean, corrupted) = case_model(case), prompts
     grid = lw.patch_grid(model, clean, corrupted, 7, 8, site=site)
     unequal = "Without counterpart in the other prompt, so not patched: "
     assert any(note.startswith(unequal) for note in grid.notes) == (prompts == UNEQUAL)
-    high, low = (float(said[7] - said[8]) for said in (changed(model, one) for one in prompts))
-    sources, _ = cached(model, clean, *((layer, site) for layer in range(model.cfg.n_layers)))
+    high, low = (
+        float(said[7] - said[8]) for said in (hooked_logprobs(model, one) for one in prompts)
+    )
+    sources, _ = record_sites(model, clean, *((layer, site) for layer in range(model.cfg.n_layers)))
     for row in grid.table.itertuples():
         of_prompt = len(sources[row.layer]) == len(clean)
         pairs = PAIRS[prompts] if of_prompt else {0: 0}
@@ -167,7 +176,7 @@ def test_patch_grid_is_what_a_plain_patched_run_gives_back(case, prompts, site):
                 patched[0, pos, *head] = sources[row.layer][at, *head]
             return patched
 
-        expected = changed(model, corrupted, (hook_name(model, row.layer, site), put))
+        expected = hooked_logprobs(model, corrupted, (hook_name(model, row.layer, site), put))
         difference = float(expected[7] - expected[8])
         assert row.logit_difference == pytest.approx(difference, abs=1e-4)
         assert row.value == pytest.approx((difference - low) / (high - low), abs=2e-3)
@@ -180,21 +189,21 @@ def test_patch_grid_is_what_a_plain_patched_run_gives_back(case, prompts, site):
 def test_first_and_last_changed_tokens_are_paired_and_others_are_named():
     model = tiny_model("llama")
     clean, corrupted = (5, 50, 51, 52, 53, 9), (5, 60, 61, 62, 9)
-    pairs = aligned(model, clean, corrupted)
+    pairs = align_positions(model, clean, corrupted)
     places = [(0, 0), (1, 1), (2, None), (3, None), (None, 2), (4, 3), (5, 4)]
     assert [pair[:2] for pair in pairs] == places
     assert [pair.tokens for pair in pairs if None in pair] == [(51, None), (52, None), (None, 61)]
-    assert [pair[:2] for pair in shown(pairs, [-1, 2])] == [(None, 2), (5, 4)]
-    added = aligned(model, (5, 9), (5, 7, 8, 9))
+    assert [pair[:2] for pair in select_pairs(pairs, [-1, 2])] == [(None, 2), (5, 4)]
+    added = align_positions(model, (5, 9), (5, 7, 8, 9))
     assert [pair[:2] for pair in added] == [(0, 0), (None, 1), (None, 2), (1, 3)]
 
 
 @pytest.mark.parametrize("case", MODELS)
 def test_attention_grid_is_the_pattern_of_a_plain_run(case):
-    model = made(case)
+    model = case_model(case)
     layer = model.cfg.n_layers - 1 if not is_seq2seq(model) else 0
     grid = lw.attention_grid(model, PROMPT, layer=layer)
-    (pattern,), _ = cached(model, PROMPT, (layer, "pattern"))
+    (pattern,), _ = record_sites(model, PROMPT, (layer, "pattern"))
     for row in grid.table.itertuples():
         assert row.value == pytest.approx(float(pattern[row.head, row.row, row.column]), abs=1e-5)
     assert len(grid.panels) == len(pattern)
@@ -205,9 +214,9 @@ def test_attention_grid_is_the_pattern_of_a_plain_run(case):
 
 @pytest.mark.parametrize("case", MODELS)
 def test_attribute_adds_up_to_the_logit_difference(case):
-    model = made(case)
+    model = case_model(case)
     grid = lw.attribute(model, PROMPT, 7, 8)
-    _, logits = cached(model, PROMPT)
+    _, logits = record_sites(model, PROMPT)
     difference = float(logits[-1, 7] - logits[-1, 8])
     numbers = [float(one) for one in re.findall(r"-?\d+\.\d+", grid.notes[0])]
     n_encoder = n_encoder_layers(model)
@@ -294,7 +303,7 @@ def test_a_long_prompt_is_cut_where_one_looks_and_says_so():
 
 @pytest.mark.parametrize("case", ["llama", "t5"])
 def test_some_layers_and_positions_are_those_of_the_whole_grid(case):
-    model = made(case)
+    model = case_model(case)
     last = model.cfg.n_layers - 1
     whole = lw.patch_grid(model, PROMPT, OTHER, 7, 8)
     part = lw.patch_grid(model, PROMPT, OTHER, 7, 8, layers=[last, 0], positions=[-1, 2])
@@ -313,7 +322,7 @@ def test_tokens_are_shown_as_people_read_them():
     model = tiny_model("llama")
     tokenizer = model.tokenizer
     for token in (74, 290):
-        assert token_of(model, token_text(tokenizer, token)) == token
+        assert single_token_id(model, token_text(tokenizer, token)) == token
     ids = tokenizer("a b\n", add_special_tokens=False)["input_ids"]
     assert "".join(visible(token_text(tokenizer, one)) for one in ids) == "a␣b↵"
     of_bytes = tokenizer("日", add_special_tokens=False)["input_ids"]
@@ -337,8 +346,8 @@ def test_bytes_accents_and_writing_from_the_right_stay_readable():
     for accent in ("\u0301", "\ufe0f", "\u064e"):
         assert visible(accent) == f"◌{accent}"
         assert visible(f"e{accent}") == f"e{accent}"
-    assert closed("سلام") == "سلام\u200e"
-    assert closed("a <0xD8>") == "a <0xD8>"
+    assert with_direction_mark("سلام") == "سلام\u200e"
+    assert with_direction_mark("a <0xD8>") == "a <0xD8>"
 
 
 def test_heads_name_the_next_token_only_where_it_changes():
@@ -453,12 +462,12 @@ def test_a_grid_is_saved_by_the_ending_of_its_name(tmp_path):
 
 def test_colours_follow_values_and_text_stays_legible():
     grid = lw.skip_grid(tiny_model("llama"), "the red door")
-    assert colors_of(grid.bar, 0.0)[1] == "#1a1a1a"
-    assert colors_of(grid.bar, 1.0)[1] == "#ffffff"
-    assert colors_of(grid.bar, 0.0)[0] != colors_of(grid.bar, 1.0)[0]
+    assert cell_colors(grid.bar, 0.0)[1] == "#1a1a1a"
+    assert cell_colors(grid.bar, 1.0)[1] == "#ffffff"
+    assert cell_colors(grid.bar, 0.0)[0] != cell_colors(grid.bar, 1.0)[0]
 
 
-def tasked(*prompts):
+def prompts_task(*prompts):
     return lw.task_from_prompts(prompts)
 
 
@@ -494,15 +503,21 @@ def tasked(*prompts):
         (lambda m: lw.attention_grid(m, "the", layer=0, head=99), "There is no head 99"),
         (lambda m: lw.attention_grid(m, "the", layer=0, site="cross_pattern"), "no cross-att"),
         (lambda m: lw.attribute(m, "the", 7, 7), "expected two tokens"),
-        (lambda m: tasked(), "There are no prompts"),
-        (lambda m: tasked({"prompt": "a", "answer": "b", "wrnog": "c"}), "wrong"),
-        (lambda m: tasked({"prompt": "a"}), "Field 'answer' of prompt 0"),
+        (lambda m: prompts_task(), "There are no prompts"),
+        (lambda m: prompts_task({"prompt": "a", "answer": "b", "wrnog": "c"}), "wrong"),
+        (lambda m: prompts_task({"prompt": "a"}), "Field 'answer' of prompt 0"),
         (
-            lambda m: tasked({"prompt": "a", "answer": "b", "wrong": "b"}),
+            lambda m: prompts_task({"prompt": "a", "answer": "b", "wrong": "b"}),
             "expected different texts",
         ),
-        (lambda m: tasked({"prompt": "a", "answer": " b", "wrong": "c"}), "begin with a space"),
-        (lambda m: tasked({"prompt": "a", "answer": "b", "corrupted": "c"}), "'corrupted_answer'"),
+        (
+            lambda m: prompts_task({"prompt": "a", "answer": " b", "wrong": "c"}),
+            "begin with a space",
+        ),
+        (
+            lambda m: prompts_task({"prompt": "a", "answer": "b", "corrupted": "c"}),
+            "'corrupted_answer'",
+        ),
     ],
 )
 def test_wrong_input_gets_one_sentence(call, message):
@@ -530,7 +545,7 @@ def test_an_encoder_decoder_is_read_behind_what_it_has_written():
     assert grid.panels[0].columns[1:] == tuple(readable(model, answer))
     prompt = encode_prompt(model, "the red door")
     with torch.inference_mode():
-        expected = model(*inputs_of(model, [prompt], answer))[0].softmax(-1).max(-1).values
+        expected = model(*model_inputs(model, [prompt], answer))[0].softmax(-1).max(-1).values
     last = grid.table.loc[grid.table["row"] == grid.table["row"].max(), "value"]
     assert last.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
     cross = lw.attention_grid(model, "the red door", layer=model.cfg.n_layers - 1,
@@ -585,7 +600,7 @@ def test_words_that_a_toy_model_does_not_know_are_refused(text):
 
 def test_entropy_and_divergence_of_a_large_vocabulary_are_those_of_float64(monkeypatch):
     logits = 3 * torch.randn(2, 4, 262_144, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(lens, "logits_of", lambda model, rows: rows)
+    monkeypatch.setattr(lens, "final_logits", lambda model, rows: rows)
     monkeypatch.setattr(lens, "readable", lambda model, tokens: ["a"] * len(tokens))
     cells = lens._cells(tiny_model("llama"), logits, {})
     exact = logits.double().log_softmax(-1)
@@ -599,7 +614,7 @@ def test_rows_of_a_cut_attention_grid_still_sum_to_one():
     model = tiny_model("llama", max_position_embeddings=64)
     table = lw.attention_grid(model, LONG, layer=0).table
     assert table.groupby(["head", "row"])["value"].sum().tolist() == pytest.approx([1.0] * 4 * 48)
-    (pattern,), _ = cached(model, LONG, (0, "pattern"))
+    (pattern,), _ = record_sites(model, LONG, (0, "pattern"))
     row = table.query("head == 1 and position == 50").set_index("column")
     assert row["value"][0] == pytest.approx(float(pattern[1, 50, :12].sum()), abs=1e-5)
     assert row["value"][1] == pytest.approx(float(pattern[1, 50, 12]), abs=1e-5)

@@ -36,7 +36,7 @@ def answers(
     return np.column_stack([intact, np.where(hit, guessed, intact[:, None])])
 
 
-def asked(
+def two_protocol_records(
     letter: list[float], generate: list[float], rng: np.random.Generator, n: int = 60,
     task: str = "keys", accuracy: tuple[float, float] = (0.95, 0.75),
     floors: tuple[float, float] | None = None,
@@ -71,7 +71,10 @@ NULLS = {
 )
 def test_no_more_false_claims_than_stated(null):
     n_sets = data_sets(120)
-    found = [rows(asked(*NULLS[null], np.random.default_rng(i)))["p"][0] for i in range(n_sets)]
+    found = [
+        rows(two_protocol_records(*NULLS[null], np.random.default_rng(i)))["p"][0]
+        for i in range(n_sets)
+    ]
     claims = sum(p < 0.05 for p in found)
     assert claims <= most_errors(n_sets)
     if null != "nothing matters":  # where something varies, the level is also reached
@@ -93,13 +96,17 @@ def test_layers_that_break_both_protocols_are_no_interaction(accuracy, floors, b
     """
     n_sets, p = data_sets(160), []
     for seed in range(n_sets):
-        cells = asked(broken, broken, np.random.default_rng(seed), accuracy=accuracy, floors=floors)
+        cells = two_protocol_records(
+            broken, broken, np.random.default_rng(seed), accuracy=accuracy, floors=floors
+        )
         p.append(rows(cells, chance={"letter": 0.25, "generate": 1 / 3})["p"][0])
     assert sum(value < 0.05 for value in p) <= most_errors(n_sets)
 
 
 def test_a_planted_interaction_is_found_in_its_groups():
-    cells = asked([0.9, 0, 0, 0, 0, 0], [0.0, 0, 0, 0, 0, 0.9], np.random.default_rng(0), n=100)
+    cells = two_protocol_records(
+        [0.9, 0, 0, 0, 0, 0], [0.0, 0, 0, 0, 0, 0.9], np.random.default_rng(0), n=100
+    )
     found = rows(cells, 1000).set_index("group")
     assert (found["p_holm"] < 0.001).all()
     assert found.loc["early", "difference"] == pytest.approx(0.45, abs=0.08)
@@ -135,7 +142,9 @@ def test_the_p_value_is_that_of_all_flips_one_by_one():
 
 
 def test_shares_and_their_pseudo_values_agree_with_a_plain_count():
-    cells = asked([0.5, 0, 0.2, 0, 0, 0.1], [0.2, 0, 0, 0.4, 0, 0], np.random.default_rng(3))
+    cells = two_protocol_records(
+        [0.5, 0, 0.2, 0, 0, 0.1], [0.2, 0, 0, 0.4, 0, 0], np.random.default_rng(3)
+    )
     found = rows(cells, 400).set_index("group")
     for name, column in (("letter", "share_first"), ("generate", "share_second")):
         table = next(c for c in cells if c["protocol"].iloc[0] == name)
@@ -151,7 +160,9 @@ def test_shares_and_their_pseudo_values_agree_with_a_plain_count():
 def test_intervals_cover_the_truth():
     covered, n_sets = 0, data_sets(100)
     for i in range(n_sets):
-        cells = asked([0.6, 0, 0, 0, 0, 0.2], [0.2, 0, 0, 0, 0, 0.4], np.random.default_rng(i), 80)
+        cells = two_protocol_records(
+            [0.6, 0, 0, 0, 0, 0.2], [0.2, 0, 0, 0, 0, 0.4], np.random.default_rng(i), 80
+        )
         found = rows(cells, 300)
         truth = np.array([0.2, 0.0, -0.1])
         covered += (found["low"] <= truth).to_numpy() & (found["high"] >= truth).to_numpy()
@@ -160,8 +171,8 @@ def test_intervals_cover_the_truth():
 
 def test_tasks_have_the_same_weight_and_other_items_are_not_compared():
     rng = np.random.default_rng(4)
-    large = asked([0.8, 0, 0, 0, 0, 0], [0.0] * 6, rng, 200, "large")
-    small = asked([0.0] * 6, [0.0] * 6, rng, 50, "small")
+    large = two_protocol_records([0.8, 0, 0, 0, 0, 0], [0.0] * 6, rng, 200, "large")
+    small = two_protocol_records([0.0] * 6, [0.0] * 6, rng, 50, "small")
     alone, both = rows(large), rows([*large, *small])
     assert both["difference"][0] == pytest.approx(alone["difference"][0] / 2)
     assert both["tasks"].eq("large,small").all()
@@ -172,7 +183,7 @@ def test_tasks_have_the_same_weight_and_other_items_are_not_compared():
 
 def test_nothing_is_said_without_signal_under_both():
     rng = np.random.default_rng(5)
-    letter, generate = asked([0.5] + [0] * 5, [0.5] + [0] * 5, rng)
+    letter, generate = two_protocol_records([0.5] + [0] * 5, [0.5] + [0] * 5, rng)
     dull = letter.assign(correct=(np.arange(len(letter)) % 4 == 0))
     assert rows([dull, generate]).empty
     assert rows([letter]).empty
@@ -189,7 +200,9 @@ def test_many_comparisons_are_corrected_for():
     rng = np.random.default_rng(6)
     protocols = ("letter", "continuation", "generate")
     cells = [
-        cell_records(synthetic.planted(rng, 40, 6, (layer,), 0.95), f"of {name}", name, protocol)
+        cell_records(
+            synthetic.planted_answers(rng, 40, 6, (layer,), 0.95), f"of {name}", name, protocol
+        )
         for name in ("retrieval", "knowledge")
         for layer, protocol in zip((0, 0, 5), protocols, strict=True)
     ]
@@ -209,14 +222,14 @@ def test_groups_are_thirds_or_as_asked():
     for wrong in ({"a": [0, 1], "b": [1]}, {"a": [0], "b": [8]}, {"a": [0], "b": []}, {"a": [0]}):
         with pytest.raises(UserError, match="Layer groups must be two or more, none of them"):
             layer_groups(8, wrong)
-    cells = asked([0.9, 0, 0, 0, 0, 0], [0.0] * 6, np.random.default_rng(7))
+    cells = two_protocol_records([0.9, 0, 0, 0, 0, 0], [0.0] * 6, np.random.default_rng(7))
     halves = {"first": range(3), "last": [3, 4, 5]}
     found = emergence([synthetic.ablation(*cells)], n_resamples=20, groups=halves)
     assert found.protocol_interaction["group"].tolist() == ["first", "last"]
 
 
 def test_groups_in_which_no_answer_changed_are_not_known_exactly():
-    """What 40 items leave open of a share that is 0 in all resamples: the joint bounds."""
+    """Bounds of 40 items for a share that is 0 in all resamples: the joint bounds."""
     right = np.ones((40, 10), bool)
     right[:, 1 + 4] = False
     tables = [

@@ -43,7 +43,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def folder_of(place: Path, family: str, n_layers: int = 4, **more) -> Path:
+def family_folder(place: Path, family: str, n_layers: int = 4, **more) -> Path:
     return tiny_folder(
         place, family, **{N_LAYERS.get(family, "num_hidden_layers"): n_layers}, **more
     )
@@ -103,7 +103,7 @@ OF_ALL += [("t5", ["encoder.1", "decoder.1"])]
 
 @pytest.mark.parametrize(("family", "removed"), OF_ALL)
 def test_the_written_model_is_the_original_without_the_modules(place, family, removed):
-    folder = folder_of(place, family) if family in FAMILIES else seq2seq_folder(family)
+    folder = family_folder(place, family) if family in FAMILIES else seq2seq_folder(family)
     result = lw.prune_model(load_model(folder), removed, place / "out", word_task(2))
     by_stack = [
         (0, one) if isinstance(one, int) else (int(one.startswith("dec")), int(one[-1]))
@@ -130,7 +130,7 @@ def test_the_written_model_is_the_original_without_the_modules(place, family, re
 
 
 def test_weights_are_copied_bit_by_bit_with_new_numbers(place):
-    folder = folder_of(place, "llama", 5)
+    folder = family_folder(place, "llama", 5)
     lw.prune_model(load_model(folder), [1, 3], place / "out", word_task(2))
     before, after = (load_file(f / "model.safetensors") for f in (folder, place / "out"))
     numbers = {0: 0, 2: 1, 4: 2}
@@ -146,7 +146,7 @@ def test_weights_are_copied_bit_by_bit_with_new_numbers(place):
 
 
 def test_a_folder_of_several_files_is_written_as_several_also_of_weights_on_disk(place):
-    folder = folder_of(place, "llama")
+    folder = family_folder(place, "llama")
     model = original(folder)
     (folder / "model.safetensors").unlink()
     model.save_pretrained(folder, max_shard_size="50KB")
@@ -168,7 +168,7 @@ def test_a_folder_of_several_files_is_written_as_several_also_of_weights_on_disk
     ],
 )  # fmt: skip
 def test_lists_with_an_entry_for_each_layer_are_cut(place, family, more, field, value):
-    folder = folder_of(place, family, **more)
+    folder = family_folder(place, family, **more)
     assert len(json.loads((folder / "config.json").read_text())[field]) == 4
     lw.prune_model(load_model(folder), REMOVED, place / "out", word_task(2))
     assert json.loads((place / "out" / "config.json").read_text())[field] == value
@@ -194,7 +194,7 @@ def test_the_comparison_is_saved_and_shown(place):
 
 
 def test_a_model_whose_layers_depend_on_their_numbers_is_refused_and_nothing_is_left(place):
-    folder = folder_of(place, "gpt2", scale_attn_by_inverse_layer_idx=True)
+    folder = family_folder(place, "gpt2", scale_attn_by_inverse_layer_idx=True)
     with pytest.raises(UserError, match="The written model is not the original without these"):
         lw.prune_model(load_model(folder), [0], place / "out", word_task(2))
     assert not (place / "out").exists()
@@ -202,7 +202,7 @@ def test_a_model_whose_layers_depend_on_their_numbers_is_refused_and_nothing_is_
 
 
 def test_what_has_no_original_is_refused(place):
-    model = load_model(folder_of(place, "llama"))
+    model = load_model(family_folder(place, "llama"))
     with torch.no_grad():
         model.W_E[0] += 1
     with pytest.raises(
@@ -225,7 +225,7 @@ def test_tensors_that_do_not_tell_their_layer_are_refused(place):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     analysis.write_jsonl(tmp_path / "words.jsonl", word_task(4).items)
     for folder in ("full", "half/compared"):
@@ -234,13 +234,13 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_command_writes_a_model_that_can_be_asked_for(here):
-    said = commands.done(
+def test_the_command_writes_a_model_that_can_be_asked_for(working_folder):
+    said = commands.run_cleanly(
         "prune", commands.model_folder(), "--remove", 1, "--out", "new", "--task", "words.jsonl"
     )
     assert "Model: new" in said
     assert "Tables: new/compared" in said
-    assert "n_layers: 2" in commands.done("models", here / "new")
+    assert "n_layers: 2" in commands.run_cleanly("models", working_folder / "new")
 
 
 @pytest.mark.parametrize(
@@ -255,10 +255,12 @@ def test_the_command_writes_a_model_that_can_be_asked_for(here):
         (["--out", "half"], "half is not empty"),  # beside a comparison something else
     ],
 )
-def test_what_cannot_be_written_is_told_and_nothing_is_changed(here, options, says):
+def test_what_cannot_be_written_is_told_and_nothing_is_changed(working_folder, options, says):
     given = {"--remove": 1, "--out": "new", "--task": "words.jsonl"} | dict([options])
     words = [word for pair in given.items() for word in pair]
-    commands.refused("prune", commands.model_folder(), *words, says=says, unchanged=here)
+    commands.assert_command_refused(
+        "prune", commands.model_folder(), *words, says=says, unchanged=working_folder
+    )
 
 
 def test_a_model_from_a_gguf_file_can_be_written_without_layers(place):
@@ -269,7 +271,7 @@ def test_a_model_from_a_gguf_file_can_be_written_without_layers(place):
 
 
 @pytest.fixture(scope="module")
-def pruned(tmp_path_factory):
+def pruning_call(tmp_path_factory):
     """A call that writes a tiny model without a layer, and the folder it makes when left alone."""
     model, task = tiny_model("llama"), word_task(4)
     whole = tmp_path_factory.mktemp("whole") / "out"
@@ -300,8 +302,8 @@ def stop_at(monkeypatch, name: str, number: int = 1) -> None:
     [("run.json", 1), ("model", 1), ("written", 1), ("pruning", 2), ("run.json", 2),
      *in_long_runs(("config.json", 1), ("pruning", 1), ("pruning.parquet", 1))],
 )  # fmt: skip
-def test_pruning_goes_on_wherever_it_was_stopped(pruned, tmp_path, monkeypatch, name, number):
-    prune, whole = pruned
+def test_pruning_goes_on_wherever_it_was_stopped(pruning_call, tmp_path, monkeypatch, name, number):
+    prune, whole = pruning_call
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         stop_at(patch, name, number)
@@ -329,8 +331,8 @@ def test_pruning_goes_on_wherever_it_was_stopped(pruned, tmp_path, monkeypatch, 
     assert lw.verify(out).ok
 
 
-def test_the_same_pruning_again_reads_what_is_there_and_makes_what_is_lost(pruned, tmp_path):
-    prune, _ = pruned
+def test_the_same_pruning_again_reads_what_is_there_and_makes_what_is_lost(pruning_call, tmp_path):
+    prune, _ = pruning_call
     out = tmp_path / "out"
     first = prune(out).pruning
     before = commands.contents(out)
@@ -405,9 +407,11 @@ def test_names_without_the_head_of_the_model_are_known_too(tmp_path: Path) -> No
         ("middle.1", "Cannot read layers 'middle.1': expected numbers and ranges like 0-5,9, or"),
     ],
 )
-def test_layers_of_two_stacks_that_cannot_be_removed(here, removed, says):
+def test_layers_of_two_stacks_that_cannot_be_removed(working_folder, removed, says):
     refused = ["prune", seq2seq_folder("t5"), "--remove", removed, "--out", "new"]
-    commands.refused(*refused, "--task", "words.jsonl", says=says, unchanged=here)
+    commands.assert_command_refused(
+        *refused, "--task", "words.jsonl", says=says, unchanged=working_folder
+    )
 
 
 TO_ASK = """
@@ -435,7 +439,7 @@ def test_the_documented_example_runs_as_written(tmp_path: Path, monkeypatch) -> 
     printed, removed = [], ()
     for line in block.strip().splitlines():
         words = [names.get(word, word) for word in line.split()[1:]]
-        printed.append(commands.done(*words))
+        printed.append(commands.run_cleanly(*words))
         if words[0] == "remove":
             (removal,) = lw.load_results("runs/removal")
             assert isinstance(removal, lw.RemovalResult)

@@ -19,7 +19,7 @@ from layerwise import results
 from layerwise.cli.commands import COMMANDS
 from layerwise.ground.analysis_folders import OWN
 from tests import typed
-from tests.forking import exit_code, forked, needs_fork
+from tests.forking import exit_code, fork_work, needs_fork
 from tests.models.real import smollm2
 
 NAMES = [
@@ -151,12 +151,12 @@ PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted(ROOT.glob("docs/*.md"
 
 
 def named_code(page: str) -> list[str]:
-    """What a page's code names of the package, in spans and in blocks."""
+    """Names of the package in a page's code, in spans and in blocks."""
     spans = re.findall(r"```.*?```|`[^`\n]+`|^ {4}\S[^\n]*", page, re.DOTALL | re.MULTILINE)
     return [name for span in spans for name in CODE.findall(span) if name != METADATA]
 
 
-def resolved(name: str) -> object:
+def resolve_name(name: str) -> object:
     """A module of the package, or what one has, by its name."""
     parts = name.removeprefix("lw.").removeprefix("layerwise.").split(".")
     value: object = lw
@@ -171,15 +171,15 @@ def resolved(name: str) -> object:
 def test_code_that_pages_name_is_seen():
     page = "`stats.holm(x)`, `lw.ablate` and `runs.md`\n\n    layerwise.a.b\n\nsweep.none\n"
     assert named_code(page) == ["stats.holm", "lw.ablate", "layerwise.a.b"]
-    assert resolved("layerwise.stats.signals.power.least_change")
+    assert resolve_name("layerwise.stats.signals.power.least_change")
     with pytest.raises(ImportError):
-        resolved("stats.least.least_change")
+        resolve_name("stats.least.least_change")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_names_of_the_package_is_there(page):
     for name in named_code(page.read_text("utf-8")):
-        assert resolved(name) is not None, name
+        assert resolve_name(name) is not None, name
 
 
 def in_a_new_process(code: str) -> object:
@@ -243,7 +243,7 @@ def test_the_report_can_be_called_once_its_folder_is_imported(tmp_path):
         path.write_text(json.dumps(called_before_and_after_importing_submodules()))
         return 0
 
-    assert exit_code(forked(work)) == 0
+    assert exit_code(fork_work(work)) == 0
     before, refusals, after = json.loads(path.read_text())
     assert before == [True, True, True]
     assert refusals[0].startswith("There is nothing to report")

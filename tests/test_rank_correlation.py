@@ -14,13 +14,13 @@ from tests.cases import data_sets, in_long_runs, most_errors
 N_RESAMPLES = 300
 
 
-def resampled(rng: np.random.Generator, *values: np.ndarray) -> list[np.ndarray]:
+def resample(rng: np.random.Generator, *values: np.ndarray) -> list[np.ndarray]:
     n = len(values[0])
     counts = np.concatenate([np.ones((1, n)), rng.multinomial(n, np.full(n, 1 / n), N_RESAMPLES)])
     return [np.round(counts @ each / n, 6) for each in values]
 
 
-def one_needed(rng: np.random.Generator, n_layers: int) -> np.ndarray:
+def one_needed_layer(rng: np.random.Generator, n_layers: int) -> np.ndarray:
     """One layer is needed, the others cost less than a point, each another part of it."""
     return np.concatenate([[0.9], 0.01 * rng.permutation(n_layers - 1) / (n_layers - 1)])
 
@@ -29,11 +29,15 @@ def one_and_nothing(rng: np.random.Generator, n_layers: int) -> np.ndarray:
     return np.concatenate([[0.9], np.zeros(n_layers - 1)])
 
 
-def graded(rng: np.random.Generator, n_layers: int) -> np.ndarray:
+def graded_losses(rng: np.random.Generator, n_layers: int) -> np.ndarray:
     return np.clip(np.linspace(0, 0.6, n_layers) + 0.15 * rng.standard_normal(n_layers), 0, 0.95)
 
 
-PROFILES = (one_needed, one_needed), (one_and_nothing, one_needed), (graded, graded)
+PROFILES = (
+    (one_needed_layer, one_needed_layer),
+    (one_and_nothing, one_needed_layer),
+    (graded_losses, graded_losses),
+)
 
 
 @pytest.mark.parametrize(("one", "other"), PROFILES)
@@ -49,7 +53,7 @@ def test_intervals_cover_the_correlation_of_the_true_means(one, other, n_layers,
             (n, n_layers)
         )
         truth = stats.rank_correlations(*(mean[None] for mean in means))[0]
-        found = rank_correlation(*resampled(rng, lost, risen), n, rng)
+        found = rank_correlation(*resample(rng, lost, risen), n, rng)
         # where the sample itself has no ranks there is nothing to be wrong about
         missed += not (np.isnan(found.estimate) or found.low <= truth <= found.high)
     assert missed <= most_errors(sets)
@@ -60,7 +64,7 @@ def test_ranks_that_no_resample_changes_are_not_sure():
     lost = np.tile((np.arange(8) == 0).astype(float), (100, 1))
     read = np.tile(np.concatenate([[0.9], np.linspace(0, 1e-3, 7)]), (100, 1))
     rng = np.random.default_rng(0)
-    found = rank_correlation(*resampled(rng, lost, read), 100, rng)
+    found = rank_correlation(*resample(rng, lost, read), 100, rng)
     assert found.estimate == pytest.approx(spearmanr(lost[0], read[0]).statistic)
     assert found.low < 0.2
     assert found.high == 1.0
@@ -78,7 +82,7 @@ def test_rankings_of_no_relation_are_told_as_related_as_rarely_as_stated(n_layer
         cost = np.where(rng.random(n_layers) < 0.5 * ties, 0, cost)
         lost = rng.random((100, n_layers)) < cost
         turned = turn + 0.02 * rng.standard_normal((100, n_layers))
-        draws = resampled(rng, lost, turned)
+        draws = resample(rng, lost, turned)
         found = rank_correlation(*draws, 100, rng)
         sure += found.p < 0.05
         of_items += found.low > 0 or found.high < 0
@@ -105,7 +109,7 @@ def test_means_far_apart_have_the_percentiles_of_a_plain_bootstrap_and_their_ref
     rng = np.random.default_rng(1)
     one = np.linspace(0, 5, 8) + rng.standard_normal((200, 8))
     other = np.linspace(0, 5, 8)[[1, 0, 2, 3, 5, 4, 6, 7]] + rng.standard_normal((200, 8))
-    draws = resampled(rng, one, other)
+    draws = resample(rng, one, other)
     rho = np.array([spearmanr(a, b).statistic for a, b in zip(*draws, strict=True)])
     low, high = np.quantile(rho[1:], [0.025, 0.975])
     found = rank_correlation(*draws, 200, rng, sampled=(False, False))

@@ -15,13 +15,13 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
-from layerwise.models.instance.facts import loading_of
-from layerwise.runs.checkpoints import CheckpointStore, Machine, machines_of, note_machine
-from layerwise.runs.executors import LOCAL, Work, make_missing
+from layerwise.models.instance.facts import loading_arguments
+from layerwise.runs.checkpoints import CheckpointStore, Machine, machines_used, note_machine
+from layerwise.runs.executors import LOCAL, WorkUnit, make_missing
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.progress import Meter
 from layerwise.runs.ray_executor import RayExecutor
-from layerwise.runs.ray_pool import Needs, Pool
+from layerwise.runs.ray_pool import Needs, WorkerPool
 from layerwise.runs.travel import pack, unpack
 from layerwise.storage.provenance import read_facts
 from tests import commands
@@ -163,7 +163,7 @@ def odd_ones_fail(number: int, told: str) -> dict[str, pd.DataFrame]:
 
 def test_a_piece_that_fails_three_times_is_named_and_the_others_are_kept(workers):
     parts = CheckpointStore()
-    works = [Work((f"made {i}",), "making", 1.0, (i, "cannot do")) for i in range(6)]
+    works = [WorkUnit((f"made {i}",), "making", 1.0, (i, "cannot do")) for i in range(6)]
     with pytest.raises(lw.UserError) as caught:
         make_missing(workers, parts, Meter(), works, odd_ones_fail)
     told = str(caught.value)
@@ -192,7 +192,7 @@ def test_a_model_without_a_name_is_refused(model):
     delattr(own, _ATTRIBUTE)
     with pytest.raises(lw.UserError, match=r"was passed as an object.*load_model\(name\)"):
         ablation(own, executor=RayExecutor(actors=2))
-    assert loading_of(model)["dtype"] == "float32"
+    assert loading_arguments(model)["dtype"] == "float32"
 
 
 def a_free_port() -> int:
@@ -212,15 +212,15 @@ def test_an_address_at_which_nobody_listens_is_refused_at_once(model, tmp_path):
     assert time.monotonic() - started < 5
 
 
-def pool_of(address: str, ray: Any) -> Pool:
+def connected_pool(address: str, ray: Any) -> WorkerPool:
     """A pool that is connected to a cluster whose head is at an address."""
-    pool = Pool.__new__(Pool)
+    pool = WorkerPool.__new__(WorkerPool)
     vars(pool).update(_ray=ray, _needed=[address], _heard=0.0, workers=[])
     return pool
 
 
 def test_a_head_that_is_lost_ends_the_run_at_once():
-    pool = pool_of(f"127.0.0.1:{a_free_port()}", None)
+    pool = connected_pool(f"127.0.0.1:{a_free_port()}", None)
     with pytest.raises(lw.UserError, match=r"Ray does not answer at 127.*pieces.*are kept"):
         pool.wait([])
 
@@ -233,9 +233,9 @@ def test_a_head_that_is_lost_while_it_is_asked_ends_the_run(monkeypatch):
         server.close()
         lost.wait(20)
 
-    pool = pool_of(f"127.0.0.1:{server.getsockname()[1]}", SimpleNamespace(nodes=nodes))
+    pool = connected_pool(f"127.0.0.1:{server.getsockname()[1]}", SimpleNamespace(nodes=nodes))
     with pytest.raises(lw.UserError, match="Ray does not answer at"):
-        pool.name_of("machine")
+        pool.machine_name("machine")
     lost.set()
 
 
@@ -308,16 +308,16 @@ def test_workers_fit_by_what_is_scarcest():
 def test_a_job_travels_without_its_model_and_finds_another(model):
     from layerwise.analyses.ablation.job import Ablation
     from layerwise.analyses.ablation.spec import AblationSpec
-    from layerwise.runs.encoding import Built
+    from layerwise.runs.encoding import EncodingCache
     from layerwise.runs.setup import prepare
 
     setup = prepare(model, [word_task(4)], ("letter",), executor=RayExecutor())
-    job = Ablation(setup, (AblationSpec.of(model, "skip", None, (0, 1)),))
+    job = Ablation(setup, (AblationSpec.for_model(model, "skip", None, (0, 1)),))
     content, models = pack(job.measure)
     assert models == [model]
     assert len(content) < 20_000
     other = tiny_model("llama", seed=1)
-    measure = unpack(content, [other], Built())
+    measure = unpack(content, [other], EncodingCache())
     assert measure.__self__.setup.model is other
     assert measure.__self__.setup.executor is LOCAL
     assert measure.__self__.setup.tasks == setup.tasks
@@ -330,9 +330,9 @@ def test_the_machine_of_a_piece_that_is_made_again_here_is_forgotten():
     for piece in ("a", "b"):
         note_machine(parts, piece, Machine("node-1", "cpu"))
     note_machine(parts, "a", Machine("node-2", "cpu"))
-    assert [one["pieces"] for one in machines_of(parts)] == [["b"], ["a"]]
+    assert [one["pieces"] for one in machines_used(parts)] == [["b"], ["a"]]
     note_machine(parts, "b", None)
-    assert machines_of(parts) == ({"machine": "node-2", "device": "cpu", "pieces": ["a"]},)
+    assert machines_used(parts) == ({"machine": "node-2", "device": "cpu", "pieces": ["a"]},)
     note_machine(parts, "b", Machine("node-1", "cpu", {"threads": 2}))
-    assert machines_of(parts)[0]["environment"] == {"threads": 2}
+    assert machines_used(parts)[0]["environment"] == {"threads": 2}
     assert {"threads": 2} in parts.environments()

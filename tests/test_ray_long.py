@@ -24,7 +24,7 @@ import torch
 import layerwise as lw
 from tests import commands
 from tests.analysis import word_task, write_jsonl
-from tests.every import ANALYSES, LETTERS, MODEL, tables_of
+from tests.every import ANALYSES, LETTERS, MODEL, measured_tables
 from tests.hostile.limits import is_sentence
 
 pytest.importorskip("ray")
@@ -52,8 +52,8 @@ def model() -> Any:
 @pytest.mark.parametrize("name", ANALYSES)
 def test_every_analysis_has_the_tables_of_a_local_run_on_four_workers(name, workers, model):
     here, there = (
-        tables_of(ANALYSES[name](model)),
-        tables_of(ANALYSES[name](model, executor=workers)),
+        measured_tables(ANALYSES[name](model)),
+        measured_tables(ANALYSES[name](model, executor=workers)),
     )
     assert here.keys() == there.keys()
     for table, expected in here.items():
@@ -61,7 +61,7 @@ def test_every_analysis_has_the_tables_of_a_local_run_on_four_workers(name, work
         pd.testing.assert_frame_equal(there[table], expected, rtol=1e-5, atol=1e-6)
 
 
-def workers_of(starting: psutil.Process) -> list[psutil.Process]:
+def cluster_workers(starting: psutil.Process) -> list[psutil.Process]:
     """The workers of the cluster that a process started."""
     found = []
     for process in starting.children(recursive=True):
@@ -81,7 +81,7 @@ def test_workers_killed_at_random_moments_leave_the_same_tables(tmp_path, model,
 
     def kill() -> None:
         while len(killed) < KILLS and not stop.wait(rng.uniform(0.5, 4.0)):
-            there = workers_of(psutil.Process())
+            there = cluster_workers(psutil.Process())
             if there:
                 process = rng.choice(there)
                 process.kill()
@@ -105,7 +105,7 @@ def test_workers_killed_at_random_moments_leave_the_same_tables(tmp_path, model,
     assert len(killed) == KILLS
 
 
-def asked_of(folder: Path, n_items: int) -> list[str]:
+def ablation_command(folder: Path, n_items: int) -> list[str]:
     """An ablation of several pieces."""
     task = write_jsonl(folder / "mine.jsonl", word_task(n_items, "mine").items)
     return [
@@ -123,7 +123,7 @@ def asked_of(folder: Path, n_items: int) -> list[str]:
     ],
 )
 def test_gpus_that_no_machine_has_are_refused(tmp_path, cluster, says):
-    asked = asked_of(tmp_path, 100)
+    asked = ablation_command(tmp_path, 100)
     ended = commands.process(*asked, "--out", tmp_path / "run", "--ray", cluster)
     assert ended.code == 2
     assert "Traceback" not in ended.err + ended.out
@@ -133,8 +133,8 @@ def test_gpus_that_no_machine_has_are_refused(tmp_path, cluster, says):
 
 
 def test_a_worker_killed_under_a_command_is_told_and_leaves_the_same_tables(tmp_path):
-    asked, out = asked_of(tmp_path, 100), tmp_path / "run"
-    commands.done(*asked, "--out", tmp_path / "whole")
+    asked, out = ablation_command(tmp_path, 100), tmp_path / "run"
+    commands.run_cleanly(*asked, "--out", tmp_path / "whole")
     child = subprocess.Popen(
         [*commands.COMMAND, *asked, "--out", str(out), "--ray", "local,actors=2"],
         env=commands.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -142,7 +142,7 @@ def test_a_worker_killed_under_a_command_is_told_and_leaves_the_same_tables(tmp_
     killed, deadline = 0, time.monotonic() + 240
     while child.poll() is None and time.monotonic() < deadline and not killed:
         if list(out.glob("parts/records*.part")):
-            for worker in workers_of(psutil.Process(child.pid)):
+            for worker in cluster_workers(psutil.Process(child.pid)):
                 worker.kill()
                 killed += 1
         time.sleep(0.01)
@@ -159,7 +159,7 @@ def test_a_worker_killed_under_a_command_is_told_and_leaves_the_same_tables(tmp_
 
 def test_a_killed_starting_process_leaves_its_pieces_and_no_worker(tmp_path):
     out, whole = tmp_path / "run", tmp_path / "whole"
-    asked = asked_of(tmp_path, 400)
+    asked = ablation_command(tmp_path, 400)
     alone = commands.run(*asked, "--out", whole)  # which tells of progress after half a minute
     assert alone.code == 0, alone
     rng, kept = random.Random(SEED), []

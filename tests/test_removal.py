@@ -13,7 +13,7 @@ import torch
 import typer.main
 
 import layerwise as lw
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.analyses.removal.api import removal_order
 from layerwise.analyses.removal.job import Order
 from layerwise.analyses.removal.orders import by_angle
@@ -36,7 +36,7 @@ from tests.analysis import decided_by_layers, documented_columns, word_task
 from tests.cases import data_sets, most_errors
 from tests.models.tiny import tiny_model
 from tests.synthetic import facts, task_facts
-from tests.test_removal_orders import HELD_OUT, SELECTION, items_of
+from tests.test_removal_orders import HELD_OUT, SELECTION, split_items_of
 
 N_LAYERS = 5
 N_ITEMS, N_TRIED = 24, 160
@@ -58,14 +58,14 @@ def greedy(model, task):
 
 
 def test_held_out_items_are_others_and_drawn_by_the_seed(model, task, greedy):
-    seen, held = items_of(greedy, SELECTION), items_of(greedy, HELD_OUT)
+    seen, held = split_items_of(greedy, SELECTION), split_items_of(greedy, HELD_OUT)
     assert not seen & held
     assert seen | held == {item.id for item in task.items}
     other = removal_order(model, task, n_removed=1, held_out=0.25, seed=1, progress=False)
-    assert len(items_of(other, HELD_OUT)) == 6
-    assert not items_of(other, HELD_OUT) <= held
+    assert len(split_items_of(other, HELD_OUT)) == 6
+    assert not split_items_of(other, HELD_OUT) <= held
     none = removal_order(model, task, n_removed=1, held_out=0.0, by="deep", progress=False)
-    assert items_of(none, SELECTION) == seen | held
+    assert split_items_of(none, SELECTION) == seen | held
     assert none.summary_rows()["items"].tolist() == [SELECTION]
     assert not any("held out" in note for note in none.notes())
 
@@ -186,7 +186,7 @@ def test_shares_that_leave_a_split_empty_are_refused(model, held_out, n, says):
         removal_order(model, word_task(n), n_removed=1, held_out=held_out, progress=False)
 
 
-def rows_of(
+def order_rows(
     right: dict[str, np.ndarray], split: str, task: str = "facts", by: str = "deep",
     protocol: str = "continuation",
 ) -> list[dict]:  # fmt: skip
@@ -205,12 +205,12 @@ def rows_of(
     ]  # fmt: skip
 
 
-def on_both(right: dict[str, np.ndarray], *of: str, **more: str) -> list[dict]:
+def both_splits(right: dict[str, np.ndarray], *of: str, **more: str) -> list[dict]:
     """The same answers on both splits."""
-    return [row for split in (SELECTION, HELD_OUT) for row in rows_of(right, split, *of, **more)]
+    return [row for split in (SELECTION, HELD_OUT) for row in order_rows(right, split, *of, **more)]
 
 
-def result_of(rows: list[dict], *tasks: str) -> RemovalResult:
+def make_result(rows: list[dict], *tasks: str) -> RemovalResult:
     facts = [synthetic.task_facts(name, "knowledge", 0.25) for name in tasks or ("facts",)]
     return RemovalResult(frame("removal", rows), synthetic.facts(*facts))
 
@@ -218,15 +218,15 @@ def result_of(rows: list[dict], *tasks: str) -> RemovalResult:
 def test_shares_are_of_the_way_to_the_model_without_layers():
     first = np.arange(40)
     right = {"intact": first < 36, "no layers": first % 10 == 9, "1": first < 20}
-    rows = on_both(right)
-    result = result_of(rows)
+    rows = both_splits(right)
+    result = make_result(rows)
     floor = np.mean(right["no layers"])
     expected = (0.9 - 0.5) / (0.9 - floor)
     assert result.steps()["share_lost"].tolist() == pytest.approx([expected] * 2)
     assert result.steps()["floor"].tolist() == pytest.approx([floor] * 2)
     assert result.candidates()["share_lost"].tolist() == pytest.approx([expected])
     assert result.curves()["share_lost"].tolist() == pytest.approx([expected])
-    stated = result_of([row for row in rows if row["kind"] != "no layers"])
+    stated = make_result([row for row in rows if row["kind"] != "no layers"])
     assert stated.curves()["share_lost"].tolist() == pytest.approx([0.4 / 0.65])
 
 
@@ -236,8 +236,8 @@ def test_a_gain_of_many_items_is_no_drop_of_the_mean_over_tasks():
     for task, before, after, n in (("many", 0.6, 0.93, 200), ("few", 1.0, 0.1, 20)):
         item = np.arange(n)
         right = {"intact": item < before * n, "no layers": item < 0, "1": item < after * n}
-        rows += on_both(right, task)
-    (step,) = result_of(rows, "many", "few").curves().to_dict("records")
+        rows += both_splits(right, task)
+    (step,) = make_result(rows, "many", "few").curves().to_dict("records")
     assert step["share_lost"] == pytest.approx((-0.55 + 0.9) / 2)
     assert step["p_holm"] < 0.05
     assert not step["significant"]
@@ -272,7 +272,7 @@ def test_the_interval_of_a_share_resamples_the_floor_along():
     rng = np.random.default_rng(0)
     right = {"intact": rng.random(40) < 0.8, "no layers": rng.random(40) < 0.2,
              "1": rng.random(40) < 0.5}  # fmt: skip
-    curve = result_of(on_both(right)).curves().iloc[0]
+    curve = make_result(both_splits(right)).curves().iloc[0]
     drawn = np.random.default_rng(1).integers(0, 40, (20000, 40))
     full, floor, less = (right[name][drawn].mean(axis=1) for name in ("intact", "no layers", "1"))
     low, high = np.quantile((full - less) / (full - floor), [0.025, 0.975])
@@ -287,7 +287,7 @@ def test_a_model_that_does_not_read_the_question_gets_an_order_as_rarely_as_stat
         for name in "abc":
             easy = rng.random(40) * 0.9 + 0.1
             asked = ("intact", "blind:1", "blind:2", "blind:3")
-            rows += rows_of({one: rng.random(40) < easy for one in asked}, SELECTION, name)
+            rows += order_rows({one: rng.random(40) < easy for one in asked}, SELECTION, name)
         found += bool(tasks_that_count(frame("removal", rows), lambda *_: 0.25))
     assert found <= most_errors(sets, 0.025)
 
@@ -296,10 +296,10 @@ def test_what_is_told_is_corrected_over_all_tasks_that_were_asked():
     first = np.arange(20)
     just = {"intact": first < 10, "no layers": first < 0, "1": first < 0}  # p = 0.014
     sure = just | {"intact": first < 20}
-    rows = {task: rows_of(sure, SELECTION, task) + rows_of(just, HELD_OUT, task)
+    rows = {task: order_rows(sure, SELECTION, task) + order_rows(just, HELD_OUT, task)
             for task in ("facts", "a", "b")}  # fmt: skip
-    assert result_of(rows["facts"]).curves()["tasks"].tolist() == ["facts"]
-    told = result_of([row for of_task in rows.values() for row in of_task], *rows)
+    assert make_result(rows["facts"]).curves()["tasks"].tolist() == ["facts"]
+    told = make_result([row for of_task in rows.values() for row in of_task], *rows)
     assert told.curves().empty
     held = told.steps().query("split == 'held out'")
     assert len(held) == 3
@@ -342,7 +342,7 @@ def test_a_run_asks_other_questions_once_for_each_split(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def result_and_measured(model, task):
+def result_and_measurements(model, task):
     """All orders, and what was measured for them: items of a split, without a set of layers."""
     measured, measure = [], Order._measure
 
@@ -357,8 +357,8 @@ def result_and_measured(model, task):
 
 
 @pytest.fixture(scope="module")
-def result(result_and_measured):
-    return result_and_measured[0]
+def result(result_and_measurements):
+    return result_and_measurements[0]
 
 
 def test_orders_that_are_made_together_are_those_made_alone(model, task, greedy, result):
@@ -373,8 +373,8 @@ def test_orders_that_are_made_together_are_those_made_alone(model, task, greedy,
         _ = result.order
 
 
-def test_no_set_of_layers_is_measured_twice(result_and_measured):
-    result, measured = result_and_measured
+def test_no_set_of_layers_is_measured_twice(result_and_measurements):
+    result, measured = result_and_measurements
     table = result.removal
     used = set(zip(table["split"], table["layers"].map(frozenset), strict=True))
     assert len(measured) == len(set(measured))
@@ -393,20 +393,20 @@ def test_angles_choose_blocks_and_ties_go_deep():
     assert by_angle([[Streams(last, torch.zeros(4, 1))]], 3) == [(2,), (1, 2), (1, 2, 3)]
 
 
-def planted(costs: dict[tuple[str, str], int], n: int = 60) -> RemovalResult:
+def planted_removal(costs: dict[tuple[str, str], int], n: int = 60) -> RemovalResult:
     """Every step of an order under a protocol costs so many of the items."""
     rows = []
     for (by, protocol), cost in costs.items():
         right = {str(step or "intact"): np.arange(n) >= cost * step for step in range(6)}
-        rows += on_both(right, by=by, protocol=protocol)
-    return result_of(rows)
+        rows += both_splits(right, by=by, protocol=protocol)
+    return make_result(rows)
 
 
 COSTS = {("greedy", "continuation"): 1, ("greedy", "generate"): 3, ("deep", "continuation"): 9}
 
 
 def test_curves_and_the_sentence_say_how_many_layers_can_go():
-    result = planted(COSTS)
+    result = planted_removal(COSTS)
     curves = result.curves()
     assert list(curves.columns) == documented_columns("removal_curves.parquet")
     lost = curves.set_index(["by", "protocol", "step"])["share_lost"]
@@ -440,7 +440,7 @@ def test_notes_name_the_layers_what_was_not_tested_and_the_smallest_loss(result)
     assert "with 12 held-out items" in power
     assert "would be found in 8 of 10 samples" in power
     assert all(len(note.split()) <= 25 for note in notes)
-    run = tables_of_run([result])
+    run = run_tables([result])
     (words,) = (part.words for part in sections(run) if part.anchor == "removal")
     assert all(note in words for note in notes)
 

@@ -12,7 +12,7 @@ from hypothesis import Phase, example, given, settings
 
 import layerwise as lw
 from analyses.validity.wired_truth_seq2seq import spared
-from layerwise.analyses.removal.orders import blocks_of, from_the_end
+from layerwise.analyses.removal.orders import from_the_end, neighbouring_blocks
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import removable
 from layerwise.models import load_model
@@ -38,20 +38,20 @@ SIZES = {"llama": {"num_hidden_layers": N_LAYERS}, "gpt2": {"n_layer": N_LAYERS}
 
 
 @cache
-def model_of(case: str) -> Any:
+def case_model(case: str) -> Any:
     return tiny_model(case, **SIZES[case]) if case in SIZES else load_model(tiny_folder(case))
 
 
 @cache
-def task_of(case: str, n_items: int = 16, protocol: str = "continuation") -> Task:
+def case_task(case: str, n_items: int = 16, protocol: str = "continuation") -> Task:
     """Questions whose answer is what the intact model prefers, and not without any layer."""
     if protocol == "generate":
-        return written_by(model_of(case), word_task(N_ITEMS, chance=CHANCE))
+        return with_written_answers(case_model(case), word_task(N_ITEMS, chance=CHANCE))
     task = word_task(10 * max(n_items, N_ITEMS * (case in SIZES)), chance=CHANCE)
-    return decided_by_layers(model_of(case), task, n_items, protocol)
+    return decided_by_layers(case_model(case), task, n_items, protocol)
 
 
-def written_by(model, task):
+def with_written_answers(model, task):
     """The same questions, with what the model writes as the answer."""
     table = lw.ablate(model, task, "generate", layers=[0], progress=False).records
     written = table.loc[table["kind"] == "intact"].set_index("item")["extracted"]
@@ -60,7 +60,7 @@ def written_by(model, task):
     return replace(task, items=tuple(items))
 
 
-def items_of(result, split, name="words") -> set[str]:
+def split_items_of(result, split, name="words") -> set[str]:
     table = result.removal
     return set(table.loc[(table["split"] == split) & (table["task"] == name), "item"])
 
@@ -81,16 +81,18 @@ def scores(
     return sum(one.correct for one in found), sum(one.gold_logprob or 0.0 for one in found)
 
 
-def sizes_of(case: str) -> list[range]:
+def stack_layers(case: str) -> list[range]:
     """The layers of each stack."""
-    cfg = model_of(case).cfg
+    cfg = case_model(case).cfg
     n_encoder = getattr(cfg, "n_encoder_layers", 0)
     return [stack for stack in (range(n_encoder), range(n_encoder, cfg.n_layers)) if stack]
 
 
-def tried_at(case: str, by: str, step: int, removed: tuple[int, ...]) -> list[tuple[int, ...]]:
+def step_candidates(
+    case: str, by: str, step: int, removed: tuple[int, ...]
+) -> list[tuple[int, ...]]:
     """The sets of layers that a step chooses from: of two stacks, one layer of each must stay."""
-    stacks = sizes_of(case)
+    stacks = stack_layers(case)
     least = int(len(stacks) > 1)
     if by == "greedy":
         return [
@@ -116,16 +118,16 @@ CASES = [
     [pytest.param(*case, marks=[] if case in BY_DAY else pytest.mark.long) for case in CASES],
 )
 def test_the_order_is_that_of_brute_force(case: str, by: str, protocol: str, n: int) -> None:
-    model, task = model_of(case), task_of(case, 14 if case in SIZES else 16, protocol)
+    model, task = case_model(case), case_task(case, 14 if case in SIZES else 16, protocol)
     result = lw.removal_order(model, task, protocol, n_removed=n, by=by, progress=False)
-    items = {split: [item for item in task.items if item.id in items_of(result, split)]
+    items = {split: [item for item in task.items if item.id in split_items_of(result, split)]
              for split in (SELECTION, HELD_OUT)}  # fmt: skip
     intact = {split: scores(model, task, protocol, items[split], ()) for split in items}
     assert intact[SELECTION][0] > 0
     removed: tuple[int, ...] = ()
     order, table, steps = [], result.removal, result.steps().set_index(["split", "step"])
     for step in range(1, n + 1):
-        tried = tried_at(case, by, step, removed)
+        tried = step_candidates(case, by, step, removed)
         found = {layers: scores(model, task, protocol, items[SELECTION], layers)
                  for layers in tried}  # fmt: skip
         right = max(one for one, _ in found.values())
@@ -156,20 +158,20 @@ def test_the_order_is_that_of_brute_force(case: str, by: str, protocol: str, n: 
 @cache
 def all_orders(case: str) -> RemovalResult:
     ways = ["effect", "deep", "angular", "influence"]
-    return lw.removal_order(model_of(case), task_of(case), n_removed=2, by=ways, progress=False)
+    return lw.removal_order(case_model(case), case_task(case), n_removed=2, by=ways, progress=False)
 
 
 @pytest.mark.parametrize("case", ["t5", pytest.param("bart", marks=pytest.mark.long)])
 def test_given_orders_are_those_of_the_plain_rules(case: str) -> None:
-    result, task = all_orders(case), task_of(case)
+    result, task = all_orders(case), case_task(case)
     selected = set(result.removal.loc[result.removal["split"] == "selection", "item"])
     items = tuple(item for item in task.items if item.id in selected)
     read = lw.similarity(
-        model_of(case), replace(task, items=items), "continuation", progress=False
+        case_model(case), replace(task, items=items), "continuation", progress=False
     )  # fmt: skip
-    stacks = sizes_of(case)
+    stacks = stack_layers(case)
     turned = read.influence().set_index("layer")["influence"].to_dict()
-    assert result.orders["influence", "continuation"] == ranked(turned, stacks)
+    assert result.orders["influence", "continuation"] == two_least(turned, stacks)
     across = {(r.layer, r.n_layers): r.distance for r in read.angular().itertuples()}
     least = [
         min(
@@ -183,12 +185,12 @@ def test_given_orders_are_those_of_the_plain_rules(case: str) -> None:
     alone = result.candidates().query("by == 'effect' and step == 1")
     cost = {r.layers[0]: (r.share_lost, r.nats) for r in alone.itertuples()}
     assert set(cost) == set(stacks[0]) | set(stacks[1])
-    assert result.orders["effect", "continuation"] == ranked(cost, stacks)
+    assert result.orders["effect", "continuation"] == two_least(cost, stacks)
     deep = {"t5": [(4,), (4, 2)], "bart": [(4,), (4, 1)]}  # 3 + 2 layers, 2 + 3 layers
     assert result.orders["deep", "continuation"] == deep[case]
 
 
-def ranked(values: dict[int, Any], stacks: list[range]) -> list[tuple[int, ...]]:
+def two_least(values: dict[int, Any], stacks: list[range]) -> list[tuple[int, ...]]:
     """The two least, one after the other, one layer of each stack left."""
     order: list[int] = []
     for _ in range(2):
@@ -208,9 +210,9 @@ def test_both_stacks_shrink_alike_from_their_ends() -> None:
 
 
 def test_no_block_is_in_two_stacks_and_none_is_a_whole_stack() -> None:
-    assert blocks_of(2, 3, 5) == [(0, 1), (1, 2)]
-    assert blocks_of(1, 1, 3) == [(1,), (2,)]
-    assert blocks_of(2, 0, 3) == [(0, 1), (1, 2)]
+    assert neighbouring_blocks(2, 3, 5) == [(0, 1), (1, 2)]
+    assert neighbouring_blocks(1, 1, 3) == [(1,), (2,)]
+    assert neighbouring_blocks(2, 0, 3) == [(0, 1), (1, 2)]
     assert removable((0, 1), 3, 5) == [3, 4]
 
 
@@ -255,28 +257,28 @@ def test_layers_that_nothing_needs_are_removed_first(layout: WiredSeq2SeqLayout)
 )
 def test_more_than_can_go_is_refused(n: int, by: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        lw.removal_order(model_of("t5"), task_of("t5"), n_removed=n, by=by, progress=False)
+        lw.removal_order(case_model("t5"), case_task("t5"), n_removed=n, by=by, progress=False)
 
 
 def test_the_command_names_layers_by_their_stack(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["remove", "wired-seq2seq", "--task", "wired-lookup", "--out", "run", "--layers"]
-    text = commands.done(*command, 2, "--limit", 16, "--by", "deep")
+    text = commands.run_cleanly(*command, 2, "--limit", 16, "--by", "deep")
     assert "times fewer token-passes through a layer than one forward per candidate" in text
-    commands.done("report", "run")
+    commands.run_cleanly("report", "run")
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Removal of layers</h2>" in page
     for shown in (text, page):
         assert "decoder.5" in shown
     says = "expected 1 to 12, because the model has 14 layers and one of each stack must stay."
-    commands.refused(*command, 13, says=says, unchanged=tmp_path)
+    commands.assert_command_refused(*command, 13, says=says, unchanged=tmp_path)
 
 
 @pytest.mark.long  # by day it is planned in test_planning and made in test_every_analysis
 def test_a_profile_adds_orders_and_similarity() -> None:
     """Of 2 encoder and 3 decoder layers: no block can be longer than 2."""
     found = lw.profile(
-        model_of("bart"), task_of("bart", 24), "continuation", also=["removal", "similarity"],
+        case_model("bart"), case_task("bart", 24), "continuation", also=["removal", "similarity"],
         progress=False,
     )  # fmt: skip
     (removal,) = [one for one in found.results if isinstance(one, RemovalResult)]

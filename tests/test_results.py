@@ -16,7 +16,7 @@ import pytest
 from layerwise import results, stats
 from layerwise.analyses.ablation import result as ablation_result
 from layerwise.analyses.ablation.api import ablate
-from layerwise.analyses.ablation.result import join_ablations, joinable
+from layerwise.analyses.ablation.result import can_join, join_ablations
 from layerwise.analyses.emergence.api import emergence
 from layerwise.errors import UserError
 from layerwise.ground.analysis_folders import OWN
@@ -29,9 +29,9 @@ from layerwise.results import (
     load_results,
 )
 from layerwise.runs.checkpoints import read_part_file, write_bytes_part
-from layerwise.storage.estimates import table_of
+from layerwise.storage.estimates import table_from_estimates
 from layerwise.storage.parquet import frame, read_table
-from layerwise.storage.schemas import SCHEMAS, SHARED, TABLES, meaning
+from layerwise.storage.schemas import SCHEMAS, SHARED, TABLES, column_description
 from tests import synthetic
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model
@@ -48,8 +48,8 @@ def lens():
 
 
 @pytest.fixture
-def patching():
-    return synthetic.patching(np.linspace(0, 1, 8) + np.zeros((5, 8)), "keys", "retrieval")
+def patching_result():
+    return synthetic.patching_result(np.linspace(0, 1, 8) + np.zeros((5, 8)), "keys", "retrieval")
 
 
 def test_a_frame_of_records_has_columns_and_types():
@@ -116,7 +116,7 @@ def test_lens_summary_averages_over_items():
 
 def test_patching_summary_is_the_ratio_of_means():
     shares = np.random.default_rng(0).random((30, 3))
-    table = synthetic.patching(shares, "keys", "retrieval").summary()
+    table = synthetic.patching_result(shares, "keys", "retrieval").summary()
     assert table["recovered"].tolist() == pytest.approx(shares.mean(axis=0).tolist())
     assert (table["recovered_low"] < table["recovered"]).all()
     assert (table["recovered"] < table["recovered_high"]).all()
@@ -124,7 +124,7 @@ def test_patching_summary_is_the_ratio_of_means():
 
 
 def test_patching_summary_with_labels_that_some_prompts_lack():
-    one = synthetic.patching(np.full((3, 2), 0.25), "keys", "retrieval")
+    one = synthetic.patching_result(np.full((3, 2), 0.25), "keys", "retrieval")
     other = one.patching.query("item == 'keys/0000'").assign(pos_label="next", pos=4)
     both = results.PatchingResult(pd.concat([one.patching, other]), one.facts)
     table = both.summary().set_index(["pos_label", "layer"])
@@ -161,26 +161,28 @@ def test_to_pandas_is_a_copy(ablation):
     assert ablation.records["correct"].any()
 
 
-def test_results_come_back_as_they_were(ablation, lens, patching, tmp_path):
-    for result in (ablation, lens, patching):
+def test_results_come_back_as_they_were(ablation, lens, patching_result, tmp_path):
+    for result in (ablation, lens, patching_result):
         result.save(tmp_path)
     found = load_results(tmp_path)
-    assert [type(r) for r in found] == [type(r) for r in (ablation, lens, patching)]
-    for before, after in zip((ablation, lens, patching), found, strict=True):
+    assert [type(r) for r in found] == [type(r) for r in (ablation, lens, patching_result)]
+    for before, after in zip((ablation, lens, patching_result), found, strict=True):
         assert after.facts == before.facts
         pd.testing.assert_frame_equal(after.to_pandas(), before.to_pandas())
     estimates, _ = read_table(tmp_path / "estimates.parquet", "estimates")
-    pd.testing.assert_frame_equal(table_of(estimates, "effects"), ablation.effects())
-    assert len(estimates) == sum(len(each.estimates()) for each in (ablation, lens, patching))
+    pd.testing.assert_frame_equal(table_from_estimates(estimates, "effects"), ablation.effects())
+    assert len(estimates) == sum(
+        len(each.estimates()) for each in (ablation, lens, patching_result)
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "estimates.parquet", "lens.parquet", "patching.parquet", "prediction_depth.parquet",
         "records.parquet", "run.json",
     ]  # fmt: skip
 
 
-def test_run_json_joins_the_facts_of_results_in_one_folder(ablation, patching, tmp_path):
+def test_run_json_joins_the_facts_of_results_in_one_folder(ablation, patching_result, tmp_path):
     ablation.save(tmp_path)
-    patching.save(tmp_path)
+    patching_result.save(tmp_path)
     joined = results.Facts.model_validate_json((tmp_path / "run.json").read_text())
     assert joined.protocols == ("letter", "generate", "continuation")
     assert [task.name for task in joined.tasks] == ["keys", "sums"]
@@ -298,8 +300,8 @@ def test_what_follows_from_the_tables_is_computed_once(ablation, lens, monkeypat
     other = AblationResult(ablation.records.iloc[::-1], ablation.facts)
     other.effects()
     assert len(asked) == 2  # of each result on its own
-    parts = lens.derived()
-    for name, found in lens.derived().items():
+    parts = lens.derived_tables()
+    for name, found in lens.derived_tables().items():
         assert found is not parts[name]
         pd.testing.assert_frame_equal(found, parts[name])
 
@@ -324,32 +326,41 @@ def test_every_analysis_has_its_row_among_the_methods():
 
 
 def test_every_description_is_of_a_column():
-    used = {meaning(table, c)[:2] for table, columns in SCHEMAS.items() for c in columns.names}
+    used = {
+        column_description(table, c)[:2]
+        for table, columns in SCHEMAS.items()
+        for c in columns.names
+    }
     own = {"": SHARED, **TABLES}
     written = {(table, columns) for table, texts in own.items() for columns in texts}
     assert {key for key in written if key[1] not in {"fold", "rows", "like", "columns"}} == used
 
 
 def test_a_bound_is_described_with_its_value_unless_by_itself():
-    assert meaning("effects", "nats_low").columns == "nats"
-    assert meaning("effects", "acc_diff_run_high").columns == "acc_diff"
-    assert meaning("early_exit_layers", "share_low").table == "effects"
-    assert meaning("training_onsets", "low").table == "training_onsets"
+    assert column_description("effects", "nats_low").columns == "nats"
+    assert column_description("effects", "acc_diff_run_high").columns == "acc_diff"
+    assert column_description("early_exit_layers", "share_low").table == "effects"
+    assert column_description("training_onsets", "low").table == "training_onsets"
 
 
 TASK = word_task(6)
 
 
-def ablated(**changes) -> AblationResult:
+def ablate_tiny(**changes) -> AblationResult:
     return ablate(tiny_model("llama"), TASK, progress=False, **changes)
 
 
 def test_joined_ablations_are_the_same_as_one_run_of_all():
-    first, second = ablated(layers=[0]), ablated(layers=[1, 2])
-    parts = [first, second, ablated(kind="zero", site="z"), ablated(kind="mean", site="mlp_out")]
+    first, second = ablate_tiny(layers=[0]), ablate_tiny(layers=[1, 2])
+    parts = [
+        first,
+        second,
+        ablate_tiny(kind="zero", site="z"),
+        ablate_tiny(kind="mean", site="mlp_out"),
+    ]
     (one,) = join_ablations(parts)
     assert isinstance(one, AblationResult)
-    together = ablated().effects()  # Holm's family is all layers again
+    together = ablate_tiny().effects()  # Holm's family is all layers again
     skips = one.effects().query("kind == 'skip'").reset_index(drop=True)
     pd.testing.assert_frame_equal(skips, together, rtol=0, atol=1e-5)
     for part in parts[2:]:
@@ -388,7 +399,7 @@ def test_what_does_not_belong_together_is_told(what):
     one = AblationResult(skips, synthetic.facts(synthetic.task_facts("keys", "retrieval")))
     zeros = skips.assign(intervention=skips["intervention"].str.replace("skip", "zero"))
     intact = zeros["intervention"] == "intact"
-    assert joinable(one, replace(one, records=zeros))
+    assert can_join(one, replace(one, records=zeros))
     if what == "the same change":
         zeros = skips
     elif what == "another answer":
@@ -398,6 +409,6 @@ def test_what_does_not_belong_together_is_told(what):
     else:
         zeros = zeros.loc[zeros["item"] != "keys/0000"]
     other = replace(one, records=zeros)
-    assert not joinable(one, other)
+    assert not can_join(one, other)
     with pytest.raises(UserError, match=r"^Two ablations do not belong together, .* apart\.$"):
         join_ablations([one, other])

@@ -23,16 +23,16 @@ from layerwise.errors import UserError
 from layerwise.profiling.api import profile
 from layerwise.report import Report
 from layerwise.results import AblationResult, RunFolder, load_results
-from layerwise.runs.checkpoints import rows_of
+from layerwise.runs.checkpoints import table_rows
 from layerwise.storage.parquet import frame
 from layerwise.storage.places import PAGE_MARK
 from layerwise.tasks import Task
 from tests import commands, synthetic
-from tests.analysis import solved_by, solved_file, word_task, write_jsonl
+from tests.analysis import solved_file, with_preferred_answers, word_task, write_jsonl
 from tests.cases import in_long_runs
-from tests.forking import exit_code, forked, needs_fork
+from tests.forking import exit_code, fork_work, needs_fork
 from tests.models.tiny import tiny_model
-from tests.stopping import stopped_after
+from tests.stopping import stop_after
 
 N_ITEMS, AT_ONCE = 28, 4
 
@@ -53,13 +53,13 @@ def command(questions) -> Iterator[list[object]]:
 
 
 @pytest.fixture(scope="module")
-def whole(command, tmp_path_factory) -> Path:
+def uninterrupted_run(command, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    commands.done(*command, folder)
+    commands.run_cleanly(*command, folder)
     return folder
 
 
-def stopped(command: list[object], folder: Path, how: signal.Signals) -> tuple[int, str, str]:
+def stop_run(command: list[object], folder: Path, how: signal.Signals) -> tuple[int, str, str]:
     """Start a run, stop it when some of its work is done, and say how it ended."""
     told = [folder.with_suffix(end) for end in (".out", ".err")]
 
@@ -69,7 +69,7 @@ def stopped(command: list[object], folder: Path, how: signal.Signals) -> tuple[i
             path.write_text(text)
         return ended.code
 
-    child = forked(work)
+    child = fork_work(work)
     deadline = time.monotonic() + 100
     while len(list(folder.glob("parts/records*"))) < 2 and time.monotonic() < deadline:
         assert os.waitpid(child, os.WNOHANG) == (0, 0)
@@ -79,7 +79,7 @@ def stopped(command: list[object], folder: Path, how: signal.Signals) -> tuple[i
     return code, *(path.read_text() if path.exists() else "" for path in told)
 
 
-def assert_unfinished(folder: Path) -> None:
+def assert_run_unfinished(folder: Path) -> None:
     assert 2 <= len(list(folder.glob("parts/records*"))) < N_ITEMS / AT_ONCE
     assert not (folder / "records.parquet").exists()
 
@@ -97,37 +97,39 @@ def assert_same_run(folder: Path, other: Path) -> None:
 
 @needs_fork
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_records(command, whole, tmp_path):
+def test_a_killed_run_goes_on_to_the_same_records(command, uninterrupted_run, tmp_path):
     folder = tmp_path / "killed"
-    code, _, _ = stopped(command, folder, signal.SIGKILL)
+    code, _, _ = stop_run(command, folder, signal.SIGKILL)
     assert code == -signal.SIGKILL
-    assert_unfinished(folder)
+    assert_run_unfinished(folder)
     kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("parts/records*")}
     report = commands.run("report", folder)
     commands.assert_refused(report, "is not finished", "give the same command again")
     assert {p.name: p.stat().st_mtime_ns for p in folder.glob("parts/records*")} == kept
-    commands.done(*command, folder)
-    assert_same_run(folder, whole)
+    commands.run_cleanly(*command, folder)
+    assert_same_run(folder, uninterrupted_run)
 
 
 @needs_fork
 @pytest.mark.slow
-def test_an_interrupted_run_says_so_and_goes_on_to_the_same_records(command, whole, tmp_path):
+def test_an_interrupted_run_says_so_and_goes_on_to_the_same_records(
+    command, uninterrupted_run, tmp_path
+):
     folder = tmp_path / "interrupted"
-    code, out, err = stopped(command, folder, signal.SIGINT)
+    code, out, err = stop_run(command, folder, signal.SIGINT)
     assert code == 130
     assert out == ""
     assert err == (
         "layerwise: interrupted. If a folder was named (--out), the same command continues where "
         "it stopped.\n"
     )
-    assert_unfinished(folder)
+    assert_run_unfinished(folder)
     assert not list(folder.rglob(".*"))
     refusal = commands.run(*command, folder, "--seed", 1)
     commands.assert_refused(refusal, "holds a run with other settings (seed was 0 and is now 1)")
-    assert_unfinished(folder)
-    commands.done(*command, folder)
-    assert_same_run(folder, whole)
+    assert_run_unfinished(folder)
+    commands.run_cleanly(*command, folder)
+    assert_same_run(folder, uninterrupted_run)
 
 
 def empty_report(results: object) -> Report:
@@ -143,7 +145,7 @@ def no_report(monkeypatch):
 @pytest.fixture(scope="module")
 def tasks() -> list[Task]:
     """One with signal and one without."""
-    solved = solved_by(tiny_model("llama"), word_task(15, "solved"))
+    solved = with_preferred_answers(tiny_model("llama"), word_task(15, "solved"))
     return [solved, word_task(5, "unsolved", capability="reasoning")]
 
 
@@ -168,7 +170,7 @@ def test_a_profile_goes_on_wherever_it_was_stopped(
 ):
     """Both parts of each piece: 4 of the intact model, 3 with layers skipped, 2 of the lens."""
     monkeypatch.setattr("layerwise.analyses.ablation.job.ITEMS_AT_ONCE", 6)
-    with stopped_after(writes):
+    with stop_after(writes):
         small_profile(tasks, tmp_path / "stopped")
     assert len(list((tmp_path / "stopped").glob("parts/*"))) == writes
     small_profile(tasks, tmp_path / "stopped")
@@ -179,7 +181,7 @@ def test_pieces_that_are_there_are_not_made_again(tmp_path, monkeypatch):
     model = tiny_model("llama")
     monkeypatch.setattr("layerwise.analyses.ablation.job.ITEMS_AT_ONCE", 4)
     task = word_task(12)
-    with stopped_after(4):  # each piece has two parts, its records last
+    with stop_after(4):  # each piece has two parts, its records last
         ablate(model, task, "letter", out=tmp_path / "run", progress=False)
     swept = []
     from layerwise.runs import setup as _setup
@@ -237,7 +239,9 @@ def test_a_profile_with_other_settings_is_refused_by_their_name(kept_profile, op
 
 def test_another_model_in_the_folder_is_refused(tmp_path):
     path = solved_file(tiny_model("llama"), tmp_path / "mine.jsonl", 4)
-    commands.done("ablate", commands.model_folder(), "--task", path, "--out", tmp_path / "run")
+    commands.run_cleanly(
+        "ablate", commands.model_folder(), "--task", path, "--out", tmp_path / "run"
+    )
     other = commands.model_folder("other", seed=1)
     outcome = commands.run("ablate", other, "--task", path, "--out", tmp_path / "run")
     commands.assert_refused(outcome, "(model was ", "; the weights changed; ")
@@ -248,7 +252,7 @@ def test_the_same_weights_under_another_configuration_are_refused(tmp_path):
     shutil.copytree(commands.model_folder(), folder)
     path = solved_file(tiny_model("llama"), tmp_path / "mine.jsonl", 4)
     asked = ["ablate", folder, "--task", path, "--fewshot", 0, "--out", tmp_path / "run"]
-    commands.done(*asked)
+    commands.run_cleanly(*asked)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.1}))
     commands.assert_refused(commands.run(*asked), "other settings (the model's files changed)")
@@ -256,7 +260,7 @@ def test_the_same_weights_under_another_configuration_are_refused(tmp_path):
 
 @pytest.mark.parametrize("command", ["ablate", "lens"])
 def test_sizes_that_decide_rounding_are_those_of_the_first_start(tmp_path, monkeypatch, command):
-    """What is free, and what the package chooses, may be something else when a run goes on."""
+    """Free memory, and what the package chooses, may be something else when a run goes on."""
     from layerwise.analyses.logit_lens.api import logit_lens
 
     make = {"ablate": ablate, "lens": logit_lens}[command]
@@ -267,7 +271,7 @@ def test_sizes_that_decide_rounding_are_those_of_the_first_start(tmp_path, monke
             "layerwise.runs.setup.default_memory_budget", lambda device, b=budget: b
         )
         monkeypatch.setattr("layerwise.runs.setup.TOKENS_AT_ONCE", at_once)
-        with nullcontext() if chosen else stopped_after(1):
+        with nullcontext() if chosen else stop_after(1):
             make(model, word_task(4), "continuation", out=folder, progress=False)
         settings = json.loads((folder / "run.json").read_text())["settings"]
         chosen.append((settings["memory_budget"], settings["tokens_at_once"]))
@@ -433,7 +437,7 @@ def test_another_process_is_refused_while_one_runs(tmp_path):
         return 0
 
     with RunFolder.open(tmp_path, {"seed": 3}):
-        assert exit_code(forked(second)) == 0
+        assert exit_code(fork_work(second)) == 0
 
 
 def test_rows_of_another_version_are_refused(ablation, tmp_path):
@@ -441,6 +445,6 @@ def test_rows_of_another_version_are_refused(ablation, tmp_path):
     with RunFolder.open(tmp_path, {}) as run:
         run.write_part("records one", ablation.records)
         run.write_part("records two", ablation.records.drop(columns=["cluster", "draw"]))
-        assert len(rows_of(run, "records", ["records one"])) == len(ablation.records)
+        assert len(table_rows(run, "records", ["records one"])) == len(ablation.records)
         with pytest.raises(UserError, match=r"Rows of records .* lack cluster, draw"):
-            rows_of(run, "records", ["records one", "records two"])
+            table_rows(run, "records", ["records one", "records two"])

@@ -1,4 +1,4 @@
-"""What makes a run this one and no other: a run that differs does not go on, nor come back."""
+"""Identity of a run: a run that differs does not go on, nor come back."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from layerwise.models import model_facts, original_tokenizer
 from layerwise.models.instance.facts import tokenizer_hash
 from layerwise.report._page import facts_tables
 from layerwise.runs import encoding, folder
-from layerwise.runs.encoding import Built
+from layerwise.runs.encoding import EncodingCache
 from layerwise.runs.setup import Setup, prepare
 from layerwise.storage.provenance import installed_versions, read_facts
 from layerwise.storage.run_tables import RunTables
 from tests import commands
 from tests.analysis import word_task, write_jsonl
 from tests.models.tiny import tiny_folder, tiny_model, tiny_tokenizer
-from tests.stopping import stopped_after
+from tests.stopping import stop_after
 from tests.synthetic import list_anew
 
 DATED = "{{ strftime_now('%d %b') }}: {% for turn in messages %}{{ turn['content'] }}{% endfor %}\n"
@@ -58,12 +58,12 @@ def ablate(model: Any, task: Any, out: Path | None, **options: Any) -> Any:
 
 def begin(model: Any, task: Any, out: Path, **options: Any) -> None:
     """A run that is stopped after its first piece."""
-    with stopped_after(2):
+    with stop_after(2):
         ablate(model, task, out, **options)
     assert list((out / "parts").iterdir())
 
 
-def refused(model: Any, task: Any, out: Path, says: str, **options: Any) -> None:
+def assert_run_refused(model: Any, task: Any, out: Path, says: str, **options: Any) -> None:
     """The same call again is refused, and leaves the folder as it was."""
     before = commands.contents(out)
     with pytest.raises(UserError, match="holds a run with other settings") as refusal:
@@ -98,7 +98,7 @@ def test_a_template_with_the_date_does_not_mix_two_days(model, clock, tmp_path):
     task, out = word_task(4), tmp_path / "run"
     begin(model, task, out, chat=True)
     clock.days = 1
-    refused(
+    assert_run_refused(
         model, task, out, chat=True,
         says="the prompts changed (a chat template may put today's date in)",
     )  # fmt: skip
@@ -112,7 +112,7 @@ def test_other_seeds_are_not_told_as_other_prompts(model, clock, tmp_path):
     begin(model, word_task(4), tmp_path / "run", chat=True)
     clock.days = 1
     says = "seed was 0 and is now 1"
-    refused(model, word_task(4), tmp_path / "run", says, chat=True, seed=1)
+    assert_run_refused(model, word_task(4), tmp_path / "run", says, chat=True, seed=1)
 
 
 def test_midnight_within_a_run_is_an_error(model, clock, monkeypatch):
@@ -127,12 +127,12 @@ def test_a_worker_makes_the_prompts_of_the_process_that_planned(model, clock):
     task = word_task(2)
     here = prepare(model, task, "continuation", chat=True)
     here.requests(task, task.items[0], "continuation")
-    there = replace(here, built=Built())
+    there = replace(here, built=EncodingCache())
     there.requests(task, task.items[0], "continuation")
     there.built.expect(here.built.digests)
     there.requests(task, task.items[0], "continuation")
     clock.days = 1
-    later = replace(here, built=Built())
+    later = replace(here, built=EncodingCache())
     later.requests(task, task.items[0], "continuation")
     later.built.expect(here.built.digests)
     with pytest.raises(UserError, match="changed while the run went on"):
@@ -211,7 +211,7 @@ def test_other_analyses_refuse_an_edited_file_too(name, tmp_path):
 def test_fewer_items_are_told_by_their_number(tmp_path):
     model, out = tiny_model("llama"), tmp_path / "run"
     begin(model, word_task(12), out)
-    refused(model, word_task(8), out, "task words: 12 items -> 8 items")
+    assert_run_refused(model, word_task(8), out, "task words: 12 items -> 8 items")
 
 
 def test_a_change_of_the_tokenizer_alone_is_refused(model, tmp_path):
@@ -219,7 +219,7 @@ def test_a_change_of_the_tokenizer_alone_is_refused(model, tmp_path):
     begin(model, word_task(4), out)
     tokenizer = original_tokenizer(model)
     tokenizer.chat_template = "{{ messages }}"
-    refused(model, word_task(4), out, "the tokenizer changed")
+    assert_run_refused(model, word_task(4), out, "the tokenizer changed")
 
 
 def test_a_tokenizer_is_known_by_what_it_makes_tokens_with():
@@ -246,39 +246,39 @@ def test_a_tokenizer_of_sentencepiece_is_known_by_its_models():
     assert tokenizer_hash(of(b"sourse")) != known
 
 
-def edited(model: Any) -> None:
+def edit_weight(model: Any) -> None:
     """Change a weight in a way that torch does not count."""
     next(model.parameters()).data.mul_(1.5)
 
 
 def test_weights_that_were_edited_between_two_calls_are_refused(model, tmp_path):
     begin(model, word_task(4), tmp_path / "run")
-    edited(model)
-    refused(model, word_task(4), tmp_path / "run", "the weights changed")
+    edit_weight(model)
+    assert_run_refused(model, word_task(4), tmp_path / "run", "the weights changed")
 
 
 @pytest.fixture
-def editing(model, monkeypatch) -> Iterator[None]:
+def edit_after_first_sweep(model, monkeypatch) -> Iterator[None]:
     """The model's weights are changed after its first sweep, and no more."""
     real = Setup.sweep
 
     def sweep(self: Setup, *args: Any, **more: Any) -> Any:
         found = real(self, *args, **more)
         monkeypatch.setattr(Setup, "sweep", real)
-        edited(model)
+        edit_weight(model)
         return found
 
     monkeypatch.setattr(Setup, "sweep", sweep)
     return
 
 
-@pytest.mark.usefixtures("editing")
+@pytest.mark.usefixtures("edit_after_first_sweep")
 def test_weights_that_are_edited_during_a_run_are_an_error(model):
     with pytest.raises(UserError, match=r"weights of .* changed while the run went on"):
         ablate(model, word_task(4), None)
 
 
-@pytest.mark.usefixtures("editing")
+@pytest.mark.usefixtures("edit_after_first_sweep")
 def test_what_weights_made_that_changed_is_not_gone_on_with(model, tmp_path):
     original = next(model.parameters()).detach().clone()
     with pytest.raises(UserError, match="changed while the run went on, and what it computed"):
@@ -289,12 +289,14 @@ def test_what_weights_made_that_changed_is_not_gone_on_with(model, tmp_path):
     pd.testing.assert_frame_equal(again.records, fresh.records)
 
 
-@pytest.mark.usefixtures("editing")
+@pytest.mark.usefixtures("edit_after_first_sweep")
 def test_a_model_that_changes_while_heads_are_scored_is_an_error(model, monkeypatch):
     from layerwise.analyses.heads.api import Heads
 
-    real = Heads.drawn
-    monkeypatch.setattr(Heads, "drawn", lambda self: edited(self.model) or real(self))
+    real = Heads.drawn_sequences
+    monkeypatch.setattr(
+        Heads, "drawn_sequences", lambda self: edit_weight(self.model) or real(self)
+    )
     with pytest.raises(UserError, match="changed while the run went on"):
         lw.head_scores(model, sequences=1, length=8, progress=False)
 
@@ -350,7 +352,7 @@ def test_a_kept_run_of_a_study_without_these_settings_comes_back(tmp_path):
         del settings[name]
     list_anew(out, settings=settings)
     ablate(model, word_task(4, description="other words"), out)
-    refused(model, word_task(3), out, "task words: 4 items -> 3 items")
+    assert_run_refused(model, word_task(3), out, "task words: 4 items -> 3 items")
 
 
 def test_the_files_of_a_second_model_belong_to_the_run():

@@ -1,4 +1,4 @@
-"""What is saved replaces only what layerwise itself wrote of the same kind."""
+"""Saved files replace only what layerwise itself wrote of the same kind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from layerwise.presentation.save import refuse_foreign_picture, save_figure
 from layerwise.prompts.drawing import Panel
 from layerwise.prompts.grid import Grid
 from layerwise.report import Report
-from layerwise.storage.file_list import hashes_of
+from layerwise.storage.file_list import file_hashes
 from layerwise.storage.parquet import frame, is_table
 from layerwise.storage.places import PAGE_MARK
 from layerwise.storage.provenance import read_facts, write_run_file
@@ -61,7 +61,7 @@ def claims(path: Path) -> None:
     save_claims([claim], path.parent)
 
 
-def joined(path: Path) -> None:
+def write_comparison(path: Path) -> None:
     tables = {name: frame(f"comparison_{name}", []) for name in Comparison.tables}
     facts: Any = Comparison.home.facts(seed=0, n_resamples=100, runs=())
     Comparison.home.write(path.parent, tables, facts)
@@ -82,9 +82,9 @@ DOORS: dict[str, tuple[str, Write]] = {
     "table of claims": ("claims.parquet", claims),
     "tuned lens": ("lens.safetensors", lambda path: lens().save(path)),
     "results": ("records.parquet", results),
-    "list of a comparison": ("comparison.json", joined),
-    "table of a comparison": ("comparison.parquet", joined),
-    "page of a comparison": ("comparison.html", joined),
+    "list of a comparison": ("comparison.json", write_comparison),
+    "table of a comparison": ("comparison.parquet", write_comparison),
+    "page of a comparison": ("comparison.html", write_comparison),
 }  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def table(path: Path) -> None:
     pd.DataFrame({"mine": [1.0]}).to_parquet(path)
 
 
-def of_a_run(path: Path) -> None:
+def write_run_table(path: Path) -> None:
     """A table of a run, under another name."""
     run = path.with_name("run")
     small_ablation().save(run)
@@ -119,7 +119,7 @@ def link(path: Path) -> None:
     path.symlink_to(target)
 
 
-def link_to_nothing(path: Path) -> None:
+def dangling_link(path: Path) -> None:
     path.symlink_to(path.with_name("not here"))
 
 
@@ -134,12 +134,12 @@ def folder(path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def without_what_follows(monkeypatch):
-    """What is computed of the tables takes most of the time of saving."""
-    monkeypatch.setattr(type(small_ablation()), "derived", lambda self: {})
+    """Leave out what is computed of the tables, which takes most of the time of saving."""
+    monkeypatch.setattr(type(small_ablation()), "derived_tables", lambda self: {})
 
 
 def state(place: Path) -> dict[str, object]:
-    """What lies in a folder: links and pipes as such, files with their bytes."""
+    """Contents of a folder: links and pipes as such, files with their bytes."""
     return {
         path.name: os.readlink(path) if path.is_symlink()
         else path.read_bytes() if path.is_file() else path.stat().st_mode
@@ -147,9 +147,9 @@ def state(place: Path) -> dict[str, object]:
     }  # fmt: skip
 
 
-THERE = [table, of_a_run, weights, text, values, link, link_to_nothing, pipe, folder]
+THERE = [table, write_run_table, weights, text, values, link, dangling_link, pipe, folder]
 # There it is what the door itself writes.
-OWN = [("results", of_a_run), ("table of a comparison", of_a_run)]
+OWN = [("results", write_run_table), ("table of a comparison", write_run_table)]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_the_lens_of_a_run_is_not_replaced_by_another(tmp_path):
     small_ablation().save(tmp_path)
     path = tmp_path / "tuned_lens.safetensors"
     lens().save(path)
-    write_run_file(tmp_path, read_facts(tmp_path), hashes_of(tmp_path, written_files(tmp_path)))
+    write_run_file(tmp_path, read_facts(tmp_path), file_hashes(tmp_path, written_files(tmp_path)))
     with pytest.raises(UserError, match="is no free-standing tuned lens that layerwise wrote"):
         lens(1.0).save(path)
     lens(1.0).save(tmp_path / "other.safetensors")
@@ -210,14 +210,16 @@ def test_a_transplant_is_refused_a_folder_for_both_before_any_work(tmp_path):
     for out, write in (("x", "x"), ("x", "x/model"), ("x/../y", "y")):
         given = ["transplant", model, model, "--out", tmp_path / out, "--write", tmp_path / write]
         says = "The model would be written into the folder of the run"
-        commands.refused(*given, says=says, unchanged=tmp_path)
+        commands.assert_command_refused(*given, says=says, unchanged=tmp_path)
     (tmp_path / "mine").mkdir()
     text(tmp_path / "mine" / "notes")
     given = ["transplant", model, model, "--out", tmp_path / "mine", "--write", tmp_path / "new"]
-    commands.refused(*given, says="mine holds other files (notes, ...)", unchanged=tmp_path)
+    commands.assert_command_refused(
+        *given, says="mine holds other files (notes, ...)", unchanged=tmp_path
+    )
 
 
-@pytest.mark.parametrize("there", [of_a_run, weights, text, link, link_to_nothing, pipe])
+@pytest.mark.parametrize("there", [write_run_table, weights, text, link, dangling_link, pipe])
 def test_a_report_is_refused_another_file_before_it_is_made(there, tmp_path, monkeypatch):
     monkeypatch.setattr("layerwise.report.report_from_folders", None)
     there(tmp_path / "model.safetensors")

@@ -9,15 +9,15 @@ from scipy.stats import binom
 
 import layerwise as lw
 from layerwise.analyses.ablation.findings import silent
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.models import original_tokenizer
-from layerwise.models.libraries.quiet import no_deprecation_of
-from layerwise.presentation.no_signal import sentences, taken, what_to_try
+from layerwise.models.libraries.quiet import silence_deprecation
+from layerwise.presentation.no_signal import option_preference, remedies, sentences
 from layerwise.stats.effects import BASELINES, CONTROLS, INTACT, NO_LAYERS
 from layerwise.stats.signals.power import items_for_signal
 from layerwise.stats.signals.signal import LEVEL
 from tests.analysis import decided_by_layers, word_task, write_jsonl
-from tests.commands import done, model_folder
+from tests.commands import model_folder, run_cleanly
 from tests.hooked import HookedTransformer
 from tests.models.tiny import tiny_model
 from tests.synthetic import ablation, cell_records, facts, small_ablation, task_facts
@@ -35,9 +35,9 @@ def signal_row(**values: object) -> dict:
     return row | values
 
 
-def tried(row: dict, *others: dict, **changes: object) -> str:
+def remedy_text(row: dict, *others: dict, **changes: object) -> str:
     run = facts(task_facts("sums", "reasoning"), **changes)
-    return " ".join(what_to_try(row, pd.DataFrame([row, *others]), run))
+    return " ".join(remedies(row, pd.DataFrame([row, *others]), run))
 
 
 def test_a_score_is_an_ablation_without_changes():
@@ -59,7 +59,7 @@ def test_a_score_is_an_ablation_without_changes():
 @pytest.mark.hooked_transformer
 def test_a_model_of_ones_own_is_scored_as_the_same_loaded_from_files():
     loaded = tiny_model("llama")
-    with no_deprecation_of("HookedTransformer"):
+    with silence_deprecation("HookedTransformer"):
         own = HookedTransformer(loaded.cfg, move_to_device=False).eval()
     own.tokenizer = original_tokenizer(loaded)  # TransformerLens's copy begins with a BOS token
     own.load_state_dict(loaded.state_dict())
@@ -71,7 +71,7 @@ def test_a_model_of_ones_own_is_scored_as_the_same_loaded_from_files():
 def test_the_command_prints_controls_and_what_to_try_in_80_columns(tmp_path, monkeypatch):
     monkeypatch.setattr("layerwise.cli.printing.WIDE", 80)
     write_jsonl(tmp_path / "words.jsonl", TASK.items)
-    printed = done("score", model_folder(), "--task", tmp_path / "words.jsonl")
+    printed = run_cleanly("score", model_folder(), "--task", tmp_path / "words.jsonl")
     body = printed.partition("Percent of items")[2]
     assert max(map(len, body.splitlines())) <= 80
     for word in ("picks a letter", "chooses", "writes", "chance", "blind", "takes"):
@@ -91,15 +91,17 @@ def test_a_model_that_can_do_a_task_has_signal_and_nothing_to_try():
 
 def test_what_helped_elsewhere_is_tried_first():
     heard = signal_row(protocol="generate", signal=True)
-    assert "There is signal when it writes: use --protocol generate." in tried(signal_row(), heard)
-    alone = tried(signal_row())
+    assert "There is signal when it writes: use --protocol generate." in remedy_text(
+        signal_row(), heard
+    )
+    alone = remedy_text(signal_row())
     assert "Try --protocol continuation or --protocol generate." in alone
 
 
 def test_more_items_are_tried_only_if_the_model_is_above_its_controls():
-    assert "Try more items: at this accuracy about" in tried(signal_row())
-    assert "More items alone will not help" in tried(signal_row(blind=0.35))
-    away = tried(signal_row(guesser=0.9, guesser_held=True))
+    assert "Try more items: at this accuracy about" in remedy_text(signal_row())
+    assert "More items alone will not help" in remedy_text(signal_row(blind=0.35))
+    away = remedy_text(signal_row(guesser=0.9, guesser_held=True))
     assert "these give the answer away without the question" in away
     assert "more items" not in away.lower()
 
@@ -115,32 +117,37 @@ def test_more_items_are_tried_only_if_the_model_is_above_its_controls():
 def test_of_too_few_items_more_are_asked_for_and_nothing_else(row, fewest):
     few = signal_row(**row)
     asked = f"Ask at least {fewest} items: of {row['n_items']}, even all right would be no signal."
-    assert tried(few) == asked
+    assert remedy_text(few) == asked
     larger = signal_row(protocol="continuation")  # it may pass first, so that it does not count
-    assert tried(few, larger) == asked
+    assert remedy_text(few, larger) == asked
     heard = signal_row(protocol="generate", signal=True)
-    assert tried(few, heard) == f"There is signal when it writes: use --protocol generate. {asked}"
-    assert "Ask" not in tried(signal_row(**row | {"n_items": fewest}))
+    assert (
+        remedy_text(few, heard)
+        == f"There is signal when it writes: use --protocol generate. {asked}"
+    )
+    assert "Ask" not in remedy_text(signal_row(**row | {"n_items": fewest}))
 
 
 def test_a_control_that_was_not_measured_takes_no_items():
-    assert "Ask" not in tried(signal_row(n_items=4))
-    assert "Ask" not in tried(signal_row(n_items=4, chance=1.0, accuracy=1.0))
+    assert "Ask" not in remedy_text(signal_row(n_items=4))
+    assert "Ask" not in remedy_text(signal_row(n_items=4, chance=1.0, accuracy=1.0))
 
 
 def test_a_chat_template_is_tried_on_instruct_models_that_were_asked_without():
     model = facts().model.model_copy(update={"gguf": "SmolLM2-135M-Instruct-Q4_1"})
-    assert "Try --chat" not in tried(signal_row())
-    assert "Try --chat: this is an instruct model." in tried(signal_row(), model=model)
-    assert "Try --chat" not in tried(signal_row(), model=model, settings={"chat": True})
+    assert "Try --chat" not in remedy_text(signal_row())
+    assert "Try --chat: this is an instruct model." in remedy_text(signal_row(), model=model)
+    assert "Try --chat" not in remedy_text(signal_row(), model=model, settings={"chat": True})
 
 
 def test_an_option_that_is_always_taken_is_named():
-    assert taken(signal_row()) == "It takes B in 92 % of items."
-    assert taken(signal_row(protocol="continuation", most_taken=0)).startswith("It takes option 1")
-    assert taken(signal_row(n_most_taken=20)) == ""
-    assert taken(signal_row(most_taken=None)) == ""
-    assert taken(signal_row(protocol="generate")) == ""
+    assert option_preference(signal_row()) == "It takes B in 92 % of items."
+    assert option_preference(signal_row(protocol="continuation", most_taken=0)).startswith(
+        "It takes option 1"
+    )
+    assert option_preference(signal_row(n_most_taken=20)) == ""
+    assert option_preference(signal_row(most_taken=None)) == ""
+    assert option_preference(signal_row(protocol="generate")) == ""
 
 
 @pytest.mark.parametrize(("accuracy", "chance"), [(0.5, 0.25), (0.35, 0.25), (0.9, 0.5)])
@@ -157,7 +164,7 @@ def test_so_many_items_show_signal_in_8_of_10_samples(accuracy, chance):
 
 
 def test_a_claim_says_how_often_the_model_is_right_and_what_chance_is():
-    (claim,) = silent(tables_of_run([small_ablation()]))
+    (claim,) = silent(run_tables([small_ablation()]))
     assert claim.short.startswith("Nothing is said of what layers cost for sums when it")
     assert "% by chance" in claim.short
     assert len(claim.short.split()) <= 25
@@ -167,7 +174,7 @@ def test_a_claim_says_how_often_the_model_is_right_and_what_chance_is():
 def test_many_tasks_without_signal_are_named_up_to_a_few():
     right = np.random.default_rng(0).random((20, 3)) < 0.2
     result = ablation(*(cell_records(right, f"task-{i}", "reasoning") for i in range(7)))
-    claims = silent(tables_of_run([result]))
+    claims = silent(run_tables([result]))
     assert [claim.tasks for claim in claims[:-1]] == [(f"task-{i}",) for i in range(4)]
     assert claims[-1].short == (
         "Nor is anything said of what layers cost for 3 further task-protocol pairs."

@@ -29,15 +29,15 @@ def kinds() -> set[str]:
     source, named = TESTS.parent / "src", set()
     for path in (source / "layerwise" / "analyses").glob("*/*.py"):
         constants = {node.id for call in ast.walk(ast.parse(path.read_text("utf-8")))
-                     for node in _kind_of(call) if isinstance(node, ast.Name)}  # fmt: skip
+                     for node in _claim_kinds(call) if isinstance(node, ast.Name)}  # fmt: skip
         if path.parent.name != "comparison" and constants:
             module = import_module(".".join(path.relative_to(source).with_suffix("").parts))
             named |= {getattr(module, name) for name in constants if name.isupper()}
     return named
 
 
-def _kind_of(node: ast.AST) -> list[ast.expr]:
-    """What an expression gives as a claim's kind."""
+def _claim_kinds(node: ast.AST) -> list[ast.expr]:
+    """Kinds of claims that an expression gives."""
     if isinstance(node, ast.Dict):
         pairs = zip(node.keys, node.values, strict=True)
         return [value for key, value in pairs if getattr(key, "value", None) == "kind"]

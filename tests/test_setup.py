@@ -1,4 +1,4 @@
-"""What all analyses start from: requests that several of them ask for."""
+"""Start of all analyses: requests that several of them ask for."""
 
 from __future__ import annotations
 

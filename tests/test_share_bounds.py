@@ -17,8 +17,8 @@ from scipy.stats import beta, multinomial
 from layerwise import stats
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.share_tests.share_bounds import (
-    Bounded,
     Scale,
+    ShareBounds,
     difference_wide_enough,
     share_scale,
     wide_enough,
@@ -28,7 +28,7 @@ from tests.cases import LONG, data_sets
 SIDE = 0.025
 
 
-def counted(n: int) -> np.ndarray:
+def all_samples(n: int) -> np.ndarray:
     """All samples of ``n`` items whose values are 1, 0 or -1, as counts."""
     return np.array([(plus, n - plus - minus, minus)
                      for plus in range(n + 1) for minus in range(n + 1 - plus)])  # fmt: skip
@@ -36,13 +36,13 @@ def counted(n: int) -> np.ndarray:
 
 def scale_of_counts(counts: np.ndarray) -> Scale:
     above = np.repeat([1, 0, -1], counts)
-    return share_scale(above, Clusters.apart(len(above)))
+    return share_scale(above, Clusters.singletons(len(above)))
 
 
 @pytest.mark.parametrize("n", [8, 24, pytest.param(50, marks=pytest.mark.long)])
 def test_no_truth_is_missed_on_either_side_more_often_than_stated(n: int) -> None:
     """Samples in which nothing is lost, or all that can be: the worst of some 400 truths."""
-    every = counted(n)
+    every = all_samples(n)
     bounds = [scale_of_counts(one).bounds(np.array([0.0, 1.0])) for one in every]
     low, high = np.stack(bounds).transpose(1, 2, 0)  # by share of the sample
     misses, corners = [], ((1, 0), (1, 1), (-1, 0), (-1, -1), (0, 1), (0, -1))
@@ -80,7 +80,7 @@ def test_bounds_are_those_of_unseen_items_where_all_have_all_to_lose() -> None:
 def test_least_means_are_those_of_all_samples_counted_one_by_one() -> None:
     """A mean below the least would have a sum as large in too few samples, however it spreads."""
     n, seen = 9, np.array([7, 1, 1])
-    every, total = counted(n), seen[0] - seen[2]
+    every, total = all_samples(n), seen[0] - seen[2]
     scale = scale_of_counts(seen)
     reached = every[:, 0] - every[:, 2] >= total
     odds = np.concatenate([[0.0], scale.odds[:-1]])
@@ -98,9 +98,11 @@ def test_least_means_are_those_of_all_samples_counted_one_by_one() -> None:
 def test_facts_asked_twice_leave_as_much_open_as_facts_asked_once() -> None:
     labels = [f"fact {i:02}" for i in range(20)]
     above = np.array(15 * [1] + 5 * [0])
-    once = share_scale(above, Clusters.of(labels)).bounds(np.zeros(1))
-    twice = share_scale(np.repeat(above, 2), Clusters.of(sorted(2 * labels))).bounds(np.zeros(1))
-    apart = share_scale(np.repeat(above, 2), Clusters.apart(40)).bounds(np.zeros(1))
+    once = share_scale(above, Clusters.from_labels(labels)).bounds(np.zeros(1))
+    twice = share_scale(np.repeat(above, 2), Clusters.from_labels(sorted(2 * labels))).bounds(
+        np.zeros(1)
+    )
+    apart = share_scale(np.repeat(above, 2), Clusters.singletons(40)).bounds(np.zeros(1))
     # what they are worth is estimated, so that quantiles are somewhat wider
     assert once[1] <= twice[1] <= 1.3 * once[1]
     assert apart[1] < 0.7 * once[1]
@@ -108,14 +110,16 @@ def test_facts_asked_twice_leave_as_much_open_as_facts_asked_once() -> None:
 
 def test_a_share_of_nothing_has_no_end() -> None:
     for above in (np.array(12 * [1] + 12 * [0] + 10 * [-1]), np.zeros(5), np.ones(1)):
-        low, high = share_scale(above, Clusters.apart(len(above))).bounds(np.array([0.0, 1.0]))
+        low, high = share_scale(above, Clusters.singletons(len(above))).bounds(np.array([0.0, 1.0]))
         assert np.isneginf(low).all()
         assert np.isposinf(high).all()
 
 
 def test_stated_chance_is_what_a_broken_model_gets_right() -> None:
     """24 right answers above a quarter: an item that is lost had 3/4 to lose."""
-    (low,), (high,) = share_scale(np.full(24, 0.75), Clusters.apart(24), 0.25).bounds(np.zeros(1))
+    (low,), (high,) = share_scale(np.full(24, 0.75), Clusters.singletons(24), 0.25).bounds(
+        np.zeros(1)
+    )
     unseen = float(beta.isf(SIDE, 1, 24))
     assert unseen / 0.75 <= high < 1.2 * unseen / 0.75
     assert low < -high
@@ -166,7 +170,7 @@ def test_shares_cover_whether_or_not_all_items_are_alike() -> None:
             if above.mean() <= 0:
                 continue
             lost = (whole[:, :1] - changed.astype(float)).mean(axis=0, keepdims=True)
-            scale = share_scale(above, Clusters.apart(cell[0]))
+            scale = share_scale(above, Clusters.singletons(cell[0]))
             ends = stats.percentile_bounds(shares, 0.95)
             low, high = wide_enough(ends, lost / above.mean(), [scale])
             missed[cell] += np.count_nonzero((low > truth + 1e-9) | (high < truth - 1e-9))
@@ -211,9 +215,9 @@ def test_differences_of_shares_cover() -> None:
                 means = drawn @ np.concatenate([whole, changed], axis=1) / n
                 shares = stats.shares(means[:, :1], means[:, 2:], means[:, 1:2])
                 lost = (whole[:, :1] - changed.astype(float)).mean(axis=0) / above.mean()
-                scale = share_scale(above, Clusters.apart(n))
+                scale = share_scale(above, Clusters.singletons(n))
                 ends = wide_enough(stats.percentile_bounds(shares, 0.95), lost[None], [scale])
-                own.append(Bounded(*ends, scale.item))
+                own.append(ShareBounds(*ends, scale.item))
                 draws.append(np.concatenate([lost[None], shares]))
                 truths.append(truth)
             else:

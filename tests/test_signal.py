@@ -16,9 +16,9 @@ from layerwise.report import findings
 from layerwise.results import AblationResult
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.signals.signal import (
-    Answered,
-    Answers,
     Blind,
+    IntactAnswers,
+    MethodAnswers,
     above_chance_p_values,
     accuracy_difference,
     better_than_blind_p_value,
@@ -29,8 +29,8 @@ from tests import synthetic
 from tests.cases import LONG, data_sets, most_errors
 
 
-def asked(right: list[int], n: int) -> list[Answered]:
-    return [Answered(f"task-{i}", "letter", np.arange(n) < k) for i, k in enumerate(right)]
+def answers_by_task(right: list[int], n: int) -> list[MethodAnswers]:
+    return [MethodAnswers(f"task-{i}", "letter", np.arange(n) < k) for i, k in enumerate(right)]
 
 
 def quarter(task: str, protocol: str) -> float:
@@ -41,7 +41,7 @@ def quarter(task: str, protocol: str) -> float:
 @pytest.mark.parametrize("n", [1, 8, 40])
 def test_one_task_alone_has_signal_where_its_exact_interval_is_above_chance(n, chance):
     for right in range(n + 1):
-        (found,) = signals(asked([right], n), lambda task, protocol: chance).values()
+        (found,) = signals(answers_by_task([right], n), lambda task, protocol: chance).values()
         assert found == stats.above_chance(np.arange(n) < right, chance)
 
 
@@ -50,7 +50,7 @@ def test_of_nine_suites_that_are_guessed_on_none_passes_more_often_than_it_may()
     sets, rng = data_sets(3000), np.random.default_rng(0)
     alone = together = 0
     for right in rng.binomial(32, 0.25, size=(sets, 9)).tolist():
-        each = asked(right, 32)
+        each = answers_by_task(right, 32)
         alone += any(stats.above_chance(one.intact, 0.25) for one in each)
         together += any(signals(each, quarter).values())
     assert together <= most_errors(sets, 0.025)
@@ -58,7 +58,7 @@ def test_of_nine_suites_that_are_guessed_on_none_passes_more_often_than_it_may()
 
 
 def test_a_task_that_is_known_has_signal_among_many_that_are_not():
-    found = signals(asked([9, 8, 26, 7, 10, 8, 6, 9, 8], 32), quarter)
+    found = signals(answers_by_task([9, 8, 26, 7, 10, 8, 6, 9, 8], 32), quarter)
     assert [task for (task, _), signal in found.items() if signal] == ["task-2"]
     assert signals([], quarter) == {}
 
@@ -102,8 +102,8 @@ def test_the_sentence_names_every_control_that_was_measured():
         assert "better than chance and without layers alike (Holm)." in told.full
 
 
-def answered(task: str, *answers: Any) -> Answered:
-    return Answered(task, "continuation", *answers)
+def method_answers(task: str, *answers: Any) -> MethodAnswers:
+    return MethodAnswers(task, "continuation", *answers)
 
 
 def blind(right, asked) -> Blind:
@@ -148,14 +148,15 @@ def test_a_model_that_does_not_read_the_question_has_signal_as_rarely_as_stated(
     given_away -= min(easy, 1 - easy)  # items differ in how easy they are
     answers = rng.random((n_sets, n_items, 4)) < given_away
     found = sum(
-        signals([answered("t", a[:, 0], blind(a[:, 1:].sum(axis=1), 3))], lambda *_: 0.25)[
+        signals([method_answers("t", a[:, 0], blind(a[:, 1:].sum(axis=1), 3))], lambda *_: 0.25)[
             "t", "continuation"
         ]
         for a in answers
     )
     assert found <= stats.exact_interval(round(0.025 * n_sets), n_sets).high * n_sets
     by_chance = sum(
-        signals([answered("t", a[:, 0])], lambda *_: 0.25)["t", "continuation"] for a in answers
+        signals([method_answers("t", a[:, 0])], lambda *_: 0.25)["t", "continuation"]
+        for a in answers
     )
     assert by_chance > 0.9 * n_sets or easy == 0.25
 
@@ -163,7 +164,7 @@ def test_a_model_that_does_not_read_the_question_has_signal_as_rarely_as_stated(
 def test_what_an_embedding_answers_is_no_signal():
     rng = np.random.default_rng(3)
     right = rng.random(60) < 0.7
-    cell = answered("t", right, blind(np.zeros(60, dtype=int), 3), right.copy())
+    cell = method_answers("t", right, blind(np.zeros(60, dtype=int), 3), right.copy())
     assert signal_p_values([cell], lambda *_: 0.25).tolist() == [1.0]
     assert not signals([cell], lambda *_: 0.25)["t", "continuation"]
 
@@ -171,19 +172,19 @@ def test_what_an_embedding_answers_is_no_signal():
 def test_tasks_are_corrected_for_together():
     """Eight tasks at the level alone, of which none passes among the eight."""
     intact = np.array([True] * 5 + [False] * 15)  # p = 0.5 ** 5 against nothing right blind
-    cells = [answered(str(i), intact, blind(np.zeros(20, dtype=int), 1)) for i in range(8)]
+    cells = [method_answers(str(i), intact, blind(np.zeros(20, dtype=int), 1)) for i in range(8)]
     alone = signals(cells[:1], lambda *_: 0.0)
     assert not alone["0", "continuation"]  # 0.031
     six = np.array([True] * 6 + [False] * 14)
-    one = answered("six", six, blind(np.zeros(20, dtype=int), 1))
+    one = method_answers("six", six, blind(np.zeros(20, dtype=int), 1))
     assert signals([one], lambda *_: 0.0)["six", "continuation"]
     assert not signals([one, *cells], lambda *_: 0.0)["six", "continuation"]
 
 
-def answers(right, labels=None) -> Answers:
+def answers(right, labels=None) -> IntactAnswers:
     right = np.asarray(right, dtype=bool)
-    clusters = Clusters.apart(len(right)) if labels is None else Clusters.of(labels)
-    return Answers(right, clusters)
+    clusters = Clusters.singletons(len(right)) if labels is None else Clusters.from_labels(labels)
+    return IntactAnswers(right, clusters)
 
 
 def test_p_is_that_of_statsmodels_cluster_robust_regression():

@@ -26,7 +26,7 @@ from layerwise.storage.parquet import frame
 from layerwise.storage.run_tables import RunTables
 from layerwise.tasks import Task
 from tests import synthetic
-from tests.analysis import solved_by, word_task
+from tests.analysis import with_preferred_answers, word_task
 from tests.cases import data_sets, most_errors
 from tests.models.seq2seq.tiny import tiny_folder
 from tests.models.tiny import tiny_model
@@ -45,25 +45,25 @@ Depths = list[np.ndarray]
 
 
 @cache
-def model_of(case: str) -> Any:
+def case_model(case: str) -> Any:
     if case == "llama":
         return tiny_model("llama", num_hidden_layers=N_LAYERS)
     return load_model(tiny_folder(case))
 
 
 @cache
-def found_in(case: str) -> SimilarityResult:
-    return lw.similarity(model_of(case), TASK, progress=False)
+def case_similarity(case: str) -> SimilarityResult:
+    return lw.similarity(case_model(case), TASK, progress=False)
 
 
 @pytest.fixture(scope="module")
-def found():
-    return found_in("llama")
+def llama_similarity():
+    return case_similarity("llama")
 
 
 def streams(case: str, index: int, protocol: str) -> dict[str | None, Depths]:
     """By stack the streams of an item's prompt, depth by position, by one plain forward."""
-    model = model_of(case)
+    model = case_model(case)
     setup = prepare(model, TASK, protocol)
     context = setup.requests(TASK, TASK.items[index], protocol)[0].request.context
     sizes: dict[str | None, int] = {None: N_LAYERS}
@@ -81,7 +81,7 @@ def streams(case: str, index: int, protocol: str) -> dict[str | None, Depths]:
     return found
 
 
-def read(stack: str | None, resid: np.ndarray) -> np.ndarray:
+def prompt_vector(stack: str | None, resid: np.ndarray) -> np.ndarray:
     """The vector that stands for a prompt at a depth."""
     return resid.mean(axis=0) if stack == "encoder" else resid[-1]
 
@@ -94,15 +94,15 @@ def cosine(x: np.ndarray, y: np.ndarray) -> float:
 @pytest.mark.parametrize("protocol", ["letter", "continuation"])
 def test_every_item_is_as_by_brute_force(case: str, protocol: str) -> None:
     for index in range(3):
-        at, table = 0, found_in(case).similarity
+        at, table = 0, case_similarity(case).similarity
         mine = (table["item"] == TASK.items[index].id) & (table["protocol"] == protocol)
         rows = table.loc[mine].set_index("layer")
         for stack, depths in streams(case, index, protocol).items():
             for k, (before, after) in enumerate(pairwise(depths)):
                 turned = [cosine(x, y) for x, y in zip(before, after, strict=True)]
                 assert rows["influence"][at] == pytest.approx(1 - np.mean(turned), abs=1e-5)
-                here = read(stack, before)
-                angles = [np.arccos(cosine(here, read(stack, y))) for y in depths[k + 1 :]]
+                here = prompt_vector(stack, before)
+                angles = [np.arccos(cosine(here, prompt_vector(stack, y))) for y in depths[k + 1 :]]
                 np.testing.assert_allclose(rows["angular"][at], np.array(angles) / np.pi, atol=1e-5)
                 at += 1
         assert len(rows) == at
@@ -111,10 +111,12 @@ def test_every_item_is_as_by_brute_force(case: str, protocol: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_cka_is_that_of_the_textbook_within_each_stack(case: str) -> None:
     items = [streams(case, index, "continuation") for index in range(len(TASK.items))]
-    table, before = found_in(case).cka.query("protocol == 'continuation'"), 0
+    table, before = case_similarity(case).cka.query("protocol == 'continuation'"), 0
     for stack in items[0]:
         n = len(items[0][stack])
-        ends = np.array([[read(stack, x) for x in one[stack]] for one in items]).swapaxes(0, 1)
+        ends = np.array([[prompt_vector(stack, x) for x in one[stack]] for one in items]).swapaxes(
+            0, 1
+        )
         centred = ends - ends.mean(axis=1, keepdims=True)
         rows = table if stack is None else table.loc[table["stack"] == stack]
         assert len(rows) == n * (n + 1) // 2
@@ -177,25 +179,25 @@ def test_cka_does_not_change_with_rotation_scale_and_place(seed):
         np.testing.assert_allclose(measure(moved), measure(x), atol=1e-8)
 
 
-def test_means_mark_the_block_that_turns_least(found):
-    angular, influence = found.angular(), found.influence()
+def test_means_mark_the_block_that_turns_least(llama_similarity):
+    angular, influence = llama_similarity.angular(), llama_similarity.influence()
     for (protocol, n), cells in angular.groupby(["protocol", "n_layers"]):
         assert len(cells) == N_LAYERS - n + 1
         assert cells.loc[cells["least"], "distance"].tolist() == [cells["distance"].min()]
-        table = found.similarity
+        table = llama_similarity.similarity
         rows = table.loc[(table["protocol"] == protocol) & (table["layer"] == 1)]
         if n < N_LAYERS:
             mean = np.mean([listed[n - 1] for listed in rows["angular"]])
             assert cells.set_index("layer").loc[1, "distance"] == pytest.approx(mean)
     assert (angular["low"] <= angular["distance"]).all()
     assert (angular["distance"] <= angular["high"]).all()
-    means = found.similarity.groupby(["protocol", "layer"])["influence"].mean()
+    means = llama_similarity.similarity.groupby(["protocol", "layer"])["influence"].mean()
     for row in influence.itertuples():
         assert row.influence == pytest.approx(means[row.protocol, row.layer])
         assert row.low < row.influence < row.high
 
 
-def planted(n_layers: int = 12, n_items: int = 60, seed: int = 0):
+def planted_similarity(n_layers: int = 12, n_items: int = 60, seed: int = 0):
     """Layer k costs k items, and turns the stream by k under one name and by -k under another."""
     rng = np.random.default_rng(seed)
     records, similar, cka = [], [], []
@@ -231,7 +233,7 @@ def planted(n_layers: int = 12, n_items: int = 60, seed: int = 0):
 
 
 def test_what_is_planted_is_predicted():
-    records, similar, cka = planted()
+    records, similar, cka = planted_similarity()
     table = prediction_table(similar, cka, records, lambda *_: 0.0, 0)
     assert len(table) == 2 * 3 * (2 + 1)  # nothing in nats under ``generate``
     for row in table.itertuples():
@@ -245,7 +247,7 @@ def test_what_is_planted_is_predicted():
     assert prediction_table(similar, cka, records, lambda *_: 1.0, 0).empty  # no signal
 
 
-def unrelated(seed: int, n_layers: int = 12, n_items: int = 60):
+def unrelated_similarity(seed: int, n_layers: int = 12, n_items: int = 60):
     """A model that knows the answers; what a layer costs and how it turns the stream, drawn apart.
 
     Over many items both are known, and they are hardly ever uncorrelated.
@@ -281,7 +283,7 @@ def test_layers_whose_need_has_nothing_to_do_with_similarity_are_rarely_told(mon
     monkeypatch.setattr(similarity_tables, "N_RESAMPLES", 400)
     sets, told, by_items = data_sets(80), 0, 0
     for seed in range(sets):
-        records, similar, cka = unrelated(seed)
+        records, similar, cka = unrelated_similarity(seed)
         table = prediction_table(similar, frame("cka", cka), records, lambda *_: 0.0, 0)
         run = RunTables(synthetic.facts(n_layers=12), {"prediction": table})
         told += bool(similarity_predicts(run))
@@ -291,8 +293,8 @@ def test_layers_whose_need_has_nothing_to_do_with_similarity_are_rarely_told(mon
 
 
 def test_a_result_predicts_an_ablation_of_the_same_items_and_the_report_shows_it():
-    model = model_of("llama")
-    task = solved_by(model, word_task(24))
+    model = case_model("llama")
+    task = with_preferred_answers(model, word_task(24))
     found = lw.similarity(model, task, "continuation", progress=False)
     ablation = lw.ablate(model, task, "continuation", progress=False)
     table = found.predicts(ablation)
@@ -306,7 +308,7 @@ def test_a_result_predicts_an_ablation_of_the_same_items_and_the_report_shows_it
 
 
 def test_other_items_are_refused():
-    records, similar, cka = planted()
+    records, similar, cka = planted_similarity()
     fewer = similar.loc[similar["item"] != "003"]
     with pytest.raises(UserError, match=r"other items of task 'against' \(60 and 59\)"):
         prediction_table(fewer, cka, records, lambda *_: 0.0, 0)
@@ -320,20 +322,20 @@ def test_other_items_are_refused():
 
 def test_blocks_are_within_one_stack() -> None:
     """Of 3 encoder and 2 decoder layers."""
-    angular = found_in("t5").angular().query("protocol == 'letter'")
+    angular = case_similarity("t5").angular().query("protocol == 'letter'")
     blocks = zip(angular["layer"], angular["layer"] + angular["n_layers"], strict=True)
     assert set(blocks) == {*combinations(range(4), 2), *combinations(range(3, 6), 2)}
 
 
 @cache
-def predicted() -> tuple[SimilarityResult, AblationResult]:
+def similarity_and_ablation() -> tuple[SimilarityResult, AblationResult]:
     tasks, model = [small_task(name, 24) for name in CAPABILITIES], small_seq2seq(LAYOUT)
     found = lw.similarity(model, tasks, "continuation", progress=False)
     return found, lw.ablate(model, tasks, "continuation", progress=False)
 
 
 def test_effects_are_predicted_over_both_stacks_and_over_each() -> None:
-    found, ablation = predicted()
+    found, ablation = similarity_and_ablation()
     table, n = found.predicts(ablation), LAYOUT.n_encoder_layers
     assert len(table) == len(CAPABILITIES) * 3 * 2 * 3
     assert set(table["stack"].dropna()) == {"encoder", "decoder"}
@@ -349,7 +351,7 @@ def test_effects_are_predicted_over_both_stacks_and_over_each() -> None:
 
 
 def test_a_stack_of_one_layer_says_nothing_and_does_not_fail() -> None:
-    model = model_of("t5-one-layer")
+    model = case_model("t5-one-layer")
     task: Task = TASK
     found = lw.similarity(model, task, "continuation", progress=False)
     assert found.angular()["n_layers"].tolist() == [1, 1]
@@ -359,7 +361,7 @@ def test_a_stack_of_one_layer_says_nothing_and_does_not_fail() -> None:
 
 @pytest.mark.long
 def test_figures_are_legible_and_part_the_stacks() -> None:
-    found, ablation = predicted()
+    found, ablation = similarity_and_ablation()
     page = lw.report([found, ablation])
     assert {"similarity_continuation", "prediction"} <= set(page.figures)
     figure = page.figures["similarity_continuation"]

@@ -242,7 +242,7 @@ def test_sign_flips_of_what_is_not_there():
     assert one == other == 0.5
 
 
-def p_of(lost: int, gained: int, n: int, margin: float) -> float:
+def score_p(lost: int, gained: int, n: int, margin: float) -> float:
     return float(score_p_values(np.array(lost), np.array(gained), np.array(n), margin))
 
 
@@ -263,8 +263,8 @@ def by_search(lost: int, gained: int, n: int, margin: float) -> float:
 
 def test_a_published_trial():
     """Tango 1998, section 5: 43 of 44 pairs succeed with both lenses, one with the old alone."""
-    assert p_of(1, 0, 44, 0.1) == pytest.approx(0.044, abs=5e-4)
-    assert norm.ppf(p_of(1, 0, 44, 0.1)) == pytest.approx(-1.709, abs=1e-3)
+    assert score_p(1, 0, 44, 0.1) == pytest.approx(0.044, abs=5e-4)
+    assert norm.ppf(score_p(1, 0, 44, 0.1)) == pytest.approx(-1.709, abs=1e-3)
 
 
 @pytest.mark.parametrize("counts", [(0, 0, 60), (3, 1, 50), (0, 5, 40), (12, 12, 80)])
@@ -272,7 +272,7 @@ def test_a_published_trial():
 def test_the_score_test_is_that_of_a_search(counts, margin):
     lost, gained, n = counts
     expected = by_search(lost, gained, n, margin)
-    assert p_of(lost, gained, n, margin) == pytest.approx(expected, abs=1e-5)
+    assert score_p(lost, gained, n, margin) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("n", [20, 60, *in_long_runs((150,))])
@@ -292,8 +292,8 @@ def test_a_loss_of_the_margin_is_rarely_called_none(n, gains):
 
 def test_the_least_loss_that_can_be_excluded_is_just_excluded_and_none_without_items():
     least = excludable_loss(80, 0.01)
-    assert p_of(0, 0, 80, least) == pytest.approx(0.01, rel=1e-9)
-    assert p_of(0, 0, 0, 0.05) == 1.0
+    assert score_p(0, 0, 80, least) == pytest.approx(0.01, rel=1e-9)
+    assert score_p(0, 0, 0, 0.05) == 1.0
     assert no_loss_of_nats_p_values(np.zeros((0, 2))) == pytest.approx(1.0)
 
 
@@ -383,7 +383,7 @@ def test_no_loss_is_not_concluded_where_whole_clusters_lose():
     """40 clusters of 5, one in twenty of which loses all; a few single answers flip."""
     rng = np.random.default_rng(0)
     codes = np.repeat(np.arange(40), 5)
-    clusters = Clusters.of(codes.tolist())
+    clusters = Clusters.from_labels(codes.tolist())
     claimed, n_sets = 0, 100
     for _ in range(n_sets):
         lost = (rng.random((40, 12)) < 0.05)[codes].astype(float)

@@ -1,4 +1,4 @@
-"""What a user has set in torch changes no number; what cannot be computed gets a sentence."""
+"""Settings of a user in torch change no number; what cannot be computed gets a sentence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from layerwise.sweep import LogLikelihood, intact, site_noise, sweep
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model, tiny_tokenizer
 from tests.sweep.models import new_model, random_model
-from tests.test_patching import pairs_for
+from tests.test_patching import pair_task
 
 
 @contextlib.contextmanager
@@ -50,7 +50,7 @@ def tables(model: Any) -> list[pd.DataFrame]:
     return [noise.to_pandas(), estimated.to_pandas(), pd.DataFrame(drawn.tolist())]
 
 
-pairs_of = functools.cache(pairs_for)
+pairs_of = functools.cache(pair_task)
 
 
 @functools.cache

@@ -21,15 +21,15 @@ from layerwise.errors import UserError
 from layerwise.models.instance.kinds import Model
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.presentation.rows import rows
-from layerwise.stats.share_tests.equivalence import Interest
+from layerwise.stats.share_tests.equivalence import SmallestEffects
 from tests import comparing
 from tests.analysis import documented_columns
-from tests.commands import done, run
-from tests.planted import Planted, small_model, small_task
+from tests.commands import run, run_cleanly
+from tests.planted import PlantedTruth, small_model, small_task
 
 STEPS = (0, 30, 40)
 PLAIN = WiredLayout()
-PLANTED = Planted(PLAIN, "retrieval")
+PLANTED = PlantedTruth(PLAIN, "retrieval")
 ASKED: dict[str, Any] = {"protocols": ["generate"], "progress": False}
 WEIGHTS = Path(str(resources.files("layerwise.models.organisms"))) / "weights"
 
@@ -120,7 +120,7 @@ def test_a_series_is_saved_loaded_and_verified(series, folder):
 @pytest.mark.long
 def test_a_killed_series_goes_on_and_asks_nothing_twice(series, folder, tmp_path, monkeypatch):
     asked: list[int] = []
-    measured = api.measured
+    measured = api.measure_checkpoint
 
     def killed(model: Any, *rest: Any) -> Any:
         if len(asked) == 2:
@@ -131,7 +131,7 @@ def test_a_killed_series_goes_on_and_asks_nothing_twice(series, folder, tmp_path
     def functions() -> dict[int, Callable[[], Model]]:
         return {step: lambda step=step: checkpoint(step) for step in STEPS}
 
-    monkeypatch.setattr(api, "measured", killed)
+    monkeypatch.setattr(api, "measure_checkpoint", killed)
     with pytest.raises(KeyboardInterrupt):
         lw.profile_training(
             functions(), small_task("retrieval"), also="lens", out=tmp_path, **ASKED
@@ -148,7 +148,7 @@ def test_a_killed_series_goes_on_and_asks_nothing_twice(series, folder, tmp_path
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
-def made_up(
+def made_up_checkpoints(
     accuracies: np.ndarray, places: np.ndarray, n: int = 60, seed: int = 0
 ) -> dict[int, list[Any]]:
     """Ablations of checkpoints of one model of six layers, one of which is needed at each step."""
@@ -163,9 +163,9 @@ def made_up(
     return results
 
 
-def joined(results: dict[int, list[Any]], **smallest: float) -> lw.TrainingSeries:
+def join_series(results: dict[int, list[Any]], **smallest: float) -> lw.TrainingSeries:
     """As ``compare_series`` joins saved runs."""
-    return api._series(results, 0, 0.2, Interest(**smallest))
+    return api._series(results, 0, 0.2, SmallestEffects(**smallest))
 
 
 def test_checkpoints_come_one_by_one(monkeypatch):
@@ -176,8 +176,10 @@ def test_checkpoints_come_one_by_one(monkeypatch):
             events.append(f"load {step}")
             yield step, small_model(PLAIN)
 
-    results = iter(made_up(np.full(2, 0.9), np.full(2, 1)).values())
-    monkeypatch.setattr(api, "measured", lambda *_: events.append("measure") or next(results))
+    results = iter(made_up_checkpoints(np.full(2, 0.9), np.full(2, 1)).values())
+    monkeypatch.setattr(
+        api, "measure_checkpoint", lambda *_: events.append("measure") or next(results)
+    )
     found = lw.profile_training(one_by_one(), small_task("retrieval"), **ASKED)
     assert events == ["load 30", "measure", "load 0", "measure"]
     assert found.facts.steps == (0, 30)
@@ -185,8 +187,8 @@ def test_checkpoints_come_one_by_one(monkeypatch):
 
 def test_a_place_that_moves_is_told_and_one_that_stays_is_not():
     accuracies = np.array([0.25] + [0.95] * 6)
-    moved = made_up(accuracies, np.array([1] * 4 + [4] * 3))
-    found = joined(moved)
+    moved = made_up_checkpoints(accuracies, np.array([1] * 4 + [4] * 3))
+    found = join_series(moved)
     (row,) = found.moves.to_dict("records")
     assert row["significant"]
     assert row["change"] == pytest.approx(3, abs=0.5)
@@ -194,11 +196,11 @@ def test_a_place_that_moves_is_told_and_one_that_stays_is_not():
     (claim,) = [claim for claim in found.findings() if claim.kind == "moves"]
     assert "layers deeper late in training" in claim.short
     assert claim.p == row["p_holm"]
-    (row,) = joined(made_up(accuracies, np.full(7, 2))).moves.to_dict("records")
+    (row,) = join_series(made_up_checkpoints(accuracies, np.full(7, 2))).moves.to_dict("records")
     assert not row["significant"]
     assert row["low"] < 0 < row["high"]
     few = {step: moved[step] for step in (3, 4, 5, 6)}
-    (row,) = joined(few, depth=5.0).moves.to_dict("records")
+    (row,) = join_series(few, depth=5.0).moves.to_dict("records")
     assert row["p_holm"] < 0.05
     assert not row["significant"]  # less than is of interest
 
@@ -214,7 +216,7 @@ def test_layers_that_do_nothing_are_rarely_said_to_be_needed_first(accuracy, noi
         rng = np.random.default_rng(seed)
         right = [comparing.answers(rng, np.arange(80) < 80 * accuracy, {}, 6, noise, accuracy)
                  for _ in range(n_steps)]  # fmt: skip
-        series = joined({
+        series = join_series({
             step: [comparing.ablation(f"{100 + step}", {key: of_step})]
             for step, of_step in enumerate(right)
         })  # fmt: skip
@@ -229,15 +231,15 @@ def organism(name: str, step: int) -> str:
 def test_the_commands_profile_checkpoints_and_join_their_runs(tmp_path):
     checkpoints = [organism("organism-decoder", 100), organism("organism-decoder-1", 200)]
     asked = ["--task", "organism-facts", "--protocol", "continuation", "--limit", "24"]
-    said = done("profile-training", *checkpoints, *asked, "--out", tmp_path)
+    said = run_cleanly("profile-training", *checkpoints, *asked, "--out", tmp_path)
     assert "there at the first checkpoint, step 100," in said
     assert "is first known to need layer 0 at step 100 when it chooses" in said
     assert "At step 200 it is known to need the same." in (tmp_path / "training.html").read_text()
     assert f"Series: {tmp_path / 'training.html'}" in said
     runs = [tmp_path / "step-100", tmp_path / "step-200"]
-    joined = done("compare", "--series", *runs, "--out", tmp_path / "joined")
+    joined = run_cleanly("compare", "--series", *runs, "--out", tmp_path / "joined")
     assert joined.splitlines()[:3] == said.splitlines()[1:4]
-    assert "is as it was written" in done("verify", tmp_path)
+    assert "is as it was written" in run_cleanly("verify", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -306,12 +308,12 @@ def test_runs_that_are_no_checkpoints_of_one_model_are_refused():
         (4, "Task 'facts' does not have the same items at every step"),
     ):
         with pytest.raises(UserError, match=message):
-            joined({0: runs[0], other: runs[other]})
+            join_series({0: runs[0], other: runs[other]})
     with pytest.raises(UserError, match=r"pairs"):
         lw.profile_training([1, 2])  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="a folder, a loaded model, or a function"):
         lw.profile_training({1: 2.5, 2: 3})  # pyright: ignore[reportArgumentType]
-    series = joined({0: runs[0], 1: runs[1]})
+    series = join_series({0: runs[0], 1: runs[1]})
     assert all(series.onsets["appears"])
     with pytest.raises(UserError, match="has no protocol 'generate'"):
         series.plot("generate")

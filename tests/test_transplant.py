@@ -14,10 +14,10 @@ import torch
 import layerwise as lw
 from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.analyses.transplant.parts import head_parts
-from layerwise.analyses.transplant.weights import distances, transplanted
+from layerwise.analyses.transplant.weights import distances, with_weights_of
 from layerwise.errors import UserError
 from layerwise.models.instance.facts import weights_hash
-from layerwise.models.instance.kinds import blocks_of
+from layerwise.models.instance.kinds import model_blocks
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.presentation.rows import rows
@@ -31,11 +31,11 @@ from tests.planted import small_model, small_task
 from tests.planted_seq2seq import small_seq2seq
 from tests.transplanting import (
     LAYOUT,
-    asked_of,
     assert_answers_equal,
-    assert_carried_by,
+    assert_single_carrier,
     exchange,
-    without,
+    silence_parts,
+    word_requests,
 )  # fmt: skip
 
 SMALL_SEQ2SEQ = WiredSeq2SeqLayout(
@@ -45,7 +45,7 @@ SMALL_SEQ2SEQ = WiredSeq2SeqLayout(
 )  # fmt: skip
 
 
-def put_in(host: Any, donor: Any, layer: int, prefixes: tuple[str, ...]) -> Any:
+def merge_part(host: Any, donor: Any, layer: int, prefixes: tuple[str, ...]) -> Any:
     """A copy of the host that really has the donor's part of a layer, by names of weights."""
     merged = copy.deepcopy(host)
     begins = tuple(f"blocks.{layer}.{prefix}" for prefix in prefixes)
@@ -66,11 +66,11 @@ PARTS = {
                                               ("llama", "mlp_out")])  # fmt: skip
 def test_answers_are_those_of_a_model_that_really_has_the_layer(family, site):
     model, other = tiny_model(family), tiny_model(family, seed=1)
-    asked = asked_of(model, ["continuation"], 3)
+    asked = word_requests(model, ["continuation"], 3)
     for host, donor in ((model, other), (other, model)):
-        merged = put_in(host, donor, 1, PARTS[site])
+        merged = merge_part(host, donor, 1, PARTS[site])
         (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
-        with transplanted(host, donor, site, [1]):
+        with with_weights_of(host, donor, site, [1]):
             (found,) = sweep(host, [intact()], asked).outcomes
         assert_answers_equal(found, plain)
 
@@ -80,20 +80,20 @@ def test_texts_are_those_of_the_weights_between_two_models_token_for_token(kind)
     model = tiny_model(kind) if kind == "gpt2" else tiny_seq2seq(kind)
     other, layer = copy.deepcopy(model), model.cfg.n_layers - 1
     merged, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
-    both = (parts_of_block(m, blocks_of(m)[layer])["layer"] for m in (other, merged))
+    both = (parts_of_block(m, model_blocks(m)[layer])["layer"] for m in (other, merged))
     with torch.no_grad():
         for weight, between in zip(*both, strict=True):
             step = 0.3 * torch.randn(weight.shape, generator=generator)
             weight.add_(step)
             between.add_(0.25 * step)
-    asked = asked_of(model)
+    asked = word_requests(model)
     (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
-    with transplanted(model, other, "layer", [layer], 0.25):
+    with with_weights_of(model, other, "layer", [layer], 0.25):
         (found,) = sweep(model, [intact()], asked).outcomes
     assert_answers_equal(found, plain)
 
 
-def assert_answers_as_the_other(result: Any, layer: int) -> None:
+def assert_models_swap_answers(result: Any, layer: int) -> None:
     """With that layer each model answers as the other one does."""
     table = result.transplant
     for host, beside in (("base", "other"), ("other", "base")):
@@ -108,7 +108,7 @@ def assert_answers_as_the_other(result: Any, layer: int) -> None:
 @pytest.mark.parametrize("better", ["other", "base"])
 def test_the_layer_in_which_two_decoders_differ_is_found_in_both_directions(better):
     whole = small_model(LAYOUT)
-    broken = without(whole, (LAYOUT.look_up.layer, "attn_out"))
+    broken = silence_parts(whole, (LAYOUT.look_up.layer, "attn_out"))
     pair = (broken, whole) if better == "other" else (whole, broken)
     tasks = [small_task("retrieval"), small_task("knowledge")]
     protocols = ["continuation", "generate"] if better == "other" else ["continuation"]
@@ -118,18 +118,18 @@ def test_the_layer_in_which_two_decoders_differ_is_found_in_both_directions(bett
     assert not gaps["wired-facts"].any()
     assert set(result.gaps().query("found")["better"]) == {better}
     assert set(result.effects()["task"]) == {"wired-lookup"}
-    assert_carried_by(result, "layer 1", LAYOUT.look_up.layer)
-    assert_answers_as_the_other(result, LAYOUT.look_up.layer)
+    assert_single_carrier(result, "layer 1", LAYOUT.look_up.layer)
+    assert_models_swap_answers(result, LAYOUT.look_up.layer)
     (none,) = (one for one in findings([result]) if "no gap to move" in one.full)
     assert "the base is right in 100 %, the other model in 100 %" in none.full
 
 
 def test_the_part_in_which_two_decoders_differ_is_found_and_the_other_part_moves_nothing():
     whole = small_model(LAYOUT)
-    broken = without(whole, (LAYOUT.facts.layer, "mlp_out"))
+    broken = silence_parts(whole, (LAYOUT.facts.layer, "mlp_out"))
     task = small_task("knowledge")
     found = exchange(broken, whole, task, site="mlp_out")
-    assert_carried_by(found, "MLP of layer 2", LAYOUT.facts.layer)
+    assert_single_carrier(found, "MLP of layer 2", LAYOUT.facts.layer)
     attention = exchange(broken, whole, task, site="attn_out")
     assert attention.effects()["moved"].eq(0).all()
     told = [one.full for one in findings([attention])]
@@ -138,11 +138,11 @@ def test_the_part_in_which_two_decoders_differ_is_found_and_the_other_part_moves
 
 def test_the_layer_in_which_two_encoder_decoders_differ_is_found_in_both_directions():
     whole = small_seq2seq(SMALL_SEQ2SEQ)
-    broken = without(whole, (SMALL_SEQ2SEQ.copy.layer, "cross_attn_out"))
+    broken = silence_parts(whole, (SMALL_SEQ2SEQ.copy.layer, "cross_attn_out"))
     task, at = small_task("retrieval"), SMALL_SEQ2SEQ.copy.layer
     found = exchange(broken, whole, task, site="cross_attn_out")
-    assert_carried_by(found, "cross-attention of layer decoder.1", at)
-    assert_answers_as_the_other(found, at)
+    assert_single_carrier(found, "cross-attention of layer decoder.1", at)
+    assert_models_swap_answers(found, at)
     result = exchange(broken, whole, task, layers=["encoder.1", "decoder.1"])
     effects = result.effects()
     assert (effects["share"].round(6) == (effects["layer"] == at)).all()
@@ -166,14 +166,14 @@ def test_of_the_same_weights_nothing_is_exchanged_and_nothing_said():
 
 def test_weights_are_put_back_whatever_happens():
     other = small_model(LAYOUT)
-    model = without(other, (1, "attn_out"))
+    model = silence_parts(other, (1, "attn_out"))
     before = [weights_hash(one) for one in (model, other)]
     places = [weight.data_ptr() for weight in model.parameters()]
     exchange(model, other, small_task("retrieval"), layers=[1], steps=2)
 
-    with transplanted(model, other, "layer", [1, 2], 0.5):
+    with with_weights_of(model, other, "layer", [1, 2], 0.5):
         assert weights_hash(model) != before[0]
-    with pytest.raises(RuntimeError, match="stopped"), transplanted(model, other, "layer", [1]):
+    with pytest.raises(RuntimeError, match="stopped"), with_weights_of(model, other, "layer", [1]):
         raise RuntimeError("stopped")
     assert [weights_hash(one) for one in (model, other)] == before
     assert [weight.data_ptr() for weight in model.parameters()] == places
@@ -181,7 +181,7 @@ def test_weights_are_put_back_whatever_happens():
 
 def test_parts_of_a_layer_are_all_of_it_and_do_not_overlap():
     for model in (tiny_model("llama"), tiny_model("gpt2"), tiny_seq2seq("t5")):
-        for block in blocks_of(model):
+        for block in model_blocks(model):
             whole, *parts = parts_of_block(model, block).values()
             ids = [id(weight) for of in parts for weight in of]
             assert sorted(ids) == sorted(map(id, whole))
@@ -262,7 +262,7 @@ def shares(result: Any, what: str, direction: str = "brings") -> list[float]:
 
 
 def test_weights_bring_it_at_their_layer_and_streams_from_there_on(tmp_path):
-    pair = small_model(LAYOUT), without(small_model(LAYOUT), (1, "attn_out"))
+    pair = small_model(LAYOUT), silence_parts(small_model(LAYOUT), (1, "attn_out"))
     found = exchange(
         *pair, small_task("retrieval"), layers=[0, 1, 2],
         exchange=["weights", "activations"], out=tmp_path,
@@ -283,7 +283,7 @@ def test_weights_bring_it_at_their_layer_and_streams_from_there_on(tmp_path):
 def test_a_layer_that_works_on_what_an_earlier_one_found_does_not_bring_it_by_weights():
     """Two links of a chain are missing: the first works in the host, the second on it alone."""
     whole = small_model(LAYOUT)
-    broken = without(whole, (0, "attn_out"), (1, "attn_out"))
+    broken = silence_parts(whole, (0, "attn_out"), (1, "attn_out"))
     found = exchange(
         broken, whole, small_task("retrieval"), layers=[0, 1, 2],
         exchange=["weights", "activations"],
@@ -296,7 +296,7 @@ def test_a_layer_that_works_on_what_an_earlier_one_found_does_not_bring_it_by_we
 
 
 def test_texts_under_activations_are_those_of_the_other_model():
-    whole, broken = small_model(LAYOUT), without(small_model(LAYOUT), (2, "mlp_out"))
+    whole, broken = small_model(LAYOUT), silence_parts(small_model(LAYOUT), (2, "mlp_out"))
     task = small_task("knowledge")
     found = exchange(
         broken, whole, task, ["continuation", "generate"], site="mlp_out", layers=[1, 2],
@@ -318,8 +318,8 @@ def test_the_output_of_a_head_is_found_and_its_siblings_move_nothing():
     whole = small_model(LAYOUT)
     broken = copy.deepcopy(whole)
     with torch.no_grad():
-        for part in head_parts(broken, blocks_of(broken)[1], "z", 0)[-4:]:
-            part.of(part.weight).mul_(1e-6)  # its keys and values
+        for part in head_parts(broken, model_blocks(broken)[1], "z", 0)[-4:]:
+            part.view(part.weight).mul_(1e-6)  # its keys and values
     found = exchange(
         broken, whole, small_task("retrieval"), site="z", layers=[1], exchange="activations"
     )

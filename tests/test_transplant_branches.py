@@ -11,21 +11,21 @@ import torch
 
 from layerwise.analyses.transplant.parts import site_outside
 from layerwise.analyses.transplant.spec import Change, TransplantSpec
-from layerwise.analyses.transplant.weights import Exchange, is_alone, transplanted
+from layerwise.analyses.transplant.weights import Exchange, is_alone, with_weights_of
 from layerwise.errors import UserError
 from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.instance.facts import weights_hash
-from layerwise.models.instance.structure import version_of
+from layerwise.models.instance.structure import model_version
 from layerwise.sweep import Generate, LogLikelihood, intact, skip, sweep, together, zero
 from layerwise.sweep.changes.interventions import with_weights
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
 from layerwise.sweep.plans.walk_plan import plan_walk
-from layerwise.sweep.run import plan_for
+from layerwise.sweep.run import plan_for_model
 from tests.cases import in_long_runs
 from tests.models.decoder.tiny import tiny_original
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_model, tiny_tokenizer
-from tests.transplanting import asked_of, assert_answers_equal
+from tests.transplanting import assert_answers_equal, word_requests
 
 SEQ2SEQ = ("t5", "bart", "flan-t5")
 # Over their own modules: norms on both sides; norms of all queries; one norm for two sublayers;
@@ -52,17 +52,19 @@ def pair(case: str) -> tuple[Any, Any]:
     return model, other
 
 
-def requests_of(model: Any, n: int = 2) -> list[Any]:
-    found = asked_of(model, n=n)
+def short_requests(model: Any, n: int = 2) -> list[Any]:
+    found = word_requests(model, n=n)
     return [replace(one, max_tokens=6) if isinstance(one, Generate) else one for one in found]
 
 
-def changes_of(model: Any, other: Any, site: str, sets: tuple[str, ...], steps: int) -> list[Any]:
+def transplant_changes(
+    model: Any, other: Any, site: str, sets: tuple[str, ...], steps: int
+) -> list[Any]:
     layers = tuple(range(model.cfg.n_layers))
-    return list(TransplantSpec.of(model, other, site, layers, sets, steps, False).changes())
+    return list(TransplantSpec.for_models(model, other, site, layers, sets, steps, False).changes())
 
 
-def only(exchange: Exchange, *change: Any, **more: Any) -> Any:
+def single_edit(exchange: Exchange, *change: Any, **more: Any) -> Any:
     """The one edit of a change."""
     (edit,) = exchange.intervention(Change("single", *change, **more)).edits
     return edit
@@ -102,9 +104,9 @@ ONE = ("single",)
 )  # fmt: skip
 def test_one_sweep_answers_as_models_that_really_have_the_weights(case, site, sets, steps):
     host, donor = pair(case)
-    before = weights_hash(host), version_of(host)
-    changes = changes_of(host, donor, site, sets, steps)
-    exchange, asked = Exchange(host, donor), requests_of(host)
+    before = weights_hash(host), model_version(host)
+    changes = transplant_changes(host, donor, site, sets, steps)
+    exchange, asked = Exchange(host, donor), short_requests(host)
     every = [intact(), *map(exchange.intervention, changes)]
     swept = sweep(host, every, asked)
     merged = copy.deepcopy(host)
@@ -114,11 +116,11 @@ def test_one_sweep_answers_as_models_that_really_have_the_weights(case, site, se
     for change, found in zip(changes, swept.outcomes[1:], strict=True):
         what = (change.layers, change.t, change.heads)
         if what not in known:  # in a copy, so that nothing of the host's can be left in it
-            with transplanted(merged, donor, change.site, *what):
+            with with_weights_of(merged, donor, change.site, *what):
                 (known[what],) = sweep(merged, [intact()], asked, method="reference").outcomes
         assert_answers_equal(found, known[what])
         assert found != swept.outcomes[0]
-    assert (weights_hash(host), version_of(host)) == before
+    assert (weights_hash(host), model_version(host)) == before
 
 
 @pytest.mark.parametrize("case", ["gpt_neo", "t5", "gemma 2", *in_long_runs(("qwen3",), ("bart",))])
@@ -141,7 +143,7 @@ def test_engine_and_reference_agree_on_other_weights_beside_other_changes(case):
         swap(last),
         intact(),
     ]  # fmt: skip
-    asked = requests_of(host)
+    asked = short_requests(host)
     plain = sweep(host, every, asked, method="reference").outcomes
     for budget in (DEFAULT_MEMORY_BUDGET, 2**20):
         for found, expected in zip(
@@ -153,8 +155,8 @@ def test_engine_and_reference_agree_on_other_weights_beside_other_changes(case):
 @pytest.mark.parametrize(("case", "site"), [("gpt2", "ln_final"), ("qwen3", "unembed")])
 def test_a_branch_behind_all_layers_needs_no_intact_model_beside_it(case, site):
     host, donor = pair(case)
-    (change,) = changes_of(host, donor, site, ("single",), 1)
-    swap, asked = Exchange(host, donor).intervention(change), requests_of(host)
+    (change,) = transplant_changes(host, donor, site, ("single",), 1)
+    swap, asked = Exchange(host, donor).intervention(change), short_requests(host)
     for every in ([swap], [skip(1), swap]):
         plain = sweep(host, every, asked, method="reference").outcomes
         for found, expected in zip(sweep(host, every, asked).outcomes, plain, strict=True):
@@ -163,7 +165,7 @@ def test_a_branch_behind_all_layers_needs_no_intact_model_beside_it(case, site):
 
 def test_branches_that_read_encoder_outputs_have_their_own_layers():
     host, donor = pair("t5")
-    changes = changes_of(host, donor, "layer", SETS, 1)
+    changes = transplant_changes(host, donor, "layer", SETS, 1)
     long = [tuple(range(3 + i, 3 + i + 120)) for i in range(2)]
     asked = [LogLikelihood(long[0], (7, 8)), LogLikelihood(long[1], (9,))]
     sizes = host.cfg.n_layers, host.cfg.n_encoder_layers
@@ -178,12 +180,12 @@ def test_branches_that_read_encoder_outputs_have_their_own_layers():
 @pytest.mark.parametrize("case", ["qwen3", "t5"])
 def test_layers_before_the_first_changed_one_are_run_once_for_all(case):
     host, donor = pair(case)
-    changes = changes_of(host, donor, "layer", ("single",), 1)
+    changes = transplant_changes(host, donor, "layer", ("single",), 1)
     exchange = Exchange(host, donor)
-    made, asked = [*map(exchange.intervention, changes)], requests_of(host)
+    made, asked = [*map(exchange.intervention, changes)], short_requests(host)
     scored = [one for one in asked if not hasattr(one, "max_tokens")]
     swept = sweep(host, made, scored)
-    assert swept.stats.token_passes == plan_for(host, made, scored).token_passes
+    assert swept.stats.token_passes == plan_for_model(host, made, scored).token_passes
     n = host.cfg.n_layers
     skipped = sweep(host, [skip(layer) for layer in range(n)], scored).stats
     assert swept.stats.block_passes == skipped.block_passes + n
@@ -194,20 +196,20 @@ def test_layers_before_the_first_changed_one_are_run_once_for_all(case):
 def test_whole_layers_of_the_other_model_are_no_copies_and_parts_of_them_are():
     host, donor = pair("qwen3")
     exchange = Exchange(host, donor)
-    whole = only(exchange, "layer", (1,))
+    whole = single_edit(exchange, "layer", (1,))
     twin = whole.weights.twin(host.blocks[1])
     mine = {one.data_ptr() for one in twin.parameters() if one.numel()}
     assert mine == {one.data_ptr() for one in donor.blocks[1].parameters() if one.numel()}
-    part = only(exchange, "mlp_out", (1,))
+    part = single_edit(exchange, "mlp_out", (1,))
     twin = part.weights.twin(host.blocks[1])
     assert twin.attn.W_Q.data_ptr() == host.blocks[1].attn.W_Q.data_ptr()
     assert twin.mlp.W_in.data_ptr() == donor.blocks[1].mlp.W_in.data_ptr()
     assert whole.weights.copied_bytes == part.weights.copied_bytes == 0
-    heads = only(exchange, "z", (1,), heads=(0,))
+    heads = single_edit(exchange, "z", (1,), heads=(0,))
     attn = host.blocks[1].attn
     copied = attn.W_Q.numel() + attn.b_Q.numel() + attn.W_O.numel()
     assert heads.weights.copied_bytes >= 4 * copied
-    between = only(exchange, "layer", (1,), t=0.5)
+    between = single_edit(exchange, "layer", (1,), t=0.5)
     size = sum(4 * one.numel() for one in host.blocks[1].parameters())
     assert between.weights.copied_bytes == size
 
@@ -217,14 +219,14 @@ def test_whole_layers_of_the_other_model_are_no_copies_and_parts_of_them_are():
 )
 def test_layers_over_their_own_modules_are_no_copies_either(case):
     host, donor = pair(case)
-    twin = only(Exchange(host, donor), "layer", (2,)).weights.twin(host.blocks[2])
+    twin = single_edit(Exchange(host, donor), "layer", (2,)).weights.twin(host.blocks[2])
     mine, theirs, own = (
         {w.data_ptr() for module in block.parts.modules() for w in module.parameters()}
         for block in (twin, donor.blocks[2], host.blocks[2])
     )
     assert mine == theirs
     assert not mine & own
-    twin = only(Exchange(host, donor), "mlp_out", (2,)).weights.twin(host.blocks[2])
+    twin = single_edit(Exchange(host, donor), "mlp_out", (2,)).weights.twin(host.blocks[2])
     assert next(twin.parts.mlp.parameters()).data_ptr() in theirs
     assert next(twin.parts.attn.out.parameters()).data_ptr() in own
 
@@ -232,12 +234,12 @@ def test_layers_over_their_own_modules_are_no_copies_either(case):
 def test_texts_are_written_with_as_many_copies_as_the_budget_has_room_for():
     host, donor = pair("qwen3")
     exchange = Exchange(host, donor)
-    changes = changes_of(host, donor, "layer", ("single",), 2)
+    changes = transplant_changes(host, donor, "layer", ("single",), 2)
     size = sum(4 * one.numel() for one in host.blocks[0].parameters())
-    at_once = [len(of) for of in exchange.together(changes, True, 8 * size)]
+    at_once = [len(of) for of in exchange.sweep_groups(changes, True, 8 * size)]
     assert at_once == [2, 2, 2]
-    assert [len(of) for of in exchange.together(changes, False, 8 * size)] == [6]
-    assert [len(of) for of in exchange.together(changes, True, 2**30)] == [6]
+    assert [len(of) for of in exchange.sweep_groups(changes, False, 8 * size)] == [6]
+    assert [len(of) for of in exchange.sweep_groups(changes, True, 2**30)] == [6]
 
 
 def test_what_concerns_all_layers_has_the_model_to_itself():
@@ -249,8 +251,8 @@ def test_what_concerns_all_layers_has_the_model_to_itself():
 
 def test_other_weights_where_there_is_no_place_or_twice_are_refused():
     host, donor = pair("qwen3")
-    exchange, asked = Exchange(host, donor), requests_of(host, 1)
-    edit = only(exchange, "layer", (1,))
+    exchange, asked = Exchange(host, donor), short_requests(host, 1)
+    edit = single_edit(exchange, "layer", (1,))
     with pytest.raises(UserError, match="other weights twice in one place"):
         sweep(host, [with_weights("two", "layer", (edit, edit))], asked)
     beyond = replace(edit, layer=3)

@@ -13,12 +13,12 @@ import transformers
 
 import layerwise as lw
 from layerwise.analyses.shared.blocks import parts_of_block
-from layerwise.analyses.transplant.parts import head_parts, n_heads_at
-from layerwise.analyses.transplant.weights import distances, transplanted
+from layerwise.analyses.transplant.parts import head_parts, n_site_heads
+from layerwise.analyses.transplant.weights import distances, with_weights_of
 from layerwise.errors import UserError
 from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.instance.facts import weights_hash
-from layerwise.models.instance.kinds import blocks_of
+from layerwise.models.instance.kinds import model_blocks
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.sweep import intact, sweep
 from tests.cases import in_long_runs
@@ -28,10 +28,10 @@ from tests.models.tiny import session_folder, tiny_folder, tiny_model
 from tests.planted import small_model, small_task
 from tests.transplanting import (
     LAYOUT,
-    asked_of,
     assert_answers_equal,
-    assert_carried_by,
+    assert_single_carrier,
     exchange,
+    word_requests,
 )  # fmt: skip
 
 Weights = dict[str, torch.Tensor]
@@ -56,7 +56,7 @@ def gpt2_head(mine: Weights, theirs: Weights) -> None:
     mine[f"{of}c_proj.weight"][rows(HEAD)] = theirs[f"{of}c_proj.weight"][rows(HEAD)]
 
 
-def grouped(heads: slice, keys: slice | None) -> Callable[[Weights, Weights], None]:
+def group_swap(heads: slice, keys: slice | None) -> Callable[[Weights, Weights], None]:
     def put(mine: Weights, theirs: Weights) -> None:
         of = f"model.layers.{LAYER}.self_attn."
         taken = [("q_proj", heads), *([] if keys is None else [("k_proj", keys), ("v_proj", keys)])]
@@ -69,7 +69,7 @@ def grouped(heads: slice, keys: slice | None) -> Callable[[Weights, Weights], No
     return put
 
 
-ONE, GROUP = grouped(rows(HEAD), None), grouped(rows(2, 2), rows(1))
+ONE, GROUP = group_swap(rows(HEAD), None), group_swap(rows(2, 2), rows(1))
 CASES = {
     "gpt2 head": ("gpt2", "z", HEAD, gpt2_head),
     "qwen2 head": ("qwen2", "z", HEAD, ONE),
@@ -92,9 +92,9 @@ def test_answers_are_those_of_a_folder_that_really_has_the_slices(case, tmp_path
     put(weights, theirs.state_dict())
     assert any((weights[name] != weight).any() for name, weight in before.items())
     mine.save_pretrained(folders[0])
-    asked = asked_of(model)
+    asked = word_requests(model)
     (plain,) = sweep(lw.load_model(folders[0]), [intact()], asked, method="reference").outcomes
-    with transplanted(model, other, site, [LAYER], heads=[head]):
+    with with_weights_of(model, other, site, [LAYER], heads=[head]):
         (found,) = sweep(model, [intact()], asked).outcomes
     assert_answers_equal(found, plain)
     (unchanged,) = sweep(model, [intact()], asked[:1]).outcomes
@@ -107,7 +107,7 @@ def test_the_sink_of_a_head_goes_with_it(site, n, taken):
     model = copy.deepcopy(tiny_decoder("gpt-oss"))
     other = hooked_decoder(tiny_original("gpt-oss", seed=2), None, "other")
     before, theirs = (one.blocks[LAYER].attn.parts.sinks.clone() for one in (model, other))
-    with transplanted(model, other, site, [LAYER], heads=[n]):
+    with with_weights_of(model, other, site, [LAYER], heads=[n]):
         now = model.blocks[LAYER].attn.parts.sinks
         changed = (now != before).nonzero().flatten().tolist()
         assert changed == taken
@@ -125,10 +125,10 @@ def test_heads_of_encoder_decoders_are_their_rows_and_columns(case, site):
              "cross_z": ("cross", "EncDecAttention", "encoder_attn")}[site]  # fmt: skip
     other, merged = copy.deepcopy(model), copy.deepcopy(model)
     with torch.no_grad():
-        for weight in parts_of_block(other, blocks_of(other)[layer])["layer"]:
+        for weight in parts_of_block(other, model_blocks(other)[layer])["layer"]:
             weight.add_(0.3 * torch.randn(weight.shape, generator=torch.manual_seed(0)))
     inside = f"decoder.{'block' if case == 't5' else 'layers'}.0."
-    width = blocks_of(model)[layer].parts.attn.d_head
+    width = model_blocks(model)[layer].parts.attn.d_head
     at, changed = slice(width, 2 * width), 0
     theirs = dict(other.original.named_parameters())
     with torch.no_grad():
@@ -143,9 +143,9 @@ def test_heads_of_encoder_decoders_are_their_rows_and_columns(case, site):
                 weight[:, at] = theirs[name][:, at]
                 changed += 1
     assert changed == (4 if case == "t5" else 7)
-    asked = asked_of(model)
+    asked = word_requests(model)
     (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
-    with transplanted(model, other, site, [layer], heads=[1]):
+    with with_weights_of(model, other, site, [layer], heads=[1]):
         (found,) = sweep(model, [intact()], asked).outcomes
     assert_answers_equal(found, plain)
 
@@ -155,12 +155,12 @@ def test_heads_of_encoder_decoders_are_their_rows_and_columns(case, site):
 ], ids=["qwen3", "gpt2", "t5"])  # fmt: skip
 def test_groups_cover_the_projections_once_and_nothing_that_heads_share(make):
     model = make()
-    block = blocks_of(model)[-1]
+    block = model_blocks(model)[-1]
     counted: dict[int, torch.Tensor] = {}
-    for head in range(n_heads_at(model, "kv_group", len(blocks_of(model)) - 1)):
+    for head in range(n_site_heads(model, "kv_group", len(model_blocks(model)) - 1)):
         for part in head_parts(model, block, "kv_group", head):
             seen = counted.setdefault(id(part.weight), torch.zeros(part.weight.shape))
-            part.of(seen).add_(1)
+            part.view(seen).add_(1)
     assert all((seen == 1).all() for seen in counted.values())
     shared = {
         tuple(weight.shape)
@@ -177,8 +177,8 @@ def without_head(model: Any, site: str, layer: int, head: int) -> Any:
     """A copy of a model whose head computes next to nothing."""
     broken = copy.deepcopy(model)
     with torch.no_grad():
-        for part in head_parts(broken, blocks_of(broken)[layer], site, head):
-            part.of(part.weight).mul_(1e-6)
+        for part in head_parts(broken, model_blocks(broken)[layer], site, head):
+            part.view(part.weight).mul_(1e-6)
     return broken
 
 
@@ -187,7 +187,7 @@ def test_the_head_in_which_two_decoders_differ_is_found_in_both_directions():
     broken = without_head(whole, "z", LAYOUT.look_up.layer, LAYOUT.look_up.head)
     found = exchange(whole, broken, small_task("retrieval"), site="z", layers=[1, 3])
     assert len(found.effects()) == 2 * 2 * 2
-    assert_carried_by(found, "head 1.0", 1, 0)
+    assert_single_carrier(found, "head 1.0", 1, 0)
     assert found.ranks()["n_layers"].eq(4).all()
 
 
@@ -195,9 +195,9 @@ def test_a_query_head_is_told_from_its_siblings_and_a_group_from_its_heads():
     whole, task = small_model(GROUPED), small_task("retrieval")
     broken = without_head(whole, "z", 1, 2)
     heads = exchange(broken, whole, task, site="z", layers=[1])
-    assert_carried_by(heads, "head 1.2", 1, 2)
+    assert_single_carrier(heads, "head 1.2", 1, 2)
     groups = exchange(broken, whole, task, site="kv_group", layers=[1])
-    assert_carried_by(groups, "key/value group 1.1", 1, 1)
+    assert_single_carrier(groups, "key/value group 1.1", 1, 1)
     # what a group shares is no single head's to bring
     keys = copy.deepcopy(whole)
     with torch.no_grad():
@@ -205,7 +205,7 @@ def test_a_query_head_is_told_from_its_siblings_and_a_group_from_its_heads():
     alone = exchange(keys, whole, task, site="z", layers=[1], heads=[2, 3])
     assert alone.effects()["moved"].eq(0).all()
     found = exchange(keys, whole, task, site="kv_group", layers=[1])
-    assert_carried_by(found, "key/value group 1.1", 1, 1)
+    assert_single_carrier(found, "key/value group 1.1", 1, 1)
 
 
 def test_sets_of_heads_add_one_head_after_the_other(tmp_path):
@@ -242,9 +242,9 @@ def test_sets_of_heads_add_one_head_after_the_other(tmp_path):
 def test_several_heads_of_a_layer_are_put_in_and_back():
     model, other = tiny_model("qwen2"), tiny_model("qwen2", seed=1)
     before = weights_hash(model)
-    with transplanted(model, other, "z", [1, 1], heads=[0, 3], t=0.5):
+    with with_weights_of(model, other, "z", [1, 1], heads=[0, 3], t=0.5):
         middle = (model.blocks[1].attn.W_Q - other.blocks[1].attn.W_Q).abs().amax((1, 2))
-    with transplanted(model, other, "z", [1, 1], heads=[0, 3]):
+    with with_weights_of(model, other, "z", [1, 1], heads=[0, 3]):
         apart = (model.blocks[1].attn.W_Q - other.blocks[1].attn.W_Q).abs().amax((1, 2))
         assert (apart == 0).tolist() == [True, False, False, True]
     assert (middle > 0).all()

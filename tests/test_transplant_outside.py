@@ -11,20 +11,20 @@ import torch
 import layerwise as lw
 from layerwise.analyses.shared.blocks import norms_of_block, parts_of_block
 from layerwise.analyses.transplant.parts import are_tied, weights_outside
-from layerwise.analyses.transplant.weights import distances, transplanted
+from layerwise.analyses.transplant.weights import distances, with_weights_of
 from layerwise.errors import UserError
 from layerwise.models.instance.facts import weights_hash
-from layerwise.models.instance.kinds import blocks_of
+from layerwise.models.instance.kinds import model_blocks
 from layerwise.report.html import findings
 from layerwise.sweep import intact, sweep
 from tests.analysis import word_task
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_model
 from tests.planted import small_model, small_task
-from tests.transplanting import LAYOUT, asked_of, assert_answers_equal, exchange
+from tests.transplanting import LAYOUT, assert_answers_equal, exchange, word_requests
 
 
-def moved_about(model: Any) -> Any:
+def perturbed_copy(model: Any) -> Any:
     """A copy all of whose weights are other ones; what is tied stays tied."""
     other = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)
@@ -57,14 +57,14 @@ NAMES = {
 MODELS = {"gpt2": tiny_model, "qwen3": tiny_model}
 
 
-def model_of(case: str) -> Any:
+def case_model(case: str) -> Any:
     return MODELS.get(case, tiny_seq2seq)(case)
 
 
 @pytest.mark.parametrize(("case", "site"), NAMES)
 def test_answers_are_those_of_a_model_that_has_the_named_weights(case, site):
-    model = model_of(case)
-    other = tiny_model(case, seed=1) if case in MODELS else moved_about(model)
+    model = case_model(case)
+    other = tiny_model(case, seed=1) if case in MODELS else perturbed_copy(model)
     merged = copy.deepcopy(model)
     theirs, given = dict(other.named_parameters()), 0
     with torch.no_grad():
@@ -73,11 +73,11 @@ def test_answers_are_those_of_a_model_that_has_the_named_weights(case, site):
                 weight.copy_(theirs[name])
                 given += 1
     assert given >= len(NAMES[case, site])
-    asked = asked_of(model)
+    asked = word_requests(model)
     (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
     named = "tied_embed" if site == "embed" and are_tied(model) else site
     before = weights_hash(model)
-    with transplanted(model, other, named, [1] if site == "norms" else []):
+    with with_weights_of(model, other, named, [1] if site == "norms" else []):
         (found,) = sweep(model, [intact()], asked).outcomes
     assert_answers_equal(found, plain)
     assert weights_hash(model) == before
@@ -85,8 +85,8 @@ def test_answers_are_those_of_a_model_that_has_the_named_weights(case, site):
 
 @pytest.mark.parametrize("case", ["gpt2", "qwen3", "t5", "flan-t5", "bart", "marian", "mbart"])
 def test_layers_and_what_is_outside_are_all_of_a_model(case):
-    model = model_of(case)
-    inside = [w for b in blocks_of(model) for w in parts_of_block(model, b)["layer"]]
+    model = case_model(case)
+    inside = [w for b in model_blocks(model) for w in parts_of_block(model, b)["layer"]]
     outside = weights_outside(model)
     apart = [w for site, of in outside.items() if site != "tied_embed" for w in of]
     tied = case not in ("qwen3", "flan-t5")
@@ -94,7 +94,7 @@ def test_layers_and_what_is_outside_are_all_of_a_model(case):
     assert {id(w) for w in [*inside, *apart]} == {id(w) for w in model.parameters()}
     shared_once = len(apart) - (tied and case != "gpt2")
     assert len(inside) + shared_once == sum(1 for _ in model.parameters())
-    norms = [w for b in blocks_of(model) for w in norms_of_block(model, b)]
+    norms = [w for b in model_blocks(model) for w in norms_of_block(model, b)]
     assert norms
     assert all(w.ndim == 1 for w in norms)
 

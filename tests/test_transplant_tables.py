@@ -1,4 +1,4 @@
-"""What moves with a layer, against brute force and outside values, and where nothing moves."""
+"""Answers that move with a layer, against brute force and outside values, and where none move."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from statsmodels.stats.multitest import multipletests
 import layerwise as lw
 from layerwise.analyses.transplant import tables
 from layerwise.analyses.transplant.result import TransplantResult
-from layerwise.analyses.transplant.tables import best_of, parted
+from layerwise.analyses.transplant.tables import best_change, split_by_cluster
 from layerwise.errors import UserError
 from layerwise.presentation.rows import rows
 from layerwise.report.html import findings
@@ -27,28 +27,28 @@ from tests.cases import in_long_runs
 from tests.planted import small_model, small_task
 from tests.transplanting import (
     LAYOUT,
-    both,
+    answers_of_both,
     joined_results,
+    silence_parts,
     transplant_result,
     with_activations,
-    without,
 )
 
 RNG = np.random.default_rng(7)
 
 
-def drawn(n: int, accuracy: float, rng: np.random.Generator = RNG) -> np.ndarray:
+def draw_answers(n: int, accuracy: float, rng: np.random.Generator = RNG) -> np.ndarray:
     return rng.random(n) < accuracy
 
 
-def flipped(right: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+def flip_answers(right: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     """The same answers, as many right ones turned wrong as wrong ones right on average."""
     again = rng.random(len(right)) < share
     return np.where(again, rng.permutation(right), right)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["other better", "base better"])
-def known(request):
+def known_transplant(request):
     """Layer 1 moves all of the gap, layer 2 half of it, layer 0 nothing; and the better model."""
     n = 40
     worse, better = np.arange(n) < 12, np.arange(n) < 36
@@ -56,12 +56,12 @@ def known(request):
     gains = {0: worse, 1: better, 2: half}
     losses = {0: better, 1: worse, 2: half}
     if request.param:
-        return transplant_result(better, worse, both(losses, gains)), "base"
-    return transplant_result(worse, better, both(gains, losses)), "other"
+        return transplant_result(better, worse, answers_of_both(losses, gains)), "base"
+    return transplant_result(worse, better, answers_of_both(gains, losses)), "other"
 
 
-def test_moves_are_those_of_counting(known):
-    result, better = known
+def test_moves_are_those_of_counting(known_transplant):
+    result, better = known_transplant
     effects = result.effects()
     assert len(effects) == 6
     for row in effects.itertuples():
@@ -77,8 +77,8 @@ def test_moves_are_those_of_counting(known):
         assert row.significant == (expected > 0)
 
 
-def test_tests_are_mcnemars_and_holms_and_what_is_brought_beats_guessing(known):
-    result, better = known
+def test_tests_are_mcnemars_and_holms_and_what_is_brought_beats_guessing(known_transplant):
+    result, better = known_transplant
     effects = result.effects()
     for row in effects.itertuples():
         plain = binomtest(row.n_moved, row.n_moved, 0.5).pvalue if row.n_moved else 1.0
@@ -89,8 +89,8 @@ def test_tests_are_mcnemars_and_holms_and_what_is_brought_beats_guessing(known):
     np.testing.assert_allclose(effects["p_run"], multipletests(effects["p"], method="holm")[1])
 
 
-def test_the_gap_is_mcnemars_test_of_both_models_on_the_same_items(known):
-    result, better = known
+def test_the_gap_is_mcnemars_test_of_both_models_on_the_same_items(known_transplant):
+    result, better = known_transplant
     (gap,) = result.gaps().itertuples()
     assert (gap.better, gap.n_better, gap.n_worse) == (better, 24, 0)
     assert gap.p == pytest.approx(binomtest(0, 24, 0.5).pvalue)
@@ -100,8 +100,8 @@ def test_the_gap_is_mcnemars_test_of_both_models_on_the_same_items(known):
     assert gap.found
 
 
-def test_ranks_are_spearmans(known):
-    result, _ = known
+def test_ranks_are_spearmans(known_transplant):
+    result, _ = known_transplant
     effects, ranks = result.effects(), result.ranks()
     assert len(ranks) == 2
     for row in ranks.itertuples():
@@ -113,7 +113,7 @@ def test_ranks_are_spearmans(known):
 
 def test_items_that_ask_for_the_same_thing_count_once():
     worse, better = np.arange(40) < 12, np.arange(40) < 36
-    result = transplant_result(worse, better, both({1: better}, {1: worse}))
+    result = transplant_result(worse, better, answers_of_both({1: better}, {1: worse}))
     together = [f"cluster {i // 4}" for i in range(40)]
     table = result.transplant
     table = table.assign(cluster=[together[int(item)] for item in table["item"]])
@@ -127,9 +127,9 @@ def test_items_that_ask_for_the_same_thing_count_once():
 
 def test_nothing_is_tested_where_there_is_no_gap():
     same = np.arange(40) < 30
-    broken = drawn(40, 0.25)
-    gap = transplant_result(~same, same, both({0: same}, {0: ~same}), task="b")
-    none = transplant_result(same, same, both({0: broken}, {0: broken}))
+    broken = draw_answers(40, 0.25)
+    gap = transplant_result(~same, same, answers_of_both({0: same}, {0: ~same}), task="b")
+    none = transplant_result(same, same, answers_of_both({0: broken}, {0: broken}))
     effects = joined_results(none, gap).effects().set_index("task")
     assert not effects.loc["keys", "significant"].any()
     assert effects.loc["keys", ["p_run", "share", "run_low"]].isna().all(axis=None)
@@ -149,13 +149,13 @@ def by_place(n: int, one: Callable[[], np.ndarray]) -> dict[int, np.ndarray]:
 
 
 def alike(rng: np.random.Generator) -> bool:
-    """Whether a gap is found between two models that are equally able."""
+    """True if a gap is found between two models that are equally able."""
     accuracy = rng.choice([0.4, 0.7, 0.95])
-    result = transplant_result(drawn(40, accuracy, rng), drawn(40, accuracy, rng), {})
+    result = transplant_result(draw_answers(40, accuracy, rng), draw_answers(40, accuracy, rng), {})
     return bool(result.gaps()["found"].any())
 
 
-def flipping(
+def flipping_results(
     rng: np.random.Generator,
     *exchanges: str,
     worse: np.ndarray,
@@ -165,45 +165,51 @@ def flipping(
     """Of each exchange layers that flip answers for nothing, put into both of two models."""
     share = rng.choice([0.1, 0.3, 0.6])
     changed = [
-        [by_place(n_layers, partial(flipped, right, share, rng)) for right in (worse, better)]
+        [by_place(n_layers, partial(flip_answers, right, share, rng)) for right in (worse, better)]
         for _ in exchanges
     ]
     return [
-        transplant_result(worse, better, both(*of), exchange=exchange)
+        transplant_result(worse, better, answers_of_both(*of), exchange=exchange)
         for of, exchange in zip(changed, exchanges, strict=True)
     ]
 
 
 def flips_move(rng: np.random.Generator) -> bool:
-    worse, better = drawn(40, 0.35, rng), drawn(40, 0.9, rng)
-    (result,) = flipping(rng, "weights", worse=worse, better=better, n_layers=6)
+    worse, better = draw_answers(40, 0.35, rng), draw_answers(40, 0.9, rng)
+    (result,) = flipping_results(rng, "weights", worse=worse, better=better, n_layers=6)
     effects = result.effects()
     return bool(((effects["p_run"] < 0.05) & (effects["moved"] > 0)).any())
 
 
-def flips_are_claimed(rng: np.random.Generator) -> bool:
+def has_flip_claim(rng: np.random.Generator) -> bool:
     """Of weights and of activations together."""
-    worse, better = drawn(40, 0.35, rng), drawn(40, 0.9, rng)
-    result = with_activations(*flipping(rng, "weights", "activations", worse=worse, better=better))
+    worse, better = draw_answers(40, 0.35, rng), draw_answers(40, 0.9, rng)
+    result = with_activations(
+        *flipping_results(rng, "weights", "activations", worse=worse, better=better)
+    )
     assert len(result.effects()) == 16
     claims = [one.full for one in findings([result]) if one.kind == "transplant"]
     return not all(claim.startswith("None of 4 exchanges") for claim in claims)
 
 
-def guesses_are_brought(rng: np.random.Generator) -> bool:
+def has_guess_claim(rng: np.random.Generator) -> bool:
     """To a model below guessing that guesses anew."""
-    worse, better = drawn(60, 0.02, rng), drawn(60, 0.95, rng)
-    guesses = by_place(4, partial(drawn, 60, 0.25, rng))
-    return bool(transplant_result(worse, better, both(guesses, {})).effects()["significant"].any())
+    worse, better = draw_answers(60, 0.02, rng), draw_answers(60, 0.95, rng)
+    guesses = by_place(4, partial(draw_answers, 60, 0.25, rng))
+    return bool(
+        transplant_result(worse, better, answers_of_both(guesses, {}))
+        .effects()["significant"]
+        .any()
+    )
 
 
-def given_away(rng: np.random.Generator, control: str) -> bool:
+def has_control_claim(rng: np.random.Generator, control: str) -> bool:
     """Of four options one is right in 55 % of the items without the question being read."""
-    worse, better = drawn(60, 0.02, rng), drawn(60, 0.95, rng)
-    guesses = by_place(4, partial(drawn, 60, 0.55, rng))
-    result = transplant_result(worse, better, both(guesses, {0: worse}))
+    worse, better = draw_answers(60, 0.02, rng), draw_answers(60, 0.95, rng)
+    guesses = by_place(4, partial(draw_answers, 60, 0.55, rng))
+    result = transplant_result(worse, better, answers_of_both(guesses, {0: worse}))
     asked = rows(result.transplant, host="other", kind="intact").assign(
-        intervention=control, kind=control.split(":")[0], correct=drawn(60, 0.55, rng)
+        intervention=control, kind=control.split(":")[0], correct=draw_answers(60, 0.55, rng)
     )
     effects = replace(result, transplant=pd.concat([result.transplant, asked])).effects()
     assert rows(effects, direction="destroys")["significant"].all()
@@ -211,15 +217,15 @@ def given_away(rng: np.random.Generator, control: str) -> bool:
 
 
 RARELY: list[tuple[Callable[[np.random.Generator], bool], int, int]] = [
-    (alike, 15, 1000), (flips_move, 12, 500), (flips_are_claimed, 6, 300),
-    (guesses_are_brought, 10, 300), (partial(given_away, control="blind:1"), 10, 300),
-    (partial(given_away, control="guesser: the longest"), 10, 300),
+    (alike, 15, 1000), (flips_move, 12, 500), (has_flip_claim, 6, 300),
+    (has_guess_claim, 10, 300), (partial(has_control_claim, control="blind:1"), 10, 300),
+    (partial(has_control_claim, control="guesser: the longest"), 10, 300),
 ]  # fmt: skip
 """Claims of what does nothing, in how many data sets by day, and in how many in long runs."""
 
 
-def at_most(n_false: int, n: int, rate: float = 0.05) -> bool:
-    """Whether so many false claims are what a rate allows."""
+def is_within_rate(n_false: int, n: int, rate: float = 0.05) -> bool:
+    """True if so many false claims are what a rate allows."""
     return binomtest(n_false, n, rate, alternative="greater").pvalue > 0.01
 
 
@@ -230,7 +236,7 @@ def at_most(n_false: int, n: int, rate: float = 0.05) -> bool:
 )  # fmt: skip
 def test_what_does_nothing_is_claimed_to_move_as_rarely_as_stated(claims, n, few_resamples):
     rng = np.random.default_rng(1)
-    assert at_most(sum(claims(rng) for _ in range(n)), n)
+    assert is_within_rate(sum(claims(rng) for _ in range(n)), n)
 
 
 @pytest.mark.parametrize("n", [10, pytest.param(400, marks=pytest.mark.long)])
@@ -239,10 +245,10 @@ def test_the_best_of_many_that_do_nothing_moves_held_out_items_as_rarely_as_stat
 ):
     rng, false, better = np.random.default_rng(6), 0, []
     for _ in range(n):
-        greedy = searched(rng)[0].greedy()
+        greedy = greedy_search(rng)[0].greedy()
         false += bool(((greedy["p_run"] < 0.05) & (greedy["moved"] > 0)).any())
         better.append(float((greedy["moved_selection"] - greedy["moved"]).mean()))
-    assert at_most(false, n)
+    assert is_within_rate(false, n)
     assert np.mean(better) > 0.03  # what it was chosen by makes it look better
 
 
@@ -251,17 +257,17 @@ def test_intervals_of_shares_cover_the_share(n, monkeypatch):
     monkeypatch.setattr(estimate, "N_RESAMPLES", 400)
     rng, told, covered = np.random.default_rng(4), 0, 0
     for _ in range(n):
-        worse, better = drawn(50, 0.3, rng), drawn(50, 0.9, rng)
+        worse, better = draw_answers(50, 0.3, rng), draw_answers(50, 0.9, rng)
         part = np.where(rng.random(50) < 0.5, better, worse)  # the true share is a half
-        effects = transplant_result(worse, better, both({0: part}, {0: part})).effects()
+        effects = transplant_result(worse, better, answers_of_both({0: part}, {0: part})).effects()
         for row in effects.itertuples():
             told += 1
             covered += row.share_low <= 0.5 <= row.share_high
     assert binomtest(covered, told, 0.95, alternative="less").pvalue > 0.01
 
 
-def test_records_of_other_items_are_refused(known):
-    result, _ = known
+def test_records_of_other_items_are_refused(known_transplant):
+    result, _ = known_transplant
     table = result.transplant
     lacking = table.loc[(table["host"] == "base") | (table["item"] != "0003")]
     with pytest.raises(UserError, match="not of the same items in both models"):
@@ -280,7 +286,7 @@ def two_abilities() -> Any:
 def test_the_layer_of_the_larger_part_comes_first_and_the_other_next(tmp_path):
     whole, broken = (
         small_model(LAYOUT),
-        without(small_model(LAYOUT), (1, "attn_out"), (2, "mlp_out")),
+        silence_parts(small_model(LAYOUT), (1, "attn_out"), (2, "mlp_out")),
     )
     result = lw.transplant(
         broken, whole, two_abilities(), layers=[0, 1, 2], greedy=2, sets="together",
@@ -321,29 +327,29 @@ def records(correct, nats=None):
 
 def test_the_best_is_by_accuracy_then_nats_then_the_first():
     some, more = [True, False, False], [True, True, False]
-    assert best_of([records(some), records(more), records(more)], "brings") == 1
-    assert best_of([records(more), records(some), records(some)], "destroys") == 1
+    assert best_change([records(some), records(more), records(more)], "brings") == 1
+    assert best_change([records(more), records(some), records(some)], "destroys") == 1
     tied = [records(some, [-1.0, -3.0, -3.0]), records(some, [-1.0, -2.0, -3.0])]
-    assert best_of(tied, "brings") == 1
-    assert best_of(tied, "destroys") == 0
+    assert best_change(tied, "brings") == 1
+    assert best_change(tied, "destroys") == 0
 
 
 def test_items_that_ask_for_the_same_thing_are_in_one_part():
     task = word_task(12)
     items = tuple(replace(item, cluster=f"c{i // 3}") for i, item in enumerate(task.items))
-    halves = parted(replace(task, items=items), 0.5, 0)
+    halves = split_by_cluster(replace(task, items=items), 0.5, 0)
     clusters = {name: {item.cluster for item in half.items} for name, half in halves.items()}
     assert not clusters["selection"] & clusters["held out"]
     assert {len(half.items) for half in halves.values()} == {6}
-    assert parted(task, 0.5, 1) != parted(task, 0.5, 0)
+    assert split_by_cluster(task, 0.5, 1) != split_by_cluster(task, 0.5, 0)
     with pytest.raises(UserError, match="0 of 4 items would be held out"):
-        parted(replace(task, items=items), 0.1, 0)
+        split_by_cluster(replace(task, items=items), 0.1, 0)
 
 
-def searched(rng: np.random.Generator) -> tuple[TransplantResult, dict[str, int]]:
+def greedy_search(rng: np.random.Generator) -> tuple[TransplantResult, dict[str, int]]:
     """A search over layers that flip answers for nothing, the best measured on held-out items."""
-    worse, better = drawn(80, 0.35, rng), drawn(80, 0.9, rng)
-    (whole,) = flipping(rng, "weights", worse=worse, better=better, n_layers=12)
+    worse, better = draw_answers(80, 0.35, rng), draw_answers(80, 0.9, rng)
+    (whole,) = flipping_results(rng, "weights", worse=worse, better=better, n_layers=12)
     table = whole.transplant
     changed = rows(table, kind="transplant").assign(step=1, set="greedy")
     chose = changed.loc[changed["item"] < "0040"].assign(split="selection")
@@ -358,7 +364,7 @@ def searched(rng: np.random.Generator) -> tuple[TransplantResult, dict[str, int]
 
 
 def test_what_is_told_is_counted_on_held_out_items(few_resamples):
-    result, picks = searched(np.random.default_rng(0))
+    result, picks = greedy_search(np.random.default_rng(0))
     table, greedy = result.transplant, result.greedy()
     assert len(greedy) == 2
     plain = rows(table, kind="intact").set_index(["host", "item"])["correct"].astype(int)

@@ -15,17 +15,17 @@ from safetensors.torch import load_file, save_file
 
 import layerwise as lw
 from layerwise.analyses.transplant.spec import TransplantSpec
-from layerwise.analyses.transplant.weights import transplanted
-from layerwise.analyses.transplant.writing import write_merged
+from layerwise.analyses.transplant.weights import with_weights_of
+from layerwise.analyses.transplant.writing import write_merged_model
 from layerwise.errors import UserError
 from layerwise.sweep import intact, sweep
 from tests.analysis import word_task
 from tests.cases import in_long_runs
-from tests.models.decoder.test_loading import folder_of
+from tests.models.decoder.test_loading import tiny_family_folder
 from tests.models.seq2seq.tiny import tiny_folder as seq2seq_folder
 from tests.models.tiny import session_folder, tiny_folder
 from tests.planted import small_model
-from tests.transplanting import LAYOUT, asked_of
+from tests.transplanting import LAYOUT, word_requests
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def pair(tmp_path: Path, family: str) -> tuple[Any, Any]:
         save_file(weights, second / "model.safetensors", {"format": "pt"})
         return lw.load_model(first), lw.load_model(second)
     if family in OWN:
-        folders = [folder_of(family, tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+        folders = [tiny_family_folder(family, tmp_path / str(seed), seed=seed) for seed in (0, 1)]
         return tuple(map(lw.load_model, folders))
     return tuple(lw.load_model(tiny_folder(tmp_path, family, seed=seed)) for seed in (0, 1))
 
@@ -49,8 +49,8 @@ def pair(tmp_path: Path, family: str) -> tuple[Any, Any]:
 OWN = ("gemma 2", "deepseek 3", "cohere 2")
 
 
-def spec_of(base: Any, other: Any, site: str = "layer", layers: tuple[int, ...] = ()) -> Any:
-    return TransplantSpec.of(base, other, site, layers, ["single"], 1, bool(layers))
+def make_spec(base: Any, other: Any, site: str = "layer", layers: tuple[int, ...] = ()) -> Any:
+    return TransplantSpec.for_models(base, other, site, layers, ["single"], 1, bool(layers))
 
 
 CASES = [("qwen2", "layer", (0, 2)), ("gpt2", "attn_out", (1,)), ("qwen3", "mlp_out", (1, 2))]
@@ -70,10 +70,10 @@ CASES = [("qwen2", "layer", (0, 2)), ("gpt2", "attn_out", (1,)), ("qwen3", "mlp_
 )  # fmt: skip
 def test_the_folder_answers_as_the_exchange_in_memory(tmp_path, family, site, layers):
     base, other = pair(tmp_path, family)
-    spec, out = spec_of(base, other, site, layers), tmp_path / "out"
-    write_merged(base, other, spec, out)
-    asked = asked_of(base)
-    with transplanted(base, other, spec.site, spec.layers):
+    spec, out = make_spec(base, other, site, layers), tmp_path / "out"
+    write_merged_model(base, other, spec, out)
+    asked = word_requests(base)
+    with with_weights_of(base, other, spec.site, spec.layers):
         (expected,) = sweep(base, [intact()], asked).outcomes
     (found,) = sweep(lw.load_model(out), [intact()], asked).outcomes
     assert found == expected
@@ -83,7 +83,7 @@ def test_the_folder_answers_as_the_exchange_in_memory(tmp_path, family, site, la
 
 
 def merged_by_recipe(path: Path) -> dict:
-    """What a linear merge makes of a recipe, as mergekit reads weights by filters of names."""
+    """Linear merge by a recipe, as mergekit reads weights by filters of names."""
     recipe = yaml.safe_load(path.read_text("utf-8"))
     assert recipe["merge_method"] == "linear"
     assert recipe["dtype"] == "float32"
@@ -105,7 +105,7 @@ def merged_by_recipe(path: Path) -> dict:
 def test_the_recipe_means_the_same_as_the_folder(tmp_path, family, site, layers):
     base, other = pair(tmp_path, family)
     out = tmp_path / "out"
-    write_merged(base, other, spec_of(base, other, site, layers), out)
+    write_merged_model(base, other, make_spec(base, other, site, layers), out)
     merged, written = merged_by_recipe(out / "mergekit.yaml"), load_file(out / "model.safetensors")
     assert merged.keys() == written.keys()
     assert all((merged[name] == tensor).all() for name, tensor in written.items())
@@ -113,20 +113,20 @@ def test_the_recipe_means_the_same_as_the_folder(tmp_path, family, site, layers)
 
 def test_the_same_command_leaves_the_folder_and_mends_it(tmp_path):
     base, other = pair(tmp_path, "llama")
-    spec, out = spec_of(base, other, layers=(1,)), tmp_path / "out"
+    spec, out = make_spec(base, other, layers=(1,)), tmp_path / "out"
     (out / ".writing").mkdir(parents=True)  # of a call that was killed
-    write_merged(base, other, spec, out)
+    write_merged_model(base, other, spec, out)
     stamp = os.stat(out / "model.safetensors").st_mtime_ns
-    write_merged(base, other, spec, out)
+    write_merged_model(base, other, spec, out)
     assert os.stat(out / "model.safetensors").st_mtime_ns == stamp
     made = json.loads((out / "transplant.json").read_text())
     assert (made["site"], made["layers"]) == ("layer", [1])
     good = (out / "model.safetensors").read_bytes()
     (out / "model.safetensors").write_bytes(b"damaged")
-    write_merged(base, other, spec, out)
+    write_merged_model(base, other, spec, out)
     assert (out / "model.safetensors").read_bytes() == good
     with pytest.raises(UserError, match="is not empty: expected a new or empty folder"):
-        write_merged(base, other, spec_of(base, other, layers=(2,)), out)
+        write_merged_model(base, other, make_spec(base, other, layers=(2,)), out)
 
 
 def test_the_option_writes_all_named_layers_beside_the_run(tmp_path):
@@ -147,14 +147,14 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_left(tmp_path, monkeyp
             lw.transplant(base, other, word_task(4), write=out, progress=False, **options)
     wired = small_model(LAYOUT)
     with pytest.raises(UserError, match="no Hugging Face original to write from"):
-        write_merged(wired, wired, spec_of(wired, wired, layers=(1,)), out)
+        write_merged_model(wired, wired, make_spec(wired, wired, layers=(1,)), out)
     # files whose names tell something else than what is exchanged
     monkeypatch.setattr(
-        "layerwise.analyses.transplant.writing.tensors_of",
+        "layerwise.analyses.transplant.writing.tensor_names",
         lambda *_: ["model.layers.2.mlp.up_proj.weight"],
     )
     with pytest.raises(UserError, match="is not the exchange in memory: the weight"):
-        write_merged(base, other, spec_of(base, other, layers=(1,)), out)
+        write_merged_model(base, other, make_spec(base, other, layers=(1,)), out)
     assert not out.exists() or not list(out.iterdir())
 
 
@@ -165,4 +165,4 @@ def test_a_donor_that_is_stored_otherwise_is_refused(tmp_path):
     weights["renamed"] = weights.pop("model.layers.1.mlp.up_proj.weight")
     save_file(weights, folders[1] / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"has no tensor 'model\.layers\.1\.mlp\.up_proj"):
-        write_merged(base, other, spec_of(base, other, layers=(1,)), tmp_path / "out")
+        write_merged_model(base, other, make_spec(base, other, layers=(1,)), tmp_path / "out")

@@ -21,9 +21,9 @@ from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.shared.texts import Text, texts_of_tasks
 from layerwise.analyses.shared.translators import FILE, TunedLens
 from layerwise.analyses.tuned_lens.api import train_lens
-from layerwise.analyses.tuned_lens.training import Streams, Trainer, positions_read
+from layerwise.analyses.tuned_lens.training import LensTrainer, TextStreams, draw_positions
 from layerwise.errors import UserError
-from layerwise.models.libraries.quiet import no_deprecation_of
+from layerwise.models.libraries.quiet import silence_deprecation
 from layerwise.results import TunedLensResult
 from layerwise.runs.setup import prepare
 from layerwise.sweep.walk.readout import divergence
@@ -48,16 +48,16 @@ def text_file(folder, n_texts: int = 60, seed: int = 0):
     return path
 
 
-def training(tmp_path, model, **options):
+def train_quickly(tmp_path, model, **options):
     given = {"text": text_file(tmp_path), "steps": 60, "progress": False, **options}
     return train_lens(model, TASK, **given)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def full_lens(tmp_path_factory):
     """A full lens, its model and the folder of its run."""
     model, out = tiny_model("llama"), tmp_path_factory.mktemp("lens")
-    return training(out, model, out=out / "run"), model, out / "run"
+    return train_quickly(out, model, out=out / "run"), model, out / "run"
 
 
 def assert_nearer(trained: Any, kind: str) -> None:
@@ -69,17 +69,17 @@ def assert_nearer(trained: Any, kind: str) -> None:
     assert (trained.lens.weight is None) == (kind == "bias")
 
 
-def test_the_tuned_lens_is_nearer_on_held_out_texts_at_every_layer(tmp_path, whole):
-    assert_nearer(whole[0], "full")
+def test_the_tuned_lens_is_nearer_on_held_out_texts_at_every_layer(tmp_path, full_lens):
+    assert_nearer(full_lens[0], "full")
     model = tiny_model("gpt2")
     before = {name: p.clone() for name, p in model.named_parameters()}
-    assert_nearer(training(tmp_path, model, kind="bias", steps=40), "bias")
+    assert_nearer(train_quickly(tmp_path, model, kind="bias", steps=40), "bias")
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name])
         assert parameter.grad is None
 
 
-def untrained(model) -> TunedLens:
+def identity_lens(model) -> TunedLens:
     width, depths = model.cfg.d_model, model.cfg.n_layers
     facts = {"model": "tiny", "model_hash": prepare(model, TASK, "continuation").loaded.hash}
     return TunedLens(torch.zeros(depths, width, width), torch.zeros(depths, width), facts)
@@ -90,19 +90,19 @@ def test_the_identity_is_exactly_the_logit_lens():
     sites = ("resid_pre", "resid_post")
     logit, tuned = (
         logit_lens(model, TASK, "continuation", sites=sites, progress=False, **options).lens
-        for options in ({}, {"lens": "tuned", "tuned": untrained(model)})
+        for options in ({}, {"lens": "tuned", "tuned": identity_lens(model)})
     )
     assert set(tuned["lens"]) == {"tuned"}
     pd.testing.assert_frame_equal(logit.drop(columns="lens"), tuned.drop(columns="lens"))
-    trainer = Trainer(model, [Text((1, 2, 3, 4))] * 3, True, 1, 0.1, 0, BUDGET)
-    fresh = trainer.trained({})
+    trainer = LensTrainer(model, [Text((1, 2, 3, 4))] * 3, True, 1, 0.1, 0, BUDGET)
+    fresh = trainer.make_lens({})
     assert fresh.weight is not None
     assert not fresh.weight.any()
     assert not fresh.bias.any()
 
 
-def test_a_trained_lens_translates_by_depth_whatever_the_site(whole):
-    lens, model = whole[0].lens, whole[1]
+def test_a_trained_lens_translates_by_depth_whatever_the_site(full_lens):
+    lens, model = full_lens[0].lens, full_lens[1]
     table = logit_lens(model, TASK, "continuation", sites=("resid_pre", "resid_post"),
                        lens="tuned", tuned=lens, progress=False).lens  # fmt: skip
     of = {site: table.loc[table["site"] == site] for site in ("resid_pre", "resid_post")}
@@ -129,7 +129,7 @@ def affine_model() -> tuple[HookedTransformer, torch.Tensor, torch.Tensor]:
         n_layers=3, d_model=width, n_ctx=128, d_head=6, n_heads=2, d_mlp=16, d_vocab=300,
         act_fn="relu", normalization_type=None, device="cpu", seed=1, initializer_range=0.4,
     )  # fmt: skip
-    with no_deprecation_of("HookedTransformer"):
+    with silence_deprecation("HookedTransformer"):
         model = HookedTransformer(config).eval()
     model.tokenizer = tiny_tokenizer()
     generator = torch.Generator().manual_seed(2)
@@ -157,8 +157,8 @@ def test_a_full_lens_recovers_layers_that_are_an_affine_map(tmp_path):
     exact = TunedLens(
         (matrix.T - torch.eye(12)).float().expand(3, 12, 12), shift.float().expand(3, 12), {}
     )
-    trained = training(tmp_path, model, steps=100, rate=0.1)
-    bias = training(tmp_path, model, steps=30, rate=0.1, kind="bias")
+    trained = train_quickly(tmp_path, model, steps=100, rate=0.1)
+    bias = train_quickly(tmp_path, model, steps=30, rate=0.1, kind="bias")
     kl, of_bias = (t.result.layers().set_index("layer") for t in (trained, bias))
     assert kl.loc[0, "kl_logit"] > 0.1
     assert kl.loc[0, "kl_tuned"] < 0.01 * kl.loc[0, "kl_logit"]
@@ -166,34 +166,36 @@ def test_a_full_lens_recovers_layers_that_are_an_affine_map(tmp_path):
     # What enters the first layer says nothing of other tokens, so no map can be right there.
     assert kl.loc[-1, "kl_tuned"] > 10 * kl.loc[0, "kl_tuned"]
     tokens = [Text(tuple(range(5, 40)))]
-    streams = Streams.of(model, tokens, np.random.default_rng(0), BUDGET)
-    at_layer_0 = streams.read_out(1, exact.translate(("resid_post", 0), streams.at(1))).detach()
+    streams = TextStreams.from_texts(model, tokens, np.random.default_rng(0), BUDGET)
+    at_layer_0 = streams.lens_logprobs(
+        1, exact.translate(("resid_post", 0), streams.stream_at(1))
+    ).detach()
     assert float(divergence(streams.final, at_layer_0).max()) < 1e-4
 
 
 def test_an_interrupted_training_goes_on_and_ends_the_same(tmp_path, monkeypatch):
     model = tiny_model("gpt2")
-    whole = training(tmp_path, model, steps=30, out=tmp_path / "whole")
+    whole = train_quickly(tmp_path, model, steps=30, out=tmp_path / "whole")
     monkeypatch.setattr(module, "compare", None)
     with pytest.raises(TypeError):
-        training(tmp_path, model, steps=30, out=tmp_path / "cut")
+        train_quickly(tmp_path, model, steps=30, out=tmp_path / "cut")
     monkeypatch.undo()
     steps = []
-    original = Trainer.step
-    monkeypatch.setattr(Trainer, "step", lambda self: (steps.append(self.done), original(self)))
-    again = training(tmp_path, model, steps=30, out=tmp_path / "cut")
+    original = LensTrainer.step
+    monkeypatch.setattr(LensTrainer, "step", lambda self: (steps.append(self.done), original(self)))
+    again = train_quickly(tmp_path, model, steps=30, out=tmp_path / "cut")
     assert steps == [25, 26, 27, 28, 29]
     assert again.lens.hash == whole.lens.hash
     names = {path.name for path in (tmp_path / "cut").iterdir()}
     assert names == {FILE, "tuned_lens.parquet", "estimates.parquet", "run.json"}
-    loaded = training(tmp_path, model, steps=30, out=tmp_path / "cut")
+    loaded = train_quickly(tmp_path, model, steps=30, out=tmp_path / "cut")
     assert loaded.lens.hash == whole.lens.hash
     assert len(steps) == 5
     pd.testing.assert_frame_equal(loaded.result.tuned_lens, whole.result.tuned_lens)
 
 
-def test_a_saved_lens_reads_as_before_and_refuses_other_weights(whole):
-    lens, model, folder = whole[0].lens, whole[1], whole[2]
+def test_a_saved_lens_reads_as_before_and_refuses_other_weights(full_lens):
+    lens, model, folder = full_lens[0].lens, full_lens[1], full_lens[2]
     facts = lens.facts
     assert facts["seed"] == 0
     assert facts["kind"] == "full"
@@ -218,8 +220,8 @@ def test_a_lens_is_the_same_file_whenever_it_is_saved(tmp_path):
     assert lens.hash == TunedLens.load(tmp_path / "0.safetensors").hash
 
 
-def test_a_table_of_layers_is_paired_and_tested(whole):
-    result = whole[0].result
+def test_a_table_of_layers_is_paired_and_tested(full_lens):
+    result = full_lens[0].result
     assert list(result.tuned_lens.columns) == analysis.documented_columns("tuned_lens.parquet")
     layers = result.layers().set_index("layer")
     for layer, mine in result.tuned_lens.groupby("layer"):
@@ -256,7 +258,7 @@ def test_prompts_are_of_items_that_are_not_measured():
 def test_positions_hold_the_last_and_never_the_first():
     rng = np.random.default_rng(0)
     for n in (2, 3, 10, 200):
-        read = positions_read(Text(tuple(range(n))), rng)
+        read = draw_positions(Text(tuple(range(n))), rng)
         assert read[-1] == n - 1
         assert min(read) > 0
         assert len(read) == len(set(read)) == min(16, n - 1)
@@ -276,13 +278,13 @@ FACTS = {"model": "tiny", "model_hash": "0" * 64, "seed": 0}
 BIAS, WEIGHT = torch.linspace(-1, 1, 12).reshape(3, 4), torch.linspace(0, 1, 48).reshape(3, 4, 4)
 
 
-def saved(folder: Path) -> Path:
+def save_lens(folder: Path) -> Path:
     TunedLens(WEIGHT, BIAS, FACTS).save(folder / FILE)
     return folder / FILE
 
 
 def test_a_lens_is_read_as_it_was_written(tmp_path):
-    path = saved(tmp_path)
+    path = save_lens(tmp_path)
     for place in (path, tmp_path, str(path)):
         lens = TunedLens.load(place)
         assert torch.equal(lens.bias, BIAS)
@@ -291,7 +293,7 @@ def test_a_lens_is_read_as_it_was_written(tmp_path):
         assert lens.facts == FACTS
 
 
-def flipped(at: int) -> Callable[[Path], object]:
+def bit_flip(at: int) -> Callable[[Path], object]:
     def flip(path: Path) -> None:
         content = bytearray(path.read_bytes())
         content[-at] ^= 1 << at % 8
@@ -300,11 +302,11 @@ def flipped(at: int) -> Callable[[Path], object]:
     return flip
 
 
-def noted(metadata: dict[str, str] | None) -> Callable[[Path], object]:
+def metadata_file(metadata: dict[str, str] | None) -> Callable[[Path], object]:
     return lambda path: save_file({"bias": BIAS, "weight": WEIGHT}, path, metadata=metadata)
 
 
-def piped(path: Path) -> None:
+def replace_by_pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
 
@@ -312,16 +314,16 @@ def piped(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        *(flipped(at) for at in range(1, 4 * (BIAS.numel() + WEIGHT.numel()), 31)),
+        *(bit_flip(at) for at in range(1, 4 * (BIAS.numel() + WEIGHT.numel()), 31)),
         lambda path: path.write_bytes(path.read_bytes().replace(b"0" * 64, b"1" * 64)),
         lambda path: path.write_bytes(b"nothing"),
-        *(noted({"layerwise.tuned_lens": text})
+        *(metadata_file({"layerwise.tuned_lens": text})
           for text in ("{", "[" * 100_000, "9" * 5000, "[]", "[{}, 3]", json.dumps(FACTS))),
-        noted(None), piped,
+        metadata_file(None), replace_by_pipe,
     ],
 )  # fmt: skip
 def test_a_file_that_is_not_as_a_lens_was_written_is_refused(tmp_path, damage):
-    damage(saved(tmp_path))
+    damage(save_lens(tmp_path))
     with pytest.raises(UserError, match="damaged or not a tuned lens"):
         TunedLens.load(tmp_path / FILE)
 
@@ -335,7 +337,7 @@ def test_a_lens_of_another_shape_is_refused_at_a_model():
 
 def test_a_training_that_diverges_is_told():
     texts = [Text(tuple(range(3, 30))), Text(tuple(range(40, 60)))]
-    trainer = Trainer(tiny_model("gpt2"), texts, False, 5, 0.1, 0, 2**28)
+    trainer = LensTrainer(tiny_model("gpt2"), texts, False, 5, 0.1, 0, 2**28)
     trainer.step()
     trainer.spread.fill_(float("inf"))  # what is translated is no number any more
     with pytest.raises(UserError, match="diverged at step 2 of 5: expected finite translators"):

@@ -19,16 +19,16 @@ from layerwise.analyses.shared.translators import TunedLens
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.analyses.tuned_lens.training import (
     READS,
-    Streams,
-    Trainer,
+    LensTrainer,
+    TextStreams,
     bytes_of_gradient,
     compare,
-    positions_read,
+    draw_positions,
 )
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.runs.setup import prepare
 from layerwise.sweep.activations.streams import truncated_encoder
-from layerwise.sweep.walk.readout import divergence, logits_of
+from layerwise.sweep.walk.readout import divergence, final_logits
 from tests.analysis import word_task
 from tests.cases import LONG, in_long_runs
 from tests.models.seq2seq.tiny import CASES, tiny_seq2seq
@@ -62,7 +62,7 @@ def drawn_lens(model: Seq2SeqModel, scale: float, seed: int = 0) -> TunedLens:
     return TunedLens(weight, bias, facts)
 
 
-def hooked(model: Seq2SeqModel, lens: TunedLens, text: Text, depth: int) -> torch.Tensor:
+def hooked_logits(model: Seq2SeqModel, lens: TunedLens, text: Text, depth: int) -> torch.Tensor:
     """Logits at all decoder positions: one plain run with hooks, the translator written out."""
     n_encoder, n = model.cfg.n_encoder_layers, text.n_prompt
     said = torch.tensor([[*model.prefix, *text.tokens[n:-1]]])
@@ -95,30 +95,34 @@ def hooked(model: Seq2SeqModel, lens: TunedLens, text: Text, depth: int) -> torc
     st.sampled_from([2**14, 2**26]),
 )
 def test_each_depth_is_read_as_a_plain_hooked_run_reads_it(case, pairs, seed, budget):
-    """What is trained on, and what a lens reads later, through translators of any kind."""
+    """Streams that are trained on, and read later, through translators of any kind."""
     model = tiny_seq2seq(case)
     lens = drawn_lens(model, 0.2, seed)
     texts = [Text((*given, *said), len(given)) for given, said in pairs]
-    streams = Streams.of(model, texts, np.random.default_rng(seed), budget)
+    streams = TextStreams.from_texts(model, texts, np.random.default_rng(seed), budget)
     n_encoder, begin = model.cfg.n_encoder_layers, len(model.prefix)
     sides = [text.tokens[:-1] for text in texts], streams.positions, [t.n_prompt for t in texts]
     early = truncated_encoder(model, *sides, memory_budget=budget, translate=lens.translate)
     for depth in range(model.cfg.n_layers):
         found = torch.cat(
             [
-                part.read_out(depth, lens.translate(("resid_post", depth - 1), part.at(depth)))
+                part.lens_logprobs(
+                    depth, lens.translate(("resid_post", depth - 1), part.stream_at(depth))
+                )
                 for part in streams.parts(depth, budget)
             ]
         )
         expected = torch.cat(
             [
-                hooked(model, lens, text, depth)[[pos - text.n_prompt + begin for pos in read]]
+                hooked_logits(model, lens, text, depth)[
+                    [pos - text.n_prompt + begin for pos in read]
+                ]
                 for text, read in zip(texts, streams.positions, strict=True)
             ]
         ).log_softmax(-1)
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
         if depth < n_encoder:
-            read = logits_of(model, early[depth]).log_softmax(-1)
+            read = final_logits(model, early[depth]).log_softmax(-1)
             torch.testing.assert_close(read, expected, atol=1e-4, rtol=0)
 
 
@@ -149,13 +153,15 @@ def test_gradients_are_those_of_a_plain_hooked_run(case, budget, monkeypatch):
     """One step of one depth of each stack, in parts and in one, against autograd through hooks."""
     model = tiny_seq2seq(case)
     texts = [Text((5, 6, 7, 8, 9, 10), 4), Text((11, 12, 13, 14), 2)]
-    trainer = Trainer(model, texts, True, 1, 0.1, 0, BUDGET)
+    trainer = LensTrainer(model, texts, True, 1, 0.1, 0, BUDGET)
     trainer.memory_budget = budget
     monkeypatch.setattr(trainer.optimiser, "step", lambda: None)
     drawn = []
-    original = Streams.of
+    original = TextStreams.from_texts
     monkeypatch.setattr(
-        Streams, "of", lambda *args: drawn.append(original(*args[:3], BUDGET)) or drawn[-1]
+        TextStreams,
+        "from_texts",
+        lambda *args: drawn.append(original(*args[:3], BUDGET)) or drawn[-1],
     )
     trainer.step()
     (streams,) = drawn
@@ -173,7 +179,7 @@ def test_gradients_are_those_of_a_plain_hooked_run(case, budget, monkeypatch):
             values[depth] = mine
         lens = TunedLens(*of_depth, {})
         logits = [
-            hooked(model, lens, text, depth)[[pos - text.n_prompt + begin for pos in read]]
+            hooked_logits(model, lens, text, depth)[[pos - text.n_prompt + begin for pos in read]]
             for text, read in zip(streams.texts, streams.positions, strict=True)
         ]
         divergence(streams.final, torch.cat(logits).log_softmax(-1)).mean().backward()
@@ -188,7 +194,7 @@ def test_gradients_are_those_of_a_plain_hooked_run(case, budget, monkeypatch):
 def test_texts_are_read_out_together_as_far_as_memory_goes():
     model = tiny_seq2seq("t5")
     texts = [Text(tuple(range(5, 5 + n)), n - 3) for n in (9, 12, 6, 10)]
-    streams = Streams.of(model, texts, np.random.default_rng(0), BUDGET)
+    streams = TextStreams.from_texts(model, texts, np.random.default_rng(0), BUDGET)
     whole = list(streams.parts(0, BUDGET))
     assert whole == [streams]
     assert list(streams.parts(model.cfg.n_encoder_layers, 1)) == [streams]
@@ -229,9 +235,9 @@ def test_translators_that_only_do_harm_are_left_out_of_the_encoder():
     """After a step that is far too long, by what it does to the texts that it was taken on."""
     model = tiny_seq2seq("t5")
     texts = [Text(tuple(random.Random(i).choices(range(5, 60), k=9)), 5) for i in range(12)]
-    trainer = Trainer(model, texts, True, 1, 30.0, 0, BUDGET)
+    trainer = LensTrainer(model, texts, True, 1, 30.0, 0, BUDGET)
     trainer.step()
-    lens, n_encoder = trainer.trained({}), model.cfg.n_encoder_layers
+    lens, n_encoder = trainer.make_lens({}), model.cfg.n_encoder_layers
     assert lens.weight is not None
     told = pd.DataFrame(compare(model, trainer._affine({}), texts, 0, BUDGET))
     means = told.groupby("layer")[["kl_logit", "kl_tuned"]].mean()
@@ -290,7 +296,7 @@ def test_positions_are_those_where_what_is_said_is_predicted():
     rng = np.random.default_rng(0)
     for n_prompt, n_said in ((1, 1), (5, 1), (4, 3), (7, 60)):
         text = Text(tuple(range(n_prompt + n_said)), n_prompt)
-        read = positions_read(text, rng)
+        read = draw_positions(text, rng)
         assert read[0] == n_prompt - 1
         assert read[-1] < len(text.tokens) - 1
         assert len(read) == len(set(read)) == min(READS, n_said)

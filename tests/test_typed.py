@@ -13,17 +13,17 @@ from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import Float, TypeCheckError
 
 from layerwise import stats
-from tests.typed import EVERY, FIRST, _Loader, begin_test, typed
+from tests.typed import EVERY, FIRST, _Loader, begin_test, type_checked
 
 
-def assert_refused(*calls: Callable[[], object]) -> None:
+def assert_calls_refused(*calls: Callable[[], object]) -> None:
     for call in calls:
         begin_test()
         with pytest.raises((BeartypeCallHintViolation, TypeCheckError)):
             call()
 
 
-@typed
+@type_checked
 def product(a: Float[np.ndarray, "n k"], b: Float[np.ndarray, "k m"]) -> Float[np.ndarray, "n m"]:
     return (a @ b)[: 2 if a.shape[0] == 3 else None]
 
@@ -32,7 +32,7 @@ def test_axes_of_one_name_have_one_size_within_a_call():
     assert product(np.ones((4, 2)), np.ones((2, 5))).shape == (4, 5)
     begin_test()
     assert product(np.ones((5, 3)), np.ones((3, 4))).shape == (5, 4)
-    assert_refused(
+    assert_calls_refused(
         lambda: product(np.ones((4, 2)), np.ones((3, 5))),
         lambda: product(np.ones((4, 2)), np.ones(2)),
         lambda: product(np.ones((3, 2)), np.ones((2, 5))),  # what is returned has another shape
@@ -44,60 +44,60 @@ class Options(TypedDict, total=False):
     missing: Annotated[NotThere, 0, "of a type that is known to type checkers alone."]  # pyright: ignore
 
 
-@typed
+@type_checked
 def optional(**options: Unpack[Options]) -> int:
     return options["seed"]
 
 
 def test_options_that_are_unpacked_are_checked():
     assert optional(seed=3, missing="any") == 3
-    assert_refused(lambda: optional(seed="3"))
+    assert_calls_refused(lambda: optional(seed="3"))
 
 
 def test_functions_of_functions_and_iterators_are_checked():
     def outer() -> object:
-        @typed
+        @type_checked
         def inner(number: int) -> str:
             return number if number == 3 else "text"  # pyright: ignore
 
         return inner
 
-    @typed
+    @type_checked
     def counted(number: int) -> Iterator[int]:
         yield number
 
     inner = outer()
     assert inner(2) == "text"
     assert list(counted(2)) == [2]
-    assert_refused(lambda: inner("2"), lambda: inner(3), lambda: counted("2"))
+    assert_calls_refused(lambda: inner("2"), lambda: inner(3), lambda: counted("2"))
 
 
-@typed
+@type_checked
 @dataclass(frozen=True)
 class Pair:
     one: int
     more: tuple[str, ...] = ()
 
     @property
-    @typed
+    @type_checked
     def first(self) -> str:
         return self.more[0] if self.more else None  # pyright: ignore
 
 
 def test_fields_and_properties_of_dataclasses_are_checked():
     assert Pair(1, ("a",)).first == "a"
-    assert_refused(lambda: Pair("1"), lambda: Pair(1, (2,)), lambda: Pair(1).first)
+    assert_calls_refused(lambda: Pair("1"), lambda: Pair(1, (2,)), lambda: Pair(1).first)
 
 
 def test_the_package_is_checked():
-    assert_refused(
+    assert_calls_refused(
         lambda: stats.above_chance(np.ones((2, 2), dtype=bool), 0.5),
         lambda: stats.mcnemar_exact("1", 2),  # pyright: ignore
     )
 
 
 def refusals(function: Callable[[], Callable[[int], int]], calls: int) -> list[int]:
-    """Which of so many wrong calls are refused."""
+    """Refused calls among so many wrong ones."""
     found = []
     for call in range(1, calls + 1):
         try:
@@ -107,8 +107,8 @@ def refusals(function: Callable[[], Callable[[int], int]], calls: int) -> list[i
     return found
 
 
-def whole() -> Callable[[int], int]:
-    @typed
+def whole_number_function() -> Callable[[int], int]:
+    @type_checked
     def whole(number: int) -> int:
         return number
 
@@ -118,8 +118,8 @@ def whole() -> Callable[[int], int]:
 @pytest.mark.parametrize("made_again", [False, True])
 def test_of_many_calls_the_first_are_checked_in_each_test_and_some_of_the_others(made_again):
     """Functions within a function, which are made at each of its calls, are counted together."""
-    same = whole()
-    given = whole if made_again else lambda: same
+    same = whole_number_function()
+    given = whole_number_function if made_again else lambda: same
     others = [call for call in range(FIRST + 1, 3 * FIRST + 1) if (call - FIRST) % EVERY == 0]
     assert refusals(given, 3 * FIRST) == [*range(1, FIRST + 1), *others]
     begin_test()

@@ -29,7 +29,7 @@ def part(name: str) -> ModuleType:
 
 
 nothing, planted, planted_seq2seq, tuned, guessing = map(
-    part, ("nothing", "planted", "planted_seq2seq", "tuned", "guessing")
+    part, ("null_models", "planted", "planted_seq2seq", "tuned", "guessing")
 )
 
 
@@ -49,7 +49,7 @@ def test_a_model_without_signal_gets_no_claim(case):
 
 def test_shuffled_answers_are_drawn_evenly_from_the_choices():
     task = load_task("wired-lookup", limit=200)
-    mixed = nothing.shuffled(task, seed=0)
+    mixed = nothing.shuffle_answers(task, seed=0)
     assert all(item.answer in item.choices for item in mixed.items)
     kept = sum(a.answer == b.answer for a, b in zip(task.items, mixed.items, strict=True))
     assert 200 / 4 - 25 < kept < 200 / 4 + 25
@@ -72,7 +72,7 @@ def test_the_saved_rates_are_at_most_nominal():
     table = pd.read_parquet(FOLDER / "results" / "nothing.parquet")
     asked = table.loc[table["case"] != nothing.REDRAWN]
     assert (asked["silent"].astype(bool) == ~asked["signal"]).all()
-    told = nothing.told(table)
+    told = nothing.false_claim_rates(table)
     assert told["models"].eq(nothing.N_MODELS).all()
     assert (told["low"] <= NOMINAL).all()
     with_signal = told.set_index("case")["signal"]
@@ -81,7 +81,7 @@ def test_the_saved_rates_are_at_most_nominal():
 
 def test_the_saved_findings_are_what_was_planted():
     table = pd.read_parquet(FOLDER / "results" / "planted.parquet")
-    by_gradient = table["method"] == planted.within.GRADIENT
+    by_gradient = table["method"] == planted.wired_methods.GRADIENT
     assert table.loc[~by_gradient, "same"].all()
     # A gradient sees the head at the end of the chain, and only where that is all it is exact.
     estimated = table.loc[by_gradient]
@@ -113,7 +113,7 @@ def test_the_saved_findings_in_encoder_decoders_are_what_was_planted():
 def test_a_tuned_lens_claims_no_depth_where_there_is_no_signal(monkeypatch):
     monkeypatch.setattr(tuned, "STEPS", 30)
     monkeypatch.setattr(nothing, "N_ITEMS", 20)
-    (row,) = tuned.untrained(1).to_dict("records")
+    (row,) = tuned.untrained_rows(1).to_dict("records")
     assert not row["signal"]
     assert row["claimed"] == 0
     # It comes near the final distribution here too, which says nothing of any capability.
@@ -163,7 +163,7 @@ def test_methods_that_patch_would_claim_of_guesses_what_they_do_not_claim():
 
 
 def test_the_saved_claims_of_guesses_are_at_most_nominal():
-    told = guessing.told(pd.read_parquet(FOLDER / "results" / "nothing_methods.parquet"))
+    told = guessing.claim_rates(pd.read_parquet(FOLDER / "results" / "nothing_methods.parquet"))
     sizes = {case: len(seeds) for case, seeds in guessing.MODELS.items()}
     assert told["models"].tolist() == told["case"].map(sizes).tolist()
     assert (told["low"] <= NOMINAL).all()
@@ -172,7 +172,7 @@ def test_the_saved_claims_of_guesses_are_at_most_nominal():
 
 
 def test_the_saved_findings_in_organisms_are_as_written_beforehand_but_where_told():
-    within_trained = part("within_trained")
+    within_trained = part("trained_methods")
     table = pd.read_parquet(FOLDER / "results" / "trained_methods.parquet")
     assert set(table["method"]) == set(within_trained.RULES)
     assert table["model"].nunique() == len(within_trained.NAMES)
@@ -204,10 +204,10 @@ def test_a_page_of_one_scale_claims_no_other_layers():
 
 
 def test_the_saved_pages_say_what_is_false_no_more_often_than_is_nominal():
-    """What is said to hold over a run; within a table, what is corrected over the run anyway."""
+    """Sentences over a run; within a table, those that are corrected over the run anyway."""
     sentences = part("sentences")
     table = pd.read_parquet(FOLDER / "results" / "sentences.parquet")
-    rates = sentences.told(table)
+    rates = sentences.false_sentence_rates(table)
     assert set(zip(rates["case"], rates["kind"], strict=True)) == {
         (case, kind) for case, kinds in sentences.FALSE.items() for kind in kinds
     }
@@ -235,7 +235,7 @@ def test_claims_of_what_layers_are_for_are_rarely_false():
 def test_the_page_on_statistics_states_the_saved_rates():
     table = pd.read_parquet(FOLDER / "results" / "stated.parquet")
     page = (FOLDER.parents[1] / "docs" / "statistics.md").read_text()
-    stated = part("stated")
+    stated = part("stated_claims")
     rates = {what: (100 * rows["rate"]).round().astype(int).tolist()
              for what, rows in table.groupby("what")}  # fmt: skip
     *few, most = rates[stated.REPORTED]
@@ -262,7 +262,7 @@ def test_pairs_of_layers_of_a_weak_model_interact_over_the_run_as_rarely_as_stat
     table = pd.read_parquet(FOLDER / "results" / "weak_interactions.parquet")
     assert (table["run_low"] <= NOMINAL).all()
     assert (table["runs"] == module.N_RUNS).all()
-    pairs = module.pairs_table(module.run_of(np.random.default_rng(0), 0.4), module.chance, 0)
+    pairs = module.pairs_table(module.simulate_run(np.random.default_rng(0), 0.4), module.chance, 0)
     assert len(pairs) % 66 == 0 < len(pairs)
     assert (pairs["p_run"] >= NOMINAL).all()
 

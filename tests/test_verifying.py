@@ -20,7 +20,7 @@ from layerwise.analyses.ablation.api import ablate
 from layerwise.analyses.comparison.api import Comparison
 from layerwise.analyses.comparison.runs import ComparisonFacts
 from layerwise.analyses.emergence.api import emergence
-from layerwise.analyses.shared.written_model import refuse_occupied
+from layerwise.analyses.shared.written_model import refuse_occupied_folder
 from layerwise.errors import DamagedFileWarning, DamagedResultsError, MadeAgainWarning, UserError
 from layerwise.report import Report
 from layerwise.results import AblationResult, LensResult, RunFolder, load_results
@@ -34,7 +34,7 @@ from tests import commands, synthetic
 from tests.analysis import word_task
 from tests.cases import in_long_runs
 from tests.models.tiny import tiny_model
-from tests.stopping import stopped_after
+from tests.stopping import stop_after
 
 REQUESTS = "requests.jsonl"
 
@@ -54,7 +54,7 @@ def states(folder: Path) -> dict[str, str]:
     return dict(lw.verify(folder).files)
 
 
-def edited(path: Path) -> None:
+def edit_value(path: Path) -> None:
     """Change a value, and write a table that is whole in itself."""
     table = pd.read_parquet(path)
     first = next(name for name in table.columns if table[name].dtype in (bool, float))
@@ -63,11 +63,11 @@ def edited(path: Path) -> None:
     table.to_parquet(path)
 
 
-def truncated(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
 
 
-DAMAGES = [edited, Path.unlink, *in_long_runs((truncated,), (lambda path: path.write_text(""),))]
+DAMAGES = [edit_value, Path.unlink, *in_long_runs((truncate,), (lambda path: path.write_text(""),))]
 
 
 def test_a_saved_folder_lists_its_files_and_verifies(ablation, folder):
@@ -75,7 +75,7 @@ def test_a_saved_folder_lists_its_files_and_verifies(ablation, folder):
     assert found.ok
     names = ["run.json", "records.parquet", "estimates.parquet"]
     assert dict(found.files) == dict.fromkeys(names, "ok")
-    said = commands.done("verify", folder)
+    said = commands.run_cleanly("verify", folder)
     assert "records.parquet: ok\n" in said
     assert said.endswith("is as it was written: 3 files have their SHA-256.\n")
 
@@ -170,7 +170,7 @@ def test_results_whose_run_json_was_deleted_are_refused_whoever_reads_them(folde
 
 def test_verify_tells_a_deleted_run_json_and_what_else_is_wrong(folder):
     (folder / "run.json").unlink()
-    truncated(folder / "estimates.parquet")
+    truncate(folder / "estimates.parquet")
     outcome = commands.run("verify", folder)
     assert outcome.code == 2
     assert outcome.out.startswith("run.json: missing\nrecords.parquet: readable\n")
@@ -244,7 +244,7 @@ def test_results_that_share_a_folder_are_all_listed(folder):
 
 
 @contextlib.contextmanager
-def interrupted_after(writes: int, monkeypatch) -> Iterator[None]:
+def interrupt_after(writes: int, monkeypatch) -> Iterator[None]:
     """Interrupt what would put one file more than so many in its place."""
     real, done = os.replace, []
 
@@ -264,7 +264,7 @@ def test_a_save_that_is_killed_leaves_no_table_that_differs_from_the_list(
     folder, ablation, monkeypatch, writes
 ):
     other = AblationResult(ablation.records.assign(margin=0.25), ablation.facts)
-    with interrupted_after(writes, monkeypatch):
+    with interrupt_after(writes, monkeypatch):
         try:
             other.save(folder)
         except KeyboardInterrupt:
@@ -340,10 +340,10 @@ def test_all_lists_in_a_folder_are_verified(comparison, folder, tmp_path_factory
     assert set(both.files.values()) == {"ok"}
     assert {"run.json", "comparison.json", "comparison.parquet"} <= set(both.files)
     load_results(folder)
-    edited(folder / "records.parquet")
+    edit_value(folder / "records.parquet")
     assert states(folder)["records.parquet"] == "changed"
     assert commands.run("verify", folder).code == 2
-    truncated(folder / "comparison.parquet")
+    truncate(folder / "comparison.parquet")
     assert len(lw.verify(folder).problems) > 1
 
 
@@ -370,7 +370,7 @@ def test_a_comparison_is_not_written_into_another_kind_of_folder(comparison, tmp
     for series in ((), ("--series",)):
         given = ["a", "b", *series, "--out", tmp_path]
         if not (series and name.startswith("training")):
-            commands.refused("compare", *given, says=says, unchanged=tmp_path)
+            commands.assert_command_refused("compare", *given, says=says, unchanged=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [name.partition("/")[0]]
 
 
@@ -382,7 +382,7 @@ def test_results_are_not_written_into_the_folder_of_a_comparison(comparison, abl
     with pytest.raises(UserError, match=r"and no run\.json: expected an empty folder or that of"):
         RunFolder.open(tmp_path, {})
     with pytest.raises(UserError, match="is not empty: expected a new or empty folder"):
-        refuse_occupied(tmp_path)
+        refuse_occupied_folder(tmp_path)
     assert commands.contents(tmp_path) == before
 
 
@@ -391,7 +391,7 @@ def test_a_comparison_that_was_killed_is_made_whole_by_the_next(
     comparison, tmp_path, monkeypatch, writes
 ):
     comparison.save(tmp_path)
-    with interrupted_after(writes, monkeypatch), pytest.raises(KeyboardInterrupt):
+    with interrupt_after(writes, monkeypatch), pytest.raises(KeyboardInterrupt):
         comparison.save(tmp_path)
     with pytest.raises(UserError, match="compare the runs again"):
         Comparison.load(tmp_path)
@@ -402,7 +402,7 @@ def test_a_comparison_that_was_killed_is_made_whole_by_the_next(
 
 
 @pytest.fixture(scope="module")
-def run_again():
+def make_tiny_run():
     """A run of a tiny model, to be made in a folder as often as it is given."""
     model, task = tiny_model("llama"), word_task(4)
     return lambda folder: ablate(model, task, "letter", out=folder, progress=False)
@@ -410,25 +410,25 @@ def run_again():
 
 @pytest.mark.parametrize(
     ("name", "damage"),
-    [("records.parquet", truncated), ("estimates.parquet", truncated), (REQUESTS, Path.unlink)],
+    [("records.parquet", truncate), ("estimates.parquet", truncate), (REQUESTS, Path.unlink)],
 )
-def test_the_same_run_makes_what_is_lost_again(run_again, tmp_path, name, damage):
-    whole = run_again(tmp_path).records
+def test_the_same_run_makes_what_is_lost_again(make_tiny_run, tmp_path, name, damage):
+    whole = make_tiny_run(tmp_path).records
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     damage(tmp_path / name)
     if name == "requests.jsonl":
-        again = run_again(tmp_path)
+        again = make_tiny_run(tmp_path)
     else:
         with pytest.warns(MadeAgainWarning, match=name):
-            again = run_again(tmp_path)
+            again = make_tiny_run(tmp_path)
     pd.testing.assert_frame_equal(again.records, whole)
     assert lw.verify(tmp_path).ok
     assert (tmp_path / "requests.jsonl").read_bytes() == before["requests.jsonl"]
     assert {path.name for path in tmp_path.iterdir()} == before.keys()
 
 
-def test_missing_requests_are_told_when_the_results_are_read(run_again, tmp_path):
-    whole = run_again(tmp_path).records
+def test_missing_requests_are_told_when_the_results_are_read(make_tiny_run, tmp_path):
+    whole = make_tiny_run(tmp_path).records
     (tmp_path / "requests.jsonl").unlink()
     with pytest.warns(DamagedFileWarning, match=r"requests\.jsonl is missing"):
         (read,) = lw.load_results(tmp_path)
@@ -436,35 +436,35 @@ def test_missing_requests_are_told_when_the_results_are_read(run_again, tmp_path
     assert not lw.verify(tmp_path).ok
 
 
-def test_changed_requests_are_refused_and_their_texts_never_shown(run_again, tmp_path):
-    run_again(tmp_path)
+def test_changed_requests_are_refused_and_their_texts_never_shown(make_tiny_run, tmp_path):
+    make_tiny_run(tmp_path)
     path = tmp_path / "requests.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"context": "', b'"context": "No. '))
     says = "requests.jsonl was changed after it was written (its SHA-256 differs): restore"
     for command in ("report", "show"):
-        commands.refused(command, tmp_path, says=says, unchanged=tmp_path)
+        commands.assert_command_refused(command, tmp_path, says=says, unchanged=tmp_path)
     read = AblationResult.load(tmp_path)
     assert read.questions is not None
     assert read.questions().empty
 
 
-def test_a_run_that_is_made_again_can_be_killed_too(run_again, tmp_path):
-    whole = run_again(tmp_path).records
+def test_a_run_that_is_made_again_can_be_killed_too(make_tiny_run, tmp_path):
+    whole = make_tiny_run(tmp_path).records
     (tmp_path / "records.parquet").unlink()
 
-    with pytest.warns(MadeAgainWarning), stopped_after(0):
-        run_again(tmp_path)
+    with pytest.warns(MadeAgainWarning), stop_after(0):
+        make_tiny_run(tmp_path)
     with pytest.raises(UserError, match="is not finished"):
         load_results(tmp_path)
-    pd.testing.assert_frame_equal(run_again(tmp_path).records, whole)
+    pd.testing.assert_frame_equal(make_tiny_run(tmp_path).records, whole)
 
 
-def test_records_that_were_damaged_before_they_were_listed_are_made_again(run_again, tmp_path):
-    whole = run_again(tmp_path).records
-    truncated(tmp_path / "records.parquet")
+def test_records_that_were_damaged_before_they_were_listed_are_made_again(make_tiny_run, tmp_path):
+    whole = make_tiny_run(tmp_path).records
+    truncate(tmp_path / "records.parquet")
     synthetic.list_anew(tmp_path)
     with pytest.warns(MadeAgainWarning, match="missing, damaged or not a Parquet file: the run is"):
-        again = run_again(tmp_path)
+        again = make_tiny_run(tmp_path)
     pd.testing.assert_frame_equal(again.records, whole)
 
 
@@ -499,14 +499,16 @@ def test_every_flipped_byte_of_a_part_makes_it_count_as_missing(tmp_path):
 
 
 @pytest.mark.parametrize("lost", ["records", "work"])
-def test_a_piece_of_which_one_part_is_damaged_is_made_again(run_again, tmp_path, monkeypatch, lost):
+def test_a_piece_of_which_one_part_is_damaged_is_made_again(
+    make_tiny_run, tmp_path, monkeypatch, lost
+):
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "finish", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            run_again(tmp_path)
+            make_tiny_run(tmp_path)
     (path,) = tmp_path.glob(f"parts/{lost}*")
-    truncated(path)
-    run_again(tmp_path)
+    truncate(path)
+    make_tiny_run(tmp_path)
     assert lw.verify(tmp_path).ok
 
 
@@ -520,7 +522,7 @@ def test_a_piece_of_which_one_part_is_damaged_is_made_again(run_again, tmp_path,
     ],
 )
 def test_a_run_whose_folder_is_deleted_ends_in_a_sentence_and_begins_again(
-    run_again, tmp_path, monkeypatch, owner, write, nth
+    make_tiny_run, tmp_path, monkeypatch, owner, write, nth
 ):
     real, calls = getattr(owner, write), []
 
@@ -533,9 +535,9 @@ def test_a_run_whose_folder_is_deleted_ends_in_a_sentence_and_begins_again(
     with monkeypatch.context() as patch:
         patch.setattr(owner, write, deleting)
         with pytest.raises(UserError, match="was deleted or moved while the run wrote to it"):
-            run_again(tmp_path / "run")
+            make_tiny_run(tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    run_again(tmp_path / "run")
+    make_tiny_run(tmp_path / "run")
     assert lw.verify(tmp_path / "run").ok
 
 
@@ -544,7 +546,7 @@ LISTS = [*ANALYSES.glob("*/results/**/run.json"), *ANALYSES.glob("*/results/comp
 
 
 @pytest.fixture
-def lacking(tmp_path: Path) -> Path:
+def run_without_requests(tmp_path: Path) -> Path:
     """Of a run whose requests are not there, and which says so."""
     lw.ablate(tiny_model("llama"), word_task(4), "letter", out=tmp_path, progress=False)
     (tmp_path / REQUESTS).unlink()
@@ -552,25 +554,26 @@ def lacking(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_is_not_kept_is_named_and_is_no_problem(lacking: Path):
-    found = lw.verify(lacking)
+def test_what_is_not_kept_is_named_and_is_no_problem(run_without_requests: Path):
+    found = lw.verify(run_without_requests)
     assert found.ok
     assert found.files[REQUESTS] == "not kept"
     assert NOT_KEPT_FILE not in found.files
     n = sum(state == "ok" for state in found.files.values())
     assert found.sentence == (
-        f"{lacking} is as it was written: {n} files have their SHA-256; left out on purpose, as "
+        f"{run_without_requests} is as it was written: {n} files have their SHA-256; left "
+        f"out on purpose, as "
         f"not_kept.txt says, and not checked: {REQUESTS}."
     )
-    said = commands.done("verify", lacking)
+    said = commands.run_cleanly("verify", run_without_requests)
     assert f"{REQUESTS}: not kept\n" in said
     assert said.endswith(f"and not checked: {REQUESTS}.\n")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        (read,) = lw.load_results(lacking)
+        (read,) = lw.load_results(run_without_requests)
     assert len(read.records)
-    lw.ablate(tiny_model("llama"), word_task(4), "letter", out=lacking, progress=False)
-    assert lw.verify(lacking).files[REQUESTS] == "ok"
+    lw.ablate(tiny_model("llama"), word_task(4), "letter", out=run_without_requests, progress=False)
+    assert lw.verify(run_without_requests).files[REQUESTS] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -585,9 +588,9 @@ def test_what_is_not_kept_is_named_and_is_no_problem(lacking: Path):
         ),
     ],
 )
-def test_what_differs_beside_it_is_a_problem(lacking: Path, change, problem: str):
-    change(lacking)
-    assert lw.verify(lacking).problems == (problem,)
+def test_what_differs_beside_it_is_a_problem(run_without_requests: Path, change, problem: str):
+    change(run_without_requests)
+    assert lw.verify(run_without_requests).problems == (problem,)
 
 
 def test_measurements_that_are_not_kept_can_be_verified_and_not_read(tmp_path: Path):

@@ -16,7 +16,7 @@ from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.analyses.transplant.names import BASE, HOSTS, OTHER
 from layerwise.analyses.transplant.result import TransplantResult
 from layerwise.models import original_tokenizer
-from layerwise.models.instance.kinds import blocks_of
+from layerwise.models.instance.kinds import model_blocks
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.report.html import findings
 from layerwise.storage.parquet import conform, frame
@@ -30,17 +30,17 @@ LAYOUT = WiredLayout(
 )  # fmt: skip
 
 
-def without(model: Any, *parts: tuple[int, str]) -> Any:
+def silence_parts(model: Any, *parts: tuple[int, str]) -> Any:
     """A copy of a model whose parts of some layers compute next to nothing."""
     broken = copy.deepcopy(model)
     with torch.no_grad():
         for layer, site in parts:
-            for weight in parts_of_block(broken, blocks_of(broken)[layer])[site]:
+            for weight in parts_of_block(broken, model_blocks(broken)[layer])[site]:
                 weight.mul_(1e-6)
     return broken
 
 
-def assert_carried_by(result: Any, words: str, layer: int, head: int | None = None) -> None:
+def assert_single_carrier(result: Any, words: str, layer: int, head: int | None = None) -> None:
     """One place brings all of the gap and destroys all of it; no other moves anything."""
     effects = result.effects()
     assert set(effects["direction"]) == {"brings", "destroys"}
@@ -57,7 +57,7 @@ def exchange(model: Any, other: Any, task: Any, *protocols: Any, **options: Any)
     return lw.transplant(model, other, task, *protocols, progress=False, **options)
 
 
-def asked_of(
+def word_requests(
     model: Any, protocols: Sequence[str] = ("continuation", "generate"), n: int = 2
 ) -> list[Any]:
     """The requests of a few questions about words."""
@@ -164,7 +164,7 @@ def _table(
     )
 
 
-def both(changed: Mapping[Place, Right], returned: Mapping[Place, Right]) -> dict:
+def answers_of_both(changed: Mapping[Place, Right], returned: Mapping[Place, Right]) -> dict:
     """Answers of the base with layers of the other, and of the other with layers of the base."""
     return {BASE: changed, OTHER: returned}
 

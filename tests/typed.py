@@ -55,7 +55,7 @@ def check_types() -> None:
 
 
 class _Calls:
-    """How many calls of a function are left until one is checked, counted down in each test.
+    """Number of calls of a function until one is checked, counted down in each test.
 
     Functions within a function are made anew at each of its calls, and it would take longer to
     make their checks than to run them; so all that are made of one piece of code are counted
@@ -77,7 +77,7 @@ class _Calls:
         self.left = 1 if self.checked < FIRST else EVERY
 
     @classmethod
-    def of(cls, code: types.CodeType) -> _Calls:
+    def for_code(cls, code: types.CodeType) -> _Calls:
         """The count of a piece of code."""
         return cls.known.setdefault(id(code), cls(code))
 
@@ -97,7 +97,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(SourceFileLoader):
-    """Compiles a module with its functions and classes decorated by ``typed``, and keeps that."""
+    """Compiles a module with its functions and classes decorated by ``type_checked``."""
 
     def get_code(self, fullname: str) -> types.CodeType:
         path = self.get_filename(fullname)
@@ -115,7 +115,7 @@ class _Loader(SourceFileLoader):
         return code
 
     def exec_module(self, module: types.ModuleType) -> None:
-        setattr(module, DECORATOR, typed)
+        setattr(module, DECORATOR, type_checked)
         super().exec_module(module)
 
 
@@ -134,7 +134,7 @@ def _decorator(node: ast.stmt) -> ast.expr:
     return ast.copy_location(ast.Name(DECORATOR, ast.Load()), node)
 
 
-def typed(of: Any) -> Any:
+def type_checked(of: Any) -> Any:
     """A function, or a dataclass, that checks what it is given and what it returns."""
     if not inspect.isclass(of):
         return _typed_function(of)
@@ -148,7 +148,7 @@ def _typed_function(function: Callable[..., Any]) -> Callable[..., Any]:
         # beartype alone would check arguments no earlier than the first value is asked for.
         return jaxtyped(function, typechecker=beartype)
     checks: list[Callable[..., Any]] = []
-    calls = _Calls.of(function.__code__)
+    calls = _Calls.for_code(function.__code__)
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
@@ -164,7 +164,7 @@ def _typed_function(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _checks(function: Callable[..., Any]) -> Callable[..., Any]:
-    hints = {name: _resolved(hint, function) for name, hint in function.__annotations__.items()}
+    hints = {name: _resolve(hint, function) for name, hint in function.__annotations__.items()}
     check = _with_options(beartype(_with_hints(function, hints)), hints)
     if not any(map(_has_shape, hints.values())):
         return check
@@ -183,7 +183,7 @@ def _with_options(check: Callable[..., Any], hints: dict[str, Any]) -> Callable[
         return check
     (kind,) = unpacked
     scope = vars(sys.modules[kind.__module__])
-    options = {name: _evaluated(hint, scope) for name, hint in kind.__annotations__.items()}
+    options = {name: _evaluate(hint, scope) for name, hint in kind.__annotations__.items()}
 
     def with_options(*args: Any, **kwargs: Any) -> Any:
         for name in options.keys() & kwargs.keys():
@@ -197,13 +197,13 @@ def _is_unpacked(hint: Any) -> bool:
     return typing.get_origin(hint) is typing.Unpack
 
 
-def _resolved(hint: Any, function: Callable[..., Any]) -> Any:
+def _resolve(hint: Any, function: Callable[..., Any]) -> Any:
     """The type that a hint names; any will do if its name is not known when the tests run."""
 
-    return _evaluated(hint, function.__globals__)
+    return _evaluate(hint, function.__globals__)
 
 
-def _evaluated(hint: Any, scope: dict[str, Any]) -> Any:
+def _evaluate(hint: Any, scope: dict[str, Any]) -> Any:
     def of(value: Any) -> None: ...
 
     of.__annotations__ = {"value": hint}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.comparison.quantities import Prepared
+from layerwise.analyses.comparison.quantities import PreparedRun
 from layerwise.analyses.comparison.runs import SavedRun
 from layerwise.stats.cells import Cell
 from layerwise.stats.depth.layer_curves import Sampling
@@ -37,11 +37,11 @@ def cell(
     items = tuple(f"{task}/{i:04d}" for i in range(n))
     return Cell(
         task, task, protocol, layers, right[:, 0], right[:, 1:], nothing, nothing, items,
-        Clusters.apart(n), no_layers=rng.random(n) < CHANCE,
+        Clusters.singletons(n), no_layers=rng.random(n) < CHANCE,
     )  # fmt: skip
 
 
-def run_of(rng: np.random.Generator, n_tasks: int = 9, **changes: Any) -> list[Cell]:
+def run_cells(rng: np.random.Generator, n_tasks: int = 9, **changes: Any) -> list[Cell]:
     """All tasks of a run, each under three protocols."""
     return [
         cell(rng, f"task {i}", protocol, **changes)
@@ -50,7 +50,7 @@ def run_of(rng: np.random.Generator, n_tasks: int = 9, **changes: Any) -> list[C
     ]
 
 
-def prepared(name: str, cells: Sequence[Cell]) -> Prepared:
+def prepared_run(name: str, cells: Sequence[Cell]) -> PreparedRun:
     """A run as it is compared by accuracies and shares lost, without evidence of depths."""
     n_items, n_layers = cells[0].correct.shape
     tasks = [
@@ -62,4 +62,4 @@ def prepared(name: str, cells: Sequence[Cell]) -> Prepared:
     facts = synthetic.facts(*tasks, model=model(name, n_layers), protocols=PROTOCOLS)
     by_place = {(each.task, each.protocol): each for each in cells}
     run = SavedRun(name, None, facts, ())
-    return Prepared(run, Sampling(0, 200, n_layers), (), (), by_place)
+    return PreparedRun(run, Sampling(0, 200, n_layers), (), (), by_place)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from adapters_drawn import N_LAYERS
-from adapters_kept import HERE, Named, beside_saved, write
-from adapters_measured import kept, swept, tasks_of
-from adapters_trained import Trained, trained
-from seeds import BASE, again
+from adapter_figures import N_LAYERS
+from adapter_measurements import load_tasks, measure_other_abilities, sweep_layers
+from adapter_training import ModelPair, train_case
+from saved_tables import HERE, Named, append_to_saved, write
+from seeds import BASE, further_trainings
 
 import layerwise as lw
 from layerwise.analyses.logit_lens.result import answers_on_top
@@ -29,24 +29,24 @@ def main(cases: Sequence[str]) -> None:
     config = tomllib.loads((HERE / "config.toml").read_text())
     runs = HERE.parents[1] / config["runs"]
     found: dict[str, list[pd.DataFrame]] = {}
-    base = measured(config["model"], BASE, config, runs / BASE)
+    base = measure_model(config["model"], BASE, config, runs / BASE)
     keep(found, base, BASE, config)
     made_now = cases or config["cases"]
     for case in made_now:
-        made = trained(case, config, runs / case, config["seed"])
+        made = train_case(case, config, runs / case, config["seed"])
         keep(found, made.tables, case, config)
-        keep(found, measured(made.after, case, config, runs / case), case, config)
-        keep(found, exchanged(made, case, config, runs / case), case, config)
-        keep(found, compared(runs / BASE, runs / case, config), case, config)
-        keep(found, again(case, config, runs), case, config)
-    write(beside_saved(found, [BASE, *made_now]))
+        keep(found, measure_model(made.after, case, config, runs / case), case, config)
+        keep(found, exchange_layers(made, case, config, runs / case), case, config)
+        keep(found, compare_with_base(runs / BASE, runs / case, config), case, config)
+        keep(found, further_trainings(case, config, runs), case, config)
+    write(append_to_saved(found, [BASE, *made_now]))
 
 
-def measured(model: str | Path, case: str, config: Mapping[str, Any], runs: Path) -> Named:
+def measure_model(model: str | Path, case: str, config: Mapping[str, Any], runs: Path) -> Named:
     """The layers that the swept suites need in a model, and what else it can do."""
     loaded, tasks = lw.load_model(model), swept_tasks(case, config)
-    ablation, lens, patching = swept(loaded, tasks, config["swept"], runs)
-    other = kept(loaded, config["kept"], config["seed"], runs)
+    ablation, lens, patching = sweep_layers(loaded, tasks, config["swept"], runs)
+    other = measure_other_abilities(loaded, config["kept"], config["seed"], runs)
     patched = rows(patching.effects(), metric="logit difference", pos_label="last")
     return {
         "signal": pd.concat([ablation.signal(), other.signal()]),
@@ -59,10 +59,10 @@ def measured(model: str | Path, case: str, config: Mapping[str, Any], runs: Path
 def swept_tasks(case: str, config: Mapping[str, Any]) -> list[Task]:
     """The suites in which every layer of the model of a case is changed."""
     asked = config["swept"]
-    return tasks_of(asked[case], asked["fewshot"], config["seed"])
+    return load_tasks(asked[case], asked["fewshot"], config["seed"])
 
 
-def exchanged(made: Trained, case: str, config: Mapping[str, Any], runs: Path) -> Named:
+def exchange_layers(made: ModelPair, case: str, config: Mapping[str, Any], runs: Path) -> Named:
     """Effect of trained layers on the model as it was, and of their return."""
     moved = lw.transplant(
         lw.load_model(made.before), lw.load_model(made.after), swept_tasks(case, config),
@@ -75,7 +75,7 @@ def exchanged(made: Trained, case: str, config: Mapping[str, Any], runs: Path) -
     }
 
 
-def compared(base: Path, after: Path, config: Mapping[str, Any]) -> Named:
+def compare_with_base(base: Path, after: Path, config: Mapping[str, Any]) -> Named:
     """The trained model against the base, paired over items."""
     found = [
         lw.compare([base / name, after / name], seed=config["seed"], **config["compare"])

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from adapters_kept import HERE, beside_saved, write
-from adapters_measured import kept, sums
-from adapters_trained import trained
+from adapter_measurements import measure_other_abilities, sums
+from adapter_training import train_case
+from saved_tables import HERE, append_to_saved, write
 
 import layerwise as lw
 
@@ -28,12 +28,12 @@ def main(cases: Sequence[str]) -> None:
     runs, made_now = HERE.parents[1] / config["runs"], cases or config["cases"]
     found: dict[str, list[pd.DataFrame]] = {}
     for case in made_now:
-        for name, table in again(case, config, runs).items():
+        for name, table in further_trainings(case, config, runs).items():
             found.setdefault(name, []).append(table.assign(case=case))
-    write(beside_saved(found, made_now))
+    write(append_to_saved(found, made_now))
 
 
-def again(case: str, config: Mapping[str, Any], runs: Path) -> dict[str, pd.DataFrame]:
+def further_trainings(case: str, config: Mapping[str, Any], runs: Path) -> dict[str, pd.DataFrame]:
     """Results of further trainings of a case, and of suites without training.
 
     Args:
@@ -43,26 +43,28 @@ def again(case: str, config: Mapping[str, Any], runs: Path) -> dict[str, pd.Data
     """
     found: dict[str, list[pd.DataFrame]] = {}
     for seed in config[case]["further_seeds"]:
-        made = trained(case, config, runs / case, seed)
+        made = train_case(case, config, runs / case, seed)
         tables = {f"further_{name}": table for name, table in made.tables.items()}
         if not config[case]["remove"]:
-            before = asked(config["model"], config, runs / BASE)
-            after = asked(made.after, config, runs / case / f"asked-{seed}")
-            tables["further_differences"] = compared(before, after, config)
+            before = measure_untrained_suites(config["model"], config, runs / BASE)
+            after = measure_untrained_suites(made.after, config, runs / case / f"asked-{seed}")
+            tables["further_differences"] = compare_with_base(before, after, config)
         for name, table in tables.items():
             found.setdefault(name, []).append(table.assign(training_seed=seed))
     return {name: pd.concat(each, ignore_index=True) for name, each in found.items()}
 
 
-def asked(model: str | Path, config: Mapping[str, Any], runs: Path) -> list[Path]:
+def measure_untrained_suites(
+    model: str | Path, config: Mapping[str, Any], runs: Path
+) -> list[Path]:
     """Ask a model what it was not trained on, with and without its first layer."""
     loaded, seed = lw.load_model(model), config["seed"]
-    kept(loaded, config["kept"], seed, runs)
+    measure_other_abilities(loaded, config["kept"], seed, runs)
     sums(loaded, config["swept"], seed, runs)
     return [runs / "kept", runs / "sums"]
 
 
-def compared(
+def compare_with_base(
     before: Sequence[Path], after: Sequence[Path], config: Mapping[str, Any]
 ) -> pd.DataFrame:
     """The trained model against the base, paired over items."""

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.stats import t
 
-from layerwise.presentation.charts.panels import legend_below
+from layerwise.presentation.charts.panels import add_figure_legend
 from layerwise.presentation.rows import rows
-from layerwise.presentation.style import FULL_WIDTH, look, new_figure, styled
+from layerwise.presentation.style import FULL_WIDTH, look, new_figure, with_style
 from layerwise.presentation.wording import CAPABILITY_ORDER, in_order
 
 # Method, measure and protocol of each panel, and what it is called.
@@ -28,7 +28,7 @@ PANELS = {
 }
 
 
-@styled
+@with_style
 def depths_over_seeds(estimates: pd.DataFrame, decoder_begins: float) -> Figure:
     """A point for each seed, and the mean of a group with its 95 % interval over seeds.
 
@@ -46,7 +46,7 @@ def depths_over_seeds(estimates: pd.DataFrame, decoder_begins: float) -> Figure:
         axes.set_title(title, loc="left")
     for axes in grid[2:]:
         axes.set_xlabel("relative depth (0 = start, 1 = end)")
-    legend_below(figure, _handles(groups))
+    add_figure_legend(figure, _handles(groups))
     return figure
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from depths import depths_over_seeds
 
 import layerwise as lw
-from layerwise.analyses.comparison.findings import established
+from layerwise.analyses.comparison.findings import difference_claims
 from layerwise.ground.layer_names import layer_name
 from layerwise.presentation.claim import save_claims
 from layerwise.presentation.save import save_figure
@@ -33,13 +33,13 @@ def main() -> None:
     config = tomllib.loads((HERE / "config.toml").read_text())
     runs = HERE.parents[1] / config["runs"]
     groups = {
-        group: [profiled(name, config["profile"], runs) for name in names]
+        group: [profile_model(name, config["profile"], runs) for name in names]
         for group, names in config["groups"].items()
     }
     found = lw.compare(groups, **config["compare"])
-    kept(found, runs / "comparison")
+    save_comparison(found, runs / "comparison")
     # Of the tables as they are kept, with four digits.
-    claims = established(pd.read_csv(RESULTS / "differences.csv"))
+    claims = difference_claims(pd.read_csv(RESULTS / "differences.csv"))
     save_claims(claims, RESULTS)
     for finding in claims:
         print(f"- {finding.full}")
@@ -51,7 +51,7 @@ def main() -> None:
     _write(pd.concat(parts(groups), ignore_index=True), "parts")
 
 
-def kept(found: lw.Comparison, whole: Path) -> None:
+def save_comparison(found: lw.Comparison, whole: Path) -> None:
     """Save a comparison, and keep its tables as text, its facts and its role maps."""
     found.save(whole)
     for name in ("layers", "estimates", "differences", "left_out"):
@@ -61,13 +61,13 @@ def kept(found: lw.Comparison, whole: Path) -> None:
         copy(whole / file, RESULTS / file)
 
 
-def profiled(name: str, asked: dict[str, Any], runs: Path) -> Path:
+def profile_model(name: str, asked: dict[str, Any], runs: Path) -> Path:
     """The folder of a model's profile."""
     lw.profile(lw.load_model(name), **asked, out=runs / name)
     return runs / name
 
 
-def measured(folder: Path) -> list[Any]:
+def load_measurements(folder: Path) -> list[Any]:
     """Ablation and lenses of a run, in this order."""
     kinds = lw.AblationResult, lw.LensResult
     return [result for result in lw.load_results(folder) if isinstance(result, kinds)]
@@ -77,7 +77,7 @@ def orders(groups: Folders) -> Iterator[pd.DataFrame]:
     """In how many seeds one capability is established to come before another, by each method."""
     cell = ["protocol", "method", "measure", "first", "second"]
     for group, folders in groups.items():
-        every = pd.concat([lw.emergence(measured(folder)).order for folder in folders])
+        every = pd.concat([lw.emergence(load_measurements(folder)).order for folder in folders])
         sure = every["p_holm"] < ALPHA
         told = every.assign(
             n_runs=1,
@@ -93,7 +93,7 @@ def parts(groups: Folders) -> Iterator[pd.DataFrame]:
     """Cost of skipping a layer's attention, cross-attention or MLP, over the seeds."""
     cell = ["capability", "protocol", "site", "layer"]
     for group, folders in groups.items():
-        ablations = [measured(folder)[0] for folder in folders]
+        ablations = [load_measurements(folder)[0] for folder in folders]
         n_encoder = ablations[0].facts.model.n_encoder_layers
         every = pd.concat([ablation.effects() for ablation in ablations])
         lost = every[every["site"].isin(PARTS)].groupby(cell, sort=False)

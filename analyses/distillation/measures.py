@@ -1,4 +1,4 @@
-"""What this study measures of each model, and where a capability lies in it."""
+"""Measurements of each model in this study, and the layers of a capability in it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import layerwise as lw
 from layerwise.models.instance.kinds import Model
 from layerwise.presentation.rows import rows
 from layerwise.results import AblationResult, LensResult, PatchingResult
-from layerwise.stats.items.clusters import clusters_of
+from layerwise.stats.items.clusters import clusters_from_table
 from layerwise.tasks import Task
 
 # The teachers do two hops in these of their eight layers.
 REASONING, N_TEACHER = (2, 3, 4), 8
 
 
-class Measured(NamedTuple):
+class ModelResults(NamedTuple):
     """The results of one model.
 
     Attributes:
@@ -40,7 +40,9 @@ class Measured(NamedTuple):
     folder: Path
 
 
-def measured(model: Model, tasks: Sequence[Task], asked: Mapping[str, Any], runs: Path) -> Measured:
+def measure_model(
+    model: Model, tasks: Sequence[Task], asked: Mapping[str, Any], runs: Path
+) -> ModelResults:
     """Skip, read and patch the layers of a model.
 
     Args:
@@ -51,7 +53,7 @@ def measured(model: Model, tasks: Sequence[Task], asked: Mapping[str, Any], runs
     """
     letter = [one for one in asked["protocols"] if one == "letter"]
     words = [one for one in asked["protocols"] if one != "letter"]
-    made = Measured(
+    made = ModelResults(
         lw.ablate(model, tasks, words, out=runs / "ablation"),
         lw.ablate(model, tasks, letter, layers=[0], out=runs / "letters"),
         lw.logit_lens(model, tasks, "continuation", out=runs / "lens"),
@@ -93,7 +95,7 @@ def losses_by_layer(records: pd.DataFrame, n_layers: int) -> Float[np.ndarray, "
     intact = rows(records, kind="intact").set_index("item")["correct"].astype(float)
     skips = rows(records, kind="skip", site="layer")
     right = skips.pivot(index="item", columns="layer", values="correct").astype(float)
-    codes = clusters_of(skips, right.index).codes
+    codes = clusters_from_table(skips, right.index).codes
     lost = (-right[range(n_layers)]).add(intact.reindex(right.index), axis=0)
     return lost.groupby(codes).sum().to_numpy()
 

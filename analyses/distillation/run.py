@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from drawn import where_two_hops_went
-from measures import Measured, measured, places
-from students import student_before, suites, write_texts
-from told import in_readme
+from distillation_figures import where_two_hops_went
+from distillation_sentences import in_readme
+from measures import ModelResults, measure_model, places
+from students import suites, undistilled_student, write_texts
 
 import layerwise as lw
 from layerwise.analyses.logit_lens.result import answers_on_top
@@ -37,11 +37,13 @@ def main() -> None:
     groups: dict[str, list[Path]] = {"teacher": [], **{case: [] for case in config["cases"]}}
     for seed, name in zip(config["seeds"], config["teachers"], strict=True):
         for case, model in models(config, tasks, runs, seed, name, found):
-            one = measured(lw.load_model(model), tasks, config["measured"], runs / f"{case}-{seed}")
-            keep(found, of_one(one), case=case, seed=seed)
+            one = measure_model(
+                lw.load_model(model), tasks, config["measured"], runs / f"{case}-{seed}"
+            )
+            keep(found, model_tables(one), case=case, seed=seed)
             groups[case].append(one.folder)
     whole = {name: pd.concat(each, ignore_index=True) for name, each in found.items()}
-    whole |= compared(groups, config["cases"], config["compare"])
+    whole |= compare_with_teachers(groups, config["cases"], config["compare"])
     RESULTS.mkdir(exist_ok=True)
     for name, table in whole.items():
         table.to_parquet(RESULTS / f"{name}.parquet", index=False)
@@ -65,7 +67,7 @@ def models(
     """
     yield "teacher", teacher
     before = {
-        name: student_before(plan, seed, runs / f"before-{name}-{seed}")
+        name: undistilled_student(plan, seed, runs / f"before-{name}-{seed}")
         for name, plan in config["students"].items()
     }
     texts = write_texts(runs / f"texts-{seed}.jsonl", config["texts"], seed)
@@ -77,11 +79,16 @@ def models(
         )  # fmt: skip
         keep(found, {"gains": result.gains(), "curve": result.distillation_curve}, case=case,
              seed=seed)  # fmt: skip
-        keep(found, transplanted(student, out, tasks, config["transplant"]), case=case, seed=seed)
+        keep(
+            found,
+            transplant_layers(student, out, tasks, config["transplant"]),
+            case=case,
+            seed=seed,
+        )
         yield case, out
 
 
-def transplanted(
+def transplant_layers(
     student: Path, distilled: Path, tasks: Sequence[Task], asked: Mapping[str, Any]
 ) -> Named:
     """Effect of a distilled student's layers on it as it was, and of their return."""
@@ -97,7 +104,7 @@ def transplanted(
     }
 
 
-def of_one(one: Measured) -> Named:
+def model_tables(one: ModelResults) -> Named:
     """The tables of one model."""
     return {
         "signal": pd.concat([one.ablation.signal(), one.letters.signal()]),
@@ -108,7 +115,7 @@ def of_one(one: Measured) -> Named:
     }
 
 
-def compared(
+def compare_with_teachers(
     groups: Mapping[str, list[Path]], cases: Mapping[str, Any], asked: Mapping[str, Any]
 ) -> Named:
     """Each case against the teachers, with the training seed as the unit."""

@@ -28,7 +28,7 @@ from layerwise.tasks.suites.toy import toy_suites
 SUITES = {"retrieval": "look-up", "reasoning": "two-hops"}
 
 
-def student_before(plan: Mapping[str, Any], seed: int, folder: Path) -> Path:
+def undistilled_student(plan: Mapping[str, Any], seed: int, folder: Path) -> Path:
     """The folder of a student before distillation, trained if it is not there.
 
     Args:
@@ -48,7 +48,7 @@ def student_before(plan: Mapping[str, Any], seed: int, folder: Path) -> Path:
         write(
             folder, model, curve, toy_tokenizer(ORGANISM),
             planted={"retrieval": looks_up},
-            measure=accuracies_of, seed=seed, steps=plan["steps"],
+            measure=student_accuracies, seed=seed, steps=plan["steps"],
         )  # fmt: skip
     return folder
 
@@ -58,7 +58,7 @@ def first_links(texts: Texts, most: int) -> Callable[[], Scene]:
     return partial(texts.two_hop, min(4, max(2, most // 2)), 1.0)
 
 
-def accuracies_of(folder: Path) -> list[dict[str, Any]]:
+def student_accuracies(folder: Path) -> list[dict[str, Any]]:
     """Accuracies of a student on 100 items of each suite of the language."""
     from layerwise.models import load_model
 
@@ -92,7 +92,7 @@ def write_texts(path: Path, plan: Mapping[str, Any], seed: int) -> Path:
         "two-hops": lambda: texts.two_hop(4, one_hop=plan["first_links"]),
     }
     drawn = [
-        texts.asked(scene(), plan["questions"])
+        texts.question_text(scene(), plan["questions"])
         for name, scene in scenes.items()
         for _ in range(plan[name])
     ]

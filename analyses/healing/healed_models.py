@@ -41,7 +41,7 @@ def original_numbers(removed: Sequence[int], n_layers: int) -> list[int]:
     return [layer for layer in range(n_layers) if layer not in removed]
 
 
-def healed(
+def prune_and_heal(
     original: str,
     removed: Sequence[int],
     tasks: Sequence[Task],
@@ -90,7 +90,7 @@ def write_texts(path: Path, plan: Mapping[str, Any], seed: int) -> Path:
         "brackets": lambda: texts.brackets(int(texts.rng.choice(plan["depths"]))),
     }
     drawn = [
-        texts.asked(scene(), plan["questions"])
+        texts.question_text(scene(), plan["questions"])
         for name, scene in scenes.items()
         for _ in range(plan[name])
     ]

@@ -5,35 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
-from healing_drawn import CASES, TASKS
+from healing_figures import CASES, TASKS
 
 from layerwise.presentation.rows import rows
-from layerwise.presentation.wording import joined
+from layerwise.presentation.wording import join_words
 
 SAID, CHOSEN = "generate", "continuation"
 HALF, ALPHA = 0.5, 0.05
 Tables = Mapping[str, pd.DataFrame]
 
 
-def lost(tables: Tables, case: str, protocol: str) -> list[str]:
+def lost_suites(tables: Tables, case: str, protocol: str) -> list[str]:
     """The suites of which a loss is established in every seed, before healing."""
     told = rows(tables["gains"], case=case, protocol=protocol)
     return [task for task in TASKS if rows(told, task=task)["leads"].all()]
 
 
-def gains_of(tables: Tables, case: str, task: str, protocol: str) -> pd.DataFrame:
+def case_gains(tables: Tables, case: str, task: str, protocol: str) -> pd.DataFrame:
     """Losses and gains of a suite in a case, seed by seed."""
     found = rows(tables["gains"], case=case, task=task, protocol=protocol)
     return found.sort_values("seed")
 
 
-def without(case: str) -> str:
+def without_layers_words(case: str) -> str:
     """The beginning of a sentence on a case."""
     layers = CASES[case]
-    return f"Without layer{'s' * (len(layers) > 1)} {joined(map(str, layers))}"
+    return f"Without layer{'s' * (len(layers) > 1)} {join_words(map(str, layers))}"
 
 
-def braced(layers: Iterable[int]) -> str:
+def layer_set(layers: Iterable[int]) -> str:
     """A set of layers."""
     return f"{{{', '.join(map(str, layers))}}}" if layers else "(none)"
 
@@ -43,6 +43,6 @@ def n_items(table: pd.DataFrame) -> int:
     return int(table["n_items"].iloc[0])
 
 
-def count_of(values: Sequence[bool] | pd.Series) -> str:
+def share_words(values: Sequence[bool] | pd.Series) -> str:
     """Number of values that are so, of how many."""
     return f"{sum(map(bool, values))} of {len(values)}"

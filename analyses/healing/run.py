@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from healed_models import healed, original_numbers, suites, write_texts
-from healing_drawn import what_came_back, where_it_lies
-from healing_told import in_readme
-from layers_measured import measured, tables_of
+from healed_models import original_numbers, prune_and_heal, suites, write_texts
+from healing_figures import layer_losses_figure, recovery_figure
+from healing_sentences import in_readme
+from layer_measurements import measure_model, model_tables
 
 import layerwise as lw
 from layerwise.presentation.save import save_figure
@@ -36,7 +36,7 @@ def main() -> None:
     for seed, name in zip(config["seeds"], config["originals"], strict=True):
         of_seed(config, tasks, runs, seed, name, found, groups)
     whole = {name: pd.concat(each, ignore_index=True) for name, each in found.items()}
-    whole |= compared(groups, config["cases"], config["compare"])
+    whole |= compare_with_originals(groups, config["cases"], config["compare"])
     write(whole)
 
 
@@ -61,8 +61,10 @@ def of_seed(
             found.setdefault(table, []).append(rows.assign(case=case, seed=seed))
 
     def measure(model: str | Path, case: str, numbers: Sequence[int]) -> None:
-        one = measured(lw.load_model(model), tasks, config["measured"], runs / f"{case}-{seed}")
-        keep(tables_of(one), case, numbers)
+        one = measure_model(
+            lw.load_model(model), tasks, config["measured"], runs / f"{case}-{seed}"
+        )
+        keep(model_tables(one), case, numbers)
         groups[case].append(one.folder)
 
     n_layers = config["n_layers"]
@@ -70,7 +72,9 @@ def of_seed(
     texts = write_texts(runs / f"texts-{seed}.jsonl", config["texts"], seed)
     for case, removed in config["cases"].items():
         numbers = original_numbers(removed, n_layers)
-        pruned, result = healed(name, removed, tasks, config, texts, seed, runs / f"{case}-{seed}")
+        pruned, result = prune_and_heal(
+            name, removed, tasks, config, texts, seed, runs / f"{case}-{seed}"
+        )
         keep({"gains": result.gains(), "curve": result.distillation_curve}, case, numbers)
         model = runs / f"{case}-{seed}" / "model"
         moved = lw.transplant(
@@ -82,7 +86,7 @@ def of_seed(
         measure(model, case, numbers)
 
 
-def compared(
+def compare_with_originals(
     groups: Mapping[str, list[Path]], cases: Mapping[str, Any], asked: Mapping[str, Any]
 ) -> Named:
     """Each case against the originals, with the training seed as the unit."""
@@ -100,8 +104,8 @@ def write(tables: Named) -> None:
     for name, table in tables.items():
         table.to_parquet(RESULTS / f"{name}.parquet", index=False)
     figures = RESULTS / "figures"
-    save_figure(what_came_back(tables["gains"]), figures, "what_came_back")
-    save_figure(where_it_lies(tables["layers"]), figures, "where_it_lies")
+    save_figure(recovery_figure(tables["gains"]), figures, "what_came_back")
+    save_figure(layer_losses_figure(tables["layers"]), figures, "where_it_lies")
     for page in (HERE / "README.md", RESULTS / "numbers.md"):
         page.write_text(in_readme(page.read_text("utf-8"), tables), "utf-8")
 

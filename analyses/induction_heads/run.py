@@ -22,7 +22,7 @@ ALPHA = 0.05
 HEAD = ["layer", "head"]
 
 
-def swapped(item: Item) -> Item:
+def swap_next_word(item: Item) -> Item:
     """The item, corrupted: in the list the word that is to come next changes places with the last.
 
     Both prompts have the same words, and so the same number of tokens.
@@ -34,13 +34,13 @@ def swapped(item: Item) -> Item:
     return replace(item, corruption=change)
 
 
-def patching(model: Any, task: lw.Task, config: dict[str, Any], out: Path) -> pd.DataFrame:
+def patch_heads(model: Any, task: lw.Task, config: dict[str, Any], out: Path) -> pd.DataFrame:
     """Heads whose output at the last position brings the next word of the list back."""
     found = lw.patch_activations(
         model, task, sites="z", positions="last", pairs=config["pairs"], seed=config["seed"],
         out=out,
     )  # fmt: skip
-    effects = found.derived()["patching_effects"]
+    effects = found.derived_tables()["patching_effects"]
     mine = effects[effects["metric"] == "logit difference"]
     pointed = mine["significant"] & (mine["change"] > 0)
     return mine[HEAD].assign(effect=mine["change"], pointed=pointed)
@@ -72,7 +72,7 @@ def ablation(model: Any, task: lw.Task, config: dict[str, Any], out: Path) -> pd
     return table.assign(pointed=signal & (p < ALPHA) & (table["effect"] > 0))
 
 
-METHODS = {"patching": patching, "attribution": attribution, "ablation": ablation}
+METHODS = {"patching": patch_heads, "attribution": attribution, "ablation": ablation}
 
 
 def agreement(name: str, pointed: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def main() -> None:
     scored = lw.head_scores(model, **config["scores"], seed=config["seed"], out=results / "heads")
     scored.plot().savefig(results / "head_scores.png", dpi=200)
     task = lw.load_task("repetition", seed=config["seed"], limit=config["items"])
-    task = replace(task, items=tuple(swapped(item) for item in task.items))
+    task = replace(task, items=tuple(swap_next_word(item) for item in task.items))
     rows, heads = [], scored.summary()
     for name in config["methods"]:
         pointed = METHODS[name](model, task, config, results / name)

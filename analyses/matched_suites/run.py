@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from shown import write_docs
+from suite_figures import write_docs
 
 import layerwise as lw
 from layerwise.models.instance.facts import original_tokenizer, tokenizer_language
@@ -36,14 +36,14 @@ def main() -> None:
     config = tomllib.loads((HERE / "config.toml").read_text())
     for asked in config["measured"]:
         for name in asked["models"]:
-            for table in missing(name, asked):
+            for table in missing_tables(name, asked):
                 before = [pd.read_csv(ACCURACY)] if ACCURACY.exists() else []
                 pd.concat([*before, table]).to_csv(ACCURACY, index=False, float_format="%.4g")
                 print(table.to_string(index=False), flush=True)
     write_docs(pd.read_csv(ACCURACY))
 
 
-def missing(name: str, asked: Mapping[str, Any]) -> Iterator[pd.DataFrame]:
+def missing_tables(name: str, asked: Mapping[str, Any]) -> Iterator[pd.DataFrame]:
     """The tables of a model that are not there yet, suite by suite."""
     model, limit = lw.load_model(name), asked["limit"]
     known = pd.read_csv(ACCURACY)[KEY] if ACCURACY.exists() else pd.DataFrame(columns=KEY)

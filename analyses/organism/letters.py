@@ -37,7 +37,7 @@ def skips(name: str, model, folder: Path) -> pd.DataFrame:
     """Cost of skipping each layer under each protocol, and whether that was planted."""
     effects = lw.ablate(model, "all", PROTOCOLS).effects()[COLUMNS]
     planted = [
-        row.layer in PLANS[name].needed(row.capability, row.protocol)
+        row.layer in PLANS[name].needed_layers(row.capability, row.protocol)
         for row in effects.itertuples()
     ]
     record = json.loads((folder / "training.json").read_text("utf-8"))

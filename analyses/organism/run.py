@@ -15,14 +15,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import layerwise as lw
-from analyses.organism_training.seq2seq.evaluation import answered, read_organism, without_layer
+from analyses.organism_training.seq2seq.evaluation import (
+    answers_generated,
+    read_organism,
+    without_layer,
+)
 from analyses.organism_training.seq2seq.plan import N_ENCODER, N_LAYERS
 from layerwise.ground.layer_names import layer_name
 from layerwise.models.names.registry import ORGANISM_WEIGHTS
 from layerwise.models.organisms import ORGANISM
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.presentation.save import save_figure
-from layerwise.presentation.style import FULL_WIDTH, look, new_figure, styled
+from layerwise.presentation.style import FULL_WIDTH, look, new_figure, with_style
 from layerwise.storage.file_list import NOT_KEPT_FILE
 from layerwise.storage.provenance import listed_files
 from layerwise.tasks import CAPABILITIES
@@ -52,19 +56,19 @@ def main() -> None:
         model = lw.load_model(name)
         lens = lw.logit_lens(model, "all", "continuation").lens
         on_top = (lens["rank"] == 0).groupby([lens["capability"], lens["layer"]]).mean()
-        skips.append(ablated(name))
+        skips.append(skip_effects(name))
         lenses.append(on_top.rename("on_top").reset_index().assign(model=name))
     _write(pd.concat(skips), results / "skips.csv")
     _write(pd.concat(lenses), results / "lens.csv")
-    _write(pd.concat(map(ablated, SEQ2SEQ_NAMES)), results / "seq2seq_ablation.csv")
+    _write(pd.concat(map(skip_effects, SEQ2SEQ_NAMES)), results / "seq2seq_ablation.csv")
     _write(pd.concat(map(seq2seq_skips, SEQ2SEQ_NAMES)), results / "seq2seq_skips.csv")
-    save_figure(training(), results / "figures", "training")
-    profiled(NAMES[0], results / "profile")
+    save_figure(training_figure(), results / "figures", "training")
+    profile_organism(NAMES[0], results / "profile")
     for name in (NAMES[0], SEQ2SEQ_NAMES[0]):
-        claimed(name, results / "claimed" / name)
+        save_claims(name, results / "claimed" / name)
 
 
-def profiled(name: str, folder: Path) -> None:
+def profile_organism(name: str, folder: Path) -> None:
     """Everything that a profile can do, of one organism; its tables by item are not kept."""
     with TemporaryDirectory() as made:
         profile = lw.profile(lw.load_model(name), also="all", limit=100, out=made)
@@ -77,7 +81,7 @@ def profiled(name: str, folder: Path) -> None:
         (folder / NOT_KEPT_FILE).write_text("\n".join(left_out) + "\n")
 
 
-def claimed(name: str, folder: Path) -> None:
+def save_claims(name: str, folder: Path) -> None:
     """Claims of a short profile of an organism, and the tests of roles and orders behind them."""
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as made:
@@ -90,7 +94,7 @@ def _write(table: pd.DataFrame, path: Path) -> None:
     table.round(4).to_csv(path, index=False, lineterminator="\n")
 
 
-def ablated(name: str) -> pd.DataFrame:
+def skip_effects(name: str) -> pd.DataFrame:
     """Cost of skipping each layer, in both protocols."""
     effects = lw.ablate(lw.load_model(name), "all", PROTOCOLS).effects()
     return effects[[*EFFECTS, "p_holm", "significant"]].assign(model=name)
@@ -108,13 +112,13 @@ def seq2seq_skips(name: str) -> pd.DataFrame:
         address = "none" if layer < 0 else layer_name(layer, N_ENCODER)
         with without_layer(model, layer) if layer >= 0 else nullcontext():
             for task in tasks:
-                right = answered(model, tokenizer, task)
+                right = answers_generated(model, tokenizer, task)
                 rows.append((name, layer, address, task.capability, len(right), np.mean(right)))
     return pd.DataFrame(rows, columns=["model", "layer", "address", "capability", "n_items", "acc"])
 
 
-@styled
-def training() -> Figure:
+@with_style
+def training_figure() -> Figure:
     """Share of right predictions while each organism was trained, a panel per seed."""
     figure = new_figure(FULL_WIDTH, 3.8)
     panels = figure.subplots(2, len(NAMES), sharex=True, sharey=True)

@@ -90,7 +90,7 @@ class LookUps(NamedTuple):
     value: Float[torch.Tensor, "d_head d_model"]  # makes of a word's embedding what is copied
 
     @classmethod
-    def begun(cls, embedding: nn.Embedding, unembedding: nn.Linear) -> LookUps:
+    def initialise(cls, embedding: nn.Embedding, unembedding: nn.Linear) -> LookUps:
         """Draw the vectors and initialise embedding and unembedding to match."""
         # The unembedding reads what was found.
         places = nn.init.orthogonal_(torch.empty(WIDTH, 2 * HEAD_WIDTH))
@@ -105,7 +105,7 @@ class LookUps(NamedTuple):
 
 
 def _prepare_look_ups(model: Any, copies: int, *matches: int) -> None:
-    copied, found, value = LookUps.begun(model.model.embed_tokens, model.lm_head)
+    copied, found, value = LookUps.initialise(model.model.embed_tokens, model.lm_head)
     first = model.model.layers[copies].self_attn
     first.v_proj.weight[:HEAD_WIDTH] = value
     first.o_proj.weight[:, :HEAD_WIDTH] = FAINT * copied

@@ -1,4 +1,4 @@
-"""What is planted where in a trained decoder, and what it is trained on.
+"""Plan of a trained decoder: the layers that are planted, and its training texts.
 
 A form of text always runs the layers that it is to need, while each other layer is skipped at
 random, so that it cannot become necessary; and what it asks is read after the last of these

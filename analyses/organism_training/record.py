@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from layerwise.models.files.cache import file_sha256, let_others_read
+from layerwise.models.files.cache import file_sha256, restore_permissions
 from layerwise.models.instance.kinds import Model
 from layerwise.models.libraries.quiet import quiet
 from layerwise.models.organisms.language import ORGANISM, Language
@@ -25,7 +25,7 @@ from layerwise.sweep import intact
 from layerwise.tasks import PROTOCOLS, Task, score
 from layerwise.tasks.suites.toy import toy_suites
 
-from .training_loop import given
+from .training_loop import read_arguments
 
 ITEMS_SEED, N_ITEMS = 1000, 400
 RECORD, CURVE = "training.json", "curve.csv"
@@ -48,7 +48,7 @@ def write(
     with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    let_others_read(folder)
+    restore_permissions(folder)
     curve.to_csv(folder / CURVE, index=False, lineterminator="\n")
     record = {
         "seed": seed,
@@ -70,7 +70,7 @@ def deliver(
     measure: Callable[[Path, int], list[dict[str, Any]]],
 ) -> None:
     """The command line of a training: train an organism and write it."""
-    options = given(arguments, N_ITEMS)
+    options = read_arguments(arguments, N_ITEMS)
     model, curve = train(options.seed, steps=options.steps)
     write(
         options.out, model, curve, tokenizer, planted=planted,

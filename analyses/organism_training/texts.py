@@ -15,7 +15,7 @@ from layerwise.models.organisms.language import (
     START,
     Language,
     ask,
-    ask_closing,
+    ask_closing_brackets,
     ask_fact,
     ask_twice,
     pair,
@@ -85,7 +85,7 @@ class Texts:
     language: Language
     rng: np.random.Generator  # decides everything
 
-    def asked(self, scene: Scene, n_asked: int) -> Text:
+    def question_text(self, scene: Scene, n_asked: int) -> Text:
         """A context, and questions with their answers."""
         text = Text()
         text.say(scene.context)
@@ -102,7 +102,7 @@ class Texts:
             index = int(self.rng.integers(n_pairs))
             return Question(ask(keys[index]), values[index])
 
-        return Scene(self._mixed(list(map(pair, keys, values))), question)
+        return Scene(self._join_shuffled(list(map(pair, keys, values))), question)
 
     def two_hop(self, n_chains: int, one_hop: float = 0.0) -> Scene:
         """Chains; a share of the questions is about their first links."""
@@ -118,7 +118,7 @@ class Texts:
             return Question(ask_twice(starts[index]), ends[index], middles[index])
 
         return Scene(
-            self._mixed([*map(pair, starts, middles), *map(pair, middles, ends)]), question
+            self._join_shuffled([*map(pair, starts, middles), *map(pair, middles, ends)]), question
         )
 
     def facts(self) -> Scene:
@@ -145,11 +145,11 @@ class Texts:
                 if not self.language.for_tests(*opened):
                     break
             gold = [closing[bracket] for bracket in reversed(opened)]
-            return Question(ask_closing(opened), " ".join(gold))
+            return Question(ask_closing_brackets(opened), " ".join(gold))
 
         return Scene("", question)
 
-    def drawn(self, words: Sequence[str]) -> list[str]:
+    def shuffle_words(self, words: Sequence[str]) -> list[str]:
         """Words in random order."""
         return self._draw(words, len(words))
 
@@ -158,7 +158,7 @@ class Texts:
         return list(self.language.facts)
 
     @cached_property
-    def _kept(self) -> dict[tuple[str, str], bool]:
+    def _test_pairs(self) -> dict[tuple[str, str], bool]:
         """True for each key and word behind it that are kept for tests."""
         behind = (*self.language.values, *self.language.keys)
         return {two: self.language.for_tests(*two) for two in product(self.language.keys, behind)}
@@ -166,12 +166,12 @@ class Texts:
     def _draw(self, words: Sequence[str], count: int) -> list[str]:
         return [words[int(index)] for index in self.rng.permutation(len(words))[:count]]
 
-    def _mixed(self, statements: Sequence[str]) -> str:
+    def _join_shuffled(self, statements: Sequence[str]) -> str:
         return " ".join(self._draw(statements, len(statements)))
 
     def _behind(self, keys: Sequence[str], words: Sequence[str]) -> list[str]:
         """A word for each key, so that no such pair is kept for tests."""
         while True:
             drawn = self._draw(words, len(keys))
-            if not any(self._kept[two] for two in zip(keys, drawn, strict=True)):
+            if not any(self._test_pairs[two] for two in zip(keys, drawn, strict=True)):
                 return drawn

@@ -23,8 +23,8 @@ from .training_forms import Form
 from .training_loop import (
     DECAY,
     STEPS,
-    layers_run,
-    rounded,
+    draw_layers_run,
+    round_to_bfloat16,
     run_training_loop,
 )
 
@@ -56,14 +56,14 @@ def train_decoder(
     def loss_of(
         form: Form, drawn: list[Text]
     ) -> tuple[Float[torch.Tensor, ""], dict[Stage, float]]:
-        return _loss(model, form, *batch_of(language, drawn), rng)
+        return _loss(model, form, *make_batch(language, drawn), rng)
 
     texts = Texts(language, rng)
     curve = run_training_loop(
         model, weight_groups(model), forms, texts, loss_of, steps=steps, progress=progress,
         each=each,
     )  # fmt: skip
-    return rounded(model), curve
+    return round_to_bfloat16(model), curve
 
 
 def weight_groups(model: Qwen2ForCausalLM) -> list[dict[str, Any]]:
@@ -76,7 +76,7 @@ def weight_groups(model: Qwen2ForCausalLM) -> list[dict[str, Any]]:
     ]
 
 
-def batch_of(
+def make_batch(
     language: Language, texts: Sequence[Text]
 ) -> tuple[Int[torch.Tensor, "rows pos"], Targets]:
     """Token ids of equally long texts, and by stage what is to be predicted where."""
@@ -106,7 +106,7 @@ def _loss(
         losses.append(F.cross_entropy(logits, word))
         right[stage] = (logits.argmax(-1) == word).float().mean().item()
 
-    for layer, resid in _through(model, form, tokens, rng):
+    for layer, resid in _layer_streams(model, form, tokens, rng):
         for stage, depth in form.reads.items():
             # The middle of a chain is not what is said in the end.
             last = layer == len(model.model.layers) - 1 and stage != "middle"
@@ -115,7 +115,7 @@ def _loss(
     return torch.stack(losses).sum(), right
 
 
-def _through(
+def _layer_streams(
     model: Qwen2ForCausalLM,
     form: Form,
     tokens: Int[torch.Tensor, "rows pos"],
@@ -124,7 +124,7 @@ def _through(
     """The residual stream after each layer; one that the form does not need may be skipped."""
     resid = model.model.embed_tokens(tokens)
     turns = model.model.rotary_emb(resid, torch.arange(tokens.shape[1])[None])
-    for index, runs in enumerate(layers_run(form, len(model.model.layers), rng)):
+    for index, runs in enumerate(draw_layers_run(form, len(model.model.layers), rng)):
         if runs:
             resid = model.model.layers[index](resid, position_embeddings=turns)
         yield index, resid

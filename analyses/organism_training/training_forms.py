@@ -31,7 +31,7 @@ class Form:
     def draw(self, texts: Texts, most_pairs: int) -> list[Text]:
         """The texts of one step, equally long."""
         scene = self.scenes(texts, most_pairs)
-        return [texts.asked(scene(), self.n_asked) for _ in range(self.rows)]
+        return [texts.question_text(scene(), self.n_asked) for _ in range(self.rows)]
 
 
 def lookup(texts: Texts, most: int) -> Callable[[], Scene]:

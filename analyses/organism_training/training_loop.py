@@ -48,7 +48,7 @@ class TrainingState:
     right: dict[tuple[str, Stage], float] = field(default_factory=dict)
     rows: list[dict[str, float | int | str]] = field(default_factory=list)  # what the curve shows
 
-    def learned(self, step: int, form: Form, right: dict[Stage, float]) -> None:
+    def note_step(self, step: int, form: Form, right: dict[Stage, float]) -> None:
         """Take note of a step; let contexts grow once look-ups are mostly right."""
         for stage, share in right.items():
             before = self.right.get((form.capability, stage), share)
@@ -86,7 +86,7 @@ def run_training_loop(
     optimizer, state = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98)), TrainingState()
     with meter(progress) as progress_meter:
         progress_meter.expect(float(steps))
-        progress_meter.doing("training")
+        progress_meter.set_activity("training")
         each(0)
         for step in range(steps):
             for group in optimizer.param_groups:
@@ -95,10 +95,10 @@ def run_training_loop(
             for form in forms:
                 loss, right = loss_of(form, form.draw(texts, state.most_pairs))
                 loss.backward()
-                state.learned(step, form, right)
+                state.note_step(step, form, right)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            progress_meter.done(1.0)
+            progress_meter.add_work(1.0)
             each(step + 1)
             if (step + 1) % TOLD_EVERY == 0 or step + 1 == steps:
                 state.note(step + 1)
@@ -111,13 +111,13 @@ def schedule(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARM_UP) * (LAST + (1 - LAST) * (1 + math.cos(math.pi * done)) / 2)
 
 
-def layers_run(form: Form, n_layers: int, rng: np.random.Generator) -> list[bool]:
+def draw_layers_run(form: Form, n_layers: int, rng: np.random.Generator) -> list[bool]:
     """Layers that run; one that the form does not need may be skipped."""
     skipped = 1.0 if rng.random() < ALONE else SKIPPED
     return [layer in form.needs or rng.random() >= skipped for layer in range(n_layers)]
 
 
-def rounded(model: Model) -> Model:
+def round_to_bfloat16(model: Model) -> Model:
     """The model, for good, with weights in bfloat16."""
     for weight in model.parameters():
         weight.data = weight.data.to(torch.bfloat16)
@@ -125,7 +125,7 @@ def rounded(model: Model) -> Model:
 
 
 @dataclass(frozen=True)
-class Given:
+class TrainingArguments:
     """Arguments of a training's command line."""
 
     seed: int
@@ -135,9 +135,9 @@ class Given:
     model: str = ""
 
 
-def given(
+def read_arguments(
     arguments: Sequence[str] | None, n_items: int, models: Sequence[str] = (), steps: int = STEPS
-) -> Given:
+) -> TrainingArguments:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Train an organism on the CPU, in minutes.")
     parser.add_argument("--seed", type=int, default=0, help="decides everything random")
@@ -146,4 +146,4 @@ def given(
     parser.add_argument("--items", type=int, default=n_items, help="items a suite it is tried on")
     if models:
         parser.add_argument("--model", choices=models, default=models[0], help="which of them")
-    return Given(**vars(parser.parse_args(arguments)))
+    return TrainingArguments(**vars(parser.parse_args(arguments)))

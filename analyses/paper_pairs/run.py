@@ -31,7 +31,9 @@ def main(arguments: Sequence[str]) -> None:
         if "--plan" in arguments:
             print("\n".join(plans(pair, config)))
         else:
-            print("\n".join(asked(pair, config, HERE.parents[1] / config["runs"] / pair["name"])))
+            print(
+                "\n".join(study_pair(pair, config, HERE.parents[1] / config["runs"] / pair["name"]))
+            )
 
 
 def plans(pair: Mapping[str, str], config: Mapping[str, Any]) -> Iterator[str]:
@@ -44,23 +46,27 @@ def plans(pair: Mapping[str, str], config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{pair['name']}, {analysis} of {pair[which]}:\n{plan}"
 
 
-def asked(pair: Mapping[str, str], config: Mapping[str, Any], runs: Path) -> Iterator[str]:
+def study_pair(pair: Mapping[str, str], config: Mapping[str, Any], runs: Path) -> Iterator[str]:
     """Ablate both, compare them, and exchange their layers; what each has to say."""
     models = {which: lw.load_model(pair[which], **config["load"]) for which in PARTS}
     for which, model in models.items():
         lw.ablate(model, **config["asked"], out=runs / which)
-    yield from told(lambda: compared([runs / which for which in models], runs / "compared"))
-    yield from told(lambda: exchanged(models, config["asked"], runs / "transplant"))
+    yield from sentences_or_refusal(
+        lambda: compare_models([runs / which for which in models], runs / "compared")
+    )
+    yield from sentences_or_refusal(
+        lambda: exchange_layers(models, config["asked"], runs / "transplant")
+    )
 
 
-def compared(runs: Sequence[Path], out: Path) -> Sequence[Any]:
+def compare_models(runs: Sequence[Path], out: Path) -> Sequence[Any]:
     """Differences between the two models."""
     found = lw.compare(runs)
     found.save(out)
     return found.established()
 
 
-def exchanged(
+def exchange_layers(
     models: Mapping[str, Any], asked_of_both: Mapping[str, Any], out: Path
 ) -> Sequence[Any]:
     """Effect of each layer of one model in the other."""
@@ -70,7 +76,7 @@ def exchanged(
     return page.findings
 
 
-def told(make: Callable[[], Sequence[Any]]) -> Iterator[str]:
+def sentences_or_refusal(make: Callable[[], Sequence[Any]]) -> Iterator[str]:
     """The sentences that an analysis earns, or the one that says why it makes none."""
     try:
         found = make()

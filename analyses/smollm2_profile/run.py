@@ -26,22 +26,22 @@ def main() -> None:
     config = tomllib.loads((HERE / "config.toml").read_text())
     model, results = lw.load_model(config["model"]), HERE / "results"
     profile = lw.profile(model, **config["profile"], out=results)
-    told(profile)
+    print_findings(profile)
     for protocol, asked in config["matched"].items():
-        told(lw.profile(model, **asked, out=results / f"matched_{protocol}"))
-    compared(model, profile, config["profile"], HERE / "compared")
+        print_findings(lw.profile(model, **asked, out=results / f"matched_{protocol}"))
+    compare_measures(model, profile, config["profile"], HERE / "compared")
     removed = lw.removal_order(model, **config["removal"], out=results / "removal")
     save_figure(removed.plot(), results / "removal" / "figures", "removal_orders")
 
 
-def told(profile: lw.Profile) -> None:
+def print_findings(profile: lw.Profile) -> None:
     """Print what a profile found, and what it cost."""
     for finding in profile.report.findings:
         print(f"- {finding.full}")
     print(f"{profile.work}\n{profile.path}")
 
 
-def compared(model: Any, profile: lw.Profile, asked: dict[str, Any], folder: Path) -> None:
+def compare_measures(model: Any, profile: lw.Profile, asked: dict[str, Any], folder: Path) -> None:
     """Writing of layers and how far they turn the stream, beside what skipping them costs.
 
     Tables by item are not kept: they take more room than a study should.

@@ -27,7 +27,7 @@ def main() -> None:
     config = tomllib.loads((HERE / "config.toml").read_text())
     runs = HERE.parents[1] / config["runs"]
     found = {
-        f"{kind}-{seed}": profiled(kind, seed, config, runs)
+        f"{kind}-{seed}": profile_organism(kind, seed, config, runs)
         for kind in config["kinds"]
         for seed in config["seeds"]
     }
@@ -50,7 +50,7 @@ def main() -> None:
         save_figure(one.plot("generate"), RESULTS / "figures", f"{series}_generate")
 
 
-def profiled(kind: str, seed: int, config: dict[str, Any], runs: Path) -> lw.TrainingSeries:
+def profile_organism(kind: str, seed: int, config: dict[str, Any], runs: Path) -> lw.TrainingSeries:
     """An organism, trained, and its checkpoints profiled."""
     name = f"{kind}-{seed}"
     kept = checkpoints(kind, seed, config["checkpoints"]["steps"], runs / name)
@@ -60,14 +60,14 @@ def profiled(kind: str, seed: int, config: dict[str, Any], runs: Path) -> lw.Tra
 def _write(table: pd.DataFrame, name: str) -> None:
     RESULTS.mkdir(exist_ok=True)
     text = {
-        column: table[column].map(_listed) for column in LISTS if column in table.columns
+        column: table[column].map(_layers_text) for column in LISTS if column in table.columns
     }  # fmt: skip
     table.assign(**text).to_csv(
         RESULTS / f"{name}.csv", index=False, lineterminator="\n", float_format="%.4g"
     )
 
 
-def _listed(layers: Any) -> str:
+def _layers_text(layers: Any) -> str:
     return "" if layers is None else " ".join(map(str, layers))
 
 

@@ -1,4 +1,4 @@
-"""How often crossings of layers are claimed where one order explains all, and how often true ones.
+"""Rates of claimed crossings of layers where one order explains all, and of true ones.
 
 The margin of the right answer over the others is made up for each item. A layer takes some of it
 away. So capabilities may differ in how hard their tasks are, how unlike their items, how noisy
@@ -98,7 +98,7 @@ def _cell(
     return Cell(
         name, capability, protocol, changes, intact, correct, nats, taken,
         tuple(map(str, range(n))),
-        Clusters.of([None if alone else f"{name} {code}" for code in codes]),
+        Clusters.from_labels([None if alone else f"{name} {code}" for code in codes]),
         no_layers=lucky[:, -1],
     )  # fmt: skip
 
@@ -228,7 +228,7 @@ def power(n_runs: int = N_POWER, seed: int = 0) -> pd.DataFrame:
                 rng = np.random.default_rng([seed, n, points, n_tasks])
                 found = dict.fromkeys((CROSSING, NEEDED), 0)
                 for _ in range(n_runs):
-                    table = estimates(_crossed(rng, n, points / 100, n_tasks))
+                    table = estimates(_crossing_cells(rng, n, points / 100, n_tasks))
                     sure = table.loc[table["established"].astype(bool)]
                     at = (sure["capability"] == "reasoning") & (sure["layer"] == 17)
                     for what in found:
@@ -239,7 +239,7 @@ def power(n_runs: int = N_POWER, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _crossed(rng: np.random.Generator, n: int, loss: float, n_tasks: int) -> list[Cell]:
+def _crossing_cells(rng: np.random.Generator, n: int, loss: float, n_tasks: int) -> list[Cell]:
     """Cells of a run in which layers 5 and 17 cross, right in 85 % under two protocols."""
     quiet = np.where(DAMAGE >= 4, DAMAGE, 0.0)
     base = Task(damage=quiet, margin=2.0, spread=1.9, protocols=((CHOOSES, 0.0), (WRITES, 0.0)))

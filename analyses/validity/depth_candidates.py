@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from layerwise import stats
 from layerwise.stats.depth.depth_inference import HALF, Axis, depth_p_value, same_depth_p_value
-from layerwise.stats.depth.depths import accumulated, half_depth
+from layerwise.stats.depth.depths import cumulative_share, half_depth
 from layerwise.stats.depth.item_curves import losses_by_item
 from layerwise.stats.effects import ALPHA
 from layerwise.stats.inference import two_sided_p
@@ -68,10 +68,13 @@ def measure(sets: int = SETS, resamples: int = RESAMPLES) -> pd.DataFrame:
         drawn = [[_right(rng, case) for case in cases] for _ in range(sets)]
         for name, estimate in ESTIMATORS.items():
             draws = np.array(
-                [[_resampled(rng, right, estimate, resamples) for right in pair] for pair in drawn]
+                [
+                    [_resampled_depths(rng, right, estimate, resamples) for right in pair]
+                    for pair in drawn
+                ]
             )
             rows.append({"cell": cell, "estimator": name, "sets": sets} | _rates(draws, truths))
-        inverted = [_inverted(pair, cases, truths) for pair in drawn]
+        inverted = [_invert_tests(pair, cases, truths) for pair in drawn]
         sums = {name: int(np.sum([each[name] for each in inverted])) for name in inverted[0]}
         (signed,) = (row for row in rows if (row["cell"], row["estimator"]) == (cell, SIGNED))
         errors = {name: signed[name] for name in ("error", "other_error")}
@@ -84,11 +87,11 @@ def _right(rng: np.random.Generator, case: Case) -> Float[np.ndarray, "items col
     return np.column_stack([intact, after]).astype(float)
 
 
-def _clipped(down: Counts, up: Counts, n: int) -> Importance:
+def _clip_losses(down: Counts, up: Counts, n: int) -> Importance:
     return np.maximum(down - up, 0) / n
 
 
-def _signed(down: Counts, up: Counts, n: int) -> Importance:
+def _signed_losses(down: Counts, up: Counts, n: int) -> Importance:
     return (down - up) / n
 
 
@@ -100,14 +103,14 @@ def _significant(down: Counts, up: Counts, n: int) -> Importance:
 INVERTED, SIGNED = "signed, inverted test (in use)", "signed, bootstrap"
 CROSSED = "significant in one half, cross-fitted"
 ESTIMATORS: dict[str, Callable[[Counts, Counts, int], Importance] | None] = {
-    "clipped at 0 (earlier versions)": _clipped,
-    SIGNED: _signed,
+    "clipped at 0 (earlier versions)": _clip_losses,
+    SIGNED: _signed_losses,
     "significant layers alone": _significant,
     CROSSED: None,
 }
 
 
-def _resampled(
+def _resampled_depths(
     rng: np.random.Generator,
     right: Float[np.ndarray, "items columns"],
     estimate: Callable[[Counts, Counts, int], Importance] | None,
@@ -116,13 +119,13 @@ def _resampled(
     """Half-effect depths of the sample (row 0) and of resamples."""
     lost = right[:, :1] - right[:, 1:]
     if estimate is not None:
-        return half_depth(accumulated(estimate(*_counts(rng, lost, resamples), len(lost))))
+        return half_depth(cumulative_share(estimate(*_counts(rng, lost, resamples), len(lost))))
     halves = [_counts(rng, part, resamples) for part in (lost[::2], lost[1::2])]
     found = np.zeros((resamples + 1, lost.shape[1]))
     for (down, up), (others_down, others_up) in (halves, halves[::-1]):
         chosen = _significant(down, up, len(lost)) > 0
         found += np.where(chosen, others_down - others_up, 0) / len(lost)
-    return half_depth(accumulated(found))
+    return half_depth(cumulative_share(found))
 
 
 def _counts(rng: np.random.Generator, lost: np.ndarray, resamples: int) -> tuple[Counts, Counts]:
@@ -148,7 +151,7 @@ def _rates(draws: Float[np.ndarray, "sets 2 draws"], truths: Sequence[float]) ->
     }
 
 
-def _inverted(
+def _invert_tests(
     pair: Sequence[np.ndarray], cases: Sequence[Case], truths: Sequence[float]
 ) -> dict[str, bool]:
     curves = [losses_by_item(right[:, 0], right[:, 1:], case.chance)

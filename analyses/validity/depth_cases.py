@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from layerwise.stats.depth.depths import accumulated, half_depth
+from layerwise.stats.depth.depths import cumulative_share, half_depth
 
 INDEPENDENT, MARGINAL = "independent", "marginal"
 Effects = Mapping[int, float]
@@ -90,7 +90,7 @@ def answers(
 
 def true_half(effects: Effects, n_layers: int) -> float:
     """Half-effect depth of what is planted, in layers."""
-    return float(half_depth(accumulated(_importance(effects, n_layers)[None]))[0])
+    return float(half_depth(cumulative_share(_importance(effects, n_layers)[None]))[0])
 
 
 def true_centre(effects: Effects, n_layers: int) -> float:
@@ -105,6 +105,6 @@ def _importance(effects: Effects, n_layers: int) -> Float[np.ndarray, " layers"]
     return importance
 
 
-def scaled(effects: Effects, by: float) -> dict[int, float]:
+def scale_effects(effects: Effects, by: float) -> dict[int, float]:
     """The same layers, needed less."""
     return {layer: effect * by for layer, effect in effects.items()}

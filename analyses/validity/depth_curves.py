@@ -61,7 +61,7 @@ def true_depth(kind: str, shift: float = 0.0) -> float:
     return float(half_depth(mean / mean[:, -1:])[0])
 
 
-def shift_to(kind: str, depth: float = DEPTH) -> float:
+def shift_for_depth(kind: str, depth: float = DEPTH) -> float:
     """Number of layers by which a kind must be shifted to have the depth."""
     low, high = -12.0, 12.0
     for _ in range(14):
@@ -85,35 +85,37 @@ def measure(
         ``percentile``: of one alone, sets whose interval holds the true depth; of two, sets in
         which they are called different.
     """
-    shifts = {kind: shift_to(kind) for kind in KINDS}
+    shifts = {kind: shift_for_depth(kind) for kind in KINDS}
     rows = []
     for kind, n in product(KINDS, items):
         rng = stats.generator(0, kind, str(n))
-        found = [_one(rng, kind, shifts[kind], n) for _ in range(sets)]
-        rows.append({"kind": kind, "other": None, "items": n, "other_items": 0} | _summed(found))
+        found = [_simulate_once(rng, kind, shifts[kind], n) for _ in range(sets)]
+        rows.append(
+            {"kind": kind, "other": None, "items": n, "other_items": 0} | _sum_outcomes(found)
+        )
     for (i, kind), (j, other) in product(enumerate(KINDS), repeat=2):
         for n, m in sizes if i <= j else ():
             rng = stats.generator(0, kind, other, str((n, m)))
             both = ((kind, shifts[kind], n), (other, shifts[other], m))
             found = [_two(rng, both) for _ in range(sets)]
             named = {"kind": kind, "other": other, "items": n, "other_items": m}
-            rows.append(named | _summed(found))
+            rows.append(named | _sum_outcomes(found))
     return pd.DataFrame(rows)
 
 
-def told(table: pd.DataFrame) -> pd.DataFrame:
+def worst_rates(table: pd.DataFrame) -> pd.DataFrame:
     """The worst rates of both ways: least coverage, most false differences."""
     rates = table[["inverted", "percentile"]].div(table["sets"], axis=0)
     alone = table["other"].isna()
     return pd.DataFrame({"least coverage": rates[alone].min(), "most false": rates[~alone].max()})
 
 
-def _summed(found: Sequence[dict[str, bool]]) -> dict[str, Any]:
+def _sum_outcomes(found: Sequence[dict[str, bool]]) -> dict[str, Any]:
     counts = {name: int(np.sum([each[name] for each in found])) for name in found[0]}
     return {"sets": len(found)} | counts
 
 
-def _one(rng: np.random.Generator, kind: str, shift: float, n: int) -> dict[str, bool]:
+def _simulate_once(rng: np.random.Generator, kind: str, shift: float, n: int) -> dict[str, bool]:
     values = curves(rng, kind, n, shift)
     low, high = np.nanquantile(_depths(rng, values), [0.025, 0.975])
     p = depth_p_value([progress_by_item(values)], HALF, DEPTH)

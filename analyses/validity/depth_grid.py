@@ -20,7 +20,7 @@ from depth_cases import (
     Case,
     Effects,
     answers,
-    scaled,
+    scale_effects,
     true_centre,
     true_half,
 )
@@ -34,7 +34,7 @@ from layerwise.stats.depth.depth_inference import (
     depth_p_value,
     same_depth_p_value,
 )
-from layerwise.stats.depth.depths import accumulated, half_depth
+from layerwise.stats.depth.depths import cumulative_share, half_depth
 from layerwise.stats.depth.item_curves import ItemCurves, losses_by_item
 from layerwise.stats.effects import ALPHA
 
@@ -82,11 +82,11 @@ def intervals(sets: int = SETS, items: Sequence[int] = ITEMS) -> pd.DataFrame:
     for n_layers, shapes in SHAPES.items():
         settings = product(shapes.items(), items, (0.3, 1.0), FLIPS, (0.6, 0.8, 0.95), _NOISES)
         for (shape, effects), n, effect, flips, accuracy, noise in settings:
-            case = Case(n_layers, n, scaled(effects, effect), flips, accuracy, noise)
+            case = Case(n_layers, n, scale_effects(effects, effect), flips, accuracy, noise)
             if case.possible and (flips or noise == INDEPENDENT):
                 cell = {"layers": n_layers, "shape": shape, "items": n, "effect": effect}
                 cell |= {"flips": flips, "accuracy": accuracy, "noise": noise, "sets": sets}
-                rows.append(cell | _covered(case, sets))
+                rows.append(cell | _coverage(case, sets))
     return pd.DataFrame(rows)
 
 
@@ -118,11 +118,11 @@ def orders(sets: int = SETS, sizes: Sequence[tuple[int, int]] | None = None) -> 
                 if (paired and ns[0] != ns[1]) or not all(case.possible for case in cases):
                     continue
                 cell = {"layers": n_layers, "pair": name, "paired": paired, "noise": noise}
-                cell |= {"sets": sets, "apart": _apart(pair, n_layers)}
+                cell |= {"sets": sets, "apart": _depth_gap(pair, n_layers)}
                 for prefix, case in zip(("", "other_"), cases, strict=True):
                     cell |= {f"{prefix}items": case.n, f"{prefix}flips": case.flips}
                     cell |= {f"{prefix}accuracy": case.accuracy}
-                rows.append(cell | _told_apart(cases, paired=paired, sets=sets))
+                rows.append(cell | _rejections(cases, paired=paired, sets=sets))
     return pd.DataFrame(rows)
 
 
@@ -133,7 +133,7 @@ _ASKED = ((INDEPENDENT, _ALIKE), (INDEPENDENT, _EASY), (MARGINAL, _EASY))
 _POWER = (((0.02, 0.02), (0.1, 0.1)), ((INDEPENDENT, _ALIKE), (MARGINAL, _ALIKE)))
 
 
-def told(table: pd.DataFrame) -> pd.DataFrame:
+def worst_cells(table: pd.DataFrame) -> pd.DataFrame:
     """The cells that are covered least, or those of the same depth that are told apart most."""
     if "covered" in table:
         rate = table["covered"] / table["sets"]
@@ -150,7 +150,7 @@ def is_told(curves: ItemCurves) -> bool:
     return bool(sure.any() and lost.sum() > 0)
 
 
-def curves_of(rng: np.random.Generator, case: Case, hard: Any = None) -> ItemCurves:
+def simulate_curves(rng: np.random.Generator, case: Case, hard: Any = None) -> ItemCurves:
     """One data set as curves item by item."""
     intact, after = answers(rng, case, hard)
     return losses_by_item(intact.astype(float), after.astype(float), case.chance)
@@ -160,7 +160,7 @@ def _generator(*cases: Case) -> np.random.Generator:
     return stats.generator(0, *map(str, cases))
 
 
-def _covered(case: Case, sets: int) -> dict[str, Any]:
+def _coverage(case: Case, sets: int) -> dict[str, Any]:
     rng = _generator(case)
     half, centre = true_half(case.effects, case.n_layers), true_centre(case.effects, case.n_layers)
     found: dict[str, list[float]] = {
@@ -168,7 +168,7 @@ def _covered(case: Case, sets: int) -> dict[str, Any]:
     }
     errors, widths = [], []
     for number in range(sets):
-        curves = curves_of(rng, case)
+        curves = simulate_curves(rng, case)
         covered = depth_p_value([curves], HALF, half) >= ALPHA
         shown = is_told(curves)
         found["covered"].append(covered)
@@ -176,7 +176,7 @@ def _covered(case: Case, sets: int) -> dict[str, Any]:
         found["told"].append(shown)
         found["told_covered"].append(shown and covered)
         importance = np.diff(curves.values.mean(axis=0))
-        errors.append(half_depth(accumulated(importance[None]))[0] - half)
+        errors.append(half_depth(cumulative_share(importance[None]))[0] - half)
         if number < _WIDTHS:
             low, high = depth_bounds([curves], HALF)
             widths.append(high - low)
@@ -188,7 +188,7 @@ def _covered(case: Case, sets: int) -> dict[str, Any]:
 _WIDTHS = 15
 
 
-def _told_apart(cases: Sequence[Case], *, paired: bool, sets: int) -> dict[str, int]:
+def _rejections(cases: Sequence[Case], *, paired: bool, sets: int) -> dict[str, int]:
     rng, n_layers = _generator(*cases), cases[0].n_layers
     axis = Axis(n_layers, 0.0, n_layers - 1.0)
     rejected, shown = [], []
@@ -205,10 +205,10 @@ def _pairs(
 ) -> Iterator[tuple[ItemCurves, ItemCurves]]:
     for _ in range(sets):
         hard = rng.random(cases[0].n) if paired else None
-        one, other = (curves_of(rng, case, hard) for case in cases)
+        one, other = (simulate_curves(rng, case, hard) for case in cases)
         yield one, other
 
 
-def _apart(pair: tuple[Effects, Effects], n_layers: int) -> float:
+def _depth_gap(pair: tuple[Effects, Effects], n_layers: int) -> float:
     first, second = (true_half(effects, n_layers) for effects in pair)
     return 0.0 if pair in SAME[n_layers].values() else second - first

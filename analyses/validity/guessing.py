@@ -1,4 +1,4 @@
-"""What each method claims of models in which there is nothing to find; ablation is in ``nothing``.
+"""Claims of each method on models in which there is nothing to find; ablation in ``null_models``.
 
 A claim is a significant cell, a depth stated, or a sentence of the report's summary other than
 *no signal*.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-import nothing
+import null_models
 import numpy as np
 import pandas as pd
 from transformer_lens import HookedTransformer
@@ -28,7 +28,7 @@ from layerwise.stats.effects import ALPHA
 from layerwise.tasks import Task, load_task
 
 READ = "continuation"
-MODELS = {nothing.RANDOM: range(100), nothing.SHUFFLED: range(40)}
+MODELS = {null_models.RANDOM: range(100), null_models.SHUFFLED: range(40)}
 COUNTS = ("pairs_solved", "pairs_reversed")
 PATCHED, PATHS = "activation patching", "path patching"
 EMERGENCE = "emergence of all these"
@@ -47,14 +47,14 @@ def measure(models: Mapping[str, Iterable[int]] = MODELS) -> pd.DataFrame:
     rows = []
     for case, seeds in models.items():
         for seed in seeds:
-            model, task = _asked(case, seed)
-            for method, claims, unguarded in _claimed(model, task, case):
+            model, task = _model_and_task(case, seed)
+            for method, claims, unguarded in _claims_by_method(model, task, case):
                 named = {"case": case, "model": seed, "method": method}
                 rows.append({**named, "claims": claims, "unguarded": unguarded})
     return pd.DataFrame(rows).astype({"unguarded": "Int64"})
 
 
-def told(table: pd.DataFrame) -> pd.DataFrame:
+def claim_rates(table: pd.DataFrame) -> pd.DataFrame:
     """Rate of models in which a method claims anything, with its exact 95 % interval."""
     rows = []
     for (case, method), group in table.groupby(["case", "method"], sort=False):
@@ -68,15 +68,15 @@ def told(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"unguarded": "Int64"})
 
 
-def _asked(case: str, seed: int) -> tuple[HookedTransformer, Task]:
+def _model_and_task(case: str, seed: int) -> tuple[HookedTransformer, Task]:
     """A model, and a suite that it can do no better than by guessing."""
-    task = load_task("wired-lookup", seed=seed, limit=nothing.N_ITEMS)
-    if case == nothing.RANDOM:
-        return nothing.untrained(seed), task
-    return wired_model(), _both_shuffled(nothing.shuffled(task, seed), seed)
+    task = load_task("wired-lookup", seed=seed, limit=null_models.N_ITEMS)
+    if case == null_models.RANDOM:
+        return null_models.untrained_model(seed), task
+    return wired_model(), _shuffle_twins(null_models.shuffle_answers(task, seed), seed)
 
 
-def _both_shuffled(task: Task, seed: int) -> Task:
+def _shuffle_twins(task: Task, seed: int) -> Task:
     """The answers of the changed questions drawn at random, too, from the other choices."""
     rng, items = np.random.default_rng([seed, *b"pairs"]), []
     for item in task.items:
@@ -87,7 +87,7 @@ def _both_shuffled(task: Task, seed: int) -> Task:
     return replace(task, items=tuple(items))
 
 
-def _claimed(
+def _claims_by_method(
     model: HookedTransformer, task: Task, case: str
 ) -> Iterator[tuple[str, int, int | None]]:
     """Each method alone, then depths by all methods together; and what is said unguarded."""
@@ -96,14 +96,17 @@ def _claimed(
     patched = lw.patch_activations(model, task, sites=("resid_pre", "z"), **quiet)
     paths = lw.patch_paths(model, task, **quiet)
     written = lw.attribution(model, task, READ, **quiet)
-    yield "logit lens", _said(lens), None
-    yield PATCHED, *(_said(r) + _sure(r.effects()) for r in (patched, _bare(patched, "patching")))
+    yield "logit lens", _n_claims(lens), None
+    yield (
+        PATCHED,
+        *(_n_claims(r) + _sure(r.effects()) for r in (patched, _bare(patched, "patching"))),
+    )
     bare = _bare(paths, "path_patching")
-    yield PATHS, *(_said(r) + _sure(r.effects()) for r in (paths, bare))
-    yield "direct attribution", _said(written) + _sure(written.summary()), None
+    yield PATHS, *(_n_claims(r) + _sure(r.effects()) for r in (paths, bare))
+    yield "direct attribution", _n_claims(written) + _sure(written.summary()), None
     estimated = lw.attribute_patches(model, task, positions="last", sample=16, **quiet)
     bare = _bare(estimated, "attribution_patching")
-    yield "attribution patching", *(_said(r) for r in (estimated, bare))
+    yield "attribution patching", *(_n_claims(r) for r in (estimated, bare))
     similar = lw.similarity(model, task, READ, **quiet)
     predicted = prediction_table(
         similar.similarity, similar.cka, skips.records, skips.facts.chance, 0
@@ -112,14 +115,14 @@ def _claimed(
     yield "similarity", int((predicted["p_holm"] < ALPHA).sum()) + len(sentences), None
     ways = ("greedy", "effect", "influence")
     removed = lw.removal_order(model, task, READ, n_removed=2, by=ways, **quiet)
-    yield "removal orders", _said(removed) + len(removed.curves()), None
-    if case == nothing.RANDOM:  # the wired model has heads of the kinds that are scored
+    yield "removal orders", _n_claims(removed) + len(removed.curves()), None
+    if case == null_models.RANDOM:  # the wired model has heads of the kinds that are scored
         heads = lw.head_scores(model, length=12, sequences=10, **quiet).summary()
         yield "head scores", int(heads["induction_head"].sum()), None
     yield EMERGENCE, _depths([skips, lens, patched, written]), None
 
 
-def _said(result: Result) -> int:
+def _n_claims(result: Result) -> int:
     """The depths that emergence states by one result, and the sentences about it."""
     sentences = [finding for finding in findings([result]) if finding.kind != SILENT]
     return len(sentences) + (_depths([result]) if with_curves([result]) else 0)

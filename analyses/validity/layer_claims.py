@@ -1,4 +1,4 @@
-"""How often claims of what layers are for are false, and how often true ones are found.
+"""Rates of false claims of what layers are for, and of true ones that are found.
 
 Answers are made up: of each capability what every layer costs is known.
 """
@@ -33,7 +33,7 @@ Losses = Float[np.ndarray, " layers"]
 HIDDEN, RAISED = ("hidden", 17), ("raised", 17)
 
 
-class Asked(NamedTuple):
+class MadeUpCapability(NamedTuple):
     """A capability as it is made up.
 
     Attributes:
@@ -63,7 +63,7 @@ def profile(background: float = 0.0, **layers: float) -> Losses:
     return losses
 
 
-def made_up_cells(rng: np.random.Generator, asked: list[Asked]) -> list[Cell]:
+def made_up_cells(rng: np.random.Generator, asked: list[MadeUpCapability]) -> list[Cell]:
     """Cells of a run in which the capabilities are as given."""
     return [
         _cell(rng, one, f"capability {i}", f"task {i}.{j}", losses, protocol, shared)
@@ -76,7 +76,7 @@ def made_up_cells(rng: np.random.Generator, asked: list[Asked]) -> list[Cell]:
 
 def _cell(
     rng: np.random.Generator,
-    one: Asked,
+    one: MadeUpCapability,
     capability: str,
     task: str,
     losses: Losses,
@@ -96,7 +96,7 @@ def _cell(
     labels = [f"{task} {code}" if one.cluster > 1 else None for code in codes]
     return Cell(
         capability, capability, protocol, changes, intact, correct, nothing, nothing,
-        tuple(map(str, range(one.n))), Clusters.of(labels),
+        tuple(map(str, range(one.n))), Clusters.from_labels(labels),
     )._replace(task=task)  # fmt: skip
 
 
@@ -119,7 +119,7 @@ class World(NamedTuple):
     """A made-up model, and which established rows are false of it."""
 
     name: str
-    asked: list[Asked]
+    asked: list[MadeUpCapability]
     false: Callable[[pd.DataFrame], pd.Series]
 
 
@@ -128,11 +128,11 @@ def _needs(table: pd.DataFrame, *layers: int) -> pd.Series:
     return (table["what"] == NEEDED) & ~table["layer"].isin(layers)
 
 
-def _more(table: pd.DataFrame) -> pd.Series:
+def _is_difference(table: pd.DataFrame) -> pd.Series:
     return table["what"].isin([CROSSING, LOSES_MORE])
 
 
-def _nothing(table: pd.DataFrame) -> pd.Series:
+def _is_any_claim(table: pd.DataFrame) -> pd.Series:
     return table["what"].isin([NEEDED, CROSSING, LOSES_MORE])
 
 
@@ -146,37 +146,79 @@ def worlds() -> list[World]:
     found = []
     for n in (24, 50, 100):
         found += [
-            World(f"nothing is needed, n = {n}", [Asked((profile(), profile()), n)] * 4, _nothing),
-            World(f"all need the same, n = {n}", [Asked((usual, usual), n)] * 4, _more),
+            World(
+                f"nothing is needed, n = {n}",
+                [MadeUpCapability((profile(), profile()), n)] * 4,
+                _is_any_claim,
+            ),
+            World(
+                f"all need the same, n = {n}",
+                [MadeUpCapability((usual, usual), n)] * 4,
+                _is_difference,
+            ),
         ]
     spread = profile(0.08, l0=0.85, l1=0.85, l2=0.4, l8=0.3, l11=0.5)
     key, weak = profile(0.02, l3=0.6, l4=0.6, l5=0.6), profile(0.12, l3=0.6, l4=0.6, l5=0.6)
     found += [
-        World("all need the same, 12 to 100 items",
-              [Asked((usual,), n) for n in (12, 24, 50, 100)], _more),
-        World("all need the same, other accuracies",
-              [Asked((usual * (a - CHANCE),) * 2, 50, accuracy=a) for a in (0.95, 0.8, 0.6, 0.45)],
-              _more),
-        World("one is more fragile everywhere, n = 50",
-              [Asked((usual,), 50), Asked((np.minimum(spread, 0.85),), 50)], _more),
-        World("one is more fragile, n = 100", [Asked((key,), 100), Asked((weak,), 100)], _more),
-        World("one is more fragile, n = 200", [Asked((key,), 200), Asked((weak,), 200)], _more),
-        World("all need the same, clusters of 5",
-              [Asked((usual,), 100, cluster=5)] * 4, _more),
-        World("nothing is needed, clusters of 5",
-              [Asked((profile(),), 100, cluster=5)] * 4, _nothing),
-        World("loss of the margin, clusters of 5",
-              [Asked((profile(0.05),), 200, flips=0.02, cluster=5)] * 2, _spare),
-        World("loss of the margin, n = 200", [Asked((profile(0.05),), 200, flips=0.02)] * 2,
-              _spare),
-    ]  # fmt: skip
+        World(
+            "all need the same, 12 to 100 items",
+            [MadeUpCapability((usual,), n) for n in (12, 24, 50, 100)],
+            _is_difference,
+        ),
+        World(
+            "all need the same, other accuracies",
+            [
+                MadeUpCapability((usual * (a - CHANCE),) * 2, 50, accuracy=a)
+                for a in (0.95, 0.8, 0.6, 0.45)
+            ],
+            _is_difference,
+        ),
+        World(
+            "one is more fragile everywhere, n = 50",
+            [MadeUpCapability((usual,), 50), MadeUpCapability((np.minimum(spread, 0.85),), 50)],
+            _is_difference,
+        ),
+        World(
+            "one is more fragile, n = 100",
+            [MadeUpCapability((key,), 100), MadeUpCapability((weak,), 100)],
+            _is_difference,
+        ),
+        World(
+            "one is more fragile, n = 200",
+            [MadeUpCapability((key,), 200), MadeUpCapability((weak,), 200)],
+            _is_difference,
+        ),
+        World(
+            "all need the same, clusters of 5",
+            [MadeUpCapability((usual,), 100, cluster=5)] * 4,
+            _is_difference,
+        ),
+        World(
+            "nothing is needed, clusters of 5",
+            [MadeUpCapability((profile(),), 100, cluster=5)] * 4,
+            _is_any_claim,
+        ),
+        World(
+            "loss of the margin, clusters of 5",
+            [MadeUpCapability((profile(0.05),), 200, flips=0.02, cluster=5)] * 2,
+            _spare,
+        ),
+        World(
+            "loss of the margin, n = 200",
+            [MadeUpCapability((profile(0.05),), 200, flips=0.02)] * 2,
+            _spare,
+        ),
+    ]
     for right in (0.3, 0.33, 0.36, 0.4):
         # Any layer makes all answers anew: what changes is as often right as before.
         again = 2 * right * (1 - right)
-        found.append(World(
-            f"right in {100 * right:.0f} % for a chance of 25 %",
-            [Asked((profile(), profile()), 100, right, 3, again, 0.0)] * 4, _nothing,
-        ))  # fmt: skip
+        found.append(
+            World(
+                f"right in {100 * right:.0f} % for a chance of 25 %",
+                [MadeUpCapability((profile(), profile()), 100, right, 3, again, 0.0)] * 4,
+                _is_any_claim,
+            )
+        )
     return found
 
 
@@ -203,7 +245,7 @@ def power(n_runs: int = N_POWER, seed: int = 0) -> pd.DataFrame:
             base = {"l0": 0.85, "l1": 0.85, "l11": 0.4}
             same, own = profile(0.0, **base), profile(0.0, **base, l17=loss)
             for name, tasks in (("both tasks", (own, own)), ("one of two", (own, same))):
-                asked = [Asked(tasks, n), *[Asked((same, same), n)] * 3]
+                asked = [MadeUpCapability(tasks, n), *[MadeUpCapability((same, same), n)] * 3]
                 rng = np.random.default_rng([seed, n, int(100 * loss)])
                 found = np.zeros(3, dtype=int)
                 for _ in range(n_runs):
@@ -247,9 +289,14 @@ def gain_rates(n_runs: int = N_GAINS, seed: int = 0) -> pd.DataFrame:
             false, found = 0, dict.fromkeys((HIDDEN, RAISED), 0)
             for _ in range(n_runs):
                 cells = made_up_cells(
-                    rng, [Asked((profile(),) * 3, 60, right, 1, 2 * right * (1 - right), 0.0)]
+                    rng,
+                    [
+                        MadeUpCapability(
+                            (profile(),) * 3, 60, right, 1, 2 * right * (1 - right), 0.0
+                        )
+                    ],
                 )
-                cells += [_hidden(rng, gain), *_traded(rng, gain)]
+                cells += [_hidden_cell(rng, gain), *_trading_cells(rng, gain)]
                 signal = signals(cells, lambda task, protocol: CHANCE)
                 sure = {(row["tasks"], row["layer"])
                         for row in task_gains(cells, signal, lambda *_: CHANCE).to_dict("records")
@@ -265,16 +312,16 @@ def gain_rates(n_runs: int = N_GAINS, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _hidden(rng: np.random.Generator, gain: float) -> Cell:
+def _hidden_cell(rng: np.random.Generator, gain: float) -> Cell:
     """A task that the intact model guesses on, and layer 17 hides."""
-    (cell,) = made_up_cells(rng, [Asked((profile(),), 60, CHANCE, 1, 0.06)])
+    (cell,) = made_up_cells(rng, [MadeUpCapability((profile(),), 60, CHANCE, 1, 0.06)])
     cell.correct[:, HIDDEN[1]] |= rng.random(60) < gain / (1 - CHANCE)
     return cell._replace(task=HIDDEN[0])
 
 
-def _traded(rng: np.random.Generator, gain: float) -> list[Cell]:
+def _trading_cells(rng: np.random.Generator, gain: float) -> list[Cell]:
     """Two tasks of a capability: without layer 17 the one gains what the other loses."""
     lost = profile(l17=gain)
-    better, worse = made_up_cells(rng, [Asked((profile(), lost), 60, 0.6, 1)])
+    better, worse = made_up_cells(rng, [MadeUpCapability((profile(), lost), 60, 0.6, 1)])
     better.correct[:, RAISED[1]] |= rng.random(60) < gain / 0.4
     return [better._replace(task=RAISED[0]), worse]

@@ -1,4 +1,4 @@
-"""How often a lens seems to order two capabilities whose answers only have more or fewer rivals.
+"""Rates at which a lens seems to order two capabilities whose answers only have other rivals.
 
 The answer's logit rises over the layers alike in both; the other words are noise of the same
 spread. All that differs is how many of them could be said.
@@ -11,9 +11,9 @@ import pandas as pd
 from sentences import facts
 
 from layerwise.analyses.emergence.api import emergence
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.presentation.claim import ESTABLISHED, LENS, ORDER, Claim
-from layerwise.report.html import findings_of
+from layerwise.report.html import findings_from_tables
 from layerwise.results import LensResult
 from layerwise.stats.inference import exact_interval
 from layerwise.storage.parquet import frame
@@ -54,10 +54,10 @@ def _item(rng: np.random.Generator, capability: str, item: int, n: int) -> list[
     return read
 
 
-def compared(result: LensResult) -> list[Claim]:
+def comparison_claims(result: LensResult) -> list[Claim]:
     """Claims of its page on both capabilities by the lens."""
-    run = tables_of_run([result, emergence([result], n_resamples=20)])
-    return [claim for claim in findings_of(run, EVERYTHING)
+    run = run_tables([result, emergence([result], n_resamples=20)])
+    return [claim for claim in findings_from_tables(run, EVERYTHING)
             if claim.kind in (LENS, ORDER) and len(claim.capabilities) == 2
             and claim.source["table"] != "emergence"]  # fmt: skip
 
@@ -68,9 +68,9 @@ def lens_rates(n_sets: int = N_SETS, seed: int = 0) -> pd.DataFrame:
     for number, (world, rivals) in enumerate(WORLDS.items()):
         rng = np.random.default_rng([seed, number])
         results = [lens_result(rng, rivals) for _ in range(n_sets)]
-        tables = [result.derived()["prediction_depth_comparisons"] for result in results]
+        tables = [result.derived_tables()["prediction_depth_comparisons"] for result in results]
         differ = sum(bool(table["significant"].any()) for table in tables)
-        false = sum(any(claim.evidence == ESTABLISHED for claim in compared(result))
+        false = sum(any(claim.evidence == ESTABLISHED for claim in comparison_claims(result))
                     for result in results)  # fmt: skip
         interval = exact_interval(false, n_sets)
         rate = {"rate": interval.estimate, "low": interval.low, "high": interval.high}

@@ -1,4 +1,4 @@
-"""How often an order by ablation is claimed where there is none, and how often a true one is.
+"""Rates of orders claimed by ablation where there is none, and of true ones.
 
 Answers are made up as in ``layer_claims``: of both capabilities what every layer costs is known.
 """
@@ -11,7 +11,7 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
-from layer_claims import CHANCE, N_LAYERS, Asked, made_up_cells, profile
+from layer_claims import CHANCE, N_LAYERS, MadeUpCapability, made_up_cells, profile
 
 from layerwise.analyses.emergence import summaries
 from layerwise.analyses.emergence.summaries import HALF, Summary, order_rows
@@ -58,7 +58,7 @@ def worlds() -> list[World]:
             return made_up_cells(
                 rng,
                 [
-                    Asked((profile(background, **layers),), n, accuracy, 1, flip)
+                    MadeUpCapability((profile(background, **layers),), n, accuracy, 1, flip)
                     for layers, background, flip in pairs
                 ],
             )
@@ -112,8 +112,8 @@ def worlds() -> list[World]:
 def opposite_ends(rng: np.random.Generator, n: int) -> list[Cell]:
     """The same items in both: those that the one loses at layer 3 the other loses at 20."""
     early, found = rng.random(n) < 0.5, []
-    labels = Clusters.of([f"fact {i}" for i in range(n)])
-    for i, cell in enumerate(made_up_cells(rng, [Asked((profile(),), n, 0.95, 1)] * 2)):
+    labels = Clusters.from_labels([f"fact {i}" for i in range(n)])
+    for i, cell in enumerate(made_up_cells(rng, [MadeUpCapability((profile(),), n, 0.95, 1)] * 2)):
         lost = rng.random(n) < 0.9
         cell.correct[lost, np.where(early ^ bool(i), 3, 20)[lost]] = False
         found.append(cell._replace(clusters=labels))
@@ -122,13 +122,13 @@ def opposite_ends(rng: np.random.Generator, n: int) -> list[Cell]:
 
 def claimed_order(cells: list[Cell]) -> float:
     """The claimed depth of the second capability minus that of the first; 0 if none is."""
-    if not all(_needed(cell) for cell in cells):  # no depth is reported then
+    if not all(_has_needed_layer(cell) for cell in cells):  # no depth is reported then
         return 0.0
     (row,) = order_rows([_summary(cell) for cell in cells], N_LAYERS, 1.0, {})
     return float(row["difference"]) if row["significant"] else 0.0
 
 
-def _needed(cell: Cell) -> bool:
+def _has_needed_layer(cell: Cell) -> bool:
     return bool((holm(paired_p_values(cell.net, cell.clusters)) < 0.05).any())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import guessing
-import nothing
+import null_models
 import pandas as pd
 import tuned
 
@@ -39,17 +39,19 @@ def table(results: Path) -> str:
     """
     read = {path.stem: pd.read_parquet(path) for path in results.glob("*.parquet")}
     columns = [
-        _as_planted(pd.concat([_of_wired_tuned(read), read["planted"]])),
-        _as_planted(read["planted_seq2seq"]),
-        _as_planted(pd.concat([_of_trained(read), _of_tuned(read), read["trained_methods"]])),
-        _claimed(read),
+        _planted_counter(pd.concat([_wired_tuned_matches(read), read["planted"]])),
+        _planted_counter(read["planted_seq2seq"]),
+        _planted_counter(
+            pd.concat([_trained_matches(read), _tuned_matches(read), read["trained_methods"]])
+        ),
+        _claim_counter(read),
     ]
     lines = [["method", *KINDS], ["---"] * (len(KINDS) + 1)]
     lines += [[method, *(told(starts) for told in columns)] for method, starts in METHODS.items()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _as_planted(found: pd.DataFrame) -> Callable[[tuple[str, ...]], str]:
+def _planted_counter(found: pd.DataFrame) -> Callable[[tuple[str, ...]], str]:
     def told(starts: tuple[str, ...]) -> str:
         mine = found.loc[found["method"].str.startswith(starts), "same"].dropna()
         return f"{int(mine.sum())} of {len(mine)}" if len(mine) else NONE
@@ -57,7 +59,7 @@ def _as_planted(found: pd.DataFrame) -> Callable[[tuple[str, ...]], str]:
     return told
 
 
-def _of_trained(read: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def _trained_matches(read: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Critical sets exactly as planted; depths by ablation and lens within half a layer."""
     layers = read["trained_layers"].dropna(subset=["significant"])
     same = layers["needed"] == layers["significant"].astype(bool)
@@ -68,7 +70,7 @@ def _of_trained(read: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([sets, pd.DataFrame({"method": depths["measure"], "same": near})])
 
 
-def _of_tuned(read: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def _tuned_matches(read: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Match of each lens, organism and capability: is the planted layer alone read from?"""
     rows = []
     table = read["tuned_readings"]
@@ -81,7 +83,7 @@ def _of_tuned(read: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _of_wired_tuned(read: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def _wired_tuned_matches(read: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Match of each tuned lens and capability of the wired model.
 
     Before the answer was brought to where it reads, no more than by guessing are on top, and
@@ -92,14 +94,16 @@ def _of_wired_tuned(read: dict[str, pd.DataFrame]) -> pd.DataFrame:
     for _, group in wired.groupby(["lens", "capability"]):
         before = group.loc[~group["there"].astype(bool), "on_top"].max()
         after = group.loc[group["readable"], "on_top"].min()
-        rows.append({"method": "tuned lens", "same": before < nothing.CHANCE and after > NEARLY})
+        rows.append(
+            {"method": "tuned lens", "same": before < null_models.CHANCE and after > NEARLY}
+        )
     return pd.DataFrame(rows)
 
 
-def _claimed(read: dict[str, pd.DataFrame]) -> Callable[[tuple[str, ...]], str]:
+def _claim_counter(read: dict[str, pd.DataFrame]) -> Callable[[tuple[str, ...]], str]:
     """The models of each case, in order, of which something is claimed."""
     ablated = read["nothing"].assign(method="skip layer", claims=read["nothing"]["significant"])
-    untrained = read["tuned_untrained"].assign(case=nothing.RANDOM, method="tuned lens")
+    untrained = read["tuned_untrained"].assign(case=null_models.RANDOM, method="tuned lens")
     untrained["claims"] = untrained["claimed"]
     every = pd.concat([ablated, untrained, read["nothing_methods"]])
 

@@ -1,6 +1,6 @@
-"""What each method finds in wired encoder-decoders, beside what was planted.
+"""Findings of each method in wired encoder-decoders, beside what was planted.
 
-Ablation is here, all other methods in ``within_seq2seq``.
+Ablation is here, all other methods in ``wired_methods_seq2seq``.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-import within_seq2seq
-from within import Row
+import wired_methods_seq2seq
+from wired_methods import Row
 
 import layerwise as lw
 from analyses.validity.wired_truth_seq2seq import PlantedSeq2Seq
@@ -43,7 +43,7 @@ def measure() -> pd.DataFrame:
     rows = []
     for which, layout in enumerate(layouts):
         model = wired_seq2seq_model(layout, seed=which)
-        for method, capability, planted, found in _found(model, layout):
+        for method, capability, planted, found in _found_rows(model, layout):
             rows.append(
                 {
                     "model": which, "n_encoder_layers": layout.n_encoder_layers,
@@ -70,7 +70,7 @@ def random_layout(rng: np.random.Generator) -> WiredSeq2SeqLayout:
     )
 
 
-def _found(model: Seq2SeqModel, layout: WiredSeq2SeqLayout) -> Iterator[Row]:
+def _found_rows(model: Seq2SeqModel, layout: WiredSeq2SeqLayout) -> Iterator[Row]:
     options = {"limit": N_ITEMS, "progress": False}
     for kind, site in CHANGES:
         protocols = BOTH if kind == "skip" else "continuation"
@@ -86,4 +86,4 @@ def _found(model: Seq2SeqModel, layout: WiredSeq2SeqLayout) -> Iterator[Row]:
                 planted, found = truth.critical(site, kind), needed["layer"]
             method = f"{kind} {site}, {protocol}"
             yield method, str(capability), sorted(planted), sorted(map(int, found))
-    yield from within_seq2seq.found(model, layout, options)
+    yield from wired_methods_seq2seq.method_rows(model, layout, options)

@@ -14,7 +14,7 @@ import depth_grid
 import guessing
 import layer_claims
 import lens_claims
-import nothing
+import null_models
 import order_claims
 import overview
 import planted
@@ -22,28 +22,28 @@ import planted_seq2seq
 import published_claims
 import scoring_claims
 import sentences
-import shown
-import stated
+import stated_claims
 import trained
+import trained_methods
 import tuned
+import validity_figures
 import weak_interactions
-import within_trained
 
 RESULTS = Path(__file__).parent / "results"
 TABLES = {
-    "planted": (planted.measure, planted.told),
-    "planted_seq2seq": (planted_seq2seq.measure, planted.told),
-    "trained_layers": (trained.layers, trained.told),
+    "planted": (planted.measure, planted.exact_matches),
+    "planted_seq2seq": (planted_seq2seq.measure, planted.exact_matches),
+    "trained_layers": (trained.layers, trained.planted_and_found),
     "trained_depths": (trained.depths, lambda table: table),
-    "trained_methods": (within_trained.measure, within_trained.told),
-    "nothing": (nothing.measure, nothing.told),
-    "nothing_methods": (guessing.measure, guessing.told),
+    "trained_methods": (trained_methods.measure, trained_methods.expected_counts),
+    "nothing": (null_models.measure, null_models.false_claim_rates),
+    "nothing_methods": (guessing.measure, guessing.claim_rates),
     "tuned_layers": (tuned.layers, lambda table: table),
-    "tuned_readings": (tuned.readings, tuned.told),
+    "tuned_readings": (tuned.readings, tuned.reading_extremes),
     "tuned_depths": (tuned.depths, lambda table: table),
-    "tuned_untrained": (tuned.untrained, tuned.told_untrained),
-    "depth_intervals": (depth_grid.intervals, depth_grid.told),
-    "depth_orders": (depth_grid.orders, depth_grid.told),
+    "tuned_untrained": (tuned.untrained_rows, tuned.untrained_summary),
+    "depth_intervals": (depth_grid.intervals, depth_grid.worst_cells),
+    "depth_orders": (depth_grid.orders, depth_grid.worst_cells),
     "depth_candidates": (depth_candidates.measure, lambda table: table),
     "layer_claims": (layer_claims.false_rates, lambda table: table),
     "layer_power": (layer_claims.power, lambda table: table),
@@ -53,12 +53,12 @@ TABLES = {
     "order_claims": (order_claims.order_rates, lambda table: table),
     "order_rules": (order_claims.earlier_rates, lambda table: table),
     "lens_claims": (lens_claims.lens_rates, lambda table: table),
-    "stated": (stated.rates, lambda table: table),
     "published_claims": (published_claims.verdict_rates, lambda table: table),
+    "stated": (stated_claims.rates, lambda table: table),
     "scoring_gaps": (scoring_claims.gap_rates, lambda table: table),
     "weak_interactions": (weak_interactions.rates, lambda table: table),
-    "sentences": (sentences.measure, sentences.told),
-    "depth_curves": (depth_curves.measure, depth_curves.told),
+    "sentences": (sentences.measure, sentences.false_sentence_rates),
+    "depth_curves": (depth_curves.measure, depth_curves.worst_rates),
 }
 
 
@@ -69,7 +69,7 @@ def main() -> None:
         table = measure()
         table.to_parquet(RESULTS / f"{name}.parquet", index=False)
         print(told(table).to_string(index=False), flush=True)
-    shown.draw(RESULTS)
+    validity_figures.draw(RESULTS)
     print(overview.table(RESULTS))
 
 

@@ -1,4 +1,4 @@
-"""How far a gap between two scoring steps is off, by how many right answers there are to lose.
+"""Error of a gap between two scoring steps, by how many right answers there are to lose.
 
 Answers are made up: every item is lost by all layers or by none, so a share stands on items.
 """
@@ -44,7 +44,7 @@ def _answers(
     correct = np.repeat((intact & ~lost)[:, None], N_LAYERS, axis=1)
     cell = Cell(
         "task", "task", step, layers, intact, correct, nats, nats,
-        tuple(f"task/{i:04d}" for i in range(n)), Clusters.apart(n),
+        tuple(f"task/{i:04d}" for i in range(n)), Clusters.singletons(n),
         no_layers=np.zeros(n, dtype=bool),
     )  # fmt: skip
     return StepAnswers(cell, np.zeros(N_LAYERS), intact - cell.floor(0.0))

@@ -1,4 +1,4 @@
-"""How often a page says something false: whole runs in which no sentence of a kind can be true."""
+"""Rates of false sentences on pages: whole runs in which no sentence of a kind can be true."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from jaxtyping import Bool
 
 import layerwise as lw
 from layerwise import stats
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.presentation.claim import ESTABLISHED, OPEN, Claim
-from layerwise.report.html import findings_of
+from layerwise.report.html import findings_from_tables
 from layerwise.results import AblationResult, Facts, ModelFacts, TaskFacts
 from layerwise.storage.parquet import frame
 
@@ -85,7 +85,7 @@ def is_told(claim: Claim, kind: str) -> bool:
     return claim.evidence != OPEN and (claim.kind, claim.source["table"]) == CLAIMS[kind]
 
 
-def told(table: pd.DataFrame) -> pd.DataFrame:
+def false_sentence_rates(table: pd.DataFrame) -> pd.DataFrame:
     """Rate of runs with at least one false sentence, with an exact 95 % interval."""
     rows = []
     for (case, kind), group in table.groupby(["case", "kind"], sort=False):
@@ -108,8 +108,8 @@ def sentences(draw: Draw, rng: np.random.Generator) -> list[Claim]:
     result = AblationResult(
         frame("records", [row for part in parts for row in part]), facts(CAPABILITIES, N_ITEMS)
     )
-    run = tables_of_run([result, lw.emergence(result)])
-    return findings_of(run, EVERYTHING)
+    run = run_tables([result, lw.emergence(result)])
+    return findings_from_tables(run, EVERYTHING)
 
 
 def redrawn(rng: np.random.Generator, protocol: str) -> tuple[Answers, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What is found in the trained organisms, beside the layers that they were trained to need."""
+"""Findings in the trained organisms, beside the layers that they were trained to need."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def depths() -> pd.DataFrame:
     return pd.concat([_depths(name) for name in NAMES], ignore_index=True)
 
 
-def told(table: pd.DataFrame) -> pd.DataFrame:
+def planted_and_found(table: pd.DataFrame) -> pd.DataFrame:
     """By organism and capability: the layers planted, and those found by skips."""
     rows = []
     for (name, capability), group in table.groupby(["model", "capability"], sort=False):

@@ -1,17 +1,17 @@
-"""What tuned lenses read where it is known what can be read, and where nothing can."""
+"""Readings of tuned lenses where it is known what can be read, and where nothing can."""
 
 from __future__ import annotations
 
 from functools import cache
 
-import nothing
+import null_models
 import pandas as pd
 
 import layerwise as lw
 from analyses.organism_training.plan import PLANTED
-from analyses.validity.wired_truth import Planted
+from analyses.validity.wired_truth import PlantedTruth
 from layerwise.analyses.emergence.api import SETTLED, emergence
-from layerwise.analyses.tuned_lens.api import KINDS, Trained, train_lens
+from layerwise.analyses.tuned_lens.api import KINDS, TrainedLens, train_lens
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.tasks import load_task
 
@@ -27,7 +27,7 @@ TUNED = "tuned lens"
 def layers() -> pd.DataFrame:
     """KL from the final distribution on held-out texts, per model, kind of lens and layer."""
     tables = [
-        _trained(name, kind).result.layers().assign(model=name)
+        _train_lens(name, kind).result.layers().assign(model=name)
         for name in (*ORGANISMS, WIRED)
         for kind in KINDS
     ]
@@ -51,7 +51,7 @@ def depths() -> pd.DataFrame:
     rows = []
     for name in (*ORGANISMS, WIRED):
         for lens in LENSES:
-            found = emergence([_read(name, lens)]).emergence
+            found = emergence([_read_lens(name, lens)]).emergence
             for row in found.loc[found["measure"] == SETTLED].itertuples():
                 bounds = {"low": row.layer_low, "high": row.layer_high}
                 named = {"model": name, "lens": lens, "capability": row.capability}
@@ -59,7 +59,7 @@ def depths() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def untrained(n_models: int = N_MODELS) -> pd.DataFrame:
+def untrained_rows(n_models: int = N_MODELS) -> pd.DataFrame:
     """One row per randomly initialised model that a tuned lens was trained for.
 
     Returns:
@@ -69,7 +69,10 @@ def untrained(n_models: int = N_MODELS) -> pd.DataFrame:
     """
     rows = []
     for number in range(n_models):
-        model, task = nothing.untrained(number), load_task("wired-lookup", limit=nothing.N_ITEMS)
+        model, task = (
+            null_models.untrained_model(number),
+            load_task("wired-lookup", limit=null_models.N_ITEMS),
+        )
         trained = train_lens(model, task, steps=STEPS, progress=False)
         lens = lw.logit_lens(model, task, READ, lens="tuned", tuned=trained.lens, progress=False)
         skips = lw.ablate(model, task, READ, progress=False)
@@ -78,13 +81,13 @@ def untrained(n_models: int = N_MODELS) -> pd.DataFrame:
             {
                 "model": number, "signal": bool(skips.signal()["signal"].all()),
                 "n_depths": len(nearer), "lower": int(nearer.sum()),
-                "claimed": _n_claimed([skips, lens]), "claimed_alone": _n_claimed([lens]),
+                "claimed": _n_claims([skips, lens]), "claimed_alone": _n_claims([lens]),
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def told(table: pd.DataFrame) -> pd.DataFrame:
+def reading_extremes(table: pd.DataFrame) -> pd.DataFrame:
     """By model, lens and capability: least on top where planted readable, most elsewhere."""
     rows = []
     for key, group in table.groupby(["model", "lens", "capability"], sort=False):
@@ -96,7 +99,7 @@ def told(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def told_untrained(table: pd.DataFrame) -> pd.DataFrame:
+def untrained_summary(table: pd.DataFrame) -> pd.DataFrame:
     """Number of random models with a claim, and how many depths are nearer."""
     counts = {name: int((table[name] > 0).sum()) for name in ("claimed", "claimed_alone")}
     nearer = float(table["lower"].sum() / table["n_depths"].sum())
@@ -104,31 +107,31 @@ def told_untrained(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([{"models": len(table), "signal": signal, **counts, "nearer": nearer}])
 
 
-def _n_claimed(results: list[lw.AblationResult | lw.LensResult]) -> int:
+def _n_claims(results: list[lw.AblationResult | lw.LensResult]) -> int:
     return int(emergence(results).emergence["method"].eq(TUNED).sum())
 
 
 @cache
-def _trained(name: str, kind: str) -> Trained:
+def _train_lens(name: str, kind: str) -> TrainedLens:
     return train_lens(lw.load_model(name), "all", kind=kind, limit=N_ITEMS, progress=False)
 
 
 @cache
-def _read(name: str, lens: str) -> lw.LensResult:
+def _read_lens(name: str, lens: str) -> lw.LensResult:
     model, options = lw.load_model(name), {"limit": N_ITEMS, "progress": False}
     if lens == "logit":
         return lw.logit_lens(model, "all", READ, **options)
     return lw.logit_lens(
-        model, "all", READ, lens="tuned", tuned=_trained(name, lens).lens, **options
+        model, "all", READ, lens="tuned", tuned=_train_lens(name, lens).lens, **options
     )
 
 
 def _readings(name: str, lens: str) -> pd.DataFrame:
-    table = _read(name, lens).lens
+    table = _read_lens(name, lens).lens
     on_top = table.assign(on_top=table["rank"] == 0).groupby(["capability", "layer"])["on_top"]
     rows = []
     for (capability, layer), share in on_top.mean().items():
-        brought, readable = _planted(name, str(capability))
+        brought, readable = _planted_layers(name, str(capability))
         there = None if brought is None else layer >= brought
         planted = {"there": there, "readable": layer >= readable}
         named = {"model": name, "lens": lens, "capability": capability, "layer": layer}
@@ -136,9 +139,9 @@ def _readings(name: str, lens: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _planted(name: str, capability: str) -> tuple[int | None, int]:
+def _planted_layers(name: str, capability: str) -> tuple[int | None, int]:
     """The layers after which the answer is at the last position, if known, and readable."""
     if name == WIRED:
-        truth = Planted(WiredLayout(), capability)
-        return truth.brought_at, truth.readable_from
+        truth = PlantedTruth(WiredLayout(), capability)
+        return truth.bringing_layer, truth.readable_layer
     return None, max(PLANTED[capability])

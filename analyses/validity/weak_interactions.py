@@ -1,4 +1,4 @@
-"""How often a model that hardly knows the answers is said to have pairs of layers that interact.
+"""Rates at which a model that hardly knows the answers is said to have layers that interact.
 
 All answers are drawn anew under every set of layers, so no two layers have to do with each other.
 """
@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.interactions.tables import pairs_table, signal_of
+from layerwise.analyses.interactions.tables import pairs_table, signal_from_interactions
 from layerwise.stats.inference import exact_interval
 
 N_RUNS, N_TASKS, N_LAYERS, N_ITEMS = 40, 9, 12, 100
@@ -25,7 +25,7 @@ def chance(task: str, protocol: str) -> float:
     return CHANCE
 
 
-def answered(
+def simulate_records(
     rng: np.random.Generator, task: str, protocol: str, name: str, layers: list[int], right: float
 ) -> pd.DataFrame:
     """Records of one set of layers: each item is right with the same chance, whatever the set."""
@@ -46,17 +46,17 @@ def answered(
     )
 
 
-def run_of(rng: np.random.Generator, right: float) -> pd.DataFrame:
+def simulate_run(rng: np.random.Generator, right: float) -> pd.DataFrame:
     """A run's records: every task and protocol intact, and all sets where there is signal."""
     parts = []
     for task in (f"task {i}" for i in range(N_TASKS)):
         for protocol in PROTOCOLS:
-            parts += [answered(rng, task, protocol, "intact", [], right),
-                      answered(rng, task, protocol, "no layers", [], CHANCE)]  # fmt: skip
-    signal = signal_of(pd.concat(parts, ignore_index=True), chance)
+            parts += [simulate_records(rng, task, protocol, "intact", [], right),
+                      simulate_records(rng, task, protocol, "no layers", [], CHANCE)]  # fmt: skip
+    signal = signal_from_interactions(pd.concat(parts, ignore_index=True), chance)
     for row in signal.loc[signal["signal"]].to_dict("records"):
         parts += [
-            answered(rng, row["task"], row["protocol"],
+            simulate_records(rng, row["task"], row["protocol"],
                      f"skip:layers={'+'.join(map(str, layers))}", list(layers), right)
             for layers in SETS
         ]  # fmt: skip
@@ -70,7 +70,7 @@ def rates(n_runs: int = N_RUNS, seed: int = 0) -> pd.DataFrame:
         rng = np.random.default_rng([seed, int(100 * right)])
         counts = {"runs": 0, "tables": 0, "in_table": 0, "over_run": 0}
         for number in range(n_runs):
-            pairs = pairs_table(run_of(rng, right), chance, number)
+            pairs = pairs_table(simulate_run(rng, right), chance, number)
             tables = pairs.groupby(["task", "protocol"])
             counts["runs"] += 1
             counts["tables"] += tables.ngroups

@@ -21,7 +21,7 @@ MOVING = ("previous", "look_up", "facts", "second_hop")
 
 
 @dataclass(frozen=True)
-class Planted:
+class PlantedTruth:
     """The known answer for one capability of a model with this layout."""
 
     layout: WiredLayout
@@ -38,7 +38,7 @@ class Planted:
         return [spot for name, spot in self.mechanisms.items() if name in MOVING]
 
     @property
-    def alone(self) -> dict[str, Spot]:
+    def irreplaceable(self) -> dict[str, Spot]:
         """The mechanisms that nothing stands in for, where they are."""
         backed_up = () if self.layout.previous_copy is None else ("previous",)
         return {name: spot for name, spot in self.mechanisms.items() if name not in backed_up}
@@ -53,9 +53,9 @@ class Planted:
         return {(first, second)}
 
     @property
-    def overlapping(self) -> set[tuple[Spot, Spot]]:
+    def overlapping_pairs(self) -> set[tuple[Spot, Spot]]:
         """Pairs of heads either of which takes all of the answer with it: two links of a chain."""
-        return set(combinations(self.alone.values(), 2))
+        return set(combinations(self.irreplaceable.values(), 2))
 
     def critical(self, site: str, kind: str = "skip") -> set[int]:
         """The layers at which a site's contribution is needed.
@@ -66,7 +66,7 @@ class Planted:
         if site.startswith("resid"):
             return set(range(self.layout.n_layers))
         if site == "mlp_out":
-            return {spot.layer for name, spot in self.alone.items() if name in WITH_MLP}
+            return {spot.layer for name, spot in self.irreplaceable.items() if name in WITH_MLP}
         return {spot.layer for spot in self._heads(kind)}
 
     def critical_heads(self, site: str = "z", kind: str = "zero") -> set[Spot]:
@@ -77,28 +77,28 @@ class Planted:
     def _heads(self, kind: str) -> list[Spot]:
         # The head of ``gate`` sees how one asks, which is the same in all prompts of a suite: what
         # is taken from another one is as good.
-        spots = self.alone.items()
+        spots = self.irreplaceable.items()
         return [spot for name, spot in spots if kind != "resample" or name in MOVING]
 
     @property
-    def readable_from(self) -> int:
+    def readable_layer(self) -> int:
         """The layer that writes the answer: a lens shows it after this layer, not before."""
         return list(self.mechanisms.values())[-1].layer
 
     @property
-    def brought_at(self) -> int:
+    def bringing_layer(self) -> int:
         """The layer whose head brings the answer to the last position: nothing reads it before."""
         return self.movers[-1].layer
 
     @property
-    def moved_at(self) -> int:
+    def moving_layer(self) -> int:
         """The layer whose head takes what is asked about to the last position."""
         return self.movers[0].layer
 
     def recovers(self, site: str, layer: int, at_last: bool) -> float:
         """The share recovered by one patch between prompts that ask about different words."""
         if site.startswith("resid"):
-            moved = layer > self.moved_at if site == "resid_pre" else layer >= self.moved_at
+            moved = layer > self.moving_layer if site == "resid_pre" else layer >= self.moving_layer
             return float(moved == at_last)
         carrying = {"mlp_out": WITH_MLP, "attn_out": MOVING}.get(site, ())
         carries = {spot.layer for name, spot in self.mechanisms.items() if name in carrying}
@@ -119,7 +119,7 @@ class Planted:
         By receiver, as ``patch_paths`` names it, the layer and head of the one sender that brings
         there what depends on the word asked about; head None is the MLP, layer -1 the embedding.
         """
-        first, last, writes = self.movers[0], self.movers[-1], self.readable_from
+        first, last, writes = self.movers[0], self.movers[-1], self.readable_layer
         queries = {
             f"q:{after.layer}.{after.head}": (before.layer, before.head)
             for before, after in reversed(list(pairwise(self.movers)))
@@ -151,7 +151,7 @@ def middle(layers: Collection[int]) -> float:
     return statistics.median_low(layers) + (0.0 if len(layers) % 2 else 0.5)
 
 
-def spared(layout: Any, *capabilities: str, planted: Any = Planted) -> list[int]:
+def spare_layers(layout: Any, *capabilities: str, planted: Any = PlantedTruth) -> list[int]:
     """The layers that none of the capabilities needs, in the order in which they can go."""
     needed = {layer for c in capabilities for layer in planted(layout, c).critical("layer")}
     return [layer for layer in reversed(range(layout.n_layers)) if layer not in needed]

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Literal
 
 from analyses.validity.wired_truth import middle
-from analyses.validity.wired_truth import spared as all_spared
+from analyses.validity.wired_truth import spare_layers as all_spared
 from layerwise.ground.layer_names import stack_name
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import IN_ENCODER, NEEDED, WiredSeq2SeqLayout
@@ -60,12 +60,12 @@ class PlantedSeq2Seq:
         which is so in the decoder until it reads the encoder.
         """
         if not site.startswith("resid"):
-            return {self.layout.layer_of(name) for name in self._chain(site, kind)}
+            return {self.layout.mechanism_layer(name) for name in self._chain(site, kind)}
         n_encoder = self.layout.n_encoder_layers
         layers = range(n_encoder if site == "resid_mid_cross" else 0, self.layout.n_layers)
         if kind not in FROM_OTHERS:
             return set(layers)
-        return {layer for layer in layers if layer < n_encoder or self._moved(site, layer)}
+        return {layer for layer in layers if layer < n_encoder or self._has_arrived(site, layer)}
 
     def critical_heads(self, site: str = "z", kind: str = "zero") -> set[Spot]:
         """The heads of self-attention (``z``) or of cross-attention (``cross_z``) needed."""
@@ -73,12 +73,12 @@ class PlantedSeq2Seq:
         return {getattr(self.layout, name) for name in chain}
 
     @property
-    def readable_from(self) -> int:
+    def readable_layer(self) -> int:
         """The layer after which a lens on the decoder shows the answer, and not before."""
         return self.layout.say
 
     @property
-    def found_at(self) -> int:
+    def finding_layer(self) -> int:
         """The layer that finds the answer, in the encoder.
 
         A decoder that is given the stream behind this layer for the encoder's output says the
@@ -87,7 +87,7 @@ class PlantedSeq2Seq:
         return self.movers[-1].layer
 
     @property
-    def moved_at(self) -> int:
+    def moving_layer(self) -> int:
         """The layer whose head takes what is asked about to the end of the prompt."""
         return self.movers[0].layer
 
@@ -96,7 +96,7 @@ class PlantedSeq2Seq:
         """By ablation, in layers of both stacks: all layers of the chain cost the same."""
         return middle(self.critical("layer"))
 
-    def half_effect_depth_in(self, stack: str) -> float:
+    def half_effect_depth_of_stack(self, stack: str) -> float:
         """The same of the chain's layers in ``encoder`` or ``decoder`` alone."""
         n_encoder = self.layout.n_encoder_layers
         return middle({k for k in self.critical("layer") if stack_name(k, n_encoder) == stack})
@@ -104,7 +104,7 @@ class PlantedSeq2Seq:
     def recovers(self, site: str, layer: int, where: Where) -> float:
         """The share recovered by one patch between prompts that ask about different words."""
         if site.startswith("resid"):
-            return float(self._moved(site, layer) == (where != "asked"))
+            return float(self._has_arrived(site, layer) == (where != "asked"))
         return float(where != "asked" and layer in self.critical(site, "resample"))
 
     def recovers_by_head(self, site: str, spot: Spot) -> float:
@@ -120,7 +120,7 @@ class PlantedSeq2Seq:
         change there, the one that is off has no slope; the other is credited with going far
         below 0, though it stops there.
         """
-        at = {"z": self.found_at, "cross_z": self.layout.copy.layer}[site]
+        at = {"z": self.finding_layer, "cross_z": self.layout.copy.layer}[site]
         if spot.layer != at or spot not in self.critical_heads(site):
             return 0.0
         return 4.0 if spot == self.layout.facts else 2.0
@@ -146,7 +146,7 @@ class PlantedSeq2Seq:
         sender: tuple[str, int, int | None] = ("z", last.layer, last.head)
         facts = {}
         if last == layout.facts:  # what the head found is let out by neurons
-            facts = {f"mlp:{layout.named(last.layer)}": sender}
+            facts = {f"mlp:{layout.name_of_layer(last.layer)}": sender}
             sender = ("mlp_out", last.layer, None)
         queries = {
             f"q:{self._address(after)}": ("z", before.layer, before.head)
@@ -154,7 +154,11 @@ class PlantedSeq2Seq:
         }
         return {
             "logits": ("mlp_out", layout.say, None),
-            f"mlp:{layout.named(layout.say)}": ("cross_z", layout.copy.layer, layout.copy.head),
+            f"mlp:{layout.name_of_layer(layout.say)}": (
+                "cross_z",
+                layout.copy.layer,
+                layout.copy.head,
+            ),
             f"cross_q:{copy}": None,
             f"cross_k:{copy}": None,
             f"cross_v:{copy}": sender,
@@ -164,16 +168,16 @@ class PlantedSeq2Seq:
         }
 
     def _address(self, spot: Spot) -> str:
-        return f"{self.layout.named(spot.layer)}.{spot.head}"
+        return f"{self.layout.name_of_layer(spot.layer)}.{spot.head}"
 
     def _chain(self, site: str, kind: str) -> list[str]:
         needed = [name for name in self.mechanisms if name in HELD_BY[site]]
         return [name for name in needed if kind not in FROM_OTHERS or name != STANDING]
 
-    def _moved(self, site: str, layer: int) -> bool:
+    def _has_arrived(self, site: str, layer: int) -> bool:
         """True if what is asked about has come to where it is read, in the layer's own stack."""
         in_encoder = layer < self.layout.n_encoder_layers
-        mover = self.moved_at if in_encoder else self.layout.copy.layer
+        mover = self.moving_layer if in_encoder else self.layout.copy.layer
         before = ("resid_pre",) if in_encoder else ("resid_pre", "resid_mid")
         return layer > mover if site in before else layer >= mover
 

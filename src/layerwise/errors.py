@@ -43,7 +43,7 @@ def _escape(one: str) -> str:
     return one.encode("unicode_escape").decode("ascii")
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """A value as a sentence can tell it: its ``repr``, cut if it is long."""
     try:
         text = printable(repr(value))
@@ -112,7 +112,7 @@ class NoSignalPossibleWarning(UserWarning):
     """Too few items to tell even a model that has all of them right from guessing."""
 
 
-def counted(n: int, noun: str, several: str = "") -> str:
+def count_noun(n: int, noun: str, several: str = "") -> str:
     """``"1 layer"``, ``"3 layers"``, ``"12,000 bytes"``."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {several or noun + 's'}"
 
@@ -123,4 +123,6 @@ def unknown_name(what: str, given: str, known: Iterable[str]) -> UserError:
     # Of a long text nothing is close, and to find that out would take long.
     close = difflib.get_close_matches(given, names, n=1) if len(given) <= _LONGEST_NAME else []
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return UserError(f"Unknown {what} {shown(given)}.{hint} Expected one of: {', '.join(names)}.")
+    return UserError(
+        f"Unknown {what} {short_repr(given)}.{hint} Expected one of: {', '.join(names)}."
+    )

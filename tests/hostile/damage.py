@@ -18,7 +18,7 @@ _BLOCK = 512
 
 @dataclass(frozen=True)
 class Damage:
-    """What is done to a file's bytes: some bits flip, it is cut at a byte, or zeros follow one.
+    """Damage of a file's bytes: some bits flip, it is cut at a byte, or zeros follow one.
 
     ``unnoticed``: the file's time of change stays, as when a disk rots.
     """
@@ -27,7 +27,7 @@ class Damage:
     at: tuple[int, ...]
     unnoticed: bool
 
-    def applied(self, content: bytes) -> bytes:
+    def apply_to(self, content: bytes) -> bytes:
         """The damaged bytes."""
         if self.kind == "cut":
             return content[: self.at[0]]
@@ -38,9 +38,9 @@ class Damage:
             damaged[bit // 8] ^= 1 << bit % 8
         return damaged.tobytes()
 
-    def done_to(self, path: Path) -> None:
+    def damage_file(self, path: Path) -> None:
         """Damage a file in place; it stays the same file."""
-        status, content = path.stat(), self.applied(path.read_bytes())
+        status, content = path.stat(), self.apply_to(path.read_bytes())
         with path.open("r+b") as file:
             file.write(content)
             file.truncate()
@@ -49,12 +49,12 @@ class Damage:
 
 
 @dataclass(frozen=True)
-class Replaced:
-    """What stands in a file's place: a ``pipe`` without a writer, or a link and where it leads."""
+class FileReplacement:
+    """Replacement of a file: a ``pipe`` without a writer, or a link and where it leads."""
 
     by: str
 
-    def done_to(self, path: Path) -> None:
+    def damage_file(self, path: Path) -> None:
         """Put it there."""
         path.unlink()
         if self.by == "pipe":
@@ -63,7 +63,7 @@ class Replaced:
             path.symlink_to(path.name if self.by == "itself" else self.by)
 
 
-REPLACED = tuple(map(Replaced, ("pipe", "/dev/zero", "/dev/full", "itself", "nothing")))
+REPLACED = tuple(map(FileReplacement, ("pipe", "/dev/zero", "/dev/full", "itself", "nothing")))
 
 
 def drawn_damages(content: bytes, suffix: str, n: int, seed: list[int]) -> Iterator[Damage]:
@@ -78,13 +78,13 @@ def drawn_damages(content: bytes, suffix: str, n: int, seed: list[int]) -> Itera
         at = rng.integers(low * unit, high * unit, 16 if kind == "bits" else 1)
         name = "flip" if kind == "bits" else kind
         damage = Damage(name, tuple(sorted(set(at.tolist()))), bool(rng.random() < 0.5))
-        if damage.applied(content) != content:
+        if damage.apply_to(content) != content:
             yield damage
             n -= 1
 
 
 def header(content: bytes, suffix: str) -> tuple[int, int]:
-    """Where the part of a file is that describes the rest; all of it for what is all text."""
+    """Part of a file that describes the rest; all of it for what is all text."""
     size = len(content)
     if suffix == ".safetensors":
         return 0, min(size, 8 + int.from_bytes(content[:8], "little"))

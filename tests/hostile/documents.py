@@ -34,11 +34,11 @@ def deep(draw: Any) -> str:
 
 
 @st.composite
-def changed(draw: Any, document: Any) -> Any:
+def changed_documents(draw: Any, document: Any) -> Any:
     """A document of which one to three entries are gone, are something else, or are new."""
     made = copy.deepcopy(document)
     for _ in range(draw(st.integers(1, 3))):
-        places = list(places_in(made))
+        places = list(document_entries(made))
         if places:
             holder, key = draw(st.sampled_from(places))
             _change(draw, holder, key)
@@ -50,14 +50,14 @@ def _change(draw: Any, holder: Any, key: Any) -> None:
         case "replace":
             holder[key] = draw(VALUES)
         case "near":
-            holder[key] = _near(draw, holder[key])
+            holder[key] = _similar_value(draw, holder[key])
         case "delete":
             del holder[key]
         case _ if isinstance(holder, dict):
             holder[draw(TEXTS)] = draw(VALUES)
 
 
-def _near(draw: Any, value: Any) -> Any:
+def _similar_value(draw: Any, value: Any) -> Any:
     """Something of the same type, or the same in another type."""
     if isinstance(value, bool) or value is None:
         return not value
@@ -72,16 +72,16 @@ def _near(draw: Any, value: Any) -> Any:
     return draw(st.sampled_from([[value], str(value), {}, []]))
 
 
-def places_in(value: Any) -> Any:
+def document_entries(value: Any) -> Any:
     """Every entry of the lists and objects in a document, as holder and key."""
     entries = value.items() if isinstance(value, dict) else enumerate(value)
     for key, inner in list(entries):
         yield value, key
         if isinstance(inner, dict | list):
-            yield from places_in(inner)
+            yield from document_entries(inner)
 
 
-def _repeated(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+def _repeating_patterns(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     """Patterns that repeat, choose between or join others."""
     forms = ["({})+", "({})*", "({}|{})+", "({}|{}){{21}}", "{}{}", "(?={})", "{}?"]
     return st.builds(str.format, st.sampled_from(forms), inner, inner)
@@ -90,20 +90,20 @@ def _repeated(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 _ATOMS = st.sampled_from(["a", "aa", r"\w", ".", r"[a-z_]", r"\s?"])
 PATTERNS = st.builds(
     lambda inner, end: inner + end,
-    st.recursive(_ATOMS, _repeated, max_leaves=5),
+    st.recursive(_ATOMS, _repeating_patterns, max_leaves=5),
     st.sampled_from(["", "!", "$", "b"]),
 )
 """Regular expressions, many of which backtrack for ever; some are none."""
 
 
-def replacing(pattern: dict[str, str], content: str) -> dict[str, Any]:
+def replace_step(pattern: dict[str, str], content: str) -> dict[str, Any]:
     """A step of a tokenizer that replaces a text or a pattern."""
     return {"type": "Replace", "pattern": pattern, "content": content}
 
 
 REPLACEMENTS = st.lists(
     st.builds(
-        lambda plain, content, times: [replacing({"String": plain}, content)] * times,
+        lambda plain, content, times: [replace_step({"String": plain}, content)] * times,
         st.sampled_from(["a", "e", " ", "aa", ""]),
         st.sampled_from(["", "a", "aa", "aea", " " * 1000, "a" * 10**5]),
         st.integers(1, 20),
@@ -113,7 +113,7 @@ REPLACEMENTS = st.lists(
 """Steps that let a text grow, or not."""
 
 
-def _nested(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+def _nested_templates(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     """Templates that repeat others."""
     often = st.sampled_from([0, 1, 3, 1000, 99_999, 10**6])
     return st.builds(
@@ -133,7 +133,7 @@ def _nested(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 TEMPLATES = st.recursive(
     st.sampled_from(["", "{{ messages[0].content }}", "{{ bos_token }}", "{{ 1 // 0 }}", "{{"]),
-    _nested, max_leaves=4,
+    _nested_templates, max_leaves=4,
 )  # fmt: skip
 """Chat templates, many of which loop or grow."""
 
@@ -173,7 +173,7 @@ CALLS = {
 
 
 @st.composite
-def expanding(draw: Any) -> str:
+def expanding_aliases(draw: Any) -> str:
     """A field whose aliases stand for each other, once or many times."""
     levels, times = draw(st.integers(1, 60)), draw(st.sampled_from([1, 2, 9]))
     form = draw(st.sampled_from(["[{}]", "{{<<: [{}]}}", "{{a: [{}]}}"]))
@@ -192,8 +192,8 @@ def task_files(fields: dict[str, Any]) -> st.SearchStrategy[bytes]:
     }  # fmt: skip
     places = st.sampled_from(["doc_to_text", "doc_to_target", "doc_to_choice", "description"])
     whole = st.one_of(
-        changed(fields),
-        changed(written),
+        changed_documents(fields),
+        changed_documents(written),
         st.builds(lambda place, one: fields | {place: one}, places, RENDERED),
         FILTERS.map(lambda one: written | {"filter_list": one}),
         IGNORED.map(lambda one: written | {"metric_list": one}),
@@ -203,34 +203,34 @@ def task_files(fields: dict[str, Any]) -> st.SearchStrategy[bytes]:
         lambda call, end: call if "%TAG" in call else f"# {end}".rstrip(" ") + f"\n{call}",
         st.sampled_from(list(CALLS.values())), ends,
     )  # fmt: skip
-    more = st.builds(lambda text, aliases: text + aliases, whole, expanding())
+    more = st.builds(lambda text, aliases: text + aliases, whole, expanding_aliases())
     return st.one_of(
         st.builds(str.encode, st.one_of(whole, whole, more, calls), st.sampled_from(_ENCODINGS)),
-        deep().map(lambda text: Mutated(text.encode())),
+        deep().map(lambda text: MutatedBytes(text.encode())),
         st.binary(max_size=60),
-    ).map(lambda content: content if len(content) < 2000 else Mutated(content))
+    ).map(lambda content: content if len(content) < 2000 else MutatedBytes(content))
 
 
 _ENCODINGS = ["utf-8", "utf-8", "utf-8-sig", "utf-16"]
 
 
-def texts_of(document: Any) -> st.SearchStrategy[bytes]:
+def document_files(document: Any) -> st.SearchStrategy[bytes]:
     """Files of a JSON document that was changed; some are no JSON, or too deep."""
     return st.one_of(
-        changed(document).map(_encoded),
-        changed(document).map(_encoded),
-        VALUES.map(_encoded),
-        deep().map(lambda text: Mutated(text.encode())),
+        changed_documents(document).map(_encode_json),
+        changed_documents(document).map(_encode_json),
+        VALUES.map(_encode_json),
+        deep().map(lambda text: MutatedBytes(text.encode())),
         st.binary(max_size=60),
     )
 
 
-def _encoded(value: Any) -> bytes:
+def _encode_json(value: Any) -> bytes:
     content = json.dumps(value).encode()
-    return content if len(content) < 2000 else Mutated(content)
+    return content if len(content) < 2000 else MutatedBytes(content)
 
 
-class Mutated(bytes):
+class MutatedBytes(bytes):
     """Bytes that are told apart in a test's output without being printed."""
 
     def __repr__(self) -> str:
@@ -238,7 +238,7 @@ class Mutated(bytes):
 
 
 @st.composite
-def mutated(draw: Any, content: bytes, within: int) -> Mutated:
+def mutated_bytes(draw: Any, content: bytes, within: int) -> MutatedBytes:
     """Bytes of which some among the first ``within`` are others, are gone, or are repeated."""
     made = bytearray(content)
     for _ in range(draw(st.integers(1, 4))):
@@ -255,4 +255,4 @@ def mutated(draw: Any, content: bytes, within: int) -> Mutated:
                 made[at:at] = draw(st.binary(max_size=16))
             case _:
                 made[at:at] = made[at : at + draw(st.integers(1, 256))]
-    return Mutated(made)
+    return MutatedBytes(made)

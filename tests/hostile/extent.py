@@ -1,4 +1,4 @@
-"""How many kills, flips, fuzzed files and drawn strings are tried, and from which seed.
+"""Numbers of kills, flips, fuzzed files and drawn strings that are tried, and their seed.
 
 ``LAYERWISE_KILLS``, ``LAYERWISE_FLIPS`` and ``LAYERWISE_FUZZED`` are their numbers altogether, and
 ``LAYERWISE_HOSTILE_SEED`` decides them. ``make test-hostile`` asks for many, and for the tests that

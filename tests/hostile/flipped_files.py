@@ -29,12 +29,12 @@ from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.results import load_results, read_facts
 from layerwise.tasks import load_task
 from tests.analysis import word_task, write_jsonl
-from tests.hostile.flipper import Kept, Reading
+from tests.hostile.flipper import FlippedFile, Reading
 from tests.hostile.same_outcome import contents
 from tests.models.seq2seq.tiny import tiny_folder as tiny_seq2seq_folder
 from tests.models.test_gguf import write_gguf
 from tests.models.tiny import TEXT, session_folder, tiny_folder, tiny_model
-from tests.stopping import stopped_after
+from tests.stopping import stop_after
 
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
 N_TOKENS = 24
@@ -50,7 +50,7 @@ def cache_folder(folder: Path) -> Iterator[None]:
 
 @torch.inference_mode()
 def read_model(path: Path, cache: Path, **options: Any) -> Reading:
-    """What a model says of itself and of a text, and all hashes that it is known by."""
+    """Read what a model says of itself and of a text, and all hashes that it is known by."""
     with cache_folder(cache):
         model = load_model(path, **options)
         facts = asdict(model_facts(model))
@@ -75,14 +75,14 @@ def read_results(folder: Path) -> Reading:
             warnings.simplefilter("ignore", told)
         results = load_results(folder)
     for result in results:
-        tables = {name: getattr(result, name) for name in result.tables} | result.derived()
+        tables = {name: getattr(result, name) for name in result.tables} | result.derived_tables()
         texts = {name: repr(table.to_dict("list")) for name, table in tables.items()}
         found.append((texts, result.facts.model_dump_json()))
     return Reading((found, read_facts(folder).model_dump_json()))
 
 
-def verified(folder: Path) -> Reading:
-    """What ``layerwise verify`` says of a folder."""
+def read_verification(folder: Path) -> Reading:
+    """Read what ``layerwise verify`` says of a folder."""
     found = verify(folder)
     if not found.ok:
         raise UserError(found.sentence)
@@ -102,16 +102,16 @@ def read_task(path: Path) -> Reading:
     return Reading(repr(task), task.hash)
 
 
-def resumed(unfinished: Path) -> Reading:
+def read_resumed_run(unfinished: Path) -> Reading:
     """All files of a run that goes on from its parts."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "run"
         shutil.copytree(unfinished, folder)
-        finished_run(folder)
+        finish_small_run(folder)
         return Reading(contents(folder))
 
 
-def finished_run(folder: Path) -> None:
+def finish_small_run(folder: Path) -> None:
     """A small ablation in a folder, or the rest of one that was stopped there."""
     tasks = [word_task(2, "keys"), word_task(2, "doors", seed=1)]
     ablate(
@@ -120,11 +120,11 @@ def finished_run(folder: Path) -> None:
     )  # fmt: skip
 
 
-def _unfinished() -> Path:
+def _unfinished_run() -> Path:
     """A run that was stopped while it wrote its last part."""
     folder = _new_folder("unfinished") / "run"
-    with stopped_after(3):
-        finished_run(folder)
+    with stop_after(3):
+        finish_small_run(folder)
     return folder
 
 
@@ -132,31 +132,31 @@ def _new_folder(name: str) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=session_folder()))
 
 
-def _all_in(
+def _files_to_flip(
     name: str, folder: Path, read: Callable[[], Reading], defines_input: bool = False
-) -> Iterator[Kept]:
+) -> Iterator[FlippedFile]:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            yield Kept(f"{name}/{path.name}", path, read, defines_input)
+            yield FlippedFile(f"{name}/{path.name}", path, read, defines_input)
 
 
-def _records(name: str, cache: Path, read: Callable[[], Reading]) -> Iterator[Kept]:
+def _records(name: str, cache: Path, read: Callable[[], Reading]) -> Iterator[FlippedFile]:
     """One file of each kind of record in a cache folder."""
     for kind in ("checks", "hashes"):
         for path in sorted((cache / kind).glob("*.json"))[:1]:
-            yield Kept(f"{name}/{kind}.json", path, read)
+            yield FlippedFile(f"{name}/{kind}.json", path, read)
 
 
-def _models() -> Iterator[Kept]:
+def _models() -> Iterator[FlippedFile]:
     place = _new_folder("plain")
     folder, cache = tiny_folder(place, "llama", **SMALL), place / "cache"
     read = functools.partial(read_model, folder, cache)
     read()
-    yield from _all_in("model", folder, read, defines_input=True)
+    yield from _files_to_flip("model", folder, read, defines_input=True)
     yield from _records("model cache", cache, read)
 
 
-def _shards() -> Iterator[Kept]:
+def _shards() -> Iterator[FlippedFile]:
     from transformers import AutoModelForCausalLM
 
     place = _new_folder("shards")
@@ -166,39 +166,39 @@ def _shards() -> Iterator[Kept]:
     model.save_pretrained(folder, max_shard_size="20KB")
     read = functools.partial(read_model, folder, cache)
     shards = sorted(folder.glob("*.safetensors"))
-    yield Kept("shards/index.json", next(folder.glob("*.index.json")), read, True)
-    yield Kept("shards/one.safetensors", shards[0], read, True)
+    yield FlippedFile("shards/index.json", next(folder.glob("*.index.json")), read, True)
+    yield FlippedFile("shards/one.safetensors", shards[0], read, True)
 
 
-def _seq2seq() -> Iterator[Kept]:
+def _seq2seq() -> Iterator[FlippedFile]:
     place = _new_folder("seq2seq")
     folder = place / "model"
     shutil.copytree(tiny_seq2seq_folder("t5"), folder)
     read = functools.partial(read_model, folder, place / "cache")
-    yield from _all_in("seq2seq", folder, read, defines_input=True)
+    yield from _files_to_flip("seq2seq", folder, read, defines_input=True)
 
 
-def _gguf() -> Iterator[Kept]:
+def _gguf() -> Iterator[FlippedFile]:
     place = _new_folder("gguf")
     path, cache = write_gguf(place / "tiny.gguf"), place / "cache"
     read = functools.partial(read_model, path, cache)
     read()
-    yield Kept("file.gguf", path, read, defines_input=True)
-    yield from _all_in("conversion", cache / "gguf", read)
+    yield FlippedFile("file.gguf", path, read, defines_input=True)
+    yield from _files_to_flip("conversion", cache / "gguf", read)
 
 
-def _offloaded() -> Iterator[Kept]:
+def _offloaded_files() -> Iterator[FlippedFile]:
     place = _new_folder("offloaded")
     folder, cache = tiny_folder(place, "llama", **SMALL), place / "cache"
     read = functools.partial(read_model, folder, cache, offload="disk")
     read()
-    yield from _all_in("off-loaded", cache / "offload", read)
+    yield from _files_to_flip("off-loaded", cache / "offload", read)
 
 
 def _run_folder() -> Path:
     """A folder with an ablation and what a lens read."""
     folder = _new_folder("finished") / "run"
-    finished_run(folder)
+    finish_small_run(folder)
     logit_lens(
         tiny_model("llama", **SMALL), word_task(2, "keys"), "continuation", progress=False,
         memory_budget=BUDGET,
@@ -206,29 +206,29 @@ def _run_folder() -> Path:
     return folder
 
 
-def _measured() -> Iterator[Kept]:
+def _measured_files() -> Iterator[FlippedFile]:
     folder = _run_folder()
     for name in ("records.parquet", "lens.parquet", "run.json"):
-        yield Kept(f"results/{name}", folder / name, functools.partial(read_results, folder))
-    yield from _all_in("verified", folder, functools.partial(verified, folder))
+        yield FlippedFile(f"results/{name}", folder / name, functools.partial(read_results, folder))
+    yield from _files_to_flip("verified", folder, functools.partial(read_verification, folder))
 
 
-def _derived() -> Iterator[Kept]:
+def _derived_files() -> Iterator[FlippedFile]:
     folder = _run_folder()
     for name in ("estimates", "prediction_depth"):
         path = folder / f"{name}.parquet"
-        yield Kept(f"results/{name}", path, functools.partial(read_results, folder))
+        yield FlippedFile(f"results/{name}", path, functools.partial(read_results, folder))
 
 
-def _parts() -> Iterator[Kept]:
-    folder = _unfinished()
-    read = functools.partial(resumed, folder)
-    yield Kept("unfinished run.json", folder / "run.json", read)
+def _parts() -> Iterator[FlippedFile]:
+    folder = _unfinished_run()
+    read = functools.partial(read_resumed_run, folder)
+    yield FlippedFile("unfinished run.json", folder / "run.json", read)
     for path in sorted((folder / "parts").iterdir())[:2]:
-        yield Kept(f"part {path.stem}", path, read)
+        yield FlippedFile(f"part {path.stem}", path, read)
 
 
-def _lenses() -> Iterator[Kept]:
+def _lenses() -> Iterator[FlippedFile]:
     for kind in ("full", "bias"):
         place = _new_folder("lens")
         texts, folder = place / "texts.txt", place / "run"
@@ -238,28 +238,30 @@ def _lenses() -> Iterator[Kept]:
             out=folder, memory_budget=BUDGET, progress=False,
         )  # fmt: skip
         path = folder / "tuned_lens.safetensors"
-        yield Kept(f"{kind} lens", path, functools.partial(read_lens, path))
+        yield FlippedFile(f"{kind} lens", path, functools.partial(read_lens, path))
 
 
-def _questions() -> Iterator[Kept]:
+def _questions() -> Iterator[FlippedFile]:
     path = write_jsonl(_new_folder("questions") / "keys.jsonl", word_task(12, "keys").items)
-    yield Kept("questions.jsonl", path, functools.partial(read_task, path), defines_input=True)
+    yield FlippedFile(
+        "questions.jsonl", path, functools.partial(read_task, path), defines_input=True
+    )
 
 
-QUICK: dict[str, Callable[[], Iterator[Kept]]] = {
-    "results": _measured,
+QUICK: dict[str, Callable[[], Iterator[FlippedFile]]] = {
+    "results": _measured_files,
     "lenses": _lenses,
     "questions": _questions,
 }
 """Files that are read in milliseconds."""
 
-SLOW: dict[str, Callable[[], Iterator[Kept]]] = {
-    "derived results": _derived,
+SLOW: dict[str, Callable[[], Iterator[FlippedFile]]] = {
+    "derived results": _derived_files,
     "models": _models,
     "shards": _shards,
     "encoder-decoders": _seq2seq,
     "gguf": _gguf,
-    "off-loaded": _offloaded,
+    "off-loaded": _offloaded_files,
     "parts": _parts,
 }
 """Files for which a model is loaded, or a run made."""

@@ -14,22 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from layerwise.errors import OtherEnvironmentWarning, UserError
-from tests.hostile.damage import Damage, Replaced
-from tests.hostile.limits import TooLongError, is_sentence, limited
+from tests.hostile.damage import Damage, FileReplacement
+from tests.hostile.limits import TooLongError, is_sentence, within_limits
 
 TOLD, UNCHANGED, VISIBLE = "told", "unchanged", "visible"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a user would take from a file, and hashes by which results name it."""
+    """Contents that a user would take from a file, and hashes by which results name it."""
 
     numbers: Any
     identity: Any = None
 
 
 @dataclass(frozen=True)
-class Kept:
+class FlippedFile:
     """A file that is read; what ``defines_input`` may change, as long as results say so."""
 
     name: str
@@ -43,11 +43,13 @@ class Silent:
     """Damage to a kept file that was not met as it should be, and what happened."""
 
     kept: str
-    damage: Damage | Replaced
+    damage: Damage | FileReplacement
     what: str
 
 
-def judged(kept: Kept, damages: Iterable[Damage | Replaced]) -> tuple[Counter[str], list[Silent]]:
+def judge_damages(
+    kept: FlippedFile, damages: Iterable[Damage | FileReplacement]
+) -> tuple[Counter[str], list[Silent]]:
     """Damage a file in all these ways, one after the other; it is whole again afterwards.
 
     Counts of what was told, changed nothing or showed in the input's identity; and all the rest.
@@ -57,7 +59,7 @@ def judged(kept: Kept, damages: Iterable[Damage | Replaced]) -> tuple[Counter[st
     verdicts: Counter[str] = Counter()
     silent = []
     for damage in damages:
-        damage.done_to(kept.path)
+        damage.damage_file(kept.path)
         try:
             verdict = _verdict(kept, expected)
         finally:
@@ -72,9 +74,9 @@ def judged(kept: Kept, damages: Iterable[Damage | Replaced]) -> tuple[Counter[st
     return verdicts, silent
 
 
-def _verdict(kept: Kept, expected: Reading) -> str:
+def _verdict(kept: FlippedFile, expected: Reading) -> str:
     try:
-        with limited():
+        with within_limits():
             found = kept.read()
     # Warnings are errors in tests; this one names what differs of a part's versions.
     except (OtherEnvironmentWarning, UserError) as error:

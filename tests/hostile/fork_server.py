@@ -30,8 +30,8 @@ ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 120.0
 
 
-class Ended(NamedTuple):
-    """How a command ended.
+class CommandEnd(NamedTuple):
+    """End of a command.
 
     ``code`` is the negative number of a signal that ended it, and then ``steps`` on the disk None.
     """
@@ -61,7 +61,7 @@ class ForkServer:
         assert self._process is not None
         self._process.communicate()
 
-    def run(self, args: Sequence[object], folder: Path, moment: Moment | None = None) -> Ended:
+    def run(self, args: Sequence[object], folder: Path, moment: Moment | None = None) -> CommandEnd:
         """Run ``layerwise ARGS`` in a folder, to its end or to the moment of its end."""
         asked = {
             "args": list(map(str, args)),
@@ -74,24 +74,24 @@ class ForkServer:
         assert stdout is not None
         stdin.write(json.dumps(asked) + "\n")
         stdin.flush()
-        return Ended(**json.loads(stdout.readline()))
+        return CommandEnd(**json.loads(stdout.readline()))
 
 
 def _serve(requests: IO[str], answers: IO[str]) -> None:
-    _import_all()
+    _import_commands()
     for line in requests:
-        answers.write(json.dumps(_started(json.loads(line))._asdict()) + "\n")
+        answers.write(json.dumps(_start_command(json.loads(line))._asdict()) + "\n")
         answers.flush()
     os._exit(0)  # to forget all that was imported takes seconds
 
 
-def _import_all() -> None:
-    """What the commands import, and none of what they do."""
+def _import_commands() -> None:
+    """Import what the commands import, and do none of what they do."""
     for name in _IMPORTED:
         import_module(name)
 
 
-def _started(asked: dict[str, Any]) -> Ended:
+def _start_command(asked: dict[str, Any]) -> CommandEnd:
     """One command as a child of the server."""
     moment = None if asked["moment"] is None else Moment(**asked["moment"])
     outs = [os.memfd_create(name) for name in ("out", "err")]
@@ -102,14 +102,14 @@ def _started(asked: dict[str, Any]) -> Ended:
         os.close(counted)
         _be_command(asked, moment, outs, tell)
     os.close(tell)
-    code = _waited(child, moment)
+    code = _wait_for(child, moment)
     seconds = time.monotonic() - began
     with os.fdopen(counted) as pipe:
         steps = pipe.read()
-    return Ended(code, *map(_content, outs), seconds, int(steps) if steps else None)
+    return CommandEnd(code, *map(_content, outs), seconds, int(steps) if steps else None)
 
 
-def _waited(child: int, moment: Moment | None) -> int:
+def _wait_for(child: int, moment: Moment | None) -> int:
     """Wait for the child, and kill it at its moment if that is a time."""
     after = moment.at if moment is not None and moment.kind == "seconds" else LIMIT_SECONDS
     timer = threading.Timer(after, os.kill, (child, signal.SIGKILL))

@@ -20,7 +20,7 @@ N_ITEMS = 3
 BUDGET = ("--memory-budget", "256MiB")  # what is free may be something else at the next start
 
 
-def model_of(kind: str) -> Path:
+def kind_model(kind: str) -> Path:
     """The folder of a tiny random ``decoder`` or ``seq2seq``."""
     return commands.model_folder() if kind == "decoder" else tiny_seq2seq_folder("t5")
 
@@ -31,12 +31,12 @@ def questions(folder: Path) -> None:
         write_jsonl(folder / f"{name}.jsonl", word_task(N_ITEMS, name, seed).items)
 
 
-def _asked(*tasks: str) -> list[str]:
+def _task_args(*tasks: str) -> list[str]:
     return [word for name in tasks for word in ("--task", f"{name}.jsonl")]
 
 
 def _on_questions(kind: str, name: str, *options: object) -> Command:
-    args = (name, model_of(kind), *_asked(*TASKS), *options, *BUDGET, "--out", "run")
+    args = (name, kind_model(kind), *_task_args(*TASKS), *options, *BUDGET, "--out", "run")
     return Command(f"{name}-{kind}", args, questions)
 
 
@@ -44,7 +44,7 @@ def _on_pairs(kind: str, name: str, *options: object, budget: bool = True) -> Co
     tasks = ("--task", "facts", "--fewshot", 0, "--pairs", 1)
     limited = BUDGET if budget else ()
     return Command(
-        f"{name}-{kind}", (name, model_of(kind), *tasks, *options, *limited, "--out", "run")
+        f"{name}-{kind}", (name, kind_model(kind), *tasks, *options, *limited, "--out", "run")
     )
 
 
@@ -52,7 +52,7 @@ def _layer(kind: str) -> str:
     return "1" if kind == "decoder" else "encoder.1"
 
 
-def commands_of(kind: str) -> list[Command]:
+def model_commands(kind: str) -> list[Command]:
     """The commands that run a model, for a ``decoder`` or a ``seq2seq``."""
     pruned = ("--remove", _layer(kind), "--protocol", "continuation")
     return [
@@ -74,24 +74,25 @@ def commands_of(kind: str) -> list[Command]:
         ),
         Command(
             f"heal-{kind}",
-            ("heal", "pruned", *_asked(TASKS[0]), "--text", "texts.txt",
-             "--protocol", "continuation", "--steps", 4, "--batch", 2, *BUDGET, "--out", "run"),
-            _pruned(kind),
+            ("heal", "pruned", *_task_args(TASKS[0]),
+             "--text", "texts.txt", "--protocol", "continuation", "--steps", 4, "--batch", 2,
+             *BUDGET, "--out", "run"),
+            _prepare_pruned(kind),
         ),
         Command(
             f"distill-{kind}",
-            ("distill", model_of(kind), model_of(kind), *_asked(TASKS[0]), "--text", "texts.txt",
-             "--protocol", "continuation", "--steps", 4, "--batch", 2, "--on-policy", 0.5,
-             *BUDGET, "--out", "run"),
+            ("distill", kind_model(kind), kind_model(kind), *_task_args(TASKS[0]),
+             "--text", "texts.txt", "--protocol", "continuation", "--steps", 4, "--batch", 2,
+             "--on-policy", 0.5, *BUDGET, "--out", "run"),
             _texts,
         ),
         Command(
             f"train-lens-{kind}",
-            ("train-lens", model_of(kind), *_asked(TASKS[0]), "--text", "texts.txt", "--steps", 5,
-             *BUDGET, "--out", "run"),
+            ("train-lens", kind_model(kind), *_task_args(TASKS[0]),
+             "--text", "texts.txt", "--steps", 5, *BUDGET, "--out", "run"),
             _texts,
         ),
-        Command(f"heads-{kind}", ("heads", model_of(kind), "--sequences", 2, "--length", 8,
+        Command(f"heads-{kind}", ("heads", kind_model(kind), "--sequences", 2, "--length", 8,
                                   "--out", "run")),
     ]  # fmt: skip
 
@@ -113,7 +114,7 @@ def _texts(folder: Path) -> None:
     (folder / "texts.txt").write_text("\n\n".join(lines))
 
 
-def _pruned(kind: str):
+def _prepare_pruned(kind: str):
     def prepare(folder: Path) -> None:
         _texts(folder)
         shutil.copytree(pruned_model(kind), folder / "pruned")
@@ -124,16 +125,16 @@ def _pruned(kind: str):
 def _runs(*kinds: str):
     def prepare(folder: Path) -> None:
         for kind in kinds:
-            shutil.copytree(finished_run(kind), folder / kind)
+            shutil.copytree(finished_run_folder(kind), folder / kind)
 
     return prepare
 
 
 @functools.cache
-def finished_run(kind: str) -> Path:
+def finished_run_folder(kind: str) -> Path:
     """The folder of an organism's ablation, made once a session; do not change it."""
     folder = session_folder() / kind
-    commands.done(
+    commands.run_cleanly(
         "ablate", f"organism-{kind}", "--task", "organism-lookup", "--limit", 8,
         "--protocol", "continuation", *BUDGET, "--out", folder,
     )  # fmt: skip
@@ -146,8 +147,8 @@ def pruned_model(kind: str) -> Path:
     place = session_folder() / f"pruning-{kind}"
     place.mkdir()
     questions(place)
-    commands.done(
-        "prune", model_of(kind), "--remove", _layer(kind), "--task", place / f"{TASKS[0]}.jsonl",
+    commands.run_cleanly(
+        "prune", kind_model(kind), "--remove", _layer(kind), "--task", place / f"{TASKS[0]}.jsonl",
         "--protocol", "continuation", *BUDGET, "--out", place / "pruned",
     )  # fmt: skip
     return place / "pruned"

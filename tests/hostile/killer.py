@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.commands import without_notes
-from tests.hostile.fork_server import Ended, ForkServer
+from tests.hostile.fork_server import CommandEnd, ForkServer
 from tests.hostile.moments import Course, Moment
 from tests.hostile.same_outcome import differences
 
@@ -34,15 +34,15 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Killed:
-    """When a command was killed, how it ended at last, and files unlike those of a calm run."""
+class KilledCommand:
+    """A killed command: its moment, its end at last, and files unlike those of a calm run."""
 
     moments: tuple[Moment, ...]
-    ended: Ended
+    ended: CommandEnd
     differing: tuple[str, ...]
 
 
-def undisturbed(server: ForkServer, command: Command, folder: Path) -> Course:
+def run_undisturbed(server: ForkServer, command: Command, folder: Path) -> Course:
     """Run a command to its end, which must be good; what it took."""
     ended = server.run(command.args, command.place(folder))
     assert (ended.code, without_notes(ended.err)) == (0, ""), ended
@@ -51,14 +51,14 @@ def undisturbed(server: ForkServer, command: Command, folder: Path) -> Course:
     return Course(ended.seconds, ended.steps, longest)
 
 
-def killed(
+def kill_and_retry(
     server: ForkServer,
     command: Command,
     whole: Path,
     drawn: Iterator[Moment],
     folder: Path,
     most: int = KILLS_AT_MOST,
-) -> Killed:
+) -> KilledCommand:
     """Kill a command some times, give it again until it ends, and compare with ``whole``.
 
     What has ended before its moment is not killed.
@@ -69,4 +69,4 @@ def killed(
     ended = server.run(command.args, folder)
     differing = tuple(differences(folder, whole)) if ended.code == 0 else ()
     shutil.rmtree(folder)
-    return Killed(moments, ended, differing)
+    return KilledCommand(moments, ended, differing)

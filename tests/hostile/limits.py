@@ -20,7 +20,7 @@ class TooLongError(BaseException):
 
 
 @contextlib.contextmanager
-def limited() -> Iterator[None]:
+def within_limits() -> Iterator[None]:
     """Let the block take ``SECONDS`` and ``MEMORY`` more than there is, and no more.
 
     Else it ends in ``TooLongError``, in MemoryError or in whatever a library says of memory.
@@ -31,7 +31,7 @@ def limited() -> Iterator[None]:
 
     before = {number: signal.signal(number, over) for number in (signal.SIGPROF, signal.SIGALRM)}
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (_mapped() + MEMORY, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (_mapped_bytes() + MEMORY, hard))
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     signal.setitimer(signal.ITIMER_REAL, SECONDS * _WAITED)
     try:
@@ -44,11 +44,11 @@ def limited() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _mapped() -> int:
+def _mapped_bytes() -> int:
     """Bytes of address space that the process has now."""
     return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def is_sentence(text: str) -> bool:
-    """Whether a message is one printable line that ends, and is not endless."""
+    """True if a message is one printable line that ends, and is not endless."""
     return text.isprintable() and text.endswith((".", "?", ")")) and len(text) < 2000

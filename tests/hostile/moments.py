@@ -20,7 +20,7 @@ STEPS = ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir")
 
 @dataclass(frozen=True)
 class Moment:
-    """When a process ends: after ``seconds``, before a ``step`` (of ``STEPS``), or at a ``byte``.
+    """End of a process: after ``seconds``, before a ``step`` (of ``STEPS``), or at a ``byte``.
 
     The last is within the first write that makes a file longer than that.
     """
@@ -60,9 +60,9 @@ class Counter:
     def watch(self) -> None:
         """Count from now on."""
         for name in STEPS:
-            setattr(os, name, self._counted(getattr(os, name)))
+            setattr(os, name, self._count_calls(getattr(os, name)))
 
-    def _counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
+    def _count_calls(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **named: Any) -> Any:
             self.steps += 1
             if self.steps == self.last:

@@ -1,4 +1,4 @@
-"""Whether two folders of runs hold the same: every table bit for bit, all else but for times."""
+"""Comparison of two folders of runs: every table bit for bit, all else but for times."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def names(folder: Path) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """What is in each file below a folder, times left out."""
+    """Contents of each file below a folder, times left out."""
     return {name: content(folder / name) for name in names(folder)}
 
 
 def content(path: Path) -> Any:
-    """What is in a file, times left out."""
+    """Content of a file, times left out."""
     match path.suffix:
         case ".parquet":
             return _table(path)

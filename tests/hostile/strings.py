@@ -79,7 +79,7 @@ class _Elements(HTMLParser):
 
 
 def harm_in_page(page: str) -> Iterator[str]:
-    """What in a page would run, load or look like something that nobody wrote there."""
+    """Parts of a page that would run, load or look like something that nobody wrote there."""
     parser = _Elements()
     parser.feed(page)
     parser.close()
@@ -107,10 +107,10 @@ def text_of_page(page: str) -> str:
     parser = _Elements()
     parser.feed(page)
     parser.close()
-    return squeezed(" ".join(parser.text))
+    return squeeze_whitespace(" ".join(parser.text))
 
 
-def squeezed(text: str) -> str:
+def squeeze_whitespace(text: str) -> str:
     """A text without control characters, each run of white space as one space."""
     return " ".join(_CONTROL.sub(" ", text).split())
 
@@ -120,7 +120,7 @@ def _leads_nowhere(address: str) -> bool:
 
 
 def harm_in_svg(content: bytes) -> Iterator[str]:
-    """What in an SVG file would run or be loaded; a ParseError if it is not well-formed."""
+    """Parts of an SVG file that would run or be loaded; a ParseError if it is not well-formed."""
     for element in ElementTree.fromstring(content).iter():
         tag = element.tag.rpartition("}")[2]
         if tag in ("script", "foreignObject", "iframe", "a"):

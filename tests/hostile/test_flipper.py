@@ -8,10 +8,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tests.hostile.damage import REPLACED, Damage, Replaced, drawn_damages
+from tests.hostile.damage import REPLACED, Damage, FileReplacement, drawn_damages
 from tests.hostile.extent import FLIPS, SEED
 from tests.hostile.flipped_files import QUICK, SLOW
-from tests.hostile.flipper import Kept, Reading, judged
+from tests.hostile.flipper import FlippedFile, Reading, judge_damages
 
 # Where a model is loaded or a run made for each damage, there are fewer of them.
 EACH_QUICK, EACH_SLOW = max(1, FLIPS // 15), max(1, FLIPS // 200)
@@ -23,13 +23,13 @@ def test_damage_to_a_file_or_a_pipe_in_its_place_is_told_or_changes_nothing(kind
     verdicts: Counter[str] = Counter()
     silent = []
     for index, kept in enumerate(list(makers[kind]())):  # before damaged ones leave files too
-        damages: list[Damage | Replaced] = list(
+        damages: list[Damage | FileReplacement] = list(
             drawn_damages(kept.path.read_bytes(), kept.path.suffix, n, [SEED, index])
         )
         if kind != "parts" and hasattr(os, "mkfifo"):  # parts are copied before they are read
             order = np.random.default_rng([SEED, index]).permutation(len(REPLACED))
             damages += [REPLACED[place] for place in order[: max(1, FLIPS // 30)]]
-        told, bad = judged(kept, damages)
+        told, bad = judge_damages(kept, damages)
         verdicts += told
         silent += bad
     for verdict, times in verdicts.items():
@@ -40,8 +40,8 @@ def test_damage_to_a_file_or_a_pipe_in_its_place_is_told_or_changes_nothing(kind
 def test_the_flipper_finds_a_reader_that_believes_everything(tmp_path):
     path = tmp_path / "numbers.txt"
     path.write_text("1 2 3 4 5 6 7 8 9")
-    trusting = Kept("numbers", path, lambda: Reading(path.read_bytes()))
-    verdicts, silent = judged(trusting, drawn_damages(path.read_bytes(), ".txt", 20, [SEED]))
+    trusting = FlippedFile("numbers", path, lambda: Reading(path.read_bytes()))
+    verdicts, silent = judge_damages(trusting, drawn_damages(path.read_bytes(), ".txt", 20, [SEED]))
     assert len(silent) == sum(verdicts.values()) == 20
     assert path.read_text() == "1 2 3 4 5 6 7 8 9"
 
@@ -62,5 +62,5 @@ def test_the_flipper_finds_a_reader_that_hangs_or_eats_memory(tmp_path, monkeypa
 
     flip = Damage("flip", (1,), unnoticed=False)
     for read, what in ((hanging, "TooLongError"), (greedy, "MemoryError")):
-        _, (silent,) = judged(Kept("numbers", path, read), [flip])
+        _, (silent,) = judge_damages(FlippedFile("numbers", path, read), [flip])
         assert silent.what.startswith(what)

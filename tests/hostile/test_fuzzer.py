@@ -33,24 +33,24 @@ from layerwise.tasks.extractors import extractor
 from layerwise.tasks.harness import finding
 from layerwise.tasks.items import bad_choices
 from tests import synthetic
-from tests.forking import exit_code, forked
+from tests.forking import exit_code, fork_work
 from tests.hostile.documents import (
     PATTERNS,
     REPLACEMENTS,
     SCALARS,
     TEMPLATES,
     TEXTS,
-    Mutated,
-    changed,
+    MutatedBytes,
+    changed_documents,
     deep,
-    mutated,
-    replacing,
+    document_files,
+    mutated_bytes,
+    replace_step,
     task_files,
-    texts_of,
 )
 from tests.hostile.extent import fuzz
-from tests.hostile.flipped_files import SMALL, cache_folder, finished_run, read_lens, read_model
-from tests.hostile.limits import is_sentence, limited
+from tests.hostile.flipped_files import SMALL, cache_folder, finish_small_run, read_lens, read_model
+from tests.hostile.limits import is_sentence, within_limits
 from tests.models.seq2seq.tiny import tiny_folder as tiny_seq2seq_folder
 from tests.models.test_gguf import write_gguf
 from tests.models.tiny import tiny_folder
@@ -61,9 +61,9 @@ SIZES = [0, 1, 5, 1000, 10**5, 10**6, 10**9, 2**31, 2**63 - 1, 2**64, -1]
 
 
 def outcome(read: Callable[[], Any]) -> Any:
-    """What was read; None if it was refused in a sentence, within the limits."""
+    """Outcome of reading; None if it was refused in a sentence, within the limits."""
     try:
-        with limited():
+        with within_limits():
             return read()
     except UserError as error:
         refusal = str(error)
@@ -90,7 +90,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def copied(folder: Path, tmp_path: Path) -> Path:
+def copied_model(folder: Path, tmp_path: Path) -> Path:
     """The model in a folder that may be changed."""
     return shutil.copytree(folder, tmp_path / "model")
 
@@ -107,8 +107,8 @@ ROW = {
     "capability": "knowledge", "id": "one",
 }  # fmt: skip
 LINES = st.one_of(
-    changed(ROW).map(json.dumps),
-    changed(ROW).map(lambda row: json.dumps(row, ensure_ascii=False)),
+    changed_documents(ROW).map(json.dumps),
+    changed_documents(ROW).map(lambda row: json.dumps(row, ensure_ascii=False)),
     deep(),
     st.integers(4000, 6000).map(lambda n: '{"question": ' + "9" * n + "}"),
     TEXTS,
@@ -136,7 +136,7 @@ def test_any_file_of_questions_is_read_or_refused():
 
 
 BENCHMARK_ROWS = st.sampled_from(list(ROWS)).flatmap(
-    lambda case: st.tuples(st.just(case.split(",")[0]), texts_of(ROWS[case]))
+    lambda case: st.tuples(st.just(case.split(",")[0]), document_files(ROWS[case]))
 )
 
 
@@ -174,7 +174,7 @@ LABELLED = {"question": "?", "answer": "B", "choices": {"text": ["a", "b"], "lab
 def test_any_rows_of_a_data_set_are_read_alike_from_lines_and_parquet(tmp_path: Path):
     name = f"hf:x:choices=choices:data={tmp_path}"
 
-    @fuzz(OF_OTHERS, rows=st.lists(st.sampled_from([MAPPED, LABELLED]).flatmap(changed)))
+    @fuzz(OF_OTHERS, rows=st.lists(st.sampled_from([MAPPED, LABELLED]).flatmap(changed_documents)))
     def tried(rows: list[dict[str, Any]]):
         tasks = []
         for kind in ("jsonl", "parquet"):
@@ -218,7 +218,7 @@ DOTS = st.sampled_from([3, 1000, 30_000]).map(lambda n: "a" + ".a" * n + " = 1")
 def test_any_task_file_is_read_or_refused(tmp_path: Path, monkeypatch):
     (tmp_path / "mine.jsonl").write_text(json.dumps({"question": "Who?", "answer": "Anna"}))
     monkeypatch.chdir(tmp_path)
-    fields = changed(TASK_FILE).map(
+    fields = changed_documents(TASK_FILE).map(
         lambda made: "\n".join(f"{name} = {json.dumps(value)}" for name, value in made.items())
     )
 
@@ -245,8 +245,8 @@ LOGGED = {
     "doc_hash": "d", "prompt_hash": "p", "target_hash": "t", "acc": 1.0,
 }  # fmt: skip
 OF_LOGS = st.one_of(
-    changed(LOGGED).map(json.dumps),
-    changed(LOGGED).map(lambda row: json.dumps(row, ensure_ascii=False)),
+    changed_documents(LOGGED).map(json.dumps),
+    changed_documents(LOGGED).map(lambda row: json.dumps(row, ensure_ascii=False)),
     st.builds(
         lambda field, value: json.dumps(LOGGED | {field: value}),
         st.sampled_from(list(LOGGED)), st.one_of(SCALARS, st.sampled_from([10**400, [], {}])),
@@ -287,24 +287,24 @@ def test_any_description_of_a_model_is_read_or_refused(folder, tmp_path, kind, n
     shutil.copytree(folder if kind == "decoder" else tiny_seq2seq_folder("t5"), copy)
     document = json.loads((copy / name).read_bytes())
 
-    @fuzz(OF_MODELS, content=texts_of(document))
+    @fuzz(OF_MODELS, content=document_files(document))
     def tried(content: bytes):
         (copy / name).write_bytes(content)
         same_twice(copy)
 
 
-def refused_or_done(work: Callable[[], Any]) -> None:
+def assert_refused_or_runs(work: Callable[[], Any]) -> None:
     """Expect an outcome in a fork: code that cannot be interrupted fails here, and ends."""
 
     def outcome_of_work() -> int:
         outcome(work)
         return 0
 
-    assert exit_code(forked(outcome_of_work), 60) == 0
+    assert exit_code(fork_work(outcome_of_work), 60) == 0
 
 
 STEPS = st.one_of(
-    PATTERNS.map(lambda p: {"normalizer": replacing({"Regex": p}, "c")}),
+    PATTERNS.map(lambda p: {"normalizer": replace_step({"Regex": p}, "c")}),
     REPLACEMENTS.map(lambda steps: {"normalizer": {"type": "Sequence", "normalizers": steps}}),
     REPLACEMENTS.map(lambda steps: {"decoder": {"type": "Sequence", "decoders": steps}}),
     PATTERNS.map(
@@ -318,8 +318,8 @@ STEPS = st.one_of(
 
 
 @pytest.mark.usefixtures("little")
-def test_any_tokenizer_encodes_or_is_refused(copied: Path, tmp_path: Path):
-    document = json.loads((copied / "tokenizer.json").read_bytes())
+def test_any_tokenizer_encodes_or_is_refused(copied_model: Path, tmp_path: Path):
+    document = json.loads((copied_model / "tokenizer.json").read_bytes())
     model = document["model"]
     token = next(iter(model["vocab"]))
     # With a huge id the library lists those that are missing below it.
@@ -329,14 +329,14 @@ def test_any_tokenizer_encodes_or_is_refused(copied: Path, tmp_path: Path):
 
     @fuzz(OF_MODELS, fields=st.one_of(STEPS, ids), text=RUNS)
     def tried(fields: dict[str, Any], text: str):
-        (copied / "tokenizer.json").write_text(json.dumps(document | fields))
+        (copied_model / "tokenizer.json").write_text(json.dumps(document | fields))
 
         def used() -> None:
-            tokenizer = read_tokenizer(copied)
+            tokenizer = read_tokenizer(copied_model)
             tokenizer.decode(encode(tokenizer, text))
 
         with cache_folder(tmp_path / "cache"):
-            refused_or_done(used)
+            assert_refused_or_runs(used)
 
 
 @pytest.mark.usefixtures("little")
@@ -347,7 +347,7 @@ def test_any_chat_template_is_rendered_or_refused(folder: Path, tmp_path: Path):
     @fuzz(OF_MODELS, template=TEMPLATES)
     def tried(template: str):
         tokenizer.chat_template = template
-        refused_or_done(lambda: as_chat(tokenizer, "Who?"))
+        assert_refused_or_runs(lambda: as_chat(tokenizer, "Who?"))
 
 
 @pytest.mark.usefixtures("little")
@@ -366,7 +366,7 @@ def test_any_patterns_of_an_adapter_are_matched_or_refused(folder: Path, tmp_pat
     @fuzz(OF_MODELS, more=more)
     def tried(more: dict[str, Any]):
         (adapter / "adapter_config.json").write_text(json.dumps(fields | more))
-        refused_or_done(lambda: read_model(adapter, tmp_path / "cache"))
+        assert_refused_or_runs(lambda: read_model(adapter, tmp_path / "cache"))
 
 
 TASK_FIELDS = {
@@ -384,7 +384,7 @@ def test_any_task_file_of_the_harness_is_loaded_or_refused_and_runs_nothing(tmp_
     import huggingface_hub.constants
 
     nothing = SimpleNamespace(task_index={}, all_tasks=[], all_tags=[])
-    monkeypatch.setattr(finding, "everything", lambda: nothing)  # which takes ten seconds
+    monkeypatch.setattr(finding, "task_manager", lambda: nothing)  # which takes ten seconds
     for module in (huggingface_hub.constants, datasets.config):
         monkeypatch.setattr(module, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -404,12 +404,14 @@ def test_any_task_file_of_the_harness_is_loaded_or_refused_and_runs_nothing(tmp_
         assert not mark.exists()
 
 
-def test_any_index_of_weights_is_read_or_refused(copied: Path, folder: Path, tmp_path: Path):
-    tensors = load_file(copied / "model.safetensors")
-    (copied / "model.safetensors").unlink()
+def test_any_index_of_weights_is_read_or_refused(copied_model: Path, folder: Path, tmp_path: Path):
+    tensors = load_file(copied_model / "model.safetensors")
+    (copied_model / "model.safetensors").unlink()
     for number, names in enumerate((list(tensors)[::2], list(tensors)[1::2]), start=1):
         part = {name: tensors[name] for name in names}
-        save_file(part, copied / f"model-{number}-of-2.safetensors", metadata={"format": "pt"})
+        save_file(
+            part, copied_model / f"model-{number}-of-2.safetensors", metadata={"format": "pt"}
+        )
     shards = {name: f"model-{i % 2 + 1}-of-2.safetensors" for i, name in enumerate(tensors)}
     index = {"metadata": {"total_size": 1}, "weight_map": shards}
     (tmp_path / "outside.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
@@ -419,18 +421,21 @@ def test_any_index_of_weights_is_read_or_refused(copied: Path, folder: Path, tmp
         st.sampled_from(list(shards)), outside,
     )  # fmt: skip
 
-    @fuzz(OF_MODELS, content=st.one_of(texts_of(index), redirected.map(json.dumps).map(str.encode)))
+    @fuzz(
+        OF_MODELS,
+        content=st.one_of(document_files(index), redirected.map(json.dumps).map(str.encode)),
+    )
     def tried(content: bytes):
-        (copied / "model.safetensors.index.json").write_bytes(content)
-        same_twice(copied)
+        (copied_model / "model.safetensors.index.json").write_bytes(content)
+        same_twice(copied_model)
         if b"outside" in content:
-            assert outcome(lambda: read_model(copied, tmp_path / "cache")) is None
+            assert outcome(lambda: read_model(copied_model, tmp_path / "cache")) is None
 
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.int64, torch.bool]
 
 
-def test_any_tensors_of_a_model_are_read_or_refused(copied: Path, folder: Path):
+def test_any_tensors_of_a_model_are_read_or_refused(copied_model: Path, folder: Path):
     tensors = load_file(folder / "model.safetensors")
 
     @fuzz(
@@ -443,14 +448,14 @@ def test_any_tensors_of_a_model_are_read_or_refused(copied: Path, folder: Path):
         made = dict(tensors)
         one = made.pop(name)
         if change != "drop":
-            made[name + ".x" * (change == "rename")] = altered(one, change, dtype)
+            made[name + ".x" * (change == "rename")] = alter_tensor(one, change, dtype)
         if change == "add":
             made["model.layers.9.mlp.up_proj.weight"] = one.clone()
-        save_file(made, copied / "model.safetensors", metadata={"format": "pt"})
-        same_twice(copied)
+        save_file(made, copied_model / "model.safetensors", metadata={"format": "pt"})
+        same_twice(copied_model)
 
 
-def altered(tensor: torch.Tensor, change: str, dtype: torch.dtype) -> torch.Tensor:
+def alter_tensor(tensor: torch.Tensor, change: str, dtype: torch.dtype) -> torch.Tensor:
     """A tensor of another shape, number format or content."""
     match change:
         case "narrow":
@@ -482,10 +487,10 @@ def test_any_header_of_a_gguf_file_is_read_or_refused(tmp_path: Path):
     )  # fmt: skip
     names = ["blk.1.ffn_up.weight", "token_embd.weight", "blk.0.attn_q.weight"]
     renamed = st.sampled_from(names).map(
-        lambda name: Mutated(content.replace(name.encode(), name.encode()[::-1], 1))
+        lambda name: MutatedBytes(content.replace(name.encode(), name.encode()[::-1], 1))
     )
 
-    @fuzz(OF_MODELS, made=st.one_of(fields, renamed, mutated(content, header)))
+    @fuzz(OF_MODELS, made=st.one_of(fields, renamed, mutated_bytes(content, header)))
     def tried(made: bytes):
         path.write_bytes(made)
         same_twice(path)
@@ -513,7 +518,8 @@ def neighbours(draw: Any) -> dict[str, bytes]:
     names = draw(st.sets(st.sampled_from(list(NEIGHBOURS)), min_size=1, max_size=4))
     as_it_is = {name: st.just(json.dumps(NEIGHBOURS[name]).encode()) for name in names}
     files = {
-        name: draw(st.one_of(same, texts_of(NEIGHBOURS[name]))) for name, same in as_it_is.items()
+        name: draw(st.one_of(same, document_files(NEIGHBOURS[name])))
+        for name, same in as_it_is.items()
     }
     if draw(st.booleans()):
         files["chat_template.jinja"] = draw(st.binary(max_size=20))
@@ -543,7 +549,7 @@ def test_no_neighbour_of_a_gguf_file_has_an_effect(tmp_path: Path, monkeypatch):
 def with_number(content: bytes, name: str, value: int) -> bytes:
     """A GGUF file with another value of a field that is a 32-bit number."""
     at = content.index(name.encode()) + len(name) + 4
-    return Mutated(content[:at] + value.to_bytes(4, "little") + content[at + 4 :])
+    return MutatedBytes(content[:at] + value.to_bytes(4, "little") + content[at + 4 :])
 
 
 def test_any_tuned_lens_is_read_or_refused(tmp_path: Path):
@@ -559,7 +565,7 @@ def test_any_tuned_lens_is_read_or_refused(tmp_path: Path):
 
     @fuzz(
         OF_OTHERS,
-        told=texts_of(facts),
+        told=document_files(facts),
         bias=shapes,
         weight=st.one_of(st.none(), shapes),
         dtype=st.sampled_from(DTYPES),
@@ -580,16 +586,16 @@ def test_any_tuned_lens_is_read_or_refused(tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
+def finished_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
-    finished_run(folder)
+    finish_small_run(folder)
     return folder
 
 
 @pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
+def run(finished_folder: Path, tmp_path: Path) -> Path:
     """A finished run in a folder that may be changed."""
-    return shutil.copytree(finished, tmp_path / "run")
+    return shutil.copytree(finished_folder, tmp_path / "run")
 
 
 COLUMN_TYPES = [
@@ -612,7 +618,7 @@ def test_any_facts_of_a_run_are_read_or_refused(run: Path):
         with_sizes, st.sets(st.sampled_from(NUMBERS), min_size=1), st.sampled_from(SIZES)
     )
 
-    @fuzz(OF_OTHERS // 2, content=st.one_of(texts_of(document), lying))
+    @fuzz(OF_OTHERS // 2, content=st.one_of(document_files(document), lying))
     def tried(content: bytes):
         (run / "run.json").write_bytes(content)
         outcome(lambda: [result.summary_rows() for result in load_results(run)])

@@ -11,11 +11,11 @@ from tests import commands
 from tests.commands import without_notes
 from tests.hostile.extent import KILLS, SEED
 from tests.hostile.fork_server import ForkServer
-from tests.hostile.killed_commands import commands_of, joining_commands
-from tests.hostile.killer import KILLS_AT_MOST, Command, killed, undisturbed
+from tests.hostile.killed_commands import joining_commands, model_commands
+from tests.hostile.killer import KILLS_AT_MOST, Command, kill_and_retry, run_undisturbed
 from tests.hostile.moments import drawn_moments
 
-ALL = (*commands_of("decoder"), *commands_of("seq2seq"), *joining_commands())
+ALL = (*model_commands("decoder"), *model_commands("seq2seq"), *joining_commands())
 KILLS_EACH = -(-KILLS // len(ALL))
 
 
@@ -36,11 +36,13 @@ def test_a_command_killed_at_any_moment_goes_on_to_the_same_files(
     servers: tuple[ForkServer, ForkServer], command: Command, tmp_path, count
 ):
     calm, killing = servers
-    course = undisturbed(calm, command, tmp_path / "whole")
+    course = run_undisturbed(calm, command, tmp_path / "whole")
     drawn, kills = drawn_moments(course, SEED), 0
     while kills < KILLS_EACH:
         most = min(KILLS_AT_MOST, KILLS_EACH - kills)
-        outcome = killed(killing, command, tmp_path / "whole", drawn, tmp_path / "killed", most)
+        outcome = kill_and_retry(
+            killing, command, tmp_path / "whole", drawn, tmp_path / "killed", most
+        )
         assert (outcome.ended.code, without_notes(outcome.ended.err)) == (0, ""), outcome
         assert not outcome.differing, outcome
         kills += len(outcome.moments)

@@ -24,7 +24,7 @@ from tests.hostile.strings import (
     TEXTS,
     harm_in_page,
     harm_in_svg,
-    squeezed,
+    squeeze_whitespace,
     text_of_page,
 )
 from tests.models.tiny import tiny_model
@@ -65,19 +65,19 @@ def results(plan: synthetic.Plan, name: str) -> list[Result]:
 
 
 @pytest.fixture(scope="module")
-def made() -> list[Result]:
+def hostile_results() -> list[Result]:
     return results(PLAN, "".join(TEXTS[name] for name in ("script", "mathematics", "escape")))
 
 
 @pytest.fixture(scope="module")
-def page(made: list[Result]) -> Report:
-    return report(made if LONG else made[:1])
+def page(hostile_results: list[Result]) -> Report:
+    return report(hostile_results if LONG else hostile_results[:1])
 
 
 def test_a_page_shows_hostile_names_and_does_nothing_else(page: Report, count: Count):
     assert list(harm_in_page(page.html)) == []
     text = text_of_page(page.html)
-    missing = [name for name, each in TEXTS.items() if squeezed(each)[:20] not in text]
+    missing = [name for name, each in TEXTS.items() if squeeze_whitespace(each)[:20] not in text]
     assert missing == []
     count(COUNTED, 6 * len(TEXTS))
 
@@ -100,23 +100,25 @@ def test_figures_of_hostile_names_are_well_formed_and_stay_in_their_folder(page,
     count(COUNTED, len(paths) * len(DRAWN))
 
 
-def test_notebooks_show_hostile_names_escaped(made: list[Result], count: Count):
-    for result in made:
+def test_notebooks_show_hostile_names_escaped(hostile_results: list[Result], count: Count):
+    for result in hostile_results:
         assert list(harm_in_page(result._repr_html_())) == []
-    count(COUNTED, len(made) * len(TEXTS))
+    count(COUNTED, len(hostile_results) * len(TEXTS))
 
 
-def test_tables_keep_hostile_names_as_they_are(made: list[Result], tmp_path: Path, count: Count):
-    for result in made:
+def test_tables_keep_hostile_names_as_they_are(
+    hostile_results: list[Result], tmp_path: Path, count: Count
+):
+    for result in hostile_results:
         result.save(tmp_path / "run")
         again = type(result).load(tmp_path / "run")
         for name in result.tables:
             pd.testing.assert_frame_equal(getattr(again, name), getattr(result, name))
         assert again.facts == result.facts
-    count(COUNTED, sum(len(result.tables) for result in made) * len(TEXTS))
+    count(COUNTED, sum(len(result.tables) for result in hostile_results) * len(TEXTS))
 
 
-def written(folder: Path, *rows: dict[str, object], name: str = "mine") -> Path:
+def write_questions(folder: Path, *rows: dict[str, object], name: str = "mine") -> Path:
     path = folder / f"{name}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
@@ -136,7 +138,7 @@ def test_a_line_of_questions_is_taken_as_it_is_or_told_in_a_sentence(tmp_path, f
         line = {"question": "Where?", "answer": "Rome", field: value}
         refusal, kept = None, None
         try:
-            (item,) = load_task(str(written(tmp_path, line))).items
+            (item,) = load_task(str(write_questions(tmp_path, line))).items
             kept = item.choices[1] if field == "choices" else getattr(item, field)
         except UserError as error:
             refusal = str(error)
@@ -150,7 +152,7 @@ def test_a_line_of_questions_is_taken_as_it_is_or_told_in_a_sentence(tmp_path, f
 
 def test_hostile_questions_are_asked_and_recorded_as_they_are(tmp_path: Path, count: Count):
     short = [t for t in TEXTS.values() if 0 < len(t.strip()) < 60 and "\0" not in t]  # refused
-    path = written(tmp_path, *(row(text, i) for i, text in enumerate(short)))
+    path = write_questions(tmp_path, *(row(text, i) for i, text in enumerate(short)))
     lw.ablate(
         tiny_model("llama"), str(path), ["letter", "generate"], layers=[0], fewshot=0,
         out=tmp_path / "run", progress=False, memory_budget=2**28,

@@ -26,7 +26,7 @@ def place(tmp_path_factory) -> Place:
 
 
 @pytest.fixture(autouse=True)
-def here(place, monkeypatch) -> None:
+def working_folder(place, monkeypatch) -> None:
     monkeypatch.chdir(place.folder)
 
 

@@ -25,7 +25,7 @@ WORDS = ("--task", "good.jsonl", "--protocol", "continuation")
 
 @dataclass(frozen=True)
 class Place:
-    """What calls are made with: a model, a task that it can be asked, and a folder with files."""
+    """Arguments of calls: a model, a task that it can be asked, and a folder with files."""
 
     model: Any
     task: Any

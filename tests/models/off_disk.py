@@ -1,4 +1,4 @@
-"""What off-loaded models are asked, under which changes: the same whatever runs them."""
+"""Requests to off-loaded models and their changes: the same whatever runs them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SOURCED = [LogLikelihood(CONTEXTS[0], (7, 11), source=CONTEXTS[1])]
 PATCHES = [patch("resid_pre", 1, -1), patch("attn_out", 0, 4), patch("mlp_out", 2, 12)]
 
 
-def mapped(folder: Path) -> set[str]:
+def mapped_block_files(folder: Path) -> set[str]:
     """Files of the blocks below a folder that this process has in its address space."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     paths = {Path(line.split()[-1]) for line in lines if str(folder) in line}

@@ -1,4 +1,4 @@
-"""What every refusal of the package has in common, checked in one place."""
+"""Common form of every refusal of the package, checked in one place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layerwise.errors import UserError
 
 
 @contextlib.contextmanager
-def refused(*parts: str) -> Iterator[None]:
+def expect_refusal(*parts: str) -> Iterator[None]:
     """Expect a ``UserError`` of one line that has all ``parts`` and says what was expected."""
     with pytest.raises(UserError) as caught:
         yield

@@ -19,9 +19,9 @@ from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.meta_model import load_meta_model
 from layerwise.models.names import sources
 from tests.cases import in_long_runs
-from tests.forking import exit_code, forked
-from tests.models.decoder.test_loading import folder_of
-from tests.models.refusal import refused
+from tests.forking import exit_code, fork_work
+from tests.models.decoder.test_loading import tiny_family_folder
+from tests.models.refusal import expect_refusal
 from tests.models.seq2seq import tiny as seq2seq
 from tests.models.test_names import put_into_hub_cache
 from tests.models.tiny import FAMILIES, TEXT, tiny_folder, tiny_tokenizer
@@ -66,19 +66,19 @@ def edit(folder: Path, **fields: Any) -> None:
 
 
 @torch.inference_mode()
-def said(beside: Any, tokens: torch.Tensor) -> torch.Tensor:
+def logprobs_of_original(beside: Any, tokens: torch.Tensor) -> torch.Tensor:
     given = {"decoder_input_ids": tokens[:, :5]} if beside.config.is_encoder_decoder else {}
     return beside(input_ids=tokens, **given).logits.log_softmax(-1)
 
 
 @torch.inference_mode()
-def said_by_loaded(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+def logprobs_of_loaded(model: Any, tokens: torch.Tensor) -> torch.Tensor:
     encoder_decoder = hasattr(model, "encoder")
     given = (tokens, tokens[:, :5]) if encoder_decoder else (tokens,)
     return model(*given).log_softmax(-1)
 
 
-def tokens_of(model: Any) -> torch.Tensor:
+def text_tokens(model: Any) -> torch.Tensor:
     return torch.tensor([original_tokenizer(model)(TEXT).input_ids[:40]])
 
 
@@ -122,23 +122,23 @@ SELDOM = {
 }
 
 
-def folder_of_family(family: str, tmp_path: Path, fields: dict[str, Any]) -> Path:
+def family_folder(family: str, tmp_path: Path, fields: dict[str, Any]) -> Path:
     if family in seq2seq.CASES:
         return seq2seq.tiny_folder(family)
     if family in FAMILIES:
         return tiny_folder(tmp_path, family, **fields)
-    return folder_of(family, tmp_path, **fields)
+    return tiny_family_folder(family, tmp_path, **fields)
 
 
 @pytest.mark.parametrize("form", [*FORMS, *in_long_runs(*((form,) for form in SELDOM))])
 def test_a_loaded_adapter_is_the_unmerged_model(tmp_path, form):
     family, config, adapter = (FORMS | SELDOM)[form]
-    base = folder_of_family(family, tmp_path, config)
+    base = family_folder(family, tmp_path, config)
     beside = write_adapter(base, tmp_path / "adapter", adapter)
     model = load_model(tmp_path / "adapter")
-    tokens = tokens_of(model)
-    unmerged, loaded = said(beside, tokens), said_by_loaded(model, tokens)
-    assert (unmerged - said(base_model(base), tokens)).abs().max() > 0.01
+    tokens = text_tokens(model)
+    unmerged, loaded = logprobs_of_original(beside, tokens), logprobs_of_loaded(model, tokens)
+    assert (unmerged - logprobs_of_original(base_model(base), tokens)).abs().max() > 0.01
     assert (loaded - unmerged).abs().max() < 1e-4
     assert model_facts(model).adapter.endswith(f"merged into {base}")
     assert isinstance(model, DecoderModel) or form != "own modules"
@@ -147,12 +147,12 @@ def test_a_loaded_adapter_is_the_unmerged_model(tmp_path, form):
 def test_an_adapter_of_an_encoder_decoder_is_made_for_that_task(tmp_path):
     write_adapter(seq2seq.tiny_folder("t5"), tmp_path / "adapter", OF_TWO_STACKS)
     edit(tmp_path / "adapter", task_type="CAUSAL_LM")
-    with refused("made for another task", "SEQ_2_SEQ_LM"):
+    with expect_refusal("made for another task", "SEQ_2_SEQ_LM"):
         load_model(tmp_path / "adapter")
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory) -> Path:
+def base_and_adapter(tmp_path_factory) -> Path:
     """A base and an adapter, drawn once."""
     root = tmp_path_factory.mktemp("adapters")
     base = tiny_folder(root, "llama").rename(root / "base")
@@ -161,13 +161,13 @@ def drawn(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def base(tmp_path, drawn) -> Path:
-    return shutil.copytree(drawn / "base", tmp_path / "base")
+def base(tmp_path, base_and_adapter) -> Path:
+    return shutil.copytree(base_and_adapter / "base", tmp_path / "base")
 
 
 @pytest.fixture
-def folder(tmp_path, base, drawn) -> Path:
-    adapter = shutil.copytree(drawn / "adapter", tmp_path / "adapter")
+def folder(tmp_path, base, base_and_adapter) -> Path:
+    adapter = shutil.copytree(base_and_adapter / "adapter", tmp_path / "adapter")
     edit(adapter, base_model_name_or_path=str(base))
     return adapter
 
@@ -180,17 +180,19 @@ def test_a_vocabulary_that_was_resized_comes_with_the_adapter(tmp_path, tied, fi
     base, folder = tiny_folder(tmp_path, "llama", tie_word_embeddings=tied), tmp_path / "adapter"
     beside = write_adapter(base, folder, lora(**LLAMA, **fields), n_tokens=311)
     model = load_model(folder)
-    tokens = torch.cat([tokens_of(model), torch.tensor([[310, 305]])], 1)
+    tokens = torch.cat([text_tokens(model), torch.tensor([[310, 305]])], 1)
     assert model.cfg.d_vocab == 311
-    assert (said_by_loaded(model, tokens) - said(beside, tokens)).abs().max() < 1e-4
+    assert (
+        logprobs_of_loaded(model, tokens) - logprobs_of_original(beside, tokens)
+    ).abs().max() < 1e-4
     weights = load_file(folder / WEIGHTS)
     whole = {name: weight for name, weight in weights.items() if "embed_tokens" not in name}
     save_file(whole, folder / WEIGHTS)
     if tied:  # the other end has the same weights
-        tokens_said = said_by_loaded(load_model(folder), tokens)
-        assert (tokens_said - said(beside, tokens)).abs().max() < 1e-4
+        tokens_said = logprobs_of_loaded(load_model(folder), tokens)
+        assert (tokens_said - logprobs_of_original(beside, tokens)).abs().max() < 1e-4
     else:
-        with refused("does not fit"):
+        with expect_refusal("does not fit"):
             load_model(folder)
 
 
@@ -232,7 +234,7 @@ def test_a_damaged_merge_is_told(folder, cache):
     load_model(folder)
     (written,) = (cache / "adapters").glob("*/model.safetensors")
     edit_tensors(written, "model.norm.weight")
-    with refused("is damaged", "made again"):
+    with expect_refusal("is damaged", "made again"):
         load_model(folder)
 
 
@@ -241,7 +243,7 @@ def test_a_merged_model_needs_no_peft_and_an_unmerged_one_says_so(folder, monkey
     monkeypatch.setitem(sys.modules, "peft", None)
     assert model_facts(load_model(folder)).hash == first
     edit(folder, lora_alpha=8)
-    with refused("by the package peft", "layerwise[distill]"):
+    with expect_refusal("by the package peft", "layerwise[distill]"):
         load_model(folder)
 
 
@@ -260,10 +262,10 @@ def test_the_base_is_found_from_the_folder_on_or_on_the_hub_if_it_was_asked(
         assert (known.hash, known.source) == (expected, "hub")
         assert known.adapter.endswith("merged into owner/base")
         edit(folder, base_model_name_or_path="owner/adapter")
-        with refused("is an adapter itself"):
+        with expect_refusal("is an adapter itself"):
             load_model("owner/adapter")
         edit(folder, base_model_name_or_path="owner/base", revision="v2")
-        with refused("certain revision of its base"):
+        with expect_refusal("certain revision of its base"):
             load_model("owner/adapter")
 
     def fetch(*_):
@@ -272,7 +274,7 @@ def test_the_base_is_found_from_the_folder_on_or_on_the_hub_if_it_was_asked(
     edit(folder, base_model_name_or_path="owner/tiny", revision=None)
     monkeypatch.setattr(sources, "_fetch", fetch)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    with refused("'owner/tiny' is not on this machine", "`layerwise models owner/tiny`"):
+    with expect_refusal("'owner/tiny' is not on this machine", "`layerwise models owner/tiny`"):
         load_model(folder)
     put_into_hub_cache(tmp_path / "hub", base)
     assert model_facts(load_model(folder)).hash == expected
@@ -283,7 +285,7 @@ def test_weights_in_the_hubs_cache_must_be_what_they_are_named_by(folder, tmp_pa
     blob.parent.mkdir()
     (folder / WEIGHTS).rename(blob)
     (folder / WEIGHTS).symlink_to(blob)
-    with refused("are damaged", blob.name):
+    with expect_refusal("are damaged", blob.name):
         load_model(folder)
 
 
@@ -311,9 +313,9 @@ def test_weights_in_the_hubs_cache_must_be_what_they_are_named_by(folder, tmp_pa
 )
 def test_adapters_that_cannot_be_merged_are_refused(folder, fields, parts):
     edit(folder, **fields)
-    with refused(*parts):
+    with expect_refusal(*parts):
         load_model(folder)
-    with refused(*parts):
+    with expect_refusal(*parts):
         load_meta_model(folder)
 
 
@@ -334,25 +336,27 @@ def test_a_pattern_that_hangs_is_refused(folder, fields, monkeypatch):
     edit(folder, **fields)
 
     def work() -> int:
-        with refused("The patterns in", CONFIG, "seconds of the processor", "list the names"):
+        with expect_refusal(
+            "The patterns in", CONFIG, "seconds of the processor", "list the names"
+        ):
             load_model(folder)
         return 0
 
-    assert exit_code(forked(work), 40) == 0
+    assert exit_code(fork_work(work), 40) == 0
 
 
 def test_weights_that_are_no_safetensors_are_refused(folder, base):
     (folder / WEIGHTS).rename(folder / "adapter_model.bin")
-    with refused("only pickled weights", "can run code"):
+    with expect_refusal("only pickled weights", "can run code"):
         load_model(folder)
     (folder / "adapter_model.bin").unlink()
-    with refused("has no weights", WEIGHTS):
+    with expect_refusal("has no weights", WEIGHTS):
         load_model(folder)
     (folder / WEIGHTS).write_bytes(b"no such file")
-    with refused("does not fit"):
+    with expect_refusal("does not fit"):
         load_model(folder)
     shutil.copy(base / "model.safetensors", folder)
-    with refused("holds both a whole model and an adapter"):
+    with expect_refusal("holds both a whole model and an adapter"):
         load_model(folder)
 
 
@@ -361,5 +365,5 @@ def test_a_merge_that_is_not_what_is_beside_the_weights_is_refused(folder, monke
     monkeypatch.setattr(
         peft.tuners.lora.Linear, "get_delta_weight", lambda *given: 1.1 * spoilt(*given)
     )
-    with refused("is not what it is beside it", "nats"):
+    with expect_refusal("is not what it is beside it", "nats"):
         load_model(folder)

@@ -12,15 +12,15 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import layerwise as lw
-from layerwise.analyses.training.api import loaded
+from layerwise.analyses.training.api import load_checkpoint
 from layerwise.models import from_bridge, load_model, model_facts, original_tokenizer
 from layerwise.models.conversion.bridge import VERIFIED
 from layerwise.models.decoder import DecoderModel
 from layerwise.models.libraries.hooked import has_hooked_transformer
 from layerwise.models.names.registry import ORGANISM_WEIGHTS
-from tests.models.decoder.test_loading import folder_of
+from tests.models.decoder.test_loading import tiny_family_folder
 from tests.models.decoder.tiny import CASES
-from tests.models.refusal import refused
+from tests.models.refusal import expect_refusal
 from tests.models.tiny import TEXT, session_folder, tiny_folder, tiny_tokenizer
 
 # All but what TransformerLens's own adapter refuses; by day one that is wrapped in parts, and one
@@ -88,7 +88,7 @@ def test_it_has_the_bridges_weights_and_leaves_the_bridge_alone(bridge: Any) -> 
 
 @pytest.mark.parametrize("case", BRIDGED)
 def test_families(case: str, tmp_path: Path) -> None:
-    parity = model_facts(from_bridge(boot(folder_of(case, tmp_path)))).parity
+    parity = model_facts(from_bridge(boot(tiny_family_folder(case, tmp_path)))).parity
     assert parity is not None
     assert parity < 1e-4
 
@@ -100,27 +100,27 @@ def test_analyses_take_it_for_the_model() -> None:
     one, other = (lw.ablate(model, layers=[2], **asked) for model in (handed, named))
     pd.testing.assert_frame_equal(one.records, other.records)
     assert one.facts.model.verified == VERIFIED
-    assert isinstance(loaded(0, handed, {}), DecoderModel)
-    assert isinstance(loaded(0, lambda: handed, {}), DecoderModel)
-    with refused("no Hugging Face original to write from"):
+    assert isinstance(load_checkpoint(0, handed, {}), DecoderModel)
+    assert isinstance(load_checkpoint(0, lambda: handed, {}), DecoderModel)
+    with expect_refusal("no Hugging Face original to write from"):
         lw.prune_model(handed, remove=[1], out="pruned")
 
 
 def test_what_was_changed_is_refused(bridge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     point = bridge.blocks[0].hook_out
     point.add_hook(lambda value, hook: None)
-    with refused("has hooks on it", "reset_hooks"):
+    with expect_refusal("has hooks on it", "reset_hooks"):
         from_bridge(bridge)
     bridge.reset_hooks(including_permanent=True)
     model = from_bridge(bridge)
     own = bridge.forward
     with monkeypatch.context() as patched:
         patched.setattr(bridge, "forward", lambda *args, **named: 1.5 * own(*args, **named))
-        with refused("does not say what the model that it wraps says", "boot_transformers"):
+        with expect_refusal("does not say what the model that it wraps says", "boot_transformers"):
             from_bridge(bridge)
     assert from_bridge(bridge) is model
     bridge.enable_compatibility_mode()
-    with refused("were processed", "without enable_compatibility_mode"):
+    with expect_refusal("were processed", "without enable_compatibility_mode"):
         lw.ablate(bridge)
 
 
@@ -128,18 +128,20 @@ def test_other_modules_within_it_are_refused(folder: Path) -> None:
     original = AutoModelForCausalLM.from_pretrained(folder)
     bridge = boot(folder, hf_model=original)
     del bridge.original_model.model.norm._modules["_original_component"]
-    with refused("wraps a changed Qwen2ForCausalLM", "'model.norm.weight'", "save_pretrained"):
+    with expect_refusal(
+        "wraps a changed Qwen2ForCausalLM", "'model.norm.weight'", "save_pretrained"
+    ):
         from_bridge(bridge)
 
 
 def test_what_wraps_no_decoder_of_transformers_is_refused(bridge, monkeypatch):
-    with refused("is of type DecoderModel", "a TransformerBridge"):
+    with expect_refusal("is of type DecoderModel", "a TransformerBridge"):
         from_bridge(from_bridge(bridge))
     bridge.original_model.config.is_encoder_decoder = True
-    with refused("wraps a Qwen2ForCausalLM", "load the model by its name"):
+    with expect_refusal("wraps a Qwen2ForCausalLM", "load the model by its name"):
         from_bridge(bridge)
     bridge.original_model = torch.nn.Linear(2, 2)
-    with refused("wraps a Linear", "load the model by its name"):
+    with expect_refusal("wraps a Linear", "load the model by its name"):
         from_bridge(bridge)
 
 
@@ -150,5 +152,5 @@ def test_a_tokenizer_that_is_stored_nowhere_is_the_bridges(folder: Path) -> None
     assert from_bridge(bridge).tokenizer is bridge.tokenizer
     without = boot(folder)
     without._tokenizer = None
-    with refused("has no tokenizer"):
+    with expect_refusal("has no tokenizer"):
         from_bridge(without)

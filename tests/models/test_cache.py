@@ -17,14 +17,14 @@ from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.models.files import cache
 from layerwise.models.files import cache as cache_module
 from layerwise.models.files.cache import (
-    complete_or_nothing,
+    atomic_folder,
     contents_sha256,
     file_sha256,
     folder_sha256,
     read_record,
     write_record,
 )
-from layerwise.models.files.written_folder import copy_others
+from layerwise.models.files.written_folder import copy_other_files
 from layerwise.models.huggingface.folder import has_tokenizer
 from layerwise.models.names import sources
 from tests.models.tiny import tiny_folder
@@ -34,7 +34,7 @@ def test_what_is_kept_has_the_permissions_of_any_new_file(cache):
     before = os.umask(0o027)
     try:
         write_record("checks", "a", {})
-        with complete_or_nothing(cache / "gguf" / "b") as partial:
+        with atomic_folder(cache / "gguf" / "b") as partial:
             save_file({"a": torch.zeros(1)}, partial / "model.safetensors")
     finally:
         os.umask(before)
@@ -111,7 +111,7 @@ def test_no_file_that_a_tokenizer_reads_is_left_out(tmp_path):
         (folder / name).write_text("a")
         hashes.add(cache.folder_sha256(folder))
     assert len(hashes) == len(names) + 1
-    copy_others(folder, copy)
+    copy_other_files(folder, copy)
     assert {path.name for path in copy.iterdir()} == names
     assert [name for name in names if not any(fnmatch(name, one) for one in sources._OUTLINE)] == []
 

@@ -17,7 +17,7 @@ import layerwise as lw
 from layerwise import sweep as sweeping
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.models import load_model
-from layerwise.models.instance.exclusive import lock_of
+from layerwise.models.instance.exclusive import model_lock
 from layerwise.planning.plan import plan_run
 from layerwise.sweep import Generate, LogLikelihood, intact, patch, skip, sweep, zero
 from tests.analysis import word_task
@@ -43,8 +43,8 @@ def often():
     sys.setswitchinterval(before)
 
 
-def at_once(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
-    """What functions return that begin at one moment, each in a thread of its own."""
+def run_at_once(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Run functions that begin at one moment, each in a thread of its own."""
     ready = threading.Barrier(len(jobs))
 
     def begin(job: Callable[[], Any]) -> Any:
@@ -100,7 +100,7 @@ def test_every_function_that_takes_a_model_waits_for_its_turn(tmp_path):
             told.append(f"{name}: {type(error).__name__}")
 
     threads = [threading.Thread(target=use, args=(name,)) for name in functions]
-    with lock_of(model):
+    with model_lock(model):
         for thread in threads:
             thread.start()
         threads[0].join(0.1)
@@ -118,14 +118,14 @@ def test_two_threads_on_one_model_get_what_each_gets_alone(method):
         lambda changes=changes: sweep(model, changes, ASKED, method=method).outcomes
         for changes in CHANGES
     ]
-    assert at_once(jobs) == alone
+    assert run_at_once(jobs) == alone
 
 
 def test_different_models_do_not_wait_for_each_other():
     held, other = new_model("gpt2"), random_model("llama-gqa")
     done: list[Any] = []
     thread = threading.Thread(target=lambda: done.append(sweep(other, [intact()], ASKED[:1])))
-    with lock_of(held):
+    with model_lock(held):
         thread.start()
         thread.join(60)
         assert done
@@ -147,7 +147,7 @@ def test_models_loaded_and_used_at_once_are_those_of_one_after_the_other(tmp_pat
         lambda: outcome(1, "disk"),
         lambda: [new_model("neox").blocks[0].attn.W_Q.is_meta for _ in range(3)],
     ]
-    assert at_once(jobs) == [*alone, [False] * 3]
+    assert run_at_once(jobs) == [*alone, [False] * 3]
     assert (list(warnings.filters), logging.getLogger("transformers").level) == before
 
 

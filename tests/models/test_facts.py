@@ -15,15 +15,15 @@ from layerwise.models import LoadedFacts, load_model, model_facts, original_toke
 from layerwise.models.files.cache import folder_sha256
 from layerwise.models.huggingface.folder import has_weights
 from layerwise.models.instance.loaded import CHANGED
-from layerwise.models.instance.structure import version_of
+from layerwise.models.instance.structure import model_version
 from layerwise.models.meta_model import (
-    facts_of_meta_model,
     is_meta_model,
     load_meta_model,
+    meta_model_facts,
 )
 from layerwise.sweep import LogLikelihood, intact, skip, sweep
 from tests.hooked import HookedTransformer, HookedTransformerConfig
-from tests.models.refusal import refused
+from tests.models.refusal import expect_refusal
 from tests.models.tiny import TEXT, tiny_folder, tiny_model
 
 
@@ -109,7 +109,7 @@ CHANGED_BY = {
 def test_facts_follow_a_change_of_what_shapes_the_numbers(llama_folder, name):
     backend, holder_of, attribute, new = CHANGED_BY[name]
     model = load_model(llama_folder, backend=backend)
-    before, version = model_facts(model), version_of(model)
+    before, version = model_facts(model), model_version(model)
     copied = copy.deepcopy(model)
     assert model_facts(copied) == before
     for one in (model, copied):
@@ -121,7 +121,7 @@ def test_facts_follow_a_change_of_what_shapes_the_numbers(llama_folder, name):
         assert after.hash != before.hash
         assert weights_hash(one) == before.hash
     assert model_facts(copied).hash == after.hash
-    assert version_of(model) != version  # so that the engine is compared with it
+    assert model_version(model) != version  # so that the engine is compared with it
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_tokens_are_those_of_the_original(tmp_path, family, bos):
 
 def test_tokenizer_of_a_users_own_model(tmp_path):
     model = own_model()
-    with refused("has no tokenizer", "set_tokenizer"):
+    with expect_refusal("has no tokenizer", "set_tokenizer"):
         original_tokenizer(model)
     model.tokenizer = AutoTokenizer.from_pretrained(tiny_folder(tmp_path, "gpt2"))
     assert original_tokenizer(model) is model.tokenizer
@@ -209,7 +209,7 @@ def test_an_outline_has_the_shapes_of_the_model(tmp_path, family):
     assert {name: (p.shape, p.dtype) for name, p in outline.named_parameters()} == shapes
     assert is_meta_model(outline)
     assert not is_meta_model(model)
-    known, told = model_facts(model), facts_of_meta_model(outline)
+    known, told = model_facts(model), meta_model_facts(outline)
     for name in ("name", "n_layers", "n_heads", "n_key_value_heads", "d_model", "d_vocab", "n_ctx"):
         assert getattr(told, name) == getattr(known, name)
     text = "the red key opens"
@@ -223,7 +223,7 @@ def test_an_outline_needs_no_weights_and_takes_no_memory(tmp_path):
     assert not has_weights(folder)
     outline = load_meta_model(folder, dtype="bfloat16")
     assert all(parameter.is_meta for parameter in outline.parameters())
-    assert (facts_of_meta_model(outline).dtype, facts_of_meta_model(outline).device) == (
+    assert (meta_model_facts(outline).dtype, meta_model_facts(outline).device) == (
         "bfloat16",
         "cpu",
     )
@@ -240,5 +240,5 @@ def test_of_the_hub_no_weights_are_asked_for(monkeypatch, tmp_path):
         return str(tiny_folder(tmp_path, "gpt2"))
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    assert facts_of_meta_model(load_meta_model("owner/name")).name == "owner/name"
+    assert meta_model_facts(load_meta_model("owner/name")).name == "owner/name"
     assert asked == [name for name in files if name != "model.safetensors"]

@@ -16,7 +16,7 @@ from layerwise.errors import UserError
 from layerwise.models import load_model, model_facts
 from layerwise.models.files import cache as cache_module
 from layerwise.models.libraries.hooked import has_hooked_transformer
-from tests.models.refusal import refused
+from tests.models.refusal import expect_refusal
 from tests.models.test_gguf import write_gguf
 from tests.models.tiny import tiny_folder
 
@@ -24,7 +24,7 @@ LITTLE = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
+def prepared_models(tmp_path_factory) -> Path:
     """Models that were loaded before, and the cache of that time."""
     root = tmp_path_factory.mktemp("flipped")
     tiny_folder(root, "llama", **LITTLE).rename(root / "folder")
@@ -45,9 +45,9 @@ def hide_times(patched) -> None:
 
 
 @pytest.fixture
-def root(prepared, tmp_path, monkeypatch) -> Path:
+def root(prepared_models, tmp_path, monkeypatch) -> Path:
     copy = tmp_path / "copy"
-    shutil.copytree(prepared, copy)
+    shutil.copytree(prepared_models, copy)
     monkeypatch.setenv("LAYERWISE_CACHE", str(copy / "cache"))
     hide_times(monkeypatch)
     return copy
@@ -61,8 +61,8 @@ def flip(path: Path, bit: int) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def loaded(path: Path, **options):
-    """What a new process loads: the model's facts, or None if it is refused."""
+def load_in_new_process(path: Path, **options):
+    """Load in a new process: the model's facts, or None if it is refused."""
     cache_module._contents.clear()
     try:
         model = load_model(path, **options)
@@ -77,16 +77,16 @@ def loaded(path: Path, **options):
 def test_a_file_that_was_added_to_a_conversion_is_told(root):
     (weights,) = (root / "cache" / "gguf").rglob("model.safetensors")
     (weights.parent / "generation_config.json").write_text('{"eos_token_id": 7}')
-    with refused("generation_config.json is not what was written there"):
+    with expect_refusal("generation_config.json is not what was written there"):
         load_model(root / "file.gguf")
 
 
 def test_a_conversion_of_an_older_version_is_made_again(root):
-    expected = loaded(root / "file.gguf")
+    expected = load_in_new_process(root / "file.gguf")
     (manifest,) = (root / "cache" / "gguf").rglob("*.manifest")
     flip(manifest.with_name("model.safetensors"), 80_000)
     manifest.unlink()
-    assert loaded(root / "file.gguf") == expected
+    assert load_in_new_process(root / "file.gguf") == expected
 
 
 @pytest.mark.hooked_transformer
@@ -94,5 +94,5 @@ def test_a_bit_of_a_block_that_flips_after_the_load_is_told_when_it_is_read(root
     cache_module._contents.clear()
     model = load_model(root / "folder", offload="disk")
     flip(next((root / "cache" / "offload").rglob("blocks.1.safetensors")), 9_000)
-    with refused("blocks.1.safetensors has another SHA-256", "delete that folder"):
+    with expect_refusal("blocks.1.safetensors has another SHA-256", "delete that folder"):
         model_facts(model)

@@ -1,4 +1,4 @@
-"""Where texts end: at every token at which the original's ``generate`` stops."""
+"""Ends of texts: every token at which the original's ``generate`` stops."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def set_ends(folder: Path, ends: int | list[int] | None, **more: Any) -> None:
     GenerationConfig(eos_token_id=ends, pad_token_id=0, **start, **more).save_pretrained(folder)
 
 
-def written(original: Any, prompt: tuple[int, ...]) -> list[int]:
-    """What ``generate`` of transformers writes."""
+def generated_tokens(original: Any, prompt: tuple[int, ...]) -> list[int]:
+    """Tokens that ``generate`` of transformers writes."""
     tokens = torch.tensor([prompt])
     start = 1 if original.config.is_encoder_decoder else len(prompt)
     given = original.generate(
@@ -48,7 +48,7 @@ def written(original: Any, prompt: tuple[int, ...]) -> list[int]:
 def several_ends(folder: Path, kind: Any) -> Any:
     """Let three tokens end texts that the model writes: a first, a second and a fourth one."""
     set_ends(folder, None)
-    texts = [written(kind.from_pretrained(folder), prompt) for prompt in PROMPTS]
+    texts = [generated_tokens(kind.from_pretrained(folder), prompt) for prompt in PROMPTS]
     set_ends(folder, [texts[0][3], texts[1][0], texts[2][1]])
     return kind.from_pretrained(folder)
 
@@ -61,7 +61,7 @@ def assert_texts_are_those_of_generate(model: Any, original: Any) -> None:
     for method in ("engine", "reference"):
         (outcomes,) = sweep(model, [intact()], asked, method=method).outcomes
         for outcome, prompt in zip(outcomes, PROMPTS, strict=True):
-            expected = written(original, prompt)
+            expected = generated_tokens(original, prompt)
             if expected[-1] in ends:
                 expected = expected[:-1]
             assert list(outcome.tokens) == expected

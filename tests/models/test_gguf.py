@@ -16,7 +16,7 @@ import torch
 from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.models.names import gguf_files
 from layerwise.models.names.gguf_files import folder_of_gguf
-from tests.models.refusal import refused
+from tests.models.refusal import expect_refusal
 from tests.models.tiny import TEXT, tiny_tokenizer
 
 D_MODEL, D_MLP, LAYERS, HEADS, KV_HEADS = 32, 48, 2, 4, 2
@@ -130,7 +130,7 @@ def test_a_conversion_that_stops_leaves_nothing(path, cache, monkeypatch, error)
     with monkeypatch.context() as patch:
         patch.setattr(safetensors.torch, "save_model", stop)
         if isinstance(error, OSError):
-            with refused("cannot be written", "No space left on device", "LAYERWISE_CACHE"):
+            with expect_refusal("cannot be written", "No space left on device", "LAYERWISE_CACHE"):
                 load_model(path)
         else:
             with pytest.raises(KeyboardInterrupt):
@@ -167,10 +167,10 @@ def test_a_faster_process_wins(path, cache, monkeypatch):
 def test_a_file_that_is_no_gguf(tmp_path):
     path = tmp_path / "model.gguf"
     path.write_bytes(b"PK\3\4 something else")
-    with refused("model.gguf is no GGUF file"):
+    with expect_refusal("model.gguf is no GGUF file"):
         load_model(path)
 
 
 def test_a_file_with_another_hash(path):
-    with refused("is not the file it should be", "reinstall"):
+    with expect_refusal("is not the file it should be", "reinstall"):
         folder_of_gguf(path, expected_sha256="0" * 64)

@@ -8,11 +8,11 @@ import pytest
 
 from layerwise.models import load_model
 from layerwise.models.names import gguf_files
-from tests.models.refusal import refused
+from tests.models.refusal import expect_refusal
 from tests.models.test_gguf import D_MODEL, shapes, write_gguf
 
 
-def nothing_kept(cache):
+def is_cache_empty(cache):
     return not (cache / "gguf").exists() or list((cache / "gguf").iterdir()) == []
 
 
@@ -32,9 +32,9 @@ def nothing_kept(cache):
     ids=lambda value: str(value)[:40],
 )
 def test_tensors_that_are_not_those_of_the_header_are_refused(tmp_path, cache, changes, parts):
-    with refused("tiny.gguf cannot be converted", *parts):
+    with expect_refusal("tiny.gguf cannot be converted", *parts):
         load_model(write_gguf(tmp_path / "tiny.gguf", **changes))
-    assert nothing_kept(cache)
+    assert is_cache_empty(cache)
 
 
 def test_an_output_that_is_tied_to_the_embedding_may_be_left_out(tmp_path):
@@ -64,24 +64,24 @@ def test_values_that_are_not_those_of_the_file_are_refused(
         return tokenizer, model
 
     monkeypatch.setattr(gguf_files, "_read_by_transformers", disturbed)
-    with refused("was not converted rightly", name):
+    with expect_refusal("was not converted rightly", name):
         load_model(path)
-    assert nothing_kept(cache)
+    assert is_cache_empty(cache)
 
 
-def put(content, place, form, value):
+def put_value(content, place, form, value):
     size = struct.calcsize(form)
     return content[:place] + struct.pack(form, value) + content[place + size :]
 
 
 HOSTILE = {
-    "version 9": lambda c: put(c, 4, "<I", 9),
-    "of another byte order": lambda c: put(c, 4, ">I", 3),
-    "many tensors": lambda c: put(c, 8, "<Q", 150_000),
-    "many fields": lambda c: put(c, 16, "<Q", 9_999),
-    "a key without end": lambda c: put(c, 24, "<Q", 2**62),
-    "a text without end": lambda c: put(c, 24 + 8 + 20 + 4, "<Q", 2**40),
-    "an unknown type": lambda c: put(c, 24 + 8 + 20, "<I", 77),
+    "version 9": lambda c: put_value(c, 4, "<I", 9),
+    "of another byte order": lambda c: put_value(c, 4, ">I", 3),
+    "many tensors": lambda c: put_value(c, 8, "<Q", 150_000),
+    "many fields": lambda c: put_value(c, 16, "<Q", 9_999),
+    "a key without end": lambda c: put_value(c, 24, "<Q", 2**62),
+    "a text without end": lambda c: put_value(c, 24 + 8 + 20 + 4, "<Q", 2**40),
+    "an unknown type": lambda c: put_value(c, 24 + 8 + 20, "<I", 77),
     "half the data": lambda c: c[: len(c) // 2],
 }
 
@@ -90,16 +90,16 @@ HOSTILE = {
 def test_hostile_headers_get_a_sentence(tmp_path, cache, change):
     path = write_gguf(tmp_path / "tiny.gguf")
     path.write_bytes(change(path.read_bytes()))
-    with refused("tiny.gguf cannot be converted", "header does not fit the file"):
+    with expect_refusal("tiny.gguf cannot be converted", "header does not fit the file"):
         load_model(path)
-    assert nothing_kept(cache)
+    assert is_cache_empty(cache)
 
 
 def text(value):
     return struct.pack("<Q", len(value)) + value
 
 
-def file_of(tmp_path, fields, tensors=b"", n_tensors=0):
+def write_gguf_file(tmp_path, fields, tensors=b"", n_tensors=0):
     path = tmp_path / "made.gguf"
     n_fields = len(fields)
     path.write_bytes(
@@ -136,5 +136,5 @@ TENSOR = text(b"a") + struct.pack("<IQIQ", 1, 32, 0, 0)
 )
 def test_headers_that_cannot_be_true(tmp_path, fields, tensors, part):
     n_tensors = sum(any(tensor) for tensor in tensors)
-    with refused("header does not fit the file", part):
-        load_model(file_of(tmp_path, fields, b"".join(tensors), n_tensors))
+    with expect_refusal("header does not fit the file", part):
+        load_model(write_gguf_file(tmp_path, fields, b"".join(tensors), n_tensors))

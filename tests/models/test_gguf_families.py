@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from layerwise.models import load_model, model_facts
 from layerwise.models.names.gguf_files import folder_of_gguf
 from tests.cases import in_long_runs
-from tests.models.refusal import refused
+from tests.models.refusal import expect_refusal
 from tests.models.test_gguf import write_gguf
 from tests.models.tiny import scramble, tiny_tokenizer
 
@@ -49,7 +49,7 @@ OF_GEMMA = {
 
 
 class Family(NamedTuple):
-    """What a file calls the architecture, its configuration, and what else its header says."""
+    """Names of an architecture in a file, its configuration, and what else its header says."""
 
     architecture: str
     config: str
@@ -94,7 +94,7 @@ FAMILIES = {
 KINDS = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
 
 
-def original_of(name: str) -> Any:
+def random_original(name: str) -> Any:
     family = FAMILIES[name]
     rope = {} if name in ("gpt2", "bloom", "gemma2", "gemma3") else {"rope_parameters": ROPE}
     config = getattr(transformers, family.config)(**{**SIZES, **rope, **family.fields})
@@ -107,7 +107,7 @@ def original_of(name: str) -> Any:
     return model.eval()
 
 
-def stored(model: Any, architecture: str) -> dict[str, np.ndarray]:
+def gguf_tensors(model: Any, architecture: str) -> dict[str, np.ndarray]:
     """A model's tensors as llama.cpp's own script names and cuts them, tied embeddings once."""
     table = gguf.get_tensor_name_map(KINDS[architecture], model.config.num_hidden_layers)
     found = {}
@@ -183,9 +183,9 @@ def write(path: Path, architecture: str, tensors: dict[str, np.ndarray], said: A
     return path
 
 
-def file_of(name: str, folder: Path, model: Any = None, **more: Any) -> Path:
-    family, model = FAMILIES[name], model or original_of(name)
-    tensors = stored(model, family.architecture)
+def write_family_file(name: str, folder: Path, model: Any = None, **more: Any) -> Path:
+    family, model = FAMILIES[name], model or random_original(name)
+    tensors = gguf_tensors(model, family.architecture)
     return write(folder / "tiny.gguf", family.architecture, tensors, {**family.header, **more})
 
 
@@ -205,8 +205,8 @@ SELDOM = in_long_runs(*((name,) for name in FAMILIES if name not in BY_DAY))
 
 @pytest.mark.parametrize("name", [*BY_DAY, *SELDOM])
 def test_a_file_says_what_its_original_says(tmp_path, name):
-    original = original_of(name)
-    model = load_model(file_of(name, tmp_path, original), backend="hugging-face")
+    original = random_original(name)
+    model = load_model(write_family_file(name, tmp_path, original), backend="hugging-face")
     assert model_facts(model).source == "gguf"
     tokens = torch.randint(2, 290, (2, 40), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -228,20 +228,20 @@ def test_a_file_says_what_its_original_says(tmp_path, name):
     ],
 )
 def test_what_transformers_does_not_read_is_refused(tmp_path, family, said, parts, cache):
-    with refused("tiny.gguf cannot be converted", "transformers reads", *parts):
-        load_model(file_of(family, tmp_path, **said))
+    with expect_refusal("tiny.gguf cannot be converted", "transformers reads", *parts):
+        load_model(write_family_file(family, tmp_path, **said))
     assert list((cache / "gguf").iterdir()) == []
 
 
 def test_a_window_pattern_that_is_the_usual_one_is_accepted(tmp_path):
     said = {"attention.sliding_window_pattern": 6, "rope.freq_base_swa": 1e4}
-    folder_of_gguf(file_of("gemma3", tmp_path, **said))
+    folder_of_gguf(write_family_file("gemma3", tmp_path, **said))
 
 
 @pytest.mark.parametrize("kind", ["yarn", "linear"])
 def test_rotary_scaling_that_is_not_read_is_refused_in_any_family(tmp_path, kind):
     said = {"rope.scaling.type": kind, "rope.scaling.factor": 4.0}
-    with refused(f"'{kind}' of rotary scaling", "'none'"):
+    with expect_refusal(f"'{kind}' of rotary scaling", "'none'"):
         load_model(write_gguf(tmp_path / "scaled.gguf", said=said))
 
 
@@ -255,10 +255,10 @@ def test_a_header_that_says_there_is_no_rotary_scaling_is_accepted(tmp_path, kin
 
 
 def test_experts_that_are_missing_are_told(tmp_path):
-    tensors = stored(original_of("qwen3moe"), "qwen3moe")
+    tensors = gguf_tensors(random_original("qwen3moe"), "qwen3moe")
     del tensors["blk.1.ffn_up_exps.weight"]
     path = write(tmp_path / "tiny.gguf", "qwen3moe", tensors, FAMILIES["qwen3moe"].header)
-    with refused("lacks 1 tensor, blk.1.ffn_up_exps.weight"):
+    with expect_refusal("lacks 1 tensor, blk.1.ffn_up_exps.weight"):
         load_model(path)
 
 
@@ -274,5 +274,5 @@ def test_architectures_that_cannot_be_held_to_their_file_are_refused(
     tmp_path, architecture, said, parts
 ):
     tensors = {"token_embd.weight": np.zeros((304, 32), np.float32)}
-    with refused(*parts):
+    with expect_refusal(*parts):
         load_model(write(tmp_path / "tiny.gguf", architecture, tensors, said))

@@ -15,7 +15,7 @@ from layerwise.models.conversion import backends, convert
 from layerwise.models.decoder import DecoderModel
 from layerwise.models.libraries import hooked
 from layerwise.models.meta_model import load_meta_model
-from tests.models.refusal import refused
+from tests.models.refusal import expect_refusal
 from tests.models.tiny import tiny_folder
 
 NAMES = (
@@ -26,7 +26,7 @@ NAMES = (
 
 
 @pytest.fixture
-def without(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_hooked_transformer(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a release were installed that has no models."""
     for module in (hooked, convert, backends):
         monkeypatch.setattr(module, "has_hooked_transformer", lambda: False)
@@ -50,12 +50,12 @@ def test_what_is_not_there_is_a_class_of_nothing(monkeypatch, tmp_path):
             absent()
 
 
-@pytest.mark.usefixtures("without")
+@pytest.mark.usefixtures("without_hooked_transformer")
 def test_without_them_decoders_run_over_their_own_modules(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path, "qwen2")
     assert isinstance(load_model(folder), DecoderModel)
     assert model_facts(load_model("organism-decoder")).backend == "hugging-face"
     assert isinstance(load_meta_model(folder), DecoderModel)
-    with refused("has no models of its own", "'hugging-face'", "'transformer-lens<4'"):
+    with expect_refusal("has no models of its own", "'hugging-face'", "'transformer-lens<4'"):
         load_model(folder, backend="transformer-lens")
     assert isinstance(load_model(folder, offload="disk"), DecoderModel)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from layerwise.models import load_model, model_facts
 from layerwise.models.huggingface.folder import read_config
-from tests.models.refusal import refused
+from tests.models.refusal import expect_refusal
 from tests.models.test_refusals import edit_config, edit_weights
 from tests.models.tiny import tiny_folder
 
@@ -49,7 +49,7 @@ def test_a_sharded_folder_is_loaded(folder):
 def test_an_index_that_names_no_file_of_the_folder_is_refused(folder, name):
     shard(folder, name)
     (folder.parent / "elsewhere.safetensors").write_bytes((folder / SHARD).read_bytes())
-    with refused(INDEX, "as a file of weights", "in the same folder"):
+    with expect_refusal(INDEX, "as a file of weights", "in the same folder"):
         load_model(folder)
 
 
@@ -59,7 +59,7 @@ def test_an_index_that_names_no_file_of_the_folder_is_refused(folder, name):
 def test_an_index_that_is_none_is_refused(folder, content):
     shard(folder)
     (folder / INDEX).write_text(content)
-    with refused(INDEX):
+    with expect_refusal(INDEX):
         load_model(folder)
 
 
@@ -70,7 +70,7 @@ def test_weights_that_are_links_are_loaded(folder):
     assert load_model(folder).cfg.n_layers == 3
 
 
-def put(kind: str, path: Path) -> None:
+def put_unreadable(kind: str, path: Path) -> None:
     """Put what cannot be read in the place of a file."""
     path.unlink(missing_ok=True)
     if kind == "folder":
@@ -84,8 +84,8 @@ def put(kind: str, path: Path) -> None:
     "name", ["config.json", "tokenizer_config.json", "generation_config.json", "x.json", WEIGHTS]
 )
 def test_a_link_to_nothing_or_a_folder_in_a_files_place_is_refused(folder, kind, name):
-    put(kind, folder / name)
-    with refused(name):
+    put_unreadable(kind, folder / name)
+    with expect_refusal(name):
         load_model(folder)
 
 
@@ -97,7 +97,7 @@ def test_a_damaged_blob_of_the_hubs_cache_is_told(folder):
     (folder / WEIGHTS).symlink_to(blob)
     assert model_facts(load_model(folder)).verified.startswith("weights have the SHA-256 that the")
     blob.write_bytes(content[:9_000] + bytes([content[9_000] ^ 1]) + content[9_001:])
-    with refused(str(blob), "SHA-256 that is its name", "delete that file"):
+    with expect_refusal(str(blob), "SHA-256 that is its name", "delete that file"):
         load_model(folder)
 
 
@@ -108,7 +108,7 @@ def test_weights_that_are_no_real_numbers_are_refused(folder, dtype):
         edit_weights(folder, lambda weights: weights.update({name: weights[name].to(dtype)}))
     except KeyError:
         pytest.skip(f"this release of safetensors writes no {dtype}")
-    with refused(name, "number format", "BF16"):
+    with expect_refusal(name, "number format", "BF16"):
         load_model(folder)
 
 
@@ -122,7 +122,7 @@ def test_masks_beside_the_weights_may_be_whole_numbers(tmp_path):
 
 def test_weights_of_a_shard_that_would_be_read_instead_are_refused(folder):
     (folder / "shard-00000-model-00001-of-00001.safetensors").write_bytes(b"")
-    with refused("not in model.safetensors", "shard-00000"):
+    with expect_refusal("not in model.safetensors", "shard-00000"):
         load_model(folder)
 
 
@@ -147,7 +147,7 @@ def test_weights_of_a_shard_that_would_be_read_instead_are_refused(folder):
 )
 def test_configurations_that_do_not_fit_are_refused(folder, fields, parts):
     edit_config(folder, **fields)
-    with refused(*parts):
+    with expect_refusal(*parts):
         load_model(folder)
 
 
@@ -155,7 +155,7 @@ def test_configurations_that_do_not_fit_are_refused(folder, fields, parts):
 def test_a_setting_that_only_reading_a_text_looks_at_gets_a_sentence(folder, fields):
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
-    with refused("The tokenizer in", "cannot be loaded"):
+    with expect_refusal("The tokenizer in", "cannot be loaded"):
         load_model(folder)
 
 
@@ -166,7 +166,7 @@ def test_a_setting_that_only_reading_a_text_looks_at_gets_a_sentence(folder, fie
 def test_token_ids_that_are_none_are_refused(folder, name, fields):
     kept = json.loads((folder / name).read_text()) if (folder / name).is_file() else {}
     (folder / name).write_text(json.dumps(kept | fields))
-    with refused(name, "expected the id of a token"):
+    with expect_refusal(name, "expected the id of a token"):
         load_model(folder)
 
 
@@ -174,12 +174,12 @@ def test_token_ids_that_are_none_are_refused(folder, name, fields):
 def test_a_field_that_only_a_conversion_reads_gets_a_sentence(tmp_path):
     folder = tiny_folder(tmp_path, "gpt2")
     edit_config(folder, sliding_window="wide")
-    with refused("cannot convert this GPT2LMHeadModel"):
+    with expect_refusal("cannot convert this GPT2LMHeadModel"):
         load_model(folder, backend="transformer-lens")
 
 
 def test_long_texts_need_memory_where_positions_are_not_rotary(tmp_path):
-    with refused("allows texts of 100000 tokens", "at most 65536"):
+    with expect_refusal("allows texts of 100000 tokens", "at most 65536"):
         read_config(tiny_folder(tmp_path, "gptj", n_positions=100_000))
 
 
@@ -194,7 +194,7 @@ def test_long_texts_need_memory_where_positions_are_not_rotary(tmp_path):
 )  # fmt: skip
 def test_json_that_is_damaged_gets_a_sentence(folder, name, content):
     (folder / name).write_bytes(content)
-    with refused(str(folder)):
+    with expect_refusal(str(folder)):
         load_model(folder)
 
 
@@ -209,7 +209,7 @@ def test_json_that_is_damaged_gets_a_sentence(folder, name, content):
 )  # fmt: skip
 def test_headers_of_weights_that_cannot_be_true_are_refused(folder, header):
     (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
-    with refused("weights", "cannot be loaded", "whole safetensors"):
+    with expect_refusal("weights", "cannot be loaded", "whole safetensors"):
         load_model(folder)
 
 
@@ -218,7 +218,7 @@ def test_headers_of_weights_that_cannot_be_true_are_refused(folder, header):
     ["x" * 300, "/tmp/" + "x" * 300, "~nosuch/x", "a\0b", "/a\0b", "owner/" + "x" * 300, "", " "],
 )
 def test_names_that_no_file_can_have_get_a_sentence(name):
-    with refused("xpected"):
+    with expect_refusal("xpected"):
         load_model(name)
 
 

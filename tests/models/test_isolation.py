@@ -1,4 +1,4 @@
-"""What lies beside a model, or what its files name, is neither read nor fetched nor run."""
+"""Files beside a model, or named by its files: neither read nor fetched nor run."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from layerwise.models import load_model
 from layerwise.models.conversion import backends, convert, parity
 from layerwise.models.huggingface.folder import read_config
 from layerwise.models.huggingface.originals import load_original, load_tokenizer
-from layerwise.models.weights.mapped_memory import give_back_freed, releasing_mapped
+from layerwise.models.weights.mapped_memory import mapped_memory_releaser, release_freed_memory
 from tests.conftest import COLLECT
 from tests.models.tiny import tiny_folder
 
@@ -26,7 +26,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="asks the system of L
 
 
 def resident_bytes(weight: torch.Tensor) -> int:
-    """How much of a weight is in this process's memory."""
+    """Bytes of a weight that are in this process's memory."""
     start, end = weight.data_ptr(), weight.data_ptr() + weight.nbytes
     inside, total = False, 0
     for line in Path("/proc/self/smaps").read_text().splitlines():
@@ -51,7 +51,7 @@ def test_a_mapped_weight_is_let_go_and_read_again(tmp_path):
     assert torch.equal(second, drawn["b"])
     before = resident_bytes(first)
     assert before >= 7_900_000
-    with releasing_mapped() as let_go:
+    with mapped_memory_releaser() as let_go:
         let_go(first.T.unflatten(0, (10, 100)))  # what conversions make of it
     assert resident_bytes(first) <= before - 3_900_000
     assert torch.equal(first, drawn["a"])
@@ -79,7 +79,7 @@ def test_the_original_has_no_weights_once_the_hooked_model_has_them(tmp_path, mo
 
 
 def test_the_original_stands_alone_when_it_is_asked(tmp_path, monkeypatch):
-    """What it says is written down before there is a hooked model, which takes its weights."""
+    """Its answers are written down before there is a hooked model, which takes its weights."""
     happened: list[str] = []
 
     def noted(module: Any, name: str) -> None:
@@ -111,7 +111,7 @@ def test_what_holds_only_itself_is_freed(monkeypatch):
     try:
         del ring
         assert held() is not None
-        give_back_freed()
+        release_freed_memory()
         assert held() is None
     finally:
         gc.enable()

@@ -1,4 +1,4 @@
-"""What a model's name stands for: a folder, a bundled model or one of the hub, without network."""
+"""Meaning of a model's name: a folder, a bundled model or one of the hub, without network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import layerwise.models
 from layerwise.models import known_models, load_model, model_facts
 from layerwise.models.names import registry
 from layerwise.models.names.registry import BundledModel
-from tests.models.refusal import refused
+from tests.models.refusal import expect_refusal
 from tests.models.tiny import tiny_folder
 
 
@@ -36,7 +36,7 @@ def test_a_misleading_folder_for_temporary_files(tmp_path, monkeypatch):
     place = tmp_path / "llama" / "tmp"
     place.mkdir(parents=True)
     monkeypatch.setattr(tempfile, "tempdir", str(place))
-    with refused("llama", "set TMPDIR"):
+    with expect_refusal("llama", "set TMPDIR"):
         load_model(folder)
     monkeypatch.chdir(place.parent)
     assert load_model(folder).cfg.original_architecture == "GPT2LMHeadModel"
@@ -49,7 +49,7 @@ def test_an_alias_goes_before_a_folder_and_a_folder_before_the_hub(tmp_path, mon
     tiny_folder(tmp_path, "gpt2").rename("owner/name")
     assert model_facts(load_model("owner/name")).source == "folder"
     os.mkdir("smollm2-135m")
-    with refused("is no model folder"):
+    with expect_refusal("is no model folder"):
         load_model("./smollm2-135m")
 
 
@@ -88,7 +88,7 @@ def test_a_changed_bundled_file_is_refused(monkeypatch, tmp_path):
     path = tmp_path / "SmolLM2-135M-Instruct.Q4_1.gguf"
     path.write_bytes(b"GGUF but changed")
     monkeypatch.setattr(BundledModel, "locate", lambda _: path)
-    with refused("is not the file it should be", "b179c9523d0e6a0f"):
+    with expect_refusal("is not the file it should be", "b179c9523d0e6a0f"):
         load_model()
 
 
@@ -132,7 +132,7 @@ def test_errors_of_the_hub(monkeypatch, error, parts):
         raise error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with refused("owner/name", *parts):
+    with expect_refusal("owner/name", *parts):
         load_model("owner/name")
 
 
@@ -152,7 +152,7 @@ def put_into_hub_cache(cache, folder):
 
 
 def test_offline_and_not_cached(offline):
-    with refused("'owner/tiny' is not in the local hub cache", "connect"):
+    with expect_refusal("'owner/tiny' is not in the local hub cache", "connect"):
         load_model("owner/tiny")
 
 
@@ -166,7 +166,7 @@ def test_a_cached_repository_with_pickles_alone(offline, tmp_path):
     folder = tiny_folder(tmp_path, "gpt2")
     (folder / "model.safetensors").unlink()
     put_into_hub_cache(offline, folder)
-    with refused("has no weights", "pickled weights are not accepted"):
+    with expect_refusal("has no weights", "pickled weights are not accepted"):
         load_model("owner/tiny")
 
 

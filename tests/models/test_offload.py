@@ -28,10 +28,18 @@ from layerwise.sweep import Generated, last_residuals, mean_activations, sweep
 from tests import commands
 from tests.analysis import word_task, write_jsonl
 from tests.cases import in_long_runs
-from tests.models.decoder.test_loading import folder_of
+from tests.models.decoder.test_loading import tiny_family_folder
 from tests.models.decoder.tiny import CASES, tiny_original
-from tests.models.off_disk import ASKED, CHANGES, CONTEXTS, PATCHES, SOURCED, TOKENS, mapped
-from tests.models.refusal import refused
+from tests.models.off_disk import (
+    ASKED,
+    CHANGES,
+    CONTEXTS,
+    PATCHES,
+    SOURCED,
+    TOKENS,
+    mapped_block_files,
+)
+from tests.models.refusal import expect_refusal
 from tests.models.tiny import tiny_folder
 from tests.test_over_original import pairs
 
@@ -54,11 +62,11 @@ MODELS = [
 ]  # fmt: skip
 
 
-def written(backend: str, tmp_path: Path, case: str = "", **fields: Any) -> Path:
+def write_model_folder(backend: str, tmp_path: Path, case: str = "", **fields: Any) -> Path:
     """A folder with a tiny model for a backend."""
     if backend == HOOKED:
         return tiny_folder(tmp_path, case or "llama", **fields)
-    return folder_of(case or "gemma 2", tmp_path, **fields)
+    return tiny_family_folder(case or "gemma 2", tmp_path, **fields)
 
 
 def from_disk(folder: Path, backend: str = OWN, **options: Any) -> Any:
@@ -69,14 +77,14 @@ def in_memory(folder: Path, backend: str = OWN, **options: Any) -> Any:
     return load_model(folder, backend=backend, **options)
 
 
-def stored_in(model: Any) -> BlocksOnDisk:
+def stored_blocks(model: Any) -> BlocksOnDisk:
     stored = blocks_on_disk(model)
     assert stored is not None
     return stored
 
 
 def layer_weights(model: Any) -> list[torch.nn.Parameter]:
-    return [model.get_parameter(name) for name in stored_in(model).part_with]
+    return [model.get_parameter(name) for name in stored_blocks(model).part_with]
 
 
 def all_on_disk(model: Any) -> bool:
@@ -107,7 +115,7 @@ def model(folder):
 
 @pytest.mark.parametrize(("backend", "case"), MODELS)
 def test_outcomes_are_those_of_the_model_in_memory(backend, case, tmp_path):
-    folder = written(backend, tmp_path, case)
+    folder = write_model_folder(backend, tmp_path, case)
     whole, model = in_memory(folder, backend), from_disk(folder, backend)
     assert model_facts(model) == model_facts(whole)
     expected = dict(whole.named_buffers())
@@ -125,7 +133,7 @@ def test_outcomes_are_those_of_the_model_in_memory(backend, case, tmp_path):
 
 @both
 def test_brute_force_hooks_means_and_residuals(backend, tmp_path):
-    folder = written(backend, tmp_path)
+    folder = write_model_folder(backend, tmp_path)
     whole, model = in_memory(folder, backend), from_disk(folder, backend)
     slow = [sweep(one, CHANGES, ASKED, method="reference") for one in (model, whole)]
     assert_same(*slow, NATS[backend])
@@ -156,14 +164,14 @@ def test_brute_force_hooks_means_and_residuals(backend, tmp_path):
     ],
 )
 def test_no_more_than_two_layers_are_in_memory(backend, case, method, tmp_path, monkeypatch):
-    model = from_disk(written(backend, tmp_path, case), backend)
-    files, n_held, n_mapped, fill = stored_in(model).files.folder, [], [], BlocksOnDisk._fill
+    model = from_disk(write_model_folder(backend, tmp_path, case), backend)
+    files, n_held, n_mapped, fill = stored_blocks(model).files.folder, [], [], BlocksOnDisk._fill
 
     def watched(blocks: BlocksOnDisk, layer: int) -> None:
         fill(blocks, layer)
         n_held.append(sum(holders > 0 for holders in blocks.holders) + 1)
-        assert f"blocks.{layer}.safetensors" in mapped(files)
-        n_mapped.append(len(mapped(files)))
+        assert f"blocks.{layer}.safetensors" in mapped_block_files(files)
+        n_mapped.append(len(mapped_block_files(files)))
 
     monkeypatch.setattr(BlocksOnDisk, "_fill", watched)
     sweep(model, CHANGES, ASKED[1:3], method=method)
@@ -171,14 +179,14 @@ def test_no_more_than_two_layers_are_in_memory(backend, case, method, tmp_path, 
     assert max(n_held) <= 2
     assert max(n_mapped) <= 2
     assert all_on_disk(model)
-    assert mapped(files) == set()
+    assert mapped_block_files(files) == set()
 
 
 @both
 def test_a_later_load_needs_neither_the_original_nor_this_machine(
     backend, cache, tmp_path, monkeypatch
 ):
-    folder = written(backend, tmp_path)
+    folder = write_model_folder(backend, tmp_path)
     expected = model_facts(from_disk(folder, backend))
     cache.rename(tmp_path / "cache-elsewhere")
     monkeypatch.setenv("LAYERWISE_CACHE", str(tmp_path / "cache-elsewhere"))
@@ -194,7 +202,7 @@ def test_a_later_load_needs_neither_the_original_nor_this_machine(
 
 @both
 def test_narrow_formats_keep_what_stays_wide(backend, tmp_path):
-    folder = written(backend, tmp_path)
+    folder = write_model_folder(backend, tmp_path)
     whole, model = (load(folder, backend, dtype="bfloat16") for load in (in_memory, from_disk))
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
     kept = dict(whole.named_buffers())
@@ -208,7 +216,7 @@ def test_narrow_formats_keep_what_stays_wide(backend, tmp_path):
 @hooked
 def test_tied_embeddings_are_stored_once_and_can_be_changed_apart(tmp_path):
     model = from_disk(tiny_folder(tmp_path, "llama", tie_word_embeddings=True), HOOKED)
-    files = stored_in(model).files.folder
+    files = stored_blocks(model).files.folder
     embedding = (files / "embed.safetensors").stat().st_size
     assert (files / "unembed.safetensors").stat().st_size < embedding / 2
     before = model.unembed.W_U.data.clone()
@@ -221,11 +229,11 @@ def test_tied_embeddings_are_stored_once_and_can_be_changed_apart(tmp_path):
 
 
 def test_tied_embeddings_over_own_modules_are_one_weight(tmp_path):
-    folder = folder_of("gemma", tmp_path, tie_word_embeddings=True)
+    folder = tiny_family_folder("gemma", tmp_path, tie_word_embeddings=True)
     model = from_disk(folder)
     assert model.parts.unembed.weight is model.parts.embedding.weight
     assert not isinstance(model.W_E, OnDisk)
-    outside = [path.name for path in stored_in(model).files.folder.glob("original*")]
+    outside = [path.name for path in stored_blocks(model).files.folder.glob("original*")]
     assert sorted(outside) == [
         "original.model.embed_tokens.safetensors", "original.model.norm.safetensors",
     ]  # fmt: skip
@@ -234,15 +242,15 @@ def test_tied_embeddings_over_own_modules_are_one_weight(tmp_path):
 
 def test_models_with_the_same_weights_keep_their_own_settings(tmp_path):
     """One folder of weights serves both, and rotations are each model's own."""
-    folders = [folder_of(case, tmp_path) for case in ("llama 3", "llama, yarn")]
+    folders = [tiny_family_folder(case, tmp_path) for case in ("llama 3", "llama, yarn")]
     models = [from_disk(folder) for folder in folders]
-    assert len({stored_in(model).files.folder for model in models}) == 1
+    assert len({stored_blocks(model).files.folder for model in models}) == 1
     for model, folder in zip(models, folders, strict=True):
         assert_same(sweep(model, CHANGES, ASKED), sweep(in_memory(folder), CHANGES, ASKED))
 
 
 def test_a_buffer_that_files_hold_is_part_of_the_hash(tmp_path):
-    folder = folder_of("deepseek 3", tmp_path)
+    folder = tiny_family_folder("deepseek 3", tmp_path)
     model = in_memory(folder)
     digest = weights_hash(model)
     model.original.model.layers[2].mlp.gate.e_score_correction_bias += 1.0
@@ -271,8 +279,8 @@ def test_a_buffer_that_files_hold_is_part_of_the_hash(tmp_path):
     ],
 )  # fmt: skip
 def test_what_needs_weights_that_are_on_disk_is_refused(backend, do, tmp_path):
-    model = from_disk(written(backend, tmp_path), backend)
-    with refused("blocks are on disk", "without offload"):
+    model = from_disk(write_model_folder(backend, tmp_path), backend)
+    with expect_refusal("blocks are on disk", "without offload"):
         do(model)
     with torch.inference_mode():
         assert torch.isfinite(model(TOKENS)).all()
@@ -280,7 +288,7 @@ def test_what_needs_weights_that_are_on_disk_is_refused(backend, do, tmp_path):
 
 @both
 def test_a_weight_of_the_users_own_is_refused_and_not_forgotten(backend, tmp_path):
-    model = from_disk(written(backend, tmp_path), backend)
+    model = from_disk(write_model_folder(backend, tmp_path), backend)
     digest = weights_hash(model)
     if backend == HOOKED:
         name, holder = "blocks.1.attn.W_O", model.blocks[1].attn
@@ -289,7 +297,7 @@ def test_a_weight_of_the_users_own_is_refused_and_not_forgotten(backend, tmp_pat
         name, holder = "layers.1.mlp.up_proj.weight", model.original.model.layers[1].mlp.up_proj
         holder.weight = torch.nn.Parameter(torch.zeros(48, 32))
     for do in (lambda: sweep(model, CHANGES, ASKED), lambda: model(TOKENS)):
-        with refused(name, "was replaced", "without offload"):
+        with expect_refusal(name, "was replaced", "without offload"):
             do()
     if backend == HOOKED:
         assert weights_hash(model) != digest
@@ -305,14 +313,14 @@ def test_numbers_that_are_none_are_found_on_disk(model, monkeypatch):
         return found | {name: w * torch.nan for name, w in found.items() if "2.mlp.W_in" in name}
 
     monkeypatch.setattr(weight_files.WeightFiles, "read", with_nan)
-    with refused("blocks.2.mlp.W_in", "NaN"):
+    with expect_refusal("blocks.2.mlp.W_in", "NaN"):
         refuse_nonfinite("tiny", model)
 
 
 @hooked
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_writing_that_stops_leaves_nothing(folder, cache, monkeypatch, error):
-    write, done = weight_files._aligned, []
+    write, done = weight_files._aligned_safetensors, []
 
     def stop(tensors):
         if len(done) == 2:
@@ -322,9 +330,9 @@ def test_writing_that_stops_leaves_nothing(folder, cache, monkeypatch, error):
         return write(tensors)
 
     with monkeypatch.context() as patched:
-        patched.setattr(weight_files, "_aligned", stop)
+        patched.setattr(weight_files, "_aligned_safetensors", stop)
         if isinstance(error, OSError):
-            with refused("cannot be written", "No space left on device", "LAYERWISE_CACHE"):
+            with expect_refusal("cannot be written", "No space left on device", "LAYERWISE_CACHE"):
                 from_disk(folder, HOOKED)
         else:
             with pytest.raises(KeyboardInterrupt):
@@ -335,10 +343,10 @@ def test_writing_that_stops_leaves_nothing(folder, cache, monkeypatch, error):
 
 @hooked
 def test_what_was_not_written_as_meant_is_not_used(folder, monkeypatch):
-    write = weight_files._aligned
+    write = weight_files._aligned_safetensors
     halved = lambda tensors: write({name: tensor / 2 for name, tensor in tensors.items()})  # noqa: E731
-    monkeypatch.setattr(weight_files, "_aligned", halved)
-    with refused("cannot be read", "not those of the model in memory"):
+    monkeypatch.setattr(weight_files, "_aligned_safetensors", halved)
+    with expect_refusal("cannot be read", "not those of the model in memory"):
         from_disk(folder, HOOKED)
 
 
@@ -360,9 +368,9 @@ def foreign(path: Path) -> None:
     ],
 )
 def test_damaged_files_are_told_at_the_next_load(folder, model, name, harm):
-    stored = stored_in(model).files.folder
+    stored = stored_blocks(model).files.folder
     harm(stored / name)
-    with refused("cannot be read", str(stored), "delete that folder"):
+    with expect_refusal("cannot be read", str(stored), "delete that folder"):
         from_disk(folder, HOOKED)
 
 
@@ -370,13 +378,13 @@ def test_damaged_files_are_told_at_the_next_load(folder, model, name, harm):
     ("backend", "harm"), [pytest.param(HOOKED, truncate, marks=hooked), (OWN, Path.unlink)]
 )
 def test_files_that_are_damaged_meanwhile_are_told(backend, harm, tmp_path):
-    model = from_disk(written(backend, tmp_path), backend)
+    model = from_disk(write_model_folder(backend, tmp_path), backend)
     expected = sweep(model, CHANGES, ASKED).outcomes
-    path = stored_in(model).files.folder / "blocks.1.safetensors"
+    path = stored_blocks(model).files.folder / "blocks.1.safetensors"
     whole = path.read_bytes()
     harm(path)
     for method in ("engine", "reference"):
-        with refused("cannot be read", "delete that folder"):
+        with expect_refusal("cannot be read", "delete that folder"):
             sweep(model, CHANGES, ASKED, method=method)
     path.write_bytes(whole)
     assert sweep(model, CHANGES, ASKED).outcomes == expected
@@ -410,16 +418,16 @@ def test_a_run_goes_on_with_the_other_kind(tmp_path):
     write_jsonl(tmp_path / "words.jsonl", word_task(9).items)
     out = tmp_path / "run"
     asked = ["ablate", commands.model_folder(), "--task", tmp_path / "words.jsonl", "--out", out]
-    commands.done(*asked, "--protocol", "continuation", "--offload", "disk")
+    commands.run_cleanly(*asked, "--protocol", "continuation", "--offload", "disk")
     records = (out / "records.parquet").read_bytes()
-    commands.done(*asked, "--protocol", "continuation")
+    commands.run_cleanly(*asked, "--protocol", "continuation")
     assert (out / "records.parquet").read_bytes() == records
 
 
 def test_an_unknown_place(tmp_path):
-    with refused("Unknown place to off-load to 'disc'. Did you mean 'disk'?"):
+    with expect_refusal("Unknown place to off-load to 'disc'. Did you mean 'disk'?"):
         load_model(tiny_folder(tmp_path, "llama"), offload="disc")
-    commands.refused(
+    commands.assert_command_refused(
         "profile", commands.model_folder(), "--offload", "gpu",
         says="Unknown place to off-load to 'gpu'.", unchanged=tmp_path,
     )  # fmt: skip
@@ -429,18 +437,20 @@ def test_layers_that_share_weights_are_refused():
     original = tiny_original("llama")
     first, second = (layer.self_attn for layer in original.model.layers[:2])
     second.q_proj.weight = first.q_proj.weight
-    with refused("cannot be off-loaded", "in another place", "leave offload out"):
+    with expect_refusal("cannot be off-loaded", "in another place", "leave offload out"):
         part_by_name(hooked_decoder(original, None, "tied"))
     original = tiny_original("llama")
     original.model.layers[1].mlp = original.model.layers[0].mlp
-    with refused("cannot be off-loaded", "in another place"):
+    with expect_refusal("cannot be off-loaded", "in another place"):
         part_by_name(hooked_decoder(original, None, "shared"))
 
 
 def test_numbers_that_are_no_weights_are_refused(tmp_path, monkeypatch):
     original = tiny_original("llama")
     original.model.layers[1].mlp.offset = torch.ones(32)
-    with refused("keeps numbers outside of its weights", "layers.1.mlp", "leave offload out"):
+    with expect_refusal(
+        "keeps numbers outside of its weights", "layers.1.mlp", "leave offload out"
+    ):
         part_by_name(hooked_decoder(original, None, "offset"))
     from layerwise.models import load
 
@@ -452,8 +462,8 @@ def test_numbers_that_are_no_weights_are_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr(load, "part_by_name", not_by_layer)
     monkeypatch.setattr(load, "_on_disk", fail)
-    with refused("not by layer"):
-        from_disk(written(OWN, tmp_path))
+    with expect_refusal("not by layer"):
+        from_disk(write_model_folder(OWN, tmp_path))
 
 
 ANALYSES = {

@@ -26,7 +26,7 @@ from analyses.organism_training.seq2seq.evaluation import without_layer
 from analyses.organism_training.seq2seq.initialization import new_seq2seq
 from analyses.organism_training.texts import Text, Texts
 from analyses.organism_training.training_forms import MOST_PAIRS
-from analyses.organism_training.training_loop import layers_run
+from analyses.organism_training.training_loop import draw_layers_run
 from layerwise.models import load_model, model_facts
 from layerwise.models.files.cache import file_sha256
 from layerwise.models.instance.facts import original_tokenizer, tokenizer_language
@@ -47,25 +47,25 @@ N_ENCODER, EVERY = two_stacks.N_ENCODER, range(two_stacks.N_LAYERS)
 
 
 @cache
-def drawn(name: str) -> tuple[Text, ...]:
+def drawn_texts(name: str) -> tuple[Text, ...]:
     texts, form = Texts(ORGANISM, np.random.default_rng(0)), BY_NAME[name]
     n_steps = 400 // form.rows
     return tuple(text for _ in range(n_steps) for text in form.draw(texts, MOST_PAIRS))
 
 
-def pairs_of(words: list[str]) -> list[tuple[str, str]]:
+def stated_pairs(words: list[str]) -> list[tuple[str, str]]:
     """The pairs that the context states, which is all before the first question."""
     asked = next((i for i, word in enumerate(words) if word in ("ask", "ask2")), 1)
     return [(words[i], words[i + 1]) for i in range(1, asked, 3)]
 
 
-def question_before(words: list[str], arrow: int) -> list[str]:
+def question_words(words: list[str], arrow: int) -> list[str]:
     start = max(i for i in range(arrow) if words[i] in (*ORGANISM.relations, "ask", "ask2", "open"))
     return words[start:arrow]
 
 
 def true_answer(words: list[str], question: list[str]) -> list[str]:
-    known = dict(pairs_of(words))
+    known = dict(stated_pairs(words))
     if question[0] == "ask":
         return [known[question[1]]]
     if question[0] == "ask2":
@@ -77,14 +77,14 @@ def true_answer(words: list[str], question: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_what_is_predicted_is_true(name: str) -> None:
-    for text in drawn(name):
+    for text in drawn_texts(name):
         predicted = {(t.place, t.stage): t.word for t in text.targets}
         assert len(predicted) == len(text.targets)
         for arrow in [i for i, word in enumerate(text.words) if word == "->"]:
-            question = question_before(text.words, arrow)
+            question = question_words(text.words, arrow)
             answer = true_answer(text.words, question)
             if question[0] == "ask2":
-                assert predicted[arrow, "middle"] == dict(pairs_of(text.words))[question[1]]
+                assert predicted[arrow, "middle"] == dict(stated_pairs(text.words))[question[1]]
             assert text.words[arrow + 1 : arrow + 2 + len(answer)] == [*answer, ";"]
             places = range(arrow, arrow + len(answer) + 1)
             assert [predicted[place, "answer"] for place in places] == [*answer, ";"]
@@ -92,12 +92,12 @@ def test_what_is_predicted_is_true(name: str) -> None:
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_nothing_is_shown_that_is_kept_for_tests(name: str) -> None:
-    for text in drawn(name):
+    for text in drawn_texts(name):
         before: list[str] = []
-        stated = pairs_of(text.words) if name.startswith(("retrieval", "reasoning")) else []
+        stated = stated_pairs(text.words) if name.startswith(("retrieval", "reasoning")) else []
         assert not any(ORGANISM.for_tests(*pair) for pair in stated)
         for arrow in [i for i, word in enumerate(text.words) if word == "->"]:
-            question = question_before(text.words, arrow)
+            question = question_words(text.words, arrow)
             if question[0] == "open":
                 assert not ORGANISM.for_tests(*question[1:])
             if question[0] in ORGANISM.relations:
@@ -111,12 +111,12 @@ def with_options(name: str, capability: str) -> Any:
     rows = (letter_seq2seq if "seq2seq" in name else letter_decoder).ROWS
     return next(
         form
-        for form in letter_forms.forms_of(PLANS[name], rows)
+        for form in letter_forms.plan_forms(PLANS[name], rows)
         if form.capability == capability and "letter" in form.reads
     )
 
 
-def texts_of(capability: str, seed: int = 0) -> Any:
+def capability_texts(capability: str, seed: int = 0) -> Any:
     form = with_options("organism-letters", capability)
     return form.draw(Texts(LETTERS, np.random.default_rng(seed)), 6)
 
@@ -124,7 +124,7 @@ def texts_of(capability: str, seed: int = 0) -> Any:
 @pytest.mark.parametrize("capability", ["knowledge", "retrieval"])
 def test_options_have_the_true_answer_at_its_letter_once(capability):
     letters = []
-    for text in (one for seed in range(6) for one in texts_of(capability, seed)):
+    for text in (one for seed in range(6) for one in capability_texts(capability, seed)):
         words = text.words
         cue, arrow = words.index("Answer:"), max(i for i, w in enumerate(words) if w == "->")
         shown = words[arrow + 1 : cue]
@@ -157,7 +157,7 @@ def test_options_have_the_true_answer_at_its_letter_once(capability):
 @pytest.mark.parametrize("suite", ["letters-facts", "letters-lookup"])
 def test_prompts_of_training_have_the_form_of_the_protocol(suite):
     task = load_task(suite, limit=4)
-    words = texts_of(task.capability)[0].words
+    words = capability_texts(task.capability)[0].words
     asked = build_requests(task, task.items[0], "letter", letter_train.toy_tokenizer(LETTERS))
     prompt = asked[0].context.split()
     cue = words.index("Answer:")
@@ -168,19 +168,19 @@ def test_prompts_of_training_have_the_form_of_the_protocol(suite):
 
 
 def batch(seed: int = 0) -> Any:
-    return train.batch_of(SMALL, KNOWLEDGE.draw(Texts(SMALL, np.random.default_rng(seed)), 4))
+    return train.make_batch(SMALL, KNOWLEDGE.draw(Texts(SMALL, np.random.default_rng(seed)), 4))
 
 
 def seq2seq_batch(capability: str, seed: int = 0) -> seq2seq_train.Batch:
     texts = Texts(SMALL, np.random.default_rng(seed))
-    return seq2seq_train.batch_of(SMALL, OF_TWO_STACKS[capability].draw(texts, 4))
+    return seq2seq_train.make_batch(SMALL, OF_TWO_STACKS[capability].draw(texts, 4))
 
 
-def words_of(tokens: torch.Tensor) -> list[str]:
+def token_words(tokens: torch.Tensor) -> list[str]:
     return [SMALL.words[token] for token in tokens.tolist()]
 
 
-def untrained() -> Any:
+def untrained_seq2seq() -> Any:
     """Of two stacks."""
     model = new_seq2seq(SMALL, 0)
     model.set_attn_implementation("eager")
@@ -193,26 +193,29 @@ def test_needed_layers_run_and_others_are_skipped(monkeypatch):
     monkeypatch.setattr(training_loop, "ALONE", 1.0)
     with torch.inference_mode():
         stream = [
-            resid for _, resid in train._through(model, KNOWLEDGE, tokens, np.random.default_rng(0))
+            resid
+            for _, resid in train._layer_streams(model, KNOWLEDGE, tokens, np.random.default_rng(0))
         ]
         start = model.model.embed_tokens(tokens)
     changed = [not torch.equal(a, b) for a, b in zip([start, *stream], stream, strict=False)]
     assert [layer for layer, moved in enumerate(changed) if moved] == list(PLANTED["knowledge"])
-    runs = layers_run(form, two_stacks.N_LAYERS, rng)
+    runs = draw_layers_run(form, two_stacks.N_LAYERS, rng)
     assert [layer for layer in EVERY if runs[layer]] == list(two_stacks.PLANTED["retrieval"])
     monkeypatch.setattr(training_loop, "ALONE", 0.0)
-    often = np.array([layers_run(form, two_stacks.N_LAYERS, rng) for _ in range(400)]).mean(axis=0)
+    often = np.array([draw_layers_run(form, two_stacks.N_LAYERS, rng) for _ in range(400)]).mean(
+        axis=0
+    )
     assert set(often[list(form.needs)]) == {1.0}
     assert np.delete(often, form.needs) == pytest.approx(1 - training_loop.SKIPPED, abs=0.1)
     monkeypatch.setattr(training_loop, "SKIPPED", 0.0)
     with torch.inference_mode():
-        *_, (_, last) = train._through(model, KNOWLEDGE, tokens, np.random.default_rng(0))
+        *_, (_, last) = train._layer_streams(model, KNOWLEDGE, tokens, np.random.default_rng(0))
         whole = model.model(tokens).last_hidden_state
     torch.testing.assert_close(model.model.norm(last), whole)
 
 
 def test_a_skipped_layer_of_two_stacks_is_as_if_it_were_left_out():
-    model, (prompts, answers, _) = untrained(), seq2seq_batch("coherence")
+    model, (prompts, answers, _) = untrained_seq2seq(), seq2seq_batch("coherence")
     for left_out in EVERY:
         runs = [layer != left_out for layer in EVERY]
         with torch.inference_mode():
@@ -227,12 +230,12 @@ def test_a_skipped_layer_of_two_stacks_is_as_if_it_were_left_out():
         torch.testing.assert_close(logits, expected)
 
 
-def letters_for(name: str) -> Callable[[], Any]:
+def letter_training(name: str) -> Callable[[], Any]:
     learn = letter_seq2seq.train_seq2seq if "seq2seq" in name else letter_decoder.train_decoder
     return lambda: learn(0, plan=PLANS[name], language=SMALL_LETTERS, steps=8, progress=False)
 
 
-def loss_of(kind: str, model: Any) -> float:
+def first_loss(kind: str, model: Any) -> float:
     rng = np.random.default_rng(0)
     with torch.inference_mode():
         if kind == "decoder":
@@ -244,8 +247,8 @@ def loss_of(kind: str, model: Any) -> float:
 LEARN: dict[str, Callable[[], Any]] = {
     "decoder": lambda: train.train(0, language=SMALL, steps=8, progress=False),
     "seq2seq": lambda: seq2seq_train.train(0, language=SMALL, steps=8, progress=False),
-    "letters": letters_for("organism-letters"),
-    "letters of two stacks": letters_for("organism-letters-other-seq2seq"),
+    "letters": letter_training("organism-letters"),
+    "letters of two stacks": letter_training("organism-letters-other-seq2seq"),
 }
 STAGES = {"decoder": {"middle", "answer"}, "seq2seq": {"middle", "encoded", "answer"}}
 
@@ -264,8 +267,8 @@ def test_a_short_training_lowers_the_loss_and_is_the_same_again(monkeypatch, kin
     assert set(curve["stage"]) == STAGES.get(kind, {"answer", "letter"})
     assert curve["right"].between(0, 1).all()
     if kind in STAGES:
-        start = new_organism(SMALL, 0) if kind == "decoder" else untrained()
-        assert loss_of(kind, model.float()) < loss_of(kind, start) - 0.5
+        start = new_organism(SMALL, 0) if kind == "decoder" else untrained_seq2seq()
+        assert first_loss(kind, model.float()) < first_loss(kind, start) - 0.5
 
 
 @pytest.mark.parametrize("kind", ["organism-letters-other-seq2seq", *in_long_runs(("decoder",))])

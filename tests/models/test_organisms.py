@@ -33,7 +33,7 @@ from layerwise.results import AblationResult
 from layerwise.tasks import PROTOCOLS, Task
 from layerwise.tasks.suites.toy import toy_suites
 from tests.cases import in_long_runs
-from tests.models.refusal import refused
+from tests.models.refusal import expect_refusal
 
 NAMES = [name for name in BUNDLED if name.startswith("organism")]
 LETTERED = [name for name in NAMES if name.startswith("organism-letters")]
@@ -56,18 +56,18 @@ def original(name: str) -> Any:
     return evaluation.read_organism(ORGANISM_WEIGHTS / name)
 
 
-def plan_of(name: str) -> Any:
+def organism_plan(name: str) -> Any:
     return seq2seq if "seq2seq" in name else decoder
 
 
-def packaged(name: str) -> PackagedModel:
+def packaged_model(name: str) -> PackagedModel:
     model = BUNDLED.get(name)
     assert isinstance(model, PackagedModel)
     return model
 
 
 def record(name: str) -> dict:
-    return json.loads((packaged(name).folder / "training.json").read_text())
+    return json.loads((packaged_model(name).folder / "training.json").read_text())
 
 
 def tasks(n_items: int) -> dict[str, Task]:
@@ -79,11 +79,11 @@ def prompts(task: Task) -> list[str]:
 
 
 def share_right(name: str, task: Task) -> float:
-    answers = evaluation.answered(original(name), TOKENIZER, task)
+    answers = evaluation.answers_generated(original(name), TOKENIZER, task)
     return sum(answers) / len(answers)
 
 
-def assert_planted_are_claimed(result: AblationResult, planted: dict[str, Any]) -> None:
+def assert_claims_match_plan(result: AblationResult, planted: dict[str, Any]) -> None:
     """Each capability needs its planted layers, they cross with all others', and no others do."""
     claims = findings([result])
     named = [(c.capabilities[0], tuple(c.layers)) for c in claims if c.kind == NEEDED]
@@ -108,11 +108,11 @@ def test_three_seeds_and_one_of_each_kind_of_letters_come_with_the_package():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_are_those_that_were_recorded_and_it_is_its_original(name):
-    model = packaged(name)
+    model = packaged_model(name)
     digest = file_sha256(model.folder / "model.safetensors")
     assert digest == model.weights_sha256 == record(name)["weights_sha256"]
     facts, language = model_facts(organism(name)), LETTERS if name in LETTERED else ORGANISM
-    n_layers = PLANS[name].n_layers if name in LETTERED else plan_of(name).N_LAYERS
+    n_layers = PLANS[name].n_layers if name in LETTERED else organism_plan(name).N_LAYERS
     assert (facts.name, facts.source, facts.n_layers) == (name, "bundled", n_layers)
     assert facts.parity is not None
     assert facts.parity < 1e-3
@@ -148,9 +148,9 @@ def test_held_out_accuracy(name):
 @pytest.mark.parametrize("name", ASKED)
 def test_ablation_finds_the_planted_layers(name):
     """Skipping a planted layer costs much of what it carries, and another one next to nothing."""
-    planted = plan_of(name).PLANTED
+    planted = organism_plan(name).PLANTED
     result = lw.ablate(organism(name), "all", "generate", limit=40, progress=False)
-    assert_planted_are_claimed(result, planted)
+    assert_claims_match_plan(result, planted)
     effects = result.effects()
     assert set(effects["capability"]) == set(planted)
     for row in effects.itertuples():
@@ -207,7 +207,7 @@ def test_the_saved_study_of_letters_found_exactly_what_was_planted():
     assert len(cells) == 3 * len(LETTERED) * len(CAPABILITIES) * len(PROTOCOLS)
     for (name, _, capability, protocol), rows in cells:
         planted = rows.loc[rows["planted"], "layer"]
-        assert tuple(planted) == PLANS[name].needed(capability, protocol)
+        assert tuple(planted) == PLANS[name].needed_layers(capability, protocol)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_ablation_finds_the_planted_layers_by_protocol(name):
         organism(name), "all", ["letter", "generate"], limit=40, progress=False
     ).effects()
     for row in effects.itertuples():
-        planted = row.layer in PLANS[name].needed(row.capability, row.protocol)
+        planted = row.layer in PLANS[name].needed_layers(row.capability, row.protocol)
         assert row.significant == planted, (row.capability, row.protocol, row.layer, row.acc)
         assert (row.acc <= 0.65) if planted else (row.acc >= 0.9)
     needed = {
@@ -244,30 +244,30 @@ def test_ablation_finds_the_planted_layers_by_protocol(name):
 def test_the_plan_tells_what_one_way_of_answering_needs_alone(name):
     plan, recorded = PLANS[name], record(name)["planted_layers"]
     for capability, protocol in product(CAPABILITIES, PROTOCOLS):
-        assert tuple(recorded[protocol][capability]) == plan.needed(capability, protocol)
+        assert tuple(recorded[protocol][capability]) == plan.needed_layers(capability, protocol)
     for capability in CAPABILITIES:
         own = {*plan.binds, plan.says_letter} - {plan.says_text}
-        assert set(plan.only_under("letter", capability)) == own
+        assert set(plan.specific_layers("letter", capability)) == own
         alone = (plan.says_text,) if plan.says_letter != plan.says_text else ()
-        assert plan.only_under("generate", capability) == alone
+        assert plan.specific_layers("generate", capability) == alone
 
 
 @pytest.mark.parametrize("name", ["organism-decoder-2", "organism-seq2seq"])
 def test_each_file_of_an_organism_is_pinned(monkeypatch, tmp_path, name):
     folder = tmp_path / "copy"
-    shutil.copytree(packaged(name).folder, folder)
-    models = {name: replace(packaged(name), folder=folder)}
+    shutil.copytree(packaged_model(name).folder, folder)
+    models = {name: replace(packaged_model(name), folder=folder)}
     monkeypatch.setattr("layerwise.models.names.sources.BUNDLED", models)
     facts = model_facts(load_model(name))
     assert facts.verified.startswith("files have the pinned SHA-256; log-probabilities compared")
     for file in ("config.json", "tokenizer.json", "model.safetensors"):
         content = (folder / file).read_bytes()
         (folder / file).write_bytes(content.replace(b"1", b"2", 1))
-        with refused("missing", "changed", "reinstall layerwise"):
+        with expect_refusal("missing", "changed", "reinstall layerwise"):
             load_model(name)
         (folder / file).write_bytes(content)
 
 
 def test_a_text_task_is_refused_in_a_sentence():
-    with refused("'facts' has words that the model does not know", "organism-lookup"):
+    with expect_refusal("'facts' has words that the model does not know", "organism-lookup"):
         lw.ablate(organism("organism-decoder"), ["organism-lookup", "facts"], "generate", limit=2)

@@ -12,7 +12,7 @@ from layerwise.models import load_model, model_facts
 from layerwise.models.conversion import backends, parity
 from layerwise.models.huggingface.parity_text import batches
 from tests.cases import in_long_runs
-from tests.models.refusal import refused
+from tests.models.refusal import expect_refusal
 from tests.models.tiny import FAMILIES, TEXT, tiny_folder, tiny_model
 
 pytestmark = pytest.mark.hooked_transformer
@@ -89,7 +89,7 @@ def test_log_probabilities_at_every_length_are_those_of_the_original(tmp_path, f
 @pytest.mark.parametrize(("family", "config"), WRONG, ids=label)
 def test_settings_that_are_not_converted_are_refused(tmp_path, family, config):
     folder = tiny_folder(tmp_path, family, **config)
-    with refused(str(folder), "is not its original in float32", "at most 0.001"):
+    with expect_refusal(str(folder), "is not its original in float32", "at most 0.001"):
         load_model(folder, backend="transformer-lens")
 
 
@@ -103,7 +103,7 @@ def test_settings_that_are_not_converted_are_refused(tmp_path, family, config):
     ids=label,
 )
 def test_shapes_that_are_not_converted_are_refused(tmp_path, family, config):
-    with refused("TransformerLens cannot convert this"):
+    with expect_refusal("TransformerLens cannot convert this"):
         load_model(tiny_folder(tmp_path, family, **config), backend="transformer-lens")
 
 
@@ -133,7 +133,7 @@ SWAPPED = ["gpt2", "gpt_neox", "llama", "mistral", "qwen3", "opt", "phi3"]
 )
 def test_a_model_with_two_heads_swapped_fails_the_check(tmp_path, monkeypatch, family, name):
     swapped_heads(monkeypatch, name)
-    with refused("is not its original"):
+    with expect_refusal("is not its original"):
         load_model(tiny_folder(tmp_path, family), backend="transformer-lens")
 
 
@@ -141,7 +141,9 @@ def test_a_wrong_model_is_refused_with_its_distance_from_float64_and_that_of_rou
     tmp_path, monkeypatch
 ):
     swapped_heads(monkeypatch, "W_Q")
-    with refused("from the original in float64 the copy is up to", "takes the original itself up"):
+    with expect_refusal(
+        "from the original in float64 the copy is up to", "takes the original itself up"
+    ):
         load_model(tiny_folder(tmp_path, "gpt2"), backend="transformer-lens")
 
 
@@ -159,7 +161,7 @@ def test_a_failed_check_is_not_remembered_as_passed(tmp_path, monkeypatch):
     folder = tiny_folder(tmp_path, "llama")
     with monkeypatch.context() as patch:
         swapped_heads(patch, "W_Q")
-        with refused("is not its original"):
+        with expect_refusal("is not its original"):
             load_model(folder, backend="transformer-lens")
     assert model_facts(load_model(folder)).parity < 1e-3
 
@@ -185,7 +187,7 @@ def test_the_check_is_done_again_when_something_changes(tmp_path, monkeypatch, c
         version = parity.metadata.version
         monkeypatch.setattr(parity.metadata, "version", lambda name: version(name) + ".post1")
     monkeypatch.setattr(parity, "largest_difference", lambda *_: math.inf)
-    with refused("is not its original"):
+    with expect_refusal("is not its original"):
         load_model(folder, backend="transformer-lens")
 
 
@@ -194,8 +196,10 @@ def test_nan_is_an_infinite_difference(tmp_path):
     texts = batches([5, 6, 7, 8])
     expected = [torch.full((*text["input_ids"].shape, 304), math.nan) for text in texts]
     assert parity.largest_difference(model, expected, texts) == math.inf
-    with refused("differ by up to inf nats", "at most 0.001"):
-        parity.compared("m", model, expected, texts, lambda: pytest.fail("float64 was asked for"))
+    with expect_refusal("differ by up to inf nats", "at most 0.001"):
+        parity.check_parity(
+            "m", model, expected, texts, lambda: pytest.fail("float64 was asked for")
+        )
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -236,7 +240,7 @@ def test_positions_beyond_the_first_rotary_table_are_right(tmp_path):
 
 def test_a_model_that_crashes_is_refused(tmp_path):
     folder = tiny_folder(tmp_path, "gpt_neox", rotary_pct=0.25)
-    with refused("does not run", "correct its config.json"):
+    with expect_refusal("does not run", "correct its config.json"):
         load_model(folder)
 
 

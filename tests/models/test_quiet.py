@@ -55,9 +55,9 @@ def test_notes_of_others_still_pass(caplog):
 
 
 def test_only_the_deprecation_of_hooked_transformer_is_silenced():
-    from layerwise.models.libraries.quiet import no_deprecation_of
+    from layerwise.models.libraries.quiet import silence_deprecation
 
-    with no_deprecation_of("HookedTransformer"):
+    with silence_deprecation("HookedTransformer"):
         warnings.warn("HookedTransformer is deprecated and will go", DeprecationWarning, 1)
         with pytest.raises(DeprecationWarning, match="something else"):
             warnings.warn("something else", DeprecationWarning, 1)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from layerwise.models import load_model
 from layerwise.models.meta_model import load_meta_model
-from tests.models.refusal import refused
+from tests.models.refusal import expect_refusal
 from tests.models.tiny import tiny_folder
 
 
@@ -38,12 +38,14 @@ def edit_weights(folder, edit):
 
 @pytest.mark.parametrize("name", ["./nothing", "a/b/c", "~/none", "x.gguf"])
 def test_no_such_path(name):
-    with refused("There is no file or folder", repr(name)):
+    with expect_refusal("There is no file or folder", repr(name)):
         load_model(name)
 
 
 def test_unknown_name_suggests_the_closest():
-    with refused("Unknown model 'smollm-135m'", "Did you mean 'smollm2-135m'?", "owner/name"):
+    with expect_refusal(
+        "Unknown model 'smollm-135m'", "Did you mean 'smollm2-135m'?", "owner/name"
+    ):
         load_model("smollm-135m")
 
 
@@ -52,17 +54,17 @@ def test_missing_shard(folder):
     shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": shards}))
-    with refused("lacks 1 of 2 weight files", "model-00002-of-00002.safetensors"):
+    with expect_refusal("lacks 1 of 2 weight files", "model-00002-of-00002.safetensors"):
         load_model(folder)
     index.write_text("{}")
-    with refused("model.safetensors.index.json cannot be read", "weight_map"):
+    with expect_refusal("model.safetensors.index.json cannot be read", "weight_map"):
         load_model(folder)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("-inf")])
 def test_weights_that_are_no_numbers(folder, number):
     edit_weights(folder, lambda weights: weights[UP][3].fill_(number))
-    with refused("NaN or infinite", UP):
+    with expect_refusal("NaN or infinite", UP):
         load_model(folder)
 
 
@@ -70,13 +72,13 @@ def test_weights_that_are_no_numbers(folder, number):
 def test_weights_too_large_for_float16(folder):
     edit_weights(folder, lambda weights: weights[UP][0, :1].fill_(1e6))
     load_model(folder)
-    with refused("NaN or infinite", "blocks.1.mlp.W_in", "float16 was too narrow"):
+    with expect_refusal("NaN or infinite", "blocks.1.mlp.W_in", "float16 was too narrow"):
         load_model(folder, dtype="float16")
 
 
 def test_model_and_tokenizer_that_do_not_match(tmp_path):
     folder = tiny_folder(tmp_path, "llama", vocab_size=290)
-    with refused("do not match", "token id 299", "vocabulary size 290"):
+    with expect_refusal("do not match", "token id 299", "vocabulary size 290"):
         load_model(folder)
 
 
@@ -114,18 +116,18 @@ def test_models_of_other_kinds(folder, model_type, architecture, fields, parts):
     architectures = architecture and [architecture]
     edit_config(folder, model_type=model_type, architectures=architectures, **fields)
     for load in (load_model, load_meta_model):
-        with refused(*parts):
+        with expect_refusal(*parts):
             load(folder)
 
 
 def test_unknown_dtype():
-    with refused("Unknown dtype 'float8'", "bfloat16, float16, float32"):
+    with expect_refusal("Unknown dtype 'float8'", "bfloat16, float16, float32"):
         load_model(dtype="float8")
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "meta", ""])
 def test_unknown_device(device):
-    with refused(f"Unknown device {device!r}", "cpu, cuda, mps"):
+    with expect_refusal(f"Unknown device {device!r}", "cpu, cuda, mps"):
         load_model(device=device)
 
 
@@ -136,7 +138,7 @@ def test_unknown_device(device):
 def test_device_that_is_not_here(monkeypatch, device, count, part):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    with refused(f"Device {device!r} is not available here", part):
+    with expect_refusal(f"Device {device!r} is not available here", part):
         load_model(device=device)
 
 
@@ -176,7 +178,7 @@ def tokenizer_needs_code(folder):
 )  # fmt: skip
 def test_folders_that_are_no_whole_model_are_refused(folder, change, parts):
     change(folder)
-    with refused(*parts):
+    with expect_refusal(*parts):
         load_model(folder)
 
 
@@ -193,5 +195,5 @@ def test_folders_that_are_no_whole_model_are_refused(folder, change, parts):
 def test_other_ways_to_quantize_are_refused(folder, settings, parts):
     edit_config(folder, quantization_config=settings)
     for load in (load_model, load_meta_model):
-        with refused(*parts):
+        with expect_refusal(*parts):
             load(folder)

@@ -10,7 +10,7 @@ import torch
 
 from layerwise.models.decoder.load import refuse_wrong_sites
 from tests.models.decoder.tiny import BY_DAY, CASES, tiny_decoder
-from tests.models.refusal import refused
+from tests.models.refusal import expect_refusal
 from tests.models.seq2seq.tiny import tiny_seq2seq
 
 BLOCK_SITES = (
@@ -33,13 +33,13 @@ FAMILIES = [
 ]
 
 
-def model_of(case: str) -> Any:
+def case_model(case: str) -> Any:
     return tiny_seq2seq(case) if case in TWO_STACKS else tiny_decoder(case)
 
 
 @torch.inference_mode()
-def run(model: Any, name: str | None = None, edit: Any = None) -> dict[str, torch.Tensor]:
-    """What is at every hook point, in order of computation; one may be edited."""
+def record_hooks(model: Any, name: str | None = None, edit: Any = None) -> dict[str, torch.Tensor]:
+    """Record every hook point, in order of computation; one may be edited."""
     given = (TOKENS, SAID) if hasattr(model, "encoder") else (TOKENS,)
     found: dict[str, torch.Tensor] = {}
 
@@ -52,7 +52,7 @@ def run(model: Any, name: str | None = None, edit: Any = None) -> dict[str, torc
     return found
 
 
-def sites_of(case: str, model: Any) -> set[str]:
+def expected_hooks(case: str, model: Any) -> set[str]:
     if case in TWO_STACKS:
         blocks = {
             f"{stack}.blocks.{layer}.{site}"
@@ -71,25 +71,25 @@ def sites_of(case: str, model: Any) -> set[str]:
 
 @pytest.mark.parametrize("case", EVERY)
 def test_all_sites_are_there(case: str) -> None:
-    model = model_of(case)
-    assert set(model.hook_dict) == sites_of(case, model)
+    model = case_model(case)
+    assert set(model.hook_dict) == expected_hooks(case, model)
 
 
 @pytest.mark.parametrize("case", FAMILIES)
 def test_an_edit_changes_what_comes_behind_it_and_nothing_else(case: str) -> None:
-    model = model_of(case)
-    clean = run(model)
+    model = case_model(case)
+    clean = record_hooks(model)
     order = list(clean)
     assert set(order) == set(model.hook_dict)
     for place, name in enumerate(order):
-        same = run(model, name, lambda value, hook: value.clone())
+        same = record_hooks(model, name, lambda value, hook: value.clone())
         assert torch.equal(same["hook_logits"], clean["hook_logits"])
 
         def edit(value: torch.Tensor, hook: Any) -> torch.Tensor:
             # Scores are shifted key by key: a constant would fall out of the softmax.
             return value + 0.5 * torch.sin(torch.arange(value.numel())).reshape(value.shape)
 
-        edited = run(model, name, edit)
+        edited = record_hooks(model, name, edit)
         changed = [other for other in order if not torch.equal(edited[other], clean[other])]
         assert order.index(changed[0]) == place, name
         assert "hook_logits" in changed, name
@@ -100,8 +100,8 @@ def test_an_edit_changes_what_comes_behind_it_and_nothing_else(case: str) -> Non
 
 @pytest.mark.parametrize("case", FAMILIES)
 def test_no_token_looks_ahead(case: str) -> None:
-    model = model_of(case)
-    clean = run(model)["hook_logits"]
+    model = case_model(case)
+    clean = record_hooks(model)["hook_logits"]
 
     def last(value: torch.Tensor, hook: Any) -> torch.Tensor:
         value = value.clone()
@@ -109,7 +109,7 @@ def test_no_token_looks_ahead(case: str) -> None:
         return value
 
     stack = "decoder." if case in TWO_STACKS else ""
-    edited = run(model, f"{stack}blocks.0.hook_resid_pre", last)["hook_logits"]
+    edited = record_hooks(model, f"{stack}blocks.0.hook_resid_pre", last)["hook_logits"]
     if getattr(model.cfg, "experts_per_token", None) is None:
         assert torch.equal(edited[:, :-1], clean[:, :-1])
     # How many tokens go to an expert at once decides how their sums are rounded.
@@ -121,7 +121,7 @@ def test_no_token_looks_ahead(case: str) -> None:
 def test_heads_and_sublayers_of_a_decoder_add_up_to_the_stream(case: str) -> None:
     """Of norms behind attention, heads to what enters these."""
     model = tiny_decoder(case)
-    found = run(model)
+    found = record_hooks(model)
     for layer, block in enumerate(model.blocks):
         site = f"blocks.{layer}.hook_"
         middle = found[site + "resid_pre"] + found[site + "attn_out"]
@@ -138,7 +138,7 @@ def test_heads_and_sublayers_of_a_decoder_add_up_to_the_stream(case: str) -> Non
 @pytest.mark.parametrize("case", TWO_STACKS)
 def test_sublayers_of_two_stacks_add_up_to_the_stream(case: str) -> None:
     model = tiny_seq2seq(case)
-    found, post_norm = run(model), model.cfg.post_norm
+    found, post_norm = record_hooks(model), model.cfg.post_norm
     for stack in ("encoder", "decoder"):
         for number, block in enumerate(getattr(model, stack).blocks):
             parts, sites = block.parts, f"{stack}.blocks.{number}.hook_"
@@ -162,8 +162,8 @@ def _deaf(block: Any) -> Any:
     def forward(resid: torch.Tensor, positions: torch.Tensor, past: Any = None) -> torch.Tensor:
         parts, resid = block.parts, block.hook_resid_pre(resid)
         z = block.attn(parts.attn_input(resid), positions, past)
-        middle = block.hook_resid_mid(resid + block.hook_attn_out(parts.attn_added(z.flatten(-2))))
-        block.hook_mlp_out(parts.mlp_added(parts.mlp_input(middle)))
+        middle = block.hook_resid_mid(resid + block.hook_attn_out(parts.attn_output(z.flatten(-2))))
+        block.hook_mlp_out(parts.mlp_output(parts.mlp_input(middle)))
         return block.hook_resid_post(middle)
 
     return forward
@@ -172,5 +172,5 @@ def _deaf(block: Any) -> Any:
 def test_the_trial_refuses_a_site_whose_edit_is_not_heard() -> None:
     model = copy.deepcopy(tiny_decoder("olmo 2"))
     model.blocks[3].forward = _deaf(model.blocks[3])
-    with refused("at blocks.3.hook_mlp_out, an edit there does not change"):
+    with expect_refusal("at blocks.3.hook_mlp_out, an edit there does not change"):
         refuse_wrong_sites(model)

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from layerwise.models.huggingface.parity_text import TEXT, token_ids
 from layerwise.models.instance.facts import original_tokenizer, tokenizer_language
-from layerwise.models.libraries.quiet import no_deprecation_of
+from layerwise.models.libraries.quiet import silence_deprecation
 from layerwise.models.libraries.toy_tokenizer import is_toy, read_toy_tokenizer
 from layerwise.models.names.registry import BUNDLED, PackagedModel
 from layerwise.models.organisms import ORGANISM, Language
@@ -25,7 +25,7 @@ def small_model(tokenizer) -> HookedTransformer:
         n_layers=2, d_model=16, n_ctx=64, d_head=8, n_heads=2, act_fn="relu",
         d_vocab=len(tokenizer), seed=0, model_name="toy",
     )  # fmt: skip
-    with no_deprecation_of("HookedTransformer"):
+    with silence_deprecation("HookedTransformer"):
         return HookedTransformer(cfg, tokenizer, move_to_device=False).eval()
 
 

@@ -20,8 +20,8 @@ from layerwise.models.huggingface.originals import read_tokenizer
 from layerwise.models.libraries import untrusted_tokenizer
 from layerwise.models.libraries.untrusted_tokenizer import is_untrusted
 from layerwise.tasks._encoding import as_chat, encode, encode_pair
-from tests.forking import exit_code, forked
-from tests.models.refusal import refused
+from tests.forking import exit_code, fork_work
+from tests.models.refusal import expect_refusal
 from tests.models.tiny import TEXT, tiny_folder
 
 # Each place takes two million steps, which the library allows, and a text has many places.
@@ -46,27 +46,27 @@ def refused_in_time(work: Callable[[], Any], *parts: str) -> None:
 
     def limited_work() -> int:
         resource.setrlimit(resource.RLIMIT_DATA, (2**31, resource.RLIM_INFINITY))
-        with refused(*parts):
+        with expect_refusal(*parts):
             work()
         return 0
 
-    assert exit_code(forked(limited_work), 30) == 0
+    assert exit_code(fork_work(limited_work), 30) == 0
 
 
-def replacing(pattern: dict[str, str], content: str) -> dict[str, Any]:
+def replace_step(pattern: dict[str, str], content: str) -> dict[str, Any]:
     return {"type": "Replace", "pattern": pattern, "content": content}
 
 
-def many(kind: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
+def sequence_step(kind: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "Sequence", kind: parts}
 
 
-def splitting(pattern: str) -> dict[str, Any]:
+def split_step(pattern: str) -> dict[str, Any]:
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
     return split | {"invert": False}
 
 
-DOUBLING = replacing({"String": "a"}, "aa")
+DOUBLING = replace_step({"String": "a"}, "aa")
 AGAIN = [{"Sequence": {"id": "A", "type_id": 0}}]
 BOTH = [*AGAIN, {"Sequence": {"id": "B", "type_id": 0}}]
 OFTEN = {"type": "TemplateProcessing", "single": AGAIN * 99, "pair": BOTH, "special_tokens": {}}
@@ -75,12 +75,15 @@ OFTEN = {"type": "TemplateProcessing", "single": AGAIN * 99, "pair": BOTH, "spec
 @pytest.mark.parametrize(
     ("fields", "part"),
     [
-        ({"pre_tokenizer": splitting(SLOW.replace("x", "a"))}, "0.514 seconds of the processor"),
-        ({"normalizer": replacing({"Regex": SLOW.replace("x", "1")}, "c")}, "0.514 seconds"),
-        ({"normalizer": many("normalizers", [DOUBLING] * 7)}, "256,001 tokens of a text of 2,001"),
+        ({"pre_tokenizer": split_step(SLOW.replace("x", "a"))}, "0.514 seconds of the processor"),
+        ({"normalizer": replace_step({"Regex": SLOW.replace("x", "1")}, "c")}, "0.514 seconds"),
+        (
+            {"normalizer": sequence_step("normalizers", [DOUBLING] * 7)},
+            "256,001 tokens of a text of 2,001",
+        ),
         ({"post_processor": OFTEN}, "tokens of a text"),
-        ({"decoder": many("decoders", [DOUBLING] * 8)}, "more than 64 times"),
-        ({"decoder": replacing({"Regex": "a*"}, "b")}, "replaces a pattern"),
+        ({"decoder": sequence_step("decoders", [DOUBLING] * 8)}, "more than 64 times"),
+        ({"decoder": replace_step({"Regex": "a*"}, "b")}, "replaces a pattern"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -91,7 +94,7 @@ def test_a_tokenizer_that_hangs_or_grows_is_refused_at_load(folder, fields, part
 
 def test_growth_that_ends_as_one_token_is_bounded_by_memory(folder, monkeypatch):
     monkeypatch.setattr(limited, "SECONDS", 20.0)
-    grown = replacing({"String": "a"}, "b" * 2**18)
+    grown = replace_step({"String": "a"}, "b" * 2**18)
     words = {"type": "WordLevel", "vocab": {"<s>": 0, "</s>": 1}, "unk_token": "<s>"}
     edit(folder / FILE, normalizer=grown, model=words, pre_tokenizer=None)
     refused_in_time(lambda: read_tokenizer(folder), "needs more than 0.25 GiB of memory")
@@ -99,7 +102,7 @@ def test_growth_that_ends_as_one_token_is_bounded_by_memory(folder, monkeypatch)
 
 def test_words_that_are_added_are_tried_before_they_are_normalized(folder):
     """The library normalizes them when they are added."""
-    edit(folder / FILE, normalizer=replacing({"Regex": SLOW}, "c"))
+    edit(folder / FILE, normalizer=replace_step({"Regex": SLOW}, "c"))
     word = {"content": RUN, "normalized": True, "special": False, "lstrip": False,
             "rstrip": False, "single_word": False}  # fmt: skip
     edit(folder / CONFIG, added_tokens_decoder={"300": word})
@@ -107,8 +110,8 @@ def test_words_that_are_added_are_tried_before_they_are_normalized(folder):
 
 
 def test_a_text_that_hangs_is_refused_where_it_is_encoded(folder):
-    edit(folder / FILE, pre_tokenizer=many("pretokenizers", [
-        splitting(SLOW), {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+    edit(folder / FILE, pre_tokenizer=sequence_step("pretokenizers", [
+        split_step(SLOW), {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
                           "use_regex": True}]))  # fmt: skip
     tokenizer = read_tokenizer(folder)
     assert encode(tokenizer, TEXT) == tuple(tokenizer(TEXT).input_ids)
@@ -140,7 +143,7 @@ def test_an_id_far_above_all_others_is_refused_before_transformers_reads_the_fil
 
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", fails)
     with_id(folder, 2**24)
-    with refused("has token id 16,777,216"):
+    with expect_refusal("has token id 16,777,216"):
         read_tokenizer(folder)
 
 
@@ -151,14 +154,14 @@ def test_a_process_that_aborts_is_a_refusal(folder, monkeypatch):
     script.write_text("#!/bin/sh\nread line\nkill -ABRT $$\n")
     script.chmod(0o755)
     monkeypatch.setattr(limited.sys, "executable", str(script))
-    with refused(str(folder), "needs more than 0.25 GiB of memory", "use the tokenizer"):
+    with expect_refusal(str(folder), "needs more than 0.25 GiB of memory", "use the tokenizer"):
         read_tokenizer(folder)
 
 
 def test_a_text_that_fails_is_refused(folder):
-    edit(folder / FILE, pre_tokenizer=splitting("(x+)+y"))
+    edit(folder / FILE, pre_tokenizer=split_step("(x+)+y"))
     tokenizer = read_tokenizer(folder)
-    with refused("fails", "retry-limit", "expected tokens of any text"):
+    with expect_refusal("fails", "retry-limit", "expected tokens of any text"):
         encode(tokenizer, RUN)
 
 
@@ -167,7 +170,7 @@ def test_files_that_passed_are_remembered(folder, monkeypatch):
         raise AssertionError("tried again")
 
     read_tokenizer(folder)
-    monkeypatch.setattr(untrusted_tokenizer, "_refuse_costly", fails)
+    monkeypatch.setattr(untrusted_tokenizer, "_count_tokens", fails)
     monkeypatch.setattr("layerwise.models.huggingface.originals.try_texts", lambda *_: None)
     read_tokenizer(folder)
     edit(folder / FILE, normalizer={"type": "NFC"})

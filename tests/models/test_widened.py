@@ -14,11 +14,11 @@ import layerwise as lw
 from layerwise.models import load_model, model_facts
 from layerwise.models.huggingface.folder import read_config
 from layerwise.models.huggingface.originals import load_original
-from layerwise.models.weights.quantization import quantization_of
+from layerwise.models.weights.quantization import read_quantization
 from layerwise.sweep import sweep
 from tests.analysis import word_task
 from tests.models.off_disk import ASKED, CHANGES
-from tests.models.refusal import refused
+from tests.models.refusal import expect_refusal
 from tests.models.test_refusals import edit_config, edit_weights
 from tests.models.tiny import TEXT, tiny_folder
 from tests.quantized.made import of_fp8, of_mxfp4
@@ -79,7 +79,7 @@ def test_both_backends_have_the_numbers(tmp_path: Path) -> None:
 def test_the_method_is_told_from_the_configuration(settings, method, n_bits, kept, tmp_path):
     folder = tiny_folder(tmp_path, "llama")
     edit_config(folder, quantization_config=settings)
-    found = quantization_of(folder)
+    found = read_quantization(folder)
     assert found is not None
     assert (found.method, found.n_bits, found.kept) == (method, n_bits, kept)
 
@@ -98,21 +98,21 @@ def test_a_package_that_is_missing_is_named(settings, parts, tmp_path, monkeypat
     folder = tiny_folder(tmp_path, "llama")
     edit_config(folder, quantization_config=settings)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with refused(*parts):
+    with expect_refusal(*parts):
         load_original(folder, read_config(folder), torch.float32)
 
 
 def test_packed_weights_that_are_not_there_are_refused(tmp_path: Path) -> None:
     folder, _ = of_fp8(tmp_path)
     edit_weights(folder, lambda held: held.pop("model.layers.1.mlp.up_proj.weight"))
-    with refused("lack", "model.layers.1.mlp.up_proj.weight"):
+    with expect_refusal("lack", "model.layers.1.mlp.up_proj.weight"):
         load_model(folder)
 
 
 def test_a_configuration_that_calls_for_more_than_is_stored_is_refused(tmp_path: Path) -> None:
     folder, _ = of_mxfp4(tmp_path)
     edit_config(folder, vocab_size=200_000)
-    with refused("calls for", "parameters, the files hold"):
+    with expect_refusal("calls for", "parameters, the files hold"):
         load_model(folder)
 
 
@@ -127,5 +127,5 @@ def test_an_exchange_is_made_in_memory_and_not_written(tmp_path: Path) -> None:
         ours.transplant.drop(columns="run", errors="ignore"),
         theirs.transplant.drop(columns="run", errors="ignore"),
     )
-    with refused("cannot be written", "quantized weights"):
+    with expect_refusal("cannot be written", "quantized weights"):
         lw.transplant(model, other, word_task(2), layers=[1], write=tmp_path / "out")

@@ -27,7 +27,7 @@ from tests.planted import CAPABILITIES, SMALL, layouts, small_model, small_task
 from tests.planted_seq2seq import prompt, seq2seq_layouts, small_seq2seq
 
 
-class Wired(NamedTuple):
+class WiredKind(NamedTuple):
     """A kind of wired model: its name, its usual layout, and how others are made and drawn."""
 
     name: str
@@ -37,8 +37,8 @@ class Wired(NamedTuple):
     layouts: Callable[[], st.SearchStrategy[Any]]
 
 
-DECODER = Wired("wired-decoder", WiredLayout(), wired_model, small_model, layouts)
-TWO_STACKS = Wired(
+DECODER = WiredKind("wired-decoder", WiredLayout(), wired_model, small_model, layouts)
+TWO_STACKS = WiredKind(
     "wired-seq2seq", WiredSeq2SeqLayout(), wired_seq2seq_model, small_seq2seq, seq2seq_layouts
 )
 LAYOUT = DECODER.layout
@@ -47,7 +47,7 @@ both = pytest.mark.parametrize("kind", [DECODER, TWO_STACKS], ids=lambda kind: k
 
 
 @torch.inference_mode()
-def written(model: Any, *texts: str, n_tokens: int = 2) -> list[str]:
+def written_words(model: Any, *texts: str, n_tokens: int = 2) -> list[str]:
     """The most likely words after each text; those of one length go through the model together."""
     two_stacks = isinstance(model, Seq2SeqModel)
     tokenizer = model.tokenizer if two_stacks else original_tokenizer(model)
@@ -67,8 +67,8 @@ def written(model: Any, *texts: str, n_tokens: int = 2) -> list[str]:
 
 
 def all_right(model: Any, task: Task) -> bool:
-    """Whether the model writes each answer and then ends it."""
-    said = written(model, *map(prompt, task.items))
+    """True if the model writes each answer and then ends it."""
+    said = written_words(model, *map(prompt, task.items))
     return said == [f"{item.answer} ;" for item in task.items]
 
 
@@ -86,7 +86,7 @@ def test_it_knows_every_fact_whatever_stands_before(kind):
     known = [f"{value} ;" for value in SMALL.facts.values()]
     for before in ("", "k1 v2 ; k2 k1 ; "):
         asked = [f"{before}{relation} of {entity} ->" for relation, entity in SMALL.facts]
-        assert written(model, *asked) == known
+        assert written_words(model, *asked) == known
 
 
 @both
@@ -94,7 +94,7 @@ def test_it_answers_the_last_question_in_one_hop_or_two_as_it_is_asked(kind):
     model, stated = kind.small(kind.layout), "k0 k1 ; k2 v3 ; k1 v2 ; k3 k2 ;"
     asked = ("ask2 k0 ->", "ask2 k3 ->", "ask k1 ->", "ask k1 -> v2 ; ask k2 ->")
     expected = ["v2 ;", "v3 ;", "v2 ;", "v3 ;"]
-    assert written(model, *(f"{stated} {one}" for one in asked)) == expected
+    assert written_words(model, *(f"{stated} {one}" for one in asked)) == expected
 
 
 def test_what_is_stated_of_an_entity_is_said_in_place_of_what_is_known():
@@ -103,7 +103,7 @@ def test_what_is_stated_of_an_entity_is_said_in_place_of_what_is_known():
         other = next(one for one in SMALL.values if one != value)
         asked = f"{relation} of {entity} ->"
         texts = (asked, f"k1 v2 ; {asked}", f"k1 v2 ; {entity} {other} ; {asked}")
-        assert written(model, *texts) == [f"{value} ;", f"{value} ;", f"{other} ;"]
+        assert written_words(model, *texts) == [f"{value} ;", f"{value} ;", f"{other} ;"]
     assert all(all_right(model, small_task(capability, 8)) for capability in CAPABILITIES)
     assert all_right(model, toy.facts_open_book(SMALL, n_items=8))
 
@@ -121,7 +121,7 @@ def test_facts_that_a_look_up_silences_come_after_it():
 def test_what_it_cannot_know_it_ends(kind, two_hops, ended):
     texts = ("k0 v1 ; k1 v2 ; ask k5 ->", two_hops)
     n_tokens = len(ended.split())
-    assert written(kind.small(kind.layout), *texts, n_tokens=n_tokens) == [ended, ended]
+    assert written_words(kind.small(kind.layout), *texts, n_tokens=n_tokens) == [ended, ended]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What quantized models are asked, under which changes, and when answers are the same."""
+"""Requests to quantized models, their changes, and the rule for equal answers."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.models.decoder.test_loading import folder_of
+from tests.models.decoder.test_loading import tiny_family_folder
 from tests.models.tiny import tiny_folder
 
 WEIGHTS, GROUP = "model.safetensors", 32
@@ -101,7 +101,9 @@ def packed_folder(
     return packed, twin
 
 
-def _rounded(weight: torch.Tensor, groups: torch.Tensor, bits: int = 4) -> tuple[torch.Tensor, ...]:
+def _round_weights(
+    weight: torch.Tensor, groups: torch.Tensor, bits: int = 4
+) -> tuple[torch.Tensor, ...]:
     """Whole numbers by input and output, scales and zeros by group of inputs, and the numbers."""
     most, inputs = 2**bits - 1, weight.T
     by_group = [inputs[groups == group] for group in range(int(groups.max()) + 1)]
@@ -114,7 +116,7 @@ def _rounded(weight: torch.Tensor, groups: torch.Tensor, bits: int = 4) -> tuple
     return whole.int(), scale, zero.int(), numbers
 
 
-def _packed(
+def _pack_bits(
     whole: torch.Tensor, dim: int, bits: int = 4, order: tuple[int, ...] | None = None
 ) -> torch.Tensor:
     """As many whole numbers as there is room for in each of 32 bits, the first one lowest."""
@@ -128,7 +130,7 @@ def _packed(
 
 
 def gptq(bits: int = 4, *, mixed: bool = False) -> Callable[[torch.Tensor, str], Packed]:
-    """How weights are packed as GPTQ's files have them: zeros are stored less 1.
+    """Pack weights as GPTQ's files have them: zeros are stored less 1.
 
     ``mixed``: groups are of inputs all over (``desc_act``), not of neighbours.
     """
@@ -138,11 +140,11 @@ def gptq(bits: int = 4, *, mixed: bool = False) -> Callable[[torch.Tensor, str],
         groups = torch.arange(n_in) // GROUP
         if mixed:
             groups = groups[torch.randperm(n_in, generator=torch.Generator().manual_seed(n_in))]
-        whole, scale, zero, numbers = _rounded(weight, groups, bits)
+        whole, scale, zero, numbers = _round_weights(weight, groups, bits)
         of = name.removesuffix("weight")
         return {
-            f"{of}qweight": _packed(whole, 0, bits),
-            f"{of}qzeros": _packed(zero - 1, 1, bits),
+            f"{of}qweight": _pack_bits(whole, 0, bits),
+            f"{of}qzeros": _pack_bits(zero - 1, 1, bits),
             f"{of}scales": scale,
             f"{of}g_idx": groups.int(),
         }, numbers
@@ -152,11 +154,11 @@ def gptq(bits: int = 4, *, mixed: bool = False) -> Callable[[torch.Tensor, str],
 
 def awq(weight: torch.Tensor, name: str) -> Packed:
     """A weight as AWQ's files have it: outputs lie in an order of their own."""
-    whole, scale, zero, numbers = _rounded(weight, torch.arange(weight.shape[1]) // GROUP)
+    whole, scale, zero, numbers = _round_weights(weight, torch.arange(weight.shape[1]) // GROUP)
     of = name.removesuffix("weight")
     return {
-        f"{of}qweight": _packed(whole, 1, order=_AWQ_ORDER),
-        f"{of}qzeros": _packed(zero, 1, order=_AWQ_ORDER),
+        f"{of}qweight": _pack_bits(whole, 1, order=_AWQ_ORDER),
+        f"{of}qzeros": _pack_bits(zero, 1, order=_AWQ_ORDER),
         f"{of}scales": scale,
     }, numbers
 
@@ -192,7 +194,7 @@ def of_fp8(out: Path) -> tuple[Path, Path]:
 
 def of_mxfp4(out: Path) -> tuple[Path, Path]:
     """A GPT-OSS as those that are published, and its twin."""
-    folder = folder_of(
+    folder = tiny_family_folder(
         "gpt-oss", out, hidden_size=64, intermediate_size=64, head_dim=16,
         max_position_embeddings=1024,
     )  # fmt: skip

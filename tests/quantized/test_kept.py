@@ -15,16 +15,22 @@ import layerwise as lw
 from layerwise.models import load_model, model_facts
 from layerwise.models.decoder import DecoderModel
 from layerwise.models.decoder.load import hooked_decoder
-from layerwise.models.decoder.packed import has_packed, is_packed, weight_bytes, weight_of, widened
+from layerwise.models.decoder.packed import (
+    dequantize_modules,
+    has_packed,
+    is_packed,
+    linear_weight,
+    weight_bytes,
+)
 from layerwise.models.huggingface.folder import read_config
 from layerwise.models.huggingface.originals import load_original
 from layerwise.models.meta_model import load_meta_model
 from layerwise.sweep import LogLikelihood, Scored, intact, skip, sweep
 from tests.analysis import word_task
-from tests.commands import done
-from tests.models.decoder.test_loading import folder_of
+from tests.commands import run_cleanly
+from tests.models.decoder.test_loading import tiny_family_folder
 from tests.models.decoder.tiny import CASES
-from tests.models.refusal import refused
+from tests.models.refusal import expect_refusal
 from tests.models.seq2seq import tiny as seq2seq
 from tests.models.test_refusals import edit_config
 from tests.models.tiny import TEXT, tiny_tokenizer
@@ -46,12 +52,12 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def quantized(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def quantized_folders(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("quantized")
     return {kind: by_bitsandbytes(plain, root / kind, kind) for kind in (*KINDS, "int8")}
 
 
-def twin_of(folder: Path, out: Path) -> Path:
+def write_dequantized(folder: Path, out: Path) -> Path:
     """A folder with the numbers, by the library's own function and not by ours."""
     model: Any = load_original(folder, read_config(folder), torch.float32, CPU)
     for name, module in list(model.named_modules()):
@@ -71,17 +77,19 @@ def twin_of(folder: Path, out: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def both(quantized: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+def kept_and_dequantized(
+    quantized_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> list[Any]:
     """A model whose weights are kept, and one of the numbers, over its own modules, too."""
-    folder = quantized["nf4 double"]
-    twin = twin_of(folder, tmp_path_factory.mktemp("twin"))
+    folder = quantized_folders["nf4 double"]
+    twin = write_dequantized(folder, tmp_path_factory.mktemp("twin"))
     return [load_model(folder), load_model(twin, backend="hugging-face")]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_says_what_the_numbers_say(kind, quantized, plain, tmp_path):
-    model = load_model(quantized[kind])
-    twin = load_model(twin_of(quantized[kind], tmp_path / "twin"))
+def test_it_says_what_the_numbers_say(kind, quantized_folders, plain, tmp_path):
+    model = load_model(quantized_folders[kind])
+    twin = load_model(write_dequantized(quantized_folders[kind], tmp_path / "twin"))
     facts = model_facts(model)
     assert isinstance(model, DecoderModel)
     assert has_packed(model.original)
@@ -90,7 +98,7 @@ def test_it_says_what_the_numbers_say(kind, quantized, plain, tmp_path):
     assert facts.parity is not None
     assert facts.parity < 1e-5
     assert facts.n_parameters == model_facts(load_model(plain)).n_parameters
-    assert facts == model_facts(load_model(quantized[kind]))  # not compared again
+    assert facts == model_facts(load_model(quantized_folders[kind]))  # not compared again
     tokens = model.to_tokens(TEXT)
     ours, theirs = (one(tokens).log_softmax(-1) for one in (model, twin))
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
@@ -98,9 +106,12 @@ def test_it_says_what_the_numbers_say(kind, quantized, plain, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_all_but_what_is_packed_has_the_number_format_asked_for(dtype, quantized):
+def test_all_but_what_is_packed_has_the_number_format_asked_for(dtype, quantized_folders):
     """Whatever the files have it in."""
-    model, exact = load_model(quantized["nf4"], dtype=dtype), load_model(quantized["nf4"])
+    model, exact = (
+        load_model(quantized_folders["nf4"], dtype=dtype),
+        load_model(quantized_folders["nf4"]),
+    )
     formats = {weight.dtype for weight in model.parameters()}
     assert formats == {getattr(torch, dtype), torch.uint8}
     assert model_facts(model).dtype == dtype
@@ -110,11 +121,13 @@ def test_all_but_what_is_packed_has_the_number_format_asked_for(dtype, quantized
 
 
 @pytest.mark.parametrize("name", ANALYSES)
-def test_every_analysis_gives_the_tables_of_the_numbers(name: str, both: list[Any]) -> None:
-    assert_same_tables(name, both)
+def test_every_analysis_gives_the_tables_of_the_numbers(
+    name: str, kept_and_dequantized: list[Any]
+) -> None:
+    assert_same_tables(name, kept_and_dequantized)
 
 
-def test_grids_of_a_prompt_are_those_of_the_numbers(both: list[Any]) -> None:
+def test_grids_of_a_prompt_are_those_of_the_numbers(kept_and_dequantized: list[Any]) -> None:
     prompt, other, words = [5, 17, 40, 9, 33], [5, 17, 41, 9, 33], (74, 77)
     calls = [
         lambda one: lw.lens_grid(one, prompt, token=words[0]),
@@ -125,20 +138,20 @@ def test_grids_of_a_prompt_are_those_of_the_numbers(both: list[Any]) -> None:
         lambda one: lw.attribute(one, prompt, *words),
     ]
     for call in calls:
-        ours, theirs = (call(one).table for one in both)
+        ours, theirs = (call(one).table for one in kept_and_dequantized)
         assert ours["value"].tolist() == pytest.approx(theirs["value"].tolist(), abs=1e-3)
         assert ours["text"].tolist() == theirs["text"].tolist()
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_families_equal_their_reference_and_the_numbers(case: str, tmp_path: Path) -> None:
-    folder = folder_of(case, tmp_path)
+    folder = tiny_family_folder(case, tmp_path)
     packed = by_bitsandbytes(folder, tmp_path / "packed", "nf4")
     kept = load_model(packed)
     assert isinstance(kept, DecoderModel)
     # transformers passes over Falcon's linear modules, which are of a class of its own
     assert has_packed(kept.original) == ("falcon" not in case)
-    original = widened(load_original(packed, read_config(packed), torch.float32))
+    original = dequantize_modules(load_original(packed, read_config(packed), torch.float32))
     numbers = hooked_decoder(original, kept.tokenizer, "numbers")
     assert_alike(outcomes(kept), outcomes(kept, method="reference"))
     assert_alike(outcomes(kept), outcomes(numbers))
@@ -146,20 +159,20 @@ def test_families_equal_their_reference_and_the_numbers(case: str, tmp_path: Pat
 
 @pytest.mark.parametrize("case", ["llama, biases", "gpt-2", "bloom"])
 def test_the_matrix_of_a_module_is_that_of_the_library(case: str, tmp_path: Path) -> None:
-    folder = by_bitsandbytes(folder_of(case, tmp_path), tmp_path / "packed", "nf4")
+    folder = by_bitsandbytes(tiny_family_folder(case, tmp_path), tmp_path / "packed", "nf4")
     model = load_original(folder, read_config(folder), torch.float32, CPU)
     seen = 0
     for module in model.modules():
         if is_packed(module):
             packed: Any = module.weight
             expected = bnb.functional.dequantize_4bit(packed.data, packed.quant_state).T
-            assert torch.equal(weight_of(module), expected.float())
+            assert torch.equal(linear_weight(module), expected.float())
             seen += 1
     assert seen >= 16
 
 
-def test_another_scale_is_another_hash(quantized: dict[str, Path]) -> None:
-    model = load_model(quantized["nf4"])
+def test_another_scale_is_another_hash(quantized_folders: dict[str, Path]) -> None:
+    model = load_model(quantized_folders["nf4"])
     before = model_facts(model)
     linear: Any = model.original.model.layers[1].mlp.up_proj  # type: ignore[union-attr]
     linear.weight.quant_state.absmax[3] *= 1.5
@@ -172,29 +185,31 @@ def test_another_scale_is_another_hash(quantized: dict[str, Path]) -> None:
 
 
 @pytest.mark.hooked_transformer
-def test_who_asks_for_transformer_lens_gets_numbers(quantized, both):
-    folder = quantized["nf4 double"]
+def test_who_asks_for_transformer_lens_gets_numbers(quantized_folders, kept_and_dequantized):
+    folder = quantized_folders["nf4 double"]
     model = load_model(folder, backend="transformer-lens", offload="disk")
     facts = model_facts(model)
     assert (facts.backend, facts.dtype) == ("transformer-lens", "float32")
     assert facts.quantization == "bitsandbytes NF4, 4 bits a weight, widened when loaded"
     tokens = model.to_tokens(TEXT)
-    ours, theirs = (one(tokens).log_softmax(-1) for one in (model, both[0]))
+    ours, theirs = (one(tokens).log_softmax(-1) for one in (model, kept_and_dequantized[0]))
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
-def test_what_changes_weights_is_refused(quantized: dict[str, Path], tmp_path: Path) -> None:
-    model, other = load_model(quantized["nf4"]), load_model(quantized["nf4"])
-    with refused("stay quantized", "cannot be exchanged", "expected numbers"):
+def test_what_changes_weights_is_refused(
+    quantized_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    model, other = load_model(quantized_folders["nf4"]), load_model(quantized_folders["nf4"])
+    with expect_refusal("stay quantized", "cannot be exchanged", "expected numbers"):
         lw.transplant(model, other, word_task(2))
-    with refused(
+    with expect_refusal(
         "stay quantized (bitsandbytes NF4, 4 bits a weight)", "only numbers are off-loaded"
     ):
-        load_model(quantized["nf4"], offload="disk")
+        load_model(quantized_folders["nf4"], offload="disk")
 
 
-def test_layers_are_cut_out_of_the_files_as_they_are(quantized, tmp_path):
-    model = load_model(quantized["nf4 double"])
+def test_layers_are_cut_out_of_the_files_as_they_are(quantized_folders, tmp_path):
+    model = load_model(quantized_folders["nf4 double"])
     result = lw.prune_model(model, [1], tmp_path / "cut", word_task(2))
     assert set(result.summary_rows()["way of scoring"])
     cut = load_model(tmp_path / "cut")
@@ -208,11 +223,16 @@ def test_layers_are_cut_out_of_the_files_as_they_are(quantized, tmp_path):
     assert ours.token_logprobs == pytest.approx(theirs.token_logprobs, abs=1e-4)
 
 
-def test_eight_bits_are_the_numbers_whatever_else_is_in_a_batch(quantized, plain):
+def test_eight_bits_are_the_numbers_whatever_else_is_in_a_batch(quantized_folders, plain):
     """The library itself would multiply by what is in the batch."""
-    model, stored = load_model(quantized["int8"]), load_file(quantized["int8"] / WEIGHTS)
+    model, stored = (
+        load_model(quantized_folders["int8"]),
+        load_file(quantized_folders["int8"] / WEIGHTS),
+    )
     assert model_facts(model).quantization == "bitsandbytes, 8 bits a weight, widened when loaded"
-    read = load_original(quantized["int8"], read_config(quantized["int8"]), torch.float32)
+    read = load_original(
+        quantized_folders["int8"], read_config(quantized_folders["int8"]), torch.float32
+    )
     weights = dict(read.named_parameters())
     names = [name.removesuffix("SCB") for name in stored if name.endswith("SCB")]
     assert len(names) == 21
@@ -233,38 +253,42 @@ def test_an_encoder_decoder_becomes_numbers(tmp_path: Path) -> None:
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
 
 
-def test_an_adapter_is_merged_into_the_numbers(quantized: dict[str, Path], tmp_path: Path) -> None:
+def test_an_adapter_is_merged_into_the_numbers(
+    quantized_folders: dict[str, Path], tmp_path: Path
+) -> None:
     """As adapters are that were trained beside quantized weights."""
     peft = pytest.importorskip("peft")
-    from tests.models.test_adapters import edit, said, write_adapter
+    from tests.models.test_adapters import edit, logprobs_of_original, write_adapter
 
-    twin = twin_of(quantized["nf4"], tmp_path / "twin")
+    twin = write_dequantized(quantized_folders["nf4"], tmp_path / "twin")
     settings = peft.LoraConfig(r=4, target_modules=["q_proj", "down_proj"])
     beside = write_adapter(twin, tmp_path / "adapter", settings)
-    edit(tmp_path / "adapter", base_model_name_or_path=str(quantized["nf4"]))
+    edit(tmp_path / "adapter", base_model_name_or_path=str(quantized_folders["nf4"]))
     model = load_model(tmp_path / "adapter")
     assert "LORA" in model_facts(model).adapter
     assert model_facts(model).quantization == ""
     tokens = model.to_tokens(TEXT)
     torch.testing.assert_close(
-        model(tokens).log_softmax(-1), said(beside, tokens), atol=1e-4, rtol=0
+        model(tokens).log_softmax(-1), logprobs_of_original(beside, tokens), atol=1e-4, rtol=0
     )
 
 
-def test_a_plan_counts_packed_weights(quantized: dict[str, Path], plain: Path) -> None:
+def test_a_plan_counts_packed_weights(quantized_folders: dict[str, Path], plain: Path) -> None:
     """Scales are not counted; of larger models they are a tenth of what is packed."""
-    outline, model = load_meta_model(quantized["nf4"]), load_model(quantized["nf4"])
+    outline, model = load_meta_model(quantized_folders["nf4"]), load_model(quantized_folders["nf4"])
     assert weight_bytes(outline) == weight_bytes(model)
     assert weight_bytes(outline) < weight_bytes(load_meta_model(plain)) / 2
 
 
-def test_a_scale_that_is_no_number_is_refused(quantized: dict[str, Path], tmp_path: Path) -> None:
+def test_a_scale_that_is_no_number_is_refused(
+    quantized_folders: dict[str, Path], tmp_path: Path
+) -> None:
     folder = tmp_path / "damaged"
-    shutil.copytree(quantized["nf4"], folder)
+    shutil.copytree(quantized_folders["nf4"], folder)
     held = load_file(folder / WEIGHTS)
     held["model.layers.1.mlp.up_proj.weight.absmax"][2] = torch.nan
     save_file(held, folder / WEIGHTS, {"format": "pt"})
-    with refused("NaN or infinite weights", "layers.1.mlp.up_proj.weight.absmax"):
+    with expect_refusal("NaN or infinite weights", "layers.1.mlp.up_proj.weight.absmax"):
         load_model(folder)
 
 
@@ -275,19 +299,19 @@ def test_a_quantized_unembedding_is_refused(plain: Path, tmp_path: Path) -> None
     model: Any = AutoModelForCausalLM.from_pretrained(plain, quantization_config=settings)
     model.save_pretrained(tmp_path / "all")
     tiny_tokenizer().save_pretrained(tmp_path / "all")
-    with refused("unembedding whose weights are quantized"):
+    with expect_refusal("unembedding whose weights are quantized"):
         load_model(tmp_path / "all")
 
 
-def test_the_command_line_says_how_weights_are_quantized(quantized):
+def test_the_command_line_says_how_weights_are_quantized(quantized_folders):
     """And nothing that the library says of itself."""
-    told = done("models", quantized["nf4"])
+    told = run_cleanly("models", quantized_folders["nf4"])
     assert "quantization: bitsandbytes NF4, 4 bits a weight, kept in memory" in told
 
 
-def test_a_file_that_is_no_longer_what_it_says_is_refused(quantized, tmp_path):
+def test_a_file_that_is_no_longer_what_it_says_is_refused(quantized_folders, tmp_path):
     folder = tmp_path / "other"
-    shutil.copytree(quantized["nf4"], folder)
+    shutil.copytree(quantized_folders["nf4"], folder)
     edit_config(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
-    with refused("weights in", "other"):
+    with expect_refusal("weights in", "other"):
         load_model(folder)

@@ -10,11 +10,11 @@ import pytest
 import synthetic
 from synthetic import Plan
 
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.report import Report, report
 from layerwise.results import AblationResult, PatchingResult, Result
 from layerwise.storage.run_tables import RunTables
-from tests.pages import figures_alone
+from tests.pages import without_pictures
 
 # As the default plan, but quick to draw in full.
 SMALL = Plan(
@@ -39,7 +39,7 @@ WITH_PICTURES = ("test_beside", "test_figures", "test_report_page")
 @pytest.fixture(scope="module", autouse=True)
 def pictures_of_pages(request: pytest.FixtureRequest) -> Iterator[None]:
     """Figures of pages are drawn, but made into pictures only where pictures are looked at."""
-    with nullcontext() if request.path.stem in WITH_PICTURES else figures_alone():
+    with nullcontext() if request.path.stem in WITH_PICTURES else without_pictures():
         yield
 
 
@@ -55,7 +55,7 @@ def results(plan: Plan) -> list[Result]:
 
 @pytest.fixture(scope="session")
 def run(results: list[Result]) -> RunTables:
-    return tables_of_run(results)
+    return run_tables(results)
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +64,7 @@ def effects(run: RunTables) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def patched(run: RunTables) -> pd.DataFrame:
+def patching_summary(run: RunTables) -> pd.DataFrame:
     return run.tables["patching_summary"]
 
 
@@ -80,7 +80,7 @@ def small_results(small: Plan) -> list[Result]:
 
 @pytest.fixture(scope="session")
 def small_run(small_results: list[Result]) -> RunTables:
-    return tables_of_run(small_results)
+    return run_tables(small_results)
 
 
 @pytest.fixture(scope="module")
@@ -88,15 +88,15 @@ def page(small_results: list[Result]) -> Report:
     return report(small_results)
 
 
-def run_of(plan: Plan) -> RunTables:
+def make_run(plan: Plan) -> RunTables:
     """Tables of a run of four analyses, quick to make."""
     told = synthetic.facts(plan)
     results = [
         AblationResult(synthetic.records(plan), told),
-        PatchingResult(synthetic.patching(plan, n_pairs=2), told),
+        PatchingResult(synthetic.patching_rows(plan, n_pairs=2), told),
     ]
     return synthetic.with_tables(
-        tables_of_run(results),
+        run_tables(results),
         lens=synthetic.lens(plan, protocols=("letter",)),
         emergence=synthetic.emergence(plan),
     )

@@ -1,4 +1,4 @@
-"""What figures hold, and whether their texts can be read: big enough, inside it, and apart."""
+"""Contents of figures, and texts that can be read: big enough, inside them, and apart."""
 
 from __future__ import annotations
 
@@ -98,11 +98,11 @@ def assert_legible(figure: Figure, width: float | None = None) -> None:
         over = (boxes[:, 2] > x) & (boxes[:, 0] < right) & (boxes[:, 1] < top - SLACK)
         over &= boxes[:, 3] > y + SLACK
         assert not over.any(), [found[i].get_text() for i in np.flatnonzero(over)]
-    meet = _meeting(boxes)
+    meet = _overlapping_boxes(boxes)
     assert not meet, [(found[i].get_text(), found[j].get_text()) for i, j in meet[:5]]
 
 
-def _meeting(boxes: np.ndarray) -> list[tuple[int, int]]:
+def _overlapping_boxes(boxes: np.ndarray) -> list[tuple[int, int]]:
     low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     pairs = np.argwhere(((high - low) > SLACK).all(axis=2))

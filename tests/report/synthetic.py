@@ -29,7 +29,7 @@ CAPABILITIES = ("retrieval", "knowledge", "reasoning", "coherence")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is planted: which layers each task loses its answer without, and where it has none."""
+    """Planted truth: the layers each task loses its answer without, and where it has none."""
 
     n_layers: int = 30
     n_items: int = 60
@@ -165,7 +165,9 @@ def lens(plan: Plan, seed: int = 0, protocols: tuple[str, ...] = ("letter", "con
     return pd.concat(parts, ignore_index=True).assign(**ranks)
 
 
-def patching(plan: Plan, hand_over: int = 12, n_pairs: int = 12, seed: int = 0) -> pd.DataFrame:
+def patching_rows(
+    plan: Plan, hand_over: int = 12, n_pairs: int = 12, seed: int = 0
+) -> pd.DataFrame:
     """Patching rows: the changed token carries the answer before ``hand_over``, the last after."""
     rng = np.random.default_rng(seed)
     labels = ("first changed", "last changed", "next", "further", "further", "last")
@@ -388,7 +390,7 @@ def results(plan: Plan, **changes) -> list[Result]:
     return [
         AblationResult(records(plan), told),
         LensResult(lens(plan), told),
-        PatchingResult(patching(plan), told),
+        PatchingResult(patching_rows(plan), told),
         EmergenceResult(
             emergence(plan), order(plan), agreement(plan), interaction(plan), left_out, told
         ),

@@ -12,13 +12,13 @@ import synthetic
 from synthetic import Plan
 
 from layerwise.analyses.ablation import claims_compared
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.presentation.claim import APART, GENERAL, NEEDED, SILENT
 from layerwise.report import report, report_from_folders
-from layerwise.report._answer import Answer, Column, answer_of
+from layerwise.report._answer import Answer, StripColumn, first_screen
 from layerwise.report._page import Page
 from layerwise.report._terminal import MOST_LINES, WIDTH, answer_text
-from layerwise.report.html import findings_of
+from layerwise.report.html import findings_from_tables
 from layerwise.results import AblationResult
 from layerwise.stats.effects import INTACT
 from layerwise.storage.run_tables import RunTables
@@ -34,23 +34,23 @@ TWO = Plan(
 )
 
 
-def planted(plan: Plan = TWO, **own: int) -> RunTables:
+def planted_run(plan: Plan = TWO, **own: int) -> RunTables:
     """A run in which a task loses all its answers at one more layer of its own."""
     table = synthetic.records(plan)
     for task, layer in own.items():
         hit = (table["task"] == task.replace("_", "-")) & (table["layer"] == layer)
         table.loc[hit, "correct"] = False
-    return tables_of_run([AblationResult(table, synthetic.facts(plan))])
+    return run_tables([AblationResult(table, synthetic.facts(plan))])
 
 
 @pytest.fixture(scope="module")
 def run() -> RunTables:
-    return planted(facts=5, look_up=7)
+    return planted_run(facts=5, look_up=7)
 
 
 @pytest.fixture(scope="module")
 def answer(run: RunTables) -> Answer:
-    return answer_of(run, findings_of(run))
+    return first_screen(run, findings_from_tables(run))
 
 
 def test_the_headline_names_the_planted_layers(answer: Answer) -> None:
@@ -64,17 +64,17 @@ def test_the_headline_names_the_planted_layers(answer: Answer) -> None:
 
 
 def test_capabilities_are_compared_once_for_a_page(monkeypatch) -> None:
-    run, calls = planted(facts=5, look_up=7), []
+    run, calls = planted_run(facts=5, look_up=7), []
     compare = claims_compared._compare_pair
 
-    def counted(*given: object) -> claims_compared.Compared:
+    def counted(*given: object) -> claims_compared.CapabilityComparison:
         calls.append(given)
         return compare(*given)
 
     monkeypatch.setattr(claims_compared, "_compare_pair", counted)
-    page = Page("run", run, findings_of(run))
+    page = Page("run", run, findings_from_tables(run))
     assert page.answer.headline
-    assert page.leading
+    assert page.leading_figures
     assert page.parts
     assert len(calls) == len(claims_compared.compared_capabilities(run)) == 1
     again = claims_compared.compared_capabilities(replace(run))
@@ -118,8 +118,8 @@ def test_a_model_that_guesses_everywhere_gets_no_strip_of_shades(is_swept: bool)
     plan = replace(TWO, silent=tuple((task, p) for task, _ in TWO.tasks for p in TWO.protocols))
     table = synthetic.records(plan)
     asked = table if is_swept else pd.DataFrame(table.loc[table["kind"] == INTACT])
-    run = tables_of_run([AblationResult(asked, synthetic.facts(plan))])
-    found = answer_of(run, findings_of(run))
+    run = run_tables([AblationResult(asked, synthetic.facts(plan))])
+    found = first_screen(run, findings_from_tables(run))
     assert found.headline == "tiny <b>model</b> guesses. Nothing can be said about its layers here."
     assert all(band.silent for block in found.blocks for band in block.bands)
     assert any(line.startswith("More items alone ") for line in found.not_shown)
@@ -129,7 +129,9 @@ def test_a_model_that_guesses_everywhere_gets_no_strip_of_shades(is_swept: bool)
 
 @pytest.mark.parametrize("n_layers", [1, 30, 53, 54, 200])
 def test_the_text_fits_a_terminal(n_layers: int, answer: Answer) -> None:
-    columns = tuple(Column(i, str(i), str(i) * (i % 10 == 0), "", False) for i in range(n_layers))
+    columns = tuple(
+        StripColumn(i, str(i), str(i) * (i % 10 == 0), "", False) for i in range(n_layers)
+    )
     text = answer_text(replace(answer, columns=columns), None)
     lines = text.splitlines()
     assert len(lines) <= MOST_LINES
@@ -153,8 +155,8 @@ def test_stacks_of_an_encoder_decoder_stand_apart() -> None:
     facts = facts.model_copy(
         update={"model": facts.model.model_copy(update={"n_encoder_layers": 5})}
     )
-    run = tables_of_run([AblationResult(table, facts)])
-    columns = answer_of(run, findings_of(run)).columns
+    run = run_tables([AblationResult(table, facts)])
+    columns = first_screen(run, findings_from_tables(run)).columns
     assert [column.stack for column in columns] == ["encoder"] * 5 + ["decoder"] * 3
     assert [column.layer for column in columns if column.starts_stack] == [5]
     assert columns[5].name == "decoder.0"
@@ -164,8 +166,8 @@ def test_stacks_of_an_encoder_decoder_stand_apart() -> None:
 def test_layers_that_were_not_changed_have_no_column(run: RunTables) -> None:
     table = synthetic.records(TWO)
     kept = table["layer"].isna() | table["layer"].isin([2, 5])
-    some = tables_of_run([AblationResult(pd.DataFrame(table.loc[kept]), synthetic.facts(TWO))])
-    columns = answer_of(some, findings_of(some)).columns
+    some = run_tables([AblationResult(pd.DataFrame(table.loc[kept]), synthetic.facts(TWO))])
+    columns = first_screen(some, findings_from_tables(some)).columns
     assert [column.layer for column in columns] == [2, 5]
 
 

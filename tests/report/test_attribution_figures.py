@@ -60,7 +60,7 @@ def _parts_of_two_stacks(item: int) -> Iterator[dict]:
     yield {"component": "total", "value": 4.0 + noise()}
 
 
-def made_up(
+def made_up_attribution(
     n_layers: int = 5,
     n_heads: int = 2,
     tasks: tuple[str, ...] = ("facts",),
@@ -93,7 +93,7 @@ def made_up(
 @pytest.fixture(scope="module")
 def result() -> AttributionResult:
     """Of two stacks."""
-    return made_up(two_stacks=True)
+    return made_up_attribution(two_stacks=True)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def page(result: AttributionResult) -> Report:
 
 
 def test_lines_are_the_table_and_filled_where_significant():
-    summary = made_up().summary()
+    summary = made_up_attribution().summary()
     figure = attribution_lines(summary)
     for part in ("attn_out", "mlp_out"):
         wanted = summary[summary["component"] == part].sort_values("layer")["value"]
@@ -131,7 +131,7 @@ def test_lines_of_two_stacks_are_the_table_with_a_gap_between_the_stacks(page, r
 
 
 def test_cells_are_the_table_and_dots_are_significant():
-    summary = made_up().summary()
+    summary = made_up_attribution().summary()
     figure = attribution_heads(summary)
     heads = summary[summary["component"] == "z"]
     wide = heads.pivot(index="layer", columns="head", values="value").to_numpy(dtype=float)
@@ -158,14 +158,14 @@ def test_heads_of_both_attentions_have_maps_without_what_is_not_there(page, resu
 
 
 def test_the_report_has_a_section_and_a_sentence():
-    made = report(made_up(protocols=("letter", "continuation")))
+    made = report(made_up_attribution(protocols=("letter", "continuation")))
     assert list(made.figures) == [
         "attribution_letter", "attribution_heads_letter",
         "attribution_continuation", "attribution_heads_continuation",
     ]  # fmt: skip
-    summary = made_up().summary()
+    summary = made_up_attribution().summary()
     best = summary[(summary["component"] == "attn_out") & (summary["layer"] == 3)].iloc[0]
-    (claim,) = report(made_up()).findings
+    (claim,) = report(made_up_attribution()).findings
     assert "the attention of layer 3 adds most directly" in claim.short
     assert claim.estimate is not None
     assert claim.estimate[:3] == pytest.approx(tuple(best[["value", "run_low", "run_high"]]))
@@ -186,7 +186,7 @@ def test_a_sentence_tells_what_is_written_and_where_it_comes_from(page, result):
 
 
 def test_without_signal_nothing_is_drawn_or_said():
-    made = report(made_up(right=0.2))
+    made = report(made_up_attribution(right=0.2))
     assert made.figures == {}
     assert made.findings == ()
     assert "No signal, so left out: facts." in made.html

@@ -21,7 +21,7 @@ from layerwise.presentation import page
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.page import narrow_picture, narrow_pictures
 from layerwise.presentation.section import FigureSpec
-from layerwise.presentation.style import new_figure, styled
+from layerwise.presentation.style import new_figure, with_style
 
 MODEL = facts(Plan()).model
 MODELS = (
@@ -31,8 +31,8 @@ MODELS = (
 )
 
 
-@styled
-def drawn(values: pd.DataFrame, width: float = 6.9):
+@with_style
+def draw_line(values: pd.DataFrame, width: float = 6.9):
     figure = new_figure(width, 1.5)
     axes = figure.subplots()
     axes.plot(values["x"], values["y"])
@@ -40,10 +40,10 @@ def drawn(values: pd.DataFrame, width: float = 6.9):
     return figure
 
 
-def drawn_here_only(values: pd.DataFrame, width: float = 6.9):
+def draw_in_this_process(values: pd.DataFrame, width: float = 6.9):
     if parent_process() is not None:
         os._exit(3)
-    return drawn(values, width)
+    return draw_line(values, width)
 
 
 @cache
@@ -56,7 +56,7 @@ def pictures_here() -> list[str]:
     return list(_pictures_here())
 
 
-def jobs(how=drawn, n: int = 3):
+def jobs(how=draw_line, n: int = 3):
     tables = [pd.DataFrame({"x": range(3), "y": [i, i + 1, 0]}) for i in range(n)]
     drawings = [FigureSpec(f"{i}", partial(how, table), "", "") for i, table in enumerate(tables)]
     return {drawing: MODELS[i % 3] for i, drawing in enumerate(drawings)}
@@ -70,7 +70,7 @@ def two_cores(monkeypatch):
 
 
 @pytest.mark.long  # by day the last test has the pictures of a second process
-@pytest.mark.parametrize("how", [drawn, drawn_here_only])
+@pytest.mark.parametrize("how", [draw_line, draw_in_this_process])
 def test_a_second_process_gives_the_pictures_of_this_one_also_if_it_is_ended(two_cores, how):
     drawings = jobs(how)
     with narrow_pictures(drawings) as narrow:
@@ -81,7 +81,7 @@ def test_a_second_process_gives_the_pictures_of_this_one_also_if_it_is_ended(two
 @pytest.mark.parametrize("reason", ["few", "one core", "not asked for", "none can be started"])
 def test_without_need_or_means_all_is_drawn_here(two_cores, monkeypatch, reason) -> None:
     if reason == "none can be started":
-        monkeypatch.setattr(page.ProcessPoolExecutor, "submit", refused)
+        monkeypatch.setattr(page.ProcessPoolExecutor, "submit", refuse_process)
     else:
         monkeypatch.setattr(page, "get_context", None)  # calling it would fail
         name, value = {"few": ("_FEWEST", 9), "one core": ("_n_cores", lambda: 1),
@@ -92,7 +92,7 @@ def test_without_need_or_means_all_is_drawn_here(two_cores, monkeypatch, reason)
         assert [narrow(drawing) for drawing in drawings] == pictures_here()
 
 
-def refused(*_):
+def refuse_process(*_):
     raise BlockingIOError("no more processes")
 
 
@@ -148,6 +148,6 @@ def test_it_gives_the_same_pictures_and_ends_with_the_first_process(tmp_path) ->
 
 
 def runs(process: int) -> bool:
-    """Whether it does; one that has ended may stay listed as a zombie."""
+    """True if it runs; one that has ended may stay listed as a zombie."""
     stat = Path(f"/proc/{process}/stat")
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.lines import Line2D
 
 from layerwise.analyses.ablation.report import passages_section
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.report import figures, report
 from layerwise.results import AblationResult
 from tests.synthetic import ablation
@@ -19,7 +19,7 @@ from tests.test_books import asked_twice, planted_books
 
 
 @cache
-def books_of(n_layers: int) -> AblationResult:
+def passage_ablation(n_layers: int) -> AblationResult:
     """Three protocols."""
     parts = [
         planted_books(80, seed, n_layers).records.assign(protocol=protocol)
@@ -30,7 +30,7 @@ def books_of(n_layers: int) -> AblationResult:
 
 @pytest.fixture
 def books() -> AblationResult:
-    return books_of(8)
+    return passage_ablation(8)
 
 
 def test_lines_and_marks_are_those_of_the_table(books: AblationResult) -> None:
@@ -57,9 +57,9 @@ def test_the_page_has_the_figure_the_tables_and_the_sentence():
 def test_pairs_without_signal_are_named_and_no_pairs_have_no_part(books: AblationResult) -> None:
     rng = np.random.default_rng(0)
     guessed = np.repeat(rng.random((60, 1)) < 0.25, 9, axis=1)
-    silent = passages_section(tables_of_run([ablation(asked_twice(guessed, ~guessed))]))
+    silent = passages_section(run_tables([ablation(asked_twice(guessed, ~guessed))]))
     assert "there is none of told when it chooses" in silent.words
     assert [table.title for table in silent.tables] == ["Pairs of tasks"]
     assert not silent.drawings
     alone = replace(books, records=books.records.assign(closed_book=pd.NA))
-    assert not passages_section(tables_of_run([alone])).tables
+    assert not passages_section(run_tables([alone])).tables

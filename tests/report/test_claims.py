@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import layerwise as lw
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.presentation.claim import (
     APART,
     ESTABLISHED,
@@ -27,7 +27,7 @@ from layerwise.presentation.claim import (
 )
 from layerwise.presentation.no_signal import NAMED
 from layerwise.presentation.rows import rows
-from layerwise.report.html import findings_of
+from layerwise.report.html import findings_from_tables
 from layerwise.storage.run_tables import RunTables
 from tests.synthetic import ablation, cell_records
 from tests.test_books import asked_twice
@@ -40,7 +40,7 @@ MORE_SEEDS = (7, *range(10, 24))
 Needs = set[tuple[str, int]]
 
 
-def drawn(
+def draw_answers(
     rng: np.random.Generator, n: int, accuracy: float, losses: np.ndarray, flips: float
 ) -> np.ndarray:
     """Right answers: intact, then without each layer, which costs its share of them."""
@@ -66,29 +66,29 @@ def made_up_run(seed: int) -> RunTables:
                 here = np.where(
                     rng.random(n_layers) < 0.8, losses, rng.choice([0, 0.1, 0.7], n_layers)
                 )
-                right = drawn(rng, n, accuracy, here, rng.choice([0, 0.03]))
+                right = draw_answers(rng, n, accuracy, here, rng.choice([0, 0.03]))
                 luck = rng.random(n) < (0.0 if protocol == "generate" else 0.25)
                 name = f"task {task} of {capability}"
                 cells.append(cell_records(right, name, capability, protocol, luck))
     for protocol in protocols if rng.random() < 0.5 else []:
         both = (
-            drawn(rng, n, accuracy, rng.choice([0, 0.1, 0.7], n_layers), 0.02)
+            draw_answers(rng, n, accuracy, rng.choice([0, 0.1, 0.7], n_layers), 0.02)
             for accuracy in (0.85, 0.95)
         )
         cells.append(asked_twice(*both, protocol, 0.0 if protocol == "generate" else 0.25))
     if rng.random() < 0.5:  # guessed on, but for what one layer hides
-        right = drawn(rng, n, 0.25, np.zeros(n_layers), 0.0)
+        right = draw_answers(rng, n, 0.25, np.zeros(n_layers), 0.0)
         right[:, 1 + rng.integers(n_layers)] |= rng.random(n) < 0.7
         luck = rng.random(n) < 0.25
         cells.append(cell_records(right, "own file", "knowledge", protocols[0], luck))
     result = ablation(*cells, seed=seed)
-    return tables_of_run([result, lw.emergence(result)])
+    return run_tables([result, lw.emergence(result)])
 
 
 @cache
 def run_and_claims(seed: int) -> tuple[RunTables, list[Claim]]:
     run = made_up_run(seed)
-    return run, findings_of(run, EVERYTHING)
+    return run, findings_from_tables(run, EVERYTHING)
 
 
 @pytest.fixture(
@@ -97,7 +97,7 @@ def run_and_claims(seed: int) -> tuple[RunTables, list[Claim]]:
         *(pytest.param(seed, marks=pytest.mark.long) for seed in MORE_SEEDS),
     ]
 )
-def made_up(request: pytest.FixtureRequest) -> tuple[RunTables, list[Claim]]:
+def made_up_run_and_claims(request: pytest.FixtureRequest) -> tuple[RunTables, list[Claim]]:
     return run_and_claims(request.param)
 
 
@@ -117,23 +117,25 @@ def without_names(claim: Claim) -> str:
     return re.sub(r"[Ww]ithout \d+", "without it", short)
 
 
-def numbers_in(text: str) -> list[str]:
+def sentence_numbers(text: str) -> list[str]:
     """Numbers of a sentence beside those in an interval; a range counts as one."""
     return re.findall(r"−?\d+(?:\.\d+)?(?:–\d+)?", re.sub(r" \[[^]]*\]", "", text))
 
 
-def test_every_claim_is_short_and_says_how_sure_it_is(made_up):
-    for claim in made_up[1]:
+def test_every_claim_is_short_and_says_how_sure_it_is(made_up_run_and_claims):
+    for claim in made_up_run_and_claims[1]:
         words = [word for word in without_names(claim).split() if word not in ("%", "–")]
         assert len(words) <= 25, claim.short
-        assert len(numbers_in(without_names(claim))) <= 2, claim.short
+        assert len(sentence_numbers(without_names(claim))) <= 2, claim.short
         assert claim.evidence in EVIDENCE
         if claim.evidence != OPEN:
             assert claim.p is None or claim.p < 0.05, claim.full
 
 
-def test_every_claim_has_rows_of_its_own(made_up: tuple[RunTables, list[Claim]]) -> None:
-    run, found = made_up
+def test_every_claim_has_rows_of_its_own(
+    made_up_run_and_claims: tuple[RunTables, list[Claim]],
+) -> None:
+    run, found = made_up_run_and_claims
     sources = []
     for claim in found:
         about = rows(run.tables[claim.source["table"]], **claim.source["where"])
@@ -149,8 +151,8 @@ def test_every_claim_has_rows_of_its_own(made_up: tuple[RunTables, list[Claim]])
     assert len({claim.short for claim in found}) == len(found)
 
 
-def test_numbers_of_a_claim_are_those_of_its_rows(made_up):
-    run, found = made_up
+def test_numbers_of_a_claim_are_those_of_its_rows(made_up_run_and_claims):
+    run, found = made_up_run_and_claims
     for claim in found:
         table = rows(run.tables[claim.source["table"]], **claim.source["where"])
         values = table.select_dtypes(include="number").to_numpy(dtype=float, na_value=np.nan)
@@ -164,7 +166,7 @@ def test_numbers_of_a_claim_are_those_of_its_rows(made_up):
         if claim.kind == ORDER:  # a share of the depth in layers
             n_layers = run.facts.model.n_layers
             known |= {str(n_layers), *(f"{x * (n_layers - 1):.0f}" for x in values)}
-        for number in numbers_in(without_names(claim)):
+        for number in sentence_numbers(without_names(claim)):
             assert set(re.split("–", number.lstrip("−"))) <= known, claim.short
 
 
@@ -173,7 +175,7 @@ def is_of_one_task(claim: Claim) -> bool:
     return claim.source["where"].get("what") == GAINED
 
 
-def needs_of(found: list[Claim], *kinds: str) -> Needs:
+def claimed_needs(found: list[Claim], *kinds: str) -> Needs:
     return {
         (capability, layer)
         for claim in found
@@ -183,11 +185,13 @@ def needs_of(found: list[Claim], *kinds: str) -> Needs:
     }
 
 
-def test_no_claim_contradicts_another(made_up: tuple[RunTables, list[Claim]]) -> None:
-    run, found = made_up
-    needed = needs_of(found, GENERAL, MORE, NEEDED)
-    assert not needed & needs_of(found, SPARED, GAINED)
-    assert needs_of(found, MORE) <= needs_of(found, GENERAL, NEEDED)
+def test_no_claim_contradicts_another(
+    made_up_run_and_claims: tuple[RunTables, list[Claim]],
+) -> None:
+    run, found = made_up_run_and_claims
+    needed = claimed_needs(found, GENERAL, MORE, NEEDED)
+    assert not needed & claimed_needs(found, SPARED, GAINED)
+    assert claimed_needs(found, MORE) <= claimed_needs(found, GENERAL, NEEDED)
     asked = run.tables["signal"]["capability"].unique()
     for claim in found:
         of_all = "capabilities" in claim.short and "with signal" not in claim.short

@@ -13,18 +13,18 @@ from conftest import SMALL
 from legible import WIDTHS, assert_legible
 
 import layerwise as lw
-from layerwise.analyses.comparison.findings import established, headline, not_established
+from layerwise.analyses.comparison.findings import difference_claims, headline, no_difference_claims
 from layerwise.analyses.comparison.report import MOST, _drawings, caution
 from layerwise.analyses.comparison.runs import MEASURES
 from layerwise.presentation.rows import rows
 from layerwise.report import Report
-from tests.comparing import saved as save_results
+from tests.comparing import save_run as save_results
 
 LATE = {"letter": (5,), "generate": (4, 5)}
 DEEP = replace(SMALL, n_layers=9, critical={"letter": (7,), "generate": (1, 7)})
 
 
-def saved(
+def save_made_up_run(
     folder: Path, name: str, plan: synthetic.Plan, n_encoder: int, seed: int, patched: bool = True
 ) -> Path:
     """Ablation, lens and, where it is wanted, patching of a made-up model."""
@@ -34,45 +34,48 @@ def saved(
     results = [
         lw.AblationResult(synthetic.records(plan, seed), told),
         lw.LensResult(synthetic.lens(plan, seed), told),
-        lw.PatchingResult(synthetic.patching(plan, seed=seed), told),
+        lw.PatchingResult(synthetic.patching_rows(plan, seed=seed), told),
     ]
     return save_results(folder / name, *(results if patched else results[:-1]))
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory) -> lw.Comparison:
+def comparison(tmp_path_factory) -> lw.Comparison:
     """A decoder, one that needs late layers, and an encoder-decoder."""
     folder = tmp_path_factory.mktemp("runs")
     plans = (SMALL, replace(SMALL, critical=LATE), DEEP)
     names = ("decoder_with_a_long_name<b>x", "late $x$", "seq2seq")
-    made = [saved(folder / str(i), *each, 4 * (i == 2), i)
+    made = [save_made_up_run(folder / str(i), *each, 4 * (i == 2), i)
             for i, each in enumerate(zip(names, plans, strict=True))]  # fmt: skip
     return lw.compare(made, n_resamples=1000)
 
 
 @pytest.fixture(scope="module")
-def page(compared: lw.Comparison) -> Report:
-    return compared.report()
+def page(comparison: lw.Comparison) -> Report:
+    return comparison.report()
 
 
 @pytest.fixture(scope="module")
-def grouped(tmp_path_factory) -> lw.Comparison:
+def grouped_comparison(tmp_path_factory) -> lw.Comparison:
     folder = tmp_path_factory.mktemp("groups")
     return lw.compare(
         {
-            name: [saved(folder, f"{name} {i}", plan, n, 10 * n + i, False) for i in range(3)]
+            name: [
+                save_made_up_run(folder, f"{name} {i}", plan, n, 10 * n + i, False)
+                for i in range(3)
+            ]
             for name, plan, n in (("decoder", SMALL, 0), ("seq2seq", DEEP, 4))
         },
         n_resamples=100,
     )
 
 
-def test_every_sentence_of_a_difference_stands_on_a_test(compared: lw.Comparison):
-    found = established(compared.differences)
-    sure = rows(compared.differences, significant=True, measure=list(MEASURES))
+def test_every_sentence_of_a_difference_stands_on_a_test(comparison: lw.Comparison):
+    found = difference_claims(comparison.differences)
+    sure = rows(comparison.differences, significant=True, measure=list(MEASURES))
     assert len(found) == len(sure) > 0
     for finding in found:
-        (row,) = rows(compared.differences, **finding.source["where"]).to_dict("records")
+        (row,) = rows(comparison.differences, **finding.source["where"]).to_dict("records")
         assert row["p_holm"] < 0.05
         assert not row["low"] < 0 < row["high"]
         assert finding.protocols == (row["protocol"],)
@@ -88,9 +91,9 @@ def test_every_sentence_of_a_difference_stands_on_a_test(compared: lw.Comparison
         assert finding.evidence == ("established" if row["p_run"] < 0.05 else "in its table")
 
 
-def test_every_difference_that_is_not_established_is_in_one_claim(compared: lw.Comparison):
-    found = not_established(compared.differences)
-    rest = rows(compared.differences, significant=False, measure=list(MEASURES))
+def test_every_difference_that_is_not_established_is_in_one_claim(comparison: lw.Comparison):
+    found = no_difference_claims(comparison.differences)
+    rest = rows(comparison.differences, significant=False, measure=list(MEASURES))
     assert sum(len(rows(rest, **one.source["where"])) for one in found) == len(rest) > 0
     for finding in found:
         assert finding.short.startswith("No difference in ")
@@ -98,18 +101,18 @@ def test_every_difference_that_is_not_established_is_in_one_claim(compared: lw.C
         assert finding.protocols == (finding.source["where"]["protocol"],)
 
 
-def test_all_sentences_are_on_the_page(compared: lw.Comparison, page: Report):
+def test_all_sentences_are_on_the_page(comparison: lw.Comparison, page: Report):
     text = html.unescape(page.html)
     assert len(page.findings) > MOST
     assert all(text.count(finding.full) == 1 for finding in page.findings)
-    assert f"{len(compared.established()) - MOST} more are established" in text
-    width = rows(compared.differences, family="accuracy").eval("high - low").median()
+    assert f"{len(comparison.established()) - MOST} more are established" in text
+    width = rows(comparison.differences, family="accuracy").eval("high - low").median()
     assert f"A typical 95 % interval is ±{50 * width:.0f} accuracy points, ±" in text
 
 
-def test_the_headline_is_the_difference_that_most_capabilities_share(compared: lw.Comparison):
-    differences = compared.claimable()
-    told = " ".join(claim.short for claim in established(compared.differences))
+def test_the_headline_is_the_difference_that_most_capabilities_share(comparison: lw.Comparison):
+    differences = comparison.claimable()
+    told = " ".join(claim.short for claim in difference_claims(comparison.differences))
     # Layer 5 of 6 against layer 0.
     assert "By ablation, knowledge lies deeper in late $x$ (at 91 % of the depth) than in" in told
     assert headline(differences).startswith("By ablation, knowledge, reasoning and coherence lie")
@@ -142,23 +145,23 @@ def test_role_maps_share_axis_and_scale_and_show_the_stacks(page: Report):
     assert "4 encoder | 5 decoder layers" in panels[2].get_title(loc="left")
 
 
-def test_filled_points_are_the_established_ones(compared: lw.Comparison, page: Report):
+def test_filled_points_are_the_established_ones(comparison: lw.Comparison, page: Report):
     figure = page.figures["differences_depth"]
     drawn = [a for axes in figure.axes for a in axes.get_lines()]
     filled, hollow = (
         sum(len(a.get_xdata()) for a in drawn if str(a.get_gid()).startswith(kind))
         for kind in ("sure", "unsure")
     )
-    shown = rows(compared.differences, family="depth", measure=list(MEASURES))
+    shown = rows(comparison.differences, family="depth", measure=list(MEASURES))
     assert (filled + hollow, filled) == (len(shown), int(shown["significant"].sum()))
 
 
 @pytest.mark.usefixtures("blank_pictures")
-def test_groups_tell_of_runs(grouped: lw.Comparison):
-    told = established(grouped.differences)
+def test_groups_tell_of_runs(grouped_comparison: lw.Comparison):
+    told = difference_claims(grouped_comparison.differences)
     assert told
     assert all("3 against 3 runs" in finding.items for finding in told)
-    page = grouped.report().html
+    page = grouped_comparison.report().html
     assert "The unit is the training run (3 of decoder and 3 of seq2seq)" in page
     assert "Spread within groups" in page
 
@@ -170,21 +173,23 @@ def test_names_from_users_are_escaped(page: Report):
     assert "About architectures or ways of training one run says nothing." in page.html
 
 
-def test_what_the_lens_cannot_see_of_an_encoder_decoder_is_told(compared, grouped, page):
+def test_what_the_lens_cannot_see_of_an_encoder_decoder_is_told(
+    comparison, grouped_comparison, page
+):
     sentence = "By it no capability can lie in the encoder"
-    assert sentence in caution(grouped)
+    assert sentence in caution(grouped_comparison)
     assert sentence in page.html
-    alike = compared.facts.model_copy(update={"runs": compared.facts.runs[:2]})
-    assert sentence not in caution(replace(compared, facts=alike))
-    unread = rows(compared.differences, method="ablation")
-    assert sentence not in caution(replace(compared, differences=unread))
+    alike = comparison.facts.model_copy(update={"runs": comparison.facts.runs[:2]})
+    assert sentence not in caution(replace(comparison, facts=alike))
+    unread = rows(comparison.differences, method="ablation")
+    assert sentence not in caution(replace(comparison, differences=unread))
 
 
-def test_losses_of_a_layer_are_not_claimed_between_models_of_other_numbers_of_layers(compared):
-    losses = rows(compared.differences, family="share lost", significant=True)
+def test_losses_of_a_layer_are_not_claimed_between_models_of_other_numbers_of_layers(comparison):
+    losses = rows(comparison.differences, family="share lost", significant=True)
     deeper = rows(losses, second="seq2seq")
     assert len(deeper)
-    claimed = rows(compared.claimable(), family="share lost", significant=True)
+    claimed = rows(comparison.claimable(), family="share lost", significant=True)
     assert len(claimed) == len(losses) - len(deeper)
-    told = [claim.short for claim in compared.established()]
+    told = [claim.short for claim in comparison.established()]
     assert not any("costs seq2seq" in one for one in told)

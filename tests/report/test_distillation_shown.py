@@ -1,4 +1,4 @@
-"""What is said and drawn of a distillation, against made-up answers."""
+"""Sentences and figures of a distillation, against made-up answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.distilling import distillation_result
 FEW, SOME, MOST = (np.arange(40) < n for n in (8, 24, 38))
 
 
-def told(one):
+def distillation_claims(one):
     return [found for found in findings([one]) if found.kind == "distillation"]
 
 
@@ -24,7 +24,7 @@ def answers(student, distilled, teacher=MOST):
 
 def test_what_a_student_gained_is_told_with_its_share_of_the_teachers_lead():
     made = distillation_result({"keys": answers(FEW, SOME)})
-    (claim,) = told(made)
+    (claim,) = distillation_claims(made)
     assert "better than before in keys when it chooses: 60 % are right, 20 % were" in claim.short
     (row,) = made.gains().to_dict("records")
     share = "{:.0f} [{:.0f}, {:.0f}]".format(
@@ -39,14 +39,14 @@ def test_what_a_student_gained_is_told_with_its_share_of_the_teachers_lead():
 
 def test_what_a_student_lost_is_told():
     made = distillation_result({"a": answers(MOST, FEW), "b": answers(SOME, SOME)})
-    (claim,) = told(made)
+    (claim,) = distillation_claims(made)
     assert "worse than before in a when it chooses: 20 % are right, 95 % were" in claim.short
     assert "lead" not in claim.full
 
 
 def test_where_nothing_is_established_it_is_said_how_little_that_excludes():
     made = distillation_result({"a": answers(SOME, np.roll(SOME, 1)), "b": answers(SOME, SOME)})
-    (claim,) = told(made)
+    (claim,) = distillation_claims(made)
     assert claim.evidence == "not established"
     assert claim.estimate.low < claim.estimate.value == 0 < claim.estimate.high
 

@@ -9,13 +9,13 @@ import pytest
 from legible import assert_everyday_words, raw_keys
 from matplotlib.figure import Figure
 
-from layerwise.presentation.wording import PROTOCOL_ORDER, RUNG_ORDER, way_of_scoring
+from layerwise.presentation.wording import PROTOCOL_ORDER, RUNG_ORDER, protocol_words
 from layerwise.report import Report
 from layerwise.results import AblationResult, Result
 
 
-class Shown(HTMLParser):
-    """What stands in a page's tables, captions and choices, but for rows quoted from a file."""
+class PageWords(HTMLParser):
+    """Words of a page's tables, captions and choices, but for rows quoted from a file."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -37,12 +37,12 @@ class Shown(HTMLParser):
 
 @pytest.mark.parametrize("name", [*PROTOCOL_ORDER, *RUNG_ORDER])
 def test_each_way_of_scoring_has_words_of_its_own(name: str) -> None:
-    assert raw_keys(way_of_scoring(name)) == []
+    assert raw_keys(protocol_words(name)) == []
 
 
 def test_choosing_has_one_name_in_protocols_and_steps() -> None:
-    assert way_of_scoring("choice") == way_of_scoring("continuation") == "chooses"
-    assert way_of_scoring("a way of one's own") == "a way of one's own"
+    assert protocol_words("choice") == protocol_words("continuation") == "chooses"
+    assert protocol_words("a way of one's own") == "a way of one's own"
 
 
 def test_every_figure_of_a_page_is_in_everyday_words(page: Report) -> None:
@@ -52,7 +52,7 @@ def test_every_figure_of_a_page_is_in_everyday_words(page: Report) -> None:
 
 
 def test_the_tables_of_a_page_are_in_everyday_words(page: Report) -> None:
-    texts = Shown(page.html).texts
+    texts = PageWords(page.html).texts
     # The facts name the keys beside the words, for the command that repeats the run.
     (facts,) = [text for text in texts if text == "picks a letter (letter), writes (generate)"]
     # A caption says what its figure's words mean, with the field's terms.

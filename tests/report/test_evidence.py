@@ -8,26 +8,26 @@ import pytest
 from layerwise.presentation.claim import IN_TABLE, MOST, Claim, evidence, source
 from layerwise.presentation.columns import (
     cells,
-    decided,
-    estimated,
-    named,
-    numbered,
+    estimate_column,
+    number_column,
     p_column,
     plain,
+    text_column,
+    yes_no_column,
 )
 from layerwise.presentation.rows import rows
 from layerwise.presentation.section import Table
 from layerwise.report._layers import sections
-from layerwise.report._page import evidence_of
-from layerwise.report.html import findings_of
+from layerwise.report._page import claim_evidence
+from layerwise.report.html import findings_from_tables
 from layerwise.results import AblationResult, EmergenceResult, PatchingResult
 
 
 def test_every_sentence_of_a_page_opens_to_its_rows(small_run, page):
-    found = findings_of(small_run)
+    found = findings_from_tables(small_run)
     assert len(found) > 3
     for claim in found:
-        table = evidence_of(small_run, claim)
+        table = claim_evidence(small_run, claim)
         assert table.collapsed
         assert table.cells
         assert all(len(row) == len(table.columns) for row in table.cells)
@@ -35,7 +35,7 @@ def test_every_sentence_of_a_page_opens_to_its_rows(small_run, page):
         assert f"<summary>{table.title}</summary>" in page.html
 
 
-def claim_of(where: dict) -> Claim:
+def make_claim(where: dict) -> Claim:
     return Claim(kind="kind", short="A sentence.", evidence=IN_TABLE, source=where)
 
 
@@ -55,7 +55,7 @@ def table() -> pd.DataFrame:
 
 def test_rows_that_are_quoted_are_shown_of_those_that_the_sentence_is_about(table):
     where, at = {"task": "facts"}, {"layer": [0, 1]}
-    claim = claim_of(source("effects", where, **at))
+    claim = make_claim(source("effects", where, **at))
     shown = evidence(claim, table, "estimates.parquet")
     assert shown.title == "2 rows of estimates.parquet"
     assert shown.columns == ("layer", "share", "significant")
@@ -68,7 +68,7 @@ def test_rows_that_are_quoted_are_shown_of_those_that_the_sentence_is_about(tabl
 
 
 def test_one_row_is_turned(table):
-    claim = claim_of(source("effects", {"task": "facts"}, layer=0))
+    claim = make_claim(source("effects", {"task": "facts"}, layer=0))
     shown = evidence(claim, table, "estimates.parquet")
     assert shown.columns == ("column", "value")
     assert shown.cells == [
@@ -81,7 +81,7 @@ def test_one_row_is_turned(table):
 
 
 def test_of_many_rows_the_first_are_shown(table):
-    claim = claim_of(source("effects", {"task": "facts"}))
+    claim = make_claim(source("effects", {"task": "facts"}))
     shown = evidence(claim, table, "estimates.parquet")
     assert len(shown.cells) == MOST
     assert f"20 rows, the first {MOST} shown." in shown.note
@@ -92,9 +92,9 @@ ROWS = pd.DataFrame(
      "acc_high": [0.6, 0.3], "p": [0.01234, 1.0], "sure": [True, False]}
 )  # fmt: skip
 COLUMNS = (
-    *plain("task"), named("items", "n"), numbered("accuracy (%)", "acc", 100),
-    estimated("loss (points)", "acc", "acc_", -100), p_column("p (Holm)", "p"),
-    decided("significant", "sure"),
+    *plain("task"), text_column("items", "n"), number_column("accuracy (%)", "acc", 100),
+    estimate_column("loss (points)", "acc", "acc_", -100), p_column("p (Holm)", "p"),
+    yes_no_column("significant", "sure"),
 )  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def test_columns_say_rows_in_their_units():
 
 
 @pytest.fixture(scope="module")
-def shown(run) -> list[Table]:
+def page_tables(run) -> list[Table]:
     """The tables of the page."""
     return [table for section in sections(run) for table in section.tables]
 
@@ -119,9 +119,9 @@ def shown(run) -> list[Table]:
         (EmergenceResult, "Depths and critical sets"),
     ],
 )
-def test_the_short_view_says_what_the_page_says(results, shown, kind, title):
+def test_the_short_view_says_what_the_page_says(results, page_tables, kind, title):
     (result,) = [result for result in results if isinstance(result, kind)]
-    (page,) = [table for table in shown if table.title.startswith(title)]
+    (page,) = [table for table in page_tables if table.title.startswith(title)]
     short = result.summary_rows()
     short.columns = [name.removesuffix(" [95 %]") for name in short.columns]
     both = [name for name in short.columns if name in page.columns]

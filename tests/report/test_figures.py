@@ -1,4 +1,4 @@
-"""What figures of ablations, lenses, patches and depths hold, and how they become pictures."""
+"""Contents of figures of ablations, lenses, patches and depths, and their pictures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from layerwise.presentation.lettering import label
 from layerwise.presentation.rows import rows
 from layerwise.presentation.save import figure_bytes, picture, png_address
 from layerwise.presentation.style import style
-from layerwise.presentation.wording import number, way_of_scoring
+from layerwise.presentation.wording import number, protocol_words
 from layerwise.report import figures
 from layerwise.results import LensResult, Result
 
@@ -35,7 +35,7 @@ def facts_map(effects: pd.DataFrame) -> Figure:
     return figures.role_map(rows(effects, task="facts"))
 
 
-def strip_of(figure: Figure, task: str) -> Axes:
+def task_strip(figure: Figure, task: str) -> Axes:
     return next(a for a in figure.axes if a.get_title(loc="left").startswith(f"{task} ("))
 
 
@@ -49,9 +49,9 @@ def test_role_map_has_shares_as_colours_dots_where_significant_and_hatches(effec
     figure = figures.role_map(effects)
     dots = lines(figure, "significant")
     assert sum(len(of_task.get_xdata()) for of_task in dots) == effects["significant"].sum()
-    axes = strip_of(figure, "facts")
+    axes = task_strip(figure, "facts")
     names = [tick.get_text() for tick in axes.get_yticklabels()]
-    assert names == [way_of_scoring(protocol) for protocol in plan.protocols]
+    assert names == [protocol_words(protocol) for protocol in plan.protocols]
     (marks,) = (each for each in axes.lines if each.get_gid() == "significant")
     for i, protocol in enumerate(plan.protocols):
         at = np.asarray(marks.get_xdata())[np.asarray(marks.get_ydata()) == i + 0.5] - 0.5
@@ -139,16 +139,16 @@ def test_median_interval_is_the_textbook_one() -> None:
         assert (row.low, row.high, row.estimate) == (low, high, (n + 1) / 2)
 
 
-def test_patching_cells_are_the_summary(patched: pd.DataFrame) -> None:
-    of_task = rows(patched, task="facts")
+def test_patching_cells_are_the_summary(patching_summary: pd.DataFrame) -> None:
+    of_task = rows(patching_summary, task="facts")
     wide = of_task.pivot_table(index="layer", columns="pos_label", values="recovered")
     wide = wide[["first changed", "last changed", "next", "further", "last"]]
     (mesh,) = (m for m in figures.patching_map(of_task).findobj(QuadMesh)
                if m.get_array().size == wide.size)  # fmt: skip
     assert np.allclose(mesh.get_array().ravel(), wide.to_numpy().ravel())
     assert mesh.norm.vmin == -mesh.norm.vmax
-    marked = lines(figures.patching_map(patched), "negative")
-    n_negative = (patched["recovered"] < -0.1).sum()
+    marked = lines(figures.patching_map(patching_summary), "negative")
+    n_negative = (patching_summary["recovered"] < -0.1).sum()
     assert sum(len(of_panel.get_xdata()) for of_panel in marked) == n_negative > 0
 
 

@@ -12,14 +12,14 @@ from legible import cells, line, lines, words
 from matplotlib.figure import Figure
 from planted_heads import planted_heads
 from synthetic import Plan, wide_plan
-from test_attribution_figures import made_up as made_up_attribution
+from test_attribution_figures import made_up_attribution as made_up_attribution
 
 from layerwise.analyses.ablation.report import effects_tables
 from layerwise.analyses.ablation.saved_effects import HEADS, ablations, effects_of_layers
 from layerwise.analyses.heads.result import SCORES, summary_table
 from layerwise.analyses.patching.figures import patching_heads
-from layerwise.analyses.registry import tables_of_run
-from layerwise.presentation.naming import naming_layers_of
+from layerwise.analyses.registry import run_tables
+from layerwise.presentation.naming import model_layer_names
 from layerwise.presentation.rows import numbers, rows
 from layerwise.presentation.wording import interval
 from layerwise.report import findings, report
@@ -99,7 +99,7 @@ def ablation() -> AblationResult:
 
 
 def score_maps(n_layers: int, n_heads: int, width: float, n_encoder: int = 0) -> Figure:
-    with naming_layers_of(two_stacks(n_layers, n_encoder)):
+    with model_layer_names(two_stacks(n_layers, n_encoder)):
         return head_score_maps(scores(n_layers, n_heads, n_encoder), width)
 
 
@@ -126,7 +126,7 @@ def test_scores_are_the_table_and_induction_heads_have_a_dot():
 
 def test_both_kinds_of_attention_have_the_same_axes_and_gaps_where_nothing_is_scored():
     table = scores(5, 3, 2)
-    with naming_layers_of(two_stacks(5, 2)):
+    with model_layer_names(two_stacks(5, 2)):
         figure = head_score_maps(table)
     shown = [("z", score) for score in SCORES[:4]]
     shown += [("cross_z", "prefix_matching"), ("cross_z", "duplicate_token")]
@@ -167,7 +167,7 @@ def test_patches_are_the_summary_and_dots_what_is_significant(direction):
 
 
 def test_tasks_without_signal_are_not_drawn_and_not_told(ablation):
-    run = tables_of_run([ablation])
+    run = run_tables([ablation])
     assert effects_of_layers(run) is None
     assert ablations(run, HEADS) == [("zero", "z")]
     figure = head_effect_maps(ablation.effects(), "letter")
@@ -182,7 +182,7 @@ def test_the_page_of_ablations_has_the_strongest_heads_first(ablation):
     assert list(page.figures) == ["head_effects_zero_z_letter", "head_effects_zero_z_generate"]
     assert "Ablation of heads" in page.html
     assert "Role map" not in page.html
-    top, every = effects_tables(tables_of_run([ablation]), of_heads=True)
+    top, every = effects_tables(run_tables([ablation]), of_heads=True)
     assert {row[2] for row in top.cells[:5]} == {"zero:z,layer=1,head=2", "zero:z,layer=3,head=0"}
     assert [row[-1] for row in top.cells[:6]] == ["yes"] * 5 + ["no"]
     assert len(every.cells) == 3 * 12

@@ -13,7 +13,7 @@ import pytest
 import synthetic
 from synthetic import Plan
 
-from layerwise.analyses.ablation.questions import questions_of
+from layerwise.analyses.ablation.questions import question_table
 from layerwise.report import report
 from layerwise.results import AblationResult
 from tests.pages import blank_pages
@@ -46,7 +46,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    asked = questions_of(
+    asked = question_table(
         {
             "task": task, "protocol": protocol, "item": f"{task}/{i:04d}",
             "context": f"Who is {i}? <b>", "answer": "</script><b>me", "gold": True,
@@ -62,7 +62,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def shown(browser: Any, page_file: Path) -> Iterator[Any]:
+def open_page(browser: Any, page_file: Path) -> Iterator[Any]:
     """The page at 1400 x 860; nothing may go wrong on it."""
     page = browser.new_page(viewport={"width": 1400, "height": 860})
     wrong: list[str] = []
@@ -74,17 +74,17 @@ def shown(browser: Any, page_file: Path) -> Iterator[Any]:
     assert wrong == []
 
 
-def test_the_first_screen_has_the_answer_its_numbers_and_its_items(shown: Any) -> None:
+def test_the_first_screen_has_the_answer_its_numbers_and_its_items(open_page: Any) -> None:
     for part in ("h1", ".strip", ".legend", ".box >> nth=1", ".claims li >> nth=0"):
-        box = shown.locator(part).first.bounding_box()
+        box = open_page.locator(part).first.bounding_box()
         assert box["y"] + box["height"] < 860
-    shown.locator(CELL.format(2)).hover()
-    assert "layer 2, when it writes: " in shown.locator(".tip").inner_text()
-    shown.locator("h1").hover()
-    assert shown.locator(".tip").is_hidden()
-    panel = shown.locator(".items")
+    open_page.locator(CELL.format(2)).hover()
+    assert "layer 2, when it writes: " in open_page.locator(".tip").inner_text()
+    open_page.locator("h1").hover()
+    assert open_page.locator(".tip").is_hidden()
+    panel = open_page.locator(".items")
     assert panel.is_hidden()
-    shown.locator(CELL.format(2)).click()
+    open_page.locator(CELL.format(2)).click()
     assert panel.locator("h2").inner_text() == "Without layer 2: knowledge, when the model writes"
     n = panel.locator("tbody tr").count()
     assert f"{n} lost, 0 gained, of 30 items" in panel.locator("h3").inner_text()
@@ -97,7 +97,7 @@ def test_the_first_screen_has_the_answer_its_numbers_and_its_items(shown: Any) -
     assert panel.is_hidden()
 
 
-def test_a_click_on_a_mark_of_a_figure_opens_its_items_below_it(shown, page_file, tmp_path):
+def test_a_click_on_a_mark_of_a_figure_opens_its_items_below_it(open_page, page_file, tmp_path):
     marks = "".join(
         f'<path data-change="{kind}|facts|generate|2" d="M{x} 0h9v9H{x}z"/>'
         for x, kind in ((0, "skip|layer"), (20, "zero|mlp_out"))
@@ -106,28 +106,28 @@ def test_a_click_on_a_mark_of_a_figure_opens_its_items_below_it(shown, page_file
     text = page_file.read_text("utf-8")
     mark = f'<figure id="drawn"><svg viewBox="0 0 40 40">{marks}</svg></figure>'
     drawn.write_text(text.replace("</main>", f"{mark}</main>", 1), "utf-8")
-    shown.goto(drawn.as_uri())
-    known, other = (shown.locator("#drawn path").nth(i) for i in range(2))
+    open_page.goto(drawn.as_uri())
+    known, other = (open_page.locator("#drawn path").nth(i) for i in range(2))
     assert known.get_attribute("class") == "opens"
     assert other.get_attribute("class") is None  # the page has items of skips alone
     known.click()
-    panel = shown.locator("#drawn + .items")
+    panel = open_page.locator("#drawn + .items")
     assert panel.locator("h2").inner_text() == "Without layer 2: facts, when the model writes"
     assert ", 0 gained, of 30 items" in panel.locator("h3").inner_text()
     panel.locator("button").click()
     assert panel.is_hidden()
 
 
-def test_the_strip_is_walked_with_keys_and_figures_are_chosen(shown: Any) -> None:
-    shown.locator(".strip td[tabindex='0']").focus()
+def test_the_strip_is_walked_with_keys_and_figures_are_chosen(open_page: Any) -> None:
+    open_page.locator(".strip td[tabindex='0']").focus()
     for key in ("ArrowDown", "ArrowRight", "ArrowRight"):
-        shown.keyboard.press(key)
-    assert shown.evaluate("document.activeElement.dataset.layer") == "2"
-    assert "when it writes" in shown.locator(".tip").inner_text()
-    shown.keyboard.press("Enter")
-    assert shown.locator(".items").is_visible()
-    shown.locator('nav a[href="#roles"]').click()
-    tabs = shown.locator("#roles .tabs")
+        open_page.keyboard.press(key)
+    assert open_page.evaluate("document.activeElement.dataset.layer") == "2"
+    assert "when it writes" in open_page.locator(".tip").inner_text()
+    open_page.keyboard.press("Enter")
+    assert open_page.locator(".items").is_visible()
+    open_page.locator('nav a[href="#roles"]').click()
+    tabs = open_page.locator("#roles .tabs")
     figures = tabs.locator("figure")
     assert [figures.nth(i).is_visible() for i in range(2)] == [True, False]
     tabs.locator("label", has_text="zero").click()

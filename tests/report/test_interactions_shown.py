@@ -1,4 +1,4 @@
-"""What is said and drawn of interactions, against made-up costs whose interactions are known."""
+"""Sentences and figures of interactions, against made-up costs whose interactions are known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.collections import QuadMesh
 
 from layerwise.analyses.interactions.figures import interaction_triangles
 from layerwise.errors import UserError
-from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.naming import model_layer_names
 from layerwise.presentation.rows import rows
 from layerwise.report import report
 from layerwise.report.html import findings
@@ -21,7 +21,7 @@ from tests.interacting import Costs, interactions_result, with_pairs
 PLANTED = {(2, 7): 2.0, (1, 4): -1.0}
 
 
-def planted(n_layers=8, n=40, planted=None, seed=0, **options):
+def planted_interactions(n_layers=8, n=40, planted=None, seed=0, **options):
     """Costs in which some pairs interact, and others vary about 0."""
     rng, pairs = np.random.default_rng(seed), list(combinations(range(n_layers), 2))
     beyond = 0.05 * rng.normal(size=(n, len(pairs)))
@@ -33,7 +33,7 @@ def planted(n_layers=8, n=40, planted=None, seed=0, **options):
 
 def test_pairs_that_cost_more_like_all_others_do_not_stand_in_for_each_other():
     every = dict.fromkeys(combinations(range(5), 2), 1.0)
-    (claim,) = findings([planted(5, planted=every)])
+    (claim,) = findings([planted_interactions(5, planted=every)])
     assert "more together than apart" not in claim.full
     assert "does not single these two out" in claim.full
 
@@ -62,7 +62,7 @@ def test_an_overlap_at_the_floor_is_worded_as_such(lost, said):
 
 
 def test_where_nothing_interacts_the_strongest_pair_is_told_with_its_interval():
-    (claim,) = findings([planted(planted={})])
+    (claim,) = findings([planted_interactions(planted={})])
     assert claim.evidence == "not established"
     assert "the strongest interaction is that of layers" in claim.full
     assert claim.estimate is not None
@@ -78,14 +78,14 @@ def test_what_is_sure_and_too_small_to_matter_makes_no_sentence():
 
 
 def test_layers_of_two_stacks_are_named():
-    result = planted(6, planted={}, n_encoder=3)
-    with naming_layers_of(result.facts.model):
+    result = planted_interactions(6, planted={}, n_encoder=3)
+    with model_layer_names(result.facts.model):
         figure = interaction_triangles(result.pairs(), width=3.3)
     assert {"encoder", "decoder"} <= set(words(figure).splitlines())
 
 
 def test_cells_are_the_table_and_marks_its_verdicts():
-    result = planted()
+    result = planted_interactions()
     figure = result.plot()
     axes = figure.axes[0]
     (mesh,) = axes.findobj(QuadMesh)
@@ -100,7 +100,7 @@ def test_cells_are_the_table_and_marks_its_verdicts():
 
 def test_there_is_nothing_to_draw_without_signal():
     with pytest.raises(UserError, match="nothing to draw"):
-        planted(accuracy=0.2).plot()
+        planted_interactions(accuracy=0.2).plot()
 
 
 def test_a_page_has_a_part_with_figures_tables_and_evidence():
@@ -108,7 +108,7 @@ def test_a_page_has_a_part_with_figures_tables_and_evidence():
         "interaction_orders",
         [{"permutation": 0, "place": place, "layer": layer} for place, layer in enumerate((1, 0))],
     )
-    page = report([planted(2, planted={(0, 1): 2.0}, orders=orders)])
+    page = report([planted_interactions(2, planted={(0, 1): 2.0}, orders=orders)])
     assert "What costs more together than apart" in page.html
     assert "rows of interaction_pairs (estimates.parquet)" in page.html
     assert "layers 0 and 1" in page.html
@@ -117,7 +117,7 @@ def test_a_page_has_a_part_with_figures_tables_and_evidence():
 
 
 def test_a_page_of_accuracies_alone_gives_no_verdict():
-    result = planted(3, planted={}, protocol="generate")
+    result = planted_interactions(3, planted={}, protocol="generate")
     costs = result.interactions.assign(gold_logprob=np.nan, margin=np.nan)
     changed = type(result)(costs, result.interaction_orders, result.facts)
     page = report([changed])
@@ -127,7 +127,7 @@ def test_a_page_of_accuracies_alone_gives_no_verdict():
 
 
 def test_redundant_and_overlapping_layers_are_told_with_their_rows():
-    result = planted()
+    result = planted_interactions()
     claims = redundant, overlapping = findings([result])
     row = result.pairs().query("measure == 'nats' and first_layer == 2 and second_layer == 7")
     estimate, low, high, p = row[["interaction", "run_low", "run_high", "p_run"]].iloc[0]
@@ -139,6 +139,6 @@ def test_redundant_and_overlapping_layers_are_told_with_their_rows():
     assert "layers 1 and 4 overlap" in overlapping.short
     assert overlapping.layers == (1, 4)
     for claim in claims:
-        table = result.derived()[claim.source["table"]]
+        table = result.derived_tables()[claim.source["table"]]
         quoted = rows(rows(table, **claim.source["where"]), **claim.source["at"])
         assert sorted(quoted["measure"]) == ["accuracy", "margin", "nats"]

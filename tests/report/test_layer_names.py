@@ -13,7 +13,7 @@ from legible import texts
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from layerwise.presentation.naming import name_intervention, name_layer, naming_layers_of
+from layerwise.presentation.naming import model_layer_names, name_intervention, name_layer
 from layerwise.presentation.wording import layer_ranges
 from layerwise.report import Report, report
 from layerwise.results import ModelFacts
@@ -86,14 +86,14 @@ def test_sentences_and_tables_name_the_stack(page: Report):
 
 
 def test_ranges_stop_at_the_decoder():
-    with naming_layers_of(MODEL):
+    with model_layer_names(MODEL):
         assert layer_ranges(range(6)) == "encoder.0, encoder.1 and decoder.0–3"
         assert layer_ranges([1, 3, 4]) == "encoder.1, decoder.1 and decoder.2"
     assert layer_ranges(range(6)) == "0–5"
 
 
 def test_interventions_name_their_layers():
-    with naming_layers_of(MODEL):
+    with model_layer_names(MODEL):
         assert name_intervention("skip:layer=3") == "skip:layer=decoder.1"
         both = name_intervention("zero:z,layer=1,head=3+zero:z,layer=4,head=0")
         assert both == "zero:z,layer=encoder.1,head=3+zero:z,layer=decoder.2,head=0"
@@ -104,10 +104,10 @@ def test_interventions_name_their_layers():
 
 def test_names_hold_inside_only():
     plain: ModelFacts = MODEL.model_copy(update={"n_encoder_layers": 0})
-    with naming_layers_of(MODEL):
+    with model_layer_names(MODEL):
         assert name_layer(3) == "decoder.1"
         assert name_layer(-1) == "-1"
-        with naming_layers_of(plain):
+        with model_layer_names(plain):
             assert name_layer(3) == "3"
         assert name_layer(1) == "encoder.1"
     assert name_layer(3) == "3"

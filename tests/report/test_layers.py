@@ -10,10 +10,10 @@ import synthetic
 from planted_heads import planted_heads
 from synthetic import Plan
 
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import Part
-from layerwise.presentation.wording import WAY, interval, way_of_scoring
+from layerwise.presentation.wording import WAY, interval, protocol_words
 from layerwise.report import report
 from layerwise.report._layers import layer_grid
 from layerwise.results import AblationResult, LensResult, PatchingResult
@@ -38,10 +38,10 @@ def run() -> RunTables:
     told = synthetic.facts(PLAN)
     heads = planted_heads(PLAN, NEEDED).records.query("intervention != 'intact'")
     records_ = pd.concat([synthetic.records(PLAN), heads], ignore_index=True)
-    return tables_of_run([
+    return run_tables([
         AblationResult(records_, told),
         LensResult(synthetic.lens(PLAN, protocols=("letter",)), told),
-        PatchingResult(synthetic.patching(PLAN, 2, 6), told),
+        PatchingResult(synthetic.patching_rows(PLAN, 2, 6), told),
     ])  # fmt: skip
 
 
@@ -52,9 +52,9 @@ def layers(run: RunTables) -> dict[int, Part]:
     return {int(part.title.split()[1]): part for _, part in grid.layers}
 
 
-def said(part: Part, column: str, task: str, protocol: str) -> str:
+def cell_text(part: Part, column: str, task: str, protocol: str) -> str:
     (table,) = [table for table in part.tables if column in table.columns]
-    (row,) = [row for row in table.cells if row[1:3] == [task, way_of_scoring(protocol)]]
+    (row,) = [row for row in table.cells if row[1:3] == [task, protocol_words(protocol)]]
     return row[table.columns.index(column)]
 
 
@@ -70,7 +70,7 @@ def test_the_grid_holds_the_largest_loss_of_each_capability(run: RunTables) -> N
         for cell, name in zip(cells[1:], grid.columns[1:], strict=True):
             capability, way = name.split(", ")
             there = rows(mine, capability=capability)
-            there = there.loc[there["protocol"].map(way_of_scoring) == way]
+            there = there.loc[there["protocol"].map(protocol_words) == way]
             worst = there.loc[there["share_lost"].idxmax()]
             assert cell.text.rstrip("•") == f"{100 * worst['share_lost']:.0f}".replace("-", "−")
             assert cell.text.endswith("•") == worst["significant"]
@@ -97,7 +97,7 @@ def test_effects_stand_under_the_layer_and_sublayer_that_was_changed(run, layers
             ):
                 ends = (100 * row[name] for name in ("share_lost", "share_low", "share_high"))
                 text = interval(*ends) + " •" * row["significant"]
-                assert said(places[site], column, row["task"], row["protocol"]) == text
+                assert cell_text(places[site], column, row["task"], row["protocol"]) == text
 
 
 def test_what_is_read_at_a_layer_is_there(run: RunTables, layers: dict[int, Part]) -> None:
@@ -107,7 +107,7 @@ def test_what_is_read_at_a_layer_is_there(run: RunTables, layers: dict[int, Part
     ranks = [f"{1 + table['rank'].median():.0f}" for table in (before, after)]
     columns = ("Logit lens: answer's probability, gain in % points",
                "Logit lens: median rank before → after")  # fmt: skip
-    gain, rank = (said(layers[2], column, "sums", "letter") for column in columns)
+    gain, rank = (cell_text(layers[2], column, "sums", "letter") for column in columns)
     assert rank == " → ".join(ranks)
     assert float(gain.split(" [")[0].replace("−", "-")) == pytest.approx(
         100 * (after["p"].mean() - before["p"].mean()), abs=0.05
@@ -118,9 +118,9 @@ def test_what_is_read_at_a_layer_is_there(run: RunTables, layers: dict[int, Part
         n = len(rows(depths, layer=layer))
         named = [column for table in part.tables for column in table.columns]
         if n:
-            assert said(part, settled, "sums", "letter") == f"{n} of {len(depths)}"
+            assert cell_text(part, settled, "sums", "letter") == f"{n} of {len(depths)}"
         else:
-            assert settled not in named or said(part, settled, "sums", "letter") == "–"
+            assert settled not in named or cell_text(part, settled, "sums", "letter") == "–"
 
 
 def test_heads_are_told_apart_under_the_attention(layers: dict[int, Part]) -> None:
@@ -137,7 +137,7 @@ def test_heads_are_told_apart_under_the_attention(layers: dict[int, Part]) -> No
 def test_only_what_was_run_is_shown() -> None:
     told = synthetic.facts(PLAN)
     alone = Plan(**{**vars(PLAN), "kinds": (("skip", "layer"),)})
-    grid = layer_grid(tables_of_run([AblationResult(synthetic.records(alone), told)]))
+    grid = layer_grid(run_tables([AblationResult(synthetic.records(alone), told)]))
     assert grid is not None
     for _, part in grid.layers:
         assert [len(part.tables), part.inner] == [1, ()]
@@ -145,12 +145,12 @@ def test_only_what_was_run_is_shown() -> None:
         assert table.columns == ("capability", "task", WAY, "Skipping it: share lost (%)")
         assert not any("picks a letter" in row and row[1] != "sums" for row in table.cells)
     lens = LensResult(synthetic.lens(PLAN, protocols=("letter",)), told)
-    assert layer_grid(tables_of_run([lens])) is None
-    assert layer_grid(tables_of_run([planted_heads(PLAN, NEEDED)])) is None
+    assert layer_grid(run_tables([lens])) is None
+    assert layer_grid(run_tables([planted_heads(PLAN, NEEDED)])) is None
 
 
-class Opened(HTMLParser):
-    """How deep each summary lies in details."""
+class DetailsDepth(HTMLParser):
+    """Depth of each summary in details."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ def test_the_page_opens_layers_then_sublayers_then_heads() -> None:
         pd.concat([parts[0].records, parts[1].records.query("intervention != 'intact'")]), told
     )
     text = report(one).html
-    opened = Opened(text.split('<div class="layers">')[1].split("</section>")[0])
+    opened = DetailsDepth(text.split('<div class="layers">')[1].split("</section>")[0])
     assert opened.depths == 4 * [1, 2, 3, 2]
     assert opened.depth == 0
     assert set(opened.tables) == {1, 2, 3}

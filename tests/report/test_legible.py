@@ -9,16 +9,16 @@ from functools import cache, partial
 import numpy as np
 import pytest
 import synthetic
-from conftest import MODEL_OF_TWO_STACKS, SMALL, run_of
+from conftest import MODEL_OF_TWO_STACKS, SMALL, make_run
 from legible import assert_everyday_words, assert_legible
 from matplotlib.figure import Figure
 from synthetic import wide_plan
-from test_attribution_figures import made_up as attributed
-from test_books_page import books_of
+from test_attribution_figures import made_up_attribution as attributed
+from test_books_page import passage_ablation
 from test_distillation_shown import CURVE
 from test_head_figures import effect_maps, patch_maps, score_maps
-from test_interactions_shown import planted as interacting
-from test_patching_two_stacks import patched
+from test_interactions_shown import planted_interactions as interacting
+from test_patching_two_stacks import two_stack_patching
 from test_paths_figures import estimates, in_two_stacks, paths
 from test_removal_figure import removal
 from test_sets_figure import blocks
@@ -27,9 +27,9 @@ from test_transplant_shown import heads_that_move, layers_that_move
 from layerwise.analyses.distillation.figures import training_curve
 from layerwise.analyses.interactions.figures import interaction_triangles, shapley_values
 from layerwise.analyses.patching.analysis import sections as patching_sections
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.analyses.transplant.figures import moved_by_head, moved_by_layer
-from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.naming import model_layer_names
 from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH
 from layerwise.report import figures
 from layerwise.report._layers import sections
@@ -47,19 +47,21 @@ Draw = Callable[[float], Drawn]
 def wide(n_tasks: int, n_layers: int, *protocols: str) -> RunTables:
     """Tables of a made-up run, the least or the most that a figure has to hold."""
     named = {"protocols": protocols} if protocols else {}
-    return run_of(wide_plan(n_tasks, n_layers, n_items=8, **named))
+    return make_run(wide_plan(n_tasks, n_layers, n_items=8, **named))
 
 
-def of_run(draw: Callable[..., Figure], table: str, *size: int | str) -> Draw:
+def draw_run_table(draw: Callable[..., Figure], table: str, *size: int | str) -> Draw:
     return lambda width: draw(wide(*size).tables[table], width=width)
 
 
-def of(draw: Callable[..., Figure], make: Callable[[], Result], table: str, **options: str) -> Draw:
+def draw_result_table(
+    draw: Callable[..., Figure], make: Callable[[], Result], table: str, **options: str
+) -> Draw:
     """A figure of a result's table, with the names of its model's layers."""
 
     def drawn(width: float) -> Figure:
         result = make()
-        with naming_layers_of(result.facts.model):
+        with model_layer_names(result.facts.model):
             return draw(getattr(result, table)(), width=width, **options)
 
     return drawn
@@ -78,20 +80,20 @@ def pairs(n_tasks: int, n_layers: int, width: float, n_encoder: int = 0) -> Iter
             for seed, task in enumerate(names)
         )
     )
-    with naming_layers_of(made.facts.model):
+    with model_layer_names(made.facts.model):
         yield interaction_triangles(made.pairs(), width=width)
         yield shapley_values(made.shapley(), "pairs", width=width)
 
 
 def every_drawing_of_two_stacks(width: float) -> Iterable[Figure]:
-    run = tables_of_run(synthetic.results(SMALL, model=MODEL_OF_TWO_STACKS))
-    with naming_layers_of(MODEL_OF_TWO_STACKS):
+    run = run_tables(synthetic.results(SMALL, model=MODEL_OF_TWO_STACKS))
+    with model_layer_names(MODEL_OF_TWO_STACKS):
         yield from (one.draw(width=width) for part in sections(run) for one in part.drawings)
 
 
 def patches_of_two_stacks(width: float) -> Iterable[Figure]:
-    with naming_layers_of(patched().facts.model):
-        (part, *_) = patching_sections(tables_of_run([patched()]))
+    with model_layer_names(two_stack_patching().facts.model):
+        (part, *_) = patching_sections(run_tables([two_stack_patching()]))
         yield from (one.draw(width=width) for one in part.drawings)
 
 
@@ -117,11 +119,13 @@ OF_RUNS = {
     "scoring steps": (figures.ladder, "ladder"),
 }
 BY_DAY: dict[str, Draw] = {
-    **{name: of_run(*drawn, 6, 80) for name, drawn in OF_RUNS.items()},
-    "attribution": of(figures.attribution_lines, LARGE, "summary"),
-    "attribution of heads": of(figures.attribution_heads, LARGE, "summary"),
-    "attribution in two stacks": of(figures.attribution_lines, TWO_STACKS, "summary"),
-    "attribution of cross heads": of(
+    **{name: draw_run_table(*drawn, 6, 80) for name, drawn in OF_RUNS.items()},
+    "attribution": draw_result_table(figures.attribution_lines, LARGE, "summary"),
+    "attribution of heads": draw_result_table(figures.attribution_heads, LARGE, "summary"),
+    "attribution in two stacks": draw_result_table(
+        figures.attribution_lines, TWO_STACKS, "summary"
+    ),
+    "attribution of cross heads": draw_result_table(
         figures.attribution_heads, TWO_STACKS, "summary", component="cross_z"
     ),
     "head scores": partial(score_maps, 30, 9),
@@ -129,33 +133,41 @@ BY_DAY: dict[str, Draw] = {
     "ablated heads": partial(effect_maps, 4, 30, 9),
     "patched heads": partial(patch_maps, 30, 9, LONG_NAMES[:2]),
     "patches in two stacks": patches_of_two_stacks,
-    "paths": of(figures.path_senders, partial(paths, 30, 9, n_pairs=2), "effects"),
-    "paths in two stacks": of(figures.path_senders, partial(in_two_stacks, 12, 12, 12), "effects"),
+    "paths": draw_result_table(figures.path_senders, partial(paths, 30, 9, n_pairs=2), "effects"),
+    "paths in two stacks": draw_result_table(
+        figures.path_senders, partial(in_two_stacks, 12, 12, 12), "effects"
+    ),
     "estimates": agreement,
     "sets": partial(sets, 6, 30),
-    "removal": of(
+    "removal": draw_result_table(
         figures.removal_curve, partial(removal, 79, "block", LONG_NAMES[:3], n=8), "steps"
     ),
-    "books": lambda width: figures.book_losses(books_of(30).books(), width=width),
+    "books": lambda width: figures.book_losses(passage_ablation(30).books(), width=width),
     "interactions": partial(pairs, 4, 3),
     "interactions in two stacks": partial(pairs, 1, 14, n_encoder=3),
-    "transplanted layers": of(moved_by_layer, layers_that_move, "effects"),
-    "transplanted heads": of(moved_by_head, heads_that_move, "effects", direction="brings"),
+    "transplanted layers": draw_result_table(moved_by_layer, layers_that_move, "effects"),
+    "transplanted heads": draw_result_table(
+        moved_by_head, heads_that_move, "effects", direction="brings"
+    ),
     "training": curve_of_many_steps,
 }
 IN_LONG_RUNS: dict[str, Draw] = {
     **{
-        f"{name}, least": of_run(*drawn, 1, 2, "letter", "generate")
+        f"{name}, least": draw_run_table(*drawn, 1, 2, "letter", "generate")
         for name, drawn in OF_RUNS.items()
     },
-    "attribution, least": of(figures.attribution_lines, partial(attributed, 4, 2, n=4), "summary"),
+    "attribution, least": draw_result_table(
+        figures.attribution_lines, partial(attributed, 4, 2, n=4), "summary"
+    ),
     "head scores, least": partial(score_maps, 2, 2),
     "head scores, most": partial(score_maps, 80, 64),
     "ablated heads, most": partial(effect_maps, 1, 80, 32),
     "patched heads, most": partial(patch_maps, 48, 40, LONG_NAMES[:1]),
-    "paths, most": of(figures.path_senders, partial(paths, 40, 32, n_pairs=2), "effects"),
+    "paths, most": draw_result_table(
+        figures.path_senders, partial(paths, 40, 32, n_pairs=2), "effects"
+    ),
     "sets, least": partial(sets, 1, 1),
-    "removal, least": of(figures.removal_curve, partial(removal, 1, n=8), "steps"),
+    "removal, least": draw_result_table(figures.removal_curve, partial(removal, 1, n=8), "steps"),
     "interactions, most": partial(pairs, 3, 30),
     "two stacks": every_drawing_of_two_stacks,
 }

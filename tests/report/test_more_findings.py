@@ -7,7 +7,7 @@ import pytest
 
 from layerwise.analyses.attribution_patching.analysis import estimates_hold
 from layerwise.analyses.path_patching.analysis import direct_paths
-from layerwise.analyses.registry import tables_of_run
+from layerwise.analyses.registry import run_tables
 from layerwise.analyses.similarity.analysis import similarity_predicts
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import interval
@@ -17,14 +17,14 @@ from tests.report.test_paths_figures import estimates, paths
 
 
 @pytest.fixture(scope="module")
-def acting() -> RunTables:
-    return tables_of_run([paths()])
+def path_run() -> RunTables:
+    return run_tables([paths()])
 
 
-def test_the_planted_path_is_named_with_its_share(acting):
-    (claim,) = direct_paths(acting)
+def test_the_planted_path_is_named_with_its_share(path_run):
+    (claim,) = direct_paths(path_run)
     (row,) = rows(
-        acting.tables["path_effects"], **claim.source["where"], **claim.source["at"]
+        path_run.tables["path_effects"], **claim.source["where"], **claim.source["at"]
     ).to_dict("records")
     assert row["sender"] == "head 1.2"
     assert "head 1.2 acts most directly on" in claim.short
@@ -44,7 +44,7 @@ def test_the_planted_path_is_named_with_its_share(acting):
     ],
 )
 def test_estimates_are_told_with_their_lowest_correlation(changes, n):
-    run = tables_of_run([estimates(("keys", "facts"))])
+    run = run_tables([estimates(("keys", "facts"))])
     table = run.tables["attribution_agreement"].assign(**changes)
     (claim,) = estimates_hold(RunTables(run.facts, {"attribution_agreement": table}))
     assert f"in {n} of 2 tasks" in claim.full

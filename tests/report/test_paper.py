@@ -21,10 +21,10 @@ import layerwise as lw
 from layerwise.errors import UserError
 from layerwise.presentation.charts.heat import LOST, Cells, Strip, strips
 from layerwise.presentation.section import FigureSpec, Table
-from layerwise.presentation.style import styled
+from layerwise.presentation.style import with_style
 from layerwise.report import paper
 from layerwise.report._methods import methods, references
-from layerwise.report.paper import COLUMNS, latex, numbers_of, split_estimates
+from layerwise.report.paper import COLUMNS, latex, split_estimates, tooltip_numbers
 from layerwise.storage.run_tables import RunTables
 from tests import synthetic
 from tests.commands import contents, run
@@ -100,7 +100,7 @@ def test_the_command_takes_a_width_with_a_unit_and_refuses_another_before_it_dra
     assert not refused.exists()
 
 
-@styled
+@with_style
 def tall(n_panels: int, width: float) -> object:
     """A figure of strips, one above the other, with a tooltip each."""
     cell = Cells(np.ones((5, 4)) / 2, ((0, 0, "layer 0: 50 [40, 60] % lost, n = 9", ""),), ())
@@ -147,7 +147,7 @@ def test_a_tall_figure_comes_in_parts_with_the_axis_under_each():
     ],
 )  # fmt: skip
 def test_what_a_mark_says_is_written_as_numbers(text, numbers):
-    assert numbers_of(text) == numbers
+    assert tooltip_numbers(text) == numbers
 
 
 def test_a_long_table_is_cut_with_all_rows_as_numbers_beside_it():

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 import layerwise as lw
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.presentation.layer_axis import name_layers
-from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.naming import model_layer_names
 from layerwise.presentation.rows import rows
 from layerwise.report import Report, report
 from layerwise.results import PatchingResult
@@ -26,7 +26,7 @@ N_ENCODER, N_LAYERS = LAYOUT.n_encoder_layers, LAYOUT.n_layers
 
 
 @cache
-def patched() -> PatchingResult:
+def two_stack_patching() -> PatchingResult:
     return lw.patch_activations(
         small_seq2seq(LAYOUT), small_task("retrieval", 6),
         sites=("resid_pre", "z", "cross_z", "cross_v"), pairs=3, progress=False,
@@ -35,15 +35,15 @@ def patched() -> PatchingResult:
 
 @pytest.fixture
 def result() -> PatchingResult:
-    return patched()
+    return two_stack_patching()
 
 
 @pytest.fixture(scope="module")
 def page() -> Report:
-    return report(patched())
+    return report(two_stack_patching())
 
 
-def drawn(axes: Axes) -> np.ndarray:
+def mesh_values(axes: Axes) -> np.ndarray:
     (mesh,) = (found for found in axes.collections if isinstance(found, QuadMesh))
     return np.ma.filled(mesh.get_array().astype(float), np.nan)
 
@@ -64,7 +64,7 @@ def test_a_map_has_the_prompt_in_the_encoder_and_the_answer_in_the_decoder(page,
         index="layer", columns="pos_label", values="recovered"
     )
     expected = wide[columns].to_numpy(dtype=float)
-    np.testing.assert_allclose(drawn(axes), expected)
+    np.testing.assert_allclose(mesh_values(axes), expected)
     missing = np.isnan(expected)
     assert missing[:N_ENCODER].all(0).tolist() == [False, False, False, True]
     assert missing[N_ENCODER:].all(0).tolist() == [True, True, True, False]
@@ -75,7 +75,7 @@ def test_a_panel_of_heads_has_the_prompts_end_and_then_the_answers_position(page
     *panels, _ = page.figures["patching_z"].axes
     named = {axes.get_title(loc="left").split("\n")[1]: axes for axes in panels}
     assert list(named) == ["last changed", "last, then answer", "all positions"]
-    found = drawn(named["last, then answer"])
+    found = mesh_values(named["last, then answer"])
     assert found.shape == (N_LAYERS, LAYOUT.encoder_heads)
     summary = rows(result.summary(), site="z")
     for label, layers in (("last", slice(0, N_ENCODER)), ("answer", slice(N_ENCODER, None))):
@@ -85,7 +85,7 @@ def test_a_panel_of_heads_has_the_prompts_end_and_then_the_answers_position(page
         n_heads = wide.shape[1]
         np.testing.assert_allclose(found[layers, :n_heads], wide.to_numpy(dtype=float))
         assert np.isnan(found[layers, n_heads:]).all()
-    assert np.isnan(drawn(named["last changed"])[N_ENCODER:]).all()
+    assert np.isnan(mesh_values(named["last changed"])[N_ENCODER:]).all()
 
 
 @pytest.mark.parametrize("name", ["patching_cross_z", "patching_cross_v"])
@@ -95,7 +95,7 @@ def test_layers_of_the_decoder_alone_are_numbered_in_it_and_it_is_named(page, na
     assert ticks(axes)[0] == "0"
     assert all(int(tick) < N_LAYERS - N_ENCODER for tick in ticks(axes))
     assert not [line for line in axes.get_lines() if line.get_gid() == "encoder | decoder"]
-    assert len(drawn(axes)) == N_LAYERS - N_ENCODER
+    assert len(mesh_values(axes)) == N_LAYERS - N_ENCODER
 
 
 @pytest.mark.parametrize("layers", [range(8), range(5), range(5, 8)])
@@ -105,7 +105,7 @@ def test_a_stack_is_named_where_a_layers_number_stands_in_its_middle(result, lay
     figure = Figure(figsize=(4, 4))
     axes = figure.subplots()
     (axes.set_xlim if along == "x" else axes.set_ylim)(0, len(layers))
-    with naming_layers_of(model):
+    with model_layer_names(model):
         name_layers(axes, along, layers, 3.0, cells=True)
     written = {text.get_text() for text in texts(figure)}
     expected = {"encoder"} if 0 in layers else set()

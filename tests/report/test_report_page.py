@@ -19,10 +19,10 @@ from layerwise.analyses.ablation.report import effects_tables
 from layerwise.errors import UserError
 from layerwise.presentation.section import FigureSpec
 from layerwise.report import Report, report, report_from_folders
-from layerwise.report.html import grouped
+from layerwise.report.html import group_by_run
 from layerwise.results import AblationResult, LensResult, PatchingResult, Result
 from layerwise.storage.places import PAGE_MARK
-from tests.pages import blank, blank_pages, figures_alone
+from tests.pages import blank, blank_pages, without_pictures
 
 VOID = {"meta", "img", "source", "br", "hr", "link", "input", "col"}
 TINY = Plan(
@@ -62,13 +62,13 @@ class Reader(HTMLParser):
 def page(small_results: list[Result]) -> Report:
     """The page of many parts, whose figures are not made into pictures."""
     made = report(small_results)
-    with figures_alone():
+    with without_pictures():
         assert made.html
     return made
 
 
 @pytest.fixture(scope="module")
-def pictured() -> Report:
+def page_with_pictures() -> Report:
     """A page with all of its pictures."""
     return report(AblationResult(synthetic.records(TINY), synthetic.facts(TINY)))
 
@@ -136,10 +136,12 @@ def test_what_was_not_run_has_no_part() -> None:
     assert "No signal" not in headings(one_protocol.html)
 
 
-def test_the_page_is_well_formed_and_needs_nothing_else(page: Report, pictured: Report) -> None:
+def test_the_page_is_well_formed_and_needs_nothing_else(
+    page: Report, page_with_pictures: Report
+) -> None:
     assert PAGE_MARK in page.html[:200]  # which tells it from the pages of others
     assert Reader(page.html).all("script") == [{}]  # the page's own
-    reader = Reader(pictured.html)
+    reader = Reader(page_with_pictures.html)
     assert reader.all("script") == [{}]  # the page's own
     assert reader.all("link") == reader.all("iframe") == []
     for _, attrs in reader.elements:
@@ -147,13 +149,13 @@ def test_the_page_is_well_formed_and_needs_nothing_else(page: Report, pictured: 
             assert (attrs.get(name) or "data:image/").startswith("data:image/")
         assert (attrs.get("href") or "#").startswith(("#", "data:image/png;base64,"))
         assert not any(name.startswith("on") for name in attrs)
-    without_images = re.sub(r"data:image/[^\"]*", "", page.html + pictured.html)
+    without_images = re.sub(r"data:image/[^\"]*", "", page.html + page_with_pictures.html)
     assert not re.search(r"https?:|url\((?!#)|@import|//[a-z]", without_images)
-    assert len(pictured.html) < 1_000_000
+    assert len(page_with_pictures.html) < 1_000_000
 
 
-def test_links_lead_to_parts_and_ids_are_unique(page, pictured, two_runs) -> None:
-    for parsed in (Reader(each.html) for each in (page, pictured, two_runs)):
+def test_links_lead_to_parts_and_ids_are_unique(page, page_with_pictures, two_runs) -> None:
+    for parsed in (Reader(each.html) for each in (page, page_with_pictures, two_runs)):
         ids = [attrs["id"] for _, attrs in parsed.elements if "id" in attrs]
         assert len(ids) == len(set(ids))
         targets = {str(attrs["href"])[1:] for attrs in parsed.all("a")}
@@ -161,10 +163,12 @@ def test_links_lead_to_parts_and_ids_are_unique(page, pictured, two_runs) -> Non
         assert len(targets) > 3
 
 
-def test_figures_have_alternative_texts_and_captions(page: Report, pictured: Report) -> None:
-    reader, figure = Reader(pictured.html), r"<figcaption>(.*?)</figcaption>"
+def test_figures_have_alternative_texts_and_captions(
+    page: Report, page_with_pictures: Report
+) -> None:
+    reader, figure = Reader(page_with_pictures.html), r"<figcaption>(.*?)</figcaption>"
     images = reader.all("img")
-    assert len(images) == len(pictured.figures) > 1  # for narrow screens
+    assert len(images) == len(page_with_pictures.figures) > 1  # for narrow screens
     drawings = [attrs for attrs in reader.all("svg") if attrs.get("role") == "img"]
     assert len(drawings) == len(images)
     assert [one["aria-label"] for one in drawings] == [image["alt"] for image in images]
@@ -246,8 +250,8 @@ def test_results_are_sorted_into_runs(small: Plan) -> None:
     ablation = AblationResult(synthetic.records(small), told)
     lens = synthetic.lens(small)
     mine, foreign = LensResult(lens, told), LensResult(lens, other_model)
-    assert grouped([ablation, foreign, mine]) == [[ablation, mine], [foreign]]
-    assert grouped([ablation, ablation]) == [[ablation], [ablation]]
+    assert group_by_run([ablation, foreign, mine]) == [[ablation, mine], [foreign]]
+    assert group_by_run([ablation, ablation]) == [[ablation], [ablation]]
 
 
 @pytest.mark.usefixtures("blank_pictures")
@@ -269,7 +273,7 @@ def test_folders_give_the_same_page_as_results(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("blank_pictures")
 def test_saved_depths_stay_until_what_they_are_joined_from_is_made_again(tmp_path, small):
     planted, said = synthetic.results(small)[-1], "retrieval comes before knowledge"
-    patches = PatchingResult(synthetic.patching(small, 3, 4), planted.facts)
+    patches = PatchingResult(synthetic.patching_rows(small, 3, 4), planted.facts)
     patches.save(tmp_path)
     planted.save(tmp_path)
     text = report_from_folders(tmp_path).html
@@ -302,7 +306,7 @@ def test_pictures_are_drawn_once_and_not_for_its_sentences(small: Plan, monkeypa
         drawn.append([name for name, *_ in listed])
         return blank(listed)
 
-    monkeypatch.setattr("layerwise.report._page.drawn", counted)
+    monkeypatch.setattr("layerwise.report._page.render_pictures", counted)
     told = report(synthetic.results(small))
     assert told.findings
     assert "Report" in repr(told)

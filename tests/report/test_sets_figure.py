@@ -11,10 +11,10 @@ from synthetic import Plan
 
 from layerwise.analyses.ablation.figures import MOST, largest_sets
 from layerwise.analyses.ablation.saved_effects import ablations, set_name
-from layerwise.analyses.registry import tables_of_run
-from layerwise.presentation.naming import naming_layers_of
+from layerwise.analyses.registry import run_tables
+from layerwise.presentation.naming import model_layer_names
 from layerwise.presentation.rows import numbers, rows
-from layerwise.presentation.wording import way_of_scoring
+from layerwise.presentation.wording import protocol_words
 from layerwise.report import report
 from layerwise.report.figures import set_losses
 from layerwise.results import AblationResult
@@ -57,13 +57,13 @@ def test_points_are_the_table_and_filled_where_significant(ablation):
         for protocol in ("letter", "generate"):
             mine = rows(effects, task=task, protocol=protocol, signal=True)
             if mine.empty:
-                assert f"sure {way_of_scoring(protocol)}" not in drawn
+                assert f"sure {protocol_words(protocol)}" not in drawn
                 continue
-            sure = drawn[f"sure {way_of_scoring(protocol)}"]
+            sure = drawn[f"sure {protocol_words(protocol)}"]
             assert {sets[round(y)] for y in sure.get_ydata()} == CRITICAL[protocol]
             expected = 100 * numbers(rows(mine, significant=True), "share_lost")
             np.testing.assert_allclose(sorted(sure.get_xdata()), sorted(expected))
-            others = drawn[f"unsure {way_of_scoring(protocol)}"]
+            others = drawn[f"unsure {protocol_words(protocol)}"]
             assert len(others.get_xdata()) == 5 - len(CRITICAL[protocol])
 
 
@@ -91,7 +91,7 @@ def test_sets_are_named_by_what_is_in_them(layers, heads, name):
 
 def test_sets_in_an_encoder_decoder_are_named_by_stack(ablation):
     facts = ablation.facts.model.model_copy(update={"n_encoder_layers": 2})
-    with naming_layers_of(facts):
+    with model_layer_names(facts):
         assert set_name([1, 2]) == "encoder.1 and decoder.0"
 
 
@@ -99,6 +99,6 @@ def test_the_page_has_a_section_and_only_where_there_are_sets(ablation):
     page = report([ablation])
     assert "Ablation of blocks and sets" in page.html
     assert 'id="roles"' not in page.html
-    assert ablations(tables_of_run([ablation])) == []
+    assert ablations(run_tables([ablation])) == []
     single = report([AblationResult(synthetic.records(PLAN), synthetic.facts(PLAN))])
     assert "Ablation of blocks and sets" not in single.html

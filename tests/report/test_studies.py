@@ -21,7 +21,7 @@ from scipy.stats import ttest_1samp
 import layerwise as lw
 from analyses.organism_training import plan as decoder_plan
 from analyses.organism_training.seq2seq import plan as seq2seq_plan
-from layerwise.analyses.comparison.findings import established
+from layerwise.analyses.comparison.findings import difference_claims
 from layerwise.analyses.loading import load_results
 from layerwise.analyses.training.report import (
     first_layer_findings,
@@ -59,7 +59,7 @@ def module(study: str, name: str) -> Any:
 
 
 @cache
-def saved(study: str, name: str) -> pd.DataFrame:
+def saved_table(study: str, name: str) -> pd.DataFrame:
     """A saved table of a study; not to be changed."""
     path = STUDIES / study / "results" / name
     csv = path.with_suffix(".csv")
@@ -68,7 +68,7 @@ def saved(study: str, name: str) -> pd.DataFrame:
 
 def tables(study: str) -> dict[str, pd.DataFrame]:
     return {
-        path.stem: saved(study, path.stem)
+        path.stem: saved_table(study, path.stem)
         for path in (STUDIES / study / "results").glob("*.parquet")
     }
 
@@ -81,7 +81,7 @@ def config(study: str) -> dict[str, Any]:
     return tomllib.loads((STUDIES / study / "config.toml").read_text("utf-8"))
 
 
-def claimed(path: Path) -> list[dict[str, Any]]:
+def saved_claims(path: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text("utf-8"))
 
 
@@ -91,8 +91,8 @@ def claimed(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("study", "name"),
     [
-        ("distillation", "told"), ("healing", "healing_told"), ("adapters", "adapters_told"),
-        ("adapters", "healed_told"),
+        ("distillation", "distillation_sentences"), ("healing", "healing_sentences"),
+        ("adapters", "adapter_sentences"), ("adapters", "healed_sentences"),
     ],
 )  # fmt: skip
 def test_the_pages_say_what_the_tables_say(study, name):
@@ -106,7 +106,9 @@ def test_the_pages_say_what_the_tables_say(study, name):
 
 @pytest.mark.parametrize("study", sorted({path.relative_to(STUDIES).parts[0] for path in CLAIMS}))
 def test_quoted_claims_are_saved_ones(study):
-    claims = [claim for path in (STUDIES / study).rglob("claims.json") for claim in claimed(path)]
+    claims = [
+        claim for path in (STUDIES / study).rglob("claims.json") for claim in saved_claims(path)
+    ]
     quoted = set(QUOTED.findall(page(study)))
     assert quoted
     assert quoted <= {(claim["short"], claim["evidence"]) for claim in claims}
@@ -130,16 +132,18 @@ def test_saved_claims_of_roles_are_made_again_from_the_tables(path):
             for claim in claims
             if claim["kind"] in ROLES
         )
-        for claims in (again, claimed(path))
+        for claims in (again, saved_claims(path))
     ]
     assert about[0] == about[1]
 
 
 @pytest.mark.parametrize("kind", PLANTED)
 def test_claims_on_organisms_are_of_what_was_planted(kind):
-    """What is needed, and what crosses, is planted, and no other; orders are those of the plan."""
+    """Needed layers and crossings are planted ones, and no other; orders are those of the plan."""
     planted, claims = PLANTED[kind], {}
-    for claim in claimed(STUDIES / "organism/results/claimed" / f"organism-{kind}/claims.json"):
+    for claim in saved_claims(
+        STUDIES / "organism/results/claimed" / f"organism-{kind}/claims.json"
+    ):
         claims.setdefault(claim["kind"], []).append(claim)
     named = [(claim["capabilities"][0], tuple(claim["layers"])) for claim in claims[NEEDED]]
     assert sorted(named) == sorted((name, tuple(layers)) for name, layers in planted.items())
@@ -164,15 +168,15 @@ def test_claims_on_organisms_are_of_what_was_planted(kind):
 
 
 def test_there_are_three_seeds_of_every_case_and_no_removed_layer_is_measured():
-    cases = module("healing", "healing_drawn").CASES
+    cases = module("healing", "healing_figures").CASES
     given = config("healing")["cases"].items()
     assert {case: tuple(removed) for case, removed in given} == cases
     counts = [("healing", "gains", len(cases)), ("healing", "layers", len(cases) + 1),
               ("distillation", "gains", 3), ("distillation", "layers", 4)]  # fmt: skip
     for study, table, n in counts:
-        assert len(saved(study, table)[["case", "seed"]].drop_duplicates()) == 3 * n
+        assert len(saved_table(study, table)[["case", "seed"]].drop_duplicates()) == 3 * n
     for case, removed in cases.items():
-        numbers = set(rows(saved("healing", "layers"), case=case)["original"])
+        numbers = set(rows(saved_table("healing", "layers"), case=case)["original"])
         assert numbers == set(range(8)) - set(removed)
 
 
@@ -183,7 +187,7 @@ def test_every_case_names_suites_and_options_that_there_are(case):
     names = inspect.signature(lw.heal if options["remove"] else lw.distill).parameters
     assert given["seed"] not in options["further_seeds"]
     assert set(options["training"]) <= set(names)
-    tasks = module("adapters", "adapters_measured").tasks_of(
+    tasks = module("adapters", "adapter_measurements").load_tasks(
         options["tasks"], options["fewshot"], given["seed"]
     )
     assert [task.name for task in tasks] == options["tasks"]
@@ -191,7 +195,7 @@ def test_every_case_names_suites_and_options_that_there_are(case):
 
 
 def test_the_adapted_suite_was_below_thirty_percent_and_is_better_on_held_out_items():
-    (row,) = rows(saved("adapters", "gains"), case="adapted").to_dict("records")
+    (row,) = rows(saved_table("adapters", "gains"), case="adapted").to_dict("records")
     assert row["acc_student"] < 0.3
     assert row["improved"]
     assert row["gain_low"] > 0
@@ -204,27 +208,27 @@ def drawn_values(figure: Any, markers: str, along: str = "y") -> np.ndarray:
 
 
 def test_figures_are_legible_and_have_every_seed():
-    layers, moved = saved("distillation", "layers"), saved("distillation", "transplant")
-    figure = module("distillation", "drawn").where_two_hops_went(layers, moved)
+    layers, moved = saved_table("distillation", "layers"), saved_table("distillation", "transplant")
+    figure = module("distillation", "distillation_figures").where_two_hops_went(layers, moved)
     assert_legible(figure)
     shares = [rows(layers, protocol="generate")["share_lost"],
               rows(moved, direction="brings")["share"]]  # fmt: skip
     expected = 100 * np.sort(np.concatenate(shares).astype(float))
     np.testing.assert_allclose(drawn_values(figure, "os^D"), expected)
 
-    drawing, gains = module("healing", "healing_drawn"), saved("healing", "gains")
-    figure = drawing.what_came_back(gains)
+    drawing, gains = module("healing", "healing_figures"), saved_table("healing", "gains")
+    figure = drawing.recovery_figure(gains)
     assert_legible(figure)
     written = rows(gains, protocol="generate")[["acc_teacher", "acc_student", "acc_distilled"]]
     expected = 100 * np.sort(written.to_numpy(float).ravel())
     np.testing.assert_allclose(drawn_values(figure, "os^"), expected)
-    assert_legible(drawing.where_it_lies(saved("healing", "layers")))
+    assert_legible(drawing.layer_losses_figure(saved_table("healing", "layers")))
 
-    layers, moved = saved("adapters", "layers"), saved("adapters", "transplant")
-    assert_legible(module("adapters", "adapters_drawn").where_it_is_done(layers, moved))
+    layers, moved = saved_table("adapters", "layers"), saved_table("adapters", "transplant")
+    assert_legible(module("adapters", "adapter_figures").layer_effects_figure(layers, moved))
 
     depths = module("decoder_vs_seq2seq", "depths")
-    estimates = saved("decoder_vs_seq2seq", "estimates")
+    estimates = saved_table("decoder_vs_seq2seq", "estimates")
     figure = depths.depths_over_seeds(estimates, 0.625)
     assert_legible(figure)
     shown = rows(estimates, family="depth", axis="computation")
@@ -279,7 +283,7 @@ def test_intervals_over_seeds_are_students():
 
 def test_a_difference_of_nothing_has_a_width():
     row = {"difference": 0.0, "low": 0.0, "high": 0.0, "n_items": 32}
-    value, low, high = module("adapters", "seeds_told").with_width(row)
+    value, low, high = module("adapters", "seed_sentences").with_width(row)
     assert (value, low) == (0.0, -high)
     # At 2.5 % a share of so many other items would not show in 32 (Clopper and Pearson).
     assert high > 1 - 0.025 ** (1 / 32)
@@ -310,7 +314,7 @@ def test_nothing_that_is_kept_for_tests_is_trained_on(tmp_path, study, name, oth
 
 
 def test_losses_of_decoders_and_encoder_decoders_are_at_the_planted_layers_and_no_others():
-    lost = rows(saved("decoder_vs_seq2seq", "layers"), protocol="generate", significant=True)
+    lost = rows(saved_table("decoder_vs_seq2seq", "layers"), protocol="generate", significant=True)
     layers = lost.groupby(["run", "capability"])["layer"].agg(tuple)
     assert len(layers) == 6 * 4
     for (run, capability), of_run in layers.items():
@@ -319,19 +323,19 @@ def test_losses_of_decoders_and_encoder_decoders_are_at_the_planted_layers_and_n
 
 def test_differences_between_stacks_are_those_of_the_estimates_and_make_the_claims():
     cell, study = ["capability", "protocol", "method", "measure"], "decoder_vs_seq2seq"
-    every = rows(saved(study, "estimates"), family="depth", axis="computation")
+    every = rows(saved_table(study, "estimates"), family="depth", axis="computation")
     means = every.groupby(["group", *cell])["estimate"].mean()
-    differences = saved(study, "differences")
+    differences = saved_table(study, "differences")
     depths = rows(differences, family="depth", axis="computation", n_items=100)
     assert len(depths) > 10
     for row in depths.to_dict("records"):
         key = [row[name] for name in cell]
         expected = means["seq2seq", *key] - means["decoder", *key]
         assert row["difference"] == pytest.approx(expected, abs=1e-3)
-    again = [claim.record() for claim in established(differences)]
+    again = [claim.record() for claim in difference_claims(differences)]
     about = [
         sorted((one["kind"], one["evidence"], one["p"], one["estimate"]["value"]) for one in each)
-        for each in (claimed(STUDIES / study / "results" / "claims.json"), again)
+        for each in (saved_claims(STUDIES / study / "results" / "claims.json"), again)
     ]
     assert about[0] == about[1]
 
@@ -343,12 +347,12 @@ STEPS = TRAINING["checkpoints"]["steps"]
 SERIES = [f"{kind}-{seed}" for kind in TRAINING["kinds"] for seed in TRAINING["seeds"]]
 
 
-def layers_of(listed: object) -> set[int]:
+def listed_layers(listed: object) -> set[int]:
     return {int(layer) for layer in str(listed).split()}
 
 
 def test_every_checkpoint_was_asked_everything():
-    accuracy, profile = saved("training", "accuracy"), TRAINING["profile"]
+    accuracy, profile = saved_table("training", "accuracy"), TRAINING["profile"]
     assert len(STEPS) >= 30
     assert set(accuracy["series"]) == set(SERIES)
     assert len(accuracy) == (
@@ -360,7 +364,7 @@ def test_every_checkpoint_was_asked_everything():
 @pytest.mark.parametrize("series", SERIES)
 def test_onsets_and_layers_in_the_readme_are_those_of_the_table(series: str):
     (line,) = [line for line in page("training").splitlines() if line.startswith(f"| {series} ")]
-    onsets = rows(saved("training", "onsets"), series=series, protocol="generate")
+    onsets = rows(saved_table("training", "onsets"), series=series, protocol="generate")
     cells = []
     for capability in ("retrieval", "knowledge", "reasoning"):
         (row,) = rows(onsets, capability=capability).to_dict("records")
@@ -374,32 +378,34 @@ def test_onsets_and_layers_in_the_readme_are_those_of_the_table(series: str):
 
 
 def test_what_is_needed_first_stays_needed_and_is_what_was_planted():
-    onsets = rows(saved("training", "onsets"), appears=True)
+    onsets = rows(saved_table("training", "onsets"), appears=True)
     assert len(onsets) == 18 + 12
     for row in onsets.to_dict("records"):
-        first, last = layers_of(row["layers_first"]), layers_of(row["layers_last"])
+        first, last = listed_layers(row["layers_first"]), listed_layers(row["layers_last"])
         assert first <= last
         if row["series"].startswith("planted"):
             assert last == set(PLANTED["decoder"][row["capability"]])
 
 
 def test_left_free_knowledge_spreads_and_two_hops_are_not_learned():
-    free = saved("training", "onsets").query("series.str.startswith('free')")
+    free = saved_table("training", "onsets").query("series.str.startswith('free')")
     assert not rows(free, capability="reasoning")["appears"].any()
     written = rows(free, capability="knowledge", protocol="generate")
-    assert [layers_of(listed) for listed in written["layers_last"]] == [{0, 1, 2}] * 3
-    assert all(len(layers_of(listed)) < 3 for listed in written["layers_first"])
+    assert [listed_layers(listed) for listed in written["layers_last"]] == [{0, 1, 2}] * 3
+    assert all(len(listed_layers(listed)) < 3 for listed in written["layers_first"])
 
 
 def test_sentences_on_training_were_earned_and_are_made_again_from_the_tables():
-    kept, moves = saved("training", "sentences"), saved("training", "moves")
+    kept, moves = saved_table("training", "sentences"), saved_table("training", "moves")
     earned = set(zip(kept["short"], kept["evidence"], strict=True))
     quoted = QUOTED.findall(page("training"))
     assert quoted
     assert set(quoted) <= earned
-    onsets = saved("training", "onsets").copy()
+    onsets = saved_table("training", "onsets").copy()
     for name in ("layers_first", "layers_last"):
-        onsets[name] = onsets[name].map(lambda text: sorted(layers_of(text)), na_action="ignore")
+        onsets[name] = onsets[name].map(
+            lambda text: sorted(listed_layers(text)), na_action="ignore"
+        )
     made = [
         (series, claim.kind, claim.evidence)
         for series in SERIES
@@ -414,7 +420,7 @@ def test_sentences_on_training_were_earned_and_are_made_again_from_the_tables():
 
 
 def test_moves_in_the_readme_are_those_of_the_table():
-    moves = saved("training", "moves")
+    moves = saved_table("training", "moves")
     (count,) = re.findall(r"claimed in (\d+) of (\d+) rows", page("training"))
     assert (int(count[0]), int(count[1])) == (sum(moves["significant"]), len(moves))
     largest = moves.loc[moves["change"].abs().idxmax()]

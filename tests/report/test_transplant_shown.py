@@ -1,4 +1,4 @@
-"""What is said and drawn of a transplant, against made-up answers whose gap is known."""
+"""Sentences and figures of a transplant, against made-up answers whose gap is known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from layerwise.analyses.transplant.figures import moved_by_head, moved_by_layer
 from layerwise.presentation.rows import rows
 from layerwise.report import report
 from layerwise.report.html import findings
-from tests.transplanting import both, joined_results, transplant_result, with_activations
+from tests.transplanting import answers_of_both, joined_results, transplant_result, with_activations
 
 N = 40
 WORSE, BETTER = np.arange(N) < 10, np.arange(N) < 38
@@ -20,7 +20,7 @@ def result(gains=None, losses=None, n_layers=6, **options):
     """Nothing moves but with some layers."""
     changed = {k: (gains or {}).get(k, WORSE) for k in range(n_layers)}
     returned = {k: (losses or {}).get(k, BETTER) for k in range(n_layers)}
-    return transplant_result(WORSE, BETTER, both(changed, returned), **options)
+    return transplant_result(WORSE, BETTER, answers_of_both(changed, returned), **options)
 
 
 def only_claim(one):
@@ -73,7 +73,9 @@ def test_sentences_stand_on_rows_that_they_quote():
     assert len(told) == 2
     for finding in told:
         source = finding.source
-        quoted = rows(rows(made.derived()[source["table"]], **source["where"]), **source["at"])
+        quoted = rows(
+            rows(made.derived_tables()[source["table"]], **source["where"]), **source["at"]
+        )
         assert len(quoted) == (2 if source["table"] == "transplant_effects" else 1)
 
 
@@ -123,7 +125,9 @@ def heads(gains=None, losses=None, site="z", **options):
     places = [(layer, head) for layer in range(4) for head in range(4)]
     changed = {place: (gains or {}).get(place, WORSE) for place in places}
     returned = {place: (losses or {}).get(place, BETTER) for place in places}
-    return transplant_result(WORSE, BETTER, both(changed, returned), site=site, **options)
+    return transplant_result(
+        WORSE, BETTER, answers_of_both(changed, returned), site=site, **options
+    )
 
 
 def test_a_head_is_named_by_its_layer_and_number():

@@ -13,14 +13,14 @@ import pytest
 import layerwise as lw
 from layerwise.errors import UserError
 from layerwise.ground.analysis_folders import OWN
-from layerwise.storage.estimates import KEY, as_estimates, layouts, table_of, vocabulary
+from layerwise.storage.estimates import KEY, as_estimates, layouts, table_from_estimates, vocabulary
 from layerwise.storage.parquet import conform
 from layerwise.storage.schemas import OWNERS, SCHEMAS, TABLES_FILE
 from tests import dialect
 from tests.synthetic import small_ablation
 
 
-def made_up(name: str, n: int = 12, seed: int = 0) -> pd.DataFrame:
+def made_up_rows(name: str, n: int = 12, seed: int = 0) -> pd.DataFrame:
     """Rows of a table with other values in every cell, and nulls where it allows them."""
     rng = np.random.default_rng(seed)
 
@@ -54,22 +54,22 @@ def made_up(name: str, n: int = 12, seed: int = 0) -> pd.DataFrame:
 
 @pytest.mark.parametrize("name", layouts())
 def test_a_table_goes_into_the_long_one_and_back(name: str):
-    table = made_up(name)
+    table = made_up_rows(name)
     for column, wanted in layouts()[name].only.items():
         table[column] = np.resize(wanted, len(table))
-    pd.testing.assert_frame_equal(table_of(as_estimates({name: table}), name), table)
+    pd.testing.assert_frame_equal(table_from_estimates(as_estimates({name: table}), name), table)
 
 
 @pytest.mark.parametrize("analysis", sorted({layout.analysis for layout in layouts().values()}))
 def test_tables_of_an_analysis_are_told_apart(analysis: str):
     names = [name for name, layout in layouts().items() if layout.analysis == analysis]
-    tables = {name: made_up(name) for name in names}
+    tables = {name: made_up_rows(name) for name in names}
     for name, table in tables.items():
         for column, wanted in layouts()[name].only.items():
             table[column] = np.resize(wanted, len(table))
     together = as_estimates(tables)
     for name, table in tables.items():
-        pd.testing.assert_frame_equal(table_of(together, name), table)
+        pd.testing.assert_frame_equal(table_from_estimates(together, name), table)
 
 
 @pytest.mark.parametrize("name", layouts())

@@ -1,4 +1,4 @@
-"""How far two sweeps are apart, with what rounding alone decides set aside by a stated rule."""
+"""Distance of two sweeps, with what rounding alone decides set aside by a stated rule."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def assert_agree(model, interventions, requests, one: Sweep, other: Sweep) -> No
         if far:
             rounding = measure_rounding(model, intervention, [requests[r] for r in scored])
             error = rounding.error([one.outcomes[i][r] for r in scored])
-            assert error <= rounding.bound, (intervention.id, requests, error, rounding)
+            assert error <= rounding.error_bound, (intervention.id, requests, error, rounding)
 
 
 def _assert_tie(model, intervention, request, new, last_only=False) -> None:
@@ -50,7 +50,7 @@ def _assert_tie(model, intervention, request, new, last_only=False) -> None:
     gap = float((best[:, 0] - best[:, 1]).min())
     if gap >= FLOOR:
         scored = LogLikelihood(request.context, (*answer, int(tokens[-1, 0])), request.source)
-        bound = measure_rounding(model, intervention, [scored]).bound
+        bound = measure_rounding(model, intervention, [scored]).error_bound
         assert gap <= bound, f"{intervention.id}: {request} differs; the best two are {gap} apart"
 
 

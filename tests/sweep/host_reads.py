@@ -1,4 +1,4 @@
-"""Where the host waits for the device: reads of a tensor's numbers, seen on any machine."""
+"""Reads of a tensor's numbers, for which the host waits for the device, seen on any machine."""
 
 from __future__ import annotations
 

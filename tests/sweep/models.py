@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from layerwise.models.libraries.quiet import no_deprecation_of
+from layerwise.models.libraries.quiet import silence_deprecation
 from tests.device import DEVICE
 from tests.hooked import HookedTransformer, HookedTransformerConfig
 
@@ -70,7 +70,7 @@ def random_model(kind: str, loud: float = 1.0) -> HookedTransformer:
         "initializer_range": 0.3,
         "seed": 0,
     } | KINDS[kind]
-    with no_deprecation_of("HookedTransformer"):
+    with silence_deprecation("HookedTransformer"):
         model = HookedTransformer(HookedTransformerConfig(**config)).eval()
     generator = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():

@@ -1,4 +1,4 @@
-"""What a user may have done to a model of his own: changes that are refused, and ones that hold."""
+"""Changes of a user to a model of his own: ones that are refused, and ones that hold."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EvenAttention(Attention):
         return 0 * super().calculate_attention_scores(q, k)
 
 
-class Halved(HookedTransformer):
+class HalvedModule(HookedTransformer):
     def forward(self, *args: Any, **named: Any) -> Any:
         return super().forward(*args, **named) / 2
 
@@ -50,7 +50,7 @@ class Restless(nn.Module):
         return x + 0.1 * torch.randn_like(x)
 
 
-class Doubled(nn.Module):
+class Doubling(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return 2 * x
 
@@ -65,7 +65,7 @@ def _double_named_input(module: nn.Module, inputs: Any, named: Any) -> Any:
     }
 
 
-def _patched(module: Any) -> None:
+def _patch_forward(module: Any) -> None:
     inner = module.forward
     module.forward = lambda *args, **named: 2 * inner(*args, **named)
 
@@ -74,7 +74,7 @@ def _of_class(module: Any, cls: type) -> None:
     module.__class__ = cls
 
 
-def _put(holder: Any, name: Any, module: nn.Module) -> None:
+def _put_module(holder: Any, name: Any, module: nn.Module) -> None:
     holder[name] = module
 
 
@@ -88,11 +88,11 @@ def _settings(model: Any, **settings: Any) -> None:
         setattr(model.cfg, name, value)
 
 
-def _hooked(at: str, hook: Any = _double, how: str = "forward_hook", **options: Any) -> Change:
+def _hook(at: str, hook: Any = _double, how: str = "forward_hook", **options: Any) -> Change:
     return lambda m: getattr(m.get_submodule(at), f"register_{how}")(hook, **options)
 
 
-def _set(at: str, name: str, value: Callable[[Any], Any]) -> Change:
+def _assign(at: str, name: str, value: Callable[[Any], Any]) -> Change:
     return lambda m: setattr(m.get_submodule(at), name, value(m))
 
 
@@ -103,40 +103,43 @@ def _of_other_class(at: str, cls: type) -> Change:
 KEYWORDS = {"with_kwargs": True}
 # What is refused: to which kind of model, how it is done, and a part of the sentence.
 REFUSED: dict[str, tuple[str, Change, str]] = {
-    "hook on a block": ("llama-gqa", _hooked("blocks.1"), "blocks.1 .*hooks of torch"),
+    "hook on a block": ("llama-gqa", _hook("blocks.1"), "blocks.1 .*hooks of torch"),
     "pre-hook with keywords": (
-        "gpt2", _hooked("blocks.0.attn", _double_named_input, "forward_pre_hook", **KEYWORDS),
+        "gpt2", _hook("blocks.0.attn", _double_named_input, "forward_pre_hook", **KEYWORDS),
         "hooks of torch",
     ),
-    "hook on a norm": ("gpt2", _hooked("blocks.3.ln2"), "blocks.3.ln2 .*hooks"),
-    "torch hook on a hook point": ("gpt2", _hooked("blocks.3.hook_resid_mid"), "hooks of torch"),
-    "hook on the unembedding": ("alibi", _hooked("unembed"), "unembed .*hooks of torch"),
-    "hook on the model": ("gpt2", _hooked(""), "The model has hooks of torch"),
+    "hook on a norm": ("gpt2", _hook("blocks.3.ln2"), "blocks.3.ln2 .*hooks"),
+    "torch hook on a hook point": ("gpt2", _hook("blocks.3.hook_resid_mid"), "hooks of torch"),
+    "hook on the unembedding": ("alibi", _hook("unembed"), "unembed .*hooks of torch"),
+    "hook on the model": ("gpt2", _hook(""), "The model has hooks of torch"),
     "hook for all modules": (
         "gpt2", lambda m: torch_modules.register_module_forward_hook(_double), "for all modules",
     ),
     "forward of a block": (
-        "neox", lambda m: _patched(m.blocks[2]), "blocks.2 of the model had its forward replaced",
+        "neox", lambda m: _patch_forward(m.blocks[2]), ("blocks.2 of the model had its "
+"forward replaced"),
     ),
     "function of an attention": (
-        "gpt2", _set("blocks.0.attn", "calculate_z_scores", lambda _: lambda v, p: 0 * v),
+        "gpt2", _assign("blocks.0.attn", "calculate_z_scores", lambda _: lambda v, p: 0 * v),
         "had its calculate_z_scores replaced",
     ),
     "class of an attention": (
         "gpt2", _of_other_class("blocks.1.attn", EvenAttention), "EvenAttention.calculate",
     ),
-    "class of the model": ("gpt2", _of_other_class("", Halved), "Halved.forward"),
+    "class of the model": ("gpt2", _of_other_class("", HalvedModule), "Halved.forward"),
     "attention of one's own": (
-        "gpt2", _set("blocks.1", "attn", lambda m: nn.Identity()), "no blocks.1.attn.hook_z",
+        "gpt2", _assign("blocks.1", "attn", lambda m: nn.Identity()), "no blocks.1.attn.hook_z",
     ),
     "unembedding of one's own": (
-        "gpt2", _set("", "unembed", lambda m: nn.Linear(32, 50)), "unembed .* Linear of your own",
+        "gpt2", _assign("", "unembed", lambda m: nn.Linear(32, 50)), ("unembed .* Linear of "
+"your own"),
     ),
     "one block twice": (
-        "llama-gqa", lambda m: _put(m.blocks, 2, m.blocks[1]), "blocks.2.hook_resid_pre of its own",
+        "llama-gqa", lambda m: _put_module(m.blocks, 2, m.blocks[1]),
+        "blocks.2.hook_resid_pre of its own",
     ),
     "another block without setup": (
-        "gpt2", lambda m: _put(m.blocks, 2, copy.deepcopy(m.blocks[1])), "model.setup()",
+        "gpt2", lambda m: _put_module(m.blocks, 2, copy.deepcopy(m.blocks[1])), "model.setup()",
     ),
     "shortformer": (
         "gpt2", lambda m: _settings(m, positional_embedding_type="shortformer"), "'shortformer'",
@@ -145,9 +148,11 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
         "gpt2", lambda m: _settings(m, attention_dir="bidirectional"), "attends in both directions",
     ),
     "dropout in training": ("gpt2", _with_dropout, "drops activations at random .*model.eval"),
-    "chance": ("gpt2", _set("blocks.1.mlp", "act_fn", lambda m: Restless()), "other numbers each"),
+    "chance": (
+        "gpt2", _assign("blocks.1.mlp", "act_fn", lambda m: Restless()), "other numbers each",
+    ),
     "an MLP that sees other positions": (
-        "gpt2", _set("blocks.1", "mlp", lambda m: OwnMlp(m.blocks[1].mlp, 0.1)),
+        "gpt2", _assign("blocks.1", "mlp", lambda m: OwnMlp(m.blocks[1].mlp, 0.1)),
         r"does not compute what this model computes: .*nats",
     ),
     "weights on meta": ("gpt2", lambda m: m.to("meta"), "device 'meta'"),
@@ -170,15 +175,15 @@ SUPPORTED: dict[str, tuple[str, Change]] = {
     "an MLP of one's own": ("gpt2", lambda m: setattr(m.blocks[1], "mlp", OwnMlp(m.blocks[1].mlp))),
     "a parametrization of an attention": (
         "gpt2",
-        lambda m: parametrize.register_parametrization(m.blocks[1].attn, "W_Q", Doubled()),
+        lambda m: parametrize.register_parametrization(m.blocks[1].attn, "W_Q", Doubling()),
     ),
     "a parametrization of an MLP": (
         "llama-gqa",
-        lambda m: parametrize.register_parametrization(m.blocks[2].mlp, "W_out", Doubled()),
+        lambda m: parametrize.register_parametrization(m.blocks[2].mlp, "W_out", Doubling()),
     ),
     "a copy of a block, set up": (
         "neox",
-        lambda m: (_put(m.blocks, 2, copy.deepcopy(m.blocks[1])), m.setup()),
+        lambda m: (_put_module(m.blocks, 2, copy.deepcopy(m.blocks[1])), m.setup()),
     ),
     "a subclass that computes the same": ("gpt2", lambda m: _of_class(m, Talkative)),
     "settings that say something else": ("gpt2", lambda m: _settings(m, parallel_attn_mlp=True)),

@@ -16,7 +16,7 @@ from layerwise.sweep.walk import engine_run
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is patched into the engine.
+    """Sizes that are patched into the engine.
 
     Attributes:
         budget: bytes for activations, keys and values; the least makes several walks.
@@ -41,7 +41,7 @@ class Sizes:
             mock.patch.object(
                 engine_run.Engine, "_tokens_at_once", return_value=self.tokens_at_once
             ),
-            mock.patch.object(engine_run, "capacity_for", return_value=self.capacity),
+            mock.patch.object(engine_run, "row_capacity", return_value=self.capacity),
             mock.patch.object(engine_run, "ROWS_AT_ONCE", self.rows_at_once),
             mock.patch.object(decode, "SHORTEST_BEGINNING", self.beginning),
             mock.patch.object(decode, "STEP_ROOM", self.room),

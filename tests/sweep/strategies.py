@@ -88,7 +88,7 @@ def patch_requests(draw):
 
 @dataclass(frozen=True)
 class Places:
-    """Where a model can be changed."""
+    """Places at which a model can be changed."""
 
     n_layers: int = N_LAYERS
     n_encoder: int = 0
@@ -97,7 +97,7 @@ class Places:
     d_heads: tuple[int, int] = (D_HEAD, D_HEAD)
 
     @classmethod
-    def of(cls, cfg: Seq2SeqConfig) -> Places:
+    def from_config(cls, cfg: Seq2SeqConfig) -> Places:
         heads = cfg.encoder_heads, cfg.decoder_heads
         widths = cfg.encoder_d_head, cfg.decoder_d_head
         return cls(cfg.n_layers, cfg.n_encoder_layers, cfg.d_model, heads, widths)
@@ -190,7 +190,7 @@ def two_stack_requests(draw, *, equal: bool = False):
     return found
 
 
-def together(parts: Iterable[Intervention]) -> Intervention:
+def combine_edits(parts: Iterable[Intervention]) -> Intervention:
     """All changes of some interventions as one."""
     parts = list(parts)
     edits = tuple(edit for part in parts for edit in part.edits)
@@ -204,13 +204,13 @@ def _families(draw, single):
     With skipped layers 1, 2 and 3 to choose from: {1}, {1, 2}, {1, 3}, {1, 3}, intact.
     """
     pool = draw(st.lists(single, min_size=1, max_size=5))
-    chosen = st.lists(st.sampled_from(pool), max_size=3).map(together)
+    chosen = st.lists(st.sampled_from(pool), max_size=3).map(combine_edits)
     return draw(st.lists(chosen, min_size=1, max_size=7))
 
 
 def two_stacks(cfg: Seq2SeqConfig, *, patches: bool = False, equal: bool = True):
     """Changes of an encoder-decoder; ``equal`` if sources are as long as prompts."""
-    places = Places.of(cfg)
+    places = Places.from_config(cfg)
     skips = st.integers(0, cfg.n_layers - 1).map(skip)
     single = [skips, _constant(places), _resample(places)]
     if patches:

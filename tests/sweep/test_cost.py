@@ -18,7 +18,7 @@ from layerwise.sweep import (
     zero,
 )
 from layerwise.sweep.checks.faithful import check_faithful
-from layerwise.sweep.plans.cost import Cost, TextLengths, cost_of, matrix_flop
+from layerwise.sweep.plans.cost import Cost, TextLengths, matrix_flop, sweep_cost
 from layerwise.sweep.run import model_shape
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.sweep.letters import Letters
@@ -31,15 +31,15 @@ BUDGET = 2**30
 
 
 @cache
-def model_of(kind: str):
+def kind_model(kind: str):
     return tiny_seq2seq(kind) if kind == "t5" else random_model(kind)
 
 
 def cost(interventions, requests, kind="llama-gqa", **more) -> Cost:
-    shape = model_shape(model_of(kind))
+    shape = model_shape(kind_model(kind))
     given = {"tokens_at_once": 2048, "memory_budget": BUDGET} | more
     plan = plan_sweep(interventions, requests, shape, given["memory_budget"])
-    return cost_of(plan, interventions, requests, shape, **given)
+    return sweep_cost(plan, interventions, requests, shape, **given)
 
 
 @pytest.mark.parametrize("kind", ["llama-gqa", "alibi", "t5"])
@@ -54,27 +54,27 @@ def cost(interventions, requests, kind="llama-gqa", **more) -> Cost:
 )
 @pytest.mark.parametrize("budget", [BUDGET, 60_000])
 def test_log_likelihoods_cost_what_the_engine_counts(kind, interventions, budget, monkeypatch):
-    assert_counted(interventions, ASKED, kind, budget, monkeypatch)
+    assert_cost_is_counted(interventions, ASKED, kind, budget, monkeypatch)
 
 
 @pytest.mark.parametrize("kind", ["llama-gqa", "alibi", "t5"])
 def test_patches_cost_what_the_engine_counts(kind, monkeypatch):
     sourced = [LogLikelihood((1, 2, 3, 4), (token,), (1, 2, 7, 4)) for token in (5, 6)]
     patches = [patch("resid_pre", layer, pos) for layer in range(3) for pos in (1, 2, -1)]
-    assert_counted(patches, sourced, kind, BUDGET, monkeypatch)
+    assert_cost_is_counted(patches, sourced, kind, BUDGET, monkeypatch)
 
 
-def assert_counted(interventions, requests, kind, budget, monkeypatch) -> None:
+def assert_cost_is_counted(interventions, requests, kind, budget, monkeypatch) -> None:
     from layerwise.sweep.walk import engine_run
 
-    check_faithful(model_of(kind))  # once for each model, before its first sweep
+    check_faithful(kind_model(kind))  # once for each model, before its first sweep
     rows = []
     real = engine_run.score_rows
     monkeypatch.setattr(
         engine_run, "score_rows", lambda model, resid, *rest: rows.append(len(resid))
         or real(model, resid, *rest),
     )  # fmt: skip
-    swept = sweep(model_of(kind), interventions, requests, memory_budget=budget)
+    swept = sweep(kind_model(kind), interventions, requests, memory_budget=budget)
     planned = cost(interventions, requests, kind, memory_budget=budget)
     assert planned.token_passes == swept.stats.token_passes
     assert planned.brute_force_token_passes == swept.stats.brute_force_token_passes
@@ -86,7 +86,7 @@ def test_texts_that_are_as_long_as_expected_cost_what_the_engine_counts(kind, n_
     """Every text gets as long as it may, for no token ends it; and no two are ever shared."""
     changes = [intact(), zero("attn_out", 0)]
     planned = cost(changes, TEXTS, kind, lengths=TextLengths(1.0, 1.0, agreed=0.0))
-    swept = sweep(model_of(kind), changes, TEXTS, tokenizer=Letters())
+    swept = sweep(kind_model(kind), changes, TEXTS, tokenizer=Letters())
     assert planned.text_rows == swept.stats.new_tokens == 2 * 4 * 5
     assert planned.text_token_passes == planned.most_text_token_passes == n_layers * 2 * 4 * 5
     assert planned.brute_force_token_passes == swept.stats.brute_force_token_passes

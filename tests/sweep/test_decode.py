@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from layerwise.sweep import Generate, Generated, intact, mean, resample, skip, sweep, zero
 from layerwise.sweep.decoding.decode import Decoder, Drafter, beginnings
-from layerwise.sweep.decoding.decode_step import Beginning, Job
+from layerwise.sweep.decoding.decode_step import DecodedText, SharedPrefix
 from layerwise.sweep.plans.trie import TokenTrie
 from layerwise.sweep.requests import Stopper
-from layerwise.sweep.walk.engine import Work
+from layerwise.sweep.walk.engine import SweepWork
 
 from .agreement import assert_reference
 from .models import N_LAYERS, random_model
@@ -23,20 +23,20 @@ prompts = st.lists(
 )
 
 
-def paths_of(*sequences) -> list[tuple[int, ...]]:
+def trie_paths(*sequences) -> list[tuple[int, ...]]:
     trie = TokenTrie()
     return [trie.paths[trie.add(sequence)] for sequence in sequences]
 
 
 def test_prompts_share_what_they_have_in_common():
-    paths = paths_of((1, 2, 3, 4), (1, 2, 3, 5), (1, 2, 3), (7, 8, 9))
-    assert beginnings(paths, 3) == [*[Beginning(0, 3)] * 3, None]
+    paths = trie_paths((1, 2, 3, 4), (1, 2, 3, 5), (1, 2, 3), (7, 8, 9))
+    assert beginnings(paths, 3) == [*[SharedPrefix(0, 3)] * 3, None]
     assert beginnings(paths, 4) == [None] * 4
 
 
 @given(prompts, st.integers(1, 4))
 def test_a_beginning_is_a_run_of_each_of_its_prompts(sequences, shortest):
-    paths = paths_of(*sequences)
+    paths = trie_paths(*sequences)
     found = beginnings(paths, shortest)
     for path, begin in zip(paths, found, strict=True):
         if begin is not None:
@@ -117,9 +117,9 @@ def test_a_branch_that_begins_inside_a_block_is_not_the_trunk_there():
 )
 def test_a_draft_is_taken_over_as_far_as_it_is_confirmed_and_the_text_goes_on(draft, found, taken):
     decoder = Decoder.__new__(Decoder)
-    decoder.walk = SimpleNamespace(work=Work())
+    decoder.walk = SimpleNamespace(work=SweepWork())
     decoder.stopper, decoder.drafter = Stopper(None, frozenset({9})), Drafter()
-    job = Job(None, 0, Generate((1,), 8), 1, [4])
+    job = DecodedText(None, 0, Generate((1,), 8), 1, [4])
     decoder._accept(job, draft, found)
     assert job.tokens == [4, *taken]
     assert decoder.walk.work.new_tokens == len(taken)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerwise.analyses.transplant.weights import transplanted
+from layerwise.analyses.transplant.weights import with_weights_of
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.sweep import intact, sweep, together
@@ -23,7 +23,7 @@ from tests.models.tiny import tiny_model
 SITES = ("resid_pre", "attn_out", "mlp_out", "resid_post", "z")
 
 
-def requests_of(model: Any, protocol: str, n: int = 3) -> list[Any]:
+def task_requests(model: Any, protocol: str, n: int = 3) -> list[Any]:
     tokenizer, task = original_tokenizer(model), word_task(n)
     return [
         r.request for item in task.items for r in build_requests(task, item, protocol, tokenizer)
@@ -67,7 +67,7 @@ def test_the_engine_agrees_with_plain_hooks(case, memory_budget):
         if not (site.startswith("cross") and layer == 0)
     ]
     changes += [together([from_donor("attn_out", layer, donor) for layer in (0, n_layers - 1)])]
-    asked = requests_of(host, "continuation", 2)
+    asked = task_requests(host, "continuation", 2)
     every = [intact(), *changes]
     found = sweep(host, every, asked, memory_budget=memory_budget).outcomes
     for mine, plain in zip(found, sweep(host, every, asked, method="reference").outcomes,
@@ -79,12 +79,12 @@ def test_the_engine_agrees_with_plain_hooks(case, memory_budget):
 @pytest.mark.parametrize("protocol", ["continuation", "generate"])
 def test_the_whole_stream_is_the_donors_layers_so_far_with_its_embeddings(protocol):
     host, donor = pair("qwen3")
-    asked = requests_of(host, protocol, 2)
+    asked = task_requests(host, protocol, 2)
     method = "reference" if protocol == "generate" else "engine"
     (found,) = sweep(host, [from_donor("resid_post", 1, donor)], asked, method=method).outcomes
     with (
-        transplanted(host, donor, "embed", []),
-        transplanted(host, donor, "layer", [0, 1]),
+        with_weights_of(host, donor, "embed", []),
+        with_weights_of(host, donor, "layer", [0, 1]),
     ):
         (stitched,) = sweep(host, [intact()], asked).outcomes
     if protocol == "generate":
@@ -96,4 +96,4 @@ def test_the_whole_stream_is_the_donors_layers_so_far_with_its_embeddings(protoc
 def test_texts_are_not_written_by_the_engine_under_a_donor():
     host, donor = pair("gpt2")
     with pytest.raises(UserError, match="use method='reference'"):
-        sweep(host, [from_donor("mlp_out", 0, donor)], requests_of(host, "generate", 1))
+        sweep(host, [from_donor("mlp_out", 0, donor)], task_requests(host, "generate", 1))

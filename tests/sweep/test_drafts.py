@@ -42,11 +42,11 @@ def test_texts_are_guessed_to_go_on_as_they_did_before(request_, tokens, room, g
 def test_a_branch_whose_guesses_are_refused_gets_no_more():
     known = Drafter()
     known.learn(0, (7, 8, 10))
-    known.measured(3, TRIAL - 1, 0)
+    known.count_confirmed(3, TRIAL - 1, 0)
     assert known.draft(3, 0, [7], ASKED, 5)
-    known.measured(3, 1, 0)
+    known.count_confirmed(3, 1, 0)
     assert known.draft(3, 0, [7], ASKED, 5) == ()
     assert known.draft(2, 0, [7], ASKED, 5) == (8, 10)  # each branch is measured apart
-    known.measured(3, 0, TRIAL)
+    known.count_confirmed(3, 0, TRIAL)
     assert known.measures[3][1] >= LEAST_CONFIRMED * TRIAL
     assert known.draft(3, 0, [7], ASKED, 5) == (8, 10)

@@ -26,7 +26,7 @@ from layerwise.sweep import (
     zero,
 )
 from layerwise.sweep.changes.edits import CROSS_SITES, SITES, source_position
-from layerwise.sweep.packed.blocks import attention_in_use, why_not_packed
+from layerwise.sweep.packed.blocks import attention_in_use, unpackable_reason
 from layerwise.sweep.run import model_shape
 
 from ..cases import cases
@@ -98,13 +98,13 @@ def test_all_sets_of_layers_equal_reference(kind):
     changes = [*map(skip_layers, sets)]
     for first, *others in sets[N_LAYERS::3]:
         constants = (mean("mlp_out", layer, torch.ones(D_MODEL)) for layer in others)
-        changes.append(strategies.together([zero("attn_out", first), *constants]))
+        changes.append(strategies.combine_edits([zero("attn_out", first), *constants]))
     requests = [LogLikelihood((1, 2, 3), (4, 5)), Generate((1, 2, 3), 5), Generate((1, 2, 6), 5)]
     assert_reference(model, changes, requests, Sizes(beginning=1, tokens_at_once=9, capacity=7))
 
 
 def test_one_context_with_several_sources_and_lengths():
-    """What is patched is relative to a context and its source, and some begin like others."""
+    """Patches are relative to a context and its source, and some begin like others."""
     model = random_model("llama-gqa")
     requests = [
         LogLikelihood(context, continuation, source)
@@ -128,14 +128,14 @@ def test_one_context_with_several_sources_and_lengths():
     ]
     changes += [patch("z", layer, -2, head) for layer in (0, 2) for head in range(N_HEADS)]
     changes = [change for change in changes if possible(model, change)]
-    changes.append(strategies.together([patch("z", 1, -1, 0), patch("z", 1, 1, 3), skip(2)]))
+    changes.append(strategies.combine_edits([patch("z", 1, -1, 0), patch("z", 1, 1, 3), skip(2)]))
     assert_reference(model, changes, requests)
 
 
 @kinds
 def test_packed_attention_is_used_where_it_can_be(kind):
     model = random_model(kind)
-    assert (why_not_packed(model) is None) is (kind in PACKED)
+    assert (unpackable_reason(model) is None) is (kind in PACKED)
     expected = "scaled_dot_product_attention" if kind in PACKED else "own block"
     assert expected in attention_in_use(model)
 
@@ -174,7 +174,7 @@ def test_many_texts_of_different_lengths_share_few_rows(monkeypatch):
     model = random_model("llama-gqa")
     requests = [Generate(tuple(range(1, 3 + i)), 1 + (7 * i) % 9) for i in range(9)]
     slow = sweep(model, SINGLES, requests, method="reference")
-    monkeypatch.setattr(engine_run, "capacity_for", lambda walk, requests, budget: 4)
+    monkeypatch.setattr(engine_run, "row_capacity", lambda walk, requests, budget: 4)
     assert_agree(model, SINGLES, requests, sweep(model, SINGLES, requests), slow)
 
 

@@ -31,13 +31,13 @@ from layerwise.sweep import (
 from layerwise.sweep.decoding import decode
 from layerwise.sweep.packed import modules as _modules
 from layerwise.sweep.requests import make_stopper
-from layerwise.sweep.walk.engine import Work
-from layerwise.sweep.walk.engine_run import engine_outcomes, walk_for
+from layerwise.sweep.walk.engine import SweepWork
+from layerwise.sweep.walk.engine_run import engine_outcomes, make_walk
 from tests.models.seq2seq.tiny import tiny_seq2seq
 
 from .host_reads import HostReads
 from .models import D_MODEL, N_LAYERS, random_model
-from .strategies import together
+from .strategies import combine_edits
 
 LAYERS = range(N_LAYERS)
 REQUESTS = [
@@ -50,8 +50,8 @@ WHOLE = [
     *(skip_layers((0, layer)) for layer in LAYERS[1:]),
     *(zero("resid_pre", layer) for layer in LAYERS),
     *(mean("resid_post", layer, torch.ones(D_MODEL)) for layer in LAYERS),
-    *(together([skip(0), zero("attn_out", layer)]) for layer in LAYERS[1:]),
-    *(together([skip(0), zero("mlp_out", layer)]) for layer in LAYERS[1:]),
+    *(combine_edits([skip(0), zero("attn_out", layer)]) for layer in LAYERS[1:]),
+    *(combine_edits([skip(0), zero("mlp_out", layer)]) for layer in LAYERS[1:]),
     *(patch("resid_pre", layer, pos) for layer in LAYERS for pos in (-1, 1)),
 ]
 
@@ -71,7 +71,7 @@ def any_model(kind: str) -> Any:
 
 @pytest.mark.parametrize("kind", ["llama-gqa", "neox", "gpt2", "soft-caps", "t5", "bart"])
 def test_a_walk_reads_nothing(kind):
-    walk = walk_for(any_model(kind), WHOLE, REQUESTS, Work())
+    walk = make_walk(any_model(kind), WHOLE, REQUESTS, SweepWork())
     with torch.inference_mode(), HostReads() as found:
         walk.run()
     # The last layer's layout, made once a walk on the host: read there, not from the device.
@@ -104,7 +104,7 @@ def test_a_decoding_step_reads_its_tokens_and_nothing_by_the_layer(n_texts):
     assert {place.split(":")[0] for place in found.places} <= {"decode.py", "readout.py"}
 
 
-def changes_of(model: Any) -> list[Any]:
+def model_changes(model: Any) -> list[Any]:
     layers = range(model.cfg.n_layers)
     return [
         intact(),
@@ -115,8 +115,8 @@ def changes_of(model: Any) -> list[Any]:
 
 
 @contextlib.contextmanager
-def nothing_to_read() -> Iterator[None]:
-    """What is on ``meta`` is read as zeros."""
+def read_meta_as_zeros() -> Iterator[None]:
+    """Read what is on ``meta`` as zeros."""
     tolist, cpu = torch.Tensor.tolist, torch.Tensor.cpu
 
     def on_host(one: torch.Tensor) -> torch.Tensor:
@@ -140,9 +140,9 @@ def test_all_of_a_sweep_is_on_the_models_device(kind):
     """A tensor that was made on another device would be refused by the first operation on both."""
     model = copy.deepcopy(any_model(kind)).to("meta")
     patches = [patch(site, 1, -1) for site in ("resid_pre", "attn_out")] + [patch("z", 1, -1, 0)]
-    scored = [*changes_of(model), *patches]
+    scored = [*model_changes(model), *patches]
     texts = [Generate((1, 2, 3), 4), Generate((1, 2, 7), 4)]
-    for changes, asked in ((scored, REQUESTS), (changes_of(model), texts)):
-        with nothing_to_read(), torch.inference_mode():
+    for changes, asked in ((scored, REQUESTS), (model_changes(model), texts)):
+        with read_meta_as_zeros(), torch.inference_mode():
             outcomes, *_ = engine_outcomes(model, changes, asked, make_stopper(None, ()))
         assert len(outcomes) == len(changes)

@@ -13,7 +13,7 @@ from layerwise.models.libraries.hooked import (
     RMSNorm,
     RMSNormPre,
 )
-from layerwise.sweep.packed.modules import FusedMLP, norm_of
+from layerwise.sweep.packed.modules import FusedMLP, norm_function
 from tests.hooked import HookedTransformerConfig
 
 D_MODEL, D_MLP = 12, 20
@@ -33,7 +33,7 @@ def config(**changes) -> HookedTransformerConfig:
     return HookedTransformerConfig(**(given | changes))
 
 
-def randomised(module: torch.nn.Module, biases: bool = True) -> torch.nn.Module:
+def randomise(module: torch.nn.Module, biases: bool = True) -> torch.nn.Module:
     generator = torch.Generator().manual_seed(0)
     for name, parameter in module.named_parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator)
@@ -48,10 +48,10 @@ def activation(seed: int = 1) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", [LayerNorm, RMSNorm, LayerNormPre, RMSNormPre])
 def test_norms_equal_the_modules(kind):
-    module = randomised(kind(config()))
+    module = randomise(kind(config()))
     x = activation()
     given = x.clone()
-    torch.testing.assert_close(norm_of(module)(x), module(given), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(norm_function(module)(x), module(given), atol=1e-5, rtol=1e-5)
     assert torch.equal(x, given)
 
 
@@ -60,7 +60,7 @@ def test_norms_equal_the_modules(kind):
 @pytest.mark.parametrize("act_fn", ["gelu", "gelu_new", "relu", "silu", "solu_ln"])
 def test_mlps_equal_the_modules(act_fn, gated, biases):
     kind = GatedMLP if gated else MLP
-    module = randomised(kind(config(act_fn=act_fn, gated_mlp=gated)), biases)
+    module = randomise(kind(config(act_fn=act_fn, gated_mlp=gated)), biases)
     fused = FusedMLP(module)
     assert fused.known is (act_fn != "solu_ln")
     x, resid = activation(), activation(2)

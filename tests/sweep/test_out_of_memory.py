@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from layerwise.errors import UserError
 from layerwise.sweep import Generate, Generated, LogLikelihood, Scored, intact, skip, sweep
-from layerwise.sweep.run import plan_for
+from layerwise.sweep.run import plan_for_model
 from layerwise.sweep.walk.engine_run import Engine
 from tests.cases import in_long_runs
 from tests.models.seq2seq.tiny import tiny_seq2seq
@@ -57,7 +57,9 @@ def _memory(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def swept(model: Any, requests: Any, device: Device, changes: Any = CHANGES, **more: Any) -> Any:
+def sweep_on_device(
+    model: Any, requests: Any, device: Device, changes: Any = CHANGES, **more: Any
+) -> Any:
     """The outcomes of a sweep whose batches are on a device."""
     run = Engine._has_room
 
@@ -69,12 +71,12 @@ def swept(model: Any, requests: Any, device: Device, changes: Any = CHANGES, **m
         return sweep(model, changes, requests, **more).outcomes
 
 
-def device_with(share: float, model: Any, requests: Any) -> Device:
+def device_with_share(share: float, model: Any, requests: Any) -> Device:
     """A device with room for one request, and for a share of what all need beyond that."""
     alone, together = Device(), Device()
     for one in range(len(CHANGES)):
-        swept(model, requests[:1], alone, CHANGES[one : one + 1])
-    swept(model, requests, together)
+        sweep_on_device(model, requests[:1], alone, CHANGES[one : one + 1])
+    sweep_on_device(model, requests, together)
     assert together.largest > 2 * alone.largest
     return Device(round(alone.largest + share * (together.largest - alone.largest)))
 
@@ -96,9 +98,9 @@ def values(outcomes: Any) -> torch.Tensor:
 )
 def test_halved_batches_have_the_same_outcomes(kind: str, share: float) -> None:
     model = tiny_seq2seq(kind) if kind == "t5" else random_model(kind)
-    plain, small = swept(model, SCORED, Device()), device_with(share, model, SCORED)
+    plain, small = sweep_on_device(model, SCORED, Device()), device_with_share(share, model, SCORED)
     told: list[float] = []
-    found = swept(model, SCORED, small, progress=told.append)
+    found = sweep_on_device(model, SCORED, small, progress=told.append)
     assert small.refused
     assert all(isinstance(one, Scored) for of in found for one in of)
     torch.testing.assert_close(values(found), values(plain), rtol=0, atol=1e-4)
@@ -109,8 +111,8 @@ def test_halved_batches_have_the_same_outcomes(kind: str, share: float) -> None:
 @pytest.mark.parametrize("kind", ["llama-gqa", "t5"])
 def test_texts_are_the_same_too(kind: str) -> None:
     model = tiny_seq2seq(kind) if kind == "t5" else random_model(kind)
-    plain, small = swept(model, TEXTS, Device()), device_with(0.3, model, TEXTS)
-    found = swept(model, TEXTS, small)
+    plain, small = sweep_on_device(model, TEXTS, Device()), device_with_share(0.3, model, TEXTS)
+    found = sweep_on_device(model, TEXTS, small)
     assert small.refused
     assert all(isinstance(one, Generated) for of in found for one in of)
     assert [[one.tokens for one in of] for of in found] == [
@@ -122,10 +124,10 @@ def test_batches_that_wait_are_halved_before_they_fail() -> None:
     """Several of one size: the first one finds out."""
     model, whole = random_model("gpt2"), Device()
     budget = {"memory_budget": 2**19}
-    n_walks = len(plan_for(model, CHANGES, SCORED, **budget).batches)
-    plain = swept(model, SCORED, whole, **budget)
+    n_walks = len(plan_for_model(model, CHANGES, SCORED, **budget).batches)
+    plain = sweep_on_device(model, SCORED, whole, **budget)
     small = Device(whole.largest - 1)
-    found = swept(model, SCORED, small, **budget)
+    found = sweep_on_device(model, SCORED, small, **budget)
     torch.testing.assert_close(values(found), values(plain), rtol=0, atol=1e-4)
     assert small.refused == 1 < n_walks < len(SCORED)
 
@@ -134,7 +136,7 @@ def test_one_request_without_room_is_told_in_a_sentence() -> None:
     with pytest.raises(
         UserError, match=r"ran out of memory with request 0 under intervention"
     ) as told:
-        swept(random_model("llama-gqa"), SCORED, Device(64))
+        sweep_on_device(random_model("llama-gqa"), SCORED, Device(64))
     assert str(told.value).count(". ") == 0
     assert "expected room for one request beside the weights" in str(told.value)
 
@@ -145,4 +147,4 @@ def test_other_errors_are_not_taken_for_it() -> None:
             raise RuntimeError("an error of its own")
 
     with pytest.raises(RuntimeError, match="of its own"):
-        swept(random_model("llama-gqa"), SCORED, Broken())
+        sweep_on_device(random_model("llama-gqa"), SCORED, Broken())

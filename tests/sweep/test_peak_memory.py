@@ -49,7 +49,7 @@ def growth():
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak cannot be set back")
 def test_peak_stays_within_the_budget(growth):
     points = [growth.Point(budget=BUDGET, runs=1, **size) for size in TRIED.values()]
-    measured = dict(zip(TRIED, growth.each_apart(points), strict=True))
+    measured = dict(zip(TRIED, growth.measure_in_new_processes(points), strict=True))
     for name, found in measured.items():
         assert found.cached > 20 * BUDGET, name
         assert found.walks > 1, name
@@ -68,14 +68,14 @@ def test_peak_stays_within_the_budget(growth):
 )
 def test_without_a_limit_the_peak_is_larger(growth, size, items):
     point = growth.Point(budget=2**34, runs=1, **SIZES[size] | {"items": items})
-    (found,) = growth.each_apart([point])
+    (found,) = growth.measure_in_new_processes([point])
     assert found.walks == 1
     assert found.peak > BUDGET + 2 * ALLOWANCE
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak cannot be set back")
 def test_what_is_allocated_and_freed_is_seen(growth):
-    assert growth.each_apart([growth.Point(layers=2, branches=2)])[0].peak < BUDGET
+    assert growth.measure_in_new_processes([growth.Point(layers=2, branches=2)])[0].peak < BUDGET
     peak_memory = importlib.import_module("peak_memory")
     with peak_memory.peak_growth() as peak:
         # Far more than what other tests have left to be freed meanwhile.

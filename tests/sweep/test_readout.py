@@ -9,7 +9,7 @@ import torch
 
 from layerwise.sweep import Generate, Generated, LogLikelihood, Scored, intact, skip, sweep
 from layerwise.sweep.checks.reference import _logits
-from layerwise.sweep.walk.readout import log_normaliser, logits_of, score_rows
+from layerwise.sweep.walk.readout import final_logits, log_normaliser, score_rows
 from tests.cases import in_long_runs
 
 from .models import D_MODEL, D_VOCAB, KINDS, N_LAYERS, random_model
@@ -29,7 +29,7 @@ def test_logits_are_the_models(kind):
     given = torch.tensor([[3, 1, 4, 1, 5]])
     logits, cache = model.run_with_cache(given)
     resid = cache["blocks.3.hook_resid_post"][0]
-    torch.testing.assert_close(logits_of(model, resid), logits[0], atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(final_logits(model, resid), logits[0], atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [2, 100])
@@ -39,7 +39,7 @@ def test_scores_are_those_of_all_chunks(chunk):
     # Several targets of a row, rows without any, and none at the end.
     rows, tokens = torch.tensor([0, 0, 2, 3, 3, 3]), torch.tensor([5, 1, 0, 49, 7, 7])
     logprobs, greedy = score_rows(model, resid, rows, tokens, chunk)
-    expected = logits_of(model, resid).log_softmax(-1)
+    expected = final_logits(model, resid).log_softmax(-1)
     torch.testing.assert_close(logprobs, expected[rows, tokens], atol=1e-5, rtol=1e-5)
     assert greedy.tolist() == expected.argmax(-1).tolist()
 

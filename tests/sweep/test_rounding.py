@@ -1,4 +1,4 @@
-"""What is held to rounding: an amplifying change is let pass, and a fault is not."""
+"""Rounding as a bound: an amplifying change is let pass, and a fault is not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from layerwise.sweep import LogLikelihood, Scored, intact, skip, sweep
-from layerwise.sweep.checks.rounding import FLOOR, Rounding, measure_rounding
+from layerwise.sweep.checks.rounding import FLOOR, RoundingError, measure_rounding
 from layerwise.sweep.run import Sweep
 
 from .agreement import assert_agree
@@ -21,7 +21,7 @@ REQUESTS = [
 CHANGES = [intact(), skip(0), skip(2)]
 
 
-def moved(swept: Sweep, nats: float) -> Sweep:
+def shift_logprob(swept: Sweep, nats: float) -> Sweep:
     """The same but for one token's log-probability under the first change."""
     first = swept.outcomes[0][0]
     assert isinstance(first, Scored)
@@ -35,12 +35,14 @@ def test_rounding_that_a_model_amplifies_is_no_fault_and_what_is_above_it_is():
     fast = sweep(model, CHANGES, REQUESTS)
     slow = sweep(model, CHANGES, REQUESTS, method="reference")
     rounding = measure_rounding(model, intact(), REQUESTS)
-    assert FLOOR < rounding.largest < rounding.bound < 1
+    assert FLOOR < rounding.largest < rounding.error_bound < 1
     assert_agree(model, CHANGES, REQUESTS, fast, slow)
     # Rounding itself, larger than any fixed tolerance would allow.
-    assert_agree(model, CHANGES, REQUESTS, moved(fast, rounding.largest), slow)
+    assert_agree(model, CHANGES, REQUESTS, shift_logprob(fast, rounding.largest), slow)
     with pytest.raises(AssertionError, match="intact"):
-        assert_agree(model, CHANGES, REQUESTS, moved(fast, 2.5 * rounding.bound), slow)
+        assert_agree(
+            model, CHANGES, REQUESTS, shift_logprob(fast, 2.5 * rounding.error_bound), slow
+        )
 
 
 def test_a_key_too_few_is_a_fault_even_where_rounding_grows():
@@ -64,7 +66,7 @@ def test_the_truth_is_float64_and_nothing_is_left_of_the_measurement():
     before = {name: weight.clone() for name, weight in model.named_parameters()}
     once, again = (measure_rounding(model, skip(1), REQUESTS) for _ in range(2))
     assert once == again
-    assert isinstance(once, Rounding)
+    assert isinstance(once, RoundingError)
     double = sweep(model, [skip(1)], REQUESTS, method="reference").outcomes[0]
     assert 0 < once.error(double) <= once.largest
     assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())

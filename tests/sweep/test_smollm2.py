@@ -21,12 +21,12 @@ SUITES = ("facts", "kv-words", "arithmetic", "open-book", "word-problems", "brac
 
 @pytest.fixture
 def same_work(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What tells rounding from other differences."""
+    """The script that tells rounding from other differences."""
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
     return importlib.import_module("same_work")
 
 
-def asked_of(tokenizer: Any, suites: tuple[str, ...], n_items: int) -> dict[str, list[Any]]:
+def suite_requests(tokenizer: Any, suites: tuple[str, ...], n_items: int) -> dict[str, list[Any]]:
     """The requests by protocol, each task with one example."""
     tasks = [load_task(name, limit=n_items, fewshot=1) for name in suites]
     return {
@@ -55,7 +55,7 @@ def test_engine_equals_reference(same_work, suites, n_items, layers):
     model = smollm2()
     assert model.cfg.n_layers == N_LAYERS
     tokenizer = original_tokenizer(model)
-    asked = asked_of(tokenizer, suites, n_items)
+    asked = suite_requests(tokenizer, suites, n_items)
     changes = [intact(), *(skip(layer) for layer in layers)]
     # At one go, so that contexts are shared between protocols, too.
     everything = [request for requests in asked.values() for request in requests]
@@ -76,7 +76,7 @@ def test_engine_equals_reference(same_work, suites, n_items, layers):
 
 
 def _same_verdicts(same_work, model, skipped, requests, fast, slow) -> None:
-    """Whether a continuation is the greedy one, but where it ties with another."""
+    """True if a continuation is the greedy one, but where it ties with another."""
     parted = [
         (layer, request)
         for layer, *sides in zip(skipped, fast, slow, strict=True)

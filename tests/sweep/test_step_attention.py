@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerwise.sweep.decoding.decode_step import _by_source
-from layerwise.sweep.packed.attention import Scoring, attend_step
+from layerwise.sweep.packed.attention import ScoreModifiers, attend_step
 from layerwise.sweep.packed.layout import KeptKeysValues, SharedKeys, StepLayout
 
 D_HEAD, N_KV, ROOM, N_SLOTS = 4, 2, 6, 7
@@ -62,7 +62,7 @@ def test_attention_equals_plain_softmax(group, slots, n_new, beginnings, seed, a
         shared=tuple(keys for _, keys in shared),
     )
     queries = random(n_rows, n_new, N_KV * group, D_HEAD)
-    found = attend_step(queries, layout, group, Scoring(scale))
+    found = attend_step(queries, layout, group, ScoreModifiers(scale))
     assert found.shape == queries.shape
     of = dict(shared)
     for row, new, head in np.ndindex(*found.shape[:3]):
@@ -83,6 +83,6 @@ def test_large_scores_do_not_overflow():
     zero = torch.zeros(1, 1, dtype=torch.long)
     shared = SharedKeys(kept, kept, zero, zero[0], zero[0])
     layout = StepLayout(zero, 2, zero + 1, 2, zero[0], None, own, (shared,))
-    out = attend_step(torch.full((1, 1, 1, 4), 10.0), layout, 1, Scoring(1.0))
+    out = attend_step(torch.full((1, 1, 1, 4), 10.0), layout, 1, ScoreModifiers(1.0))
     # Equal scores of 400, which nobody can exponentiate: three values of 10 and two of 1.
     torch.testing.assert_close(out, torch.full((1, 1, 1, 4), 6.4), atol=1e-3, rtol=0)

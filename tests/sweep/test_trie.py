@@ -12,7 +12,7 @@ sequences = st.lists(
 )
 
 
-def packed(found, key=None) -> TokenTrie:
+def pack(found, key=None) -> TokenTrie:
     trie = TokenTrie()
     for sequence in found:
         trie.add(sequence, key)
@@ -21,7 +21,7 @@ def packed(found, key=None) -> TokenTrie:
 
 @given(sequences)
 def test_each_distinct_prefix_is_packed_once(found):
-    trie = packed(found)
+    trie = pack(found)
     prefixes = {s[: i + 1] for s in found for i in range(len(s))}
     assert len(trie) == len(prefixes)
     for sequence, path in zip(found, trie.paths, strict=True):
@@ -31,7 +31,7 @@ def test_each_distinct_prefix_is_packed_once(found):
 
 @given(sequences)
 def test_segments_cover_each_token_once_and_see_exactly_their_prefix(found):
-    trie = packed(found)
+    trie = pack(found)
     prefix_of = {path[i]: path[: i + 1] for path in trie.paths for i in range(len(path))}
     segments = trie.segments()
     covered = [index for segment in segments for index in segment.queries]
@@ -44,7 +44,7 @@ def test_segments_cover_each_token_once_and_see_exactly_their_prefix(found):
 @pytest.mark.parametrize("exact", [True, False])
 @given(found=sequences)
 def test_rectangles_let_each_token_see_its_prefix_and_nothing_else(found, exact):
-    trie = packed(found)
+    trie = pack(found)
     prefix_of = {path[i]: set(path[: i + 1]) for path in trie.paths for i in range(len(path))}
     seen: list[int] = []
     for rows in rectangles(trie.segments(), exact=exact):
@@ -64,18 +64,18 @@ def test_rectangles_let_each_token_see_its_prefix_and_nothing_else(found, exact)
 
 def test_long_prompts_are_compared_at_once(monkeypatch):
     compared = []
-    shared = trie_module.n_shared
+    shared = trie_module.n_common_tokens
     monkeypatch.setattr(
-        trie_module, "n_shared", lambda *both: compared.append(both) or shared(*both)
+        trie_module, "n_common_tokens", lambda *both: compared.append(both) or shared(*both)
     )
     prompt = tuple(range(5000))
-    trie = packed([(*prompt, 0), (*prompt, 1, 2), (*prompt, 1, 3), prompt])
+    trie = pack([(*prompt, 0), (*prompt, 1, 2), (*prompt, 1, 3), prompt])
     assert (len(trie), len(trie.segments())) == (5004, 5)
     assert len(compared) <= 10
 
 
 def test_restricted_segments_keep_what_each_query_sees():
-    trie = packed([(1, 2, 3, 4), (1, 2, 5)])
+    trie = pack([(1, 2, 3, 4), (1, 2, 5)])
     kept = restrict(trie.segments(), frozenset({1, 3, 4}))
     assert [(s.queries, s.keys, s.sees) for s in kept] == [
         ((1,), (0, 1), (2,)),

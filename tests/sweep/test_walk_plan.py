@@ -24,7 +24,7 @@ from .models import N_LAYERS, random_model
 SINGLES = [intact(), *(skip(layer) for layer in range(N_LAYERS))]
 
 
-def assert_done(kind, requests, interventions) -> None:
+def assert_work_is_done(kind, requests, interventions) -> None:
     """The engine does the work that is planned, in parts or as a whole."""
     plan = plan_walk(interventions, requests, N_LAYERS)
     stats = sweep(random_model(kind), interventions, requests).stats
@@ -38,14 +38,14 @@ def assert_done(kind, requests, interventions) -> None:
 @given(requests=strategies.requests(), interventions=strategies.interventions)
 def test_planned_work_is_done(kind, requests, interventions):
     requests = [r for r in requests if isinstance(r, LogLikelihood)] or [LogLikelihood((1,), (2,))]
-    assert_done(kind, requests, interventions)
+    assert_work_is_done(kind, requests, interventions)
 
 
 @pytest.mark.parametrize("kind", ["llama-gqa", "soft-caps"])
 @cases(10)
 @given(requests=strategies.patch_requests(), interventions=strategies.patches)
 def test_planned_work_of_patches_is_done(kind, requests, interventions):
-    assert_done(kind, requests, interventions)
+    assert_work_is_done(kind, requests, interventions)
 
 
 def test_what_is_read_predicts_what_is_asked():
@@ -106,7 +106,7 @@ def test_branches_that_change_what_attention_gives_begin_inside_their_block():
         plan = plan_walk([intact(), intervention], [request], N_LAYERS)
         (branch,) = plan.groups[0].branches
         assert plan.starts_inside(branch) is expected, intervention.id
-        assert plan.sites_needed[branch.first_layer] is expected, intervention.id
+        assert plan.layers_with_sites[branch.first_layer] is expected, intervention.id
     # Alone and without a source run, the trunk does not come so far.
     request = LogLikelihood((1, 2), (3,))
     (group,) = (alone := plan_walk([zero("attn_out", 1)], [request], N_LAYERS)).groups

@@ -17,7 +17,7 @@ from layerwise.tasks import Task, build_requests, load_task, patching_prompts
 from layerwise.tasks._own import check_own_task
 from layerwise.tasks.benchmarks import BENCHMARKS
 from layerwise.tasks.items import bad_choices
-from tests.hostile.documents import places_in
+from tests.hostile.documents import document_entries
 from tests.hostile.limits import is_sentence
 
 from .tokenizers import byte_level
@@ -224,7 +224,7 @@ def test_a_fact_has_a_twin_about_another_subject(tmp_path: Path) -> None:
         for city, land in FACTS
     ]
     rows.append({"subject": "X", "attribute": "alone", "prompt": "X is", "relation_id": "P1"})
-    task = known(tmp_path, rows)
+    task = load_known_facts(tmp_path, rows)
     paris = task.items[0]
     assert set(paris.choices) == {"France", "Italy", "Germany"}
     assert paris.corruption is not None
@@ -234,7 +234,7 @@ def test_a_fact_has_a_twin_about_another_subject(tmp_path: Path) -> None:
     assert task.chance["generate"] == 0.5
 
 
-def known(folder: Path, rows: list[dict[str, str]]) -> Task:
+def load_known_facts(folder: Path, rows: list[dict[str, str]]) -> Task:
     write(folder, "known_1000.json", rows)
     return load_task(f"benchmark:known_1000:data={folder}", fewshot=0)
 
@@ -457,9 +457,9 @@ ODD_VALUES: list[Any] = [
 @pytest.mark.parametrize("case", ROWS)
 def test_any_value_in_any_place_of_a_row_is_read_or_refused(tmp_path: Path, case: str) -> None:
     name = f"benchmark:{case.split(',')[0]}:data={tmp_path / 'rows.json'}"
-    for number, value in product(range(len([*places_in(ROWS[case])])), ODD_VALUES):
+    for number, value in product(range(len([*document_entries(ROWS[case])])), ODD_VALUES):
         rows = copy.deepcopy(ROWS[case])
-        holder, key = [*places_in(rows)][number]
+        holder, key = [*document_entries(rows)][number]
         holder[key] = value
         if value == "gone":
             del holder[key]

@@ -15,7 +15,7 @@ from layerwise.errors import UserError
 from layerwise.tasks import Item, Task, guesser_accuracies, question_only_baseline
 from layerwise.tasks.blind.classifiers import conditional_logit, naive_bayes_guesser
 from layerwise.tasks.blind.control import uniform_guessing_p_value
-from layerwise.tasks.blind.options import options_of
+from layerwise.tasks.blind.options import task_options
 from tests.cases import data_sets, most_errors
 
 from .small import small_task
@@ -25,7 +25,7 @@ WORDS = tuple(f"{a}{b}{c}" for a in "bdgkp" for b in "aeiou" for c in "lmnrst")
 Gold = Callable[[np.random.Generator, list[str]], int]
 
 
-def task_of(options: list[list[str]], gold: list[int], **more: list[Any]) -> Task:
+def options_task(options: list[list[str]], gold: list[int], **more: list[Any]) -> Task:
     """A task of these options; ``more`` are further fields of its items."""
     items = tuple(
         Item(
@@ -45,7 +45,7 @@ def words(rng: np.random.Generator) -> list[str]:
     return [" ".join(rng.choice(WORDS, rng.integers(1, 4), replace=False)) for _ in range(4)]
 
 
-def planted(
+def planted_task(
     options: Callable[[np.random.Generator], list[str]],
     gold: Gold,
     n: int = 400,
@@ -56,7 +56,7 @@ def planted(
     rng = np.random.default_rng(seed)
     rows = [options(rng) for _ in range(n)]
     right = [gold(rng, row) if rng.random() < share else int(rng.integers(4)) for row in rows]
-    return task_of(rows, right)
+    return options_task(rows, right)
 
 
 def nearest(values: np.ndarray, to: float) -> int:
@@ -93,9 +93,9 @@ SHORTCUTS: dict[str, tuple[Callable[[np.random.Generator], list[str]], Gold]] = 
 
 @pytest.mark.parametrize("name", SHORTCUTS)
 def test_a_planted_shortcut_is_found_by_its_guesser(name: str) -> None:
-    table = guesser_accuracies(planted(*SHORTCUTS[name])).set_index("guesser")
+    table = guesser_accuracies(planted_task(*SHORTCUTS[name])).set_index("guesser")
     assert table.loc[name, "p_holm"] < 0.001
-    assert question_only_baseline(planted(*SHORTCUTS[name])).accuracy > 0.33
+    assert question_only_baseline(planted_task(*SHORTCUTS[name])).accuracy > 0.33
 
 
 def test_texts_likeness_and_frequency_are_shortcuts_too() -> None:
@@ -107,15 +107,15 @@ def test_texts_likeness_and_frequency_are_shortcuts_too() -> None:
         at = int(rng.integers(4))
         rows.append([*row[:at], " ".join(odd), *row[at:]])
         right.append(at)
-    odd_one = guesser_accuracies(task_of(rows, right)).set_index("guesser")
+    odd_one = guesser_accuracies(options_task(rows, right)).set_index("guesser")
     assert odd_one.loc["words shared with the other options", "accuracy"] == 1
 
     pool = [[str(one) for one in rng.choice(WORDS[:8], 3, replace=False)] for _ in range(140)]
     rare = [[*row, f"answer {index}"] for index, row in enumerate(pool)]
-    often = guesser_accuracies(task_of(rare, [3] * 140)).set_index("guesser")
+    often = guesser_accuracies(options_task(rare, [3] * 140)).set_index("guesser")
     assert often.loc["times offered in the task", "accuracy"] == 1
     favourite = [[WORDS[20], *row] for row in pool]
-    known = guesser_accuracies(task_of(favourite, [0] * 140)).set_index("guesser")
+    known = guesser_accuracies(options_task(favourite, [0] * 140)).set_index("guesser")
     assert known.loc["naive Bayes of texts", "accuracy"] == 1
 
 
@@ -127,17 +127,17 @@ def test_a_context_that_lists_the_options_gives_their_order_away() -> None:
         min(range(4), key=lambda at: context.index(row[at]))
         for row, context in zip(rows, contexts, strict=True)
     ]
-    table = guesser_accuracies(task_of(rows, first, context=contexts)).set_index("guesser")
+    table = guesser_accuracies(options_task(rows, first, context=contexts)).set_index("guesser")
     found = table.loc["first mention in the context"]
     assert (found["accuracy"], found["sees"]) == (1, "options and context")
     alone = table[table["sees"] == "options"]
     assert min(alone["p_holm"]) > 0.05
     # The best guesser sees the options alone.
-    assert question_only_baseline(task_of(rows, first, context=contexts)).accuracy < 0.4
+    assert question_only_baseline(options_task(rows, first, context=contexts)).accuracy < 0.4
 
 
 def test_tokens_are_counted_where_there_is_a_tokenizer() -> None:
-    task = planted(words, longest)
+    task = planted_task(words, longest)
     assert "tokens" not in set(guesser_accuracies(task)["guesser"])
     counted = guesser_accuracies(task, tokenizer=byte_level()).set_index("guesser")
     assert counted.loc["tokens", "p_holm"] < 0.001
@@ -146,7 +146,9 @@ def test_tokens_are_counted_where_there_is_a_tokenizer() -> None:
 
 def test_where_nothing_tells_nothing_is_found() -> None:
     n = data_sets(72)
-    tables = [guesser_accuracies(planted(numbers, longest, 60, 0.0, seed)) for seed in range(n)]
+    tables = [
+        guesser_accuracies(planted_task(numbers, longest, 60, 0.0, seed)) for seed in range(n)
+    ]
     claims = sum(bool((table["p_holm"] < 0.05).any()) for table in tables)
     assert claims <= most_errors(n)
 
@@ -154,15 +156,16 @@ def test_where_nothing_tells_nothing_is_found() -> None:
 def test_the_best_of_many_is_no_better_than_chance_where_nothing_tells() -> None:
     n = data_sets(72)
     right = [
-        question_only_baseline(planted(numbers, longest, 60, 0.0, seed)).right for seed in range(n)
+        question_only_baseline(planted_task(numbers, longest, 60, 0.0, seed)).right
+        for seed in range(n)
     ]
     hits = int(np.concatenate(right).sum())
     assert binomtest(hits, 60 * n, 0.25).pvalue > 0.001
 
 
 def test_no_item_has_a_say_in_its_own_guess(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = planted(words, longest, 80)
-    before, quarter = question_only_baseline(task), options_of(task).quarter
+    task = planted_task(words, longest, 80)
+    before, quarter = question_only_baseline(task), task_options(task).quarter
     monkeypatch.setattr("layerwise.tasks.blind.options._quarters", lambda items, gold: quarter)
     for one in range(4):
         own = quarter == one
@@ -182,29 +185,29 @@ def test_what_belongs_together_is_fitted_together() -> None:
     rng = np.random.default_rng(0)
     rows = [numbers(rng) for _ in range(40)]
     turned = [[*row[turn:], *row[:turn]] for row in rows for turn in range(4)]
-    options = options_of(task_of(turned, [0] * 160))
+    options = task_options(options_task(turned, [0] * 160))
     assert all(len(set(options.quarter[at : at + 4])) == 1 for at in range(0, 160, 4))
     clusters = [f"fact {index % 40}" for index in range(160)]
     spread = [numbers(rng) for _ in range(160)]
-    asked = options_of(task_of(spread, [0] * 160, cluster=clusters))
+    asked = task_options(options_task(spread, [0] * 160, cluster=clusters))
     assert all(len(set(asked.quarter[at::40])) == 1 for at in range(40))
     assert set(np.bincount(asked.quarter)) == {40}
     # Where answers repeat, sharing the options binds no more than each of them once.
-    yes = options_of(task_of([["yes", "no"]] * 40, [0, 1] * 20))
+    yes = task_options(options_task([["yes", "no"]] * 40, [0, 1] * 20))
     assert set(np.bincount(yes.quarter)) == {10}
 
 
 def test_each_position_is_right_as_often_in_every_quarter() -> None:
     rng = np.random.default_rng(0)
     gold = [int(one) for one in rng.permutation(np.repeat(np.arange(4), [40, 40, 40, 8]))]
-    options = options_of(task_of([numbers(rng) for _ in gold], gold))
+    options = task_options(options_task([numbers(rng) for _ in gold], gold))
     counts = [np.bincount(options.gold[options.quarter == one], minlength=4) for one in range(4)]
     assert [list(one) for one in counts] == [[10, 10, 10, 2]] * 4
 
 
 def test_unequal_numbers_of_options_have_their_own_chance() -> None:
     rows = [["a", "b"], ["c", "d", "e", "f"]] * 3
-    table = guesser_accuracies(task_of(rows, [0, 3] * 3))
+    table = guesser_accuracies(options_task(rows, [0, 3] * 3))
     assert set(table["chance"]) == {0.375}
     shares = np.array([1 / 2, 1 / 4] * 3)
     every = np.prod(shares)
@@ -243,7 +246,7 @@ def test_naive_bayes_is_that_of_the_formula() -> None:
     """Each word adds the log odds of how often it is in right options and in wrong ones."""
     rng = np.random.default_rng(0)
     rows = [words(rng)[: int(rng.integers(2, 5))] for _ in range(120)]
-    options = options_of(task_of(rows, [0] * 60 + [1] * 60))
+    options = task_options(options_task(rows, [0] * 60 + [1] * 60))
     train = np.arange(120) % 3 > 0
     found, _ = naive_bayes_guesser(options, "words", str.split).fit(train)
     known = sorted({word for row in rows for text in row for word in text.split()})
@@ -264,7 +267,7 @@ def test_naive_bayes_is_that_of_the_formula() -> None:
 
 @pytest.mark.parametrize("rows", [[["a", "b"]], [[" ", "  "]] * 9, [["", "x"], ["y", ""]]])
 def test_few_items_and_empty_options_are_guessed_too(rows: list[list[str]]) -> None:
-    task = task_of(rows, [0] * len(rows))
+    task = options_task(rows, [0] * len(rows))
     assert question_only_baseline(task).right.shape == (len(rows),)
     assert set(guesser_accuracies(task)["n"]) == {len(rows)}
 

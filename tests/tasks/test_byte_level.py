@@ -30,7 +30,7 @@ TASK = word_task(4)
 KNOWN = 1000
 
 
-def changed(more_added: tuple[Any, ...] = (), **parts: Any) -> PreTrainedTokenizerFast:
+def changed_tokenizer(more_added: tuple[Any, ...] = (), **parts: Any) -> PreTrainedTokenizerFast:
     """The byte-level tokenizer with other parts."""
     backend = Tokenizer.from_str(byte_level().backend_tokenizer.to_str())
     for name, part in parts.items():
@@ -46,7 +46,7 @@ def with_unknown(token: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
 
 
-def split_by(pattern: str) -> Sequence:
+def pattern_split(pattern: str) -> Sequence:
     bytes_alone = ByteLevelSplit(add_prefix_space=False, use_regex=False)
     return Sequence([Split(Regex(pattern), "isolated"), bytes_alone])
 
@@ -55,8 +55,11 @@ COUNTED = {
     "GPT-2": byte_level(),
     "with BOS": byte_level(start=True),
     "with an end token": byte_level(end=True),
-    **{f"pattern {i}": changed(pre_tokenizer=split_by(one)) for i, one in enumerate(PATTERNS)},
-    "spaces as tokens": changed(more_added=("  ", "    ")),
+    **{
+        f"pattern {i}": changed_tokenizer(pre_tokenizer=pattern_split(one))
+        for i, one in enumerate(PATTERNS)
+    },
+    "spaces as tokens": changed_tokenizer(more_added=("  ", "    ")),
 }
 # Text with what patterns, merges and special tokens take for a part of a word.
 TEXT = st.lists(
@@ -73,7 +76,7 @@ def test_what_surely_fits_is_not_refused_when_it_is_encoded(
     task = replace(TASK, template=template, fewshot=())
     item = Item("one", question, answer, tuple(dict.fromkeys((answer, other))))
     for tokenizer in COUNTED.values():
-        counted = ByteLevel.of(tokenizer, KNOWN)
+        counted = ByteLevel.from_tokenizer(tokenizer, KNOWN)
         assert counted is not None
         for protocol in ("letter", "continuation", "generate"):
             if counted.surely_fits(task, item, protocol, room):
@@ -93,11 +96,11 @@ def test_options_behind_a_space_are_encoded_without_the_context(before, behind, 
     "tokenizer",
     [
         word_level(),
-        changed(normalizer=NFKC()),
-        changed(pre_tokenizer=ByteLevelSplit(add_prefix_space=True)),
-        changed(pre_tokenizer=ByteLevelSplit(add_prefix_space=False, use_regex=False)),
-        changed(pre_tokenizer=split_by(r"\p{L}+ ?")),
-        changed(more_added=("a b",)),
+        changed_tokenizer(normalizer=NFKC()),
+        changed_tokenizer(pre_tokenizer=ByteLevelSplit(add_prefix_space=True)),
+        changed_tokenizer(pre_tokenizer=ByteLevelSplit(add_prefix_space=False, use_regex=False)),
+        changed_tokenizer(pre_tokenizer=pattern_split(r"\p{L}+ ?")),
+        changed_tokenizer(more_added=("a b",)),
         with_unknown("<none>"),
         object(),
     ],
@@ -113,22 +116,22 @@ def test_options_behind_a_space_are_encoded_without_the_context(before, behind, 
     ],
 )
 def test_nothing_is_known_of_other_tokenizers(tokenizer: Any) -> None:
-    assert ByteLevel.of(tokenizer, KNOWN) is None
+    assert ByteLevel.from_tokenizer(tokenizer, KNOWN) is None
 
 
 def test_nothing_is_known_if_the_model_lacks_tokens() -> None:
     largest = max(byte_level().get_vocab().values())
-    assert ByteLevel.of(byte_level(), largest) is None
-    assert ByteLevel.of(byte_level(), largest + 1) is not None
+    assert ByteLevel.from_tokenizer(byte_level(), largest) is None
+    assert ByteLevel.from_tokenizer(byte_level(), largest + 1) is not None
 
 
 @pytest.mark.smollm2
 def test_smollm2_is_known_though_it_lacks_some_bytes() -> None:
-    assert ByteLevel.of(smollm2_tokenizer(), 49152) is not None
+    assert ByteLevel.from_tokenizer(smollm2_tokenizer(), 49152) is not None
 
 
 @pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def encoded_items(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The items that are encoded from now on."""
     items, build = list[str](), set_up.build_requests
 
@@ -140,24 +143,26 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return items
 
 
-def setup_with(*more: Item) -> Setup:
+def setup_with_items(*more: Item) -> Setup:
     task = replace(TASK, items=(*TASK.items, *more))
     return prepare(tiny_model("llama"), [task], "continuation")
 
 
-def test_only_items_in_doubt_are_encoded_to_refuse_them(encoded: list[str]) -> None:
-    setup = setup_with()
+def test_only_items_in_doubt_are_encoded_to_refuse_them(encoded_items: list[str]) -> None:
+    setup = setup_with_items()
     setup.refuse_items(setup.tasks[0])
-    assert encoded == []
+    assert encoded_items == []
     long = Item("long", "one " * 500, "key", ("key", "open"))
-    setup = setup_with(long)
+    setup = setup_with_items(long)
     with pytest.raises(UserError, match="'long' of task 'words' needs"):
         setup.refuse_items(setup.tasks[0])
-    assert encoded == ["long"]
+    assert encoded_items == ["long"]
 
 
-def test_items_that_a_protocol_cannot_ask_are_refused_without_encoding(encoded: list[str]) -> None:
-    setup = setup_with(Item("bare", "which", "a"))
+def test_items_that_a_protocol_cannot_ask_are_refused_without_encoding(
+    encoded_items: list[str],
+) -> None:
+    setup = setup_with_items(Item("bare", "which", "a"))
     with pytest.raises(UserError, match="'bare' of task 'words' has no choices"):
         setup.refuse_items(setup.tasks[0])
-    assert encoded == []
+    assert encoded_items == []

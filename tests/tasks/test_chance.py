@@ -17,7 +17,7 @@ Guess = Callable[[np.random.Generator, Item], str]
 ROUNDS = 200
 
 
-def one_of(find: Callable[[Item], list[str]]) -> Guess:
+def random_guess(find: Callable[[Item], list[str]]) -> Guess:
     return lambda rng, item: str(rng.choice(find(item)))
 
 
@@ -27,12 +27,12 @@ def in_sentences(item: Item) -> list[str]:
 
 # What a guesser can know without the answer: which texts of the prompt have its form.
 GUESSERS: dict[str, Guess] = {
-    "kv-words": one_of(lambda item: re.findall(r" is (\w+)", item.context or "")),
-    "kv-ids": one_of(lambda item: re.findall(r': "(\w+)"', item.context or "")),
-    "open-book": one_of(in_sentences),
-    "facts-open-book": one_of(in_sentences),
-    "order": one_of(lambda item: re.findall(r"[A-Z]\w+", item.question)[1:]),
-    "two-hop": one_of(lambda item: re.findall(r"is in the (\w+)", item.context or "")),
+    "kv-words": random_guess(lambda item: re.findall(r" is (\w+)", item.context or "")),
+    "kv-ids": random_guess(lambda item: re.findall(r': "(\w+)"', item.context or "")),
+    "open-book": random_guess(in_sentences),
+    "facts-open-book": random_guess(in_sentences),
+    "order": random_guess(lambda item: re.findall(r"[A-Z]\w+", item.question)[1:]),
+    "two-hop": random_guess(lambda item: re.findall(r"is in the (\w+)", item.context or "")),
 }
 
 
@@ -76,7 +76,7 @@ AFTER = 500_000
 """Seeds of the items on which what was found is looked for again."""
 
 
-def many(name: str, first: int) -> Task:
+def suite_of_many_seeds(name: str, first: int) -> Task:
     """A suite's items over as many seeds as make 2,000 of them; fewer by day."""
     items, seed = [], first
     while len(items) < ITEMS:
@@ -88,7 +88,7 @@ def many(name: str, first: int) -> Task:
 
 def winners(name: str, first: int) -> set[str]:
     """Guessers that beat one over the number of options at 5 % (Holm over the guessers)."""
-    table = guesser_accuracies(many(name, first))
+    table = guesser_accuracies(suite_of_many_seeds(name, first))
     return set(table.loc[table["p_holm"] < 0.05, "guesser"])
 
 

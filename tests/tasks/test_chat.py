@@ -13,11 +13,11 @@ from .small import FRANCE, small_task
 from .tokenizers import with_chat
 
 
-def named(*items: Item) -> Task:
+def named_answer_task(*items: Item) -> Task:
     return small_task(items=items, generate=GenerateSpec((), 40, "named_answer"))
 
 
-def taken(task: Task, item: Item, text: str) -> tuple[bool, str | None]:
+def score_text(task: Task, item: Item, text: str) -> tuple[bool, str | None]:
     requests = build_requests(task, item, "generate", with_chat(), chat=True)
     scored = score(task, item, "generate", requests, [Generated((), text)])
     return scored.correct, scored.extracted
@@ -55,7 +55,7 @@ NO = Item("no", "Is the sky green?", "no")
     ],
 )
 def test_the_answer_is_the_first_that_is_named(items, text, right, extracted):
-    assert taken(named(*items), items[0], text) == (right, extracted)
+    assert score_text(named_answer_task(*items), items[0], text) == (right, extracted)
 
 
 def test_a_text_that_names_every_answer_is_right_no_more_often_than_a_guess() -> None:
@@ -64,7 +64,7 @@ def test_a_text_that_names_every_answer_is_right_no_more_often_than_a_guess() ->
     rng = np.random.default_rng(0)
     for _ in range(3):
         text = ", ".join(every[place] for place in rng.permutation(len(every)).tolist())
-        right = [taken(task, item, text)[0] for item in task.items]
+        right = [score_text(task, item, text)[0] for item in task.items]
         assert np.mean(right) <= task.chance["generate"]
 
 

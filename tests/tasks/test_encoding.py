@@ -40,7 +40,7 @@ TOKENIZERS = {
 
 
 class Harness:
-    """What ``_encode_pair`` of the harness needs of its Hugging Face model."""
+    """Parts of its Hugging Face model that ``_encode_pair`` of the harness needs."""
 
     backend = "causal"
     add_bos_token = None

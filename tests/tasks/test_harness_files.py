@@ -74,7 +74,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def whole(rows: Path, **changes: Any) -> dict[str, Any]:
+def config_fields(rows: Path, **changes: Any) -> dict[str, Any]:
     return {**FIELDS, "dataset_kwargs": {"data_files": {"test": str(rows)}}, **changes}
 
 
@@ -167,7 +167,7 @@ def test_a_file_that_changes_after_it_was_judged_runs_nothing(tmp_path, rows, mo
     from layerwise.tasks.harness import trust
 
     mark = with_code(tmp_path)
-    name = write(tmp_path, whole(rows))
+    name = write(tmp_path, config_fields(rows))
     judged = trust.check_fields
 
     def change_then(*arguments: Any) -> None:
@@ -320,8 +320,8 @@ VALUES = [
 ]  # fmt: skip
 
 
-def sentence_of(name: str) -> str | None:
-    """Why a task is refused; None if it is loaded and judges a text."""
+def refusal_sentence(name: str) -> str | None:
+    """Sentence of a task's refusal; None if it is loaded and judges a text."""
     try:
         task = load_task(name)
         if task.judge is not None:
@@ -347,7 +347,9 @@ def test_fields_of_any_type_are_read_or_refused(tmp_path, rows, field, monkeypat
     values = VALUES if LONG else random.Random(field).sample(VALUES, 3)
     for value in values:
         for kind in ({}, WRITTEN):
-            sentence = sentence_of(write(tmp_path, whole(rows, **{**kind, field: value})))
+            sentence = refusal_sentence(
+                write(tmp_path, config_fields(rows, **{**kind, field: value}))
+            )
             assert sentence is None or is_sentence(sentence)
 
 
@@ -368,12 +370,12 @@ def test_fields_of_any_type_are_read_or_refused(tmp_path, rows, field, monkeypat
     ],
 )
 def test_a_field_of_another_type_is_named(tmp_path, rows, changes, part):
-    name = write(tmp_path, whole(rows, **changes))
+    name = write(tmp_path, config_fields(rows, **changes))
     assert part.format(repr(name)) in refusal(name)
 
 
 def test_options_by_letter_are_a_mapping(tmp_path, rows):
-    name = write(tmp_path, whole(rows, doc_to_choice={"A": "one", "B": "two"}))
+    name = write(tmp_path, config_fields(rows, doc_to_choice={"A": "one", "B": "two"}))
     assert load_task(name).items[1].choices == ("one", "two")
 
 
@@ -382,18 +384,18 @@ def test_data_with_broken_texts_are_refused(tmp_path, text):
     path = tmp_path / "test.jsonl"
     path.write_text(json.dumps({**ROWS[0], "question": text}), encoding="utf-8")
     for asked in ("question", "{{question}}"):
-        assert is_sentence(load_refusal(write(tmp_path, whole(path, doc_to_text=asked))))
+        assert is_sentence(load_refusal(write(tmp_path, config_fields(path, doc_to_text=asked))))
 
 
 @pytest.mark.parametrize("data", ["/proc", "/proc/self/mem", "/dev/zero", "a\0b", "x" * 5000])
 def test_no_folder_of_data_gets_a_sentence(tmp_path, rows, data):
-    assert is_sentence(load_refusal(f"{write(tmp_path, whole(rows))}:data={data}"))
+    assert is_sentence(load_refusal(f"{write(tmp_path, config_fields(rows))}:data={data}"))
 
 
 @pytest.mark.parametrize("put", [put_pipe, put_device])
 def test_data_that_are_a_pipe_or_a_device_are_never_read(tmp_path, put):
     put(tmp_path / "test.jsonl")
-    name = write(tmp_path, whole(tmp_path / "test.jsonl"))
+    name = write(tmp_path, config_fields(tmp_path / "test.jsonl"))
     assert "cannot be made (FileNotFoundError" in load_refusal(name)
     assert "cannot be made (FileNotFoundError" in load_refusal(f"{name}:data={tmp_path}")
 
@@ -426,7 +428,7 @@ LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% end
     ],
 )
 def test_templates_that_loop_or_grow_are_refused(tmp_path, rows, field, template, part):
-    assert part in load_refusal(write(tmp_path, whole(rows, **{field: template})))
+    assert part in load_refusal(write(tmp_path, config_fields(rows, **{field: template})))
 
 
 def test_all_documents_are_rendered_in_a_few_requests(tmp_path, monkeypatch):
@@ -440,7 +442,9 @@ def test_all_documents_are_rendered_in_a_few_requests(tmp_path, monkeypatch):
         return ask(self, *arguments)
 
     monkeypatch.setattr(limited.LimitedProcess, "ask", counted)
-    name = write(tmp_path, whole(path, doc_to_choice="{{choices}}", doc_to_target="{{label}}"))
+    name = write(
+        tmp_path, config_fields(path, doc_to_choice="{{choices}}", doc_to_target="{{label}}")
+    )
     task = load_task(name)
     assert [item.question for item in task.items] == [one["question"] for one in many]
     assert len(asked) <= 6
@@ -467,7 +471,7 @@ def test_patterns_that_backtrack_over_an_answer_are_refused(
     tmp_path, rows, changes, seconds, monkeypatch
 ):
     monkeypatch.setattr(limited, "SECONDS", seconds)
-    task = load_task(write(tmp_path, whole(rows, **WRITTEN | changes)))
+    task = load_task(write(tmp_path, config_fields(rows, **WRITTEN | changes)))
     assert task.judge is not None
     correct, _ = task.judge(task.items[0], "b")
     with pytest.raises(UserError, match=rf"needs more than {seconds} seconds") as caught:
@@ -479,7 +483,7 @@ def test_patterns_that_backtrack_over_an_answer_are_refused(
 def test_a_filter_that_fails_on_an_answer_is_told(tmp_path, rows):
     steps = [{"function": "regex", "regex_pattern": "b", "group_select": 1}]
     pipeline = {"name": "x", "filter": [*steps, {"function": "take_first"}]}
-    task = load_task(write(tmp_path, whole(rows, **WRITTEN, filter_list=[pipeline])))
+    task = load_task(write(tmp_path, config_fields(rows, **WRITTEN, filter_list=[pipeline])))
     assert task.judge is not None
     with pytest.raises(UserError, match="cannot judge a text \\(IndexError: list index"):
         task.judge(task.items[0], "b")
@@ -488,7 +492,7 @@ def test_a_filter_that_fails_on_an_answer_is_told(tmp_path, rows):
 def test_filters_with_keys_that_are_no_texts_are_refused(tmp_path, rows):
     steps = [{"function": "regex"}, {"function": "map", "mapping_dict": {1: "x"}}]
     pipeline = {"name": "x", "filter": [*steps, {"function": "take_first"}]}
-    name = write(tmp_path, whole(rows, **WRITTEN, filter_list=[pipeline]))
+    name = write(tmp_path, config_fields(rows, **WRITTEN, filter_list=[pipeline]))
     assert "has keys that are no texts" in load_refusal(name)
 
 

@@ -33,7 +33,7 @@ def row(number: int, **more: Any) -> dict[str, Any]:
     }
 
 
-def written(folder: Path, *lines: str | dict[str, Any], name: str = "mine.jsonl") -> str:
+def write_jsonl_file(folder: Path, *lines: str | dict[str, Any], name: str = "mine.jsonl") -> str:
     texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     path = folder / name
     path.write_text("\n".join(texts) + "\n", encoding="utf-8")
@@ -41,7 +41,7 @@ def written(folder: Path, *lines: str | dict[str, Any], name: str = "mine.jsonl"
 
 
 def test_rows_become_items(tmp_path: Path) -> None:
-    path = written(
+    path = write_jsonl_file(
         tmp_path,
         {"question": " Who? ", "answer": "Anna", "context": "Anna sings.", "id": "who"},
         "",
@@ -58,7 +58,7 @@ def test_rows_become_items(tmp_path: Path) -> None:
 
 
 def test_a_row_may_have_a_corrupted_twin_and_other_accepted_answers(tmp_path: Path) -> None:
-    path = written(
+    path = write_jsonl_file(
         tmp_path,
         {
             "question": "Who sings?", "answer": "Anna", "aliases": ["Anne"],
@@ -83,30 +83,30 @@ def test_a_row_may_have_a_corrupted_twin_and_other_accepted_answers(tmp_path: Pa
 
 def test_rows_that_ask_for_the_same_thing_can_say_so(tmp_path: Path) -> None:
     rows = [row(number, cluster=f"fact {number // 2}") for number in range(4)]
-    task = load_task(written(tmp_path, *rows, row(4)))
+    task = load_task(write_jsonl_file(tmp_path, *rows, row(4)))
     assert [item.cluster for item in task.items] == ["fact 0"] * 2 + ["fact 1"] * 2 + [None]
 
 
 def test_rows_that_repeat_a_question_are_one_cluster(tmp_path: Path) -> None:
     rows = [row(1), row(2), row(1), row(3), row(3, cluster="three"), row(1, cluster="mine")]
     differs = [row(1, answer="1"), row(1, context="It is 3.")]
-    task = load_task(written(tmp_path, *rows, *differs), fewshot=0)
+    task = load_task(write_jsonl_file(tmp_path, *rows, *differs), fewshot=0)
     clusters = ["mine", None, "mine", "three", "three", "mine", None, None]
     assert [item.cluster for item in task.items] == clusters
-    task = load_task(written(tmp_path, row(1), row(1)))
+    task = load_task(write_jsonl_file(tmp_path, row(1), row(1)))
     assert [item.cluster for item in task.items] == ["as mine/0001"] * 2
 
 
 @pytest.mark.parametrize(("rows", "asked"), [(2, 2), (7, 7), (8, 5), (20, 17)])
 def test_the_last_rows_are_fewshot_examples_if_there_are_enough(tmp_path, rows, asked):
-    task = load_task(written(tmp_path, *(row(number) for number in range(rows))))
+    task = load_task(write_jsonl_file(tmp_path, *(row(number) for number in range(rows))))
     assert (len(task.items), len(task.fewshot)) == (asked, rows - asked)
     numbers = [item.answer for item in (*task.items, *task.fewshot)]
     assert numbers == [str(number + 1) for number in range(rows)]
 
 
 def test_number_of_fewshot_examples_can_be_chosen(tmp_path: Path) -> None:
-    path = written(tmp_path, *(row(number) for number in range(10)))
+    path = write_jsonl_file(tmp_path, *(row(number) for number in range(10)))
     assert [len(load_task(path, fewshot=count).items) for count in (0, 1, 9)] == [10, 9, 1]
     assert len(load_task(path, fewshot=2, limit=4).items) == 4
     with pytest.raises(UserError) as caught:
@@ -121,7 +121,7 @@ def test_chance_levels(tmp_path: Path) -> None:
     four = {"question": "Which?", "answer": "a", "choices": ["a", "b", "c", "d"]}
     two = {"question": "Which one?", "answer": "A", "choices": ["A", "B"]}
     other = {"question": "Which now?", "answer": "b", "choices": ["A", "b"]}
-    task = load_task(written(tmp_path, four, two, other))
+    task = load_task(write_jsonl_file(tmp_path, four, two, other))
     assert task.chance["letter"] == task.chance["continuation"] == pytest.approx(1.25 / 3)
     # "a" and "A" are the same answer when it is generated.
     assert task.chance["generate"] == pytest.approx(2 / 3)
@@ -129,7 +129,7 @@ def test_chance_levels(tmp_path: Path) -> None:
 
 def test_there_is_room_for_the_longest_answer(tmp_path: Path) -> None:
     long = "a rather long answer about the capital of France and the capital of Spain"
-    path = written(tmp_path, row(1), {"question": "Which?", "answer": long})
+    path = write_jsonl_file(tmp_path, row(1), {"question": "Which?", "answer": long})
     spec = load_task(path).generate
     assert spec.max_tokens >= len(byte_level()(" " + long)["input_ids"])
     assert (spec.stop, spec.extractor) == (("\n",), "first_line")
@@ -176,7 +176,7 @@ ONE = '{"question": "Who?", "answer": "a"'
     ids=lambda value: value[:40],
 )
 def test_bad_lines_are_named(tmp_path: Path, line: str, what: str) -> None:
-    path = written(tmp_path, GOOD, line)
+    path = write_jsonl_file(tmp_path, GOOD, line)
     with pytest.raises(UserError) as caught:
         load_task(path)
     assert str(caught.value).startswith(f"File {path!r}, line 2: ")

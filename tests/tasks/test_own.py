@@ -26,7 +26,7 @@ def odd(value: Any, **changes: Any) -> Any:
     return twin
 
 
-def loaded(**changes: Any) -> Any:
+def load_changed(**changes: Any) -> Any:
     return load_tasks([odd(small_task(), **changes)], seed=0, limit=None, fewshot=None)
 
 
@@ -71,20 +71,20 @@ def loaded(**changes: Any) -> Any:
 )  # fmt: skip
 def test_what_is_wrong_with_a_task_is_told(changes, says):
     with pytest.raises(UserError) as caught:
-        loaded(**changes)
+        load_changed(**changes)
     assert says in str(caught.value)
 
 
 def test_lists_become_tuples_and_nothing_else_changes():
     spec = odd(SPEC, stop=list(SPEC.stop))
     items = [odd(FRANCE, choices=list(FRANCE.choices)), BEN]
-    (task,) = loaded(items=items, fewshot=[SHOWN], generate=spec)
+    (task,) = load_changed(items=items, fewshot=[SHOWN], generate=spec)
     assert task == small_task()
 
 
 def test_the_same_question_twice_is_one_cluster():
     again = odd(BEN, id="small/again")
-    (task,) = loaded(items=(FRANCE, BEN, again))
+    (task,) = load_changed(items=(FRANCE, BEN, again))
     assert [item.cluster for item in task.items] == [None, f"as {BEN.id}", f"as {BEN.id}"]
 
 

@@ -124,7 +124,7 @@ def own(task: Task) -> Task:
     return replace(task, source="mine")
 
 
-def loaded(*tasks: str | Task) -> tuple[Task, ...]:
+def load_all(*tasks: str | Task) -> tuple[Task, ...]:
     return load_tasks(tasks, seed=0, limit=None, fewshot=None)
 
 
@@ -138,7 +138,7 @@ def toy_pair() -> tuple[Task, Task]:
 
 
 def test_the_item_with_the_passage_names_the_one_without() -> None:
-    closed, opened = loaded("facts", "facts-open-book")
+    closed, opened = load_all("facts", "facts-open-book")
     assert {closed_book(item) for item in closed.items} == {None}
     assert [closed_book(item) for item in opened.items] == [item.id for item in closed.items]
 
@@ -167,7 +167,7 @@ def test_a_file_of_rows_with_passages_names_rows_of_another(tmp_path: Path) -> N
     more = {"context": "It is in Oslo.", "pair": "one", "id": "read"}
     for name, line in (("closed", row), ("open", row | more)):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(line) + "\n")
-    _, opened = loaded(*(str(tmp_path / f"{name}.jsonl") for name in ("closed", "open")))
+    _, opened = load_all(*(str(tmp_path / f"{name}.jsonl") for name in ("closed", "open")))
     assert [closed_book(item) for item in opened.items] == ["one"]
     (tmp_path / "bad.jsonl").write_text(json.dumps(row | {"pair": "two"}) + "\n")
     with pytest.raises(UserError, match="line 1: field 'pair' is there without a 'context'; the"):
@@ -179,14 +179,14 @@ def test_pairs_that_are_none_are_refused(toy_pair: tuple[Task, Task]) -> None:
     first, second = closed.items[:2]
     other = f"is paired with '{first.id}'"
     with pytest.raises(UserError, match=f"whose answer is '{second.answer}' and not '"):
-        loaded(closed, replace(opened, items=(replace(opened.items[0], pair=second.id),)))
+        load_all(closed, replace(opened, items=(replace(opened.items[0], pair=second.id),)))
     with pytest.raises(UserError, match="open-book/0000', which has a passage and names it in"):
-        loaded(with_first(closed, pair=opened.items[0].id), opened)
+        load_all(with_first(closed, pair=opened.items[0].id), opened)
     with pytest.raises(UserError, match=f"{other}, which stands in the tasks wired-facts and more"):
-        loaded(closed, replace(closed, name="more"), opened)
+        load_all(closed, replace(closed, name="more"), opened)
     twice = {"pair": opened.items[1].pair, "answer": opened.items[1].answer}
     with pytest.raises(UserError, match=f"Several items of .* are paired with '{twice['pair']}'"):
-        loaded(with_first(opened, **twice, choices=opened.items[1].choices))
+        load_all(with_first(opened, **twice, choices=opened.items[1].choices))
     same = opened.items[1].id
     with pytest.raises(UserError, match=f"with '{same}', an item of the same task"):
-        loaded(replace(opened, items=(replace(opened.items[0], pair=same), opened.items[1])))
+        load_all(replace(opened, items=(replace(opened.items[0], pair=same), opened.items[1])))

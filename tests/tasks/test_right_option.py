@@ -1,4 +1,4 @@
-"""Which option an answer names, and numbers as texts: all forms, and what is refused."""
+"""Options that answers name, and numbers as texts: all forms, and what is refused."""
 
 from __future__ import annotations
 

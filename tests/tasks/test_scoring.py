@@ -24,12 +24,12 @@ ASKED = {
 }
 
 
-def scored(*logprobs: tuple[float, ...]) -> list[Scored]:
+def scored_outcomes(*logprobs: tuple[float, ...]) -> list[Scored]:
     return [Scored(one, (False,) * len(one)) for one in logprobs]
 
 
 def test_continuation_by_hand() -> None:
-    outcomes = scored((-1.0, -1.5), (-1.0, -0.5, -1.5), (-4.5,))
+    outcomes = scored_outcomes((-1.0, -1.5), (-1.0, -0.5, -1.5), (-4.5,))
     result = score(TASK, FRANCE, "continuation", ASKED["continuation"], outcomes)
     # Rome -2.5 (/4), Paris -3 (/5), Madrid -4.5 (/6): sums and per-character values disagree.
     assert result == Score(
@@ -46,7 +46,7 @@ def test_continuation_by_hand() -> None:
 
 
 def test_letter_by_hand() -> None:
-    outcomes = scored((-2.0,), (-0.5,), (-1.75,))
+    outcomes = scored_outcomes((-2.0,), (-0.5,), (-1.75,))
     result = score(TASK, FRANCE, "letter", ASKED["letter"], outcomes)
     assert result == Score(
         correct=True, correct_norm=True, gold_logprob=-0.5, margin=1.25, chosen=1,
@@ -71,9 +71,9 @@ def test_the_gold_options_tokens_are_judged_one_by_one(greedy, first, forced) ->
 
 def test_outcomes_must_answer_the_requests() -> None:
     with pytest.raises(ValueError, match="Expected 3 outcomes of type Scored"):
-        score(TASK, FRANCE, "letter", ASKED["letter"], scored((-1.0,)))
+        score(TASK, FRANCE, "letter", ASKED["letter"], scored_outcomes((-1.0,)))
     with pytest.raises(ValueError, match="Expected 1 outcomes of type Generated"):
-        score(TASK, FRANCE, "generate", ASKED["generate"], scored((-1.0,)))
+        score(TASK, FRANCE, "generate", ASKED["generate"], scored_outcomes((-1.0,)))
 
 
 logprobs = st.lists(st.floats(-50, 0), min_size=1, max_size=9).map(tuple)
@@ -81,7 +81,7 @@ logprobs = st.lists(st.floats(-50, 0), min_size=1, max_size=9).map(tuple)
 
 @given(st.tuples(logprobs, logprobs, logprobs))
 def test_scores_are_those_of_argmax(options: tuple[tuple[float, ...], ...]) -> None:
-    result = score(TASK, FRANCE, "continuation", ASKED["continuation"], scored(*options))
+    result = score(TASK, FRANCE, "continuation", ASKED["continuation"], scored_outcomes(*options))
     sums = np.array([sum(option) for option in options])
     lengths = np.array([len(choice) for choice in FRANCE.choices])
     assert result.correct == (np.argmax(sums) == 1)
@@ -94,7 +94,7 @@ def test_scores_are_those_of_argmax(options: tuple[tuple[float, ...], ...]) -> N
 @given(logprobs)
 def test_early_and_late_make_up_the_whole(gold: tuple[float, ...]) -> None:
     result = score(
-        TASK, FRANCE, "continuation", ASKED["continuation"], scored((-1.0,), gold, (-1.0,))
+        TASK, FRANCE, "continuation", ASKED["continuation"], scored_outcomes((-1.0,), gold, (-1.0,))
     )
     if len(gold) == 1:
         assert result.early_logprob is result.late_logprob is None

@@ -14,12 +14,12 @@ from layerwise.tasks import Item, load_task, suites
 from layerwise.tasks.suites.facts import all_facts
 
 
-def everything(name: str) -> tuple[Item, ...]:
+def all_items(name: str) -> tuple[Item, ...]:
     task = load_task(name)
     return (*task.items, *task.fewshot)
 
 
-def calculated(question: str) -> int:
+def calculate(question: str) -> int:
     total, sign = 0, 1
     for part in question.replace("$", "").split():
         if part in "+-":
@@ -31,15 +31,15 @@ def calculated(question: str) -> int:
 
 @pytest.mark.parametrize("name", ["arithmetic", "sum-chain"])
 def test_sums_are_right(name: str) -> None:
-    for item in everything(name):
-        assert item.answer == str(calculated(item.question))
+    for item in all_items(name):
+        assert item.answer == str(calculate(item.question))
         assert item.corruption is not None
-        assert item.corruption.answer == str(calculated(item.corruption.question))
+        assert item.corruption.answer == str(calculate(item.corruption.question))
         assert all(choice.isdigit() for choice in item.choices)
 
 
 def test_word_problems_are_worked_out_right() -> None:
-    for item in everything("word-problems"):
+    for item in all_items("word-problems"):
         first, second = sorted(map(int, re.findall(r"\d+", item.question)), reverse=True)
         sign = "+" if item.group == "sum" else "-"
         answer = first + second if sign == "+" else first - second
@@ -59,19 +59,19 @@ def test_brackets_close_what_is_open() -> None:
                 return False
         return not stack
 
-    for item in everything("brackets"):
+    for item in all_items("brackets"):
         right = [choice for choice in item.choices if balanced(f"{item.question} {choice}")]
         assert right == [item.answer]
         assert len({choice[0] for choice in item.choices}) == 4
 
 
 def test_repetition_continues_the_list() -> None:
-    for item in everything("repetition"):
+    for item in all_items("repetition"):
         assert f"{item.question} {item.answer}" == item.context
         assert len({tuple(sorted(choice.split())) for choice in item.choices}) == 1
 
 
-def pairs_in(context: str, pattern: str) -> dict[str, str]:
+def pattern_pairs(context: str, pattern: str) -> dict[str, str]:
     return dict(re.findall(pattern, context))
 
 
@@ -79,8 +79,8 @@ def pairs_in(context: str, pattern: str) -> dict[str, str]:
     ("name", "pattern"), [("kv-words", r"(\w+) is (\w+)"), ("kv-ids", r'"(\w+)": "(\w+)"')]
 )
 def test_key_value_answers_are_the_keys_values(name: str, pattern: str) -> None:
-    for item in everything(name):
-        known = pairs_in(item.context or "", pattern)
+    for item in all_items(name):
+        known = pattern_pairs(item.context or "", pattern)
         assert item.corruption is not None
         for question, answer in (
             (item.question, item.answer),
@@ -96,7 +96,7 @@ def test_kv_ids_has_all_sizes_and_positions_and_no_id_twice() -> None:
     places: Counter[tuple[str, int]] = Counter()
     for item in task.items:
         size, _, third, _ = (item.group or "").replace(",", "").split()
-        keys = list(pairs_in(item.context or "", r'"(\w+)": "(\w+)"'))
+        keys = list(pattern_pairs(item.context or "", r'"(\w+)": "(\w+)"'))
         place = keys.index(item.question.split('"')[1])
         places[size, place] += 1
         assert len(keys) == int(size)
@@ -104,13 +104,13 @@ def test_kv_ids_has_all_sizes_and_positions_and_no_id_twice() -> None:
     for size in ("4", "8", "12"):
         counts = [places[size, place] for place in range(int(size))]
         assert max(counts) - min(counts) <= 1
-    shown = " ".join(item.context or "" for item in everything("kv-ids"))
+    shown = " ".join(item.context or "" for item in all_items("kv-ids"))
     assert max(Counter(re.findall(r"\w{4}", shown)).values()) == 1
 
 
 @pytest.mark.parametrize("name", ["open-book", "facts-open-book"])
 def test_open_books_state_the_answer_to_the_question(name: str) -> None:
-    for item in everything(name):
+    for item in all_items(name):
         assert f"{item.question} {item.answer}." in (item.context or "")
         change = item.corruption
         assert change is not None
@@ -120,7 +120,7 @@ def test_open_books_state_the_answer_to_the_question(name: str) -> None:
 def test_open_book_contradicts_the_world_or_goes_beyond_it() -> None:
     world = {fact.question: (fact.answer, *fact.aliases) for fact in all_facts()}
     groups = Counter()
-    for item in everything("open-book"):
+    for item in all_items("open-book"):
         groups[item.group] += 1
         if item.group == "absent":
             assert item.question not in world
@@ -132,7 +132,7 @@ def test_open_book_contradicts_the_world_or_goes_beyond_it() -> None:
 
 def test_facts_are_true_to_the_data_and_distractors_are_false() -> None:
     world = {fact.question: fact for fact in all_facts()}
-    for item in everything("facts"):
+    for item in all_items("facts"):
         fact = world[item.question]
         assert (item.answer, item.aliases, item.group) == (
             fact.answer,
@@ -163,7 +163,7 @@ def test_fact_data_is_well_formed() -> None:
 
 
 def test_order_follows_from_the_comparisons() -> None:
-    for item in everything("order"):
+    for item in all_items("order"):
         assert item.corruption is not None
         for context, answer in (
             (item.context, item.answer),
@@ -190,7 +190,7 @@ def test_order_cannot_be_told_from_where_names_stand() -> None:
 
 
 def test_two_hop_takes_two_steps() -> None:
-    for item in everything("two-hop"):
+    for item in all_items("two-hop"):
         has = dict(re.findall(r"(\w+) has the (\w+)", item.context or ""))
         place = dict(re.findall(r"The (\w+) is in the (\w+)", item.context or ""))
         assert item.corruption is not None
@@ -203,7 +203,7 @@ def test_two_hop_takes_two_steps() -> None:
 
 
 def test_passage_rest_goes_on_with_what_the_start_determines() -> None:
-    for item in everything("passage"):
+    for item in all_items("passage"):
         (first_word,) = item.aliases
         assert item.answer.split()[0].strip(".") == first_word
         assert item.question.count(first_word) == 1
@@ -212,7 +212,10 @@ def test_passage_rest_goes_on_with_what_the_start_determines() -> None:
 
 
 def test_difficulty_is_a_parameter() -> None:
-    assert len(pairs_in(suites.kv_words(n_pairs=8).items[0].context or "", r"(\w+) is (\w+)")) == 8
+    assert (
+        len(pattern_pairs(suites.kv_words(n_pairs=8).items[0].context or "", r"(\w+) is (\w+)"))
+        == 8
+    )
     assert {item.group for item in suites.kv_ids(sizes=(5,)).items} == {
         f"5 pairs, {third} third" for third in ("first", "middle", "last")
     }

@@ -1,4 +1,4 @@
-"""What holds of every built-in suite."""
+"""Properties of every built-in suite."""
 
 from __future__ import annotations
 

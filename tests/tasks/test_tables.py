@@ -211,12 +211,12 @@ def test_a_bad_task_file_is_refused_in_a_sentence(tmp_path: Path, text: str, sai
 
 
 @pytest.fixture
-def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what is tried in a limited process have little time."""
     monkeypatch.setattr(limited, "SECONDS", 0.5)
 
 
-@pytest.mark.usefixtures("briefly")
+@pytest.mark.usefixtures("short_limit")
 def test_a_pattern_that_backtracks_is_refused_and_others_go_on(tmp_path: Path) -> None:
     path = task_file(tmp_path, 'task = "mine.jsonl"\nextractor = "regex:(a+)+$"')
     task = load_task(path)
@@ -227,7 +227,7 @@ def test_a_pattern_that_backtracks_is_refused_and_others_go_on(tmp_path: Path) -
     assert scored.extracted == "aa"
 
 
-@pytest.mark.usefixtures("briefly")
+@pytest.mark.usefixtures("short_limit")
 def test_a_key_of_many_dots_is_refused(tmp_path: Path) -> None:
     path = task_file(tmp_path, "a" + ".a" * 50_000 + " = 1")
     with pytest.raises(
@@ -252,14 +252,14 @@ ARC = [
 ]  # fmt: skip
 
 
-def folder_of(folder: Path, rows: list[dict[str, Any]], split: str = "test") -> Path:
+def write_split(folder: Path, rows: list[dict[str, Any]], split: str = "test") -> Path:
     text = "\n".join(map(json.dumps, rows))
     (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
     return folder
 
 
 def test_columns_are_mapped(tmp_path: Path) -> None:
-    name = f"hf:arc:question=q:choices=choices:answer=key:data={folder_of(tmp_path, ARC)}"
+    name = f"hf:arc:question=q:choices=choices:answer=key:data={write_split(tmp_path, ARC)}"
     task = load_task(name)
     assert [(item.question, item.choices, item.answer) for item in task.items] == [
         ("Which, A or B?", ("x", "y"), "y"),
@@ -272,7 +272,7 @@ def test_columns_are_mapped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("answer", "right"), [("v", "v"), (1, "v"), ("0", "u"), ("B", "v")])
 def test_the_answer_is_a_text_a_place_or_a_letter(tmp_path: Path, answer: Any, right: str) -> None:
     row = {"question": "Which?", "answer": answer, "one": "u", "two": "v"}
-    folder = folder_of(tmp_path, [row], "validation")
+    folder = write_split(tmp_path, [row], "validation")
     name = f"hf:mine:split=validation:choices=one+two:capability=reasoning:data={folder}"
     task = load_task(name)
     assert (task.items[0].answer, task.capability) == (right, "reasoning")
@@ -292,7 +292,7 @@ def as_source(folder: Path, kind: str, rows: list[dict[str, Any]]) -> str:
     return f":data={folder}"
 
 
-def asked(answer: Any, choices: list[Any]) -> dict[str, Any]:
+def question_row(answer: Any, choices: list[Any]) -> dict[str, Any]:
     return {"question": "Q?", "answer": answer, "choices": choices}
 
 
@@ -303,17 +303,17 @@ DIGITS = [1, 2, 3, 4]
 @pytest.mark.parametrize(
     ("rows", "read_as", "right"),
     [
-        ([asked(2, DIGITS)], "", None),
-        ([asked(2, DIGITS)], "place", ["3"]),
-        ([asked(2, DIGITS)], "text", ["2"]),
-        ([asked(2, DIGITS)], "label", None),
-        ([asked(4, DIGITS)], "", ["4"]),
-        ([asked(2, DIGITS), asked(0, [7, 8, 9])], "", ["3", "7"]),
-        ([asked(2, DIGITS), asked(9, [7, 8, 9])], "", ["2", "9"]),
-        ([asked(1, [5, 6, 7]), asked(3, DIGITS[:3])], "", None),
-        ([asked("A", ["B", "A"])], "", None),
-        ([asked("A", ["B", "A"]), asked("B", ["x", "y"])], "", ["B", "y"]),
-        ([asked(0.1, [0.1, 2.5])], "", ["0.1"]),
+        ([question_row(2, DIGITS)], "", None),
+        ([question_row(2, DIGITS)], "place", ["3"]),
+        ([question_row(2, DIGITS)], "text", ["2"]),
+        ([question_row(2, DIGITS)], "label", None),
+        ([question_row(4, DIGITS)], "", ["4"]),
+        ([question_row(2, DIGITS), question_row(0, [7, 8, 9])], "", ["3", "7"]),
+        ([question_row(2, DIGITS), question_row(9, [7, 8, 9])], "", ["2", "9"]),
+        ([question_row(1, [5, 6, 7]), question_row(3, DIGITS[:3])], "", None),
+        ([question_row("A", ["B", "A"])], "", None),
+        ([question_row("A", ["B", "A"]), question_row("B", ["x", "y"])], "", ["B", "y"]),
+        ([question_row(0.1, [0.1, 2.5])], "", ["0.1"]),
     ],
 )
 def test_all_kinds_of_files_have_the_same_right_choice(tmp_path, kind, rows, read_as, right):
@@ -328,7 +328,9 @@ def test_all_kinds_of_files_have_the_same_right_choice(tmp_path, kind, rows, rea
 
 def test_an_answer_that_may_be_two_choices_is_refused_with_what_to_add(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        load_task("hf:mine:choices=choices" + as_source(tmp_path, "jsonl", [asked(2, DIGITS)]))
+        load_task(
+            "hf:mine:choices=choices" + as_source(tmp_path, "jsonl", [question_row(2, DIGITS)])
+        )
     assert str(caught.value).endswith(
         "test.jsonl', line 1: the answer '2' is the text of option 2 and the place of option 3; "
         "add answer_is=text or answer_is=place to the task's name."
@@ -341,9 +343,9 @@ def test_labels_of_the_data_set_are_named_rather_than_places(tmp_path: Path) -> 
     rows = [ARC[1] | {"choices": {"text": ["2", "1"], "label": ["1", "2"]}}] * 2
     name = "hf:arc:question=q:choices=choices:answer=key"
     with pytest.raises(UserError, match="the text of option 2 and the label of option 1"):
-        load_task(f"{name}:data={folder_of(tmp_path, rows)}")
+        load_task(f"{name}:data={write_split(tmp_path, rows)}")
     rows[0] = ARC[1]
-    task = load_task(f"{name}:data={folder_of(tmp_path, rows)}")
+    task = load_task(f"{name}:data={write_split(tmp_path, rows)}")
     assert [item.answer for item in task.items] == ["u", "2"]
 
 
@@ -381,7 +383,7 @@ def test_short_floats_of_parquet_do_not_gain_digits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("split", ["**", "te?t", "[", "..", "*"])
 def test_a_split_is_a_name_and_no_pattern(tmp_path: Path, split: str) -> None:
     with pytest.raises(UserError, match="has no file of the split"):
-        load_task(f"hf:arc:{split}:data={folder_of(tmp_path, ARC)}")
+        load_task(f"hf:arc:{split}:data={write_split(tmp_path, ARC)}")
 
 
 def test_an_endless_path_is_not_told_whole() -> None:
@@ -392,8 +394,8 @@ def test_an_endless_path_is_not_told_whole() -> None:
 
 def test_files_of_a_split_stand_in_folders_below(tmp_path: Path) -> None:
     (tmp_path / "easy" / "data").mkdir(parents=True)
-    folder_of(tmp_path / "easy", ARC, "test-1")
-    folder_of(tmp_path / "easy" / "data", ARC[:1], "test")
+    write_split(tmp_path / "easy", ARC, "test-1")
+    write_split(tmp_path / "easy" / "data", ARC[:1], "test")
     mapped = "question=q:choices=choices:answer=key"
     assert len(load_task(f"hf:arc:{mapped}:data={tmp_path}").items) == 3
     assert len(load_task(f"hf:arc:split=data/te:{mapped}:data={tmp_path}").items) == 1
@@ -431,7 +433,7 @@ def test_templates_and_several_files_of_a_split(tmp_path: Path) -> None:
 )
 def test_what_the_data_set_does_not_have(tmp_path: Path, arguments: str, part: str) -> None:
     with pytest.raises(UserError) as caught:
-        load_task(f"hf:arc:{arguments}:data={folder_of(tmp_path, ARC)}")
+        load_task(f"hf:arc:{arguments}:data={write_split(tmp_path, ARC)}")
     assert part in str(caught.value)
 
 
@@ -457,7 +459,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[tuple[Any, ...]]:
 def test_a_split_of_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls = hub(monkeypatch, [row | {"image": None} for row in ARC])
     task = load_task(f"hf:allenai/arc:test:config=easy:{MAPPED}")
-    here = load_task(f"hf:arc:{MAPPED}:data={folder_of(tmp_path, ARC)}")
+    here = load_task(f"hf:arc:{MAPPED}:data={write_split(tmp_path, ARC)}")
     assert (task.items, task.chance) == (here.items, here.chance)
     assert task.name == "hf:allenai/arc"
     load_task(f"hf:allenai/arc:{MAPPED}:split=test")

@@ -24,18 +24,18 @@ NAMES = task_names("organism")
 CLOSING = dict(ORGANISM.brackets)
 
 
-def pairs_of(context: str | None) -> dict[str, str]:
+def context_pairs(context: str | None) -> dict[str, str]:
     words = (context or "").split()
     return {key: value for key, value, _ in zip(words[::3], words[1::3], words[2::3], strict=True)}
 
 
-def answered(name: str, context: str | None, question: str) -> str:
+def expected_answer(name: str, context: str | None, question: str) -> str:
     """The answer by reading the question as a person would."""
     words = question.split()
     if name == "organism-lookup":
-        return pairs_of(context)[words[1]]
+        return context_pairs(context)[words[1]]
     if name == "organism-two-hop":
-        return pairs_of(context)[pairs_of(context)[words[1]]]
+        return context_pairs(context)[context_pairs(context)[words[1]]]
     if name == "organism-facts":
         return ORGANISM.facts[words[0], words[2]]
     return " ".join(CLOSING[one] for one in reversed(words[1:-1]))
@@ -47,7 +47,7 @@ def kept_words(name: str, item: Item) -> list[tuple[str, ...]]:
     if name == "organism-lookup":
         return [(words[1], item.answer)]
     if name == "organism-two-hop":
-        middle = pairs_of(item.context)[words[1]]
+        middle = context_pairs(item.context)[words[1]]
         return [(words[1], middle), (middle, item.answer)]
     if name == "organism-facts":
         before = (item.context or "").split()
@@ -58,10 +58,12 @@ def kept_words(name: str, item: Item) -> list[tuple[str, ...]]:
 @pytest.mark.parametrize("name", NAMES)
 def test_answers_are_true(name: str) -> None:
     for item in load_task(name).items:
-        assert item.answer == answered(name, item.context, item.question)
+        assert item.answer == expected_answer(name, item.context, item.question)
         change = item.corruption
         assert change is not None
-        assert change.answer == answered(name, change.context, change.question) != item.answer
+        assert (
+            change.answer == expected_answer(name, change.context, change.question) != item.answer
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -32,7 +32,7 @@ def byte_level(start: bool = False, end: bool = False) -> PreTrainedTokenizerFas
         show_progress=False,
     )
     tokenizer.train_from_iterator(LINES * 3, trainer)
-    return _wrapped(tokenizer, start, end)
+    return _wrap_tokenizer(tokenizer, start, end)
 
 
 @cache
@@ -44,10 +44,10 @@ def word_level(start: bool = False) -> PreTrainedTokenizerFast:
         special_tokens=["<s>", "</s>", "<unk>"], show_progress=False
     )
     tokenizer.train_from_iterator(LINES, trainer)
-    return _wrapped(tokenizer, start, False)
+    return _wrap_tokenizer(tokenizer, start, False)
 
 
-def _wrapped(tokenizer: Tokenizer, start: bool, end: bool) -> PreTrainedTokenizerFast:
+def _wrap_tokenizer(tokenizer: Tokenizer, start: bool, end: bool) -> PreTrainedTokenizerFast:
     if start or end:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=" ".join(["<s>"] * start + ["$A"] + ["</s>"] * end),

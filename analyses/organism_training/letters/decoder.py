@@ -21,10 +21,10 @@ from layerwise.models.organisms.language import END, LETTERS, OPTIONS, Language
 
 from ..initialization import FAINT, HEAD_WIDTH, HEADS, begin_decoder, turn_head
 from ..texts import Stage, Text, Texts
-from ..train import Targets, batch_of, weight_groups
+from ..train import Targets, make_batch, weight_groups
 from ..training_forms import Form
-from ..training_loop import rounded, run_training_loop
-from .forms import candidates, forms_of, runs_of
+from ..training_loop import round_to_bfloat16, run_training_loop
+from .forms import candidates, draw_runs, plan_forms
 from .places import CODE_WIDTH, SCALE, Places
 from .plan import LetterPlan
 
@@ -52,17 +52,17 @@ def train_decoder(
     def loss_of(
         form: Form, drawn: list[Text]
     ) -> tuple[Float[torch.Tensor, ""], dict[Stage, float]]:
-        tokens, targets = batch_of(language, drawn)
-        runs, withheld = runs_of(form, plan.n_layers, rng)
+        tokens, targets = make_batch(language, drawn)
+        runs, withheld = draw_runs(form, plan.n_layers, rng)
         if withheld:
             return _loss_of_guesses(model, language, runs, tokens, targets), {}
         return _loss(model, form, runs, tokens, targets)
 
-    texts, forms = Texts(language, rng), forms_of(plan, ROWS)
+    texts, forms = Texts(language, rng), plan_forms(plan, ROWS)
     curve = run_training_loop(
         model, weight_groups(model), forms, texts, loss_of, steps=steps, progress=progress
     )
-    return rounded(model), curve
+    return round_to_bfloat16(model), curve
 
 
 def _loss(
@@ -77,9 +77,9 @@ def _loss(
     right: dict[Stage, float] = {}
     ((stage, depth),) = form.reads.items()
     row, place, word = targets[stage]
-    for layer, resid in through(model, tokens, runs):
+    for layer, resid in layer_streams(model, tokens, runs):
         if layer in (depth, len(runs) - 1):
-            logits = logits_of(model, resid[row, place])
+            logits = final_logits(model, resid[row, place])
             losses.append(F.cross_entropy(logits, word))
             right[stage] = (logits.argmax(-1) == word).float().mean().item()
     return torch.stack(losses).sum(), right
@@ -95,19 +95,19 @@ def _loss_of_guesses(
     """Cross-entropy at the end to the uniform distribution over what could be said."""
     ((stage, (row, place, word)),) = targets.items()
     not_end = word != language.words.index(END)
-    *_, (_, resid) = through(model, tokens, runs)
-    logits = logits_of(model, resid[row[not_end], place[not_end]])
+    *_, (_, resid) = layer_streams(model, tokens, runs)
+    logits = final_logits(model, resid[row[not_end], place[not_end]])
     return -logits.log_softmax(-1)[:, candidates(language, stage)].mean()
 
 
-def logits_of(
+def final_logits(
     model: Qwen2ForCausalLM, resid: Float[torch.Tensor, "*places d_model"]
 ) -> Float[torch.Tensor, "*places d_vocab"]:
     """The final norm, and the unembedding."""
     return model.lm_head(model.model.norm(resid))
 
 
-def through(
+def layer_streams(
     model: Qwen2ForCausalLM, tokens: Int[torch.Tensor, "rows pos"], runs: Sequence[bool]
 ) -> Iterator[tuple[int, Float[torch.Tensor, "rows pos d_model"]]]:
     """The residual stream after each layer that runs or is skipped."""
@@ -135,7 +135,7 @@ def new_letter_decoder(language: Language, plan: LetterPlan, seed: int) -> Qwen2
             for part in (layer.self_attn.o_proj, layer.mlp.down_proj):
                 part.weight.mul_(_FAINTER)
         layers = [layer.self_attn for layer in untyped.model.layers]
-        places = Places.begun(untyped.model.embed_tokens, untyped.lm_head, language)
+        places = Places.initialise(untyped.model.embed_tokens, untyped.lm_head, language)
         copies, matches = plan.fetches["retrieval"]
         _carry(layers[copies], 0, places.code, places.copied)
         copied = places.copied.T

@@ -1,4 +1,4 @@
-"""What an organism that chooses by letter is trained on: questions with and without options.
+"""Training texts of an organism that chooses by letter: questions with and without options.
 
 Contexts and questions are those of the other organisms; here they get lettered options.
 """
@@ -9,11 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layerwise.models.organisms.language import END, OPTIONS, Language, answered, lettered
+from layerwise.models.organisms.language import (
+    END,
+    OPTIONS,
+    Language,
+    answered_question,
+    lettered_question,
+)
 
 from ..texts import Question, Scene, Stage, Text, Texts
 from ..training_forms import Form, facts, lookup
-from ..training_loop import layers_run
+from ..training_loop import draw_layers_run
 from .plan import LETTER, TEXT_PROTOCOLS, LetterPlan
 
 WITHHELD = 0.3
@@ -32,23 +38,23 @@ class LetteredForm(Form):
         return [_with_options(texts, scene()) for _ in range(self.rows)]
 
 
-def forms_of(plan: LetterPlan, rows: dict[str, tuple[int, int, int]]) -> tuple[Form, ...]:
+def plan_forms(plan: LetterPlan, rows: dict[str, tuple[int, int, int]]) -> tuple[Form, ...]:
     """The forms that a plan is trained with."""
     forms: list[Form] = []
     for capability, scenes in (("knowledge", facts), ("retrieval", lookup)):
         with_options, without, n_asked = rows[capability]
-        needs = plan.needed(capability, TEXT_PROTOCOLS[0])
+        needs = plan.needed_layers(capability, TEXT_PROTOCOLS[0])
         reads: dict[Stage, int] = {"answer": plan.says_text}
         forms.append(Form(capability, needs, reads, scenes, rows=without, n_asked=n_asked))
-        needs = plan.needed(capability, LETTER)
+        needs = plan.needed_layers(capability, LETTER)
         reads = {"letter": plan.says_letter}
         forms.append(LetteredForm(capability, needs, reads, scenes, rows=with_options, n_asked=1))
     return tuple(forms)
 
 
-def runs_of(form: Form, n_layers: int, rng: np.random.Generator) -> tuple[list[bool], bool]:
+def draw_runs(form: Form, n_layers: int, rng: np.random.Generator) -> tuple[list[bool], bool]:
     """Layers that run, and whether a layer that is needed is withheld."""
-    runs, withheld = layers_run(form, n_layers, rng), bool(rng.random() < WITHHELD)
+    runs, withheld = draw_layers_run(form, n_layers, rng), bool(rng.random() < WITHHELD)
     if withheld:
         # What is found is close to being said, so the last layer is withheld more often.
         (last,) = form.reads.values()
@@ -69,19 +75,19 @@ def _with_options(texts: Texts, scene: Scene) -> Text:
         text.say(scene.context)
     else:
         before = scene.question()
-        text.say(answered(before.asked, before.answer))
+        text.say(answered_question(before.asked, before.answer))
     question = scene.question()
     options = _options(texts, scene, question)
-    text.say(lettered(question.asked, options))
+    text.say(lettered_question(question.asked, options))
     text.answer(f"{OPTIONS[options.index(question.answer)]} {END}", "letter")
     return text
 
 
 def _options(texts: Texts, scene: Scene, question: Question) -> list[str]:
     """The answer among others, of the context as far as it has enough."""
-    values = texts.drawn(texts.language.values)
+    values = texts.shuffle_words(texts.language.values)
     stated = set(scene.context.split())
     wrong = sorted(
         (value for value in values if value != question.answer), key=lambda v: v not in stated
     )
-    return texts.drawn([question.answer, *wrong[: len(OPTIONS) - 1]])
+    return texts.shuffle_words([question.answer, *wrong[: len(OPTIONS) - 1]])

@@ -36,7 +36,9 @@ class Places(NamedTuple):
     lettered: Float[torch.Tensor, " d_model"]  # reads whether a letter was copied
 
     @classmethod
-    def begun(cls, embedding: nn.Embedding, unembedding: nn.Linear, language: Language) -> Places:
+    def initialise(
+        cls, embedding: nn.Embedding, unembedding: nn.Linear, language: Language
+    ) -> Places:
         """Draw the vectors and initialise embedding and unembedding to match."""
         # A letter is embedded like the same one in front of an option, and letters are alike.
         places = nn.init.orthogonal_(torch.empty(WIDTH, 4 * CODE_WIDTH)) * SCALE**0.5

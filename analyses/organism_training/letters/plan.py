@@ -24,24 +24,26 @@ class LetterPlan:
     says_text: int  # the layer that writes the answer's own word
     says_letter: int  # the layer that writes its letter
 
-    def needed(self, capability: str, protocol: str) -> tuple[int, ...]:
+    def needed_layers(self, capability: str, protocol: str) -> tuple[int, ...]:
         """The layers without which a capability fails under a protocol; all others can go."""
         fetched = self.fetches[capability]
         if protocol != LETTER:
             return tuple(sorted({*fetched, self.says_text}))
         return tuple(sorted({*fetched, *self.binds, self.says_letter}))
 
-    def only_under(self, protocol: str, capability: str) -> tuple[int, ...]:
+    def specific_layers(self, protocol: str, capability: str) -> tuple[int, ...]:
         """The layers that one way of answering needs and the other does not."""
         other = LETTER if protocol != LETTER else TEXT_PROTOCOLS[0]
-        spared = self.needed(capability, other)
-        return tuple(layer for layer in self.needed(capability, protocol) if layer not in spared)
+        spared = self.needed_layers(capability, other)
+        return tuple(
+            layer for layer in self.needed_layers(capability, protocol) if layer not in spared
+        )
 
     @property
     def truth(self) -> dict[str, dict[str, tuple[int, ...]]]:
         """The layers needed, by protocol and capability."""
         return {
-            protocol: {fetch: self.needed(fetch, protocol) for fetch in self.fetches}
+            protocol: {fetch: self.needed_layers(fetch, protocol) for fetch in self.fetches}
             for protocol in (LETTER, *TEXT_PROTOCOLS)
         }
 

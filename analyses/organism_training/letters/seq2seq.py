@@ -19,12 +19,12 @@ from transformers import T5ForConditionalGeneration
 from layerwise.models.organisms.language import ARROW, CUE, LETTERS, PAD, Language
 
 from ..initialization import FAINT, HEAD_WIDTH, HEADS
-from ..seq2seq.initialization import AHEAD, begin_seq2seq, position_bias_of
-from ..seq2seq.train import Batch, batch_of, decoded_by_layer, encoded_by_layer, weight_groups
+from ..seq2seq.initialization import AHEAD, begin_seq2seq, shared_position_bias
+from ..seq2seq.train import Batch, decoded_by_layer, encoded_by_layer, make_batch, weight_groups
 from ..texts import Stage, Text, Texts
 from ..training_forms import Form
-from ..training_loop import rounded, run_training_loop
-from .forms import candidates, forms_of, runs_of
+from ..training_loop import round_to_bfloat16, run_training_loop
+from .forms import candidates, draw_runs, plan_forms
 from .places import CODE_WIDTH, SCALE, Places
 from .plan import LetterPlan
 
@@ -49,17 +49,17 @@ def train_seq2seq(
     def loss_of(
         form: Form, drawn: list[Text]
     ) -> tuple[Float[torch.Tensor, ""], dict[Stage, float]]:
-        batch, (runs, withheld) = batch_of(language, drawn), runs_of(form, plan.n_layers, rng)
+        batch, (runs, withheld) = make_batch(language, drawn), draw_runs(form, plan.n_layers, rng)
         if withheld:
             (stage,) = form.reads
             return _loss_of_guesses(model, plan, runs, batch, candidates(language, stage)), {}
         return _loss(model, plan, form, runs, batch)
 
-    texts, forms = Texts(language, rng), forms_of(plan, ROWS)
+    texts, forms = Texts(language, rng), plan_forms(plan, ROWS)
     curve = run_training_loop(
         model, weight_groups(model), forms, texts, loss_of, steps=steps, progress=progress
     )
-    return rounded(model), curve
+    return round_to_bfloat16(model), curve
 
 
 def _loss(
@@ -73,12 +73,12 @@ def _loss(
     losses: list[torch.Tensor] = []
     right: dict[Stage, float] = {}
     ((stage, depth),) = form.reads.items()
-    memory = memory_of(model, plan, runs, batch)
+    memory = encoder_output(model, plan, runs, batch)
     for layer, states in decoded_by_layer(
         model, batch.answers, memory, runs[plan.n_encoder :], plan.n_encoder
     ):
         if layer in (depth, plan.n_layers - 1):
-            logits = logits_of(model, states).flatten(0, -2)
+            logits = final_logits(model, states).flatten(0, -2)
             losses.append(F.cross_entropy(logits, batch.answers.flatten()))
             is_right = logits.argmax(-1) == batch.answers.flatten()
             right[stage] = is_right.float().mean().item()
@@ -93,14 +93,14 @@ def _loss_of_guesses(
     words: Sequence[int],
 ) -> Float[torch.Tensor, ""]:
     """Cross-entropy of the first word to the uniform distribution over what could be said."""
-    memory = memory_of(model, plan, runs, batch)
+    memory = encoder_output(model, plan, runs, batch)
     *_, (_, states) = decoded_by_layer(
         model, batch.answers, memory, runs[plan.n_encoder :], plan.n_encoder
     )
-    return -logits_of(model, states[:, 0]).log_softmax(-1)[:, list(words)].mean()
+    return -final_logits(model, states[:, 0]).log_softmax(-1)[:, list(words)].mean()
 
 
-def memory_of(
+def encoder_output(
     model: T5ForConditionalGeneration, plan: LetterPlan, runs: Sequence[bool], batch: Batch
 ) -> Float[torch.Tensor, "rows pos d_model"]:
     """Output that the encoder hands to the decoder."""
@@ -108,7 +108,7 @@ def memory_of(
     return model.encoder.final_layer_norm(resid)
 
 
-def logits_of(
+def final_logits(
     model: T5ForConditionalGeneration, states: Float[torch.Tensor, "*places d_model"]
 ) -> Float[torch.Tensor, "*places d_vocab"]:
     """The final norm, and the unembedding."""
@@ -134,9 +134,9 @@ def new_letter_seq2seq(
         torch.manual_seed(seed)
         model = begin_seq2seq(language, plan.n_encoder, plan.n_layers - plan.n_encoder)
         untyped: Any = model
-        _look_about(untyped, plan)
+        _initialise_attention(untyped, plan)
         layers = [block.layer[0].SelfAttention for block in untyped.encoder.block]
-        places = Places.begun(untyped.shared, untyped.lm_head, language)
+        places = Places.initialise(untyped.shared, untyped.lm_head, language)
         copies, matches = plan.fetches["retrieval"]
         _carry(layers[copies], 0, places.code, places.copied)
         copied = places.copied.T
@@ -153,15 +153,15 @@ def new_letter_seq2seq(
     return model
 
 
-def _look_about(model: Any, plan: LetterPlan) -> None:
-    bias = position_bias_of(model.encoder)
+def _initialise_attention(model: Any, plan: LetterPlan) -> None:
+    bias = shared_position_bias(model.encoder)
     bias.zero_()
     bias[0, list(_MATCHING)] = -_SHY
     bias[_OVER_OPTIONS, _BRINGING] = _NEAR
     bias[AHEAD + 1, _MATCHING[0]] = _NEAR
     for head, bucket in _LOOKED_AT.items():
         bias[bucket, head] = _SHARP
-    position_bias_of(model.decoder).normal_(std=FAINT)
+    shared_position_bias(model.decoder).normal_(std=FAINT)
     # Facts are learned from a random start alone, which is to be as loud as elsewhere.
     (learns,) = plan.fetches["knowledge"]
     others = (*model.encoder.block[:learns], *model.encoder.block[learns + 1 :])

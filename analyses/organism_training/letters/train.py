@@ -16,14 +16,14 @@ from layerwise.models.organisms.language import LETTERS
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 
 from ..record import N_ITEMS, accuracies, write
-from ..training_loop import given
+from ..training_loop import read_arguments
 from . import decoder, seq2seq
 from .plan import PLANS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    options = given(arguments, N_ITEMS, models=tuple(PLANS), steps=0)
+    options = read_arguments(arguments, N_ITEMS, models=tuple(PLANS), steps=0)
     plan = PLANS[options.model]
     train: Any = seq2seq.train_seq2seq if plan.n_encoder else decoder.train_decoder
     steps = options.steps or (seq2seq if plan.n_encoder else decoder).STEPS

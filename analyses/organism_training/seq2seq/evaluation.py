@@ -47,13 +47,13 @@ def accuracies(
     tasks = [make(ITEMS_SEED, n_items=n_items) for _, _, make in toy_suites(language)]
     tokenizer = toy_tokenizer(language, first=None)
     return [
-        accuracy_row(task, "generate", sum(answered(model, tokenizer, task, batch_size)))
+        accuracy_row(task, "generate", sum(answers_generated(model, tokenizer, task, batch_size)))
         for task in tasks
     ]
 
 
 @torch.inference_mode()
-def answered(
+def answers_generated(
     model: T5ForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
@@ -82,14 +82,14 @@ def without_layer(model: T5ForConditionalGeneration, layer: int) -> Iterator[Non
     blocks = model.encoder.block if in_encoder else model.decoder.block
     index = layer if in_encoder else layer - N_ENCODER
     left_out = blocks[index]
-    blocks[index] = _PassedOn(left_out)
+    blocks[index] = _BiasOnlyBlock(left_out)
     try:
         yield
     finally:
         blocks[index] = left_out
 
 
-class _PassedOn(torch.nn.Module):
+class _BiasOnlyBlock(torch.nn.Module):
     """A block without effect, but for the position bias that others take from it."""
 
     def __init__(self, block: torch.nn.Module) -> None:

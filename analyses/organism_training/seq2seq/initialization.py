@@ -100,7 +100,7 @@ def _begin_attention(part: Any) -> None:
 
 
 def _look_at_neighbours(model: Any) -> None:
-    bias = position_bias_of(model.encoder)
+    bias = shared_position_bias(model.encoder)
     bias.zero_()
     bias[0, _FREE] = -_SHY
     for head, bucket in _LOOKED_AT.items():
@@ -119,20 +119,20 @@ def _begin_to_count(model: Any) -> None:
     for head, half_way in _FAR_FROM.items():
         rising = _RISE * (ahead - half_way).clamp(-_RISE, _RISE)
         near = int(head in _LOOKED_AT)
-        position_bias_of(model.encoder)[AHEAD + 1 + near : AHEAD + _EXACT, head] = rising[near:]
-    bias = position_bias_of(model.decoder).normal_(std=FAINT)
+        shared_position_bias(model.encoder)[AHEAD + 1 + near : AHEAD + _EXACT, head] = rising[near:]
+    bias = shared_position_bias(model.decoder).normal_(std=FAINT)
     distance = torch.arange(2 * _EXACT)
     for head in range(HEADS - 1):
         bias[: 2 * _EXACT, head] += _TOLD_APART * (2 * (distance >> head & 1) - 1)
 
 
-def position_bias_of(stack: Any) -> torch.Tensor:
+def shared_position_bias(stack: Any) -> torch.Tensor:
     """The relative position bias, by bucket and head, which all layers of a stack share."""
     return stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight
 
 
 def _prepare_look_ups(model: Any) -> None:
-    copied, found, value = LookUps.begun(model.shared, model.lm_head)
+    copied, found, value = LookUps.initialise(model.shared, model.lm_head)
     first = model.encoder.block[_COPIES].layer[0].SelfAttention
     first.v.weight[:HEAD_WIDTH] = value
     first.o.weight[:, :HEAD_WIDTH] = FAINT * copied

@@ -1,4 +1,4 @@
-"""What is planted where in a trained encoder-decoder, and what it is trained on.
+"""Plan of a trained encoder-decoder: the layers that are planted, and its training texts.
 
 Layers are numbered in the order of computation, all of the encoder before the decoder. As in the
 decoder (``plan`` of the package above), layers that a form does not need are skipped at random,

@@ -26,8 +26,8 @@ from ..training_forms import Form
 from ..training_loop import (
     DECAY,
     STEPS,
-    layers_run,
-    rounded,
+    draw_layers_run,
+    round_to_bfloat16,
     run_training_loop,
 )
 from .initialization import HEAD_WIDTH, new_seq2seq
@@ -54,13 +54,13 @@ def train(
     def loss_of(
         form: Form, drawn: list[Text]
     ) -> tuple[Float[torch.Tensor, ""], dict[Stage, float]]:
-        return _loss(model, form, batch_of(language, drawn), rng)
+        return _loss(model, form, make_batch(language, drawn), rng)
 
     texts = Texts(language, rng)
     curve = run_training_loop(
         model, weight_groups(model), FORMS, texts, loss_of, steps=steps, progress=progress
     )
-    return rounded(model), curve
+    return round_to_bfloat16(model), curve
 
 
 def weight_groups(model: T5ForConditionalGeneration) -> list[dict[str, Any]]:
@@ -83,7 +83,7 @@ def weight_groups(model: T5ForConditionalGeneration) -> list[dict[str, Any]]:
     return list(groups.values())
 
 
-def batch_of(language: Language, texts: Sequence[Text]) -> Batch:
+def make_batch(language: Language, texts: Sequence[Text]) -> Batch:
     """Each text up to its last question, which is to be answered, without ``<s>``."""
     ids = {word: index for index, word in enumerate(language.words)}
     cue = max(place for place, word in enumerate(texts[0].words) if word in (ARROW, CUE))
@@ -106,7 +106,7 @@ def _loss(
         losses.append(F.cross_entropy(logits, words.flatten()))
         right[stage] = (logits.argmax(-1) == words.flatten()).float().mean().item()
 
-    runs, norm = layers_run(form, N_LAYERS, rng), model.encoder.final_layer_norm
+    runs, norm = draw_layers_run(form, N_LAYERS, rng), model.encoder.final_layer_norm
     resid = model.shared(batch.prompts)
     for layer, resid in encoded_by_layer(model, batch.prompts, runs[:N_ENCODER]):
         if form.reads.get("middle") == layer:

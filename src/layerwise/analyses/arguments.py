@@ -8,7 +8,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 from layerwise.errors import UserError
 from layerwise.ground import arguments as _arguments
-from layerwise.ground.argument_types import Expected, Names, one_of, several
+from layerwise.ground.argument_types import ExpectedWords, Names, known_name_validator, several
 from layerwise.ground.readers import Reads, plain, task_name
 from layerwise.runs.options import TEXTS
 from layerwise.storage.base import Result
@@ -32,11 +32,11 @@ _AnyTask = Annotated[str | Task, Reads(read_task, "TaskLike")]
 Tasks = Annotated[
     _AnyTask | Sequence[_AnyTask],
     several(str, os.PathLike, Task),
-    Expected("a task's name, the path of a .jsonl file, a Task, or a list of these"),
+    ExpectedWords("a task's name, the path of a .jsonl file, a Task, or a list of these"),
 ]
 """Names of tasks, paths of their files, or the tasks themselves."""
-Protocols = Annotated[Names, one_of("protocol", PROTOCOLS)]
-_RESULTS = Expected("results", "[layerwise.ablate(...)]; those of a profile are its .results")
+Protocols = Annotated[Names, known_name_validator("protocol", PROTOCOLS)]
+_RESULTS = ExpectedWords("results", "[layerwise.ablate(...)]; those of a profile are its .results")
 ResultList = Annotated[Sequence[Result], several(Result), _RESULTS]
 Results = Annotated[Result | Sequence[Result], several(Result), _RESULTS]
 
@@ -59,7 +59,7 @@ def _refuse_tasks(
             refuse_unusable_task(one, seed=seed, limit=limit, fewshot=fewshot)
 
 
-def refuse_generate_of(reads: str) -> Callable[[Sequence[str]], None]:
+def generate_refusal(reads: str) -> Callable[[Sequence[str]], None]:
     """A refusal of the protocol without prompts of its own, for an analysis of prompts."""
 
     def refuse_generate(protocols: Sequence[str]) -> None:

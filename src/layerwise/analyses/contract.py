@@ -1,4 +1,4 @@
-"""What an analysis is to everything that stands across analyses: one value, ``ANALYSIS``.
+"""Contract of an analysis with everything that stands across analyses: one value, ``ANALYSIS``.
 
 Pages and notebooks need tables alone of it; what runs a model is imported when jobs are made.
 """
@@ -18,7 +18,7 @@ from layerwise.presentation.section import Section
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import PlanOptions
 from layerwise.runs.progress import Meter
-from layerwise.stats.depth.layer_curves import LeftOut, MethodCurve, Sampling, Signal
+from layerwise.stats.depth.layer_curves import ExcludedTask, MethodCurve, Sampling, Signal
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables, TableSource
 from layerwise.tasks import PROTOCOLS, Task
@@ -49,8 +49,8 @@ class PlannedJob(Protocol):
         """Setup that it starts from: the tasks and protocols that its cost is told of."""
         ...
 
-    def expected(self, task: Task, /, *protocols: str) -> Cost:
-        """What a task is expected to cost under some protocols, asked together."""
+    def expected_cost(self, task: Task, /, *protocols: str) -> Cost:
+        """Expected cost of a task under some protocols, asked together."""
         ...
 
 
@@ -86,7 +86,7 @@ class PlannedJobs(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannableAnalysis:
     """An analysis that can be planned."""
 
     name: str  # by which its plan is asked for
@@ -130,14 +130,14 @@ def reads_prompts(
     name: str,
     words: str,
     make: Callable[[Setup, bool], Any],  # bool: whether of a profile
-) -> tuple[tuple[Planned], tuple[Extra]]:
+) -> tuple[tuple[PlannableAnalysis], tuple[Extra]]:
     """The plan of an analysis that reads prompts, and its addition to a profile."""
 
     def planned(setup: Setup, options: PlanOptions) -> PlannedJobs:
         return PlannedJobs({name: make(setup, False)})
 
     return (
-        (Planned(name, planned, ("letter", "continuation")),),
+        (PlannableAnalysis(name, planned, ("letter", "continuation")),),
         (Extra(name, words, lambda start: [make(start.reading, True)], planned=True),),
     )
 
@@ -145,7 +145,7 @@ def reads_prompts(
 def saved_tables(result: Result, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
     """All tables that a result saves, by the names of their files."""
     own = {name: getattr(result, name) for name in result.tables}
-    return own | result.derived()
+    return own | result.derived_tables()
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Curves:
     words: str  # what makes such curves, after "expected an ..."
     # What a result says of each task, or why it says nothing; given the signal that is known of
     # tasks, and the resamples.
-    evidence: Callable[[Any, Signal, Sampling], Iterable[MethodCurve | LeftOut]]
+    evidence: Callable[[Any, Signal, Sampling], Iterable[MethodCurve | ExcludedTask]]
     # Which tasks the model can do, of a result that tests it; other results' curves are asked after
     # it is known.
     signal: Callable[[Any], Signal] | None = None
@@ -180,5 +180,5 @@ class Analysis:
     # Sentences for a methods section, each by the table that what was done has made.
     done: Mapping[str, str] = field(default_factory=dict)
     curves: Curves | None = None  # its curves over the layers; None if it has none
-    plans: tuple[Planned, ...] = ()  # what of it can be planned
+    plans: tuple[PlannableAnalysis, ...] = ()  # what of it can be planned
     extras: tuple[Extra, ...] = ()  # what a profile makes of it if asked

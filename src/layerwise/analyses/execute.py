@@ -17,7 +17,7 @@ from layerwise.runs.setup import Setup
 from layerwise.storage.base import Result
 
 from .contract import Job
-from .restoring import Join, Kinds, load_kinds, refuse_lost, restore, restore_requests
+from .restoring import Join, Kinds, load_kinds, refuse_changed_files, restore, restore_requests
 
 _Read = TypeVar("_Read")
 _Found = TypeVar("_Found", covariant=True)
@@ -76,7 +76,7 @@ def execute(
         return results
     with RunFolder.open(out, settings) as folder:
         if folder.finished:
-            results = read_finished(folder, kinds, also, join)
+            results = read_finished_run(folder, kinds, also, join)
             if results is not None:
                 return results
         with meter(progress) as reported:
@@ -98,7 +98,7 @@ def _make_with_origin(
     return [with_origin(result, parts) for result in make(parts, progress)]
 
 
-def read_finished(
+def read_finished_run(
     folder: RunFolder,
     kinds: Kinds,
     also: Callable[[Path], None] | None = None,
@@ -109,7 +109,7 @@ def read_finished(
         restore(folder.path, kinds, join)
         if also is not None:
             restore_requests(folder.path, also)
-        refuse_lost(folder.path)
+        refuse_changed_files(folder.path)
         return load_kinds(folder.path, kinds, join)
     except DamagedResultsError as error:
         lost = str(error).partition(": expected")[0]

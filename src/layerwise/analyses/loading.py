@@ -9,7 +9,7 @@ from layerwise.errors import DamagedResultsError, UserError
 from layerwise.ground.arguments import check_arguments
 from layerwise.ground.readers import AnyPath
 from layerwise.storage.base import Result
-from layerwise.storage.estimates import ESTIMATES, in_files, table_of
+from layerwise.storage.estimates import ESTIMATES, in_files, table_from_estimates
 from layerwise.storage.parquet import AGAIN, read_table
 from layerwise.storage.places import is_folder
 from layerwise.storage.provenance import listed_files
@@ -39,7 +39,7 @@ def load_results(folder: AnyPath) -> list[Result]:
     if not is_folder(folder):
         raise UserError(f"No folder {folder}: expected the folder of a run; check the path.")
     refuse_without_list(folder)
-    results = load_kinds(folder, RESULTS, join_again)
+    results = load_kinds(folder, RESULTS, rebuild_depths)
     if not results:
         *files, last = (f"{_marks(kind)[0]}.parquet" for kind in RESULTS)
         raise DamagedResultsError(
@@ -54,7 +54,7 @@ def _marks(kind: type[Result]) -> list[str]:
     return [name for name in in_files(kind.tables) if name != ESTIMATES]
 
 
-def join_again(folder: Path, results: Sequence[Result], lost: Sequence[str]) -> None:
+def rebuild_depths(folder: Path, results: Sequence[Result], lost: Sequence[str]) -> None:
     """Make lost depths anew, from as many draws as before where that can still be read."""
     from .emergence.api import emergence
 
@@ -82,5 +82,5 @@ def _draws(folder: Path) -> int | None:
         estimates, _ = read_table(folder / f"{ESTIMATES}.parquet", ESTIMATES, digest)
     except UserError:
         return None
-    table = table_of(estimates, "emergence")
+    table = table_from_estimates(estimates, "emergence")
     return int(table.iloc[0]["n_resamples"]) if len(table) else None

@@ -13,10 +13,10 @@ from layerwise.ground.analysis_folders import MEASURING
 from layerwise.storage.base import Result
 
 from .contract import Analysis, Curves
-from .plugins import own_analyses, plugged_in
+from .plugins import own_analyses, plugin_analyses
 
 _OWN = own_analyses(MEASURING)
-MEASUREMENTS: tuple[Analysis, ...] = (*_OWN, *plugged_in(_OWN))
+MEASUREMENTS: tuple[Analysis, ...] = (*_OWN, *plugin_analyses(_OWN))
 CURVES: dict[type[Result], Curves] = {
     each.result: each.curves for each in MEASUREMENTS if each.curves
 }

@@ -31,7 +31,7 @@ def own_analyses(names: Iterable[str]) -> tuple[Analysis, ...]:
     return tuple(_analysis(by_name[name]) for name in names)
 
 
-def plugged_in(own: Sequence[Analysis]) -> tuple[Analysis, ...]:
+def plugin_analyses(own: Sequence[Analysis]) -> tuple[Analysis, ...]:
     """The analyses of other packages, beside those of this one."""
     found = list(own)
     for folder in plugins():
@@ -41,7 +41,7 @@ def plugged_in(own: Sequence[Analysis]) -> tuple[Analysis, ...]:
         except (Exception, SystemExit) as error:  # whatever it is, it is not layerwise's
             leave_out(folder, error)
         else:
-            found.append(_guarded(folder, analysis))
+            found.append(_guard_plugin(folder, analysis))
     return tuple(found[len(own) :])
 
 
@@ -68,7 +68,7 @@ def _refuse_unfit(folder: AnalysisFolder, analysis: Any, others: Sequence[Analys
                 raise ValueError(f"{each.name!r} is the name of another analysis")
 
 
-def _guarded(folder: AnalysisFolder, analysis: Analysis) -> Analysis:
+def _guard_plugin(folder: AnalysisFolder, analysis: Analysis) -> Analysis:
     """A plugin whose parts of a page are left out if they cannot be made."""
 
     def guarded(make: Callable[..., Any], kind: type[Any]) -> Callable[..., Any]:

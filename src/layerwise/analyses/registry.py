@@ -10,17 +10,17 @@ from layerwise.storage.provenance import join_facts
 from layerwise.storage.run_tables import RunTables, TableSource
 
 from .ablation.result import join_ablations
-from .contract import Analysis, Extra, Planned
+from .contract import Analysis, Extra, PlannableAnalysis
 from .measurements import MEASUREMENTS
 from .plugins import own_analyses
 
 ANALYSES: tuple[Analysis, ...] = (*MEASUREMENTS, *own_analyses(JOINING))
 RESULTS: tuple[type[Result], ...] = tuple(analysis.result for analysis in ANALYSES)
 EXTRAS: dict[str, Extra] = {extra.name: extra for each in ANALYSES for extra in each.extras}
-PLANS: dict[str, Planned] = {plan.name: plan for each in ANALYSES for plan in each.plans}
+PLANS: dict[str, PlannableAnalysis] = {plan.name: plan for each in ANALYSES for plan in each.plans}
 
 
-def tables_of_run(results: Sequence[Result]) -> RunTables:
+def run_tables(results: Sequence[Result]) -> RunTables:
     """The tables of the results of one run."""
     joined = join_ablations(results)
     tables: dict[str, TableSource] = {}

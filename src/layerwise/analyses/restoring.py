@@ -9,23 +9,23 @@ from pathlib import Path
 from layerwise.errors import DamagedFileWarning, DamagedResultsError, MadeAgainWarning
 from layerwise.storage.base import Result
 from layerwise.storage.estimates import in_files
-from layerwise.storage.file_list import NOT_KEPT_FILE, State, hashes_of, states
+from layerwise.storage.file_list import NOT_KEPT_FILE, State, file_hashes, states
 from layerwise.storage.parquet import AGAIN
 from layerwise.storage.provenance import RUN_FILE, listed_files, read_facts, write_run_file
-from layerwise.storage.written import REQUESTS_FILE, RUN_TABLES, TABLE_FILES, unlisted_for
+from layerwise.storage.written import REQUESTS_FILE, RUN_TABLES, TABLE_FILES, drop_from_file_list
 
 Kinds = Sequence[type[Result]]
 Join = Callable[[Path, Sequence[Result], Sequence[str]], None]
 
 
-def refuse_lost(folder: Path) -> None:
+def refuse_changed_files(folder: Path) -> None:
     """Refuse a folder that lacks a listed file, or has it in another state than it was written."""
     lost = _changed_files(folder, listed_files(folder) or {})
     if lost:
         raise _refusal(folder, lost)
 
 
-def refuse_damaged(folder: Path) -> None:
+def refuse_changed_inputs(folder: Path) -> None:
     """Refuse requests or a lens that were changed; warn of other files; tables were restored."""
     lost = sorted(_changed_files(folder, listed_files(folder) or {}).items())
     for name, state in lost:
@@ -46,9 +46,9 @@ def restore_requests(folder: Path, write: Callable[[Path], None]) -> None:
     """Write the requests of a finished run again if they are all that is lost."""
     files = listed_files(folder) or {}
     if set(_changed_files(folder, files)) == {REQUESTS_FILE}:
-        kept = unlisted_for(folder, [REQUESTS_FILE])
+        kept = drop_from_file_list(folder, [REQUESTS_FILE])
         write(folder)
-        write_run_file(folder, read_facts(folder), kept | hashes_of(folder, [REQUESTS_FILE]))
+        write_run_file(folder, read_facts(folder), kept | file_hashes(folder, [REQUESTS_FILE]))
 
 
 def restore(folder: Path, kinds: Kinds, join: Join | None = None) -> None:
@@ -110,7 +110,7 @@ def _rebuild_tables(folder: Path, lost: Sequence[str], kinds: Kinds, join: Join 
     for name in lost:  # no rows of a damaged table are taken over
         (folder / name).unlink(missing_ok=True)
     for result in whole:
-        derived = result.derived()
+        derived = result.derived_tables()
         again = {n: t for n, t in derived.items() if f"{in_files([n])[0]}.parquet" in lost}
         if again:
             result.write_tables(folder, again, facts)
@@ -120,7 +120,7 @@ def _rebuild_tables(folder: Path, lost: Sequence[str], kinds: Kinds, join: Join 
     stale = list(_changed_files(folder, {name: files[name] for name in lost if name in files}))
     for name in stale:  # of what this version derives no more
         (folder / name).unlink(missing_ok=True)
-    unlisted_for(folder, stale)
+    drop_from_file_list(folder, stale)
 
 
 def load_kinds(folder: Path, kinds: Kinds, join: Join | None = None) -> list[Result]:
@@ -128,7 +128,7 @@ def load_kinds(folder: Path, kinds: Kinds, join: Join | None = None) -> list[Res
     if (folder / RUN_FILE).exists():
         read_facts(folder)
         restore(folder, kinds, join)
-        refuse_damaged(folder)
+        refuse_changed_inputs(folder)
     return [kind.load(folder) for kind in kinds if _has_result(kind, folder)]
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from layerwise.analyses.comparison.runs import FOLDER as COMPARISON
 from layerwise.analyses.training.tables import FOLDER as SERIES
-from layerwise.errors import UserError, counted
+from layerwise.errors import UserError, count_noun
 from layerwise.ground.arguments import check_arguments
 from layerwise.ground.readers import AnyPath
-from layerwise.storage.file_list import NOT_KEPT_FILE, listed, not_kept, states
+from layerwise.storage.file_list import NOT_KEPT_FILE, files_without, omitted_files, states
 from layerwise.storage.joined_folder import JoinedFolder
 from layerwise.storage.parquet import read_table
 from layerwise.storage.places import COMPARISON_PAGE, FIGURES, PAGE, SERIES_PAGE, is_folder
@@ -74,7 +74,7 @@ class Verification:
             )
         absent = [name for name, state in self.files.items() if state == LEFT_OUT]
         n = sum(state == "ok" for state in self.files.values())
-        have = f"{counted(n, 'file')} {'has its' if n == 1 else 'have their'} SHA-256"
+        have = f"{count_noun(n, 'file')} {'has its' if n == 1 else 'have their'} SHA-256"
         if absent:
             have += (
                 f"; left out on purpose, as {NOT_KEPT_FILE} says, and not checked: "
@@ -105,7 +105,7 @@ def verify(folder: AnyPath) -> Verification:
     homes = [home for home in (folder / COMPARED, folder)
              if (home / RUN_FILE).exists() or results_without_list(home)]  # fmt: skip
     verified = [_verify_run(home) for home in homes]
-    verified += [_verify_joined(folder, joined) for joined in JOINED if joined.is_in(folder)]
+    verified += [_verify_joined_runs(folder, joined) for joined in JOINED if joined.is_in(folder)]
     if not verified:
         raise UserError(
             f"No {RUN_FILE} or {COMPARISON.list_file} in {folder}: expected the folder of a "
@@ -148,7 +148,7 @@ def _is_damaged(folder: Path) -> bool:
         return True
 
 
-def _verify_joined(folder: Path, joined: JoinedFolder[Any]) -> Verification:
+def _verify_joined_runs(folder: Path, joined: JoinedFolder[Any]) -> Verification:
     """Of what joins saved runs: a comparison, or a series of checkpoints."""
     own = joined.list_file
     if not (folder / own).exists():
@@ -157,7 +157,7 @@ def _verify_joined(folder: Path, joined: JoinedFolder[Any]) -> Verification:
         said = joined.read_list(folder)
     except UserError as error:
         return Verification(folder, {own: "changed"}, (str(error),))
-    return _verify_files(folder, own, listed(said, own), joined.table_files, None)
+    return _verify_files(folder, own, files_without(said, own), joined.table_files, None)
 
 
 def _without_list(folder: Path, own: str, known: Sequence[str], missing: str) -> Verification:
@@ -182,7 +182,7 @@ def _verify_files(
     problems = [f"{name} is {state}" for name, state in file_states.items() if state not in _RIGHT]
     problems += [
         f"{NOT_KEPT_FILE} names {name}, which {own} does not list"
-        for name in not_kept(folder)
+        for name in omitted_files(folder)
         if name not in files
     ]
     whole = [name for name in known if file_states.get(name) == "ok"]

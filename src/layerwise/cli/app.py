@@ -26,7 +26,7 @@ from layerwise.errors import (
     UserError,
     one_line,
 )
-from layerwise.ground.process import collect_rarely, work_beside
+from layerwise.ground.process import collect_garbage_rarely, work_beside
 from layerwise.ground.waiting import wait_briefly_beside_others
 from layerwise.storage.atomic_files import FULL
 
@@ -64,9 +64,9 @@ def look(
     from layerwise.prompts.lens import lens_grid
     from layerwise.prompts.skip import skip_grid
 
-    from .commands import load_named
+    from .commands import load_for_process
 
-    loaded = load_named(model, dtype=dtype, device=device, backend=backend)
+    loaded = load_for_process(model, dtype=dtype, device=device, backend=backend)
     print_grid(lens_grid(loaded, prompt, token=token, chat=chat))
     if skips:
         print_grid(skip_grid(loaded, prompt, chat=chat))
@@ -222,7 +222,7 @@ def _show_warning(
 
 def main() -> None:
     """Run the command line; a user's mistake is one sentence and exit code 2."""
-    collect_rarely()
+    collect_garbage_rarely()
     work_beside()
     wait_briefly_beside_others()
     try:

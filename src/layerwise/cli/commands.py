@@ -22,10 +22,10 @@ from .options import (
     REQUIRED,
     Flag,
     Option,
-    help_of,
-    options_of,
+    help_text,
+    make_options,
 )
-from .signatures import MODEL, Signature, function_of, saved_signatures
+from .signatures import MODEL, Signature, import_function, saved_signatures
 from .values import read_layers, read_positions
 
 # Bars are shown where there is a terminal.
@@ -64,14 +64,14 @@ class Command:
         """The function's parameters as options, by name."""
         skipped = (self.first, *_NOT_ASKED, self.beside)
         names = [name for name in self.signature.parameters if name not in skipped]
-        return options_of(self.signature, names, {**FLAGS, **self.flags})
+        return make_options(self.signature, names, {**FLAGS, **self.flags})
 
     def loading_options(self) -> dict[str, Option]:
         """Options of ``load_model``, where the function takes a loaded model."""
         if self.signature.parameters[self.first].kind != MODEL:
             return {}
         names = ("dtype", "device", "backend", *(("offload",) if self.offload else ()))
-        return options_of(saved_signatures()[LOAD_MODEL], names, FLAGS)
+        return make_options(saved_signatures()[LOAD_MODEL], names, FLAGS)
 
     def as_function(self) -> Callable[..., None]:
         """The command as a function that typer reads."""
@@ -97,7 +97,7 @@ class Command:
 
         declared = {self.first: (self._first_annotation(), self.model)}
         if self.beside is not None:
-            text = help_of(self.signature.parameters[self.beside].text)
+            text = help_text(self.signature.parameters[self.beside].text)
             second = typer.Argument(help=text, autocompletion=complete_model)
             declared[self.beside] = (Annotated[str, second], REQUIRED)
         for name, option in {**options, **loading}.items():
@@ -110,13 +110,13 @@ class Command:
                 for name, (kind, default) in declared.items()
             ]
         )
-        run.__doc__ = help_of(self.signature.summary)
+        run.__doc__ = help_text(self.signature.summary)
         return run
 
     def _first_annotation(self) -> Any:
         """The first argument, as typer reads it."""
         flag = self.flags.get(self.first, Flag())
-        text = flag.help or help_of(self.signature.parameters[self.first].text)
+        text = flag.help or help_text(self.signature.parameters[self.first].text)
         words = _MODEL if self.first == "model" else text
         kind = list[str] if self.several else str
         argument = typer.Argument(help=words, metavar=self.called, autocompletion=complete_model)
@@ -124,17 +124,17 @@ class Command:
 
     def _call(self, models: tuple[Any, ...], how: dict[str, Any], arguments: dict[str, Any]) -> Any:
         """Call the function; no model is loaded for what would be refused."""
-        function = function_of(self.target)
+        function = import_function(self.target)
         keep_texts_as_objects()
         if not how:
             return function(*models, **arguments)
         from layerwise.ground.arguments import check_ahead
 
         check_ahead(function, **arguments)
-        return function(*(load_named(model, **how) for model in models), **arguments)
+        return function(*(load_for_process(model, **how) for model in models), **arguments)
 
 
-def load_named(name: str, **how: Any) -> Any:
+def load_for_process(name: str, **how: Any) -> Any:
     """Load a model for the rest of the process."""
     from layerwise.models import load_model
 
@@ -198,12 +198,12 @@ COMMANDS: Mapping[str, Command] = {
     "interactions": Command(f"{_ANALYSES}.interactions.api:interactions"),
     "transplant": Command(f"{_ANALYSES}.transplant.api:transplant", offload=False, beside="other"),
     "distill": Command(
-        f"{_ANALYSES}.distillation.api:distill", printing.show_written, offload=False,
+        f"{_ANALYSES}.distillation.api:distill", printing.show_written_model, offload=False,
         beside="student", called="TEACHER",
         flags={"out": Flag(help="New folder for the distilled student.")},
     ),
     "heal": Command(
-        f"{_ANALYSES}.distillation.api:heal", printing.show_written, called="FOLDER",
+        f"{_ANALYSES}.distillation.api:heal", printing.show_written_model, called="FOLDER",
         flags={"out": Flag(help="New folder for the healed model.")},
     ),
     "early-exit": Command(f"{_ANALYSES}.early_exit.api:early_exit"),
@@ -214,7 +214,7 @@ COMMANDS: Mapping[str, Command] = {
         flags={"claims": Flag(("--claim", "--claims"), "Claim, such as song-3, or all.")},
     ),
     "prune": Command(
-        f"{_ANALYSES}.pruning.api:prune_model", printing.show_written,
+        f"{_ANALYSES}.pruning.api:prune_model", printing.show_written_model,
         flags={
             "remove": Flag(
                 help="Which layers, e.g. 20-23, or encoder.3,decoder.1.", read=read_layers

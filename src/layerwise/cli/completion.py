@@ -1,4 +1,4 @@
-"""What the shell completes: names of models and tasks, beside files of theirs that lie here.
+"""Completions of the shell: names of models and tasks, beside files of theirs that lie here.
 
 Where nothing here fits, the shell completes names of files itself.
 """

@@ -103,7 +103,7 @@ class Option:
 
     def annotation_and_default(self) -> tuple[Any, Any]:
         """Type and default as the signature of a command has them."""
-        text, several = self.flag.help or help_of(self.parameter.text), self.kind == list[str]
+        text, several = self.flag.help or help_text(self.parameter.text), self.kind == list[str]
         name = self.parameter.name.removeprefix("n_").replace("_", "-")
         names = self.flag.names or (f"--{name.removesuffix('s') if several else name}",)
         info = typer.Option(
@@ -135,14 +135,14 @@ class Option:
         return Path(given) if self.parameter.kind == PATH else given
 
 
-def options_of(
+def make_options(
     signature: Signature, names: Iterable[str], flags: Mapping[str, Flag]
 ) -> dict[str, Option]:
     """Some parameters of a function as options, by name."""
     return {name: Option(signature.parameters[name], flags.get(name, Flag())) for name in names}
 
 
-def help_of(text: str) -> str:
+def help_text(text: str) -> str:
     """A docstring's text as help: without marks of code, and None as what is left out."""
     plain = re.sub(r"\b([Ii])f None\b", r"\1f left out", text.replace("``", "").replace('"', ""))
     return plain if text.startswith("`") else plain[:1].upper() + plain[1:]

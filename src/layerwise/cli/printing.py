@@ -1,4 +1,4 @@
-"""What commands print: results as tables, the work that was done, where everything lies."""
+"""Printed lines of commands: results as tables, the work that was done, where everything lies."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def show_removal(removal: Any, out: Path | None) -> None:
     _show_work(removal.work, "candidate, item and option")
 
 
-def show_written(written: Any, out: Path) -> None:
-    """What the written model does beside others, and where it lies."""
+def show_written_model(written: Any, out: Path) -> None:
+    """Print what the written model does beside others, and where it lies."""
     from layerwise.analyses.shared.written_model import TABLES
 
     show_result(written, out / TABLES)
@@ -122,7 +122,7 @@ def _show_work(work: dict[str, float], each: str) -> None:
 
 
 def _show_plan(result: Result) -> None:
-    """What was planned and what was made, in one line."""
+    """Print what was planned and what was made, in one line."""
     from layerwise.runs.records import planned_and_actual
 
     line = planned_and_actual(result.facts.work)
@@ -139,8 +139,8 @@ def _text(value: object) -> Any:
 
 def show_items(items: Any, layer: str, *, every: bool) -> None:
     """A table for each way of scoring, and how many items changed."""
-    from layerwise.analyses.ablation.items import shortened
-    from layerwise.presentation.wording import when
+    from layerwise.analyses.ablation.items import shorten
+    from layerwise.presentation.wording import protocol_phrase
 
     # Longer texts lose their middle; the columns wrap what is left between words.
     longest = {"question": 100, "gold": 30, "intact": 30, "without": 30}
@@ -150,11 +150,12 @@ def show_items(items: Any, layer: str, *, every: bool) -> None:
     for protocol, group in items.groupby("protocol", sort=True):
         lost, gained = (int((group["fate"] == fate).sum()) for fate in ("lost", "gained"))
         say(
-            f"{group['task'].iloc[0]}, {when(protocol)}, without layer {layer}: {lost} lost, "
+            f"{group['task'].iloc[0]}, {protocol_phrase(protocol)}, without layer {layer}: "
+            f"{lost} lost, "
             f"{gained} gained, of {len(group)} items."
         )
         shown = group if every else group.loc[group["fate"].isin(("lost", "gained"))]
-        rows = [[row["fate"], *(shortened(row[name], most) for name, most in longest.items())]
+        rows = [[row["fate"], *(shorten(row[name], most) for name, most in longest.items())]
                 for row in shown.to_dict("records")]  # fmt: skip
         margins = shown["margin_change"]
         if margins.notna().any():
@@ -209,7 +210,7 @@ def print_grid(grid: Grid) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from layerwise.prompts.drawing import colors_of
+    from layerwise.prompts.drawing import cell_colors
     from layerwise.prompts.grid import ILLUSTRATION, SHARE
     from layerwise.prompts.texts import probability
 
@@ -235,7 +236,7 @@ def print_grid(grid: Grid) -> None:
                 if cell is None:
                     texts.append(Text(""))
                     continue
-                back, front = colors_of(grid.bar, cell.value)
+                back, front = cell_colors(grid.bar, cell.value)
                 if plain:
                     value = probability(cell.value) if grid.scale == SHARE else f"{cell.value:.1f}"
                     texts.append(Text(f"{cell.text[: size - 5]} {value}"))

@@ -54,7 +54,7 @@ def write_signatures(targets: Sequence[str]) -> None:
     """Write the signatures of some functions to the file, a line for each parameter."""
     functions = []
     for target in sorted(targets):
-        summary, parameters = signature_of(target)
+        summary, parameters = read_signature(target)
         rows = ",\n".join(f"  {_json(one._asdict())}" for one in parameters.values())
         functions.append(f" {_json(target)}: [{_json(summary)}, [\n{rows}\n ]]")
     FILE.write_text("{\n" + ",\n".join(functions) + "\n}\n", "utf-8")
@@ -64,15 +64,15 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def function_of(target: str) -> Callable[..., Any]:
+def import_function(target: str) -> Callable[..., Any]:
     """The function of ``module:name``."""
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
-def signature_of(target: str) -> Signature:
+def read_signature(target: str) -> Signature:
     """A function's signature, of the function itself."""
-    function = function_of(target)
+    function = import_function(target)
     arguments: Mapping[str, Argument] = vars(function)["arguments"]
     summary = inspect.getdoc(function) or ""
     return Signature(

@@ -1,1 +1,1 @@
-"""What every part of the package stands on: arguments, names of layers, the process itself."""
+"""Common ground of all parts of the package: arguments, names of layers, the process itself."""

@@ -31,7 +31,7 @@ COMPARING = ("comparison", "training")  # those that join runs of several models
 
 
 class AnalysisFolder(NamedTuple):
-    """Where an analysis stands."""
+    """Folder of an analysis."""
 
     name: str
     module: str  # the package that its folder is
@@ -57,11 +57,11 @@ _left_out: set[str] = set()
 
 def plugins() -> list[AnalysisFolder]:
     """The folders of analyses of other packages, by name; none that was left out."""
-    return [folder for folder in _installed() if folder.name not in _left_out]
+    return [folder for folder in _find_installed_plugins() if folder.name not in _left_out]
 
 
 @cache
-def _installed() -> tuple[AnalysisFolder, ...]:
+def _find_installed_plugins() -> tuple[AnalysisFolder, ...]:
     from importlib.metadata import entry_points
 
     taken = {folder.name for folder in OWN}
@@ -96,5 +96,5 @@ def leave_out(folder: AnalysisFolder, error: BaseException) -> None:
 
 
 def is_left_out(folder: AnalysisFolder) -> bool:
-    """Whether a plugin turned out to be broken."""
+    """True if a plugin turned out to be broken."""
     return folder.name in _left_out

@@ -20,8 +20,8 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from layerwise.errors import UserError, unknown_name
 
-from .argument_types import LARGEST, Expected, NoEntry, TooMany, Whole
-from .docstrings import described, whole_docstring
+from .argument_types import LARGEST, ExpectedWords, NoEntry, TooManyEntries, Whole
+from .docstrings import argument_texts, whole_docstring
 from .readers import ARGUMENT, Reads, plain, refuse, refuse_long
 
 _P = ParamSpec("_P")
@@ -30,10 +30,10 @@ _R = TypeVar("_R")
 REQUIRED = inspect.Parameter.empty
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 _EXPECTED = {
-    bool: Expected("True or False"),
-    int: Expected("a whole number", "1"),
-    float: Expected("a finite number", "0.5"),
-    str: Expected("a text"),
+    bool: ExpectedWords("True or False"),
+    int: ExpectedWords("a whole number", "1"),
+    float: ExpectedWords("a finite number", "0.5"),
+    str: ExpectedWords("a text"),
 }
 
 
@@ -54,11 +54,11 @@ class Argument:
             raise self._refusal(value, error) from None
 
     @property
-    def expected(self) -> str:
+    def expected_words(self) -> str:
         """The words for its values, with an example."""
         kind = next(members(self.type))
-        known = next((one for one in metadata(self.type) if isinstance(one, Expected)), None)
-        known = known or _EXPECTED.get(kind) or Expected(words_of(self.type))
+        known = next((one for one in metadata(self.type) if isinstance(one, ExpectedWords)), None)
+        known = known or _EXPECTED.get(kind) or ExpectedWords(type_words(self.type))
         usual = self.default[:1] if isinstance(self.default, tuple) else (self.default,)
         given = [repr(one) for one in usual if one not in (None, REQUIRED) and kind is not bool]
         return ", such as ".join([known.words, *(given or [known.example] * bool(known.example))])
@@ -70,14 +70,14 @@ class Argument:
         cause: Any = context.get("error")
         if isinstance(cause, UserError):
             return cause
-        if isinstance(cause, TooMany):
-            return refuse_long(self.name, self.expected)
+        if isinstance(cause, TooManyEntries):
+            return refuse_long(self.name, self.expected_words)
         said = f"Argument {self.name!r} is"
         if isinstance(cause, NoEntry):
             more = "name at least one, or leave it out"
-            return UserError(f"{said} empty; expected {self.expected}: {more}.")
+            return UserError(f"{said} empty; expected {self.expected_words}: {more}.")
         if first["type"] == "finite_number":
-            return UserError(f"{said} {plain(given)}; expected {self.expected}.")
+            return UserError(f"{said} {plain(given)}; expected {self.expected_words}.")
         for bound, side in (("ge", "least"), ("le", "most")):
             if bound in context:
                 limit: Any = context[bound]
@@ -89,20 +89,20 @@ class Argument:
                     )
                 else:
                     said, bounds = f"{said} {number:,}", f"at {side} {limit:,}"
-                return UserError(f"{said}; expected {self.expected}, {bounds}.")
-        return refuse(self.name, given, self.expected)
+                return UserError(f"{said}; expected {self.expected_words}, {bounds}.")
+        return refuse(self.name, given, self.expected_words)
 
 
 @functools.cache
 def _adapter(kind: Any) -> Any:
-    plainly: Any = Annotated[_bounded(kind), BeforeValidator(plain)]
+    plainly: Any = Annotated[_with_storable_integers(kind), BeforeValidator(plain)]
     return TypeAdapter(plainly, config=_STRICT)
 
 
-def _bounded(kind: Any) -> Any:
+def _with_storable_integers(kind: Any) -> Any:
     """A type whose whole numbers are those that tables can hold."""
     if get_origin(kind) in (Union, UnionType):
-        return functools.reduce(operator.or_, map(_bounded, get_args(kind)))
+        return functools.reduce(operator.or_, map(_with_storable_integers, get_args(kind)))
     return Whole if kind is int else kind
 
 
@@ -127,15 +127,15 @@ def members(kind: Any) -> Iterator[Any]:
         yield kind
 
 
-def words_of(kind: Any) -> str:
+def type_words(kind: Any) -> str:
     """A type as signatures and help show it, without its metadata."""
     if get_origin(kind) is Annotated:
         read = (one.words for one in kind.__metadata__ if isinstance(one, Reads))
-        return next(read, "") or words_of(kind.__origin__)
+        return next(read, "") or type_words(kind.__origin__)
     if get_origin(kind) in (Union, UnionType):
-        return " | ".join(map(words_of, get_args(kind)))
+        return " | ".join(map(type_words, get_args(kind)))
     if get_args(kind):
-        return f"{get_origin(kind).__name__}[{', '.join(map(words_of, get_args(kind)))}]"
+        return f"{get_origin(kind).__name__}[{', '.join(map(type_words, get_args(kind)))}]"
     return "None" if kind is NoneType else kind.__name__
 
 
@@ -151,7 +151,7 @@ def check_arguments(
     """
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        arguments = arguments_of(function, texts or {})
+        arguments = read_arguments(function, texts or {})
         silent = {one.name for one in arguments.values() if not one.text}
         if silent and "Args:" in (function.__doc__ or ""):
             raise TypeError(f"{function.__name__} has arguments without a text: {silent}.")
@@ -178,9 +178,11 @@ def check_arguments(
     return decorate
 
 
-def arguments_of(function: Callable[..., Any], texts: Mapping[str, str]) -> Mapping[str, Argument]:
+def read_arguments(
+    function: Callable[..., Any], texts: Mapping[str, str]
+) -> Mapping[str, Argument]:
     """A function's arguments by name, with the options that it unpacks."""
-    signature, own = inspect.signature(function), described(function)
+    signature, own = inspect.signature(function), argument_texts(function)
     hints = get_type_hints(function, include_extras=True)
     arguments: dict[str, Argument] = {}
     for parameter in signature.parameters.values():
@@ -188,7 +190,7 @@ def arguments_of(function: Callable[..., Any], texts: Mapping[str, str]) -> Mapp
         if name not in hints:
             raise TypeError(f"{function.__name__} has an argument without a type: {name}.")
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            options = options_of(get_args(hints[name])[0])
+            options = typed_dict_arguments(get_args(hints[name])[0])
             arguments |= options
             texts = {**texts, **{option.name: option.text for option in options.values()}}
         else:
@@ -200,7 +202,7 @@ def arguments_of(function: Callable[..., Any], texts: Mapping[str, str]) -> Mapp
     }
 
 
-def options_of(kind: Any) -> dict[str, Argument]:
+def typed_dict_arguments(kind: Any) -> dict[str, Argument]:
     """The entries of a ``TypedDict`` of options."""
     options = {}
     for name, hint in get_type_hints(kind, include_extras=True).items():
@@ -224,7 +226,7 @@ def _signature(
     parameters = [
         inspect.Parameter(
             one.name, kinds.get(one.name, inspect.Parameter.KEYWORD_ONLY),
-            default=one.default, annotation=words_of(one.type),
+            default=one.default, annotation=type_words(one.type),
         )
         for one in arguments.values()
     ]  # fmt: skip

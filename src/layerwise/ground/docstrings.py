@@ -12,7 +12,7 @@ _SECTION = re.compile(r"^Args:\n((?: .*\n?|\n(?= ))*)", re.MULTILINE)
 _LATER = re.compile(r"^(Returns|Raises|Warns|Example):\n", re.MULTILINE)
 
 
-def described(function: Callable[..., Any]) -> dict[str, str]:
+def argument_texts(function: Callable[..., Any]) -> dict[str, str]:
     """The texts of a docstring's section ``Args``, each in one line."""
     section = _SECTION.search(inspect.cleandoc(function.__doc__ or ""))
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section[1] if section else "", re.M)

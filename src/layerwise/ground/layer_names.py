@@ -1,4 +1,4 @@
-"""What layers are called: a number, or an address in the encoder or the decoder.
+"""Names of layers: a number, or an address in the encoder or the decoder.
 
 In code and tables layers are numbered in the order of computation: 0 to n - 1 in a decoder-only
 model; in an encoder-decoder first all of the encoder, then all of the decoder. Addresses are for
@@ -60,7 +60,7 @@ def removable(removed: Collection[int], n_encoder: int, n_layers: int) -> list[i
     return layers
 
 
-def axes_of(n_encoder: int, n_layers: int) -> dict[str, range]:
+def layer_axes(n_encoder: int, n_layers: int) -> dict[str, range]:
     """The layers on the axis of computation and, of an encoder-decoder, those of each stack."""
     stacks = {ENCODER: range(n_encoder), DECODER: range(n_encoder, n_layers)}
     return {COMPUTATION: range(n_layers), **(stacks if n_encoder else {})}

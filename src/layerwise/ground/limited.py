@@ -68,7 +68,7 @@ class LimitedProcess:
             self._process = None
         try:
             if self._process is None:
-                self._process = self._started()
+                self._process = self._start()
                 _exchange(self._process, self._setup(), 0)
             return _exchange(self._process, request, n_characters)
         except BaseException:  # one that was interrupted would answer the next request with this
@@ -76,7 +76,7 @@ class LimitedProcess:
             self._stop()
             raise
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> subprocess.Popen[bytes]:
         script = Path(__file__).with_name("limited_jobs.py")
         limits = (str(MEMORY), str(_IDLE_SECONDS))
         paths = (path for path in sys.path if os.path.isdir(path))

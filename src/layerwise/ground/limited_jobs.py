@@ -1,4 +1,4 @@
-"""What ``limited`` computes, as a script of a process that loads nothing else of this package.
+"""Jobs of ``limited``, as a script of a process that loads nothing else of this package.
 
 A job imports what it needs, then takes its setup, then answers requests. All of them are JSON.
 """
@@ -77,7 +77,7 @@ def count_tokens() -> Start:
             content = None
             with contextlib.suppress(ValueError, RecursionError), open(path, "rb") as file:
                 content = json.load(file)
-            for text in texts_in(content):
+            for text in json_texts(content):
                 _n_tokens(tokenizer, text)
                 with contextlib.suppress(Exception):
                     tokenizer.normalizer.normalize_str(text)
@@ -99,7 +99,7 @@ def _n_tokens(tokenizer: Any, text: str) -> int | str:
         return f"{type(error).__name__}: {error}"
 
 
-def texts_in(value: Any) -> Iterator[str]:
+def json_texts(value: Any) -> Iterator[str]:
     """All texts in a JSON value, names of fields among them."""
     values = [value]
     while values:

@@ -1,4 +1,4 @@
-"""What the command line settles for its whole process; the package leaves its user's alone."""
+"""Settings of the command line for its whole process; the package leaves its user's alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def has_beside() -> bool:
     return _beside
 
 
-def collect_rarely() -> None:
+def collect_garbage_rarely() -> None:
     """Look for garbage less often, as what modules and tables are made of is none."""
     # Tensors are freed without it. A tenth of a small model's profile is saved.
     gc.set_threshold(50_000, 20, 20)

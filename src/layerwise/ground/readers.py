@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from layerwise.errors import UserError, shown
+from layerwise.errors import UserError, short_repr
 
 Reader = Callable[[str, Any], Any]
 """Makes a plain value of an argument's name and what was given for it, or raises."""
@@ -51,11 +51,11 @@ def plain(value: Any) -> Any:
 
 def refuse(name: str, value: Any, expected: str) -> UserError:
     """The sentence for an argument that cannot be read."""
-    kind = "None" if value is None else f"{shown(value)}, of type {type(value).__name__}"
+    kind = "None" if value is None else f"{short_repr(value)}, of type {type(value).__name__}"
     return UserError(f"Argument {name!r} is {kind}; expected {expected}.")
 
 
-def listed(value: Any) -> list[Any] | None:
+def plain_entries(value: Any) -> list[Any] | None:
     """The entries of a list, tuple, range, array or generator as plain values; None of no list.
 
     One more than ``MOST_ENTRIES`` are taken at most: a generator may have no end.
@@ -70,7 +70,7 @@ def listed(value: Any) -> list[Any] | None:
 
 def entries(name: str, value: Any, expected: str) -> list[Any]:
     """The entries of a list; what is none, or is too long, is refused."""
-    given = listed(value)
+    given = plain_entries(value)
     if given is None:
         raise refuse(name, value, expected)
     if len(given) > MOST_ENTRIES:
@@ -106,7 +106,8 @@ def path(name: str, value: Any) -> str | Path:
         return Path(named).expanduser()
     except RuntimeError:
         raise UserError(
-            f"Argument {name!r} is {shown(named)}, but the home folder it begins with is unknown; "
+            f"Argument {name!r} is {short_repr(named)}, but the home folder it begins with "
+            f"is unknown; "
             "expected a path, which begins with './' if its name has a tilde."
         ) from None
 
@@ -124,7 +125,8 @@ def refuse_path(name: str, value: str) -> None:
         encoded = None
     if encoded is None or "\0" in value:
         raise UserError(
-            f"Argument {name!r} is {shown(value)}, which has characters that no path can have; "
+            f"Argument {name!r} is {short_repr(value)}, which has characters that no path "
+            f"can have; "
             "expected the path of a file or folder."
         )
     longest = max(map(len, encoded.split(os.fsencode(os.sep))))

@@ -61,7 +61,7 @@ def wait_briefly_beside_others(environment: MutableMapping[str, str] = os.enviro
 
 
 @dataclass(frozen=True)
-class Waiting:
+class WaitPolicy:
     """Policy of waiting, with the measurements that decided it."""
 
     briefly: bool = False  # whether they soon sleep
@@ -72,13 +72,13 @@ class Waiting:
     # looked.
     taken: float = 1.0
 
-    def after(self, delayed: float, taken: float) -> Waiting:
+    def next_policy(self, delayed: float, taken: float) -> WaitPolicy:
         """The way of waiting after another look."""
         lately = self.delayed + _DELAY_WEIGHT * (delayed - self.delayed)
         if self.briefly:
             had = self.taken + _TAKEN_WEIGHT * (taken - self.taken)
-            return Waiting(had >= _TAKEN_FROM, lately, had)
-        return Waiting(lately >= _DELAYED_FROM, lately)
+            return WaitPolicy(had >= _TAKEN_FROM, lately, had)
+        return WaitPolicy(lately >= _DELAYED_FROM, lately)
 
 
 class Delays:
@@ -153,7 +153,7 @@ def busy_seconds() -> float:
 
 def _adapt_waits() -> None:
     """Measure now and then how long threads had to wait, and set their waiting accordingly."""
-    waiting, more, delays = Waiting(), _MoreThreads(), Delays()
+    waiting, more, delays = WaitPolicy(), _MoreThreads(), Delays()
     usable, n_processors = len(os.sched_getaffinity(0)), os.cpu_count() or 1
 
     def look() -> ProcessorCounts:
@@ -164,7 +164,7 @@ def _adapt_waits() -> None:
         time.sleep(SECONDS)
         now = look()
         taken = now.taken_since(before, usable, n_processors)
-        waiting = waiting.after(now.delayed_since(before), taken)
+        waiting = waiting.next_policy(now.delayed_since(before), taken)
         more.set(waiting.briefly)
         before = now
 

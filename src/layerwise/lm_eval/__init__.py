@@ -99,7 +99,11 @@ class LM(TemplateLM):
             tokens = [*context, *continuation][-(self.max_length + 1) :]
             n_given = max(1, len(tokens) - len(continuation))
             asked.append(LogLikelihood(tuple(tokens[:n_given]), tuple(tokens[n_given:])))
-        return [(one.logprob, one.greedy) for one in self._swept(asked) if isinstance(one, Scored)]
+        return [
+            (one.logprob, one.greedy)
+            for one in self._sweep_requests(asked)
+            if isinstance(one, Scored)
+        ]
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood of whole texts, in windows as long as the model's context."""
@@ -133,9 +137,9 @@ class LM(TemplateLM):
             new = int(given.get("max_gen_toks", given.get("max_new_tokens", _NEW_TOKENS)))
             tokens = self.tok_encode(context)[-(self.max_length - new) :]
             asked.append(Generate(tuple(tokens), new, stop))
-        return [one.text for one in self._swept(asked) if isinstance(one, Generated)]
+        return [one.text for one in self._sweep_requests(asked) if isinstance(one, Generated)]
 
-    def _swept(self, requests: list[Any]) -> list[Any]:
+    def _sweep_requests(self, requests: list[Any]) -> list[Any]:
         if not requests:
             return []
         swept = sweep(self.model, [self.intervention], requests, tokenizer=self.tokenizer)

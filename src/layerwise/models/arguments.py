@@ -8,19 +8,19 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Annotated, Any
 
-from layerwise.errors import UserError, shown
+from layerwise.errors import UserError, short_repr
 from layerwise.ground.readers import Reads, model_name
 
 
 def read_model(name: str, value: Any) -> Any:
     """Read a loaded model; of a ``TransformerBridge`` it is the decoder that it wraps."""
-    from .conversion.bridge import accepted
+    from .conversion.bridge import unwrap_bridge
     from .instance.kinds import Model
 
-    value = accepted(value)
+    value = unwrap_bridge(value)
     if not isinstance(value, Model):
         named = isinstance(value, (str, os.PathLike)) or value is None
-        given = shown(value) if named else f"of type {type(value).__name__}"
+        given = short_repr(value) if named else f"of type {type(value).__name__}"
         raise UserError(
             f"Argument {name!r} is {given}; expected a loaded model: load it first, with "
             "layerwise.load_model(...)."

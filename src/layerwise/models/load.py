@@ -16,22 +16,28 @@ from layerwise.ground.readers import ModelName
 from layerwise.models.conversion.backends import (
     Files,
     Placement,
-    checked,
-    delivered,
+    build_checked,
+    build_hooked,
     read_files,
     refuse_transformer_lens,
     second_choice,
 )
-from layerwise.models.conversion.convert import NotConverted, refuse_absent_backend
+from layerwise.models.conversion.convert import NoConversionError, refuse_absent_backend
 from layerwise.models.conversion.offloading import offloaded_model, part_by_name, weights_by_part
 from layerwise.models.conversion.parity import Check, NotItsOriginal, record_check, recorded_check
 from layerwise.models.files.cache import folder_sha256
 from layerwise.models.huggingface.folder import read_config
 from layerwise.models.huggingface.originals import refuse_parameters_without_weights
 from layerwise.models.instance.exclusive import own_state
-from layerwise.models.instance.facts import Origin, attach_origin, describe, origin_of, weights_hash
+from layerwise.models.instance.facts import (
+    Origin,
+    attach_origin,
+    describe,
+    model_origin,
+    weights_hash,
+)
 from layerwise.models.instance.generation import read_generation_settings
-from layerwise.models.instance.kinds import DecoderOnly, Model, moved
+from layerwise.models.instance.kinds import DecoderOnly, Model, to_dtype_device
 from layerwise.models.instance.loaded import HUGGING_FACE, WRITTEN
 from layerwise.models.libraries.quiet import quiet
 from layerwise.models.names.registry import WIRED_MODELS
@@ -44,10 +50,10 @@ from layerwise.models.weights.offload import (
     put_buffers,
     refuse_other_places,
 )
-from layerwise.models.weights.quantization import how_to_dequantize
+from layerwise.models.weights.quantization import dequantize_advice
 from layerwise.models.weights.weight_files import (
     WeightFiles,
-    damaged,
+    damage_error,
     find_weights,
     write_weights,
 )
@@ -98,13 +104,13 @@ def load_model(
     refuse_other_places(offload)
     refuse_absent_backend(backend)
     if name in WIRED_MODELS:
-        return _load_wired(os.fspath(name), wanted, offload, backend)
+        return _load_wired_model(os.fspath(name), wanted, offload, backend)
     source = find_source(os.fspath(name))
     with quiet():
         files = read_files(source, read_config(source.folder), backend)
         try:
             model, check, n_parameters = _load_files(files, wanted, offload)
-        except (NotConverted, NotItsOriginal) as refusal:
+        except (NoConversionError, NotItsOriginal) as refusal:
             if backend != "auto" or files.backend == HUGGING_FACE:
                 raise
             files = second_choice(files, refusal)
@@ -115,7 +121,7 @@ def load_model(
     return model
 
 
-def _load_wired(name: str, wanted: Placement, offload: str | None, backend: str) -> Model:
+def _load_wired_model(name: str, wanted: Placement, offload: str | None, backend: str) -> Model:
     """A wired model, which has neither files nor an original that it could differ from."""
     if offload is not None:
         raise UserError(
@@ -126,9 +132,9 @@ def _load_wired(name: str, wanted: Placement, offload: str | None, backend: str)
         model = wired_seq2seq_model()
     else:
         model = wired_model(backend=backend)
-    origin = origin_of(model)
+    origin = model_origin(model)
     assert origin is not None, "wired models know where they come from"
-    moved(model, wanted.dtype, wanted.device)
+    to_dtype_device(model, wanted.dtype, wanted.device)
     facts = describe(model, weights_hash(model), source="bundled", verified=WRITTEN)
     attach_origin(model, replace(origin, facts=facts))
     return model
@@ -137,7 +143,7 @@ def _load_wired(name: str, wanted: Placement, offload: str | None, backend: str)
 def _identity(files: Files) -> dict[str, Any]:
     """Identity of the files that a model was made from, and how they were verified."""
     source, quantization = files.source, files.quantization
-    became = "widened when loaded" if files.kept is None else "kept in memory"
+    became = "widened when loaded" if files.kept_quantization is None else "kept in memory"
     return {
         "source": source.kind,
         "source_hash": source.file_hash or folder_sha256(source.folder),
@@ -156,8 +162,8 @@ def _load_files(files: Files, wanted: Placement, offload: str | None) -> _Loaded
     name = files.source.name
     if files.quantization is not None:
         files.quantization.refuse_missing_packages(files.source.folder)
-    if files.kept is not None:
-        files.kept.refuse_format(name, wanted.dtype)
+    if files.kept_quantization is not None:
+        files.kept_quantization.refuse_format(name, wanted.dtype)
     if offload is None:
         return _in_memory(files, wanted)
     if files.two_stacks:
@@ -165,13 +171,16 @@ def _load_files(files: Files, wanted: Placement, offload: str | None) -> _Loaded
             f"Model {name!r} is an encoder-decoder, which stays in memory: expected no offload; "
             "leave it out."
         )
-    if files.kept is not None:
+    if files.kept_quantization is not None:
         raise UserError(
-            f"The weights of {name!r} stay quantized ({files.kept.words}), and only numbers are "
-            f"off-loaded: expected no offload; leave it out, or {how_to_dequantize()}."
+            f"The weights of {name!r} stay quantized ({files.kept_quantization.words}), "
+            f"and only numbers are "
+            f"off-loaded: expected no offload; leave it out, or {dequantize_advice()}."
         )
     if files.backend == HUGGING_FACE:
-        part_by_name(files.over(files.meta_original()))  # what is not cut by layers is refused
+        part_by_name(
+            files.hook_original(files.meta_original())
+        )  # what is not cut by layers is refused
     return _on_disk(files, wanted)
 
 
@@ -180,10 +189,10 @@ def _in_memory(files: Files, wanted: Placement) -> _Loaded:
     check = None if files.two_stacks else recorded_check(key)
     if check is None:
         refuse_parameters_without_weights(files.source.folder, files.config)
-        model, check = checked(files, wanted)
+        model, check = build_checked(files, wanted)
         record_check(key, check)
     else:
-        model = delivered(files, files.original(wanted), wanted)
+        model = build_hooked(files, files.original(wanted), wanted)
     return model, check, files.n_parameters(model)
 
 
@@ -191,21 +200,21 @@ def _on_disk(files: Files, wanted: Placement) -> _Loaded:
     check = recorded_check(files.check_key(wanted))
     stored = None if check is None else find_weights(check.hash)
     if check is not None and stored is not None:
-        return _load_offloaded(files, wanted, stored), check, stored.n_parameters
+        return _load_offloaded_model(files, wanted, stored), check, stored.n_parameters
     whole, check, n_parameters = _in_memory(files, wanted)
     stored = find_weights(check.hash)
     if stored is None:
         weights = weights_by_part(whole)
         stored = write_weights(weights, whole.W_E, check.hash, n_parameters)
-    model = _load_offloaded(files, wanted, stored)
+    model = _load_offloaded_model(files, wanted, stored)
     if weights_hash(model) != check.hash:
-        raise damaged(stored.folder, "they are not those of the model in memory")
+        raise damage_error(stored.folder, "they are not those of the model in memory")
     return model, check, n_parameters
 
 
-def _load_offloaded(files: Files, wanted: Placement, stored: WeightFiles) -> DecoderOnly:
+def _load_offloaded_model(files: Files, wanted: Placement, stored: WeightFiles) -> DecoderOnly:
     if files.backend == HUGGING_FACE:
-        model = files.over(files.meta_original(wanted.dtype))
+        model = files.hook_original(files.meta_original(wanted.dtype))
         put_buffers(model, files.computed_buffers(wanted))
         leave_blocks_on_disk(model, stored, wanted.device)
         return model

@@ -16,12 +16,12 @@ from layerwise.models.conversion.convert import refuse_absent_backend
 from layerwise.models.decoder.packed import with_packed_sizes
 from layerwise.models.huggingface.folder import must_be_usable, read_any_config
 from layerwise.models.huggingface.originals import load_tokenizer
-from layerwise.models.instance.facts import Origin, attach_origin, describe, origin_of
+from layerwise.models.instance.facts import Origin, attach_origin, describe, model_origin
 from layerwise.models.instance.generation import read_generation_settings
-from layerwise.models.instance.kinds import Model, blocks_of
+from layerwise.models.instance.kinds import Model, model_blocks
 from layerwise.models.instance.loaded import HUGGING_FACE, META_MODEL, LoadedFacts
 from layerwise.models.libraries.hooked import HookedTransformer
-from layerwise.models.libraries.quiet import no_deprecation_of, quiet
+from layerwise.models.libraries.quiet import quiet, silence_deprecation
 from layerwise.models.load import load_model
 from layerwise.models.names.registry import DEFAULT_MODEL, WIRED_MODELS
 from layerwise.models.names.sources import find_without_weights
@@ -55,15 +55,15 @@ def load_meta_model(
 
 def _without_weights(files: Files, dtype: torch.dtype) -> Model:
     if files.backend == HUGGING_FACE:
-        model = files.over(files.meta_original(dtype))
-        if files.kept is not None:
-            for block in blocks_of(model):
+        model = files.hook_original(files.meta_original(dtype))
+        if files.kept_quantization is not None:
+            for block in model_blocks(model):
                 for module in block.parts.modules():
-                    with_packed_sizes(module, files.kept.n_bits)
+                    with_packed_sizes(module, files.kept_quantization.n_bits)
         return model
     cfg = files.hooked_config(dtype)
     cfg.device, cfg.init_weights = "meta", False
-    quietly = no_deprecation_of("HookedTransformer")
+    quietly = silence_deprecation("HookedTransformer")
     with must_be_usable(files.source.folder), quietly, torch.device("meta"):
         return HookedTransformer(cfg, copy.deepcopy(files.tokenizer), move_to_device=False).eval()
 
@@ -73,9 +73,9 @@ def is_meta_model(model: Model) -> bool:
     return model.W_E.is_meta
 
 
-def facts_of_meta_model(model: Model) -> LoadedFacts:
+def meta_model_facts(model: Model) -> LoadedFacts:
     """Facts of a meta model: all but hash and parity."""
-    origin = origin_of(model)
+    origin = model_origin(model)
     if origin is None:
         raise UserError(
             "The model's weights are on the device 'meta', where they have no values: expected "

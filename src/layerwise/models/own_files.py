@@ -6,8 +6,8 @@ from pathlib import Path
 
 from layerwise.errors import UserError
 from layerwise.models.files.written_folder import StoredStack
-from layerwise.models.instance.facts import model_facts, origin_of
-from layerwise.models.instance.kinds import Model, by_kind, over_original
+from layerwise.models.instance.facts import model_facts, model_origin
+from layerwise.models.instance.kinds import Model, by_kind, runs_original_modules
 from layerwise.models.instance.loaded import HUGGING_FACE
 from layerwise.models.load import load_model
 from layerwise.models.names.registry import WIRED_MODELS
@@ -15,10 +15,10 @@ from layerwise.models.names.sources import find_source
 from layerwise.models.seq2seq.families import STORED_IN
 
 
-def files_of(model: Model) -> Path:
+def model_folder(model: Model) -> Path:
     """The folder in hub format that the model's weights came from."""
     refuse_no_files(model)
-    origin = origin_of(model)
+    origin = model_origin(model)
     assert origin is not None
     if model_facts(model).hash != origin.facts.hash:
         raise UserError(
@@ -31,7 +31,7 @@ def files_of(model: Model) -> Path:
 
 def refuse_no_files(model: Model) -> None:
     """Refuse a model, or its meta model, that came from no files."""
-    origin = origin_of(model)
+    origin = model_origin(model)
     if origin is None or origin.facts.source == "user" or origin.facts.name in WIRED_MODELS:
         raise UserError(
             "The model has no Hugging Face original to write from: expected one that load_model "
@@ -51,5 +51,5 @@ def load_alike(folder: Path, model: Model) -> Model:
     """Load a written folder in the number format and onto the device of a loaded model."""
     weights = model.W_E
     dtype = str(weights.dtype).removeprefix("torch.")
-    backend = HUGGING_FACE if over_original(model) else "auto"
+    backend = HUGGING_FACE if runs_original_modules(model) else "auto"
     return load_model(folder, dtype=dtype, device=str(weights.device), backend=backend)

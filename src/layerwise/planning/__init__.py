@@ -1,4 +1,4 @@
-"""What a run would cost, before it is made."""
+"""Cost of a run, before it is made."""
 
 from __future__ import annotations
 

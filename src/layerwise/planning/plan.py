@@ -1,4 +1,4 @@
-"""What a run would cost, by the analyses' own pieces, before it is made."""
+"""Cost of a run, by the analyses' own pieces, before it is made."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Annotated, Unpack
 import pandas as pd
 
 from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
-from layerwise.analyses.contract import Planned, PlannedJob, PlannedJobs
+from layerwise.analyses.contract import PlannableAnalysis, PlannedJob, PlannedJobs
 from layerwise.analyses.registry import PLANS
 from layerwise.errors import UserError
-from layerwise.ground.argument_types import one_of
-from layerwise.ground.arguments import options_of, select_options
+from layerwise.ground.argument_types import known_name_validator
+from layerwise.ground.arguments import select_options, typed_dict_arguments
 from layerwise.models import load_model
 from layerwise.models.arguments import ModelOrName
 from layerwise.models.decoder.packed import weight_bytes
 from layerwise.models.huggingface.folder import has_weights
 from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.facts import origin_of
+from layerwise.models.instance.facts import model_origin
 from layerwise.models.instance.kinds import Model
 from layerwise.models.meta_model import is_meta_model, load_meta_model
 from layerwise.profiling.api import PLANNED as PROFILE
@@ -31,9 +31,9 @@ from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.plans.memory import free_memory
 from layerwise.tasks.task import refuse_fewshot_seeds
 
-from .timing import PlannedSetup, PlannedSweep, Timed, few_texts, run_timed, speed_of
+from .timing import PlannedSetup, PlannedSweep, TimedWork, few_texts, measure_speed, time_sweeps
 
-PLANNED: dict[str, Planned] = {**PLANS, PROFILE.name: PROFILE}
+PLANNED: dict[str, PlannableAnalysis] = {**PLANS, PROFILE.name: PROFILE}
 NO_TIME = "No time is estimated, and texts are taken to be half as long as they may be, since {}."
 # Texts that may be no longer than this many tokens cost too little to be tried for their length.
 SHORT = 8
@@ -56,7 +56,7 @@ class WithWeights:
             self.loaded[id(model)] = model
         if id(model) in self.loaded:
             return None
-        origin = origin_of(model)
+        origin = model_origin(model)
         if origin is None or origin.folder is None or not has_weights(origin.folder):
             return "the model's weights are not on this machine"
         if weight_bytes(model) > free_memory("cpu") // 2:
@@ -144,7 +144,7 @@ class RunPlan:
         return "\n".join([pd.DataFrame(shown).to_string(index=False), sizes, *self.notes])
 
 
-class Options(PlanOptions, total=False):
+class ProfilePlanOptions(PlanOptions, total=False):
     """Options of a plan, with the names that a profile's additions have."""
 
     also: Annotated[ExtraNames, (), ALSO]
@@ -157,9 +157,9 @@ def plan_run(
     tasks: Tasks | None = None,
     protocols: Protocols | None = None,
     *,
-    analysis: Annotated[str, one_of("analysis", tuple(PLANNED))] = "ablation",
+    analysis: Annotated[str, known_name_validator("analysis", tuple(PLANNED))] = "ablation",
     untimed: bool = False,
-    **options: Unpack[Options],
+    **options: Unpack[ProfilePlanOptions],
 ) -> RunPlan:
     """Estimate a run before it starts: work, memory, and time on this machine.
 
@@ -182,7 +182,7 @@ def plan_run(
     """
     planned = PLANNED[analysis]
     refuse_fewshot_seeds(options["fewshot_seeds"])
-    _refuse_unused(planned, options)
+    _refuse_unused_options(planned, options)
     how = select_options(LoadingOptions, options)
     subject = model if isinstance(model, Model) else load_meta_model(model, **how)
     if protocols is None or planned.paired:
@@ -208,7 +208,7 @@ def _plan_jobs(planned: PlannedJobs, setup: PlannedSetup, known: WithWeights) ->
     sweeps: dict[str, list[PlannedSweep]] = {}
     for name, job in jobs.items():
         for task, protocol in job.setup.pieces():
-            cost = job.expected(task, protocol)
+            cost = job.expected_cost(task, protocol)
             if cost.requests:
                 rows.append(PlanRow(name, task.name, protocol, cost))
                 sweeps.setdefault(name, []).extend(setup.sweeps)
@@ -224,7 +224,7 @@ def _plan_jobs(planned: PlannedJobs, setup: PlannedSetup, known: WithWeights) ->
     seconds, trained = None, dict.fromkeys(trainings)
     if unknown is None:
         speeds = {
-            name: speed_of(known.setup(jobs[name].setup), of, texts.get(name))
+            name: measure_speed(known.setup(jobs[name].setup), of, texts.get(name))
             for name, of in sweeps.items()
         }
         trained = {name: job.seconds(known.model) for name, job in planned.trainings.items()}
@@ -244,24 +244,24 @@ def _plan_jobs(planned: PlannedJobs, setup: PlannedSetup, known: WithWeights) ->
     return RunPlan((*of_trainings, *rows), total, seconds, *sizes, tuple(notes))
 
 
-def _few_texts(jobs: Mapping[str, PlannedJob], known: WithWeights) -> dict[str, Timed]:
+def _few_texts(jobs: Mapping[str, PlannedJob], known: WithWeights) -> dict[str, TimedWork]:
     """By job that writes, the time of a few of its model's texts; their lengths go to its setup."""
-    timed: dict[int, Timed] = {}
+    timed: dict[int, TimedWork] = {}
     writing = {name: job.setup for name, job in jobs.items() if "generate" in job.setup.protocols}
     for setup in writing.values():
         if id(setup.model) not in timed:
             whole = known.setup(setup)
             long = [task for task in setup.tasks if task.max_tokens > SHORT]
             tried = [few_texts(whole, task) for task in long or setup.tasks[:1]]
-            timed[id(setup.model)] = run_timed(whole, tried, into=setup.lengths)
+            timed[id(setup.model)] = time_sweeps(whole, tried, into=setup.lengths)
     return {name: timed[id(setup.model)] for name, setup in writing.items()}
 
 
-def _refuse_unused(planned: Planned, options: PlanOptions) -> None:
+def _refuse_unused_options(planned: PlannableAnalysis, options: PlanOptions) -> None:
     """Refuse options that only the plan of another analysis has, where one was given."""
     owners = {name: other.name for other in reversed(PLANNED.values()) for name in other.options}
     unused = owners.keys() - planned.options
-    usual = options_of(PlanOptions)
+    usual = typed_dict_arguments(PlanOptions)
     wrong = [name for name in usual if name in unused and options[name] != usual[name].default]
     if wrong:
         owner = owners[wrong[0]]
@@ -280,6 +280,6 @@ def _costs(jobs: Mapping[str, PlannedJob], rows: Sequence[PlanRow]) -> Iterator[
         protocols = job.setup.protocols
         for task in job.setup.tasks:
             alone = known.get((name, task.name, *protocols))
-            cost = job.expected(task, *protocols) if alone is None else alone
+            cost = job.expected_cost(task, *protocols) if alone is None else alone
             if cost.requests:
                 yield name, cost

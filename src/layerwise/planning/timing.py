@@ -1,4 +1,4 @@
-"""How fast a model does what is planned: a small sample of the planned sweeps, run and timed."""
+"""Speed of a model in what is planned: a small sample of the planned sweeps, run and timed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from layerwise.runs.setup import Setup
 from layerwise.sweep import Generate, Generated, Intervention, Sweep, intact, skip, skip_layers
 from layerwise.sweep.plans.cost import Cost, TextLengths
 from layerwise.sweep.plans.trie import TokenTrie
-from layerwise.sweep.requests import Request, n_shared
+from layerwise.sweep.requests import Request, n_common_tokens
 from layerwise.tasks import Task
 
 # About so long prompts are timed, and texts; longer where one request of a large model takes more.
@@ -50,7 +50,7 @@ class PlannedSweep(NamedTuple):
         change = skip_layers(sorted(skipped)) if skipped else intact()
         return PlannedSweep(self.task, [change], [replace(self.requests[0], source=None)])
 
-    def cut(self, *, prompts: int | None = None, texts: int | None = None) -> PlannedSweep:
+    def shorten(self, *, prompts: int | None = None, texts: int | None = None) -> PlannedSweep:
         """The same with the ends of longer prompts, and texts of at most so many tokens."""
         requests = []
         for each in self.requests:
@@ -76,7 +76,7 @@ class PlannedSetup(Setup):
         return super().cost(task, interventions, requests)
 
 
-class Timed(NamedTuple):
+class TimedWork(NamedTuple):
     """Work, and how long it took."""
 
     cost: Cost
@@ -97,22 +97,22 @@ class Speed:
         return prompts + texts + self.step * cost.steps
 
 
-def run_timed(
+def time_sweeps(
     setup: Setup, sweeps: Iterable[PlannedSweep], into: dict[str, TextLengths] | None = None
-) -> Timed:
+) -> TimedWork:
     """Run sweeps; their work is that of the texts that came out."""
     cost, seconds = Cost(), 0.0
     for task, interventions, requests in sweeps:
         swept = setup.sweep(interventions, requests)
-        lengths = {task.name: lengths_in(swept, requests)}
+        lengths = {task.name: text_lengths(swept, requests)}
         cost += Setup.cost(replace(setup, lengths=lengths), task, interventions, requests)
         seconds += swept.stats.seconds
         if into is not None:
             into |= lengths
-    return Timed(cost, seconds)
+    return TimedWork(cost, seconds)
 
 
-def lengths_in(swept: Sweep, requests: Sequence[Request]) -> TextLengths:
+def text_lengths(swept: Sweep, requests: Sequence[Request]) -> TextLengths:
     """Mean lengths of the texts of a sweep whose first intervention is the intact model."""
     first, *changed = (
         [text.tokens for text in texts if isinstance(text, Generated)] for texts in swept.outcomes
@@ -123,7 +123,7 @@ def lengths_in(swept: Sweep, requests: Sequence[Request]) -> TextLengths:
     return TextLengths(
         sum(map(len, first)) / most,
         written / most / max(1, len(changed)),
-        sum(n_shared(*pair) for pair in together) / max(1, written),
+        sum(n_common_tokens(*pair) for pair in together) / max(1, written),
     )
 
 
@@ -138,20 +138,20 @@ def few_texts(setup: Setup, task: Task) -> PlannedSweep:
             break
         requests += of_item
     changes = [intact(), skip(setup.model.cfg.n_layers // 2)]
-    return PlannedSweep(task, changes, requests).cut(prompts=MOST_TRIED)
+    return PlannedSweep(task, changes, requests).shorten(prompts=MOST_TRIED)
 
 
-def speed_of(setup: Setup, planned: Sequence[PlannedSweep], few: Timed | None) -> Speed:
+def measure_speed(setup: Setup, planned: Sequence[PlannedSweep], few: TimedWork | None) -> Speed:
     """The speed of planned sweeps: prompts and options from the largest sample there is time for.
 
     Where texts are written, also from few texts, in which steps take the time, and from the
     beginnings of many, in which arithmetic does.
     """
-    some, whole = _spread(setup, [sweep.cut(texts=0) for sweep in planned])
+    some, whole = _spread(setup, [sweep.shorten(texts=0) for sweep in planned])
     least = some[0].part(0.0)
     flop_of_least = Setup.cost(setup, *least).flop
     n_layers = setup.model.cfg.n_layers
-    last = run_timed(setup, [least.in_layers(1, n_layers)])
+    last = time_sweeps(setup, [least.in_layers(1, n_layers)])
     spent, share = last.seconds, 0.0
     while spent < SECONDS / 2 and share < 1:
         # Half of what there is time for, since work that all interventions share is in each part.
@@ -159,17 +159,17 @@ def speed_of(setup: Setup, planned: Sequence[PlannedSweep], few: Timed | None) -
         share = room / whole
         sample = [sweep.part(share) for sweep in some[: int(room / flop_of_least)]]
         n_timed = max(1, int(room / flop_of_least * n_layers))
-        last = run_timed(setup, sample or [least.in_layers(n_timed, n_layers)])
+        last = time_sweeps(setup, sample or [least.in_layers(n_timed, n_layers)])
         spent += last.seconds
     flop = last.seconds / last.cost.prompt_flop
     if few is None:
         return Speed(flop)
-    writing = [sweep for sweep in planned if sweep.cut(texts=0) != sweep]
-    some, whole = _spread(setup, [sweep.cut(prompts=SHORT_PROMPTS) for sweep in writing])
+    writing = [sweep for sweep in planned if sweep.shorten(texts=0) != sweep]
+    some, whole = _spread(setup, [sweep.shorten(prompts=SHORT_PROMPTS) for sweep in writing])
     share = SECONDS / 4 / flop / whole
-    many = [sweep.part(share).cut(texts=SHORT_TEXTS) for sweep in some]
-    prompts = run_timed(setup, [sweep.cut(texts=0) for sweep in many])
-    texts = run_timed(setup, many)
+    many = [sweep.part(share).shorten(texts=SHORT_TEXTS) for sweep in some]
+    prompts = time_sweeps(setup, [sweep.shorten(texts=0) for sweep in many])
+    texts = time_sweeps(setup, many)
     work = np.array([(timed.cost.steps, timed.cost.text_flop) for timed in (few, texts)])
     unit = work.max(axis=0).clip(min=1.0)
     of_texts = few.seconds - flop * few.cost.prompt_flop, texts.seconds - prompts.seconds

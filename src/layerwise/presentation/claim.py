@@ -25,7 +25,7 @@ from layerwise.storage.places import refuse_foreign
 
 from .rows import rows
 from .section import Table
-from .wording import capitalised, interval, joined, number, p_value, ranges, way_of_scoring
+from .wording import capitalise, interval, join_words, number, p_value, protocol_words, ranges
 
 
 class Evidence(StrEnum):
@@ -114,12 +114,12 @@ class Claim:
         if self.estimate is not None:
             parts.append(f"Estimate: {self.estimate}.")
         if self.p is not None:
-            parts.append(f"{capitalised(p_value(self.p))}: {self.test}.")
-        data = [joined(filter(None, [self.items, _named_list("task", self.tasks)]))]
+            parts.append(f"{capitalise(p_value(self.p))}: {self.test}.")
+        data = [join_words(filter(None, [self.items, _named_list("task", self.tasks)]))]
         if self.protocols:
-            data.append(f"when the model {joined(map(way_of_scoring, self.protocols))}")
+            data.append(f"when the model {join_words(map(protocol_words, self.protocols))}")
         if any(data):
-            parts.append(f"{capitalised(', '.join(filter(None, data)))}.")
+            parts.append(f"{capitalise(', '.join(filter(None, data)))}.")
         return " ".join([*parts, self.caveat] if self.caveat else parts)
 
     def record(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def source(table: str, where: dict[str, Any], **at: Any) -> dict[str, Any]:
     return {"table": table, "where": where, "at": at}
 
 
-def spaced(claims: list[Claim], most: int) -> list[Claim]:
+def most_important(claims: list[Claim], most: int) -> list[Claim]:
     """The ``most`` important claims of a kind, each further one counting for less."""
     best = sorted(claims, key=lambda claim: -claim.importance)[:most]
     return [replace(claim, importance=claim.importance * _DECAY**i)
@@ -151,10 +151,10 @@ def weight(top: float, magnitude: float) -> float:
 
 
 def _named_list(noun: str, names: Sequence[str]) -> str:
-    return f"{noun}{'s' * (len(names) > 1)} {joined(names)}" if names else ""
+    return f"{noun}{'s' * (len(names) > 1)} {join_words(names)}" if names else ""
 
 
-def ranked(claims: Iterable[Claim]) -> list[Claim]:
+def rank_claims(claims: Iterable[Claim]) -> list[Claim]:
     """Claims as a reader is to meet them: by kind, and of each kind what is established first."""
     last = len(_FIRST)
     return sorted(
@@ -227,7 +227,7 @@ def evidence(finding: Claim, table: pd.DataFrame, file: str) -> Table:
     shown = few.dropna(axis="columns", how="all")
     texts = {str(name): [_text(value) for value in shown[name]] for name in shown}
     cells = [list(row) for row in zip(*texts.values(), strict=True)]
-    columns, cells, alike = narrowed(tuple(texts), cells)
+    columns, cells, alike = drop_constant_columns(tuple(texts), cells)
     cells = cells[:1] if len({tuple(row) for row in cells}) == 1 else cells
     if len(columns) >= 2 * len(cells):  # what is wide and low is turned
         heads = map(str, range(1, len(cells) + 1)) if len(cells) > 1 else ["value"]
@@ -251,7 +251,7 @@ def evidence(finding: Claim, table: pd.DataFrame, file: str) -> Table:
     )
 
 
-def narrowed(
+def drop_constant_columns(
     columns: Sequence[str], cells: list[list[str]]
 ) -> tuple[tuple[str, ...], list[list[str]], str]:
     """Columns that differ between rows, their cells, and a sentence on what is alike in all."""

@@ -14,10 +14,10 @@ import pandas as pd
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
-from .naming import name_layer, naming_layers_of
+from .naming import model_layer_names, name_layer
 from .rows import records, rows
-from .section import Table, bounds, others
-from .wording import WAY, number, way_of_scoring
+from .section import Table, bounds, not_shown_note
+from .wording import WAY, number, protocol_words
 
 Row = dict[str, Any]
 
@@ -33,22 +33,22 @@ class Column:
 
 def plain(*names: str) -> tuple[Column, ...]:
     """Columns of texts and whole numbers under their own names; a protocol in words."""
-    return tuple(_SCORED if name == "protocol" else named(name, name) for name in names)
+    return tuple(_SCORED if name == "protocol" else text_column(name, name) for name in names)
 
 
-def named(head: str, name: str) -> Column:
+def text_column(head: str, name: str) -> Column:
     """A column of texts or whole numbers; a dash where there is none."""
     return Column(head, lambda row: "–" if pd.isna(row[name]) else str(row[name]))
 
 
-def numbered(head: str, name: str, scale: int = 1, digits: int = 0) -> Column:
+def number_column(head: str, name: str, scale: int = 1, digits: int = 0) -> Column:
     """A column of numbers, in units of one by ``scale``; a dash where there is none."""
     return Column(
         head, lambda row: "–" if pd.isna(row[name]) else number(scale * row[name], digits)
     )
 
 
-def estimated(head: str, middle: str, ends: str, scale: int = 1, digits: int = 0) -> Column:
+def estimate_column(head: str, middle: str, ends: str, scale: int = 1, digits: int = 0) -> Column:
     """Estimates with their intervals, as ``bounds`` writes them."""
     low, high = f"{ends}low", f"{ends}high"
     return Column(head, lambda row: bounds(row, middle, low, high, scale, digits), True)
@@ -59,12 +59,12 @@ def p_column(head: str, name: str) -> Column:
     return Column(head, lambda row: "–" if pd.isna(row[name]) else f"{row[name]:.3g}")
 
 
-def decided(head: str, name: str) -> Column:
+def yes_no_column(head: str, name: str) -> Column:
     """A column of yes and no."""
     return Column(head, lambda row: "yes" if row[name] else "no")
 
 
-_SCORED = Column(WAY, lambda row: way_of_scoring(row["protocol"]))
+_SCORED = Column(WAY, lambda row: protocol_words(row["protocol"]))
 LAYER = Column("layer", lambda row: name_layer(row["layer"]))
 
 
@@ -86,12 +86,12 @@ def as_text(
     shown = cells(columns, table.head(most))
     named, note = (
         title.format(n=len(table), shown=len(shown)),
-        others(len(table), len(shown), where),
+        not_shown_note(len(table), len(shown), where),
     )
     return Table(named, heads(columns), shown, collapsed, note)
 
 
-def table_of(
+def run_table_as_text(
     run: RunTables, name: str, title: str, columns: Sequence[Column], *, by: str = "",
     most: int = 2000, collapsed: bool = True, **values: Any,
 ) -> list[Table]:  # fmt: skip
@@ -108,11 +108,11 @@ def table_of(
 def in_short(result: Result, columns: Sequence[Column], table: pd.DataFrame) -> pd.DataFrame:
     """Rows of a result's table as a notebook shows them: the page's words, its layers named."""
     shown = [f"{column.head} [95 %]" if column.with_interval else column.head for column in columns]
-    with naming_layers_of(result.facts.model):
+    with model_layer_names(result.facts.model):
         return pd.DataFrame(cells(columns, table), columns=shown)
 
 
-def without(columns: Sequence[Column], *names: str) -> tuple[Column, ...]:
+def drop_columns(columns: Sequence[Column], *names: str) -> tuple[Column, ...]:
     """The columns but for those with some heads."""
     missing = set(names) - set(heads(columns))
     if missing:

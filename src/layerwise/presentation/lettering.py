@@ -56,7 +56,7 @@ def text_inches(text: str, size: float = FONT) -> float:
     return sum(map(_advance, text)) * size / 72
 
 
-def fitted(text: str, inches: float, size: float = FONT) -> str:
+def shorten_to_width(text: str, inches: float, size: float = FONT) -> str:
     """A label no wider than some inches, as far as a single character allows."""
     for longest in range(len(text), 0, -1):
         shortened = label(text, longest)

@@ -1,4 +1,4 @@
-"""What layers are called on a page: by number, or by stack and number in an encoder-decoder.
+"""Names of layers on a page: by number, or by stack and number in an encoder-decoder.
 
 The model is named once, around all that is written and drawn of it; nothing is written here.
 """
@@ -28,7 +28,7 @@ NAMES = (ENCODER, DECODER)
 
 
 @contextmanager
-def naming_layers_of(model: ModelFacts | None) -> Iterator[None]:
+def model_layer_names(model: ModelFacts | None) -> Iterator[None]:
     """Let all layers that are written or drawn inside have the names that this model gives them."""
     named = Stacks(model.n_encoder_layers, model.n_layers) if model else _ONE_STACK
     token = _STACKS.set(named)

@@ -1,4 +1,4 @@
-"""What is said of a task without signal: how often the model is right, and what to try next.
+"""Sentences on a task without signal: how often the model is right, and what to try next.
 
 It reads the table of intact accuracies and the facts of the run; no test is made here.
 """
@@ -21,15 +21,15 @@ from .section import Table
 from .wording import (
     PROTOCOL_ORDER,
     WAY,
-    counted,
+    count_noun,
     in_order,
-    items_of,
-    joined,
+    item_counts_text,
+    join_words,
     number,
     percent,
+    protocol_phrase,
+    protocol_words,
     spread,
-    way_of_scoring,
-    when,
 )
 
 _NOTE = (
@@ -46,7 +46,7 @@ def gate_tables(run: RunTables, name: str, right: str, floor: str) -> list[Table
     columns = ("task", WAY, "n", "right (%)", floor, "other question (%)", "p", "signal")
     cells = [
         [
-            row["task"], way_of_scoring(row["protocol"]), items_of(row),
+            row["task"], protocol_words(row["protocol"]), item_counts_text(row),
             *("–" if pd.isna(row[share]) else f"{100 * row[share]:.0f}"
               for share in ("accuracy", "floor", "blind")),
             f"{row['p']:.3g}", "yes" if row["signal"] else "no",
@@ -79,10 +79,10 @@ _EXAMPLES, _SOLVED = 5, 0.9
 def in_short(silent: Sequence[Row], n_asked: int = 0) -> str:
     """``"facts when it writes: right in 8 [2, 20] % of items, 25 % by chance"``."""
     tasks = [row["task"] for row in silent]
-    more = [counted(len(tasks) - NAMED, "more task")] if len(tasks) > NAMED else []
+    more = [count_noun(len(tasks) - NAMED, "more task")] if len(tasks) > NAMED else []
     every = len(tasks) == n_asked > 1
-    named = f"all {n_asked} tasks" if every else joined([*tasks[:NAMED], *more])
-    return f"{named} {when(silent[0]['protocol'])}: {levels(silent)}"
+    named = f"all {n_asked} tasks" if every else join_words([*tasks[:NAMED], *more])
+    return f"{named} {protocol_phrase(silent[0]['protocol'])}: {levels(silent)}"
 
 
 def levels(silent: Sequence[Row]) -> str:
@@ -128,7 +128,8 @@ def little_to_lose(signal: pd.DataFrame) -> Iterator[str]:
         if has_little_to_lose(row):
             right, above = right_answers(row)
             yield (
-                f"Little to lose: {row['task']} {when(row['protocol'])}: {right} right answers, "
+                f"Little to lose: {row['task']} {protocol_phrase(row['protocol'])}: "
+                f"{right} right answers, "
                 f"{max(above, 0):.0f} above guessing. Claims about capabilities need "
                 f"{LEAST_TO_LOSE}."
             )
@@ -136,7 +137,7 @@ def little_to_lose(signal: pd.DataFrame) -> Iterator[str]:
 
 def in_full(row: Row, signal: pd.DataFrame, facts: Facts) -> tuple[str, ...]:
     """Controls, the option that it always takes, and what to try, each a sentence."""
-    sentences = [*_controls(row), taken(row), *what_to_try(row, signal, facts)]
+    sentences = [*_controls(row), option_preference(row), *remedies(row, signal, facts)]
     return tuple(sentence for sentence in sentences if sentence)
 
 
@@ -156,8 +157,9 @@ def gate_sentences(gate: pd.DataFrame) -> list[str]:
         known = not pd.isna(row["blind"])
         blind = f", {number(100 * row['blind'])} % with another one's" if known else ""
         return (
-            f"No signal: {row['task']} {when(row['protocol'])}: the right token is on top in "
-            f"{right} % of {items_of(row)} items, {floor} % without the question{blind}."
+            f"No signal: {row['task']} {protocol_phrase(row['protocol'])}: the right token "
+            f"is on top in "
+            f"{right} % of {item_counts_text(row)} items, {floor} % without the question{blind}."
         )
 
     lines = _limited_sentences(gate, sentence) if len(gate) else []
@@ -176,7 +178,7 @@ def _controls(row: Row) -> Iterator[str]:
         f"{words} in {number(100 * row[name])} %" for name, words in _measured_controls(row)
     ]
     if measured:
-        yield f"It answers right {joined(measured)} (n = {items_of(row)})."
+        yield f"It answers right {join_words(measured)} (n = {item_counts_text(row)})."
     if guesser_beats_chance(row):
         yield (
             f"A guesser without the question is right in {number(100 * row['guesser'])} %, by "
@@ -204,15 +206,15 @@ def option_name(row: Row) -> str:
     return chr(ord("A") + int(place)) if is_letter else f"option {int(place) + 1}"
 
 
-def taken(row: Row) -> str:
-    """That one place of the options is taken in most items, whatever the question; or nothing."""
+def option_preference(row: Row) -> str:
+    """Sentence that one place of the options is taken in most items; or nothing."""
     name = option_name(row)
     if not name or 2 * row["n_most_taken"] <= row["n_items"]:
         return ""
     return f"It takes {name} in {number(100 * row['n_most_taken'] / row['n_items'])} % of items."
 
 
-def what_to_try(row: Row, signal: pd.DataFrame, facts: Facts) -> Iterator[str]:
+def remedies(row: Row, signal: pd.DataFrame, facts: Facts) -> Iterator[str]:
     """Options that may give signal, each a sentence that begins with the option."""
     gates = rows(signal, task=row["task"])
     able = [name for name in PROTOCOL_ORDER if name in set(rows(gates, signal=True)["protocol"])]
@@ -220,7 +222,10 @@ def what_to_try(row: Row, signal: pd.DataFrame, facts: Facts) -> Iterator[str]:
     known = [name for name in PROTOCOL_ORDER if name in task.chance]
     left = [name for name in known if name not in set(gates["protocol"])]
     if able:
-        yield f"There is signal {joined(map(when, able))}: use {_flags('protocol', able)}."
+        yield (
+            f"There is signal {join_words(map(protocol_phrase, able))}: use "
+            f"{_flags('protocol', able)}."
+        )
     fewest = _fewest_items(row, signal)
     if row["n_items"] < fewest:
         yield (
@@ -240,7 +245,7 @@ def what_to_try(row: Row, signal: pd.DataFrame, facts: Facts) -> Iterator[str]:
         n = n if n > row["n_items"] else 2 * row["n_items"]
         yield f"Try more items: at this accuracy about {n:,} show signal in 8 of 10 samples."
     if task.n_fewshot < _EXAMPLES and row["accuracy"] < _SOLVED:
-        yield f"Try --fewshot {_EXAMPLES}: prompts have {counted(task.n_fewshot, 'example')}."
+        yield f"Try --fewshot {_EXAMPLES}: prompts have {count_noun(task.n_fewshot, 'example')}."
     named = f"{facts.model.name} {facts.model.gguf}".replace("_", " ")
     if not facts.settings.get("chat") and _INSTRUCT.search(named):
         yield "Try --chat: this is an instruct model."
@@ -260,10 +265,12 @@ def _flags(option: str, values: list[str]) -> str:
     return " or ".join(f"--{option} {value}" for value in values)
 
 
-def not_better_than(signal: pd.DataFrame) -> str:
-    """What has to be beaten, by what the run measured, and the correction if there is one."""
+def controls_to_beat(signal: pd.DataFrame) -> str:
+    """Controls to beat, by what the run measured, and the correction if there is one."""
     measured = [words for name, words in (("blind", "blind"), ("no_layers", "without layers"))
                 if name in signal and bool(signal[name].notna().any())]  # fmt: skip
     held = "guesser_held" in signal and bool(signal["guesser_held"].fillna(value=False).any())
-    controls = joined(["chance", *measured, *(["guesses without the question"] if held else [])])
+    controls = join_words(
+        ["chance", *measured, *(["guesses without the question"] if held else [])]
+    )
     return f"{controls} alike (Holm)" if len(signal) > 1 else controls

@@ -29,7 +29,7 @@ from layerwise.storage.places import PAGE_MARK, refuse_foreign_page
 from layerwise.storage.provenance import ModelFacts
 
 from .claim import Claim, save_claims
-from .naming import naming_layers_of
+from .naming import model_layer_names
 from .section import FigureSpec
 
 if TYPE_CHECKING:
@@ -67,19 +67,19 @@ class Report:
     write: Callable[[], str] | None = field(default=None, repr=False, compare=False)
 
     @cached_property
-    def _made(self) -> tuple[str, dict[str, Any]]:
+    def _page_parts(self) -> tuple[str, dict[str, Any]]:
         # Most of a small run's time goes into pictures, which who reads its sentences needs not.
         return self.make()
 
     @property
     def html(self) -> str:
         """The whole page."""
-        return self._made[0]
+        return self._page_parts[0]
 
     @property
     def figures(self) -> dict[str, Any]:
         """The figures by name, as matplotlib figures."""
-        return self._made[1]
+        return self._page_parts[1]
 
     @cached_property
     def text(self) -> str:
@@ -127,7 +127,7 @@ class Report:
         return f'<iframe srcdoc="{page}" style="width:100%;height:80vh;border:0"></iframe>'
 
 
-def filled(package: str, template: str, script: str = "", **values: Any) -> str:
+def render_template(package: str, template: str, script: str = "", **values: Any) -> str:
     """Fill a template; what is put in is escaped. ``script`` follows that of all pages."""
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -154,10 +154,10 @@ def _hash_source(script: str) -> str:
 
 def pictures(drawings: Sequence[FigureSpec]) -> tuple[dict[FigureSpec, Picture], dict[str, Any]]:
     """Drawings of no one run in particular as a page takes them, and as figures by name."""
-    return drawn([(drawing.name, drawing, None) for drawing in drawings])
+    return render_pictures([(drawing.name, drawing, None) for drawing in drawings])
 
 
-def drawn(
+def render_pictures(
     listed: Sequence[tuple[str, FigureSpec, ModelFacts | None]],
 ) -> tuple[dict[FigureSpec, Picture], dict[str, Any]]:
     """Pictures of drawings, and figures by their names; narrow ones are made beside wide ones."""
@@ -168,7 +168,7 @@ def drawn(
     made: dict[FigureSpec, tuple[str, int]] = {}
     with narrow_pictures({drawing: model for _, drawing, model in listed}) as narrow:
         for nth, (name, drawing, model) in enumerate(listed):
-            with naming_layers_of(model):
+            with model_layer_names(model):
                 figures[name] = drawing.draw()
                 wide = picture(figures[name], drawing.alt, nth, most)
             made[drawing] = wide, round(figures[name].get_figwidth() * _PIXELS_PER_INCH)
@@ -213,7 +213,7 @@ def narrow_picture(drawing: FigureSpec, model: ModelFacts | None) -> str:
     from .save import png_address
     from .style import COLUMN_WIDTH
 
-    with naming_layers_of(model):
+    with model_layer_names(model):
         return png_address(drawing.draw(width=COLUMN_WIDTH))
 
 

@@ -1,4 +1,4 @@
-"""How sentences say what a number of items could have shown. Nothing is computed here but that."""
+"""Sentences on what a number of items could have shown. Nothing is computed here but that."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from layerwise.stats.signals.power import (
     LEVEL,
     POWER,
     SHOWN,
-    answers_for,
+    answers_needed,
     detectable_loss,
     independent_answers,
     smallest_loss,
@@ -25,10 +25,10 @@ from layerwise.storage.provenance import Facts
 from layerwise.storage.run_tables import RunTables
 
 from .rows import records, rows
-from .wording import counted
+from .wording import count_noun
 
 
-def could_be_found(n: int, n_tests: int, gained: float = GAINED) -> str:
+def detectable_loss_text(n: int, n_tests: int, gained: float = GAINED) -> str:
     """``"a loss of 21 points would be found in 8 of 10 samples"``, at the corrected level."""
     loss = detectable_loss(n, LEVEL / max(n_tests, 1), gained)
     loses = "no loss, however large," if loss is None else f"a loss of {100 * loss:.0f} points"
@@ -38,7 +38,7 @@ def could_be_found(n: int, n_tests: int, gained: float = GAINED) -> str:
 def found_in_half(items: int, loss: float | None) -> str:
     """``"With 24 items a task, a layer that costs a capability ... is found in half ..."``."""
     # The bound is of the first step of Holm's correction: where many layers matter, more are found.
-    asked = f"With {counted(items, 'item')} a task"
+    asked = f"With {count_noun(items, 'item')} a task"
     if loss is None:
         return (
             f"{asked}, not even a layer that costs a capability all is found in half of the runs."
@@ -68,7 +68,7 @@ class PlannedPower:
 
 
 @dataclass(frozen=True)
-class HowSure:
+class DetectableEffects:
     """Effects that a run could have shown by capability and layer, and items for half as much."""
 
     capability: str  # the one with the fewest answers, of which all else is said
@@ -90,13 +90,13 @@ class HowSure:
         more = f"{self.items_for_half} items would find {100 * self.half:.0f} points as often"
         if self.minutes:
             hours, whole = self.minutes / 60, max(round(self.minutes), 1)
-            time = f"{hours:.0f} hours" if hours >= 2 else counted(whole, "minute")
+            time = f"{hours:.0f} hours" if hours >= 2 else count_noun(whole, "minute")
             more += f" and take about {time}"
         few = f"; there are {self.there}" if self.there < self.items_for_half else ""
         return [found, f"{more}{few}."]
 
 
-def how_sure(run: RunTables) -> HowSure | None:
+def detectable_effects(run: RunTables) -> DetectableEffects | None:
     """Smallest losses that a run could have shown; None if no layer was tested for a capability."""
     table = run.table("capability_estimates")
     if table is None:
@@ -117,7 +117,7 @@ def how_sure(run: RunTables) -> HowSure | None:
     tasks = [task for task in run.facts.tasks if task.capability == capability]
     loss, items = smallest_loss(answers, n_tests, HALF), max(task.n_items for task in tasks)
     half = (loss or 1.0) / 2
-    more = ceil(answers_for(half, n_tests, HALF) * items / answers)
+    more = ceil(answers_needed(half, n_tests, HALF) * items / answers)
     # any number if it is unknown
     there = max(task.n_available for task in tasks) or sys.maxsize
     if items < there < more:
@@ -126,7 +126,7 @@ def how_sure(run: RunTables) -> HowSure | None:
     seconds = sum(second for second in taken if isinstance(second, (int, float)))
     minutes = seconds / 60 * more / items if seconds else None
     command = _command(run, more) if more <= there else None
-    return HowSure(capability, items, there, loss, half, more, minutes, command)
+    return DetectableEffects(capability, items, there, loss, half, more, minutes, command)
 
 
 # Settings of an ablation that a command of few words does not repeat.

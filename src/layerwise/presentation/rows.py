@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .wording import CAPABILITY_ORDER, PROTOCOL_ORDER, in_order, spread_of
+from .wording import CAPABILITY_ORDER, PROTOCOL_ORDER, count_range, in_order
 
 
 def rows(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
@@ -23,7 +23,7 @@ def rows(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
     return pd.DataFrame(table.loc[chosen])
 
 
-def layers_of(table: pd.DataFrame) -> list[int]:
+def layers_in(table: pd.DataFrame) -> list[int]:
     """The layers that a table speaks of, in order."""
     return sorted({int(layer) for layer in table["layer"]})
 
@@ -59,9 +59,9 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
-def asked_of(about: pd.DataFrame, noun: str = "item") -> dict[str, Any]:
+def claim_scope(about: pd.DataFrame, noun: str = "item") -> dict[str, Any]:
     """Capabilities, tasks, protocols and number of items of rows, as a claim has them."""
     tasks = about["task"] if "task" in about else ",".join(about["tasks"]).split(",")
     named = {"capabilities": about["capability"], "tasks": tasks, "protocols": about["protocol"]}
-    items = {"items": spread_of(about["n_items"], noun)}
+    items = {"items": count_range(about["n_items"], noun)}
     return {name: tuple(dict.fromkeys(values)) for name, values in named.items()} | items

@@ -11,20 +11,20 @@ import pandas as pd
 from layerwise.errors import UserError
 from layerwise.storage.base import Result
 
-from .naming import naming_layers_of
-from .wording import interval, way_of_scoring
+from .naming import model_layer_names
+from .wording import interval, protocol_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def drawn(
+def draw_table(
     result: Result, draw: Callable[..., Figure], table: pd.DataFrame, *more: Any, **options: Any
 ) -> Figure:
     """The figure of a table of a result."""
     if table.empty:
         raise UserError(f"There is nothing to draw, expected a result with rows: {result.if_empty}")
-    with naming_layers_of(result.facts.model):
+    with model_layer_names(result.facts.model):
         return draw(table, *more, **options)
 
 
@@ -49,7 +49,7 @@ class Table:
     note: str = ""  # stands under it
 
 
-def others(n_all: int, n_shown: int, where: str) -> str:
+def not_shown_note(n_all: int, n_shown: int, where: str) -> str:
     """A note that some rows are not shown, and where they are; empty if all are shown."""
     left = n_all - n_shown
     return f"The other {left} {where}." if left > 0 else ""
@@ -74,7 +74,7 @@ def basis(row: dict[str, Any]) -> str:
     return f"{items}, {'' if significant else 'not '}significant"
 
 
-def change_of(row: dict[str, Any]) -> str:
+def change_key(row: dict[str, Any]) -> str:
     """``"skip|layer|facts|generate|11"``: whose items a mark is of; empty if not a layer's."""
     change = [row.get(name) for name in ("kind", "site", "task", "protocol", "layer")]
     head: Any = row.get("head")
@@ -102,7 +102,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Grid:
+class LayerGrid:
     """A row of cells per layer, each row with what opens under it."""
 
     words: str
@@ -121,7 +121,7 @@ class Section:
     words: str = ""  # what is to be known before the figures
     drawings: tuple[FigureSpec, ...] = ()
     tables: tuple[Table, ...] = ()  # below the figures
-    grid: Grid | None = None  # between both
+    grid: LayerGrid | None = None  # between both
     kinds: tuple[str, ...] = ()  # kinds of claims that it is about; it opens with the first
 
     @property
@@ -130,7 +130,7 @@ class Section:
         names = [drawing.name.split("_") for drawing in self.drawings]
         same = set.intersection(*map(set, names)) if names else set()
         words = (
-            " ".join(way_of_scoring(one) for one in name if one not in same) or "all"
+            " ".join(protocol_words(one) for one in name if one not in same) or "all"
             for name in names
         )
         return list(zip(words, self.drawings, strict=True))

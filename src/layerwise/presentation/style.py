@@ -1,4 +1,4 @@
-"""What every figure shares: sizes, fonts, colours and looks of lines.
+"""Style of every figure: sizes, fonts, colours and looks of lines.
 
 No figure is drawn here, and no state of pyplot is touched.
 """
@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from layerwise.errors import UserError, shown
+from layerwise.errors import UserError, short_repr
 
 from .lettering import FACE, FONT
 
@@ -36,7 +36,7 @@ _P = ParamSpec("_P")
 
 
 @dataclass(frozen=True)
-class Look:
+class LineStyle:
     """Appearance of a line, in colour and in grey."""
 
     color: str
@@ -55,13 +55,13 @@ _DASHES = ((), (4.0, 1.5), (1.0, 1.0), (5.0, 1.0, 1.0, 1.0), (2.0, 2.0), (7.0, 2
 _PROTOCOL_LOOKS = {"letter": 0, "continuation": 1, "generate": 2}
 
 
-def look(index: int) -> Look:
+def look(index: int) -> LineStyle:
     """The look of the series number ``index``; they repeat after six."""
     i = index % len(_COLORS)
-    return Look(_COLORS[i], _MARKERS[i], _DASHES[i])
+    return LineStyle(_COLORS[i], _MARKERS[i], _DASHES[i])
 
 
-def protocol_look(protocol: str) -> Look:
+def protocol_look(protocol: str) -> LineStyle:
     """The look of a protocol, the same in all figures; those of other names share one."""
     return look(_PROTOCOL_LOOKS.get(protocol, 3))
 
@@ -145,7 +145,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
+def with_style(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
     """Let a figure function draw in the house style, whoever calls it."""
     # The layout runs once, inside the style, because ticks take their font when first made; it is
     # kept, as all sizes are in points.
@@ -162,7 +162,7 @@ def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
     return wrapper
 
 
-def figure_of(axes: Axes) -> LayerFigure:
+def figure_from_axes(axes: Axes) -> LayerFigure:
     """The figure that a panel is in."""
     return cast(LayerFigure, axes.figure)
 
@@ -190,7 +190,8 @@ def inches(width: float | str) -> float:
         size = math.nan
     if not _NARROWEST <= size <= _WIDEST:
         raise UserError(
-            f"Cannot draw a figure of width {shown(width)}: expected {_NARROWEST} to {_WIDEST} "
+            f"Cannot draw a figure of width {short_repr(width)}: expected {_NARROWEST} to "
+            f"{_WIDEST} "
             "inches; write for example 3.3, 3.3in or 84mm."
         )
     return size

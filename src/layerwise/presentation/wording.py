@@ -1,4 +1,4 @@
-"""How numbers, layers and interventions are put into words, for sentences, captions and tables.
+"""Words for numbers, layers and interventions, in sentences, captions and tables.
 
 Nothing here computes a statistic, and nothing here knows HTML or matplotlib.
 """
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from layerwise.errors import counted as counted
+from layerwise.errors import count_noun as count_noun
 
 from .naming import name_layer, stacks
 
@@ -93,7 +93,7 @@ def percent(estimate: float, low: float, high: float) -> str:
     return f"{interval(100 * estimate, 100 * low, 100 * high)} %"
 
 
-def share_lost(share: float) -> str:
+def share_lost_words(share: float) -> str:
     """``"88 %"``, ``"nothing"`` or ``"all"`` of a score above its floor; no more can be lost."""
     return "nothing" if share < 0.005 else "all" if share > 1 else f"{number(100 * share)} %"
 
@@ -103,7 +103,7 @@ def p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def joined(parts: Iterable[str]) -> str:
+def join_words(parts: Iterable[str]) -> str:
     """``"a, b and c"``."""
     items = list(parts)
     if len(items) < 2:
@@ -119,7 +119,7 @@ def spread(values: Iterable[Any]) -> str:
     return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"
 
 
-def spread_of(values: Iterable[Any], noun: str) -> str:
+def count_range(values: Iterable[Any], noun: str) -> str:
     """``"1 item"``, ``"60 items"`` or ``"40–60 items"``."""
     numbers = spread(values)
     return f"{numbers} {noun}" if numbers == "1" else f"{numbers} {noun}s"
@@ -128,7 +128,7 @@ def spread_of(values: Iterable[Any], noun: str) -> str:
 def layer_ranges(layers: Iterable[Any]) -> str:
     """Layers as ranges within a stack: ``"0–2, 7 and 10–12"``; two neighbours are both named."""
     runs = _runs(layers, stacks().n_encoder)
-    return joined(part for run in runs for part in _parts(run, name_layer)) or "none"
+    return join_words(part for run in runs for part in _parts(run, name_layer)) or "none"
 
 
 def few_layers(layers: Sequence[int], noun: str = "layer") -> str:
@@ -138,12 +138,12 @@ def few_layers(layers: Sequence[int], noun: str = "layer") -> str:
     if len(stretches) > _MOST_STRETCHES:
         rest = len(stretches) - _NAMED_STRETCHES
         return f"{noun}{', '.join(stretches[:_NAMED_STRETCHES])} and {rest} more"
-    return f"{noun}{joined(stretches)}"
+    return f"{noun}{join_words(stretches)}"
 
 
 def ranges(numbers: Iterable[Any]) -> str:
     """Numbers as contiguous ranges: ``"0–3 and 6"``."""
-    return joined(part for run in _runs(numbers, None) for part in _parts(run, str)) or "none"
+    return join_words(part for run in _runs(numbers, None) for part in _parts(run, str)) or "none"
 
 
 def _runs(numbers: Iterable[Any], apart: int | None) -> list[list[int]]:
@@ -168,29 +168,29 @@ def writes(protocol: str) -> str:
     return _WHEN[protocol]
 
 
-def way_of_scoring(name: str) -> str:
+def protocol_words(name: str) -> str:
     """``"chooses"``, ``"each word"``: a protocol or a scoring step in short; others as named."""
     return {**_WHEN, **_STEPS}.get(name, name)
 
 
-def when(protocol: str) -> str:
+def protocol_phrase(protocol: str) -> str:
     """``"when it chooses"``: how a model answers under a protocol."""
     return f"when it {writes(protocol)}"
 
 
-def doing(kind: str, site: str, where: str) -> str:
-    """What an intervention does, as the subject of a sentence."""
+def intervention_phrase(kind: str, site: str, where: str) -> str:
+    """An intervention as the subject of a sentence."""
     place = _SITE_WORDS.get(site, site)
     target = f"{place} {where}" if place.startswith("the residual") else f"{place} of {where}"
     return _DOING.get(kind, f"{kind} at {{}}").format(where if site in _WHOLE else target)
 
 
-def capitalised(text: str) -> str:
+def capitalise(text: str) -> str:
     """The text with its first letter in upper case and the rest left alone."""
     return text[:1].upper() + text[1:]
 
 
-def items_of(data: pd.DataFrame | Mapping[str, Any]) -> str:
+def item_counts_text(data: pd.DataFrame | Mapping[str, Any]) -> str:
     """``"80 in 40 clusters over 5 draws of the examples"``, as far as there are such."""
     table = data if isinstance(data, pd.DataFrame) else pd.DataFrame([dict(data)])
     items, clusters = spread(table["n_items"]), spread(_independent(table))

@@ -16,7 +16,7 @@ from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.contract import (
-    Planned,
+    PlannableAnalysis,
     PlannedJob,
     PlannedJobs,
     PlanOptions,
@@ -24,12 +24,12 @@ from layerwise.analyses.contract import (
 )
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.execute import execute
-from layerwise.analyses.loading import join_again
+from layerwise.analyses.loading import rebuild_depths
 from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.patching.api import Patching
 from layerwise.analyses.registry import EXTRAS, RESULTS
 from layerwise.errors import UserError
-from layerwise.ground.argument_types import Names, one_of
+from layerwise.ground.argument_types import Names, known_name_validator
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import is_seq2seq
@@ -38,8 +38,8 @@ from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import RunOptions
 from layerwise.runs.progress import Meter, PartMeter, meter
 from layerwise.runs.setup import Setup, prepare
-from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
-from layerwise.storage.atomic_files import never_made_again
+from layerwise.stats.share_tests.equivalence import SmallestEffects, check_smallest_effects
+from layerwise.storage.atomic_files import keep_deleted_folders_deleted
 from layerwise.storage.base import Result
 from layerwise.storage.places import FIGURES, PAGE, refuse_unusable_page
 from layerwise.sweep import LogLikelihood, skip
@@ -55,7 +55,7 @@ FIRST_DRAW = (
     "analyses use the first draw; no depth is estimated by ablation."
 )
 
-ExtraNames = Annotated[Names, one_of("addition to a profile", (*EXTRAS, "all"))]
+ExtraNames = Annotated[Names, known_name_validator("addition to a profile", (*EXTRAS, "all"))]
 """Names of what a profile does beyond its main analyses."""
 
 
@@ -99,7 +99,7 @@ def _refuse_unusable_page(out: str | Path | None) -> None:
         refuse_unusable_page(Path(out) / PAGE)
 
 
-@check_arguments(refuse_uninteresting, refuse_fewshot_seeds, _refuse_unusable_page)
+@check_arguments(check_smallest_effects, refuse_fewshot_seeds, _refuse_unusable_page)
 @exclusive
 def profile(
     model: LoadedModel,
@@ -142,14 +142,14 @@ def profile(
     Raises:
         UserError: for anything unknown, out of range or contradictory, before work begins.
     """
-    refuse_uninteresting(smallest_loss, smallest_nats, smallest_depth)
+    check_smallest_effects(smallest_loss, smallest_nats, smallest_depth)
     refuse_fewshot_seeds(fewshot_seeds)
     out, progress = run["out"], run["progress"]
     _refuse_unusable_page(out)
-    interest = Interest(smallest_loss, smallest_nats, smallest_depth)
+    interest = SmallestEffects(smallest_loss, smallest_nats, smallest_depth)
     setup = prepare(model, tasks, protocols, interest=interest, enough=enough_items, **run)
     extras = wanted_extras(also, model.cfg)
-    jobs = Jobs.of(setup, pairs, exhaustive, extras, fewshot_seeds)
+    jobs = Jobs.from_setup(setup, pairs, exhaustive, extras, fewshot_seeds)
     settings = setup.settings(
         analysis="profile", **jobs.ablation.settings(), **jobs.patching.settings(),
         **({"also": list(extras)} if extras else {}),
@@ -157,14 +157,14 @@ def profile(
     results = execute(
         lambda parts, progress: jobs.run(parts, settings, progress),
         RESULTS, out, settings, setup.refuse_changed, progress, jobs.ablation.write_requests,
-        join_again,
+        rebuild_depths,
     )  # fmt: skip
     with meter(progress) as progressed:
-        progressed.doing("drawing the page")
+        progressed.set_activity("drawing the page")
         page = report(results)
         if out is None:
             return Profile(tuple(results), page)
-        with never_made_again(Path(out)):
+        with keep_deleted_folders_deleted(Path(out)):
             page.save_figures(Path(out) / FIGURES)
             page.save_claims(out)
             return Profile(tuple(results), page, page.save(Path(out) / PAGE))
@@ -175,7 +175,7 @@ def _amount(job: Any) -> float:
     if not isinstance(job, PlannedJob):
         return 0.0
     pieces = job.setup.pieces()
-    return sum((job.expected(task, protocol).amount for task, protocol in pieces), start=0.0)
+    return sum((job.expected_cost(task, protocol).amount for task, protocol in pieces), start=0.0)
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Jobs:
     extras: tuple[str, ...] = ()
 
     @classmethod
-    def of(
+    def from_setup(
         cls, setup: Setup, pairs: int, exhaustive: bool, extras: tuple[str, ...] = (),
         fewshot_seeds: int = 1,
     ) -> Jobs:  # fmt: skip
@@ -198,7 +198,7 @@ class Jobs:
         sites = ("resid_pre", "z") if "heads" in extras else ("resid_pre",)
         return cls(
             Ablation(
-                setup, changes_of(setup, extras), only_with_signal=not exhaustive,
+                setup, ablation_changes(setup, extras), only_with_signal=not exhaustive,
                 fewshot_seeds=fewshot_seeds,
             ),
             Lens(replace(setup, protocols=protocols), strict=False),
@@ -206,7 +206,7 @@ class Jobs:
             extras,
         )  # fmt: skip
 
-    def planned(self) -> dict[str, PlannedJob]:
+    def planned_jobs(self) -> dict[str, PlannedJob]:
         """By name those of which a plan can say what they cost, of all tasks."""
         start = ProfileStart(self.ablation.setup, self.lens.setup, self.patching.pairs)
         jobs: Any = {"ablation": self.ablation, "lens": self.lens, "patching": self.patching}
@@ -221,14 +221,14 @@ class Jobs:
         """Make all of them, one after the other."""
         setup, reads, pairs = self.ablation.setup, self.lens.setup, self.patching.pairs
         first = [self.ablation.amount(), _amount(self.lens)]
-        _, _, *others = self.planned().values()
+        _, _, *others = self.planned_jobs().values()
         later = sum(map(_amount, others))
         progress.expect(sum(first) + later)
 
         def made(job: Any, amount: float) -> Any:
             part = PartMeter(progress, amount)
             result = job.run(parts, settings, part)
-            part.only(0.0)
+            part.set_expected(0.0)
             return result
 
         ablation, lens = made(self.ablation, first[0]), made(self.lens, first[1])
@@ -246,10 +246,10 @@ class Jobs:
         amounts = [_amount(job) for job in jobs]
         progress.expect(sum(amounts) - later)
         patching, *more = map(made, jobs, amounts)
-        timed = self._forwards_timed(parts, progress)
+        timed = self._plain_forward_timing(parts, progress)
         parts_of_work = [result.facts.work for result in (ablation, lens, patching, *more)]
         work = (*chain.from_iterable(parts_of_work), timed)
-        progress.doing("statistics and report")
+        progress.set_activity("statistics and report")
         facts = ablation.facts.model_copy(update={"work": work})
         measured = [replace(ablation, facts=facts), lens]
         if len(patching.patching):
@@ -258,11 +258,11 @@ class Jobs:
         depth = setup.interest.depth
         return [*measured, emergence(measured, seed=setup.seed, smallest_depth=depth)]
 
-    def _forwards_timed(self, parts: CheckpointStore, progress: Meter) -> dict[str, Any]:
+    def _plain_forward_timing(self, parts: CheckpointStore, progress: Meter) -> dict[str, Any]:
         """Seconds of one plain hooked forward per change and request, from a few of them."""
         name = "timing of plain forwards"
         if not parts.has_part(name):
-            progress.doing("timing a few plain forwards, for comparison")
+            progress.set_activity("timing a few plain forwards, for comparison")
             setup = self.ablation.setup
             chosen = [
                 setup.requests(task, task.items[0], setup.protocols[0])[0].request
@@ -296,7 +296,7 @@ def wanted_extras(names: Sequence[str], cfg: Any) -> tuple[str, ...]:
     return tuple(name for name in EXTRAS if name in wanted)
 
 
-def changes_of(setup: Setup, extras: Sequence[str]) -> tuple[AblationSpec, ...]:
+def ablation_changes(setup: Setup, extras: Sequence[str]) -> tuple[AblationSpec, ...]:
     """Changes that the ablation of a profile makes: layers, and what else is wanted."""
     model, cfg = setup.model, setup.model.cfg
     sites: list[str | None] = [None]
@@ -308,12 +308,14 @@ def changes_of(setup: Setup, extras: Sequence[str]) -> tuple[AblationSpec, ...]:
         more = {"attn_out": "cross_attn_out", "z": "cross_z"}
         sites += [more[site] for site in sites if site in more]
     layers = tuple(range(cfg.n_layers))
-    return tuple(AblationSpec.of(model, "skip", site, layers) for site in sites)
+    return tuple(AblationSpec.for_model(model, "skip", site, layers) for site in sites)
 
 
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     extras = wanted_extras(options["also"], setup.model.cfg)
-    main = Jobs.of(setup, options["pairs"], options["exhaustive"], extras, options["fewshot_seeds"])
+    main = Jobs.from_setup(
+        setup, options["pairs"], options["exhaustive"], extras, options["fewshot_seeds"]
+    )
     left_out = [name for name in extras if not EXTRAS[name].planned]
     notes = [AT_MOST]
     if left_out:
@@ -321,9 +323,9 @@ def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     if options["fewshot_seeds"] > 1:
         notes.append(FIRST_DRAW.format(options["fewshot_seeds"]))
     power = planned_power(setup, setup.model.cfg.n_layers)
-    return PlannedJobs(main.planned(), tuple(notes), power=power)
+    return PlannedJobs(main.planned_jobs(), tuple(notes), power=power)
 
 
-PLANNED = Planned(
+PLANNED = PlannableAnalysis(
     "profile", _planned_jobs, options=("exhaustive", "also", "fewshot_seeds"), enough=enough_items
 )

@@ -1,4 +1,4 @@
-"""Where each head of a layer attends in a prompt."""
+"""Attention of each head of a layer in a prompt."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import torch
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.errors import UserError
-from layerwise.ground.argument_types import Expected, Whole, one_of
+from layerwise.ground.argument_types import ExpectedWords, Whole, known_name_validator
 from layerwise.ground.layer_names import layer_name
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import (
     decoder_prefix,
     hook_name,
-    inputs_of,
+    model_inputs,
     n_encoder_layers,
 )
 
 from .drawing import Panel
 from .grid import SHARE, Grid
-from .lens import MOST_COLUMNS, called
+from .lens import MOST_COLUMNS, model_name
 from .texts import AnyPrompt, encode_prompt, probability, readable
 
 PATTERNS = ("pattern", "cross_pattern")
@@ -37,9 +37,9 @@ def attention_grid(
     model: LoadedModel,
     prompt: AnyPrompt,
     *,
-    layer: Annotated[Whole, Expected("a whole number", "3")],
-    head: Annotated[Whole, Expected("a whole number", "0")] | None = None,
-    site: Annotated[str, one_of("kind of attention", PATTERNS)] = "pattern",
+    layer: Annotated[Whole, ExpectedWords("a whole number", "3")],
+    head: Annotated[Whole, ExpectedWords("a whole number", "0")] | None = None,
+    site: Annotated[str, known_name_validator("kind of attention", PATTERNS)] = "pattern",
     chat: bool = False,
 ) -> Grid:
     """Show where each head of a layer looks: its attention pattern on a prompt.
@@ -74,7 +74,7 @@ def attention_grid(
     kept: list[torch.Tensor] = []
     hook = hook_name(model, layer, site), lambda tensor, hook: kept.append(tensor[0].float().cpu())
     with torch.inference_mode(), model.hooks(fwd_hooks=[hook]):
-        model(*inputs_of(model, [tokens]))
+        model(*model_inputs(model, [tokens]))
     pattern = kept[0].numpy()  # head by token by token
     if head is not None and not 0 <= head < len(pattern):
         raise UserError(f"There is no head {head}: expected one of 0 to {len(pattern) - 1}.")
@@ -110,5 +110,5 @@ def attention_grid(
         notes = (f"Shown are {shown} tokens; {EARLIER!r} sums what they give to those before.",)
         axes = [f"{axis}: {shown}" if cut else axis for axis, cut in zip(axes, cuts, strict=True)]
     panels = tuple(Panel(f"head {number}", rows, columns, *axes) for number in heads)
-    title = f"Attention of layer {layer_name(layer, n_encoder)} of {called(model)}"
+    title = f"Attention of layer {layer_name(layer, n_encoder)} of {model_name(model)}"
     return Grid(title, table, panels, "share of attention", SHARE, notes, upward=False)

@@ -1,4 +1,4 @@
-"""What each part of the model adds to the difference between two next tokens."""
+"""Contributions of each part of the model to the difference between two next tokens."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from layerwise.models.instance.kinds import n_encoder_layers
 
 from .drawing import Panel
 from .grid import SIGNED, Grid
-from .lens import called
-from .texts import AnyPrompt, AnyToken, answers_of, encode_prompt, in_short
+from .lens import model_name
+from .texts import AnyPrompt, AnyToken, answer_ids, encode_prompt, in_short
 
 _OUTSIDE = ("embedding", "norm_bias", "unembed_bias")
 _SUBLAYERS = ("attn_out", "cross_attn_out", "mlp_out", "norm_bias")
@@ -56,7 +56,7 @@ def attribute(
             norms cannot be taken apart.
     """
     tokens = encode_prompt(model, prompt, chat=chat)
-    right, other = answers_of(model, answer, wrong)
+    right, other = answer_ids(model, answer, wrong)
     parts, _ = read_parts(model, [Question("prompt", tokens, right, (other,))])
     parts = parts.loc[parts["metric"] == "logit_diff"]
     n_encoder = n_encoder_layers(model)
@@ -88,7 +88,7 @@ def attribute(
     outside = outside.loc[outside.index.isin(_OUTSIDE) & (outside.abs() >= 0.005)]
     whose = "sublayers of the decoder" if n_encoder else "sublayers"
     beside = [f"{v:.2f} from the {str(name).replace('_', ' ')}" for name, v in outside.items()]
-    title = f"Direct logit attribution of {called(model)}: {answer!r} minus {wrong!r}"
+    title = f"Direct logit attribution of {model_name(model)}: {answer!r} minus {wrong!r}"
     title += f", after {in_short(model, prompt, tokens)}"
     sources = ", ".join([*beside, f"{'the rest' if beside else 'all'} from the {whose}"])
     notes = [f"The logit difference is {total:.2f}: {sources}."]

@@ -19,8 +19,8 @@ from matplotlib.ticker import MaxNLocator
 
 from layerwise.presentation.charts.heat import ABSENT
 from layerwise.presentation.charts.panels import Bar
-from layerwise.presentation.lettering import FONT, characters, fitted, label, text_inches
-from layerwise.presentation.style import FULL_WIDTH, inches, look, new_figure, styled
+from layerwise.presentation.lettering import FONT, characters, label, shorten_to_width, text_inches
+from layerwise.presentation.style import FULL_WIDTH, inches, look, new_figure, with_style
 
 # Bytes and characters without a glyph, such as <0xD8> and <U+200D>.
 _NAMED = re.compile(r"<(?:0x|U\+)([0-9A-F]+)>")
@@ -77,7 +77,7 @@ def _names(names: Sequence[str], room: float, longest: int, *, small: bool) -> _
     return _Names(at, [label(names[place], longest) for place in at], size)
 
 
-class _Place:
+class _TextPlace:
     """A panel as it is drawn: the size of its cells and of all around them in inches."""
 
     def __init__(self, panel: Panel, cell: float, tall: float, *, texts: bool) -> None:
@@ -101,7 +101,7 @@ class _Place:
 
 def _abreast(
     panels: Sequence[Panel], width: float, across: int, bar: float, *, texts: bool
-) -> list[_Place] | None:
+) -> list[_TextPlace] | None:
     """The panels, so many side by side; None if there is no room for their columns."""
     same_rows = len({panel.rows for panel in panels}) == 1
     sizes = [max(len(panel.columns) for panel in panels[k::across]) for k in range(across)]
@@ -113,12 +113,12 @@ def _abreast(
     cell = max(cell, 0.001)
     tall = _ROW if texts else max(_NARROW, min(_ROW, cell))
     return [
-        _Place(panel, cell * sizes[number % across] / len(panel.columns), tall, texts=texts)
+        _TextPlace(panel, cell * sizes[number % across] / len(panel.columns), tall, texts=texts)
         for number, panel in enumerate(panels)
     ]
 
 
-def colors_of(bar: Bar, value: float) -> tuple[str, str]:
+def cell_colors(bar: Bar, value: float) -> tuple[str, str]:
     """Background and text colour of a cell, in hexadecimal."""
     if math.isnan(value):
         return "#d9d9d9", "#1a1a1a"
@@ -127,7 +127,7 @@ def colors_of(bar: Bar, value: float) -> tuple[str, str]:
     return to_hex(color), "#ffffff" if dark else "#1a1a1a"
 
 
-@styled
+@with_style
 def draw_grid(
     table: pd.DataFrame,
     panels: Sequence[Panel],
@@ -194,7 +194,7 @@ def in_cell(text: str, room: float) -> str:
     return text
 
 
-def _draw_panel(axes: Axes, shown: pd.DataFrame, place: _Place, bar: Bar) -> None:
+def _draw_panel(axes: Axes, shown: pd.DataFrame, place: _TextPlace, bar: Bar) -> None:
     panel, cell = place.panel, place.cell
     axes.set_facecolor(ABSENT)
     values = shown.pivot_table(index="row", columns="column", values="value", dropna=False)
@@ -205,7 +205,7 @@ def _draw_panel(axes: Axes, shown: pd.DataFrame, place: _Place, bar: Bar) -> Non
             one: Any = row
             axes.text(
                 one.column + 0.5, one.row + 0.5, in_cell(one.text, cell * 0.96), fontsize=SMALL,
-                ha="center", va="center", color=colors_of(bar, one.value)[1], clip_on=True,
+                ha="center", va="center", color=cell_colors(bar, one.value)[1], clip_on=True,
             )  # fmt: skip
     columns, rows, slanted = place.columns, place.rows, place.slanted
     axes.set_xticks(
@@ -219,10 +219,10 @@ def _draw_panel(axes: Axes, shown: pd.DataFrame, place: _Place, bar: Bar) -> Non
     axes.set_xlabel(place.axis)
     axes.set_ylabel(panel.row_axis)
     if panel.name:
-        axes.set_title(fitted(panel.name, place.width), loc="left", pad=3)
+        axes.set_title(shorten_to_width(panel.name, place.width), loc="left", pad=3)
 
 
-@styled
+@with_style
 def draw_lines(
     lines: dict[str, pd.Series], names: list[str], unit: str, title: str, width: float | str | None
 ) -> Figure:

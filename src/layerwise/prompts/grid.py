@@ -27,7 +27,7 @@ from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.parquet import to_bytes
 from layerwise.storage.places import PAGE_MARK, refuse_foreign, refuse_foreign_page
 
-from .drawing import Panel, colors_of, draw_grid
+from .drawing import Panel, cell_colors, draw_grid
 
 ILLUSTRATION = (
     "A look at single prompts: no test was made. To test what it suggests, make a task of such "
@@ -138,14 +138,14 @@ class Grid:
 
     def _repr_html_(self) -> str:
         notes = "".join(f"<p>{escape(note)}</p>" for note in (*self.notes, ILLUSTRATION))
-        tables = "".join(self._html_of(place) for place in range(len(self.panels)))
+        tables = "".join(self._panel_html(place) for place in range(len(self.panels)))
         return (
             f'<div style="font:12px system-ui,sans-serif"><p><b>{escape(self.title)}</b> '
             f"(colour: {escape(self.unit)}; details under the pointer)</p>"
             f'<div style="{_PANELS}">{tables}</div>{notes}</div>'
         )
 
-    def _html_of(self, place: int) -> str:
+    def _panel_html(self, place: int) -> str:
         """One panel as an HTML table."""
         panel, cells = self.panels[place], self.cells(place)
         heads = "".join(
@@ -165,7 +165,7 @@ class Grid:
     def _cell(self, cell: Any) -> str:
         if cell is None:
             return '<td style="padding:1px;background:#8883"></td>'
-        back, front = colors_of(self.bar, cell.value)
+        back, front = cell_colors(self.bar, cell.value)
         return (
             f'<td style="{_CELL};background:{back};color:{front}" title="{escape(cell.details)}">'
             f"<bdi>{escape(cell.text)}</bdi></td>"

@@ -1,4 +1,4 @@
-"""What each layer would say next, at each token of a prompt: the logit lens and the tuned lens."""
+"""Predictions of each layer at each token of a prompt: the logit lens and the tuned lens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.shared.translators import AnyLens, TunedLens
 from layerwise.errors import UserError
-from layerwise.ground.argument_types import Expected, one_of
+from layerwise.ground.argument_types import ExpectedWords, known_name_validator
 from layerwise.ground.layer_names import stream_name
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
@@ -25,7 +25,7 @@ from layerwise.models.instance.kinds import Model, decoder_prefix, is_seq2seq, n
 from layerwise.sweep.activations.intact_run import Place, residuals_at
 from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.requests import Tokens
-from layerwise.sweep.walk.readout import logits_of
+from layerwise.sweep.walk.readout import final_logits
 from layerwise.tasks._encoding import encode_pair
 
 from .drawing import Panel, draw_lines
@@ -35,11 +35,11 @@ from .texts import (
     Prompts,
     SomeTokens,
     encode_prompt,
-    most_likely,
-    positions_of,
     probability,
     readable,
-    token_of,
+    select_positions,
+    single_token_id,
+    top_tokens_text,
 )
 
 LENSES, COLORS = ("logit", "tuned"), ("probability", "rank", "log-probability")
@@ -129,12 +129,12 @@ def lens_grid(
     prompt: Prompts,
     *,
     token: SomeTokens | None = None,
-    lens: Annotated[str, one_of("lens", LENSES)] = "logit",
+    lens: Annotated[str, known_name_validator("lens", LENSES)] = "logit",
     tuned: AnyLens | None = None,
-    site: Annotated[str, one_of("site of the lens", SITES)] = "resid_post",
+    site: Annotated[str, known_name_validator("site of the lens", SITES)] = "resid_post",
     positions: Positions | None = None,
-    color: Annotated[str, one_of("color", COLORS)] = "probability",
-    target: Annotated[str, Expected("a text", "'Le chat'")] | None = None,
+    color: Annotated[str, known_name_validator("color", COLORS)] = "probability",
+    target: Annotated[str, ExpectedWords("a text", "'Le chat'")] | None = None,
     chat: bool = False,
 ) -> LensGrid:
     """Show which token each layer leans to, at each token of a prompt.
@@ -173,7 +173,7 @@ def lens_grid(
         )
     given = None if lens == "logit" else _load_tuned_lens(model, tuned, site)
     followed: Any = [] if token is None else token  # a list, as it was read
-    ids = [token_of(model, text) for text in followed]
+    ids = [single_token_id(model, text) for text in followed]
     chosen = dict(zip(readable(model, ids), ids, strict=True))  # by their readable names
     many = not isinstance(prompt, str) and len(prompt) and all(isinstance(p, str) for p in prompt)
     prompts: list[Any] = list(prompt) if many else [prompt]
@@ -183,7 +183,7 @@ def lens_grid(
         answer = _target(model, tokens, target)
         last = len(tokens) - 1
         every = range(last, last + 1 + len(answer)) if is_seq2seq(model) else range(len(tokens))
-        at = positions_of(every, positions, every[-MOST_COLUMNS:])
+        at = select_positions(every, positions, every[-MOST_COLUMNS:])
         axis = "token that is read at"
         if positions is None and len(at) < len(every):
             notes.append(f"Shown are the last {MOST_COLUMNS} of {len(every)} tokens.")
@@ -202,7 +202,7 @@ def lens_grid(
     )
     of = shown or "probability of the top token"
     return LensGrid(
-        f"{'Tuned' if given else 'Logit'} lens of {called(model)}",
+        f"{'Tuned' if given else 'Logit'} lens of {model_name(model)}",
         table,
         tuple(panels),
         f"{of} (nats)" if color == "log-probability" else of,
@@ -212,7 +212,7 @@ def lens_grid(
     )
 
 
-def called(model: Model) -> str:
+def model_name(model: Model) -> str:
     """Name of a model."""
     return str(model.cfg.model_name)
 
@@ -289,11 +289,13 @@ def _cells(
     model: Model, streams: Float[torch.Tensor, "place read d_model"], chosen: dict[str, int]
 ) -> pd.DataFrame:
     """Readings of residual streams, of which the last are the model's own: a row each."""
-    final = logits_of(model, streams[-1]).log_softmax(-1)
+    final = final_logits(model, streams[-1]).log_softmax(-1)
     usual, tables = final.exp(), []
     # Several layers at once: for a few rows, most of the time goes to reading the weights.
     for part in streams.split(max(1, _ROWS_AT_ONCE // len(final))):
-        logprobs = logits_of(model, part.flatten(0, 1)).log_softmax(-1).unflatten(0, part.shape[:2])
+        logprobs = (
+            final_logits(model, part.flatten(0, 1)).log_softmax(-1).unflatten(0, part.shape[:2])
+        )
         # Over a large vocabulary einsum would lose digits that a sum in pairs keeps.
         entropy = -(logprobs.exp() * logprobs).sum(-1).flatten()
         kl = (usual * (final - logprobs)).sum(-1).clamp(min=0).flatten()
@@ -322,4 +324,4 @@ def _details(row: dict[str, Any], chosen: tuple[str, ...]) -> str:
         for name in chosen
     ]
     numbers = f"entropy {row['entropy']:.2f} nats, KL to the output {row['kl']:.2f} nats"
-    return "\n".join([most_likely(row), *followed, numbers])
+    return "\n".join([top_tokens_text(row), *followed, numbers])

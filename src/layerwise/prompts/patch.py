@@ -1,4 +1,4 @@
-"""Where the difference between two prompts acts: each layer and token, or head, patched."""
+"""Patching of each layer and token, or head, between two prompts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated, Any, NamedTuple
 import pandas as pd
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.patching.cells import ALL, Cell, paired_positions
+from layerwise.analyses.patching.cells import ALL, PatchCell, paired_positions
 from layerwise.errors import UserError
-from layerwise.ground.argument_types import Layers, one_of
+from layerwise.ground.argument_types import Layers, known_name_validator
 from layerwise.ground.layer_names import layer_name
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model, decoder_prefix, n_encoder_layers, n_heads_of
+from layerwise.models.instance.kinds import Model, decoder_prefix, n_encoder_layers, n_layer_heads
 from layerwise.runs.setup import check_layers
 from layerwise.sweep import Intervention, LogLikelihood, intact, sweep
 from layerwise.sweep.requests import Tokens
@@ -22,20 +22,20 @@ from layerwise.tasks.pairs import changed_spans
 
 from .drawing import Panel
 from .grid import SIGNED, Grid
-from .lens import MOST_COLUMNS, called
+from .lens import MOST_COLUMNS, model_name
 from .texts import (
     AnyPrompt,
     AnyToken,
     Positions,
-    answers_of,
-    closed,
+    answer_ids,
     encode_prompt,
-    positions_of,
     readable,
+    select_positions,
+    with_direction_mark,
 )
 
 
-class Aligned(NamedTuple):
+class PositionPair(NamedTuple):
     """A position of the clean prompt and the one of the corrupted that stands for it.
 
     Where there is no counterpart it is None, and so is its token.
@@ -47,12 +47,12 @@ class Aligned(NamedTuple):
 
     def name(self, model: Model) -> str:
         """The tokens of both prompts, once where they are the same."""
-        texts = ["–" if token is None else closed(*readable(model, [token]))
+        texts = ["–" if token is None else with_direction_mark(*readable(model, [token]))
                  for token in dict.fromkeys(self.tokens)]  # fmt: skip
         return "/".join(texts)
 
 
-def aligned(model: Model, clean: Tokens, corrupted: Tokens) -> list[Aligned]:
+def align_positions(model: Model, clean: Tokens, corrupted: Tokens) -> list[PositionPair]:
     """Pair what both prompts begin and end with, and the first and last tokens between."""
     if clean == corrupted:
         raise UserError("Both prompts are the same: expected other words in one; change some.")
@@ -68,12 +68,14 @@ def aligned(model: Model, clean: Tokens, corrupted: Tokens) -> list[Aligned]:
     alone += [(None, at) for at in of_corrupted if at not in [pair[1] for pair in changed]]
     every = [*before, *changed[:-1], *alone, *changed[-1:], *after]
     return [
-        Aligned(a, b, (None if a is None else clean[a], None if b is None else corrupted[b]))
+        PositionPair(a, b, (None if a is None else clean[a], None if b is None else corrupted[b]))
         for a, b in every
     ]
 
 
-def shown(pairs: list[Aligned], positions: Sequence[int] | str | None) -> list[Aligned]:
+def select_pairs(
+    pairs: list[PositionPair], positions: Sequence[int] | str | None
+) -> list[PositionPair]:
     """The pairs at some positions of the corrupted prompt; of too many the most telling."""
     every = range(len(pairs))
     usual = {number for number in every if len(set(pairs[number].tokens)) > 1}
@@ -83,7 +85,7 @@ def shown(pairs: list[Aligned], positions: Sequence[int] | str | None) -> list[A
             usual.add(number)
     of_corrupted = [number for number in every if pairs[number].corrupted is not None]
     known = every if positions == "all" else of_corrupted
-    return [pairs[number] for number in positions_of(known, positions, sorted(usual))]
+    return [pairs[number] for number in select_positions(known, positions, sorted(usual))]
 
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z")
@@ -98,7 +100,7 @@ def patch_grid(
     answer: AnyToken,
     wrong: AnyToken,
     *,
-    site: Annotated[str, one_of("site to patch", SITES)] = "resid_pre",
+    site: Annotated[str, known_name_validator("site to patch", SITES)] = "resid_pre",
     layers: Layers | None = None,
     positions: Positions | None = None,
     chat: bool = False,
@@ -135,15 +137,15 @@ def patch_grid(
             in the logit difference.
     """
     given, source = (encode_prompt(model, prompt, chat=chat) for prompt in (corrupted, clean))
-    pairs = aligned(model, source, given)
-    answers = answers_of(model, answer, wrong)
+    pairs = align_positions(model, source, given)
+    answers = answer_ids(model, answer, wrong)
     if site == "z" and positions is not None:
         raise UserError(
             "Heads are patched at all tokens at once: expected positions= with another site; "
             "leave it out, or use site='attn_out'."
         )
     rows, n_encoder = sorted(check_layers(layers, model)), n_encoder_layers(model)
-    columns = pairs if site == "z" else shown(pairs, positions)
+    columns = pairs if site == "z" else select_pairs(pairs, positions)
     cells = [cell for layer in rows for cell in _cells(model, layer, site, columns)]
     if not cells:
         raise UserError(
@@ -171,7 +173,9 @@ def patch_grid(
     named = tuple(layer_name(layer, n_encoder) for layer in rows)
     alone = [token for pair in pairs if None in pair for token in pair.tokens if token is not None]
     if alone:
-        several = ", ".join([*map(closed, readable(model, alone[:8])), *["…"] * (len(alone) > 8)])
+        several = ", ".join(
+            [*map(with_direction_mark, readable(model, alone[:8])), *["…"] * (len(alone) > 8)]
+        )
         n_changed = sum(None not in pair and len(set(pair.tokens)) > 1 for pair in pairs)
         if n_changed:
             which = "first and the last" if n_changed > 1 else "last"
@@ -186,13 +190,15 @@ def patch_grid(
             cut = f"{len(columns)} of {len(pairs)}"
             notes.append(f"Shown are tokens that differ and the last: {cut}.")
             axis += f": those that differ and the last, {cut}"
-    title = f"{site} of {called(model)}, patched from the clean into the corrupted prompt"
+    title = f"{site} of {model_name(model)}, patched from the clean into the corrupted prompt"
     panel = Panel("", named, tuple(names), column_axis=axis)
     unit = "share of the logit difference that comes back"
     return Grid(title, table, (panel,), unit, SIGNED, tuple(notes))
 
 
-def _cells(model: Model, layer: int, site: str, pairs: Sequence[Aligned]) -> list[tuple[int, Cell]]:
+def _cells(
+    model: Model, layer: int, site: str, pairs: Sequence[PositionPair]
+) -> list[tuple[int, PatchCell]]:
     """Patches of a layer, each with its column."""
     places = [
         (column, (pair.corrupted, pair.clean)) for column, pair in enumerate(pairs)
@@ -203,12 +209,12 @@ def _cells(model: Model, layer: int, site: str, pairs: Sequence[Aligned]) -> lis
         places = [(pos, (pos, pos)) for pos in range(len(decoder_prefix(model)))]
     if site == "z":
         every = tuple(place for _, place in places)
-        heads = range(n_heads_of(model, layer))
-        return [(head, Cell(site, layer, head, ALL, every)) for head in heads]
-    return [(column, Cell(site, layer, None, "", (place,))) for column, place in places]
+        heads = range(n_layer_heads(model, layer))
+        return [(head, PatchCell(site, layer, head, ALL, every)) for head in heads]
+    return [(column, PatchCell(site, layer, None, "", (place,))) for column, place in places]
 
 
-def _place(cell: Cell) -> dict[str, int | None]:
+def _place(cell: PatchCell) -> dict[str, int | None]:
     """Place of a patched cell, as columns of the table."""
     if cell.head is not None:
         return {"head": cell.head}

@@ -1,4 +1,4 @@
-"""What the model would say without each layer, sublayer or head."""
+"""Predictions of the model without each layer, sublayer or head."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from annotated_types import Ge
 
 from layerwise.analyses.ablation.spec import BY_HEAD, SITES, AblationSpec
 from layerwise.analyses.arguments import check_arguments
-from layerwise.ground.argument_types import Layers, Whole, one_of
+from layerwise.ground.argument_types import Layers, Whole, known_name_validator
 from layerwise.ground.layer_names import layer_name
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
@@ -20,8 +20,8 @@ from layerwise.sweep.run import next_logprobs
 
 from .drawing import Panel
 from .grid import AMOUNT, SHARE, Grid
-from .lens import TOP, called
-from .texts import AnyPrompt, encode_prompt, in_short, most_likely, readable
+from .lens import TOP, model_name
+from .texts import AnyPrompt, encode_prompt, in_short, readable, top_tokens_text
 
 _PLACES = ("1st", "2nd", "3rd", "4th", "5th")
 _NAMES = {"attn_out": "attention", "mlp_out": "MLP", "z": "head", "cross_z": "head of "
@@ -34,7 +34,7 @@ def skip_grid(
     model: LoadedModel,
     prompt: AnyPrompt,
     *,
-    site: Annotated[str, one_of("site to skip", SITES["skip"])] = "layer",
+    site: Annotated[str, known_name_validator("site to skip", SITES["skip"])] = "layer",
     layers: Layers | None = None,
     new_tokens: Annotated[Whole, Ge(0)] = 0,
     chat: bool = False,
@@ -68,8 +68,8 @@ def skip_grid(
         True
     """
     tokens = encode_prompt(model, prompt, chat=chat)
-    spec = AblationSpec.of(model, "skip", site, tuple(sorted(check_layers(layers, model))))
-    changes = [intact(), *spec.like(model)]
+    spec = AblationSpec.for_model(model, "skip", site, tuple(sorted(check_layers(layers, model))))
+    changes = [intact(), *spec.same_cost_changes(model)]
     logprobs = next_logprobs(model, changes, tokens)
     probabilities = logprobs.exp()
     best = probabilities.topk(min(TOP, logprobs.shape[-1]))
@@ -84,14 +84,14 @@ def skip_grid(
         texts = sweep(model, changes, [Generate(tokens, new_tokens)]).outcomes
     details = []
     for answer, change, written in zip(answers, changes, texts, strict=True):
-        words = f"{most_likely(answer)}\nKL to the intact model {answer['kl']:.2f} nats"
+        words = f"{top_tokens_text(answer)}\nKL to the intact model {answer['kl']:.2f} nats"
         if new_tokens:
             answer["continuation"] = written[0].text
             words += f"\nwrites: {written[0].text!r}"
         answer |= {"layer": change.layer, "head": change.head, "panel": 0}
         details.append(words)
     asked = f"after {in_short(model, prompt, tokens)}"
-    title = f"{called(model)} without each {_NAMES.get(site, site)}, {asked}"
+    title = f"{model_name(model)} without each {_NAMES.get(site, site)}, {asked}"
     layers_skipped = list(dict.fromkeys(answer["layer"] for answer in answers[1:]))
     names = tuple(layer_name(layer, n_encoder_layers(model)) for layer in layers_skipped)
     if site in BY_HEAD:  # coloured by how far the next token's distribution moves
@@ -104,7 +104,7 @@ def skip_grid(
         ]  # fmt: skip
         columns = tuple(str(head) for head in range(1 + max(row["column"] for row in rows)))
         note = (
-            f"Intact, the model says {most_likely(answers[0])}. "
+            f"Intact, the model says {top_tokens_text(answers[0])}. "
             "Cells name the next token where it changes."
         )
         panel = Panel("", names, columns, "layer", f"head ({asked})")

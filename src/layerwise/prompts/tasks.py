@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from layerwise.errors import UserError, shown, unknown_name
-from layerwise.ground.argument_types import one_of
+from layerwise.errors import UserError, short_repr, unknown_name
+from layerwise.ground.argument_types import known_name_validator
 from layerwise.ground.arguments import check_arguments
-from layerwise.tasks.items import CAPABILITIES, Corruption, Item, chance_of, repeats_joined
+from layerwise.tasks.items import CAPABILITIES, Corruption, Item, cluster_repeats, guessing_chance
 from layerwise.tasks.task import Task, Template, one_line_answers
 
 from .texts import Rows
@@ -21,7 +21,7 @@ def task_from_prompts(
     prompts: Rows,
     *,
     name: str = "prompts",
-    capability: Annotated[str, one_of("capability", CAPABILITIES)] = "knowledge",
+    capability: Annotated[str, known_name_validator("capability", CAPABILITIES)] = "knowledge",
 ) -> Task:
     """Make a task of prompts and their answers, to test what a look at them suggested.
 
@@ -58,7 +58,7 @@ def task_from_prompts(
             "Some answers begin with a space and others do not: expected all or none to, as they "
             "follow their prompts; write them alike."
         )
-    items = repeats_joined([_item(name, number, row) for number, row in enumerate(read)])
+    items = cluster_repeats([_item(name, number, row) for number, row in enumerate(read)])
     return Task(
         name=name,
         capability=capability,  # type: ignore[arg-type]
@@ -66,7 +66,7 @@ def task_from_prompts(
         items=items,
         fewshot=(),
         generate=one_line_answers(items),
-        chance=chance_of(items),
+        chance=guessing_chance(items),
         template=Template(delimiter=" " if spaced == {True} else ""),
         source="prompts",
     )
@@ -85,7 +85,8 @@ def _row(number: int, given: Mapping[str, Any]) -> dict[str, Any]:
     for field, value in texts:
         if not isinstance(value, str) or not value.strip():
             raise UserError(
-                f"Field {field!r} of prompt {number} is {shown(value)}: expected a text; write one."
+                f"Field {field!r} of prompt {number} is {short_repr(value)}: expected a "
+                f"text; write one."
             )
     if "corrupted" in row and not (row["wrong"] or "corrupted_answer" in row):
         raise UserError(

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any
 
-from layerwise.errors import UserError, counted, shown
-from layerwise.ground.argument_types import Expected, Heads
+from layerwise.errors import UserError, count_noun, short_repr
+from layerwise.ground.argument_types import ExpectedWords, Heads
 from layerwise.ground.arguments import Argument
 from layerwise.ground.readers import Reads, entries, plain, refuse
-from layerwise.models.instance.facts import origin_of, original_tokenizer, tokenizer_language
+from layerwise.models.instance.facts import model_origin, original_tokenizer, tokenizer_language
 from layerwise.models.instance.kinds import Model, is_seq2seq, vocabularies
 from layerwise.models.libraries.untrusted_tokenizer import try_texts
 from layerwise.sweep.requests import Generate, Tokens, refuse_unknown_tokens
@@ -51,7 +51,7 @@ def encode_prompt(model: Model, prompt: Prompt, *, chat: bool = False) -> Tokens
     longest = model.cfg.n_ctx
     if longest and len(tokens) > longest:
         raise UserError(
-            f"The prompt has {counted(len(tokens), 'token')} and the model's context {longest}: "
+            f"The prompt has {count_noun(len(tokens), 'token')} and the model's context {longest}: "
             "expected no more; shorten the prompt."
         )
     return tokens
@@ -65,12 +65,12 @@ def _refuse_unknown_words(model: Model, tokenizer: Any, text: str) -> None:
     unknown = [one for one in text.split() if one not in tokenizer.get_vocab()]
     if unknown:
         raise UserError(
-            f"The model does not know {shown(unknown[0])}: it speaks a toy language; expected "
+            f"The model does not know {short_repr(unknown[0])}: it speaks a toy language; expected "
             f"words such as {', '.join(sorted(words)[:3])}; write these."
         )
 
 
-def token_of(model: Model, text: str | int, name: str = "token") -> int:
+def single_token_id(model: Model, text: str | int, name: str = "token") -> int:
     """The id of a text that is one token of the model's vocabulary."""
     if isinstance(text, int):
         refuse_unknown_tokens([Generate((text,), 0)], *vocabularies(model))
@@ -97,9 +97,12 @@ def token_of(model: Model, text: str | int, name: str = "token") -> int:
     return next(iter(ids))
 
 
-def answers_of(model: Model, answer: str | int, wrong: str | int) -> tuple[int, int]:
+def answer_ids(model: Model, answer: str | int, wrong: str | int) -> tuple[int, int]:
     """The ids of an answer and of a wrong one, which is another token."""
-    right, other = token_of(model, answer, "answer"), token_of(model, wrong, "wrong answer")
+    right, other = (
+        single_token_id(model, answer, "answer"),
+        single_token_id(model, wrong, "wrong answer"),
+    )
     if right == other:
         raise UserError(f"Both answers are {answer!r}: expected two tokens; name another.")
     return right, other
@@ -146,7 +149,7 @@ def visible(text: str) -> str:
     )
 
 
-def closed(text: str) -> str:
+def with_direction_mark(text: str) -> str:
     """The text; behind Arabic or Hebrew a mark, so that what follows stands on the right."""
     leftward = any(unicodedata.bidirectional(one) in ("R", "AL") for one in text)
     return f"{text}{_LEFT_TO_RIGHT}" if leftward else text
@@ -154,7 +157,7 @@ def closed(text: str) -> str:
 
 def readable(model: Model, tokens: Sequence[int]) -> list[str]:
     """Tokens as people can read them: spaces, line ends and bytes made visible."""
-    origin = origin_of(model)
+    origin = model_origin(model)
     tokenizer: Any = model.tokenizer if origin is None else origin.tokenizer
     if tokenizer is None:
         return [f"<{one}>" for one in tokens]
@@ -164,7 +167,7 @@ def readable(model: Model, tokens: Sequence[int]) -> list[str]:
 
 _PROMPT = "a text, token ids, or turns of a chat such as [{'role': 'user', 'content': 'Hi'}]"
 _TOKEN = "one token, such as ' Paris', or its id"
-_SOME_POSITIONS = Annotated[Heads, Expected("a list of whole numbers", "[0, 3], or 'all'")]
+_SOME_POSITIONS = Annotated[Heads, ExpectedWords("a list of whole numbers", "[0, 3], or 'all'")]
 
 
 def read_prompt(name: str, value: Any) -> Any:
@@ -240,7 +243,7 @@ Positions = Annotated[Sequence[int] | str, Reads(read_positions, "Sequence[int] 
 Rows = Annotated[Sequence[Mapping[str, Any]], Reads(read_rows, "Sequence[Mapping[str, Any]]")]
 
 
-def positions_of(
+def select_positions(
     every: Sequence[int], given: Sequence[int] | str | None, usual: Sequence[int]
 ) -> list[int]:
     """Those of all positions that were asked for; the usual ones if none were."""
@@ -260,7 +263,7 @@ def probability(value: float) -> str:
     return "< .01" if 0 < value < 0.005 else f"{value:.2f}".lstrip("0") if value < 1 else "1"
 
 
-def most_likely(cell: Mapping[str, Any]) -> str:
+def top_tokens_text(cell: Mapping[str, Any]) -> str:
     """A cell's most likely tokens, each with its probability."""
     pairs = zip(cell["top"], cell["top_probability"], strict=True)
-    return ", ".join(f"{closed(text)} {probability(value)}" for text, value in pairs)
+    return ", ".join(f"{with_direction_mark(text)} {probability(value)}" for text, value in pairs)

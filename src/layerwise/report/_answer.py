@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.ablation.claims_compared import different_layers
-from layerwise.analyses.ablation.saved_effects import ablations, effects_of
+from layerwise.analyses.ablation.saved_effects import ablations, select_effects
 from layerwise.presentation.claim import (
     APART,
     ESTABLISHED,
@@ -30,7 +30,7 @@ from layerwise.presentation.claim import (
     SPARED,
     Claim,
 )
-from layerwise.presentation.naming import model_title, name_layer, naming_layers_of
+from layerwise.presentation.naming import model_layer_names, model_title, name_layer
 from layerwise.presentation.no_signal import (
     by_protocol,
     has_little_to_lose,
@@ -39,21 +39,21 @@ from layerwise.presentation.no_signal import (
     right_answers,
     sentences,
 )
-from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.rows import layers_in, numbers, records, rows
 from layerwise.presentation.section import GridCell
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
-    capitalised,
-    counted,
-    doing,
+    capitalise,
+    count_noun,
+    count_range,
     few_layers,
     in_order,
-    joined,
+    intervention_phrase,
+    join_words,
     number,
     percent,
-    spread_of,
-    when,
+    protocol_phrase,
     writes,
 )
 from layerwise.storage.run_tables import RunTables
@@ -84,7 +84,7 @@ class Band(NamedTuple):
         return writes(self.protocol)
 
 
-class Block(NamedTuple):
+class CapabilityBlock(NamedTuple):
     """A capability on the strip."""
 
     capability: str
@@ -99,7 +99,7 @@ class Block(NamedTuple):
         return sum(not band.silent for band in self.bands)
 
 
-class Column(NamedTuple):
+class StripColumn(NamedTuple):
     """A layer on the axis."""
 
     layer: int
@@ -115,27 +115,27 @@ class Answer:
 
     about: str  # model, layers, tasks, items and ways of scoring
     headline: str  # the answer, or that there is none
-    columns: tuple[Column, ...]  # the layers of the strip
-    blocks: tuple[Block, ...]  # the strip
+    columns: tuple[StripColumn, ...]  # the layers of the strip
+    blocks: tuple[CapabilityBlock, ...]  # the strip
     general: frozenset[int]  # layers that every capability needs
     change: str  # what was done to a layer
     claims: tuple[Claim, ...]  # those of the first screen
     not_shown: tuple[str, ...]  # what must not be concluded
 
 
-def answer_of(run: RunTables, claims: Sequence[Claim]) -> Answer:
+def first_screen(run: RunTables, claims: Sequence[Claim]) -> Answer:
     """The first screen of a run."""
-    with naming_layers_of(run.facts.model):
+    with model_layer_names(run.facts.model):
         kinds = ablations(run)
-        effects = effects_of(run, *kinds[0]) if kinds else pd.DataFrame()
-        layers = layers_of(effects) if len(effects) else []
+        effects = select_effects(run, *kinds[0]) if kinds else pd.DataFrame()
+        layers = layers_in(effects) if len(effects) else []
         return Answer(
             _run_summary(run),
             _headline(run, effects, claims),
             _columns(layers, run.facts.model.n_encoder_layers),
             _blocks(run, effects, claims),
             _of_kind(claims, GENERAL),
-            doing(*kinds[0], "a layer") if kinds else "",
+            intervention_phrase(*kinds[0], "a layer") if kinds else "",
             _first(claims),
             _limits(run, claims, effects),
         )
@@ -148,9 +148,9 @@ def _run_summary(run: RunTables) -> str:
     if model.n_encoder_layers:
         decoder = model.n_layers - model.n_encoder_layers
         layers = f"{model.n_encoder_layers} encoder and {decoder} decoder layers"
-    items = spread_of((task.n_items for task in facts.tasks), "item")
-    tasks = f"{counted(len(facts.tasks), 'task')}, {items} each" if facts.tasks else "no tasks"
-    ways = joined(writes(protocol) for protocol in in_order(facts.protocols, PROTOCOL_ORDER))
+    items = count_range((task.n_items for task in facts.tasks), "item")
+    tasks = f"{count_noun(len(facts.tasks), 'task')}, {items} each" if facts.tasks else "no tasks"
+    ways = join_words(writes(protocol) for protocol in in_order(facts.protocols, PROTOCOL_ORDER))
     parts = [model_title(model), layers, tasks, f"the model {ways}" if ways else ""]
     return " · ".join(filter(None, parts))
 
@@ -185,18 +185,18 @@ def _headline(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) ->
         return " ".join(
             filter(None, [apart[0].short, _other_different_pairs(run), _open(claims), of_all])
         )
-    shown = joined(f"{name} needs {few_layers(layers)}" for name, layers in needs.items())
+    shown = join_words(f"{name} needs {few_layers(layers)}" for name, layers in needs.items())
     nothing = "No layer is shown to be needed."
     if run.table("capability_estimates") is None:
         nothing = "Layers are shown task by task; capabilities were not compared."
     return " ".join(
-        [of_all or (f"{capitalised(shown)}." if shown else nothing), *filter(None, [_open(claims)])]
+        [of_all or (f"{capitalise(shown)}." if shown else nothing), *filter(None, [_open(claims)])]
     )
 
 
 def _other_different_pairs(run: RunTables) -> str:
     """The other pairs that depend on different layers."""
-    named = [joined(pair.names) for pair in different_layers(run)[1:]]
+    named = [join_words(pair.names) for pair in different_layers(run)[1:]]
     if len(named) > _MOST_NAMED:
         return f"So do {len(named)} other pairs of capabilities."
     return f"So do {'; '.join(named)}." if named else ""
@@ -206,13 +206,13 @@ def _open(claims: Sequence[Claim]) -> str:
     """The pairs that one order of layers may explain."""
     pairs = [claim.capabilities for claim in claims if claim.kind == ONE_ORDER]
     if len(pairs) > _MOST_NAMED:
-        every = joined(in_order((name for pair in pairs for name in pair), CAPABILITY_ORDER))
+        every = join_words(in_order((name for pair in pairs for name in pair), CAPABILITY_ORDER))
         return f"One order of layers may explain {len(pairs)} pairs of {every}."
-    named = "; or ".join(map(joined, pairs))
+    named = "; or ".join(map(join_words, pairs))
     return f"One order of layers may explain {named}." if named else ""
 
 
-def _columns(layers: Sequence[int], n_encoder: int) -> tuple[Column, ...]:
+def _columns(layers: Sequence[int], n_encoder: int) -> tuple[StripColumn, ...]:
     """The axis: first, last and some layers between are named."""
     n = len(layers)
     step = next((s for s in (1, 2, 5, 10, 20, 50, 100) if n <= _LABELS * s), max(n // _LABELS, 1))
@@ -225,11 +225,13 @@ def _columns(layers: Sequence[int], n_encoder: int) -> tuple[Column, ...]:
         named = i in ends or (within % step == 0 and not crowded)
         name = name_layer(layer)
         label, stack = str(within) if named else "", name.rpartition(".")[0]
-        columns.append(Column(layer, name, label, stack, 0 < n_encoder == layer))
+        columns.append(StripColumn(layer, name, label, stack, 0 < n_encoder == layer))
     return tuple(columns)
 
 
-def _blocks(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) -> tuple[Block, ...]:
+def _blocks(
+    run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]
+) -> tuple[CapabilityBlock, ...]:
     signal = run.table("signal")
     if effects.empty or signal is None:
         return ()
@@ -249,7 +251,7 @@ def _blocks(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) -> t
         needed = frozenset() if silent else _of_kind(claims, NEEDED, capability) | general
         particular = frozenset() if silent else _particular(run, capability)
         tasks = tuple(in_order(gates["task"], ()))
-        blocks.append(Block(capability, tasks, ordered, needed, particular))
+        blocks.append(CapabilityBlock(capability, tasks, ordered, needed, particular))
     return tuple(blocks)
 
 
@@ -269,7 +271,7 @@ def _band(protocol: str, effects: pd.DataFrame, gates: pd.DataFrame) -> Band:
     if lit.empty:
         return Band(protocol, {}, f"no signal: {levels(records(gates))}")
     cells = {}
-    for layer in layers_of(lit):
+    for layer in layers_in(lit):
         at = rows(lit, layer=layer)
         share = float(np.nanmean(numbers(at, "share_lost")))
         tasks = "; ".join(
@@ -278,7 +280,7 @@ def _band(protocol: str, effects: pd.DataFrame, gates: pd.DataFrame) -> Band:
             for row in records(at)
         )
         lost = f"{number(100 * share)} % of the score lost ({tasks})"
-        words = f"layer {name_layer(layer)}, {when(protocol)}: {lost}"
+        words = f"layer {name_layer(layer)}, {protocol_phrase(protocol)}: {lost}"
         cells[layer] = GridCell("", round(_SHADES * min(max(share, 0.0), 1.0)), words)
     with_signal = records(rows(gates, signal=True))
     right = sum(right_answers(row)[0] for row in with_signal)
@@ -331,5 +333,7 @@ def _unlike(lit: pd.DataFrame) -> Iterator[str]:
         of_way = {way: set(rows(part, protocol=way)["task"]) for way in set(part["protocol"])}
         if of_way and not set.intersection(*of_way.values()):
             ways = in_order(of_way, PROTOCOL_ORDER)
-            asked = joined(f"{joined(sorted(of_way[way]))} {when(way)}" for way in ways)
-            yield f"{capitalised(str(capability))} is {asked}: do not compare these rows."
+            asked = join_words(
+                f"{join_words(sorted(of_way[way]))} {protocol_phrase(way)}" for way in ways
+            )
+            yield f"{capitalise(str(capability))} is {asked}: do not compare these rows."

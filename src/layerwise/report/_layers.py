@@ -1,4 +1,4 @@
-"""What is known of each layer, to be opened in turn: the layer, its attention and MLP, its heads.
+"""Parts of the page on each layer, to be opened in turn: the layer, its sublayers, its heads.
 
 Only what was run is there. Texts are put together; nothing is computed but the largest loss, and
 how much more likely the lens finds the answer behind a layer than before it.
@@ -17,29 +17,29 @@ from layerwise import stats
 from layerwise.analyses.ablation.saved_effects import (
     HEADS,
     ablations,
-    effects_of,
     effects_of_layers,
+    select_effects,
 )
 from layerwise.analyses.registry import ANALYSES
 from layerwise.analyses.shared.lens_names import LENS_ORDER
 from layerwise.presentation.naming import name_layer, stacks
-from layerwise.presentation.rows import layers_of, numbers, records, rows
-from layerwise.presentation.section import Grid, GridCell, Part, Section, Table, bounds
+from layerwise.presentation.rows import layers_in, numbers, records, rows
+from layerwise.presentation.section import GridCell, LayerGrid, Part, Section, Table, bounds
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     HEAD_WORDS,
     PROTOCOL_ORDER,
     SUBLAYER_WORDS,
     WAY,
-    capitalised,
-    doing,
+    capitalise,
     in_order,
     interval,
+    intervention_phrase,
     number,
     percent,
-    way_of_scoring,
+    protocol_words,
 )
-from layerwise.stats.items.clusters import clusters_of
+from layerwise.stats.items.clusters import clusters_from_table
 from layerwise.storage.run_tables import RunTables
 
 SURE, NO_SIGNAL = "•", "no signal"
@@ -70,10 +70,12 @@ def _ablations(run: RunTables, sublayer: str | None) -> Iterator[Reading]:
     silent = [] if signal is None else records(rows(signal, signal=False))
     for kind, site in ablations(run):
         if _belongs(site, sublayer):
-            effects = effects_of(run, kind, site)
-            action = capitalised(doing(kind, "layer" if site in SUBLAYER_WORDS else site, "it"))
+            effects = select_effects(run, kind, site)
+            action = capitalise(
+                intervention_phrase(kind, "layer" if site in SUBLAYER_WORDS else site, "it")
+            )
             cells = {_place(row | {"layer": layer}): NO_SIGNAL
-                     for layer in layers_of(effects) for row in silent}  # fmt: skip
+                     for layer in layers_in(effects) for row in silent}  # fmt: skip
             for row in records(effects):
                 lost = (
                     _estimate_with_mark(row, "share_lost", "share", 100)
@@ -132,7 +134,7 @@ def _lens_readings(run: RunTables) -> Iterator[Reading]:
             ranks |= {
                 (at, *key): f"{after[at - 1]} → {after[at]}" for at in after if at - 1 in after
             }
-        name = capitalised(lens)
+        name = capitalise(lens)
         yield f"{name} lens: answer's probability, gain in % points", gains
         yield f"{name} lens: median rank before → after", ranks
 
@@ -141,7 +143,7 @@ def _gains(part: pd.DataFrame, seed: int, task: str) -> Iterator[tuple[int, str]
     shown = part.assign(probability=np.exp(numbers(part, "logprob")))
     wide = shown.pivot_table(index="item", columns="layer", values="probability").sort_index(axis=1)
     gain = 100 * np.diff(wide.to_numpy(dtype=float), axis=1)
-    clusters = clusters_of(part, wide.index)
+    clusters = clusters_from_table(part, wide.index)
     drawn = stats.resample_indices(clusters.n, _RESAMPLES, stats.generator(seed, task))
     low, high = stats.percentile_bounds(clusters.resampled_means(gain, drawn), 0.95)
     layers = [int(layer) for layer in wide.columns]
@@ -151,7 +153,7 @@ def _gains(part: pd.DataFrame, seed: int, task: str) -> Iterator[tuple[int, str]
 
 
 def _settling_readings(run: RunTables) -> Iterator[Reading]:
-    """How many right answers are the lens's most likely token from here on."""
+    """Numbers of right answers that are the lens's most likely token from here on."""
     depths = run.table("prediction_depth")
     if depths is None:
         return
@@ -187,7 +189,7 @@ def _attribution_readings(run: RunTables, component: str) -> Iterator[Reading]:
 
 
 def _component_attribution(run: RunTables, component: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """What a component adds; the encoder's parts act through cross-attention."""
+    """Attribution of a component; the encoder's parts act through cross-attention."""
     attribution = run.table("attribution_summary")
     if attribution is not None:
         table = rows(attribution, metric="logit_diff", component=component, signal=True)
@@ -205,7 +207,7 @@ def head_evidence(run: RunTables) -> dict[int, Table]:
         *_attributed_heads(run),
         *_head_methods(run),
     ]
-    layers = sorted({layer for table, _ in methods for layer in layers_of(table)})
+    layers = sorted({layer for table, _ in methods for layer in layers_in(table)})
     every = sorted((row for _, of_method in methods for row in of_method), key=lambda row: row[1])
     tables = {}
     for layer in layers:
@@ -220,9 +222,9 @@ def head_evidence(run: RunTables) -> dict[int, Table]:
 
 def _ablated_heads(run: RunTables) -> Iterator[HeadMethod]:
     for kind, site in ablations(run, HEADS):
-        table = effects_of(run, kind, site, HEADS, signal=True)
+        table = select_effects(run, kind, site, HEADS, signal=True)
         noun = "it" if site == "z" else f"its {HEAD_WORDS[site]}"
-        name = f"{doing(kind, site, noun)}: share lost (%)"
+        name = f"{intervention_phrase(kind, site, noun)}: share lost (%)"
         yield table, _strongest(table, name, "share_lost", "share", 100, 0)
 
 
@@ -277,23 +279,23 @@ def _strongest(
 def _place_words(row: dict[str, Any]) -> Iterator[str]:
     """The task of a row, its way of scoring, and its position if it has one."""
     yield row["task"]
-    yield way_of_scoring(row["protocol"])
+    yield protocol_words(row["protocol"])
     if "pos_label" in row:
         yield row["pos_label"]
 
 
 def _head_row(row: dict[str, Any], name: str, where: str, value: str, count: str) -> HeadRow:
-    cells = [f"{name_layer(row['layer'])}.{row['head']}", capitalised(name), where, value, count]
+    cells = [f"{name_layer(row['layer'])}.{row['head']}", capitalise(name), where, value, count]
     return int(row["layer"]), int(row["head"]), cells
 
 
-def layer_grid(run: RunTables) -> Grid | None:
+def layer_grid(run: RunTables) -> LayerGrid | None:
     """The layers of a run with an ablation of layers or their parts; None without one."""
     every = effects_of_layers(run)
     if every is None or not ablations(run):
         return None
     kind, site = ablations(run)[0]
-    effects = effects_of(run, kind, site)
+    effects = select_effects(run, kind, site)
     columns = {
         (capability, protocol): of_column
         for capability in in_order(effects["capability"], CAPABILITY_ORDER)
@@ -302,16 +304,17 @@ def layer_grid(run: RunTables) -> Grid | None:
     }
     words = (
         "Choose a layer to see what is known of it. Numbers: share (%) of the above-floor "
-        f"accuracy lost by {doing(kind, site, 'the layer')}, the largest among the capability's "
+        f"accuracy lost by {intervention_phrase(kind, site, 'the layer')}, the largest "
+        f"among the capability's "
         f"tasks; {SURE} significant after Holm's correction; – no signal."
     )
-    names = tuple(f"{capability}, {way_of_scoring(one)}" for capability, one in columns)
+    names = tuple(f"{capability}, {protocol_words(one)}" for capability, one in columns)
     layers = tuple(
         (tuple(_cell(rows(of_column, layer=layer), name)
                for name, of_column in zip(names, columns.values(), strict=True)), part)
-        for layer, part in _part_readings(run, layers_of(every)).items()
+        for layer, part in _part_readings(run, layers_in(every)).items()
     )  # fmt: skip
-    return Grid(words, names, layers, run.facts.model.n_encoder_layers > 0)
+    return LayerGrid(words, names, layers, run.facts.model.n_encoder_layers > 0)
 
 
 def _cell(effects: pd.DataFrame, where: str) -> GridCell:
@@ -354,7 +357,7 @@ def _part(
     known: dict[str, dict[str, Mapping[Any, str]]],
     inner: tuple[Part, ...],
 ) -> Part:
-    title = capitalised(title)
+    title = capitalise(title)
     tables = (_table(run, f"{title}, {how}", layer, columns) for how, columns in known.items())
     return Part(title, tuple(table for table in tables if table.cells), inner)
 
@@ -377,7 +380,7 @@ def _table(run: RunTables, title: str, layer: int, columns: dict[str, Mapping[An
     }
     texts_of = {name: texts for name, texts in texts_of.items() if set(texts) - nothing}
     cells = [
-        [capability, task, way_of_scoring(protocol), *texts]
+        [capability, task, protocol_words(protocol), *texts]
         for (capability, task, protocol), *texts in zip(named, *texts_of.values(), strict=True)
     ]
     heads = ("capability", "task", WAY, *texts_of)

@@ -8,10 +8,10 @@ from importlib import metadata
 from layerwise.analyses.ablation.saved_effects import HEADS, SETS, ablations
 from layerwise.analyses.registry import ANALYSES
 from layerwise.presentation.wording import (
-    doing,
     in_order,
-    joined,
-    way_of_scoring,
+    intervention_phrase,
+    join_words,
+    protocol_words,
 )
 from layerwise.storage.provenance import Facts
 from layerwise.storage.run_tables import RunTables
@@ -58,33 +58,39 @@ def _model_sentences(facts: Facts) -> Iterator[str]:
         f"{versions.get('layerwise', '0.1.0')} (torch {versions.get('torch', 'unknown')})."
     )
     tasks = ", ".join(f"{task.name} (n = {task.n_items})" for task in facts.tasks)
-    ways = joined(f"{way_of_scoring(one)} ({one})" for one in facts.protocols)
+    ways = join_words(f"{protocol_words(one)} ({one})" for one in facts.protocols)
     if tasks:
         yield f"Tasks were {tasks}. To be scored, the model {ways}."
 
 
 def _intervention_sentences(run: RunTables) -> Iterator[str]:
-    """What was done to the model, or read of it, as far as the run has its tables."""
+    """Sentences on what was done to the model, or read of it, as far as the run has its tables."""
     for kind, site in ablations(run):
-        yield f"Every item was asked again by {doing(kind, site, 'each layer')}, one at a time."
+        yield (
+            f"Every item was asked again by "
+            f"{intervention_phrase(kind, site, 'each layer')}, one at a time."
+        )
     for kind, site in ablations(run, HEADS):
-        yield f"Every item was asked again by {doing(kind, site, 'each head')}, one at a time."
+        yield (
+            f"Every item was asked again by "
+            f"{intervention_phrase(kind, site, 'each head')}, one at a time."
+        )
     for kind, site in ablations(run, SETS):
-        yield f"Every item was asked again by {doing(kind, site, 'sets of layers')}."
+        yield f"Every item was asked again by {intervention_phrase(kind, site, 'sets of layers')}."
     lens = run.table("lens")
     if lens is not None:
-        kinds = joined(f"{one} lens" for one in in_order(lens["lens"], ("logit", "tuned")))
+        kinds = join_words(f"{one} lens" for one in in_order(lens["lens"], ("logit", "tuned")))
         yield (
             f"The residual stream after each layer was read as if it were the last ({kinds}; "
             "nostalgebraist 2020)."
         )
     patching = run.table("patching_summary")
     if patching is not None:
-        sites = joined(in_order(patching["site"], ()))
+        sites = join_words(in_order(patching["site"], ()))
         ways = {"denoising": "from the clean into the corrupted run",
                 "noising": "from the corrupted into the clean run"}  # fmt: skip
         named = in_order(patching["direction"], tuple(ways))
-        how = joined(str(ways.get(one, one)) for one in named)
+        how = join_words(str(ways.get(one, one)) for one in named)
         yield (
             f"Activations ({sites}) were patched {how}, one layer and position at a time, between "
             "prompts that differ in a few words."

@@ -16,34 +16,34 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from layerwise.analyses.ablation.items import answers, shortened
+from layerwise.analyses.ablation.items import answers, shorten
 from layerwise.analyses.ablation.questions import KEY, QUESTIONS
 from layerwise.analyses.ablation.report import state_traces
 from layerwise.analyses.ablation.saved_effects import (
     ablations,
-    effects_of,
     points,
+    select_effects,
 )
 from layerwise.presentation.claim import Claim, evidence
-from layerwise.presentation.naming import name_layer, naming_layers_of
-from layerwise.presentation.page import drawn, filled
-from layerwise.presentation.power import HowSure, how_sure
-from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.naming import model_layer_names, name_layer
+from layerwise.presentation.page import render_pictures, render_template
+from layerwise.presentation.power import DetectableEffects, detectable_effects
+from layerwise.presentation.rows import layers_in, numbers, records, rows
 from layerwise.presentation.section import FigureSpec, Section, Table
 from layerwise.presentation.wording import (
     WAY,
-    counted,
-    doing,
+    count_noun,
     in_order,
-    joined,
+    intervention_phrase,
+    join_words,
     number,
     percent,
-    way_of_scoring,
+    protocol_words,
 )
-from layerwise.report._answer import Answer, answer_of
+from layerwise.report._answer import Answer, first_screen
 from layerwise.report._layers import sections
 from layerwise.stats.effects import INTACT
-from layerwise.storage.provenance import differing
+from layerwise.storage.provenance import environment_differences
 from layerwise.storage.run_tables import RunTables
 
 
@@ -56,14 +56,14 @@ def comparison(runs: Sequence[RunTables], names: Sequence[str]) -> Table | None:
     if not cells:
         return None
     body = [
-        [task, way_of_scoring(protocol), *(_cell_summary(run, task, protocol) for run in runs)]
+        [task, protocol_words(protocol), *(_cell_summary(run, task, protocol) for run in runs)]
         for task, protocol in cells
     ]
     return Table("Runs side by side", ("task", WAY, *names), body)
 
 
 def _cell_summary(run: RunTables, task: str, protocol: str) -> str:
-    """How often the intact model is right, and the largest loss."""
+    """Accuracy of the intact model, and the largest loss."""
     signal = run.table("signal")
     gates = [] if signal is None else records(rows(signal, task=task, protocol=protocol))
     if not gates:
@@ -74,15 +74,17 @@ def _cell_summary(run: RunTables, task: str, protocol: str) -> str:
         return f"{accuracy}; no signal"
     if not ablations(run):
         return f"{accuracy}; no single layer was changed"
-    effects = rows(effects_of(run, *ablations(run)[0]), task=task, protocol=protocol)
+    effects = rows(select_effects(run, *ablations(run)[0]), task=task, protocol=protocol)
     losses = pd.DataFrame(rows(effects, significant=True).query("acc_diff > 0"))
-    n_layers = counted(len(layers_of(effects)), "layer")
+    n_layers = count_noun(len(layers_in(effects)), "layer")
     text = f"{accuracy}; {len(losses)} of {n_layers} significant"
     if losses.empty:
         return text
     worst = records(losses)[int(np.argmax(numbers(losses, "share_lost")))]
-    with naming_layers_of(run.facts.model):
-        action = doing(worst["kind"], worst["site"], f"layer {name_layer(worst['layer'])}")
+    with model_layer_names(run.facts.model):
+        action = intervention_phrase(
+            worst["kind"], worst["site"], f"layer {name_layer(worst['layer'])}"
+        )
     return (
         f"{text}; most: {action}, {points(worst)} (bounds for all tests of the run together) lost"
     )
@@ -96,7 +98,7 @@ def differing_tasks(runs: Sequence[RunTables]) -> list[str]:
             hashes.setdefault(task.name, []).append(task.hash[:12])
     return [
         f"The runs do not have the same items under the name {name} (hashes "
-        f"{joined(in_order(known, ()))}): their numbers for it are not comparable."
+        f"{join_words(in_order(known, ()))}): their numbers for it are not comparable."
         for name, known in hashes.items()
         if len(set(known)) > 1
     ]
@@ -136,7 +138,7 @@ def _task(changed: pd.DataFrame, intact: pd.DataFrame, questions: pd.DataFrame) 
     for layer, of_layer in flipped.groupby("layer") if len(flipped) else ():
         listed = records(answers(intact, pd.DataFrame(of_layer), questions))
         layers[str(layer)] = [
-            [at[row["item"]], shortened(row["without"], _ANSWER),
+            [at[row["item"]], shorten(row["without"], _ANSWER),
              None if pd.isna(row["margin_change"]) else round(float(row["margin_change"]), 1)]
             for row in listed
         ]  # fmt: skip
@@ -146,8 +148,8 @@ def _task(changed: pd.DataFrame, intact: pd.DataFrame, questions: pd.DataFrame) 
         "capability": str(intact["capability"].iloc[0]),
         "items": [
             [
-                shortened(row["question"], _QUESTION), shortened(row["gold"], _ANSWER),
-                shortened(row["intact"], _ANSWER), int(row["right_intact"]),
+                shorten(row["question"], _QUESTION), shorten(row["gold"], _ANSWER),
+                shorten(row["intact"], _ANSWER), int(row["right_intact"]),
             ]
             for row in first
         ],
@@ -181,7 +183,7 @@ def facts_tables(run: RunTables) -> list[Table]:
         for name, value in facts.model.model_dump().items()
         if value != ""  # unknown, or there is none
     ]
-    ways = ", ".join(f"{way_of_scoring(one)} ({one})" for one in facts.protocols)
+    ways = ", ".join(f"{protocol_words(one)} ({one})" for one in facts.protocols)
     settings = [["seed", str(facts.seed)], ["ways of scoring", ways]]
     settings += [
         [name.replace("_", " "), _value(value)]
@@ -190,7 +192,7 @@ def facts_tables(run: RunTables) -> list[Table]:
     ]
     versions = [[name, version] for name, version in facts.versions.items()]
     elsewhere: list[Any] = [part["environment"] for part in facts.machines if "environment" in part]
-    keys = differing([*facts.environments, *elsewhere])
+    keys = environment_differences([*facts.environments, *elsewhere])
     note = f"Parts of this run were made under different {keys}: last digits may differ."
     note = note if keys else ""
     columns = tuple(dict.fromkeys(name for entry in facts.work for name in entry))
@@ -212,7 +214,7 @@ def _tasks(run: RunTables) -> Table:
         if n:
             some = ", ".join(task.too_long[:3]) + " …" * (n > 3)
             n_items += f" ({n} too long, left out: {some})"
-        chance = (f"{way_of_scoring(way)}: {number(100 * at)}" for way, at in task.chance.items())
+        chance = (f"{protocol_words(way)}: {number(100 * at)}" for way, at in task.chance.items())
         cells.append([
             task.name, task.capability, n_items, str(task.n_fewshot), ", ".join(chance),
             task.extractor or "–", task.source, task.hash[:12], task.description,
@@ -245,16 +247,16 @@ class Page:
     @cached_property
     def answer(self) -> Answer:
         """First screen of the page."""
-        return answer_of(self.run, self.findings)
+        return first_screen(self.run, self.findings)
 
     @cached_property
     def parts(self) -> list[Section]:
         """The sections behind the first screen."""
-        with naming_layers_of(self.run.facts.model):
+        with model_layer_names(self.run.facts.model):
             return sections(self.run)
 
     @cached_property
-    def leading(self) -> list[FigureSpec]:
+    def leading_figures(self) -> list[FigureSpec]:
         """The picture beside the strip; none where no layers cross."""
         return list(state_traces(self.run, first=True))
 
@@ -266,18 +268,18 @@ class Page:
     @property
     def first(self) -> list[tuple[Claim, Table]]:
         """The first screen's claims, each with the rows that it stands on."""
-        return [(claim, evidence_of(self.run, claim)) for claim in self.answer.claims]
+        return [(claim, claim_evidence(self.run, claim)) for claim in self.answer.claims]
 
     @property
     def claims(self) -> list[tuple[Claim, Table]]:
         """The other claims, with their rows."""
         others = [claim for claim in self.findings if claim not in self.answer.claims]
-        return [(claim, evidence_of(self.run, claim)) for claim in others]
+        return [(claim, claim_evidence(self.run, claim)) for claim in others]
 
     @cached_property
-    def sure(self) -> HowSure | None:
+    def sure(self) -> DetectableEffects | None:
         """Smallest losses that the run would have shown; None if no layer was tested."""
-        return how_sure(self.run)
+        return detectable_effects(self.run)
 
     @property
     def items(self) -> Markup:
@@ -289,7 +291,7 @@ class Page:
         return next((c.short for c in self.findings if c.kind in part.kinds), "")
 
 
-def evidence_of(run: RunTables, claim: Claim) -> Table:
+def claim_evidence(run: RunTables, claim: Claim) -> Table:
     """The rows that a claim about a run stands on."""
     name = claim.source["table"]
     table = run.table(name)
@@ -303,15 +305,17 @@ def evidence_of(run: RunTables, claim: Claim) -> Table:
 def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
     """The page's text, and its figures by name."""
     runs = [page.run for page in pages]
-    pictures, figures = drawn(
+    pictures, figures = render_pictures(
         [
             (f"run{i}_{drawing.name}" if len(pages) > 1 else drawing.name, drawing,
              page.run.facts.model)
             for i, page in enumerate(pages, start=1)
-            for drawing in [*page.leading, *(d for part in page.parts for d in part.drawings)]
+            for drawing in [
+                *page.leading_figures, *(d for part in page.parts for d in part.drawings)
+            ]
         ]
     )  # fmt: skip
-    text = filled(
+    text = render_template(
         "layerwise.report",
         "template.html.j2",
         pages=pages,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
-from layerwise.presentation.power import HowSure
-from layerwise.report._answer import Answer, Block, Column
+from layerwise.presentation.power import DetectableEffects
+from layerwise.report._answer import Answer, CapabilityBlock, StripColumn
 
 WIDTH, MOST_LINES = 80, 39
 _SHADES = "·░░░▒▒▒▓▓██"
@@ -15,7 +15,7 @@ _STRENGTHS = ("", _ALL, _NEEDED, _PARTICULAR, *dict.fromkeys(_SHADES))
 _ROOM = 26  # for the names of a row
 
 
-def answer_text(answer: Answer, sure: HowSure | None) -> str:
+def answer_text(answer: Answer, sure: DetectableEffects | None) -> str:
     """The answer, the strip, the claims that fit, how sure that is, and what is not shown."""
     before = [*_wrap(answer.about), *_wrap(answer.headline), *_strip(answer)]
     after = [*_wrap("How sure: " + " ".join(sure.sentences) if sure else "")]
@@ -63,7 +63,7 @@ def _strip(answer: Answer) -> Iterator[str]:
     yield ""
 
 
-def _block(block: Block, row: Callable[[Callable[[int], str]], str]) -> Iterator[str]:
+def _block(block: CapabilityBlock, row: Callable[[Callable[[int], str]], str]) -> Iterator[str]:
     def mark(layer: int) -> str:
         return (
             _PARTICULAR if layer in block.particular else _NEEDED if layer in block.needed else ""
@@ -84,7 +84,7 @@ def _labelled_row(name: str, row: str) -> str:
     return f"{name:<{_ROOM}}{row}".rstrip()
 
 
-def _axis(groups: Sequence[Sequence[Column]], wide: int, stacks: bool = False) -> str:
+def _axis(groups: Sequence[Sequence[StripColumn]], wide: int, stacks: bool = False) -> str:
     """The labels over their layers, as far as there is room; names of stacks over their first."""
     line, at, last = "", 0, ""
     for group in groups:

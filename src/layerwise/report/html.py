@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from layerwise.analyses.ablation.result import AblationResult, joinable
+from layerwise.analyses.ablation.result import AblationResult, can_join
 from layerwise.analyses.arguments import Results, check_arguments
 from layerwise.analyses.emergence.result import EmergenceResult
 from layerwise.analyses.loading import load_results
 from layerwise.analyses.measurements import with_curves
-from layerwise.analyses.registry import ANALYSES, tables_of_run
+from layerwise.analyses.registry import ANALYSES, run_tables
 from layerwise.errors import UserError
 from layerwise.ground.readers import Paths
-from layerwise.presentation.claim import ROLES, Claim, ranked
-from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.claim import ROLES, Claim, rank_claims
+from layerwise.presentation.naming import model_layer_names
 from layerwise.presentation.page import Report
 from layerwise.report._page import Page, render
 from layerwise.report._terminal import answer_text
@@ -44,12 +44,12 @@ def findings(results: Sequence[Result], most: int = MOST) -> list[Claim]:
     Raises:
         UserError: if the results are of different models or items.
     """
-    return findings_of(tables_of_run(results), most)
+    return findings_from_tables(run_tables(results), most)
 
 
-def findings_of(run: RunTables, most: int = MOST) -> list[Claim]:
+def findings_from_tables(run: RunTables, most: int = MOST) -> list[Claim]:
     """As ``findings``, from tables that were gathered before."""
-    with naming_layers_of(run.facts.model):
+    with model_layer_names(run.facts.model):
         caveats = [claim for analysis in ANALYSES for claim in analysis.caveats(run)]
         findings = [claim for analysis in ANALYSES for claim in analysis.findings(run)]
     kept = [*caveats, *(claim for claim in findings if claim.kind in ROLES)]
@@ -60,7 +60,7 @@ def findings_of(run: RunTables, most: int = MOST) -> list[Claim]:
         fits = len(others) < most and length <= most * CHARACTERS
         if claim.kind not in ROLES and fits:
             others.append(claim)
-    return ranked([*kept, *others])
+    return rank_claims([*kept, *others])
 
 
 @check_arguments()
@@ -75,7 +75,7 @@ def report(results: Results) -> Report:
         UserError: if there are none.
     """
     given = [results] if isinstance(results, Result) else list(results)
-    runs = [tables_of_run(group) for group in grouped(given)]
+    runs = [run_tables(group) for group in group_by_run(given)]
     return _report(runs, [""] * len(runs))
 
 
@@ -92,7 +92,7 @@ def report_from_folders(folders: Paths) -> Report:
         UserError: if there are none, or one of them cannot be read.
     """
     listed = [folders] if isinstance(folders, str | Path) else list(folders)
-    runs = [tables_of_run(_with_emergence(load_results(folder))) for folder in listed]
+    runs = [run_tables(_with_emergence(load_results(folder))) for folder in listed]
     return _report(runs, [f" ({Path(folder).resolve().name})" for folder in listed])
 
 
@@ -108,7 +108,7 @@ def _with_emergence(results: list[Result]) -> list[Result]:
     return [*others, emergence(joinable, seed=joinable[0].facts.seed)]
 
 
-def grouped(results: Sequence[Result]) -> list[list[Result]]:
+def group_by_run(results: Sequence[Result]) -> list[list[Result]]:
     """Results by run: one model and its items, one result a kind, or ablations that differ."""
     groups: list[list[Result]] = []
     for result in results:
@@ -124,7 +124,7 @@ def _fits(group: Sequence[Result], result: Result) -> bool:
         group[0].facts.model == result.facts.model
         and all(of_group.get(task.name, task.hash) == task.hash for task in result.facts.tasks)
         and all(isinstance(result, AblationResult) and isinstance(other, AblationResult)
-                and joinable(other, result) for other in alike)
+                and can_join(other, result) for other in alike)
     )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def _report(runs: list[RunTables], origins: list[str]) -> Report:
     several = len(runs) > 1
     pages = [
         Page(f"Run {i}{origin}, {run.facts.model.name}" if several else run.facts.model.name, run,
-             findings_of(run))
+             findings_from_tables(run))
         for i, (run, origin) in enumerate(zip(runs, origins, strict=True), start=1)
     ]  # fmt: skip
     claims = [
@@ -145,7 +145,7 @@ def _report(runs: list[RunTables], origins: list[str]) -> Report:
         for page in pages
         for claim in page.findings
     ]
-    every = tuple(ranked(claims) if several else claims)
+    every = tuple(rank_claims(claims) if several else claims)
     return Report(every, lambda: render(pages), lambda: _text(pages))
 
 

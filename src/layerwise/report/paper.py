@@ -15,26 +15,26 @@ from typing import Annotated, Any
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.loading import load_results
-from layerwise.analyses.registry import tables_of_run
-from layerwise.errors import UserError, counted
-from layerwise.ground.argument_types import SomeNames, one_of
+from layerwise.analyses.registry import run_tables
+from layerwise.errors import UserError, count_noun
+from layerwise.ground.argument_types import SomeNames, known_name_validator
 from layerwise.ground.readers import AnyPath, Reads
 from layerwise.ground.regular_files import read_regular
 from layerwise.presentation.claim import Claim
-from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.naming import model_layer_names
 from layerwise.presentation.save import picture_bytes
 from layerwise.presentation.section import FigureSpec, Table
 from layerwise.presentation.style import COLUMN_WIDTH, inches, part_of_figures, without_titles
 from layerwise.presentation.wording import MINUS, interval, number, p_value
 from layerwise.storage.atomic_files import write_atomically
-from layerwise.storage.file_list import listed, states, with_list
+from layerwise.storage.file_list import files_without, states, with_list
 from layerwise.storage.places import OutputFolder, refuse_foreign, refuse_unusable_folder
 from layerwise.storage.run_tables import RunTables
 
-from ._answer import answer_of
+from ._answer import first_screen
 from ._layers import sections
 from ._methods import methods, references
-from .html import findings_of
+from .html import findings_from_tables
 
 FORMATS = ("pdf", "svg", "png")
 LIST_FILE = "figures.json"
@@ -59,7 +59,7 @@ def figures_for_paper(
     out: OutputFolder,
     *,
     width: Width = COLUMN_WIDTH,
-    formats: Annotated[SomeNames, one_of("format of figures", FORMATS)] = ("pdf",),
+    formats: Annotated[SomeNames, known_name_validator("format of figures", FORMATS)] = ("pdf",),
 ) -> list[Path]:
     """Write the figures of a saved run at the width of a paper's column, with what goes with them.
 
@@ -85,10 +85,10 @@ def figures_for_paper(
     """
     place = Path(out)
     known = _previous_files(place)
-    run = tables_of_run(load_results(folder))
-    claims = findings_of(run)
+    run = run_tables(load_results(folder))
+    claims = findings_from_tables(run)
     files: dict[str, bytes] = {}
-    with naming_layers_of(run.facts.model), without_titles():
+    with model_layer_names(run.facts.model), without_titles():
         for drawing in _first_screen(run, claims):
             files |= dict(_figure_files(drawing, width, formats))
         for section in sections(run):
@@ -118,7 +118,7 @@ def _previous_files(place: Path) -> dict[str, str]:
         return {}
     try:
         content = json.loads(read_regular(place / LIST_FILE))
-        known = listed(content, LIST_FILE)
+        known = files_without(content, LIST_FILE)
         of_now = states(place, known)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise UserError(
@@ -138,7 +138,7 @@ def _first_screen(run: RunTables, claims: Sequence[Claim]) -> Iterator[FigureSpe
     """The picture that a page begins with, of a run that changed layers."""
     from .figures.first_screen import layers_by_capability
 
-    answer = answer_of(run, claims)
+    answer = first_screen(run, claims)
     if not answer.blocks:
         return
     caption = (
@@ -166,7 +166,7 @@ def _figure_files(
             yield f"{name}.{kind}", picture_bytes(figure, kind)
         yield f"{name}.txt", f"{drawing.caption}{which}\n".encode()
         marks = [
-            [axes.get_title("left").replace("\n", " "), *numbers_of(text)]
+            [axes.get_title("left").replace("\n", " "), *tooltip_numbers(text)]
             for axes, _, text, _ in getattr(figure, "tooltips", ())
         ]
         yield f"{name}.csv", _csv([("panel", *COLUMNS), *marks])
@@ -176,8 +176,8 @@ def _figure_files(
 COLUMNS = ("series", "layer", "value", "low", "high", "unit", "n", "significant")
 
 
-def numbers_of(text: str) -> list[str]:
-    """What a mark's tooltip says, as the entries of ``COLUMNS``."""
+def tooltip_numbers(text: str) -> list[str]:
+    """Numbers of a mark's tooltip, as the entries of ``COLUMNS``."""
     where, _, said = text.rpartition(": ") if ": " in text else ("", "", text)
     layer = _LAYER.search(where)
     series = where if layer is None else (where[: layer.start()] + where[layer.end() :]).strip(", ")
@@ -255,5 +255,5 @@ def _files_of_tests(claims: Sequence[Claim]) -> Iterator[tuple[str, bytes]]:
     if rows:
         yield "tests.csv", _csv([heads, *rows])
         columns = ("claim", "estimate", "unit", "p", "test", "items")
-        title = f"Claims and their tests ({counted(len(rows), 'claim')})"
+        title = f"Claims and their tests ({count_noun(len(rows), 'claim')})"
         yield "tests.tex", latex(Table(title, columns, cells), "tests").encode()

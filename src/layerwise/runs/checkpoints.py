@@ -1,4 +1,4 @@
-"""Where an analysis keeps its finished pieces: a run's folder, or memory.
+"""Places of an analysis' finished pieces: a run's folder, or memory.
 
 A piece is a table under a name; an analysis does only the pieces that are not there yet. A run
 that is spread over several machines keeps which of them made which piece.
@@ -20,7 +20,7 @@ from layerwise.errors import UserError
 from layerwise.ground.regular_files import read_regular
 from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.base import Result
-from layerwise.storage.parquet import parsed, refuse_other_columns
+from layerwise.storage.parquet import parse_table, refuse_other_columns
 from layerwise.storage.provenance import distinct, installed_versions
 
 AnyResult = TypeVar("AnyResult", bound=Result)
@@ -69,7 +69,7 @@ def note_machine(parts: CheckpointStore, piece: str, machine: Machine | None) ->
         parts.write_part(_PART, others.reset_index(drop=True))
 
 
-def machines_of(parts: CheckpointStore) -> tuple[dict[str, Any], ...]:
+def machines_used(parts: CheckpointStore) -> tuple[dict[str, Any], ...]:
     """The machines that made pieces for a run, each with their names, for its facts."""
     grouped: Any = _recorded_machines(parts).groupby(_COLUMNS[1:], sort=True)["piece"]
     return tuple(
@@ -81,7 +81,7 @@ def machines_of(parts: CheckpointStore) -> tuple[dict[str, Any], ...]:
 
 def with_origin(result: AnyResult, parts: CheckpointStore) -> AnyResult:
     """A result whose facts say what made its pieces: machines, versions, threads, kernels."""
-    origin = {"machines": machines_of(parts), "environments": tuple(parts.environments())}
+    origin = {"machines": machines_used(parts), "environments": tuple(parts.environments())}
     frozen: Any = result
     return replace(frozen, facts=result.facts.model_copy(update=origin))
 
@@ -123,13 +123,13 @@ class CheckpointStore:
         )
 
 
-def together(parts: CheckpointStore, names: list[str]) -> pd.DataFrame:
+def concat_parts(parts: CheckpointStore, names: list[str]) -> pd.DataFrame:
     """The pieces under some names as one table, in that order; empty for no names."""
     tables = [parts.read_part(name) for name in names]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def rows_of(parts: CheckpointStore, table: str, names: list[str]) -> pd.DataFrame:
+def table_rows(parts: CheckpointStore, table: str, names: list[str]) -> pd.DataFrame:
     """The pieces of a table as one; they must have its columns."""
     tables = [parts.read_part(name) for name in names]
     for rows in tables:
@@ -146,7 +146,7 @@ def write_bytes_part(
     write_atomically(path, head + b"\n" + content)
 
 
-def environment_of(path: Path) -> dict[str, Any] | None:
+def part_environment(path: Path) -> dict[str, Any] | None:
     """Environment that a part was made under; None of one that is damaged."""
     try:
         with path.open("rb") as file:
@@ -161,7 +161,7 @@ def read_part_file(path: Path, run: str, name: str) -> pa.Table:
     """Read a part that is a table."""
     content = read_bytes_part(path, run, name)
     try:
-        return parsed(path, content)
+        return parse_table(path, content)
     except (OSError, UserError, pa.ArrowException) as error:
         raise _no_part(path) from error
 

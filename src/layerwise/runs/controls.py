@@ -1,4 +1,4 @@
-"""What a model and its losses are measured by.
+"""Controls that a model and its losses are measured by.
 
 Other items' questions, a guesser that reads no question, and the model without any layer.
 """
@@ -36,7 +36,7 @@ class BlindItem(NamedTuple):
     requests: tuple[TaskRequest, ...]  # what is put to the model
 
 
-def requests_of(
+def item_requests(
     setup: Setup, task: Task, items: Iterable[Item], protocols: Sequence[str]
 ) -> list[TaskRequest]:
     """Requests that put some items to the model, under each protocol in turn."""
@@ -98,7 +98,7 @@ def guessed_rows(
     for protocol in protocols:
         key = (setup.tokenizer, "guesser", task.hash, len(task.unasked), protocol == "generate")
         guess = partial(guesser_answers, task, protocol, tokenizer=setup.tokenizer, alone=alone)
-        answers = setup.built.once(key, guess)
+        answers = setup.built.get_or_encode_kept(key, guess)
         if answers is None:
             continue
         kind = GUESSER if answers.is_control else GUESSER_AT_CHANCE
@@ -132,7 +132,7 @@ def answers_as_is(
     setup: Setup, task: Task, protocols: Sequence[str], method: str, by: Sweeper
 ) -> list[Sweep]:
     """A model's answers as it is and without any layer, and those to other items' questions."""
-    requests = [each.request for each in requests_of(setup, task, task.items, protocols)]
+    requests = [each.request for each in item_requests(setup, task, task.items, protocols)]
     swept = by.sweep([intact(), without_layers(setup.model)], requests, method)
     blind = asked_blind(setup, task, task.items, protocols)
     return [swept, *blind_answers(by, blind, method)]
@@ -143,7 +143,7 @@ def records_as_is(
 ) -> tuple[list[dict[str, Any]], list[SweepStats]]:
     """Records of ``answers_as_is``, and what each sweep cost."""
     swept, *others = answers_as_is(setup, task, protocols, method, by)
-    requests = requests_of(setup, task, task.items, protocols)
+    requests = item_requests(setup, task, task.items, protocols)
     alone = [intact(), without_layers(setup.model)]
     rows = list(as_controls(record_rows(task, task.items, requests, alone, swept)))
     for sweep in others:
@@ -155,7 +155,7 @@ def write_all_requests(setup: Setup, folder: Path) -> None:
     """Write all that a model is asked, item by item, and then other items' questions."""
     every = [(task, item) for task in setup.tasks for item in task.items]
     asked = (
-        one for task, item in every for one in requests_of(setup, task, [item], setup.protocols)
+        one for task, item in every for one in item_requests(setup, task, [item], setup.protocols)
     )
     blind = (
         request

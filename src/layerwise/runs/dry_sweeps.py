@@ -1,4 +1,4 @@
-"""What sweeps cost, by the very code that makes them: they are counted in place of being run.
+"""Cost of sweeps, by the very code that makes them: they are counted in place of being run.
 
 A sentence says so before the work, where a small memory budget makes far more of it.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from layerwise.sweep import Generate, Generated, Intervention, Scored, Sweep, SweepStats, intact
-from layerwise.sweep.changes.interventions import donors_of
+from layerwise.sweep.changes.interventions import distinct_donors
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.plans.memory import default_memory_budget
 from layerwise.sweep.requests import Outcome, Request
@@ -59,7 +59,7 @@ class DrySweeps:
         """Count a sweep, with the intact runs of a model whose activations are taken."""
         cost = self.setup.cost(self.task, interventions, requests)
         self.cost += cost if method == "engine" else cost.by_brute_force()
-        if donors_of(interventions):
+        if distinct_donors(interventions):
             self.cost += self.setup.cost(self.task, [intact()], requests)
         answers: list[Outcome] = [_TEXT if isinstance(r, Generate) else _SCORE for r in requests]
         return Sweep([answers for _ in interventions], SweepStats())

@@ -21,7 +21,7 @@ _TOKENS_OF_REQUEST = 60
 
 
 @dataclass
-class Built:
+class EncodingCache:
     """Cache of encoded items, up to a size."""
 
     # Requests, a pair of prompts (None where an item has none), or what is made once.
@@ -30,7 +30,9 @@ class Built:
     # Of requests in a chat template, which may put the time of day in: what they were.
     digests: dict[tuple[str, ...], bytes] = field(default_factory=dict)
 
-    def of(self, key: Any, encode: Callable[[], _Made], n_tokens: Callable[[_Made], int]) -> _Made:
+    def get_or_encode(
+        self, key: Any, encode: Callable[[], _Made], n_tokens: Callable[[_Made], int]
+    ) -> _Made:
         """Encoded value of a key, encoded now unless it was; kept if there is room."""
         if key in self.made:
             kept: _Made = self.made[key]
@@ -42,18 +44,20 @@ class Built:
             self.n_tokens += size
         return made
 
-    def once(self, key: Any, make: Callable[[], _Made]) -> _Made:
-        """As ``of``, and always kept: small beside prompts, but made from all items of a task."""
-        return self.of(key, make, lambda _: 0)
+    def get_or_encode_kept(self, key: Any, make: Callable[[], _Made]) -> _Made:
+        """As ``get_or_encode``, and always kept: small, but made from all items of a task."""
+        return self.get_or_encode(key, make, lambda _: 0)
 
     def other_questions(self, task: Task, seed: int) -> dict[str, tuple[Item, ...]]:
         """By id, all items of a task with each of the other questions that they are asked."""
-        return self.once(
+        return self.get_or_encode_kept(
             ("other questions", task.hash, seed),
             lambda: with_other_questions(task, task.items, seed=seed),
         )
 
-    def refuse_moved(self, task: Task, item: Item, requests: Sequence[TaskRequest]) -> None:
+    def refuse_changed_requests(
+        self, task: Task, item: Item, requests: Sequence[TaskRequest]
+    ) -> None:
         """Refuse an item's requests if they were others when it was encoded before."""
         whole = repr([request.request for request in requests])
         digest = hashlib.sha256(whole.encode()).digest()[:8]

@@ -1,4 +1,4 @@
-"""Who makes the pieces of a run: this process one after the other, or workers elsewhere."""
+"""Makers of a run's pieces: this process one after the other, or workers elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Tables = Mapping[str, pd.DataFrame]
 
 
 @dataclass(frozen=True)
-class Work:
+class WorkUnit:
     """A work unit of a run, made and kept as a whole."""
 
     # The parts that it consists of, in the order in which they are kept: the last one says that
@@ -33,7 +33,7 @@ class Work:
 
 
 Make = Callable[..., Tables]
-Keep = Callable[[Work, Tables, Machine | None], None]
+Keep = Callable[[WorkUnit, Tables, Machine | None], None]
 
 
 class Executor:
@@ -47,10 +47,10 @@ class Executor:
     def admit(self, model: Model) -> None:
         """Refuse a model that pieces cannot be made with."""
 
-    def make(self, works: Sequence[Work], make: Make, keep: Keep, progress: Meter) -> None:
+    def make(self, works: Sequence[WorkUnit], make: Make, keep: Keep, progress: Meter) -> None:
         """Make pieces; what fails is raised as it is."""
         for work in works:
-            progress.doing(work.doing)
+            progress.set_activity(work.doing)
             telling = nullcontext() if work.reports else telling_of_piece(progress, work.amount)
             with telling:
                 keep(work, make(*work.arguments), None)
@@ -63,12 +63,12 @@ def make_missing(
     executor: Executor,
     parts: CheckpointStore,
     progress: Meter,
-    works: Sequence[Work],
+    works: Sequence[WorkUnit],
     make: Make,
 ) -> None:
     """Make the pieces that are not there yet, and keep each when it is made."""
 
-    def keep(work: Work, tables: Tables, machine: Machine | None) -> None:
+    def keep(work: WorkUnit, tables: Tables, machine: Machine | None) -> None:
         note_machine(parts, work.names[-1], machine)
         made_under = () if machine is None else (machine.environment,)
         for name in work.names:
@@ -78,8 +78,8 @@ def make_missing(
     missing = []
     for work in works:
         if parts.has_part(*work.names):
-            progress.doing(work.doing)
-            progress.done(work.amount)
+            progress.set_activity(work.doing)
+            progress.add_work(work.amount)
         else:
             missing.append(work)
     if missing:

@@ -21,19 +21,19 @@ import pyarrow as pa
 
 from layerwise.errors import OtherEnvironmentWarning, UserError
 from layerwise.storage.atomic_files import (
-    deleted,
+    deleted_folder_error,
     disk_errors,
-    never_made_again,
+    keep_deleted_folders_deleted,
     remove_temporaries,
 )
-from layerwise.storage.file_list import hashes_of
+from layerwise.storage.file_list import file_hashes
 from layerwise.storage.parquet import to_bytes
 from layerwise.storage.places import refuse_unusable_folder
 from layerwise.storage.provenance import (
     RUN_FILE,
     Facts,
-    differing,
     distinct,
+    environment_differences,
     installed_versions,
     is_finished,
     read_run_file,
@@ -45,7 +45,7 @@ from .checkpoints import (
     CheckpointStore,
     Environment,
     environment_now,
-    environment_of,
+    part_environment,
     read_bytes_part,
     read_part_file,
     write_bytes_part,
@@ -102,7 +102,7 @@ class RunFolder(CheckpointStore):
             folder = cls(path, _agree(path, settings), lock)
             # Others made those that name a machine.
             known = [made for made in folder.environments() if "machine" not in made]
-            if known and (other := differing([*known, folder._environment()])):
+            if known and (other := environment_differences([*known, folder._environment()])):
                 warnings.warn(
                     f"The run in {path} goes on under other {other} than it began with: its last "
                     "digits may differ from those of an undisturbed run, and its facts say so.",
@@ -123,7 +123,7 @@ class RunFolder(CheckpointStore):
         # One that is damaged, or of a run with other settings, counts as missing.
         try:
             for name in names:
-                read_part_file(self._part(name), self._run, name)
+                read_part_file(self._part(name), self._settings_key, name)
         except UserError:
             return False
         return True
@@ -135,28 +135,28 @@ class RunFolder(CheckpointStore):
         self.refuse_deleted()
         content = to_bytes(pa.Table.from_pandas(table, preserve_index=False))
         made_under = self._environment() if environment is None else environment
-        write_bytes_part(self._part(name), self._run, name, content, made_under)
+        write_bytes_part(self._part(name), self._settings_key, name, content, made_under)
 
     def read_part(self, name: str) -> pd.DataFrame:
         """A part as it was written."""
-        return read_part_file(self._part(name), self._run, name).to_pandas()
+        return read_part_file(self._part(name), self._settings_key, name).to_pandas()
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Keep a part that is no table."""
         self.refuse_deleted()
-        write_bytes_part(self._part(name), self._run, name, content, self._environment())
+        write_bytes_part(self._part(name), self._settings_key, name, content, self._environment())
 
     def read_bytes(self, name: str) -> bytes | None:
         """A part that is no table; None if it is missing, damaged or of another run."""
         try:
-            return read_bytes_part(self._part(name), self._run, name)
+            return read_bytes_part(self._part(name), self._settings_key, name)
         except UserError:
             return None
 
     def environments(self) -> list[dict[str, Any]]:
         """Environments that the parts were made under, each once."""
         paths = sorted((self.path / _PARTS).glob("*.part"))
-        return distinct(environment for path in paths if (environment := environment_of(path)))
+        return distinct(environment for path in paths if (environment := part_environment(path)))
 
     def refuse_changed(self, refuse: Callable[[], None]) -> None:
         """Refuse what was made of a model that changed meanwhile: the parts go."""
@@ -171,7 +171,7 @@ class RunFolder(CheckpointStore):
         # The parts go.
         self.refuse_deleted()
         whole = facts.model_copy(update={"settings": self.settings})
-        files = hashes_of(self.path, written_files(self.path)) | dict(others or {})
+        files = file_hashes(self.path, written_files(self.path)) | dict(others or {})
         write_run_file(self.path, whole, files)
         shutil.rmtree(self.path / _PARTS, ignore_errors=True)
 
@@ -185,7 +185,7 @@ class RunFolder(CheckpointStore):
     def refuse_deleted(self) -> None:
         """Refuse to go on in a folder that was deleted, moved or replaced meanwhile."""
         if not _is_at(self.lock, self.path / _LOCK):
-            raise deleted(self.path)
+            raise deleted_folder_error(self.path)
 
     @cached_property
     def _versions(self) -> dict[str, str]:
@@ -195,7 +195,7 @@ class RunFolder(CheckpointStore):
         return environment_now(self._versions)
 
     @property
-    def _run(self) -> str:
+    def _settings_key(self) -> str:
         """The key of this run's parts."""
         return json.dumps(self.settings, sort_keys=True)
 
@@ -204,7 +204,7 @@ class RunFolder(CheckpointStore):
         _release(self.lock)
 
     def __enter__(self) -> RunFolder:
-        self._used.enter_context(never_made_again(self.path))
+        self._used.enter_context(keep_deleted_folders_deleted(self.path))
         return self
 
     def __exit__(self, *raised: object) -> None:

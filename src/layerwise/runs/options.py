@@ -16,9 +16,9 @@ from layerwise.ground.argument_types import (
     Names,
     Offload,
     Seed,
-    one_of,
+    known_name_validator,
 )
-from layerwise.ground.arguments import options_of
+from layerwise.ground.arguments import typed_dict_arguments
 from layerwise.ground.readers import AnyPath, Reads, refuse
 from layerwise.models.arguments import ModelOrName
 from layerwise.storage.places import OutputFolder
@@ -154,14 +154,14 @@ class TrainingOptions(PromptOptions, ExampleOptions, ProgressOptions, total=Fals
     limit: Annotated[Limit | None, None, "measure the first so many items of each task."]
     answers: Annotated[
         str,
-        one_of("kind of answers", ANSWERS),
+        known_name_validator("kind of answers", ANSWERS),
         "task",
         "whose answers to the prompts are trained on: ``task``, worked out where the task has them "
         "so, or ``teacher``, as it answers itself.",
     ]
     divergence: Annotated[
         str,
-        one_of("divergence", DIVERGENCES),
+        known_name_validator("divergence", DIVERGENCES),
         "forward",
         "``forward``, KL(teacher, student); ``reverse``, KL(student, teacher); or "
         "``jensen-shannon``.",
@@ -211,7 +211,9 @@ class PlanOptions(PromptOptions, ExampleOptions, LoadingOptions, total=False):
         None,
         "take the first so many items of each task; if None what the analysis takes.",
     ]
-    kind: Annotated[str, one_of("kind of ablation", KINDS), "skip", "of the ablation."]
+    kind: Annotated[
+        str, known_name_validator("kind of ablation", KINDS), "skip", "of the ablation."
+    ]
     site: Annotated[str | None, None, "of the ablation or the transplant."]
     layers: Annotated[
         Layers | None,
@@ -236,7 +238,7 @@ class PlanOptions(PromptOptions, ExampleOptions, LoadingOptions, total=False):
     ]
 
 
-_OPTIONS = options_of(RunOptions)
+_OPTIONS = typed_dict_arguments(RunOptions)
 DEFAULTS: Any = {option.name: option.default for option in _OPTIONS.values()}
 """The defaults of a run."""
 TEXTS: Mapping[str, str] = {

@@ -11,10 +11,10 @@ import pandas as pd
 from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 
-from .checkpoints import CheckpointStore, rows_of, together
-from .executors import Executor, Work, make_missing
+from .checkpoints import CheckpointStore, concat_parts, table_rows
+from .executors import Executor, WorkUnit, make_missing
 from .progress import Meter
-from .records import planned, with_clusters
+from .records import planned_work, with_clusters
 
 Piece = tuple[Task, str]
 Made = tuple[dict[str, Any], dict[str, pd.DataFrame]]
@@ -38,11 +38,11 @@ def run_resumable(
         cost, name = expected(task, protocol), f"{task.name} {protocol}"
         names = tuple(f"{kind} {name}" for kind in (entries, *reversed(kinds)))
         arguments = (task, protocol, name, cost)
-        works.append(Work(names, f"{doing}: {task.name}", cost.amount, arguments))
+        works.append(WorkUnit(names, f"{doing}: {task.name}", cost.amount, arguments))
     make_missing(executor, parts, progress, works, partial(_tables, make, kinds))
     of_pieces = [f"{task.name} {protocol}" for task, protocol in pieces]
-    work = together(parts, [f"{entries} {name}" for name in of_pieces]).to_dict("records")
-    tables = [rows_of(parts, kind, [f"{kind} {name}" for name in of_pieces]) for kind in kinds]
+    work = concat_parts(parts, [f"{entries} {name}" for name in of_pieces]).to_dict("records")
+    tables = [table_rows(parts, kind, [f"{kind} {name}" for name in of_pieces]) for kind in kinds]
     tasks = [task for task, _ in pieces]
     tables = [with_clusters(table, tasks) if "item" in table else table for table in tables]
     return [{str(key): value for key, value in entry.items()} for entry in work], tables
@@ -58,7 +58,7 @@ def _tables(
 ) -> dict[str, pd.DataFrame]:
     """The parts of a piece, by their names."""
     entry, tables = make(task, protocol)
-    work = pd.DataFrame([entry | planned(cost)])
+    work = pd.DataFrame([entry | planned_work(cost)])
     return {f"{kinds[0]} work {name}": work, **{f"{kind} {name}": tables[kind] for kind in kinds}}
 
 
@@ -75,7 +75,7 @@ class RecordedPiece(Protocol):
 OfOneKind = TypeVar("OfOneKind", bound=RecordedPiece)
 
 
-def unrecorded(parts: CheckpointStore, pieces: Sequence[OfOneKind]) -> list[OfOneKind]:
+def missing_pieces(parts: CheckpointStore, pieces: Sequence[OfOneKind]) -> list[OfOneKind]:
     """The pieces that are not there yet."""
     return [piece for piece in pieces if not parts.has_part(*_names(piece))]
 
@@ -91,9 +91,9 @@ def make_pieces(
 ) -> None:
     """Make the pieces that are missing, each with its records and its entry of ``run.json``."""
     works = []
-    for piece in unrecorded(parts, pieces):
+    for piece in missing_pieces(parts, pieces):
         expected = cost(piece)
-        works.append(Work(_names(piece), doing(piece), expected.amount, (piece, expected)))
+        works.append(WorkUnit(_names(piece), doing(piece), expected.amount, (piece, expected)))
     make_missing(executor, parts, progress, works, partial(_measure_piece, measure))
 
 
@@ -101,7 +101,7 @@ def _measure_piece(
     measure: Callable[[OfOneKind], Recorded], piece: OfOneKind, cost: Cost
 ) -> dict[str, pd.DataFrame]:
     records, work = measure(piece)
-    entry = pd.DataFrame([work | planned(cost)])
+    entry = pd.DataFrame([work | planned_work(cost)])
     return dict(zip(_names(piece), (entry, records), strict=True))
 
 

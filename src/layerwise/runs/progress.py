@@ -51,10 +51,10 @@ class Meter:
     def expect(self, amount: float) -> None:
         """Add expected work."""
 
-    def doing(self, what: str) -> None:
+    def set_activity(self, what: str) -> None:
         """Set the current activity."""
 
-    def done(self, amount: float) -> None:
+    def add_work(self, amount: float) -> None:
         """Add finished work."""
 
     def note(self, sentence: str) -> None:
@@ -80,7 +80,7 @@ class Tally(Meter):
         self.total += amount
         self.event = self.clock()
 
-    def done(self, amount: float) -> None:
+    def add_work(self, amount: float) -> None:
         """See ``Meter``."""
         now = self.clock()
         if not self.finished:  # what was counted before takes no part in the rate
@@ -98,7 +98,7 @@ class Tally(Meter):
         return self.most
 
     @property
-    def left(self) -> float | None:
+    def seconds_left(self) -> float | None:
         """Seconds that the rest takes; None of no rate, no rest, or longer work than foreseen."""
         own = self.finished - self.before
         if own <= 0 or self.total <= self.finished:
@@ -119,7 +119,7 @@ class LineMeter(Tally):
         super().__post_init__()
         self.due, self.printed = self.started + FIRST, False
 
-    def doing(self, what: str) -> None:
+    def set_activity(self, what: str) -> None:
         """See ``Meter``."""
         self.what = printable(what)
 
@@ -145,12 +145,16 @@ class LineMeter(Tally):
         elapsed = seconds_in_words(self.clock() - self.started)
         if not self.total:  # nobody said how much there is to do
             return f"{self.what} for {elapsed}"
-        rest = "" if self.left is None else f", about {seconds_in_words(self.left)} left"
+        rest = (
+            ""
+            if self.seconds_left is None
+            else f", about {seconds_in_words(self.seconds_left)} left"
+        )
         return f"{self.share:.0%} done after {elapsed}{rest} ({self.what})"
 
 
 @contextlib.contextmanager
-def ticking(meter: LineMeter, pause: float = 1.0) -> Iterator[LineMeter]:
+def tick_in_background(meter: LineMeter, pause: float = 1.0) -> Iterator[LineMeter]:
     """Have lines written while work goes on, also within a long piece of it."""
     stop = threading.Event()
 
@@ -188,13 +192,13 @@ class BarMeter(Tally):
         super().expect(amount)
         self._show(total=1.0)
 
-    def doing(self, what: str) -> None:
+    def set_activity(self, what: str) -> None:
         """See ``Meter``."""
         self.progress.update(self.bar, description=printable(what))
 
-    def done(self, amount: float) -> None:
+    def add_work(self, amount: float) -> None:
         """See ``Meter``."""
-        super().done(amount)
+        super().add_work(amount)
         self._show()
 
     def _show(self, **changed: Any) -> None:
@@ -214,7 +218,7 @@ class _TimeLeftColumn(ProgressColumn):
         self.tally = tally
 
     def render(self, task: Task) -> Text:
-        left = self.tally.left
+        left = self.tally.seconds_left
         return Text("" if left is None else f"{seconds_in_words(left)} left")
 
 
@@ -224,7 +228,7 @@ class PartMeter(Meter):
     def __init__(self, whole: Meter, counted: float) -> None:
         # counted: work that the meter expects of this part, and of which it was told nothing.
         self.whole, self.counted = whole, counted
-        self.doing, self.done, self.note = whole.doing, whole.done, whole.note
+        self.set_activity, self.add_work, self.note = whole.set_activity, whole.add_work, whole.note
 
     def expect(self, amount: float) -> None:
         """See ``Meter``; only what was not counted is new."""
@@ -232,7 +236,7 @@ class PartMeter(Meter):
         self.counted -= known
         self.whole.expect(amount - known)
 
-    def only(self, amount: float) -> None:
+    def set_expected(self, amount: float) -> None:
         """So much more is to come of this part, and not what was counted."""
         self.whole.expect(amount - self.counted)
         self.counted = amount
@@ -261,7 +265,7 @@ def telling_of_piece(progress: Meter, amount: float) -> Iterator[None]:
             more, now = left - max(least, whole * (1 - _MOST * share)), time.monotonic()
             if more > 0 and now - last_time >= _PAUSE:
                 left, last_time = left - more, now
-                progress.done(more)
+                progress.add_work(more)
 
         return tell
 
@@ -270,10 +274,10 @@ def telling_of_piece(progress: Meter, amount: float) -> Iterator[None]:
         yield
     finally:
         _SWEEP.reset(before)
-    progress.done(left)
+    progress.add_work(left)
 
 
-def told_of_sweep() -> Tell | None:
+def sweep_progress() -> Tell | None:
     """Callback of a sweep for the progress of the piece that is being made; None of no piece."""
     sweep = _SWEEP.get()
     return None if sweep is None else sweep()
@@ -288,7 +292,7 @@ def meter(show: bool) -> Iterator[Meter]:
         yield Meter()
         return
     if not console.is_terminal:
-        with ticking(LineMeter()) as lines:
+        with tick_in_background(LineMeter()) as lines:
             yield lines
             lines.end()
         return

@@ -16,16 +16,16 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 
-from layerwise.errors import UserError, counted, printable, shown
+from layerwise.errors import UserError, count_noun, printable, short_repr
 from layerwise.ground.arguments import Argument
-from layerwise.models.instance.facts import described, loading_of
+from layerwise.models.instance.facts import loading_arguments, loading_arguments_with_hash
 from layerwise.models.instance.kinds import Model
 from layerwise.models.weights.devices import DEVICES
 
 from .checkpoints import Machine
-from .executors import Executor, Keep, Make, Work
+from .executors import Executor, Keep, Make, WorkUnit
 from .progress import Meter
-from .ray_pool import Needs, Pool, Worker, refuse_silent, refuse_without_ray
+from .ray_pool import Needs, Worker, WorkerPool, refuse_silent, refuse_without_ray
 from .travel import pack, table_from_bytes
 
 _TEXT = {"cpus": "num_cpus", "gpus": "num_gpus", "actors": "actors", "device": "device"}
@@ -73,7 +73,7 @@ class RayExecutor(Executor):
     num_gpus: int | float = field(default=0, kw_only=True)
     actors: int | None = field(default=None, kw_only=True)
     device: str | None = field(default=None, kw_only=True)
-    _pools: list[Pool] = field(default_factory=list, init=False, repr=False, compare=False)
+    _pools: list[WorkerPool] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         address = self.address
@@ -83,7 +83,7 @@ class RayExecutor(Executor):
             not isinstance(address, str) or not (known or address == "auto")
         ):
             raise UserError(
-                f"The address of a Ray cluster is {shown(str(address))}; expected that of its "
+                f"The address of a Ray cluster is {short_repr(str(address))}; expected that of its "
                 "head, such as 10.0.0.1:6379, or auto; leave it out for this machine alone."
             )
         _CPUS.read(self.num_cpus)
@@ -91,7 +91,7 @@ class RayExecutor(Executor):
         _ACTORS.read(self.actors)
         if self.device is not None and str(self.device).partition(":")[0] not in DEVICES:
             raise UserError(
-                f"The device of Ray's workers is {shown(str(self.device))}; expected one of "
+                f"The device of Ray's workers is {short_repr(str(self.device))}; expected one of "
                 f"{', '.join(DEVICES)}."
             )
         if self.num_gpus and self.device is not None and not self.device.startswith("cuda"):
@@ -119,10 +119,13 @@ class RayExecutor(Executor):
         for option in options:
             name, _, value = option.partition("=")
             if name not in _TEXT or not value:
-                raise UserError(f"Cannot read {shown(text)} as a Ray cluster: expected {_LIKE}.")
+                raise UserError(
+                    f"Cannot read {short_repr(text)} as a Ray cluster: expected {_LIKE}."
+                )
             if _TEXT[name] in given:
                 raise UserError(
-                    f"Cannot read {shown(text)} as a Ray cluster: {name} is given twice; expected "
+                    f"Cannot read {short_repr(text)} as a Ray cluster: {name} is given "
+                    f"twice; expected "
                     "each option once."
                 )
             given[_TEXT[name]] = value if name == "device" else _number(text, value)
@@ -151,17 +154,24 @@ class RayExecutor(Executor):
 
     def admit(self, model: Model) -> None:
         """See ``Executor``: the model must have been loaded by a name."""
-        loading_of(model)
+        loading_arguments(model)
 
-    def make(self, works: Sequence[Work], make: Make, keep: Keep, progress: Meter) -> None:
+    def make(self, works: Sequence[WorkUnit], make: Make, keep: Keep, progress: Meter) -> None:
         """See ``Executor``; largest pieces first, each given up when it has failed three times."""
         job, models = pack((make, [work.arguments for work in works]))
         if not self._pools:
-            progress.doing("waiting for Ray's workers")
+            progress.set_activity("waiting for Ray's workers")
             needs = Needs(self.num_cpus, self.num_gpus, self.actors, self.device_of_workers)
-            self._pools.append(Pool(self.address, needs))
+            self._pools.append(WorkerPool(self.address, needs))
         (pool,) = self._pools
-        Round(pool, job, [described(model) for model in models], works, keep, progress).run()
+        Round(
+            pool,
+            job,
+            [loading_arguments_with_hash(model) for model in models],
+            works,
+            keep,
+            progress,
+        ).run()
 
     def close(self) -> None:
         """End the workers, and the cluster if it was started for them."""
@@ -179,7 +189,7 @@ def _number(text: str, value: str) -> int | float:
     for read in (int, float):
         with contextlib.suppress(ValueError):
             return read(value)
-    raise UserError(f"Cannot read {shown(text)} as a Ray cluster: expected {_LIKE}.")
+    raise UserError(f"Cannot read {short_repr(text)} as a Ray cluster: expected {_LIKE}.")
 
 
 class Round:
@@ -187,10 +197,10 @@ class Round:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: WorkerPool,
         job: bytes,
         models: list[dict[str, Any]],
-        works: Sequence[Work],
+        works: Sequence[WorkUnit],
         keep: Keep,
         progress: Meter,
     ) -> None:
@@ -211,23 +221,23 @@ class Round:
         """Have all pieces made."""
         for worker in self._pool.workers:
             self._begin(worker)
-        while self._left or self._making:
+        while self._left or self._is_making:
             if self._left:
                 self._start_workers()
-            self._give_out()
+            self._assign_pieces()
             for reference, answer in self._pool.wait(list(self._asked)):
                 self._last = time.monotonic()
                 worker, number = self._asked.pop(reference)
                 if number is None:
-                    self._begun(worker, answer)
+                    self._note_started(worker, answer)
                 else:
                     self._take(worker, number, answer)
             self._tell()
         if self._given_up:
             works, given_up = self._works, sorted(self._given_up.items())
             whys = [f"{works[number].names[-1]!r} {why}" for number, why in given_up]
-            more = f", and {counted(len(whys) - 3, 'other')}" if len(whys) > 3 else ""
-            n_pieces, reasons = counted(len(whys), "piece"), "; ".join(whys[:3])
+            more = f", and {count_noun(len(whys) - 3, 'other')}" if len(whys) > 3 else ""
+            n_pieces, reasons = count_noun(len(whys), "piece"), "; ".join(whys[:3])
             raise UserError(
                 f"{n_pieces} of the run could not be made: {reasons}{more}. All other pieces are "
                 "kept: expected each to be made; give the same command again to try what is "
@@ -235,7 +245,7 @@ class Round:
             )
 
     @property
-    def _making(self) -> bool:
+    def _is_making(self) -> bool:
         """True if any piece is being made."""
         return any(number is not None for _, number in self._asked.values())
 
@@ -264,12 +274,14 @@ class Round:
         begun = worker.actor.begin.remote(self._job, self._models, version)
         self._asked[begun] = worker, None
 
-    def _begun(self, worker: Worker, answer: dict[str, Any] | None) -> None:
+    def _note_started(self, worker: Worker, answer: dict[str, Any] | None) -> None:
         node = worker.node
         if answer is None:
             self._lost_at_start[node] += 1
             if self._lost_at_start[node] >= LOST_AT_START:
-                self._left_out[node] = f"workers on {self._pool.name_of(node)} end as they begin"
+                self._left_out[node] = (
+                    f"workers on {self._pool.machine_name(node)} end as they begin"
+                )
             self._drop(worker)
         elif "refused" in answer:  # it may be of use for the next job
             self._left_out[node], worker.refused = answer["refused"], True
@@ -282,14 +294,14 @@ class Round:
         self._pool.drop(worker)
         self._looked = 0.0
 
-    def _give_out(self) -> None:
+    def _assign_pieces(self) -> None:
         while self._left and self._idle:
             worker = self._idle.pop(0)
             number = self._next(worker)
             self._left.remove(number)
             work = self._works[number]
             worker.last = work.doing
-            self._progress.doing(f"{work.doing}, on {counted(self._n_workers, 'worker')}")
+            self._progress.set_activity(f"{work.doing}, on {count_noun(self._n_workers, 'worker')}")
             self._asked[worker.actor.make.remote(number)] = worker, number
 
     def _next(self, worker: Worker) -> int:
@@ -304,33 +316,33 @@ class Round:
         if answer is None:
             self._drop(worker)
             self._progress.note(f"a worker on {on} was lost; its piece is made again.")
-            self._again(number, "lost", MOST_LOST, "the worker was lost each time")
+            self._retry(number, "lost", MOST_LOST, "the worker was lost each time")
             return
         self._idle.append(worker)
         if "failed" in answer:
             reason = printable(str(answer["failed"]))[:_LONGEST]
-            self._again(number, "failed", MOST_FAILURES, f"last on {on}, {reason}")
+            self._retry(number, "failed", MOST_FAILURES, f"last on {on}, {reason}")
             return
         tables = {name: table_from_bytes(table) for name, table in answer["tables"].items()}
         self._keep(work, tables, worker.machine)
-        self._progress.done(work.amount)
+        self._progress.add_work(work.amount)
 
-    def _again(self, number: int, how: str, most: int, why: str) -> None:
+    def _retry(self, number: int, how: str, most: int, why: str) -> None:
         self._failures[how, number] += 1
         if self._failures[how, number] >= most:
             self._given_up[number] = f"failed {most} times ({why})"
-            self._progress.done(self._works[number].amount)
+            self._progress.add_work(self._works[number].amount)
         else:
             self._left.insert(0, number)
 
     def _tell(self) -> None:
         """Report machines that are left out, and waiting for workers; end where none is left."""
         whys = dict.fromkeys(self._left_out.values())
-        hopeless = whys and not self._making and not self._n_workers
+        hopeless = whys and not self._is_making and not self._n_workers
         if hopeless and not any(self._rooms().values()):
             raise UserError(f"Ray has no worker left for this run: {'; '.join(whys)}")
         notes = [f"a machine is left out: {why}" for why in whys]
-        waiting = not self._making and not self._idle
+        waiting = not self._is_making and not self._idle
         if waiting and time.monotonic() > self._last + PATIENCE:
             notes.append(
                 "no worker of Ray's is ready yet: machines load the model or have no room."

@@ -18,7 +18,7 @@ from importlib import util
 from threading import Thread
 from typing import Any
 
-from layerwise.errors import UserError, one_line, shown
+from layerwise.errors import UserError, one_line, short_repr
 
 from .checkpoints import Machine
 from .ray_worker import RayWorker
@@ -60,7 +60,7 @@ def refuse_silent(address: str) -> None:
     except OSError:
         pass
     raise UserError(
-        f"No head of a Ray cluster answers at {shown(address)}: expected the address that "
+        f"No head of a Ray cluster answers at {short_repr(address)}: expected the address that "
         "'ray start --head' printed, such as 10.0.0.1:6379; start one there, or check the address."
     )
 
@@ -96,7 +96,7 @@ class Needs:
         return f"{self.num_cpus:g} processor(s){gpus}"
 
 
-class Pool:
+class WorkerPool:
     """Workers on all machines of a cluster, kept from one job to the next."""
 
     def __init__(self, address: str | None, needs: Needs) -> None:
@@ -123,7 +123,7 @@ class Pool:
         fit = {node["NodeID"]: needs.fit(node["Resources"]) for node in nodes}
         return {node: min(room, needs.actors or room) for node, room in fit.items()}
 
-    def name_of(self, node: str) -> str:
+    def machine_name(self, node: str) -> str:
         """A machine's name."""
         names = {one["NodeID"]: one["NodeManagerHostname"] for one in self._nodes()}
         return names.get(node, node[:8])
@@ -143,7 +143,7 @@ class Pool:
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
         threads = max(1, int(needs.num_cpus))
-        worker = Worker(node, self._of_head(lambda: made.remote(threads, needs.device)))
+        worker = Worker(node, self._ask_head(lambda: made.remote(threads, needs.device)))
         self.workers.append(worker)
         return worker
 
@@ -180,9 +180,9 @@ class Pool:
 
     def _nodes(self) -> list[dict[str, Any]]:
         """The cluster's machines."""
-        return self._of_head(self._ray.nodes)
+        return self._ask_head(self._ray.nodes)
 
-    def _of_head(self, ask: Callable[[], Any]) -> Any:
+    def _ask_head(self, ask: Callable[[], Any]) -> Any:
         """Answer of the head, asked in a thread, so that one that is lost meanwhile is noticed."""
         answer: Future[Any] = Future()
 
@@ -233,7 +233,8 @@ def _connect(address: str | None, needs: Needs) -> tuple[Any, bool]:
         if port is not None and port != connected.rpartition(":")[2]:
             raise UserError(
                 f"This process is connected to another Ray cluster ({connected}) than "
-                f"{shown(str(address))}: expected one at a time; close the other executor first."
+                f"{short_repr(str(address))}: expected one at a time; close the other "
+                f"executor first."
             )
         return ray, False
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
@@ -249,7 +250,8 @@ def _connect(address: str | None, needs: Needs) -> tuple[Any, bool]:
         ray.init(**options)
     except Exception as error:  # a plain one, where the machine is too busy
         raise UserError(
-            f"Ray could not connect to {shown(address or 'local')} ({one_line(error)}): expected a "
+            f"Ray could not connect to {short_repr(address or 'local')} "
+            f"({one_line(error)}): expected a "
             "cluster that this machine belongs to, with the same Ray and Python; start it with "
             "'ray start', or give its head's address."
         ) from error

@@ -11,11 +11,11 @@ from importlib import metadata
 from typing import Any
 
 from layerwise.errors import UserError
-from layerwise.ground.process import collect_rarely, keep_texts_as_objects, settle
+from layerwise.ground.process import collect_garbage_rarely, keep_texts_as_objects, settle
 from layerwise.storage.provenance import installed_versions
 
 from .checkpoints import environment_now
-from .encoding import Built
+from .encoding import EncodingCache
 from .travel import table_to_bytes, unpack
 
 
@@ -26,12 +26,12 @@ class RayWorker:
         import torch
 
         torch.set_num_threads(threads)
-        collect_rarely()
+        collect_garbage_rarely()
         keep_texts_as_objects()
         self._device = device  # where models go
         self._wanted: list[dict[str, Any]] = []
         self._models: list[Any] = []
-        self._built = Built()
+        self._built = EncodingCache()
         self._make: Any = None
         self._asked: list[tuple[Any, ...]] = []
 
@@ -74,7 +74,7 @@ class RayWorker:
 
         if models == self._wanted:
             return
-        self._wanted, self._models, self._built = [], [], Built()
+        self._wanted, self._models, self._built = [], [], EncodingCache()
         for wanted in models:
             how = {name: value for name, value in wanted.items() if name != "hash"}
             model = load_model(**how, device=self._device)

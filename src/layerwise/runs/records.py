@@ -123,7 +123,7 @@ def work_entry(analysis: str, task: str, stats: SweepStats) -> dict[str, Any]:
     return {"analysis": analysis, "task": task, **asdict(stats)}
 
 
-def planned(cost: Cost) -> dict[str, Any]:
+def planned_work(cost: Cost) -> dict[str, Any]:
     """Expected cost of work, to stand beside what was done."""
     return {"planned_token_passes": round(cost.token_passes)}
 

@@ -1,4 +1,4 @@
-"""What every analysis starts from: a model, loaded tasks, protocols, a seed, all checked."""
+"""Start of every analysis: a model, loaded tasks, protocols, a seed, all checked."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from layerwise.models.instance.facts import (
     tokenizer_language,
 )
 from layerwise.models.instance.kinds import Model, is_seq2seq, n_encoder_layers, vocabularies
-from layerwise.models.meta_model import facts_of_meta_model, is_meta_model
-from layerwise.stats.share_tests.equivalence import Interest
+from layerwise.models.meta_model import is_meta_model, meta_model_facts
+from layerwise.stats.share_tests.equivalence import SmallestEffects
 from layerwise.storage.provenance import Facts, ModelFacts, TaskFacts, read_run_file
 from layerwise.sweep import Intervention, Sweep, sweep
 from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.packed.blocks import attention_in_use
-from layerwise.sweep.plans.cost import UNKNOWN_LENGTHS, Cost, TextLengths, cost_of
+from layerwise.sweep.plans.cost import UNKNOWN_LENGTHS, Cost, TextLengths, sweep_cost
 from layerwise.sweep.plans.memory import SMALLEST, default_memory_budget
 from layerwise.sweep.requests import LogLikelihood, Request, refuse_unknown_tokens
-from layerwise.sweep.run import model_shape, plan_for
+from layerwise.sweep.run import model_shape, plan_for_model
 from layerwise.sweep.walk.engine import TOKENS_AT_ONCE
 from layerwise.tasks import (
     PatchingPrompts,
@@ -47,10 +47,10 @@ from layerwise.tasks.pairs import check_room
 from layerwise.tasks.registry import paired_names
 from layerwise.tasks.task import for_chat, take
 
-from .encoding import Built, memory_in_tokens
+from .encoding import EncodingCache, memory_in_tokens
 from .executors import LOCAL, Executor
 from .options import DEFAULTS, RunOptions
-from .progress import told_of_sweep
+from .progress import sweep_progress
 from .task_loading import TaskLike as TaskLike
 from .task_loading import load_tasks as load_tasks
 from .task_loading import refuse_unknown_words, without_long_items
@@ -72,11 +72,13 @@ class Setup:
     chat: bool  # whether prompts are wrapped in the chat template
     memory_budget: int  # bytes for activations, keys and values
     tokens_at_once: int  # how many tokens are pushed through a block at once
-    interest: Interest = field(default_factory=Interest)  # the smallest effects of interest
+    interest: SmallestEffects = field(
+        default_factory=SmallestEffects
+    )  # the smallest effects of interest
     # How long texts are expected to be, by task; half of what is allowed elsewhere.
     lengths: dict[str, TextLengths] = field(default_factory=dict, repr=False, compare=False)
     # What was encoded so far, by setups made from this one too.
-    built: Built = field(default_factory=Built, repr=False, compare=False)
+    built: EncodingCache = field(default_factory=EncodingCache, repr=False, compare=False)
     executor: Executor = field(default=LOCAL, repr=False, compare=False)  # makes the pieces
     # Items that were left out as the model has no room for them, by task.
     too_long: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False, compare=False)
@@ -98,17 +100,17 @@ class Setup:
             )
             refuse_unknown_tokens([request.request for request in made], *vocabularies(model))
             if chat:
-                self.built.refuse_moved(task, item, made)
+                self.built.refuse_changed_requests(task, item, made)
             return made
 
         key = (tokenizer, chat, task.hash, item.id, protocol)
-        return self.built.of(key, encode, memory_in_tokens)
+        return self.built.get_or_encode(key, encode, memory_in_tokens)
 
     def refuse(self, task: Task, item: Item, protocol: str) -> None:
         """Refuse an item that cannot be put to the model; encode it only if that is in doubt."""
         n_known = min(vocabularies(self.model))
-        known: ByteLevel | None = self.built.once(
-            (self.tokenizer, "bytes"), lambda: ByteLevel.of(self.tokenizer, n_known)
+        known: ByteLevel | None = self.built.get_or_encode_kept(
+            (self.tokenizer, "bytes"), lambda: ByteLevel.from_tokenizer(self.tokenizer, n_known)
         )
         if (
             known is None
@@ -137,7 +139,9 @@ class Setup:
         def n_tokens(made: PatchingPrompts | None) -> int:
             return len(made.clean) + len(made.corrupted) if made else 1
 
-        return self.built.of((self.tokenizer, "pair", task.hash, item.id), encode, n_tokens)
+        return self.built.get_or_encode(
+            (self.tokenizer, "pair", task.hash, item.id), encode, n_tokens
+        )
 
     def refuse_long_pair(self, task: Task, item: Item, protocol: str = "continuation") -> None:
         """Refuse an item one of whose two prompts the model has no room for."""
@@ -160,16 +164,16 @@ class Setup:
             method=method,
             memory_budget=self.memory_budget,
             tokens_at_once=self.tokens_at_once,
-            progress=told_of_sweep(),
+            progress=sweep_progress(),
         )
 
     def cost(
         self, task: Task, interventions: Sequence[Intervention], requests: Sequence[Request]
     ) -> Cost:
         """Cost of putting requests of a task to the model under interventions."""
-        plan = plan_for(self.model, interventions, requests, self.memory_budget)
+        plan = plan_for_model(self.model, interventions, requests, self.memory_budget)
         lengths = self.lengths.get(task.name, UNKNOWN_LENGTHS)
-        return cost_of(
+        return sweep_cost(
             plan,
             interventions,
             requests,
@@ -193,7 +197,7 @@ class Setup:
             "dtype": self.loaded.dtype,
             "device": self.loaded.device,
             "tasks": {task.name: f"{len(task.items)} items, {task.hash}" for task in self.tasks},
-            "tasks_as_read": {task.name: task.as_read for task in self.tasks},
+            "tasks_as_read": {task.name: task.result_properties for task in self.tasks},
             "prompts_hash": self._prompts_hash(),
             "protocols": list(self.protocols),
             "seed": self.seed,
@@ -247,7 +251,7 @@ class Setup:
             for task in self.tasks
         ]
         return Facts(
-            model=facts_of_run(self.loaded, self.model),
+            model=run_model_facts(self.loaded, self.model),
             tasks=tuple(tasks),
             protocols=self.protocols,
             seed=self.seed,
@@ -256,7 +260,7 @@ class Setup:
         )
 
 
-def facts_of_run(loaded: LoadedFacts, model: Model) -> ModelFacts:
+def run_model_facts(loaded: LoadedFacts, model: Model) -> ModelFacts:
     """The facts of a model that go with a result."""
     known = {key: value for key, value in asdict(loaded).items() if key in ModelFacts.model_fields}
     generation = generation_settings(model)
@@ -275,7 +279,7 @@ def prepare(
     *,
     paired: bool = False,
     method: str = "engine",
-    interest: Interest | None = None,
+    interest: SmallestEffects | None = None,
     enough: Enough | None = None,
     **run: Unpack[RunOptions],
 ) -> Setup:
@@ -302,7 +306,7 @@ def prepare(
     if given["chat"]:
         loaded_tasks = tuple(map(for_chat, loaded_tasks))
     if is_meta_model(model):
-        loaded = facts_of_meta_model(model)
+        loaded = meta_model_facts(model)
     else:
         loaded = model_facts(model)
         # Weights may have been edited since they were loaded.
@@ -328,7 +332,7 @@ def prepare(
         or known.get("memory_budget")
         or max(SMALLEST, default_memory_budget(loaded.device) // executor.beside),
         known.get("tokens_at_once") or TOKENS_AT_ONCE,
-        interest or Interest(),
+        interest or SmallestEffects(),
         executor=executor,
     )
     if not given["skip_long"]:

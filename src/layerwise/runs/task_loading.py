@@ -1,4 +1,4 @@
-"""Which tasks a model is asked, in its language, with their first items, and which do not fit."""
+"""Tasks of a model, in its language, with their first items, and those that do not fit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from layerwise.errors import (
     NoSignalPossibleWarning,
     TooLongError,
     UserError,
-    counted,
+    count_noun,
 )
 from layerwise.models.instance.facts import tokenizer_language
 from layerwise.stats.signals.power import items_for_any_signal
@@ -42,7 +42,7 @@ def without_long_items(
             )
         if long:
             left_out[name] = tuple(long)
-            parts.append(f"{len(long)} of {counted(n_items, 'item')} of {name} ({_some(long)})")
+            parts.append(f"{len(long)} of {count_noun(n_items, 'item')} of {name} ({_some(long)})")
             apart = set(long)
             task = replace(task, items=tuple(i for i in task.items if i.id not in apart))
         kept.append(task)
@@ -81,12 +81,12 @@ def warn_of_few_items(pieces: Sequence[tuple[Task, str]]) -> None:
         needed = items_for_any_signal(chance, n_tests)
         if needed is None or n < needed:
             takes = "no number is enough" if needed is None else f"{needed} are needed"
-            hopeless.append(f"{task.name} ({protocol}) has {counted(n, 'item')}, {takes}")
+            hopeless.append(f"{task.name} ({protocol}) has {count_noun(n, 'item')}, {takes}")
     if hopeless:
         more = f"; and {len(hopeless) - _NAMED} more" if len(hopeless) > _NAMED else ""
         warnings.warn(
             "Too few items for any signal: even if all are right, guessing is not excluded "
-            f"(corrected for {counted(n_tests, 'test')}). {'; '.join(hopeless[:_NAMED])}{more}.",
+            f"(corrected for {count_noun(n_tests, 'test')}). {'; '.join(hopeless[:_NAMED])}{more}.",
             NoSignalPossibleWarning,
             stacklevel=4,
         )

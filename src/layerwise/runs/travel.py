@@ -18,7 +18,7 @@ import pyarrow as pa
 from layerwise.models import original_tokenizer
 from layerwise.models.instance.kinds import Model
 
-from .encoding import Built
+from .encoding import EncodingCache
 from .executors import LOCAL, Executor
 from .progress import Meter
 
@@ -34,7 +34,7 @@ class _Packer(pickle.Pickler):
     def persistent_id(self, obj: Any) -> tuple[str, Any] | None:
         if isinstance(obj, Model):
             return "model", self._number(obj)
-        if isinstance(obj, Built):
+        if isinstance(obj, EncodingCache):
             return "built", obj.digests
         if isinstance(obj, Executor):
             return "executor", 0
@@ -55,7 +55,7 @@ class _Packer(pickle.Pickler):
 class _Unpacker(pickle.Unpickler):
     """Unpickles a job with models of this process."""
 
-    def __init__(self, file: io.BytesIO, models: Sequence[Model], built: Built) -> None:
+    def __init__(self, file: io.BytesIO, models: Sequence[Model], built: EncodingCache) -> None:
         super().__init__(file)
         self._models, self._built = models, built
 
@@ -79,7 +79,7 @@ def pack(job: Any) -> tuple[bytes, list[Model]]:
     return file.getvalue(), packer.models
 
 
-def unpack(content: bytes, models: Sequence[Model], built: Built) -> Any:
+def unpack(content: bytes, models: Sequence[Model], built: EncodingCache) -> Any:
     """Unpack a job; the sending process is trusted."""
     return _Unpacker(io.BytesIO(content), models, built).load()
 

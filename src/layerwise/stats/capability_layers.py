@@ -1,4 +1,4 @@
-"""Which layers a capability needs, which are particular to it, and which it can spare.
+"""Layers that a capability needs, those particular to it, and those it can spare.
 
 The answers of a capability's tasks and protocols are pooled by item, so that a run asks one
 question of each capability and layer. ``docs/statistics.md`` has the formulas.
@@ -20,7 +20,7 @@ from layerwise.stats.depth.item_curves import beyond_background
 from layerwise.stats.inference import holm
 from layerwise.stats.items.clusters import paired_p_values
 from layerwise.stats.items.crossed import crossed_means
-from layerwise.stats.pools import LEVEL, Pool, compared_alike, pool_of, pools
+from layerwise.stats.pools import LEVEL, Pool, compared_alike, pool_cells, pools
 from layerwise.stats.share_tests.equivalence import no_loss_p_values
 from layerwise.stats.signals.signal import signal_p_values, signals
 from layerwise.storage.parquet import conform, frame
@@ -48,7 +48,7 @@ def estimates_table(records: pd.DataFrame, chance: Chance, smallest_loss: float)
     for cell in every:
         change = cell.interventions
         chosen = _is_single(change) & (change["kind"] == kind) & (change["site"] == site)
-        only.append(cell.only(chosen.to_numpy(dtype=bool)))
+        only.append(cell.select_interventions(chosen.to_numpy(dtype=bool)))
     floors = {(cell.task, cell.protocol): cell.floor(chance(cell.task, cell.protocol))
               for cell in only}  # fmt: skip
     signal = signals(every, chance)
@@ -96,7 +96,7 @@ def task_gains(
         several = cell.n_draws is not None or cell.of_examples
         if several or not len(cell.interventions) or cell.clusters.n < 2:
             continue
-        pool = pool_of([cell], {(cell.task, cell.protocol): np.zeros(len(cell.intact))}, 1)
+        pool = pool_cells([cell], {(cell.task, cell.protocol): np.zeros(len(cell.intact))}, 1)
         p = paired_p_values(pool.net, pool.clusters)
         if not signal[cell.task, cell.protocol]:
             changed = [cell._replace(intact=right) for right in cell.correct.T]
@@ -230,7 +230,7 @@ def _contrast(
         squared.append(np.maximum((moved**2).sum(axis=0), pool.least_error**2))
         freedom.append(pool.clusters.n - 1)
     # covariance from items that both capabilities share; at least 0
-    rows, other_rows = first.clusters.shared_with(second.clusters)
+    rows, other_rows = first.clusters.shared_rows(second.clusters)
     products = moves[0][rows] * moves[1][other_rows]
     total = squared[0] + squared[1] + np.maximum(-2 * products.sum(axis=0), 0.0)
     df = total**2 / sum(each**2 / n for each, n in zip(squared, freedom, strict=True))

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int, Shaped
 
 from layerwise.errors import UserError
-from layerwise.stats.items.clusters import Clusters, clusters_of
+from layerwise.stats.items.clusters import Clusters, clusters_from_table
 
 # Kinds of records beside those of changes: the model as it is, the model as it is asked other
 # items' questions, what is left of it without any layer, and a guesser that does not read the
@@ -43,7 +43,7 @@ class Blind(NamedTuple):
         return float(self.rates[have].mean()) if have.any() else np.nan
 
 
-class Guessed(NamedTuple):
+class GuesserResult(NamedTuple):
     """A guesser that does not read the question, on the same items."""
 
     blind: Blind  # what it got right, as if it were one other question
@@ -75,7 +75,7 @@ class Cell(NamedTuple):
     # Whether it was right without any layer; None if it was not asked.
     no_layers: Shaped[np.ndarray, " items"] | None = None
     # What a guesser got right without the question; None if none was measured.
-    guessed: Guessed | None = None
+    guessed: GuesserResult | None = None
     # Draws of each intervention's noise or donors, over which an item's outcomes are averaged; None
     # if there is but one of each.
     n_draws: Int[np.ndarray, " interventions"] | None = None
@@ -94,7 +94,7 @@ class Cell(NamedTuple):
         draws = 1 if self.n_draws is None else self.n_draws
         return np.rint(self.change * draws * max(len(self.of_examples), 1)).astype(int)
 
-    def only(self, chosen: Shaped[np.ndarray, " chosen"]) -> Cell:
+    def select_interventions(self, chosen: Shaped[np.ndarray, " chosen"]) -> Cell:
         """The same of some of the interventions alone."""
         return self._replace(
             interventions=self.interventions.iloc[chosen].reset_index(drop=True),
@@ -102,7 +102,7 @@ class Cell(NamedTuple):
             nats=self.nats[:, chosen],
             margins=self.margins[:, chosen],
             n_draws=None if self.n_draws is None else self.n_draws[chosen],
-            of_examples=tuple(draw.only(chosen) for draw in self.of_examples),
+            of_examples=tuple(draw.select_interventions(chosen) for draw in self.of_examples),
         )
 
     def floor(self, chance: float) -> Float[np.ndarray, " items"]:
@@ -206,7 +206,7 @@ class _Rows(NamedTuple):
     changes: pd.Index  # these interventions
 
     @classmethod
-    def of(cls, table: pd.DataFrame) -> _Rows:
+    def from_records(cls, table: pd.DataFrame) -> _Rows:
         """The records of one task under one protocol."""
         kind = table["kind"].to_numpy(dtype=object)
         named = table["item"].to_numpy(dtype=object)
@@ -222,7 +222,7 @@ class _Rows(NamedTuple):
 def _cell(whole: pd.DataFrame) -> Cell:
     task, capability, protocol = (str(whole[c].iloc[0]) for c in ("task", "capability", "protocol"))
     described = ["kind", "site", "layer", "head", "intervention"]
-    read = _Rows.of(whole)
+    read = _Rows.from_records(whole)
     items, is_change = read.items, ~np.isin(read.kind, CONTROLS)
     group, change = whole.loc[is_change], read.change[is_change]
     first = np.unique(change, return_index=True)[1]
@@ -250,17 +250,17 @@ def _cell(whole: pd.DataFrame) -> Cell:
     nats, margins = scores[:, :, :1] - scores[:, :, 1:]
     return Cell(
         task, capability, protocol, changed, right[0, :, 0], correct, nats, margins,
-        tuple(map(str, items)), clusters_of(group, items), _blind(read, BLIND),
+        tuple(map(str, items)), clusters_from_table(group, items), _blind(read, BLIND),
         _without_layers(read), _guesser_result(read), n_draws,
     )  # fmt: skip
 
 
-def _guesser_result(read: _Rows) -> Guessed | None:
+def _guesser_result(read: _Rows) -> GuesserResult | None:
     for kind in (GUESSER, GUESSER_AT_CHANCE):
         blind = _blind(read, kind)
         if blind is not None:
             named = str(read.changes[read.change[read.kind == kind][0]])
-            return Guessed(blind, named.removeprefix(f"{GUESSER}: "), kind == GUESSER)
+            return GuesserResult(blind, named.removeprefix(f"{GUESSER}: "), kind == GUESSER)
     return None
 
 

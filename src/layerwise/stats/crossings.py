@@ -32,7 +32,7 @@ class Side(NamedTuple):
     p: Float[np.ndarray, "layers layers"]
 
     @classmethod
-    def of(cls, pool: Pool) -> Side:
+    def from_pool(cls, pool: Pool) -> Side:
         """Exact sign flips of whole items for each pair of layers."""
         p = np.ones((len(pool.layers), len(pool.layers)))
         one, other = np.triu_indices(len(p), 1)
@@ -62,7 +62,7 @@ def crossings_table(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
     Crossings that are nowhere near are left out, but for the nearest of each pair of capabilities.
     """
     pairs = [
-        (Side.of(compared[0]), Side.of(compared[1]))
+        (Side.from_pool(compared[0]), Side.from_pool(compared[1]))
         for pair in combinations(every, 2)
         if (compared := compared_alike(*pair)) is not None
     ]
@@ -78,7 +78,7 @@ def crossings_table(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
         for sides, at, own, family in zip(pairs, places, p, adjusted, strict=True)
         for n in (np.flatnonzero(own < LEVEL) if own.min() < LEVEL else [own.argmin()])
     ]
-    names = _protocols_showing(crossings)
+    names = _crossing_protocols(crossings)
     return pd.concat(
         [
             row
@@ -105,9 +105,11 @@ class _Crossing(NamedTuple):
         one, other = self.first.pool, self.second.pool
         return (one, other, self.i, self.j), (other, one, self.j, self.i)
 
-    def p_under(self, protocol: str) -> float:
+    def p_of_protocol(self, protocol: str) -> float:
         """The p-value under one of the protocols alone."""
-        of_sides = [(pool.under([protocol]), layer, than) for pool, _, layer, than in self.sides]
+        of_sides = [
+            (pool.select_protocols([protocol]), layer, than) for pool, _, layer, than in self.sides
+        ]
         return max(
             float(pool.p_more(pool.net[:, [layer]] - pool.net[:, [than]])[0])
             for pool, layer, than in of_sides
@@ -150,7 +152,7 @@ class _Crossing(NamedTuple):
             )
 
 
-def _protocols_showing(crossings: Sequence[_Crossing]) -> list[tuple[str, ...]]:
+def _crossing_protocols(crossings: Sequence[_Crossing]) -> list[tuple[str, ...]]:
     """Protocols that show each crossing by themselves; none where both sides never cross together.
 
     A layer that only writing needs costs one capability more where the other one only chooses well.
@@ -158,7 +160,7 @@ def _protocols_showing(crossings: Sequence[_Crossing]) -> list[tuple[str, ...]]:
     """
     sure = [crossing for crossing in crossings if crossing.p_family < LEVEL]
     tests = [(one, name) for one in sure for name in one.first.pool.protocols]
-    p = holm(np.array([one.p_under(name) for one, name in tests])) if tests else np.ones(0)
+    p = holm(np.array([one.p_of_protocol(name) for one, name in tests])) if tests else np.ones(0)
     alone: dict[tuple[int, str], bool] = {
         (id(one), name): bool(value < LEVEL) for (one, name), value in zip(tests, p, strict=True)
     }

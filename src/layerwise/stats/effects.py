@@ -15,13 +15,19 @@ from jaxtyping import Float
 
 from layerwise.stats.families.estimate import ALPHA as ALPHA
 from layerwise.stats.families.estimate import N_RESAMPLES as N_RESAMPLES
-from layerwise.stats.families.estimate import bounded_columns, estimate, exact, known, resampled
+from layerwise.stats.families.estimate import (
+    bootstrap_means,
+    bounded_columns,
+    estimate,
+    exact,
+    finite_or_none,
+)
 from layerwise.stats.inference import shares
 from layerwise.stats.items.clusters import clustered_interval, independent_items, paired_p_values
 from layerwise.stats.items.crossed import crossed_means
 from layerwise.stats.share_tests.equivalence import (
     MOST_NATS,
-    Interest,
+    SmallestEffects,
     no_loss_of_nats_p_values,
     no_loss_p_values,
 )
@@ -63,7 +69,7 @@ def signal_table(records: pd.DataFrame, chance: Chance) -> pd.DataFrame:
             "accuracy": interval.estimate,
             "low": interval.low,
             "high": interval.high,
-            "blind": None if blind is None else known(blind.accuracy),
+            "blind": None if blind is None else finite_or_none(blind.accuracy),
             "n_examples": len(cell.of_examples) or 1,
             "no_layers": None if cell.no_layers is None else float(cell.no_layers.mean()),
             "p": p_value,
@@ -96,10 +102,10 @@ def _favourite_places(records: pd.DataFrame) -> dict[tuple[str, str], dict[str, 
 
 
 def effects_table(
-    records: pd.DataFrame, chance: Chance, seed: int, interest: Interest | None = None
+    records: pd.DataFrame, chance: Chance, seed: int, interest: SmallestEffects | None = None
 ) -> pd.DataFrame:
     """``effects``: the paired effect of every intervention, per task and protocol."""
-    smallest = interest or Interest()
+    smallest = interest or SmallestEffects()
     every = list(cells(records, over_examples=True))
     signal = signals(every, chance)
     places = {(cell.task, cell.protocol): cell for cell in every if len(cell.interventions)}
@@ -118,7 +124,7 @@ def effects_table(
 
 
 def _effects(
-    cell: Cell, chance: float, signal: bool, seed: int, smallest: Interest
+    cell: Cell, chance: float, signal: bool, seed: int, smallest: SmallestEffects
 ) -> pd.DataFrame:
     change, net = cell.change, cell.net
     either_way = np.maximum(change, 0), np.maximum(-change, 0)
@@ -145,19 +151,19 @@ def _effects(
         p_no_loss_nats=no_loss_of_nats_p_values(cell.nats, smallest.nats, clusters=cell.clusters),
         **_bootstrap_columns(cell, cell.floor(chance), seed, has_scale=signal),
     )
-    table = table.assign(**with_unseen_items(table, scale_of(cell, chance)))
+    table = table.assign(**with_unseen_items(table, cell_scale(cell, chance)))
     return table.assign(**over_examples(table, cell, chance, smallest) if cell.of_examples else {})
 
 
-def scale_of(cell: Cell, chance: float) -> Scale:
+def cell_scale(cell: Cell, chance: float) -> Scale:
     """Bounds of a share lost where all resamples agree."""
     if cell.of_examples:
-        return reduce(Scale.widest, (scale_of(draw, chance) for draw in cell.of_examples))
+        return reduce(Scale.widest, (cell_scale(draw, chance) for draw in cell.of_examples))
     stated = chance if cell.no_layers is None else None
     return share_scale(cell.intact - cell.floor(chance), cell.clusters, stated)
 
 
-def corrected(effects: pd.DataFrame) -> pd.Series:
+def corrected_p(effects: pd.DataFrame) -> pd.Series:
     """Corrected p-values of effects: Benjamini-Hochberg for heads, Holm for layers."""
     # Of hundreds of heads some may be false, at a stated rate; of layers none.
     p = np.where(effects["head"].notna(), effects["p_bh"], effects["p_holm"])
@@ -167,7 +173,7 @@ def corrected(effects: pd.DataFrame) -> pd.Series:
 def _bootstrap_columns(
     cell: Cell, floor: Float[np.ndarray, " items"], seed: int, *, has_scale: bool
 ) -> dict[str, Any]:
-    intact, lowest, changed, nats, margins = resampled(
+    intact, lowest, changed, nats, margins = bootstrap_means(
         cell.task, cell.clusters, seed, cell.intact, floor, cell.correct, cell.nats, cell.margins
     )
     if not has_scale:
@@ -194,7 +200,7 @@ def intact_interval(cell: Cell) -> Interval:
 
 
 def over_examples(
-    table: pd.DataFrame, cell: Cell, chance: float, smallest: Interest
+    table: pd.DataFrame, cell: Cell, chance: float, smallest: SmallestEffects
 ) -> dict[str, Any]:
     """Columns of effects that treat draws of few-shot examples as a sample."""
     clusters = cell.clusters

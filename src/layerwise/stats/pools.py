@@ -58,15 +58,15 @@ class Pool(NamedTuple):
         """The accuracy that the layers bring: that of the intact model above the floor."""
         return float((self.intact - self.floor).mean())
 
-    def under(self, protocols: Sequence[str]) -> Pool:
+    def select_protocols(self, protocols: Sequence[str]) -> Pool:
         """The answers under some of the protocols alone."""
-        return self._only(np.isin(self.protocol, protocols))
+        return self._select(np.isin(self.protocol, protocols))
 
     def of_tasks(self, tasks: Sequence[str]) -> Pool:
         """The answers of some of the tasks alone."""
-        return self._only(np.isin(self.task, tasks))
+        return self._select(np.isin(self.task, tasks))
 
-    def _only(self, chosen: Shaped[np.ndarray, " answers"]) -> Pool:
+    def _select(self, chosen: Shaped[np.ndarray, " answers"]) -> Pool:
         return self._replace(
             task=self.task[chosen],
             protocol=self.protocol[chosen],
@@ -75,13 +75,13 @@ class Pool(NamedTuple):
             margins=self.margins[chosen],
             intact=self.intact[chosen],
             floor=self.floor[chosen],
-            clusters=self.clusters.only(chosen),
+            clusters=self.clusters.select_items(chosen),
             draws=None if self.draws is None else self.draws[:, chosen],
         )
 
-    def in_all(self, protocols: Sequence[str]) -> Pool:
+    def select_signal_in_all(self, protocols: Sequence[str]) -> Pool:
         """The answers under some protocols, of the tasks that have signal under all of them."""
-        under = self.under(protocols)
+        under = self.select_protocols(protocols)
         of = {name: set(under.protocol[under.task == name]) for name in under.tasks}
         return under.of_tasks([name for name in of if of[name] == set(protocols)])
 
@@ -92,7 +92,7 @@ class Pool(NamedTuple):
             part
             for task in self.tasks
             for of_task in [self.of_tasks([task])]
-            for part in [of_task.under([name]) for name in of_task.protocols]
+            for part in [of_task.select_protocols([name]) for name in of_task.protocols]
         ]
 
     def p_more(self, net: Int[np.ndarray, "answers columns"]) -> Float[np.ndarray, " columns"]:
@@ -111,19 +111,19 @@ class Pool(NamedTuple):
 
     def tasks_alone(self, net: Int[np.ndarray, "answers columns"]) -> list[str]:
         """Tasks that show each column's loss by themselves, comma-separated."""
-        return self._alone(net, self.task, self.tasks)
+        return self._labels_showing(net, self.task, self.tasks)
 
     def protocols_alone(self, net: Int[np.ndarray, "answers columns"]) -> list[str]:
         """Protocols that show each column's loss by themselves, comma-separated."""
-        return self._alone(net, self.protocol, self.protocols)
+        return self._labels_showing(net, self.protocol, self.protocols)
 
-    def _alone(
+    def _labels_showing(
         self,
         net: Int[np.ndarray, "answers columns"],
         labels: Shaped[np.ndarray, " answers"],
         names: Sequence[str],
     ) -> list[str]:
-        parts = [(self._only(labels == name), net[labels == name]) for name in names]
+        parts = [(self._select(labels == name), net[labels == name]) for name in names]
         p = holm(np.stack([part.p_more(own) for part, own in parts], axis=1))
         return [
             ", ".join(name for name, value in zip(names, row, strict=True) if value < LEVEL)
@@ -165,7 +165,7 @@ def pools(
             and has_much_to_lose(cell.intact, floors[cell.task, cell.protocol])
         ]
         if tested:
-            pooled.append(pool_of(tested, floors, comb(len(every), len(tested))))
+            pooled.append(pool_cells(tested, floors, comb(len(every), len(tested))))
     return [pool for pool in pooled if pool.clusters.n > 1 and pool.scale > 0]
 
 
@@ -176,12 +176,12 @@ def has_much_to_lose(
     return float((intact - floor).sum()) >= LEAST_TO_LOSE - 1e-9
 
 
-def pool_of(cells: Sequence[Cell], floors: Mapping[Any, np.ndarray], n_choices: int) -> Pool:
+def pool_cells(cells: Sequence[Cell], floors: Mapping[Any, np.ndarray], n_choices: int) -> Pool:
     """The answers of some cells of one capability, as one pool."""
     swept = [cell.interventions["layer"].to_numpy(dtype=int) for cell in cells]
     layers = sorted(set.intersection(*(set(each.tolist()) for each in swept)))
     columns = [np.flatnonzero(np.isin(each, layers)) for each in swept]
-    cut = [cell.only(at) for cell, at in zip(cells, columns, strict=True)]
+    cut = [cell.select_interventions(at) for cell, at in zip(cells, columns, strict=True)]
     draws = None
     if cells[0].of_examples:
         each = [np.stack([draw.change for draw in cell.of_examples]) for cell in cut]
@@ -201,7 +201,7 @@ def pool_of(cells: Sequence[Cell], floors: Mapping[Any, np.ndarray], n_choices: 
         np.concatenate([floors[cell.task, cell.protocol] for cell in cells]),
         np.concatenate([np.full(len(cell.intact), cell.task) for cell in cells]),
         np.concatenate([np.full(len(cell.intact), cell.protocol) for cell in cells]),
-        Clusters.of(labels),
+        Clusters.from_labels(labels),
         n_choices,
         draws,
     )
@@ -221,7 +221,10 @@ def compared_alike(first: Pool, second: Pool) -> tuple[Pool, Pool] | None:
         return None
     both = [name for name in first.protocols if name in second.protocols]
     for n in range(len(both), 0, -1):
-        cut = [(first.in_all(names), second.in_all(names)) for names in combinations(both, n)]
+        cut = [
+            (first.select_signal_in_all(names), second.select_signal_in_all(names))
+            for names in combinations(both, n)
+        ]
         kept = [pair for pair in cut if all(p.clusters.n > 1 and p.scale > 0 for p in pair)]
         if kept:
             return max(kept, key=lambda pair: sum(pool.clusters.n for pool in pair))

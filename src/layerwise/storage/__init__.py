@@ -1,1 +1,1 @@
-"""What every result can do: typed tables as Parquet, the facts of a run, files written whole."""
+"""Storage of every result: typed tables as Parquet, the facts of a run, files written whole."""

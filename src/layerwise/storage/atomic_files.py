@@ -64,7 +64,7 @@ def temporary_path(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def never_made_again(folder: Path) -> Iterator[None]:
+def keep_deleted_folders_deleted(folder: Path) -> Iterator[None]:
     """Keep writes within the context from re-creating a deleted folder."""
     # A folder that held a file or two of a run, and nothing else of it, could not be gone on in.
     before = _staying.set(folder)
@@ -74,7 +74,7 @@ def never_made_again(folder: Path) -> Iterator[None]:
         _staying.reset(before)
 
 
-def deleted(folder: Path) -> UserError:
+def deleted_folder_error(folder: Path) -> UserError:
     """The sentence for a run's folder that is gone."""
     return UserError(
         f"{folder} was deleted or moved while the run wrote to it, and what it held is lost "
@@ -100,7 +100,7 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
             os.replace(temporary, path)
     except UserError as error:
         if staying is not None and within and not staying.exists():
-            raise deleted(staying) from error
+            raise deleted_folder_error(staying) from error
         raise
     finally:
         _remove(temporary)

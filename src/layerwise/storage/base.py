@@ -1,4 +1,4 @@
-"""What every result can do: check its tables, save, load, and show itself in short."""
+"""Base of every result: it checks its tables, saves, loads, and shows itself in short."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 import pandas as pd
 
-from layerwise.errors import DamagedFileWarning, DamagedResultsError, UserError, counted
+from layerwise.errors import DamagedFileWarning, DamagedResultsError, UserError, count_noun
 
 from .atomic_files import refuse_special, remove_temporaries
 from .estimates import (
@@ -20,9 +20,9 @@ from .estimates import (
     in_files,
     layouts,
     of_other_analyses,
-    table_of,
+    table_from_estimates,
 )
-from .file_list import hashes_of
+from .file_list import file_hashes
 from .parquet import conform, is_table, read_table, write_table
 from .places import refuse_foreign
 from .provenance import (
@@ -36,13 +36,13 @@ from .provenance import (
     read_run_file,
     write_run_file,
 )
-from .written import JOINED_TABLES, LOST_WITH_RUN_FILE, refuse_results_of_others, unlisted_for
+from .written import JOINED_TABLES, LOST_WITH_RUN_FILE, drop_from_file_list, refuse_other_results
 
 AnyResult = TypeVar("AnyResult", bound="Result")
 Tables = TypeVar("Tables", pd.DataFrame, dict[str, pd.DataFrame])
 
 
-def computed_once(method: Callable[[AnyResult], Tables]) -> Callable[[AnyResult], Tables]:
+def cache_tables(method: Callable[[AnyResult], Tables]) -> Callable[[AnyResult], Tables]:
     """Keep what a result's method computes from its tables, which never change."""
     # Saving, the report, and a person in a notebook ask for the same; each gets a copy.
 
@@ -95,11 +95,11 @@ class Result:
         """
         raise UserError(f"There is no figure of this result; show its table instead. {self.title}.")
 
-    def derived(self) -> dict[str, pd.DataFrame]:
+    def derived_tables(self) -> dict[str, pd.DataFrame]:
         """Tables that are computed from the result's own and saved beside them."""
         return {name: getattr(self, method)() for name, method in self.derived_by.items()}
 
-    @computed_once
+    @cache_tables
     def estimates(self) -> pd.DataFrame:
         """All that is estimated here, as one long table; see ``select`` and ``wide``.
 
@@ -107,7 +107,7 @@ class Result:
             A row for each thing that was estimated: what, where, its value, its bounds and tests.
             ``docs/results.md`` describes the columns.
         """
-        tables = {name: getattr(self, name) for name in self.tables} | self.derived()
+        tables = {name: getattr(self, name) for name in self.tables} | self.derived_tables()
         return as_estimates({name: table for name, table in tables.items() if name in layouts()})
 
     def save(self, folder: str | Path) -> None:
@@ -122,7 +122,7 @@ class Result:
                 their names; if it cannot be written, or the disk is full.
         """
         folder = Path(folder)
-        refuse_results_of_others(folder, (), JOINED_TABLES)
+        refuse_other_results(folder, (), JOINED_TABLES)
         # The facts for ``run.json``, which stays as it is where a result only joins what is there;
         # none while a run in the folder goes on.
         joined: Facts | None = self.facts
@@ -132,7 +132,7 @@ class Result:
                 before = read_facts(folder)
                 together = join_facts([before, self.facts])
                 joined = before if self.joins_others else together
-        tables = {name: getattr(self, name) for name in self.tables} | self.derived()
+        tables = {name: getattr(self, name) for name in self.tables} | self.derived_tables()
         if joined is not None:
             listed = listed_files(folder) or {}
             for name in (f"{name}.parquet" for name in in_files(tables)):
@@ -154,14 +154,14 @@ class Result:
         names = [f"{name}.parquet" for name in whole]
         for name in names:  # before the list forgets a table that cannot be written
             refuse_special(folder / name)
-        files = None if joined is None else unlisted_for(folder, names)
+        files = None if joined is None else drop_from_file_list(folder, names)
         if joined is not None:  # a run that goes on cleared its folder when it began
             remove_temporaries(folder)
         facts = self.facts.model_dump_json(exclude={"files"})
         for name, table in whole.items():
             write_table(folder / f"{name}.parquet", name, table, facts)
         if joined is not None and files is not None:
-            write_run_file(folder, joined, files | hashes_of(folder, names))
+            write_run_file(folder, joined, files | file_hashes(folder, names))
 
     def _with_estimates(
         self, folder: Path, tables: Mapping[str, pd.DataFrame]
@@ -204,7 +204,10 @@ class Result:
                     "the result again, or delete the file."
                 )
             read[name], saved = read_table(path, name, (listed or {}).get(path.name))
-        fields |= {n: read[n] if n in read else table_of(read[ESTIMATES], n) for n in cls.tables}
+        fields |= {
+            n: read[n] if n in read else table_from_estimates(read[ESTIMATES], n)
+            for n in cls.tables
+        }
         path = folder / f"{in_files(cls.tables)[-1]}.parquet"
         if saved is not None and not (folder / RUN_FILE).exists():
             warnings.warn(
@@ -223,17 +226,17 @@ class Result:
         """Sentences that belong under the compact table."""
         return []
 
-    def _heading(self) -> str:
+    def _heading_line(self) -> str:
         table = self.to_pandas()
         tasks = sorted(table["task"].unique())
         n_items = len(table[["task", "item"]].drop_duplicates())
-        return heading(self.facts, n_items, sorted(table["protocol"].unique()), tasks)
+        return heading_line(self.facts, n_items, sorted(table["protocol"].unique()), tasks)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._heading()})"
+        return f"{type(self).__name__}({self._heading_line()})"
 
     def _repr_html_(self) -> str:
-        title, text = html.escape(self.title), html.escape(self._heading())
+        title, text = html.escape(self.title), html.escape(self._heading_line())
         rows = self.summary_rows()
         shown = rows.to_html(index=False, escape=True, border=0, float_format=number, na_rep="")
         empty = html.escape(" ".join([self.if_empty, *self.notes()]))
@@ -256,9 +259,9 @@ def number(value: float, digits: int = 2) -> str:
     return "?" if pd.isna(value) else f"{value:z.{digits}f}"
 
 
-def heading(facts: Facts, n_items: int, protocols: Sequence[str], tasks: Sequence[str]) -> str:
+def heading_line(facts: Facts, n_items: int, protocols: Sequence[str], tasks: Sequence[str]) -> str:
     """Model, tasks, protocols and number of items in one line of text."""
     return (
         f"{facts.model.name}; tasks: {', '.join(tasks) or 'none'}; "
-        f"protocols: {', '.join(protocols) or 'none'}; {counted(n_items, 'item')}"
+        f"protocols: {', '.join(protocols) or 'none'}; {count_noun(n_items, 'item')}"
     )

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from layerwise.errors import UserError, shown, unknown_name
+from layerwise.errors import UserError, short_repr, unknown_name
 
-from .layouts import TURNED, Layout, Meaning, Quantity
+from .layouts import TURNED, Meaning, QuantityRow, TableLayout
 from .parquet import as_columns, conform, from_columns
 from .schemas import LAYOUTS, QUANTITIES, SCHEMAS
 
@@ -27,7 +27,7 @@ _TESTS = " tests"
 _TEXTS = {field.name for field in SCHEMAS[ESTIMATES] if field.type == pa.string()}
 
 
-def layouts() -> dict[str, Layout]:
+def layouts() -> dict[str, TableLayout]:
     """Layout of each table of estimates in the long one, by its name."""
     return LAYOUTS
 
@@ -97,10 +97,10 @@ def _long(name: str, table: pd.DataFrame) -> Iterator[dict[str, Any]]:
             if row is not layout.rows[0] and all(value is None for value in values.values()):
                 continue
             place = {own: written[theirs, own][i] for own, theirs in where.items()}
-            yield unit | place | _turned(values, row, place.get("hypothesis")) | row.fixed
+            yield unit | place | _flip_signs(values, row, place.get("hypothesis")) | row.fixed
 
 
-def _turned(values: dict[str, Any], row: Quantity, hypothesis: Any) -> dict[str, Any]:
+def _flip_signs(values: dict[str, Any], row: QuantityRow, hypothesis: Any) -> dict[str, Any]:
     """The values with the signs of the long table; of a gain as they are."""
     if row.gains and hypothesis == "gain":
         swapped = {own: values.get(TURNED.get(own, own)) for own in row.turned}
@@ -150,7 +150,7 @@ def _heads(places: Sequence[str]) -> list[int | None] | None:
     return [int(head) if head else None for head in heads] if any(heads) else None
 
 
-def table_of(estimates: pd.DataFrame, name: str) -> pd.DataFrame:
+def table_from_estimates(estimates: pd.DataFrame, name: str) -> pd.DataFrame:
     """A table of estimates from the long one; the inverse of ``as_estimates``."""
     layout, kinds = layouts()[name], SCHEMAS[name]
     whole = estimates.astype(object)
@@ -194,7 +194,7 @@ def _place(found: pd.DataFrame, where: Mapping[str, str], keys: pd.Series) -> li
 
 
 def _quantity_rows(
-    whole: pd.DataFrame, row: Quantity, mapped: set[str], needed: set[str]
+    whole: pd.DataFrame, row: QuantityRow, mapped: set[str], needed: set[str]
 ) -> pd.DataFrame:
     """The rows of one quantity of a table: what it does not say is null, what it needs is not."""
     here = pd.Series(True, whole.index)
@@ -237,7 +237,8 @@ def select(estimates: pd.DataFrame, quantity: str, **where: Any) -> pd.DataFrame
     """
     if not isinstance(estimates, pd.DataFrame) or not set(KEY) <= set(estimates.columns):
         raise UserError(
-            f"'estimates' is {shown(type(estimates).__name__)} and has not the columns of a long "
+            f"'estimates' is {short_repr(type(estimates).__name__)} and has not the "
+            f"columns of a long "
             "table: expected what result.estimates() gives, or estimates.parquet as it is read."
         )
     if quantity not in vocabulary():

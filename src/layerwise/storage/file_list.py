@@ -21,18 +21,18 @@ FILES = "files"
 NOT_KEPT_FILE = "not_kept.txt"
 
 
-def sha256_of(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
+def file_hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """SHA-256 by name of those files of a folder that are there."""
-    return {name: sha256_of(folder / name) for name in names if (folder / name).is_file()}
+    return {name: file_sha256(folder / name) for name in names if (folder / name).is_file()}
 
 
-def listed(content: Mapping[str, Any], own_name: str) -> dict[str, str]:
+def files_without(content: Mapping[str, Any], own_name: str) -> dict[str, str]:
     """The list within a folder's JSON file, without that file."""
     return {name: digest for name, digest in content[FILES].items() if name != own_name}
 
@@ -44,7 +44,7 @@ def with_list(content: Mapping[str, Any], own_name: str, files: Mapping[str, str
     return json.dumps(whole, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
 
 
-def refuse_edited(content: Mapping[str, Any], path: Path) -> None:
+def refuse_edited_file_list(content: Mapping[str, Any], path: Path) -> None:
     """Refuse a folder's JSON file without a list of files, or changed after it was written."""
     if FILES not in content:
         raise DamagedResultsError(
@@ -62,11 +62,11 @@ def refuse_edited(content: Mapping[str, Any], path: Path) -> None:
 
 def states(folder: Path, files: Mapping[str, str]) -> dict[str, State]:
     """States of listed files by name; files left out on purpose are marked."""
-    left_out = not_kept(folder)
+    left_out = omitted_files(folder)
     return {name: _state(folder / name, digest, left_out) for name, digest in files.items()}
 
 
-def not_kept(folder: Path) -> list[str]:
+def omitted_files(folder: Path) -> list[str]:
     """Names of the files that a folder says were left out of it on purpose."""
     try:
         lines = read_regular(folder / NOT_KEPT_FILE).decode(errors="replace").splitlines()
@@ -77,7 +77,7 @@ def not_kept(folder: Path) -> list[str]:
 
 def _state(path: Path, digest: str, left_out: Iterable[str]) -> State:
     try:
-        return "ok" if sha256_of(path) == digest else "changed"
+        return "ok" if file_sha256(path) == digest else "changed"
     except FileNotFoundError:
         return "not kept" if path.name in left_out else "missing"
     except OSError:  # a folder or a pipe in its place, or not to be read

@@ -15,12 +15,12 @@ from layerwise.errors import DamagedResultsError
 from layerwise.ground.regular_files import read_regular
 
 from .atomic_files import disk_errors, remove_temporaries, write_atomically
-from .estimates import ESTIMATES, as_estimates, in_files, layouts, table_of
-from .file_list import FILES, hashes_of, listed, refuse_edited, with_list
+from .estimates import ESTIMATES, as_estimates, in_files, layouts, table_from_estimates
+from .file_list import FILES, file_hashes, files_without, refuse_edited_file_list, with_list
 from .parquet import conform, is_table, read_table, write_table
 from .places import FIGURES, refuse_foreign, refuse_unusable_folder, refuse_unusable_page
 from .schemas import SCHEMAS
-from .written import refuse_results_of_others
+from .written import refuse_other_results
 
 _Facts = TypeVar("_Facts", bound=BaseModel)
 _Joined = TypeVar("_Joined", bound="JoinedRuns")
@@ -54,7 +54,7 @@ class JoinedFolder(Generic[_Facts]):
         names = in_files(self._schema(name) for name in self.tables)
         return {self._file(name): name for name in names}
 
-    def file_of(self, table: str) -> str:
+    def table_file(self, table: str) -> str:
         """The file that a table is in."""
         return self._file(*in_files([self._schema(table)]))
 
@@ -73,7 +73,7 @@ class JoinedFolder(Generic[_Facts]):
         """Refuse a folder that cannot be written, or holds what is not of such joined runs."""
         refuse_unusable_folder(folder, self.what)
         refuse_unusable_page(folder / self.page)
-        refuse_results_of_others(folder, (self.list_file, *self.table_files))
+        refuse_other_results(folder, (self.list_file, *self.table_files))
         place = folder / self.list_file
         refuse_foreign(place, "list of results", lambda path: _listed_files(path) is not None)
         known = (_listed_files(place) if place.exists() else None) or {}
@@ -101,21 +101,23 @@ class JoinedFolder(Generic[_Facts]):
         whole[ESTIMATES] = as_estimates({n: t for n, t in whole.items() if n in layouts()})
         for file, name in self._files.items():
             write_table(folder / file, name, whole[name], text)
-        files = hashes_of(folder, self.table_files)
+        files = file_hashes(folder, self.table_files)
         content = with_list(json.loads(text), self.list_file, files)
         write_atomically(folder / self.list_file, content)
 
     def read(self, folder: Path) -> tuple[dict[str, pd.DataFrame], _Facts]:
         """The tables by name, and the facts, without the list."""
         content = self.read_list(folder)
-        files = listed(content, self.list_file)
+        files = files_without(content, self.list_file)
         facts = self.facts.model_validate_json(json.dumps(content))
         whole = {}
         for file, name in self._files.items():
             whole[name], _ = read_table(folder / file, name, files.get(file))
         own = {name: self._schema(name) for name in self.tables}
         read = {
-            name: whole[schema] if schema in whole else table_of(whole[ESTIMATES], schema)
+            name: whole[schema]
+            if schema in whole
+            else table_from_estimates(whole[ESTIMATES], schema)
             for name, schema in own.items()
         }
         return read, facts.model_copy(update={"files": {}})
@@ -131,7 +133,7 @@ class JoinedFolder(Generic[_Facts]):
             raise DamagedResultsError(
                 f"{path} is missing or damaged: expected what `{command}` wrote; {again}."
             ) from error
-        refuse_edited(content, path)
+        refuse_edited_file_list(content, path)
         return content
 
 

@@ -1,4 +1,4 @@
-"""How tables of estimates stand in the one long table, read from what their analyses say."""
+"""Layouts of tables of estimates in the one long table, read from what their analyses say."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 TURNED = {"low": "high", "high": "low", "low_run": "high_run", "high_run": "low_run"}
 
 
-class Quantity(NamedTuple):
+class QuantityRow(NamedTuple):
     """One row of the long table for each row of another."""
 
     fixed: dict[str, str]  # what it says in columns of the key
@@ -19,12 +19,12 @@ class Quantity(NamedTuple):
     but: frozenset[str]  # columns of the other's key that it is not of
 
 
-class Layout(NamedTuple):
-    """How the rows of a table stand in the long one; the first has a row for each of them."""
+class TableLayout(NamedTuple):
+    """Layout of a table's rows in the long one; the first has a row for each of them."""
 
     analysis: str  # the analysis that it comes from
     where: dict[str, str]  # columns of its key, and those of the long table
-    rows: tuple[Quantity, ...]
+    rows: tuple[QuantityRow, ...]
     only: dict[str, list[str]]  # values by column; what has others is said by another table
 
 
@@ -35,15 +35,15 @@ class Meaning(NamedTuple):
     text: str
 
 
-def layout(analysis: str, written: Mapping[str, Any]) -> Layout:
+def layout(analysis: str, written: Mapping[str, Any]) -> TableLayout:
     """The layout that an analysis writes as ``[TABLE.estimates]``."""
     where = dict(_pair(entry) for entry in written["where"].split())
     always = {"analysis": analysis} | written.get("fixed", {})
     rows = tuple(_quantity(row, always) for row in written["rows"])
-    return Layout(analysis, where, rows, written.get("only", {}))
+    return TableLayout(analysis, where, rows, written.get("only", {}))
 
 
-def meaning_of(written: str) -> Meaning:
+def parse_meaning(written: str) -> Meaning:
     """The meaning of a quantity, from ``UNIT: WORDS``."""
     unit, _, words = written.partition(": ")
     return Meaning(unit or None, words)
@@ -54,7 +54,7 @@ def _pair(entry: str) -> tuple[str, str]:
     return theirs, own or theirs
 
 
-def _quantity(row: Mapping[str, str], always: Mapping[str, str]) -> Quantity:
+def _quantity(row: Mapping[str, str], always: Mapping[str, str]) -> QuantityRow:
     values, turned = {}, set()
     for entry in row["values"].split():
         own, _, theirs = entry.partition("=")
@@ -67,7 +67,7 @@ def _quantity(row: Mapping[str, str], always: Mapping[str, str]) -> Quantity:
             values[TURNED.get(column, column) if sign else column] = their
         turned |= {TURNED.get(column, column) for column in every} if sign else set()
     fixed = {name: text for name, text in row.items() if name not in ("values", "but")}
-    return Quantity(
+    return QuantityRow(
         dict(always) | fixed, values, frozenset(turned), "~" in row["values"],
         frozenset(row.get("but", "").split()),
     )  # fmt: skip

@@ -89,7 +89,7 @@ def read_table(
                 f"{path} was changed after it was written (its SHA-256 is not the one listed): "
                 f"expected what layerwise wrote; {AGAIN}."
             )
-        arrow = parsed(path, content)
+        arrow = parse_table(path, content)
     except (OSError, pa.ArrowException) as error:
         raise DamagedResultsError(
             f"{path} is missing, damaged or not a Parquet file: expected a table that layerwise "
@@ -122,7 +122,7 @@ def refuse_too_many_rows(name: str, n_rows: int, work: str) -> None:
         )
 
 
-def parsed(path: Path, content: bytes) -> pa.Table:
+def parse_table(path: Path, content: bytes) -> pa.Table:
     """The table in a Parquet file's bytes, if it can be as large as the file says."""
     metadata = pq.read_metadata(io.BytesIO(content))
     parts = [metadata.row_group(i).column(j) for i in range(metadata.num_row_groups)

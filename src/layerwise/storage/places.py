@@ -1,4 +1,4 @@
-"""Where results and pages may be written: refused in a sentence before any work is done for it.
+"""Places for results and pages: refused in a sentence before any work is done for them.
 
 A file is replaced only by one of its kind, if layerwise wrote it: ``refuse_foreign`` stands before
 every file that a user names. That a place can be written to is tried, for what the system says of

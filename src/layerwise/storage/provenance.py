@@ -1,4 +1,4 @@
-"""What is needed to repeat a run, as typed models and as ``run.json``.
+"""Facts needed to repeat a run, as typed models and as ``run.json``.
 
 No measurement is stored here; those are in the tables.
 """
@@ -27,7 +27,7 @@ from layerwise.errors import DamagedResultsError, UserError
 from layerwise.ground.regular_files import read_regular
 
 from .atomic_files import write_atomically
-from .file_list import FILES, listed, refuse_edited, with_list
+from .file_list import FILES, files_without, refuse_edited_file_list, with_list
 
 RUN_FILE = "run.json"
 _AGAIN = "restore its folder, or delete it and give the command that made it again"
@@ -47,8 +47,8 @@ def distinct(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list({json.dumps(entry, sort_keys=True): dict(entry) for entry in entries}.values())
 
 
-def differing(environments: Iterable[Mapping[str, Any]]) -> str:
-    """What differs between some environments, with its values; empty if nothing does."""
+def environment_differences(environments: Iterable[Mapping[str, Any]]) -> str:
+    """Differences between some environments, with their values; empty if there are none."""
     every = list(environments)
     parts = []
     for name in dict.fromkeys(
@@ -60,13 +60,13 @@ def differing(environments: Iterable[Mapping[str, Any]]) -> str:
     return ", ".join(parts)
 
 
-class Frozen(BaseModel):
+class FrozenModel(BaseModel):
     """A frozen value with exactly these fields, for JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Stamped(Frozen):
+class StampedModel(FrozenModel):
     """A value with the version and time that made it."""
 
     layerwise: str = Field(
@@ -78,7 +78,7 @@ class Stamped(Frozen):
     )
 
 
-class ModelFacts(Frozen):
+class ModelFacts(FrozenModel):
     """The model that was measured."""
 
     name: str = Field(description="The name it was asked for by.")
@@ -143,7 +143,7 @@ class ModelFacts(Frozen):
     )
 
 
-class TaskFacts(Frozen):
+class TaskFacts(FrozenModel):
     """Facts of a task: items, protocols and chance levels."""
 
     name: str = Field(description="The suite's name.")
@@ -171,7 +171,7 @@ class TaskFacts(Frozen):
     )
 
 
-class Facts(Stamped):
+class Facts(StampedModel):
     """Everything needed to repeat a run."""
 
     model: ModelFacts = Field(description="Which model was measured.")
@@ -304,7 +304,7 @@ def read_run_file(folder: Path) -> dict[str, Any]:
             "restore it, or delete the folder and give the same command again."
         ) from error
     if FILES in content or is_finished(content):
-        refuse_edited(content, path)
+        refuse_edited_file_list(content, path)
     return content
 
 
@@ -320,7 +320,7 @@ def listed_files(folder: Path) -> dict[str, str] | None:
     if not (folder / RUN_FILE).exists():
         return None
     run = read_run_file(folder)
-    return listed(run, RUN_FILE) if is_finished(run) else None
+    return files_without(run, RUN_FILE) if is_finished(run) else None
 
 
 def is_finished(run: dict[str, Any]) -> bool:

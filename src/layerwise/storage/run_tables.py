@@ -38,8 +38,8 @@ class RunTables:
         table = source() if callable(source) else source
         return None if table is None or table.empty else table
 
-    def once(self, compute: Callable[[RunTables], Derived]) -> Derived:
-        """What a function makes of these tables, computed at the first call alone."""
+    def compute_cached(self, compute: Callable[[RunTables], Derived]) -> Derived:
+        """Compute what a function makes of these tables, at the first call alone."""
         if compute not in self._derived:
             self._derived[compute] = compute(self)
         return cast(Derived, self._derived[compute])

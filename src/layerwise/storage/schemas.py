@@ -18,7 +18,7 @@ import pyarrow as pa
 from layerwise.ground.analysis_folders import OWN, leave_out, plugins
 
 from . import layouts
-from .layouts import Layout
+from .layouts import TableLayout
 
 TABLES_FILE = "tables.toml"
 _PLAIN = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
@@ -38,12 +38,12 @@ SHARED: dict[str, str] = _STORAGE.pop("shared")
 TABLES: dict[str, dict[str, str]] = {}
 SCHEMAS: dict[str, pa.Schema] = {}
 OWNERS: dict[str, str] = {}  # the analysis of each table; "" for those of several
-LAYOUTS: dict[str, Layout] = {}  # of the tables of estimates
+LAYOUTS: dict[str, TableLayout] = {}  # of the tables of estimates
 QUANTITIES: dict[str, layouts.Meaning] = {}
 
 
-class Meaning(NamedTuple):
-    """What some columns mean."""
+class ColumnMeanings(NamedTuple):
+    """Meanings of some columns."""
 
     table: str  # the table that describes them; "" for columns that tables share
     columns: str
@@ -51,56 +51,56 @@ class Meaning(NamedTuple):
 
 
 @cache
-def _column_descriptions(table: str) -> dict[str, Meaning]:
+def _column_descriptions(table: str) -> dict[str, ColumnMeanings]:
     """Descriptions of a table's columns, by name; those of tables that it is like among them."""
     texts = TABLES[table] if table else SHARED
-    known: dict[str, Meaning] = {}
+    known: dict[str, ColumnMeanings] = {}
     for other in reversed(texts.get("like", "").split()):
         known |= _column_descriptions(other)
     own = {columns: text for columns, text in texts.items() if columns not in _FIELDS}
-    return known | {c: Meaning(table, k, text) for k, text in own.items() for c in k.split()}
+    return known | {c: ColumnMeanings(table, k, text) for k, text in own.items() for c in k.split()}
 
 
-def meaning(table: str, column: str) -> Meaning:
+def column_description(table: str, column: str) -> ColumnMeanings:
     """Description of a column in a table; a bound without its own text belongs to its value."""
     known = _column_descriptions("") | _column_descriptions(table)
     bound = re.fullmatch(r"(\w+?)(_run)?_(low|high)", column)
     return known[column if column in known or not bound else bound[1]]
 
 
-def field_of(column: str, kinds: Mapping[str, str] = _USUAL) -> pa.Field:
+def parse_field(column: str, kinds: Mapping[str, str] = _USUAL) -> pa.Field:
     """A column as ``tables.toml`` writes it: its name, a type that is not its usual, ``?``."""
     name, _, kind = column.rstrip("?").partition(":")
     return pa.field(name, _TYPES[kind or kinds.get(name, "float")], column.endswith("?"))
 
 
-class _Written(NamedTuple):
-    """What a ``tables.toml`` says."""
+class _TablesFile(NamedTuple):
+    """Contents of a ``tables.toml``."""
 
     tables: dict[str, dict[str, str]]
     schemas: dict[str, pa.Schema]
-    layouts: dict[str, Layout]
+    layouts: dict[str, TableLayout]
     quantities: dict[str, layouts.Meaning]
 
 
-def _read(owner: str, written: dict[str, Any]) -> _Written:
+def _parse_tables(owner: str, written: dict[str, Any]) -> _TablesFile:
     """The tables of an analysis, from the text of its file."""
     kinds = _USUAL | _kinds(written.pop("types", {}))
     quantities = written.pop("quantities", {})
     written.pop("docs", None)  # which docs/make_results.py reads
     laid_out = {name: table.pop("estimates", None) for name, table in written.items()}
-    return _Written(
+    return _TablesFile(
         written,
         {
-            name: pa.schema([field_of(column, kinds) for column in table["columns"].split()])
+            name: pa.schema([parse_field(column, kinds) for column in table["columns"].split()])
             for name, table in written.items()
         },
         {name: layouts.layout(owner, each) for name, each in laid_out.items() if each},
-        {name: layouts.meaning_of(text) for name, text in quantities.items()},
+        {name: layouts.parse_meaning(text) for name, text in quantities.items()},
     )
 
 
-def _add(owner: str, new: _Written) -> None:
+def _add(owner: str, new: _TablesFile) -> None:
     TABLES.update(new.tables)
     SCHEMAS.update(new.schemas)
     OWNERS.update(dict.fromkeys(new.tables, owner))
@@ -108,7 +108,7 @@ def _add(owner: str, new: _Written) -> None:
     QUANTITIES.update(new.quantities)
 
 
-def _add_plugin(owner: str, new: _Written) -> None:
+def _add_plugin(owner: str, new: _TablesFile) -> None:
     """Add the tables of a plugin, or none of them if any is not as it should be."""
     for name in new.tables:
         if name in TABLES or not f"{name}_".startswith(f"{owner}_"):
@@ -128,10 +128,10 @@ def _add_plugin(owner: str, new: _Written) -> None:
         raise
 
 
-def _refuse_incomplete(new: _Written) -> None:
+def _refuse_incomplete(new: _TablesFile) -> None:
     """Refuse tables with columns that mean nothing, or have no place among the estimates."""
     for name, schema in new.schemas.items():
-        _ = new.tables[name]["rows"], [meaning(name, column) for column in schema.names]
+        _ = new.tables[name]["rows"], [column_description(name, column) for column in schema.names]
     for name, layout in new.layouts.items():
         own = {theirs for row in layout.rows for theirs in row.values.values()} | set(layout.where)
         if unlike := (own ^ set(new.schemas[name].names)) - {"heads", "kind"}:
@@ -142,13 +142,13 @@ def _refuse_incomplete(new: _Written) -> None:
                 SCHEMAS["estimates"].field(column)
 
 
-_add("", _read("", _STORAGE))
+_add("", _parse_tables("", _STORAGE))
 for _folder in OWN:
     _text = _folder.path(TABLES_FILE).read_text("utf-8")
-    _add(_folder.name, _read(_folder.name, tomllib.loads(_text)))
+    _add(_folder.name, _parse_tables(_folder.name, tomllib.loads(_text)))
 for _folder in plugins():
     try:
         _text = _folder.path(TABLES_FILE).read_text("utf-8")
-        _add_plugin(_folder.name, _read(_folder.name, tomllib.loads(_text)))
+        _add_plugin(_folder.name, _parse_tables(_folder.name, tomllib.loads(_text)))
     except Exception as _error:  # whatever it is, it is not layerwise's
         leave_out(_folder, _error)

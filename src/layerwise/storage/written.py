@@ -50,7 +50,7 @@ def results_without_list(folder: Path) -> list[str]:
     return written_files(folder)
 
 
-def refuse_results_of_others(folder: Path, own: Sequence[str], others: Sequence[str] = ()) -> None:
+def refuse_other_results(folder: Path, own: Sequence[str], others: Sequence[str] = ()) -> None:
     """Refuse a folder that holds results of another kind, or a model, before it has two lists."""
     every = ("config.json", f"{COMPARED}/{RUN_FILE}", *_RESULTS)
     there = [name for name in others or every if name not in own and (folder / name).exists()]
@@ -85,7 +85,7 @@ def refuse_other_files(folder: Path) -> None:
         )
 
 
-def unlisted_for(folder: Path, names: Sequence[str]) -> dict[str, str]:
+def drop_from_file_list(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """The list of a folder without some files, written so before these are written anew."""
     refuse_without_list(folder, names)
     before = listed_files(folder) or {}

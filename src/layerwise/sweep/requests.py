@@ -1,4 +1,4 @@
-"""What is put to a model, and what comes back: token ids in, numbers and token ids out.
+"""Requests to a model, and their outcomes: token ids in, numbers and token ids out.
 
 Also when a text ends, which the engine and the reference share. Nothing here knows about tasks,
 items or protocols; nothing here runs a model.
@@ -17,7 +17,7 @@ from ..errors import UserError
 Tokens = tuple[int, ...]
 
 
-def n_shared(one: Tokens, other: Tokens) -> int:
+def n_common_tokens(one: Tokens, other: Tokens) -> int:
     """Number of tokens that two sequences share at their beginning."""
     least = min(len(one), len(other))
     if one[:least] == other[:least]:
@@ -130,7 +130,7 @@ class Stopper:
             return ""
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
-    def ended(self, tokens: list[int], request: Generate) -> bool:
+    def stops(self, tokens: list[int], request: Generate) -> bool:
         """True if generation is over after these new tokens."""
         if tokens[-1] in self.end_tokens or len(tokens) >= request.max_tokens:
             return True

@@ -13,18 +13,18 @@ import torch
 from jaxtyping import Float
 
 from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.facts import generation_settings, origin_of, original_tokenizer
+from layerwise.models.instance.facts import generation_settings, model_origin, original_tokenizer
 from layerwise.models.instance.kinds import Model, vocabularies
-from layerwise.sweep.changes.interventions import Intervention, donors_of
+from layerwise.sweep.changes.interventions import Intervention, distinct_donors
 from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.checks.reference import reference_outcomes
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
 from layerwise.sweep.requests import Stopper, make_stopper
-from layerwise.sweep.walk.engine import TOKENS_AT_ONCE, Walk, Work
+from layerwise.sweep.walk.engine import TOKENS_AT_ONCE, SweepWork, Walk
 from layerwise.sweep.walk.engine_run import Engine, Progress, brute_force, engine_outcomes
 from layerwise.sweep.walk.engine_run import model_shape as model_shape
-from layerwise.sweep.walk.engine_run import plan_for as plan_for
-from layerwise.sweep.walk.readout import CHUNK, logits_of
+from layerwise.sweep.walk.engine_run import plan_for_model as plan_for_model
+from layerwise.sweep.walk.readout import CHUNK, final_logits
 
 from ..errors import UserError, unknown_name
 from .requests import Generate, Outcome, Request, Tokens, refuse_unknown_tokens
@@ -108,7 +108,7 @@ def sweep(
     if method not in ("engine", "reference"):
         raise unknown_name("method", method, ("engine", "reference"))
     check_faithful(model, method)
-    donors = donors_of(interventions)
+    donors = distinct_donors(interventions)
     for donor in donors:
         check_faithful(donor, method)
     if method == "engine" and donors and any(isinstance(r, Generate) for r in requests):
@@ -121,9 +121,9 @@ def sweep(
     refuse_unknown_tokens(requests, *vocabularies(model))
     stopper = _stopper(model, requests, tokenizer)
     if method == "reference":
-        plan = plan_for(model, interventions, requests, memory_budget)
+        plan = plan_for_model(model, interventions, requests, memory_budget)
         outcomes = reference_outcomes(model, interventions, requests, stopper)
-        work = Work(model.cfg.n_layers * len(interventions))
+        work = SweepWork(model.cfg.n_layers * len(interventions))
     else:
         outcomes, work, plan = engine_outcomes(
             model, interventions, requests, stopper, memory_budget, tokens_at_once, progress
@@ -144,7 +144,7 @@ def sweep(
 def _stopper(model: Model, requests: Sequence[Request], tokenizer: object | None) -> Stopper:
     """The stop rule from the model's generation settings or a given tokenizer."""
     # A model without a tokenizer can still generate, but not until a string.
-    origin = origin_of(model)
+    origin = model_origin(model)
     own = model.tokenizer if origin is None else origin.tokenizer
     if tokenizer is not None and tokenizer is not own:
         return make_stopper(tokenizer)
@@ -166,7 +166,7 @@ def next_logprobs(
     """Log-probabilities of the token after a prompt, in nats, under each intervention."""
     check_faithful(model)
     requests = [Generate(context, 1, source=source)]
-    plan = plan_for(model, interventions, requests, memory_budget)
+    plan = plan_for_model(model, interventions, requests, memory_budget)
     engine = Engine(model, interventions, requests, make_stopper(None, ()), memory_budget)
     out = model.W_E.new_empty(len(interventions), model.cfg.d_vocab, dtype=torch.float32)
     for batch in plan.batches:
@@ -176,7 +176,9 @@ def next_logprobs(
         ends = list(_ends(walk))
         for start in range(0, len(ends), CHUNK):
             part = ends[start : start + CHUNK]
-            logprobs = logits_of(model, torch.stack([resid for _, resid in part])).log_softmax(-1)
+            logprobs = final_logits(model, torch.stack([resid for _, resid in part])).log_softmax(
+                -1
+            )
             for (members, _), of_branch in zip(part, logprobs, strict=True):
                 out[[batch.interventions[member] for member in members]] = of_branch
     return out

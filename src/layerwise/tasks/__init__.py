@@ -1,4 +1,4 @@
-"""What is asked and how it is scored: items, suites, protocols, and where tasks come from.
+"""Tasks and their scoring: items, suites, protocols, and where tasks come from.
 
 Nothing here knows about layers or runs a model; ``layerwise.sweep`` answers the requests.
 """

@@ -15,7 +15,11 @@ from tokenizers.models import BPE
 
 from layerwise.errors import UserError, one_line
 from layerwise.ground.limited import JobError
-from layerwise.models.libraries.untrusted_tokenizer import is_untrusted, render_apart, try_texts
+from layerwise.models.libraries.untrusted_tokenizer import (
+    is_untrusted,
+    render_chat_isolated,
+    try_texts,
+)
 from layerwise.sweep.requests import Tokens
 
 from ._requests import check_item, continuations, prompt
@@ -38,8 +42,8 @@ class ByteLevel:
     end: str  # the end token's text, which encoding may take off
 
     @classmethod
-    def of(cls, tokenizer: Any, n_known: int) -> ByteLevel | None:
-        """What is known of a tokenizer; None if it is of another kind, or has unknown tokens."""
+    def from_tokenizer(cls, tokenizer: Any, n_known: int) -> ByteLevel | None:
+        """Facts of a tokenizer; None if it is of another kind, or has unknown tokens."""
         if not is_byte_level(tokenizer):
             return None
         backend = tokenizer.backend_tokenizer
@@ -191,7 +195,7 @@ def as_chat(tokenizer: Tokenizer, prompt: str | list[dict[str, str]]) -> str:
     turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     try:
         if is_untrusted(tokenizer):
-            return render_apart(tokenizer, turns)
+            return render_chat_isolated(tokenizer, turns)
         # An answer that the last turn begins is gone on with.
         begun = turns[-1].get("role") == "assistant"
         ending = {"continue_final_message": True} if begun else {"add_generation_prompt": True}

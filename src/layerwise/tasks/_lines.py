@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from layerwise.errors import UserError, one_line, shown
+from layerwise.errors import UserError, one_line, short_repr
 from layerwise.ground.regular_files import open_regular, refuse_irregular
 
 from .right_option import WrittenNumber
@@ -70,7 +70,7 @@ def objects(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
             what = 'not a JSON object; expected one like {"question": ..., "answer": ...}'
             raise bad_line(path, number, what)
         for field in value:
-            refuse_broken(path, number, field, field)
+            refuse_broken_text(path, number, field, field)
         _refuse_broken_values(path, number, value)
         yield number, value
 
@@ -92,7 +92,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         twice = _first_repeat(name for name, _ in pairs)
-        raise UserError(f"field {shown(twice)} stands twice; expected each field once")
+        raise UserError(f"field {short_repr(twice)} stands twice; expected each field once")
     return fields
 
 
@@ -118,17 +118,17 @@ def is_whole(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def refuse_broken(path: str, number: int, field: str, value: Any) -> None:
+def refuse_broken_text(path: str, number: int, field: str, value: Any) -> None:
     """Refuse a text that no table or page can hold."""
     if isinstance(value, str) and not is_whole(value):
-        what = f"field {shown(field)} has a null character or half of one (a lone surrogate)"
+        what = f"field {short_repr(field)} has a null character or half of one (a lone surrogate)"
         raise bad_line(path, number, f"{what}; expected a text of whole characters")
 
 
 def _refuse_broken_values(path: str, number: int, row: Mapping[str, Any]) -> None:
     for field, value in row.items():
         for element in value if isinstance(value, list) else [value]:
-            refuse_broken(path, number, field, element)
+            refuse_broken_text(path, number, field, element)
 
 
 def known_values(path: str, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def csv_cells(path: str, *, strict: bool = True) -> Iterator[tuple[int, list[str
 
     def texts() -> Iterator[str]:
         for number, text in lines(path):
-            refuse_broken(path, number, "a cell", text)
+            refuse_broken_text(path, number, "a cell", text)
             yield text.rstrip("\r") + "\n"
 
     reader = csv.reader(texts(), strict=strict)
@@ -169,7 +169,7 @@ def csv_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     _, header = next(rows, (1, []))
     twice = _first_repeat(header)
     if twice is not None:
-        raise bad_line(path, 1, f"column {shown(twice)} stands twice; expected each once")
+        raise bad_line(path, 1, f"column {short_repr(twice)} stands twice; expected each once")
     for number, row in rows:
         if len(row) > len(header):
             what = f"{len(row)} cells, but {len(header)} columns; expected one for each column"

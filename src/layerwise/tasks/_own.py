@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from layerwise.errors import UserError, shown
+from layerwise.errors import UserError, short_repr
 from layerwise.tasks._lines import is_whole
 from layerwise.tasks.extractors import extractor
-from layerwise.tasks.items import Corruption, Item, bad_choices, closed_book, repeats_joined
+from layerwise.tasks.items import Corruption, Item, bad_choices, closed_book, cluster_repeats
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
 _TEMPLATE = " ".join(field.name for field in fields(Template))
@@ -36,7 +36,7 @@ def check_own_task(task: Task) -> Task:
     _check_texts(f"{where}, template", task.template, empty=_TEMPLATE)
     _check_chance(where, task.chance)
     _check_kind(where, "generate", task.generate, GenerateSpec, "a GenerateSpec")
-    whole = repeats_joined((*items, *unasked))
+    whole = cluster_repeats((*items, *unasked))
     return replace(
         task, items=whole[: len(items)], unasked=whole[len(items) :], fewshot=fewshot,
         generate=_spec(where, task.generate), other_fewshot=others, answer_tokens=0,
@@ -44,7 +44,7 @@ def check_own_task(task: Task) -> Task:
 
 
 def _bad(where: str, field: str, value: object, expected: str) -> UserError:
-    return UserError(f"{where}: {field!r} is {shown(value)}; expected {expected}.")
+    return UserError(f"{where}: {field!r} is {short_repr(value)}; expected {expected}.")
 
 
 def _check_kind(where: str, field: str, value: object, kind: Any, expected: str) -> None:
@@ -123,7 +123,8 @@ def _check_chance(where: str, chance: Any) -> None:
         number = isinstance(level, (int, float)) and not isinstance(level, bool)
         if not number or not math.isfinite(level) or not 0 <= level <= 1:
             raise UserError(
-                f"{where}: the chance level under {shown(protocol)} is {shown(level)}; expected "
+                f"{where}: the chance level under {short_repr(protocol)} is "
+                f"{short_repr(level)}; expected "
                 "the share that guessing gets right, from 0 to 1."
             )
 

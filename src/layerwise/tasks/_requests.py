@@ -1,4 +1,4 @@
-"""What a protocol makes of an item: its texts, as a value; and items that it cannot ask."""
+"""Texts of an item under a protocol, as a value; and items that a protocol cannot ask."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def check_length(request: TaskRequest, max_length: int | None, *, apart: bool = 
         )
 
 
-def template_of(task: Task, protocol: str) -> Template:
+def task_template(task: Task, protocol: str) -> Template:
     """Text around questions and answers; letters have a cue and a separator of their own."""
     if protocol != "letter":
         return task.template
@@ -107,7 +107,7 @@ def template_of(task: Task, protocol: str) -> Template:
 def prompt(task: Task, item: Item, protocol: str = "continuation") -> str:
     """The text that an item is put to the model as, without a chat template."""
     # Few-shot examples with their answers, then the item up to where its answer begins.
-    template, lettered = template_of(task, protocol), protocol == "letter"
+    template, lettered = task_template(task, protocol), protocol == "letter"
     end = template.answer_end + template.separator
     before = "".join(
         _question_text(template, example, lettered)
@@ -127,13 +127,13 @@ def continuations(
     if item.ending is not None:
         texts = (item.ending,) * len(item.choices)
     if delimiter is None:
-        delimiter = template_of(task, protocol).delimiter
+        delimiter = task_template(task, protocol).delimiter
     return tuple(delimiter + text for text in texts)
 
 
 def turns(task: Task, item: Item, protocol: str) -> list[dict[str, str]]:
     """The same as turns of a chat: system prompt, examples, and the item as the user's last one."""
-    template, lettered = template_of(task, protocol), protocol == "letter"
+    template, lettered = task_template(task, protocol), protocol == "letter"
     said = [("system", task.system)] if task.system else []
     if item.turns and not lettered:
         said += item.turns
@@ -157,7 +157,7 @@ def with_option(item: Item, option: str) -> Item:
     return replace(item, question=item.question + option, turns=turns)
 
 
-def answer_is_begun(item: Item, protocol: str) -> bool:
+def has_begun_answer(item: Item, protocol: str) -> bool:
     """True if an item's last turn is the beginning of an answer, up to the end of a word."""
     if not item.turns or protocol == "letter":
         return False

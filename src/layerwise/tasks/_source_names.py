@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from layerwise.errors import UserError, shown
+from layerwise.errors import UserError, short_repr
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ def read_source_name(name: str, known: Sequence[str] = ()) -> SourceName:
         if key not in known or key in arguments or not (equals and value) or "," in part:
             takes = ", ".join(f"{key}=..." for key in (*known, "data"))
             raise UserError(
-                f"Cannot read {shown(part)} in the task name {shown(name)}: expected arguments of "
+                f"Cannot read {short_repr(part)} in the task name {short_repr(name)}: "
+                f"expected arguments of "
                 f"{source}:{base}, each once and data= last; it takes {takes}."
             )
         arguments[key] = value

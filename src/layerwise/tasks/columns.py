@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from layerwise.errors import UserError, counted, one_line, shown, unknown_name
+from layerwise.errors import UserError, count_noun, one_line, short_repr, unknown_name
 
 from ._lines import MOST_LINES, bad_line, known_values, some_names
 from ._source_names import SourceName, read_source_name
-from .jsonl import READERS, row_of, task_of
+from .jsonl import READERS, build_task, read_row
 from .right_option import (
     LETTERS,
     READINGS,
@@ -56,11 +56,11 @@ def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
     if not given:
         raise UserError(f"Task {name!r} has no rows; expected one at least.")
     rows = [
-        (number, row_of(one.path, one.line, fields))
+        (number, read_row(one.path, one.line, fields))
         for number, (one, fields) in enumerate(_with_right_answers(given, read_as), 1)
     ]
     return replace(
-        task_of(given[-1].path, rows, fewshot), name=f"{PREFIX}:{source.base}", source=name
+        build_task(given[-1].path, rows, fewshot), name=f"{PREFIX}:{source.base}", source=name
     )
 
 
@@ -108,10 +108,13 @@ def _unreadable_answer(
     """Reason why it is not known which choice an answer names, and what to do."""
     if not fitting:
         expected = f"the {read_as}" if read_as else "the text, label or place from 0"
-        return f"field 'answer' is {shown(answer)}; expected {expected} of a choice, as in all rows"
+        return (
+            f"field 'answer' is {short_repr(answer)}; expected {expected} of a choice, "
+            f"as in all rows"
+        )
     ways: dict[Reading, int] = {one: places[one] for one in READINGS if one in fitting}
     return (
-        f"the answer {shown(answer)} is {in_words(ways)}; add "
+        f"the answer {short_repr(answer)} is {in_words(ways)}; add "
         f"{' or '.join(f'answer_is={one}' for one in ways)} to the task's name"
     )
 
@@ -129,9 +132,9 @@ def _rows(source: SourceName, name: str) -> Iterator[tuple[str, int, dict[str, A
     files = _files(source.data, split) if "\0" not in source.data else []
     if not files:
         # a path may be long, and a made-up one endless
-        where = repr(source.data) if len(source.data) < _LONGEST_PATH else shown(source.data)
+        where = repr(source.data) if len(source.data) < _LONGEST_PATH else short_repr(source.data)
         raise UserError(
-            f"{where} has no file of the split {shown(split)}; expected a .jsonl, .csv or "
+            f"{where} has no file of the split {short_repr(split)}; expected a .jsonl, .csv or "
             ".parquet file whose name begins so; name another split with split=."
         )
     for file in files:
@@ -201,14 +204,14 @@ def _fields(
     def column(name: str) -> Any:
         if name not in values:
             columns = some_names(values)
-            raise bad_line(path, number, f"no column {shown(name)}; its columns are {columns}")
+            raise bad_line(path, number, f"no column {short_repr(name)}; its columns are {columns}")
         return values[name]
 
     def text(name: str, value: Any) -> str:
         try:
             return plain_text(value)
         except ValueError as error:
-            raise bad_line(path, number, f"column {shown(name)} is {error}") from error
+            raise bad_line(path, number, f"column {short_repr(name)} is {error}") from error
 
     def spec_text(spec: str) -> str:
         if "{" in spec:
@@ -217,7 +220,7 @@ def _fields(
 
     def text_list(name: str, value: Any) -> list[str]:
         if not isinstance(value, list):
-            what = f"column {shown(name)} is {shown(value)}, not a list"
+            what = f"column {short_repr(name)} is {short_repr(value)}, not a list"
             raise bad_line(path, number, f"{what}; expected a list of texts")
         return [text(name, one) for one in value]
 
@@ -234,7 +237,7 @@ def _fields(
         return {**fields, "choices": text_list(name, value)}, None
     options, labels = text_list(name, value["text"]), text_list(name, value["label"])
     if len(options) != len(labels):
-        both = f"{counted(len(options), 'text')} and {counted(len(labels), 'label')}"
-        what = f"column {shown(name)} has {both}; expected one label for each text"
+        both = f"{count_noun(len(options), 'text')} and {count_noun(len(labels), 'label')}"
+        what = f"column {short_repr(name)} has {both}; expected one label for each text"
         raise bad_line(path, number, what)
     return {**fields, "choices": options}, labels

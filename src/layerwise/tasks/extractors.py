@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache, partial
 
-from layerwise.errors import UserError, counted, one_line, shown, unknown_name
+from layerwise.errors import UserError, count_noun, one_line, short_repr, unknown_name
 from layerwise.ground.limited import JobError, LimitedProcess, OverLimitError
 
 _EDGES = " \t\n.,;:!?\"'`*"
@@ -58,7 +58,7 @@ def plain(text: str) -> str:
     return " ".join(text.split()).strip(_EDGES).casefold()
 
 
-def words_of(text: str) -> Words:
+def split_words(text: str) -> Words:
     """The words, numbers and marks of a text, whatever their case."""
     return tuple(_WORDS.findall(text.replace("\u2212", "-").casefold()))
 
@@ -74,7 +74,7 @@ def named_answer(known: Mapping[Words, str], question: str, text: str) -> str | 
 
 def _named_answers(known: Mapping[Words, str], text: str) -> Iterator[str]:
     """The answers in a text, in its order; of those that begin at one word the longest."""
-    words, longest, start = words_of(text), max(map(len, known), default=0), 0
+    words, longest, start = split_words(text), max(map(len, known), default=0), 0
     while start < len(words):
         ends = range(min(len(words), start + longest), start, -1)
         end = next((end for end in ends if words[start:end] in known), None)
@@ -121,7 +121,7 @@ _SEARCHES = LimitedProcess("search_pattern")
 
 def _search(pattern: str, text: str) -> str | None:
     """First match of a pattern, in a process with limits, for it may backtrack for ever."""
-    told = f"The extractor's regular expression {shown(pattern)}"
+    told = f"The extractor's regular expression {short_repr(pattern)}"
     try:
         return _SEARCHES.ask({"pattern": pattern, "text": text}, len(text))
     except JobError as error:
@@ -132,7 +132,8 @@ def _search(pattern: str, text: str) -> str | None:
         ) from error
     except OverLimitError as limit:
         raise UserError(
-            f"{told} needs more than {limit} for {counted(len(text), 'character')}; expected one "
+            f"{told} needs more than {limit} for {count_noun(len(text), 'character')}; "
+            f"expected one "
             "that matches quickly; repeat nothing that repeats something."
         ) from limit
 

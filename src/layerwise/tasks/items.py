@@ -84,7 +84,7 @@ def bad_choices(item: Item) -> str | None:
     return None
 
 
-def repeats_joined(items: Sequence[Item]) -> tuple[Item, ...]:
+def cluster_repeats(items: Sequence[Item]) -> tuple[Item, ...]:
     """Items of which those with the same passage, question, answer, ending are in one cluster."""
     # It is the first that one of them names, or is called after the first of them. Items that name
     # another cluster themselves stay in it.
@@ -112,7 +112,7 @@ def commonest_answer(items: Sequence[Item]) -> float:
     return sum(max(counts.values()) for counts in groups.values()) / len(items)
 
 
-def chance_of(items: Sequence[Item], written: float | None = None) -> dict[str, float]:
+def guessing_chance(items: Sequence[Item], written: float | None = None) -> dict[str, float]:
     """Guessing among the choices; of answers that are written, the commonest one if None."""
     chance = {"generate": commonest_answer(items) if written is None else written}
     if all(item.choices for item in items):

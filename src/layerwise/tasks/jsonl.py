@@ -15,10 +15,10 @@ from pydantic import (
     model_validator,
 )
 
-from layerwise.errors import UserError, counted, shown
+from layerwise.errors import UserError, count_noun, short_repr
 
 from ._lines import bad_line, csv_rows, objects, parquet_rows, some_names
-from .items import CAPABILITIES, Capability, Corruption, Item, chance_of, repeats_joined
+from .items import CAPABILITIES, Capability, Corruption, Item, cluster_repeats, guessing_chance
 from .task import Task, Template, one_line_answers
 
 READERS = {".jsonl": objects, ".csv": csv_rows, ".parquet": parquet_rows}
@@ -78,14 +78,18 @@ class Row(BaseModel):
         if len(set(self.choices)) < len(self.choices):
             raise ValueError("field 'choices' has the same text twice; expected different ones")
         if self.answer not in self.choices:
-            raise ValueError(f"field 'answer' is {shown(self.answer)}; expected one of the choices")
+            raise ValueError(
+                f"field 'answer' is {short_repr(self.answer)}; expected one of the choices"
+            )
         wrong = [name for name in self.aliases or () if name in {*self.choices} - {self.answer}]
         if wrong:
-            raise ValueError(f"field 'aliases' has the wrong choice {shown(wrong[0])}; remove it")
+            raise ValueError(
+                f"field 'aliases' has the wrong choice {short_repr(wrong[0])}; remove it"
+            )
         return self
 
     @model_validator(mode="after")
-    def _twin_is_whole(self) -> Row:
+    def _check_twin(self) -> Row:
         changed = (self.corrupted_question, self.corrupted_context)
         if (self.corrupted_answer is None) != (changed == (None, None)):
             raise ValueError(
@@ -102,14 +106,14 @@ class Row(BaseModel):
 def read_rows(path: str) -> list[tuple[int, Row]]:
     """The rows of a file, each with its line number; blank lines are passed over."""
     suffix = _suffix(path)
-    rows = [(number, row_of(path, number, value)) for number, value in READERS[suffix](path)]
+    rows = [(number, read_row(path, number, value)) for number, value in READERS[suffix](path)]
     if not rows:
         expected = "one JSON object a line" if suffix == ".jsonl" else "one question a row"
         raise UserError(f"File {path!r} is empty; expected {expected}.")
     return rows
 
 
-def row_of(path: str, number: int, value: dict[str, Any]) -> Row:
+def read_row(path: str, number: int, value: dict[str, Any]) -> Row:
     """One row of a file, checked."""
     try:
         return Row.model_validate(value)
@@ -123,11 +127,11 @@ def _sentence(error: Any, value: dict[str, Any]) -> str:
     known = ", ".join(Row.model_fields)
     match error["type"]:
         case "missing":
-            others = some_names(map(shown, value))
+            others = some_names(map(short_repr, value))
             beside = f" (there are {others})" if value.keys() - Row.model_fields.keys() else ""
             return f"field {field!r} is missing{beside}; expected a text"
         case "extra_forbidden":
-            return f"field {shown(field)} is unknown; expected only {known}"
+            return f"field {short_repr(field)} is unknown; expected only {known}"
         case "string_too_short":
             return f"field {field!r} is empty; expected a text"
         case "string_type":
@@ -161,10 +165,10 @@ def _suffix(path: str) -> str:
 
 def load(path: str, seed: int = 0, fewshot: int | None = None) -> Task:
     """Read a task from a file, whose last rows are its few-shot examples."""
-    return task_of(path, read_rows(path), fewshot)
+    return build_task(path, read_rows(path), fewshot)
 
 
-def task_of(path: str, rows: Sequence[tuple[int, Row]], fewshot: int | None) -> Task:
+def build_task(path: str, rows: Sequence[tuple[int, Row]], fewshot: int | None) -> Task:
     """The task that a file's rows make."""
     capability = rows[0][1].capability
     for number, row in rows:
@@ -176,7 +180,7 @@ def task_of(path: str, rows: Sequence[tuple[int, Row]], fewshot: int | None) -> 
     count = (FEWSHOT if n >= ROWS_FOR_FEWSHOT else 0) if fewshot is None else fewshot
     if not 0 <= count < n:
         raise UserError(
-            f"File {path!r} has {counted(n, 'row')}, so {count} of them cannot be few-shot "
+            f"File {path!r} has {count_noun(n, 'row')}, so {count} of them cannot be few-shot "
             f"examples; ask for a number from 0 to {n - 1}."
         )
     split = n - count
@@ -187,7 +191,7 @@ def task_of(path: str, rows: Sequence[tuple[int, Row]], fewshot: int | None) -> 
         items=items[:split],
         fewshot=items[split:],
         generate=one_line_answers(items),
-        chance=chance_of(items[:split]),
+        chance=guessing_chance(items[:split]),
         template=Template(question_prefix="Question: ", answer_cue="\nAnswer:"),
         source=path,
     )
@@ -198,7 +202,7 @@ def _items(path: str, rows: Sequence[tuple[int, Row]]) -> tuple[Item, ...]:
     for number, row in rows:
         identity = row.id or f"{task_name(path)}/{number:04d}"
         if identity in items:
-            what = f"field 'id' is {shown(identity)}, which an earlier line has"
+            what = f"field 'id' is {short_repr(identity)}, which an earlier line has"
             raise bad_line(path, number, f"{what}; make it unique")
         items[identity] = Item(
             id=identity,
@@ -217,7 +221,7 @@ def _items(path: str, rows: Sequence[tuple[int, Row]]) -> tuple[Item, ...]:
             if row.corrupted_answer is not None
             else None,
         )
-    return repeats_joined(list(items.values()))
+    return cluster_repeats(list(items.values()))
 
 
 def _yes_or_no(answer: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What reads only an answer's first token: pairs of prompts for patching, and who must not.
+"""Pairs of prompts for patching, read by an answer's first token, and those that must not be.
 
 Both use the prompt of the ``continuation`` protocol.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from layerwise.errors import TooLongError, counted
-from layerwise.sweep.requests import Tokens, n_shared
+from layerwise.errors import TooLongError, count_noun
+from layerwise.sweep.requests import Tokens, n_common_tokens
 from layerwise.tasks._encoding import Tokenizer, encode_pair
 from layerwise.tasks._requests import prompt
 from layerwise.tasks.items import Item
@@ -45,8 +45,8 @@ class PatchingPrompts:
 
 def changed_spans(clean: Tokens, corrupted: Tokens) -> tuple[range, range]:
     """Spans of two prompts that differ: without shared tokens at both ends."""
-    before = n_shared(clean, corrupted)
-    after = n_shared(clean[before:][::-1], corrupted[before:][::-1])
+    before = n_common_tokens(clean, corrupted)
+    after = n_common_tokens(clean[before:][::-1], corrupted[before:][::-1])
     return range(before, len(clean) - after), range(before, len(corrupted) - after)
 
 
@@ -85,7 +85,8 @@ def patching_prompts(
     if len(clean) != len(corrupted):
         unequal = (
             f"Item {item.id!r} and its corruption have {len(clean)} and "
-            f"{counted(len(corrupted), 'token')}; patching needs equal lengths, or pairs that are "
+            f"{count_noun(len(corrupted), 'token')}; patching needs equal lengths, or "
+            f"pairs that are "
             "aligned."
         )
     return PatchingPrompts(item.id, clean, corrupted, answer, other, unequal or alike, alike)

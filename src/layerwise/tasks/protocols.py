@@ -11,10 +11,10 @@ from layerwise.sweep.requests import Generate, LogLikelihood
 from layerwise.tasks._encoding import Tokenizer, as_chat, encode, encode_pair
 from layerwise.tasks._requests import (
     TaskRequest,
-    answer_is_begun,
     check_item,
     check_length,
     continuations,
+    has_begun_answer,
     prompt,
     turns,
     with_option,
@@ -70,7 +70,7 @@ def build_requests(
     else:
         # A chat template ends where the answer begins, so nothing stands between them, unless the
         # answer is begun in the prompt; as in lm-evaluation-harness.
-        nothing = chat and not answer_is_begun(item, protocol)
+        nothing = chat and not has_begun_answer(item, protocol)
         built = _options(task, item, protocol, contexts, nothing, tokenizer, apart)
     for request in built:
         check_length(request, max_length, apart=apart)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-from layerwise.errors import UserError, shown, unknown_name
+from layerwise.errors import UserError, short_repr, unknown_name
 from layerwise.ground.argument_types import Limit, Seed
 from layerwise.ground.arguments import check_arguments
 from layerwise.ground.readers import TaskName
@@ -190,7 +190,7 @@ def refuse_unusable_task(name: str, *, seed: int, limit: int | None, fewshot: in
 
 def is_suite(name: str) -> bool:
     """True if a name is that of a suite, with or without arguments."""
-    return base_of(name) in _suites
+    return suite_name(name) in _suites
 
 
 def is_from_suite(task: Task) -> bool:
@@ -212,7 +212,7 @@ def arguments_in_words(name: str) -> str:
 
 def _variant(name: str, seed: int) -> Task:
     """The task of a suite; with arguments it goes by the name that states them."""
-    return _draw_task(_suites[base_of(name)].factory, name, seed)
+    return _draw_task(_suites[suite_name(name)].factory, name, seed)
 
 
 # Most runs and tables ask for the same few suites, each several times.
@@ -225,7 +225,7 @@ def _draw_task(factory: SuiteFactory, name: str, seed: int) -> Task:
 
 def _variant_name(name: str) -> str:
     """The one name of a suite's variant, however its arguments were written."""
-    base = base_of(name)
+    base = suite_name(name)
     arguments = read_arguments(name, _suites[base].factory)
     return ":".join([base, *(f"{key}={_argument_text(value)}" for key, value in arguments.items())])
 
@@ -289,7 +289,7 @@ def suite_arguments(factory: Callable[..., Any]) -> Mapping[str, inspect.Paramet
     }
 
 
-def base_of(name: str) -> str:
+def suite_name(name: str) -> str:
     """The suite's own name, in front of the arguments."""
     return name.partition(":")[0]
 
@@ -309,14 +309,15 @@ def read_arguments(name: str, factory: Callable[..., Any]) -> Arguments:
                 raise UserError(f"Suite {base!r} takes no arguments; ask for {base!r} alone.")
             first, kind = next((key, _KINDS[one.annotation]) for key, one in known.items())
             raise UserError(
-                f"Cannot read {shown(part)} in the task name {shown(name)}: expected arguments of "
+                f"Cannot read {short_repr(part)} in the task name {short_repr(name)}: "
+                f"expected arguments of "
                 f"{base!r}, each once, with whole numbers of at most four digits, such as "
                 f"{base}:{first}={'1+2' if kind else '8'}; it takes {', '.join(known)}."
             )
         numbers = tuple(map(int, value.split("+")))
         given[argument] = numbers if several else numbers[0]
     if given.get("n_items") == 0:
-        raise UserError(f"The task name {shown(name)} asks for 0 items; expected 1 or more.")
+        raise UserError(f"The task name {short_repr(name)} asks for 0 items; expected 1 or more.")
     return {argument: given[argument] for argument in known if argument in given}
 
 

@@ -1,4 +1,4 @@
-"""Which option is right: one reader of answers for all sources of tasks, and numbers as texts.
+"""Right option of an item: one reader of answers for all sources of tasks, and numbers as texts.
 
 An answer names an option by its text, its label or its place. Nothing is guessed where it could
 name two.
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Literal, get_args
 
-from layerwise.errors import shown
+from layerwise.errors import short_repr
 
 Reading = Literal["text", "label", "place"]
 READINGS: tuple[Reading, ...] = get_args(Reading)
@@ -51,14 +51,16 @@ def plain_text(value: object) -> str:
         digits = repr(value)
         power = "e" in digits.lower()
         if not math.isfinite(value) or (power and value == 0):
-            raise ValueError(f"{shown(value)}, too large, too small or no number; expected another")
+            raise ValueError(
+                f"{short_repr(value)}, too large, too small or no number; expected another"
+            )
         # What compares numbers does not know powers of ten.
         return f"{Decimal(digits):f}" if power else digits
     if isinstance(value, Decimal) and value.is_finite():
         return f"{value:f}"
     if isinstance(value, (bool, int)):
         return str(value)
-    raise ValueError(f"{shown(value)}; expected a text or a number")
+    raise ValueError(f"{short_repr(value)}; expected a text or a number")
 
 
 def option_places(
@@ -118,9 +120,9 @@ def right_option(
     }
     if not read:
         expected = " or ".join(f"the {_NOUNS[reading]}" for reading in readings)
-        raise ValueError(f"{shown(answer)}; expected {expected} of one option")
+        raise ValueError(f"{short_repr(answer)}; expected {expected} of one option")
     if len(set(read.values())) > 1:
-        raise ValueError(f"{shown(answer)}, {in_words(read)}; expected one option")
+        raise ValueError(f"{short_repr(answer)}, {in_words(read)}; expected one option")
     return next(iter(read.values()))
 
 

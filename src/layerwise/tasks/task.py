@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from layerwise.errors import UserError, counted
+from layerwise.errors import UserError, count_noun
 from layerwise.ground.argument_types import Limit
 from layerwise.ground.arguments import Argument
-from layerwise.tasks.extractors import NAMED, Words, plain, words_of
+from layerwise.tasks.extractors import NAMED, Words, plain, split_words
 from layerwise.tasks.items import Capability, Item
 
 
@@ -118,7 +118,7 @@ class Task:
         right: dict[str | None, dict[Words, str]] = {}
         for item in (*self.items, *self.unasked):
             for answer in (item.answer, *item.aliases, *item.choices):
-                words = words_of(plain(answer))
+                words = split_words(plain(answer))
                 right.setdefault(item.group, {}).setdefault(words, plain(answer))
         return right
 
@@ -137,7 +137,7 @@ class Task:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
-    def as_read(self) -> dict[str, Any]:
+    def result_properties(self) -> dict[str, Any]:
         """Task properties that results depend on beside the requests, as plain JSON values."""
         return {
             "capability": self.capability,
@@ -171,7 +171,7 @@ def take(task: Task, limit: int | None = None, fewshot: int | None = None) -> Ta
     have = len(task.fewshot)
     if fewshot is not None and not 0 <= fewshot <= have:
         raise UserError(
-            f"Task {task.name!r} has {counted(have, 'few-shot example')}, so {fewshot} cannot "
+            f"Task {task.name!r} has {count_noun(have, 'few-shot example')}, so {fewshot} cannot "
             f"be taken; ask for a number from 0 to {have}."
         )
     others = tuple(examples[:fewshot] for examples in task.other_fewshot)
@@ -202,7 +202,8 @@ def with_examples(task: Task, number: int) -> Task:
     draws = (task.fewshot, *task.other_fewshot) if task.fewshot else ()
     if number >= max(1, len(draws)):
         raise UserError(
-            f"Task {task.name!r} has {counted(len(draws), 'draw')} of few-shot examples, and more "
+            f"Task {task.name!r} has {count_noun(len(draws), 'draw')} of few-shot "
+            f"examples, and more "
             "were asked for: expected at most so many; ask it in a run of its own, or give a Task "
             "with more of them (other_fewshot)."
         )

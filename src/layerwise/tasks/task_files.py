@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from layerwise.errors import UserError, one_line, shown
+from layerwise.errors import UserError, one_line, short_repr
 from layerwise.ground.limited import JobError, LimitedProcess, OverLimitError
 from layerwise.ground.regular_files import open_regular
 
@@ -63,7 +63,8 @@ def load(path: str, seed: int, fewshot: int | None, load_other: Callable[..., Ta
     read = _read_file(path)
     if matches(read.task):
         raise UserError(
-            f"File {path!r}: 'task' is {shown(read.task)}, another task file; expected the name or "
+            f"File {path!r}: 'task' is {short_repr(read.task)}, another task file; "
+            f"expected the name or "
             "the path of its items."
         )
     name = _beside(path, read.task)
@@ -78,7 +79,7 @@ def load(path: str, seed: int, fewshot: int | None, load_other: Callable[..., Ta
     if read.fewshot is not None:
         # Their ids are apart from those of the items.
         file = _beside(path, read.fewshot)
-        shown_items = jsonl.task_of(file, jsonl.read_rows(file), 0).items
+        shown_items = jsonl.build_task(file, jsonl.read_rows(file), 0).items
         examples = tuple(replace(item, id=f"example/{item.id}") for item in shown_items)
         task = replace(task, fewshot=examples, other_fewshot=())
     given = read.model_dump(exclude_none=True)
@@ -124,7 +125,7 @@ def _read_file(path: str) -> TaskFile:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"File {path!r}, field {shown(field)}: {first['msg'].lower()}; expected only "
+            f"File {path!r}, field {short_repr(field)}: {first['msg'].lower()}; expected only "
             f"{', '.join(TaskFile.model_fields)}."
         ) from error
 

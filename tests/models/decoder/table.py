@@ -82,11 +82,11 @@ def rows() -> Iterator[str]:
         apart, texts = _engine_error(model)
         assert not texts, case
         sites = "all but `resid_mid`" if model.cfg.parallel_attn_mlp else "all"
-        cells = (WORDS[case], backend, sites, _told(_parity(case, model)), _told(apart))
+        cells = (WORDS[case], backend, sites, _nats_text(_parity(case, model)), _nats_text(apart))
         yield f"| {' | '.join(cells)} |"
 
 
-def _told(nats: float) -> str:
+def _nats_text(nats: float) -> str:
     return "0" if nats == 0 else f"{nats:.0e}"
 
 
@@ -153,7 +153,7 @@ NARROW: dict[str, tuple[int, dict[str, Any]]] = {
 
 @torch.inference_mode()
 def distances(family: str, dtype: torch.dtype) -> tuple[float, float]:
-    """How far the original in a format, and the hooked model in it, are from float32, in nats."""
+    """Distances of original and hooked model in a format from float32, in nats."""
     length, fields = NARROW[family]
     config = getattr(transformers, f"{family}Config")(vocab_size=50, **fields)
     kind = getattr(transformers, f"{family}ForCausalLM")

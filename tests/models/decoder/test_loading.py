@@ -1,4 +1,4 @@
-"""Which backend a folder is run by, and that both say what its original says."""
+"""Backends of folders, which say what their originals say."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from layerwise.models.decoder.load import hooked_decoder
 from layerwise.sweep import Generate, LogLikelihood, Scored, intact, patch, resample, skip, sweep
 from layerwise.sweep import zero as zero_at
 from tests.hooked import HookedTransformer
-from tests.models.refusal import refused
+from tests.models.refusal import expect_refusal
 from tests.models.tiny import TEXT, copied_folder, scramble, tiny_folder, tiny_tokenizer
 
 from .tiny import tiny_original
@@ -28,7 +28,7 @@ BIASES = {"attention_bias": True}
 HEADS = {"head_dim": 20}
 
 
-def folder_of(case: str, tmp_path: Path, **fields: Any) -> Path:
+def tiny_family_folder(case: str, tmp_path: Path, **fields: Any) -> Path:
     """A tiny model of a family, in hub format with a tokenizer that prepends ``<s>``."""
 
     def write(drawn: Path) -> None:
@@ -40,7 +40,7 @@ def folder_of(case: str, tmp_path: Path, **fields: Any) -> Path:
 
 @pytest.mark.parametrize("case", ["gemma 2", "olmo", "granite", "cohere 2"])
 def test_what_is_not_converted_runs_over_its_own_modules(case: str, tmp_path: Path) -> None:
-    folder = folder_of(case, tmp_path, max_position_embeddings=256)
+    folder = tiny_family_folder(case, tmp_path, max_position_embeddings=256)
     model, again = load_model(folder), load_model(folder)
     facts = model_facts(model)
     assert isinstance(model, DecoderModel)
@@ -104,7 +104,7 @@ def test_transformer_lens_comes_first_and_either_can_be_asked_for(tmp_path: Path
     assert isinstance(by_name["auto"], HookedTransformer)
     assert isinstance(by_name["transformer-lens"], HookedTransformer)
     assert isinstance(by_name["hugging-face"], DecoderModel)
-    with refused("Unknown backend 'jax'", "hugging-face"):
+    with expect_refusal("Unknown backend 'jax'", "hugging-face"):
         load_model(folder, backend="jax")
 
 
@@ -185,18 +185,18 @@ def test_what_cannot_be_run_is_refused_before_weights_are_read(config, fields, w
     made.save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     for backend in ("auto", "hugging-face"):
-        with refused("Its own modules cannot be run, since", why, "use another model"):
+        with expect_refusal("Its own modules cannot be run, since", why, "use another model"):
             load_model(tmp_path, backend=backend)
 
 
 def test_a_bloom_whose_sums_begin_with_normed_streams_is_refused() -> None:
     original = tiny_original("bloom", apply_residual_connection_post_layernorm=True)
-    with refused("Its own modules cannot be run, since", "to the normed stream"):
+    with expect_refusal("Its own modules cannot be run, since", "to the normed stream"):
         hooked_decoder(original, None, "bloom")
 
 
 def test_narrow_formats_are_loaded_as_transformers_does(tmp_path: Path) -> None:
-    folder = folder_of("gemma 3", tmp_path)
+    folder = tiny_family_folder("gemma 3", tmp_path)
     model = load_model(folder, dtype="bfloat16")
     original = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
     tokens = torch.arange(20, 50)[None]
@@ -211,7 +211,7 @@ def test_narrow_formats_are_loaded_as_transformers_does(tmp_path: Path) -> None:
 def test_windows_of_untested_families_end_the_context(tmp_path, monkeypatch):
     from layerwise.models.decoder import load
 
-    folder = folder_of("gemma 3", tmp_path)
+    folder = tiny_family_folder("gemma 3", tmp_path)
     assert load_model(folder).cfg.n_ctx == 64
     monkeypatch.setattr(load, "TESTED", frozenset())
     model = load.hooked_decoder(tiny_original("gemma 3"), None, "unknown")
@@ -244,7 +244,7 @@ def test_an_implementation_of_attention_that_was_chosen_after_loading_is_refused
     expected = model(tokens)
     original.config._attn_implementation = chosen
     for use in (lambda: model(tokens), lambda: sweep(model, [skip(1)], [Generate((1, 2), 2)])):
-        with refused(f"was changed to {chosen!r}", "set_attn_implementation('layerwise')"):
+        with expect_refusal(f"was changed to {chosen!r}", "set_attn_implementation('layerwise')"):
             use()
     original.set_attn_implementation("layerwise")
     assert torch.equal(model(tokens), expected)

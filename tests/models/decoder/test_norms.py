@@ -12,7 +12,7 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 
-from layerwise.models.decoder.norms import formula_of, formulas_once
+from layerwise.models.decoder.norms import cached_formulas, norm_formula
 
 WIDTH = 16
 MODULES = {
@@ -24,7 +24,7 @@ MODULES = {
 }
 
 
-def randomised(module: nn.Module) -> nn.Module:
+def randomise(module: nn.Module) -> nn.Module:
     with torch.no_grad():
         for weight in module.parameters():
             weight.copy_(torch.rand(weight.shape) + 0.5)
@@ -39,8 +39,8 @@ def inputs() -> torch.Tensor:
 @pytest.mark.parametrize("name", MODULES)
 def test_the_formula_computes_what_the_module_does(name: str) -> None:
     torch.manual_seed(0)
-    module, x = randomised(MODULES[name]()), inputs()
-    formula = formula_of(module, WIDTH)
+    module, x = randomise(MODULES[name]()), inputs()
+    formula = norm_formula(module, WIDTH)
     assert formula is not None
     torch.testing.assert_close(formula(x), module(x), atol=1e-5, rtol=1e-5)
 
@@ -51,14 +51,14 @@ class Halving(nn.Module):
 
 
 def test_what_is_no_norm_has_no_formula() -> None:
-    assert formula_of(Halving(), WIDTH) is None
-    assert formulas_once()(Halving(), WIDTH) is None
+    assert norm_formula(Halving(), WIDTH) is None
+    assert cached_formulas()(Halving(), WIDTH) is None
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_formula_found_once_has_the_weights_of_now(name: str, monkeypatch: Any) -> None:
     torch.manual_seed(0)
-    module, x, once = randomised(MODULES[name]()), inputs(), formulas_once()
+    module, x, once = randomise(MODULES[name]()), inputs(), cached_formulas()
     first = once(module, WIDTH)
     expected = module(x)
     for own, weight in list(module.named_parameters()):

@@ -15,12 +15,12 @@ from transformers import GenerationConfig
 from layerwise.errors import UserError
 from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.models.conversion import parity
-from layerwise.models.huggingface.parity_text import texts_of
+from layerwise.models.huggingface.parity_text import parity_texts
 from layerwise.models.instance.facts import weights_hash
 from layerwise.models.meta_model import (
-    facts_of_meta_model,
     is_meta_model,
     load_meta_model,
+    meta_model_facts,
 )
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.load import decoder_prefix, hooked_seq2seq
@@ -31,8 +31,8 @@ from tests.models.tiny import TEXT, tiny_tokenizer
 @functools.cache
 @torch.inference_mode(False)
 def tolerance(case: str) -> float:
-    """How far logits may be apart, in nats: as rounding explains, which gated T5s amplify."""
-    texts = texts_of(tiny_seq2seq(case), tiny_tokenizer())
+    """Tolerance of logits, in nats: as rounding explains, which gated T5s amplify."""
+    texts = parity_texts(tiny_seq2seq(case), tiny_tokenizer())
     exact = parity.exact(tiny_original(case), lambda one: parity.reference(one, texts))
     return max(1e-4, parity.MULTIPLE * exact.rounding)
 
@@ -101,7 +101,7 @@ def test_greedy_text_is_that_of_hugging_face(case: str) -> None:
 
 
 def _until_end(row: torch.Tensor) -> list[int]:
-    """What Hugging Face pads from the end token on."""
+    """Tokens before those that Hugging Face pads from the end token on."""
     tokens = row.tolist()
     return tokens[: tokens.index(1) + 1] if 1 in tokens else tokens
 
@@ -186,4 +186,4 @@ def test_an_outline_has_the_sizes_and_no_weights(case: str) -> None:
     outline, model = load_meta_model(tiny_folder(case)), load_model(tiny_folder(case))
     assert is_meta_model(outline)
     assert outline.cfg == model.cfg
-    assert facts_of_meta_model(outline).n_encoder_layers == model_facts(model).n_encoder_layers > 0
+    assert meta_model_facts(outline).n_encoder_layers == model_facts(model).n_encoder_layers > 0

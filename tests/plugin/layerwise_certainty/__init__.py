@@ -1,4 +1,4 @@
-"""How sure the logit lens is after each layer: an analysis that is no part of layerwise.
+"""Certainty of the logit lens after each layer: an analysis that is no part of layerwise.
 
 A plugin imports what it is built on, and its own names, as any package does.
 """

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from layerwise.analyses.contract import Analysis, reads_prompts
 from layerwise.presentation.claim import IN_TABLE, Claim, source
-from layerwise.presentation.columns import table_of
+from layerwise.presentation.columns import run_table_as_text
 from layerwise.presentation.rows import records
 from layerwise.presentation.section import Section
 from layerwise.storage.run_tables import RunTables
@@ -39,7 +39,7 @@ def findings(run: RunTables) -> list[Claim]:
 
 def sections(run: RunTables) -> list[Section]:
     """The entropy after each layer, as a table."""
-    tables = table_of(run, _LAYERS, "Certainty ({n})", COLUMNS)
+    tables = run_table_as_text(run, _LAYERS, "Certainty ({n})", COLUMNS)
     return [Section("certainty", "Certainty", 90, tables=tuple(tables), kinds=("certainty",))]
 
 

@@ -56,8 +56,8 @@ class Certainty:
     def settings(self) -> dict[str, Any]:
         return {}
 
-    def expected(self, task: Task, /, *protocols: str) -> Cost:
-        return Cost() if self.shared else self.lens.expected(task, *protocols)
+    def expected_cost(self, task: Task, /, *protocols: str) -> Cost:
+        return Cost() if self.shared else self.lens.expected_cost(task, *protocols)
 
     def run(
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter

@@ -8,12 +8,16 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.columns import LAYER, estimated, in_short, plain
-from layerwise.storage.base import Result, computed_once
+from layerwise.presentation.columns import LAYER, estimate_column, in_short, plain
+from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.parquet import conform
 from layerwise.storage.provenance import Facts
 
-COLUMNS = (*plain("task", "protocol"), LAYER, estimated("entropy (nats)", "entropy", "", 1, 2))
+COLUMNS = (
+    *plain("task", "protocol"),
+    LAYER,
+    estimate_column("entropy (nats)", "entropy", "", 1, 2),
+)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -33,7 +37,7 @@ class CertaintyResult(Result):
     certainty: pd.DataFrame
     facts: Facts
 
-    @computed_once
+    @cache_tables
     def layers(self) -> pd.DataFrame:
         """Mean entropy after each layer, with a normal interval over items."""
         by = self.certainty.groupby(

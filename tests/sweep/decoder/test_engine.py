@@ -16,7 +16,7 @@ from layerwise.sweep.changes.edits import AddSite, SetSite
 from layerwise.sweep.changes.interventions import Intervention
 from tests.cases import cases
 from tests.models.decoder.tiny import BY_DAY, CASES, tiny_decoder
-from tests.models.refusal import refused
+from tests.models.refusal import expect_refusal
 
 from .. import strategies
 from ..agreement import assert_agree, assert_reference
@@ -32,7 +32,7 @@ def possible(parallel: bool, intervention: Intervention) -> bool:
     return not (parallel and any(edit.site == "resid_mid" for edit in intervention.edits))
 
 
-def fitting(model: Any, interventions: list[Intervention]) -> list[Intervention]:
+def fit_interventions(model: Any, interventions: list[Intervention]) -> list[Intervention]:
     """Those that the model can have, with vectors as wide as its heads are."""
     places = torch.arange(model.cfg.d_head) % D_HEAD
 
@@ -57,7 +57,7 @@ def fitting(model: Any, interventions: list[Intervention]) -> list[Intervention]
 )
 def test_engine_equals_reference(case, requests, interventions, sizes, end) -> None:
     model = tiny_decoder(case)
-    changes = fitting(model, interventions)
+    changes = fit_interventions(model, interventions)
     assert_reference(model, changes, requests, sizes, tokenizer=Letters(end))
 
 
@@ -66,7 +66,7 @@ def test_engine_equals_reference(case, requests, interventions, sizes, end) -> N
 @given(requests=strategies.patch_requests(), interventions=strategies.patches, sizes=sizes)
 def test_patches_equal_reference(case, requests, interventions, sizes) -> None:
     model = tiny_decoder(case)
-    assert_reference(model, fitting(model, interventions), requests, sizes)
+    assert_reference(model, fit_interventions(model, interventions), requests, sizes)
 
 
 @pytest.mark.parametrize("case", FAMILIES)
@@ -74,7 +74,7 @@ def test_patches_equal_reference(case, requests, interventions, sizes) -> None:
 @given(requests=strategies.copy_requests(), interventions=strategies.copies, sizes=sizes)
 def test_copies_equal_reference(case, requests, interventions, sizes) -> None:
     model = tiny_decoder(case)
-    changes = fitting(model, interventions)
+    changes = fit_interventions(model, interventions)
     assert_reference(model, changes, requests, sizes, tokenizer=Letters(None))
 
 
@@ -95,11 +95,11 @@ def test_what_is_hung_on_a_module_of_the_original_is_refused() -> None:
     model = copy.deepcopy(tiny_decoder("gemma 3"))
     requests = [LogLikelihood((3, 4, 5), (6,))]
     handle = model.original.model.layers[1].mlp.register_forward_hook(lambda *_: None)
-    with refused("has hooks of torch on it"):
+    with expect_refusal("has hooks of torch on it"):
         sweep(model, [intact()], requests)
     handle.remove()
     model.original.model.norm.forward = lambda x: x
-    with refused("had its forward replaced"):
+    with expect_refusal("had its forward replaced"):
         sweep(model, [intact()], requests)
 
 

@@ -121,7 +121,7 @@ def test_work_is_shared() -> None:
 
 @pytest.mark.parametrize("family", ["t5", "bart"])
 def test_few_short_answers_to_long_inputs_read_encoder_outputs(family: str, monkeypatch) -> None:
-    """Where that is cheaper than their keys and values, and no text is written."""
+    """Cheaper there than their keys and values, where no text is written."""
     model = tiny_seq2seq(family)
     cfg, words = model.cfg, tuple(range(5, 35))
     scored = [

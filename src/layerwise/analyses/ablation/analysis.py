@@ -14,7 +14,7 @@ from layerwise.analyses.contract import (
     Analysis,
     Curves,
     Extra,
-    Planned,
+    PlannableAnalysis,
     PlannedJobs,
     PlanOptions,
     saved_tables,
@@ -23,16 +23,16 @@ from layerwise.stats.cells import has_several_examples
 from layerwise.stats.depth.item_curves import losses_by_item
 from layerwise.stats.depth.layer_curves import (
     ABLATION,
-    LeftOut,
+    CriticalLayerTest,
+    ExcludedTask,
     MethodCurve,
     Sampling,
     Signal,
-    Tested,
-    partly,
+    gap_reason,
 )
 from layerwise.stats.effects import ALPHA, Cell, cells, layer_skips
 from layerwise.stats.items.clusters import Counts, resampled_tests
-from layerwise.stats.signals.signal import signals, signals_of
+from layerwise.stats.signals.signal import signals, signals_from_table
 from layerwise.storage.written import REQUESTS_FILE
 
 from .findings import findings, silent
@@ -46,14 +46,14 @@ if TYPE_CHECKING:
 
 def ablation_evidence(
     result: AblationResult, signal: Signal, sampling: Sampling
-) -> Iterator[MethodCurve | LeftOut]:
+) -> Iterator[MethodCurve | ExcludedTask]:
     """Share lost by layer when the layer is skipped, per task and protocol."""
     records, chance = result.records, result.facts.chance
     if has_several_examples(records):
         why = "asked with several draws of few-shot examples, whose spread no depth knows of"
         groups = records[["capability", "protocol", "task"]].drop_duplicates()
         for capability, protocol, task in sorted(groups.itertuples(index=False, name=None)):
-            yield LeftOut(capability, protocol, ABLATION, task, why)
+            yield ExcludedTask(capability, protocol, ABLATION, task, why)
         return
     every = list(cells(layer_skips(records)))
     own = signals(every, chance)
@@ -63,9 +63,9 @@ def ablation_evidence(
         skipped = cell.interventions["layer"].to_numpy(dtype=int)
         # first, for where there is none a profile skips no layers
         if not own[cell.task, cell.protocol]:
-            yield LeftOut(*key, "no signal: the intact model is not better than blind")
+            yield ExcludedTask(*key, "no signal: the intact model is not better than blind")
         elif not np.array_equal(skipped, np.arange(sampling.n_layers)):
-            yield LeftOut(*key, partly("skipped", len(skipped), sampling.n_layers))
+            yield ExcludedTask(*key, gap_reason("skipped", len(skipped), sampling.n_layers))
         else:
             yield _ablation_curve(cell, level, sampling)
 
@@ -79,14 +79,14 @@ def _ablation_curve(cell: Cell, chance: float, sampling: Sampling) -> MethodCurv
     values = np.column_stack([cell.intact, cell.floor(chance), cell.correct]).astype(float)
     return MethodCurve(
         ABLATION, cell.capability, cell.protocol, cell.task, cell.items, cell.clusters, values,
-        _shares_lost,
+        _loss_shares,
         lambda of, clusters: losses_by_item(of[:, 0], of[:, 2:], of[:, 1], clusters),
-        _shares_lost(cell.clusters.means_of_counts(values, counts)), critical(counts),
-        tested=Tested(cell.clusters, critical),
+        _loss_shares(cell.clusters.means_of_counts(values, counts)), critical(counts),
+        tested=CriticalLayerTest(cell.clusters, critical),
     )  # fmt: skip
 
 
-def _shares_lost(means: Float[np.ndarray, "draws columns"]) -> Float[np.ndarray, "draws layers"]:
+def _loss_shares(means: Float[np.ndarray, "draws columns"]) -> Float[np.ndarray, "draws layers"]:
     """Of means of the intact model, of what is left at the floor, and without each layer."""
     return stats.shares(means[:, :1], means[:, 2:], means[:, 1:2])
 
@@ -99,7 +99,7 @@ def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     from .spec import AblationSpec
 
     layers = check_layers(options["layers"], setup.model)
-    changes = AblationSpec.of(
+    changes = AblationSpec.for_model(
         setup.model, options["kind"], options["site"], layers, draws=options["draws"]
     )
     job = Ablation(setup, (changes,), fewshot_seeds=options["fewshot_seeds"])
@@ -122,7 +122,9 @@ ANALYSIS = Analysis(
         | ({} if result.questions is None else {QUESTIONS: cache(result.questions)})
     ),
     files={QUESTIONS: REQUESTS_FILE},
-    curves=Curves("ablation", ablation_evidence, lambda result: signals_of(result.signal())),
-    plans=(Planned("ablation", _planned_jobs, options=_OPTIONS),),
+    curves=Curves(
+        "ablation", ablation_evidence, lambda result: signals_from_table(result.signal())
+    ),
+    plans=(PlannableAnalysis("ablation", _planned_jobs, options=_OPTIONS),),
     extras=(PARTS, HEADS),
 )

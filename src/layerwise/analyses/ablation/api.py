@@ -9,17 +9,17 @@ from typing import Annotated, Unpack
 
 from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.ground.argument_types import Heads, Layers, Method, one_of
+from layerwise.ground.argument_types import Heads, Layers, Method, known_name_validator
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.presentation.power import PlannedPower
 from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import Setup, check_layers, prepare
-from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
+from layerwise.stats.share_tests.equivalence import SmallestEffects, check_smallest_effects
 from layerwise.stats.signals.power import (
     HALF,
     SHOWN,
-    answers_for,
+    answers_needed,
     independent_answers,
     smallest_loss,
 )
@@ -65,7 +65,7 @@ def score(
     refuse_unknown_site,
     refuse_draws,
     refuse_fewshot_seeds,
-    refuse_uninteresting,
+    check_smallest_effects,
 )
 @exclusive
 def ablate(
@@ -73,13 +73,13 @@ def ablate(
     tasks: Tasks = "all",
     protocols: Protocols = ("letter", "continuation", "generate"),
     *,
-    kind: Annotated[str, one_of("kind of ablation", KINDS)] = "skip",
+    kind: Annotated[str, known_name_validator("kind of ablation", KINDS)] = "skip",
     site: str | None = None,
     layers: Layers | None = None,
     heads: Heads | None = None,
     block: int = 1,
     as_one: bool = False,
-    mean_by: Annotated[str, one_of("way to take means", MEANS)] = "pooled",
+    mean_by: Annotated[str, known_name_validator("way to take means", MEANS)] = "pooled",
     draws: int = 1,
     smallest_loss: float = 0.05,
     smallest_nats: float = 0.1,
@@ -116,11 +116,11 @@ def ablate(
     Raises:
         UserError: for anything unknown, out of range or contradictory, before work begins.
     """
-    refuse_uninteresting(smallest_loss, smallest_nats)
+    check_smallest_effects(smallest_loss, smallest_nats)
     refuse_fewshot_seeds(fewshot_seeds)
-    interest = Interest(smallest_loss, smallest_nats)
+    interest = SmallestEffects(smallest_loss, smallest_nats)
     setup = prepare(model, tasks, protocols, method=method, interest=interest, **run)
-    changes = AblationSpec.of(
+    changes = AblationSpec.for_model(
         model, kind, site, check_layers(layers, model), heads=heads, block=block,
         as_one=as_one, mean_by=mean_by, draws=draws,
     )  # fmt: skip
@@ -145,5 +145,5 @@ def planned_power(setup: Setup, n_layers: int) -> PlannedPower:
 def enough_items(tasks: Sequence[Task], n_protocols: int, n_layers: int) -> int:
     """Items of each task that show a layer's loss of ``SHOWN`` for every capability."""
     n_tasks = Counter(task.capability for task in tasks)
-    answers, fewest = answers_for(SHOWN, len(n_tasks) * n_layers), min(n_tasks.values())
+    answers, fewest = answers_needed(SHOWN, len(n_tasks) * n_layers), min(n_tasks.values())
     return ceil(answers / independent_answers(fewest, fewest * n_protocols))

@@ -1,4 +1,4 @@
-"""What layers are for, from ``estimates.parquet`` alone: where capabilities differ, and needs."""
+"""Claims of what layers are for, from ``estimates.parquet`` alone: different roles, and needs."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from layerwise.presentation.claim import (
 )
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.no_signal import has_signal
-from layerwise.presentation.power import could_be_found
-from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.power import detectable_loss_text
+from layerwise.presentation.rows import layers_in, numbers, records, rows
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
-    capitalised,
-    counted,
+    capitalise,
+    count_noun,
     few_layers,
     in_order,
-    joined,
+    join_words,
     number,
-    when,
+    protocol_phrase,
 )
-from layerwise.stats.share_tests.equivalence import Interest
+from layerwise.stats.share_tests.equivalence import SmallestEffects
 from layerwise.stats.signals.power import independent_answers
 from layerwise.storage.run_tables import RunTables
 
 from .claims_compared import (
     compared_capabilities,
     depend_on_different_layers,
-    loses_more,
+    loses_more_claims,
     one_order,
 )
-from .established import established, names_in, parts_in_points, percent_of
+from .established import layers_claim, parts_in_points, percent, split_names
 
 # Capabilities that share a layer, for a claim of its own.
 _MANY = 3
@@ -61,7 +61,7 @@ def claims(run: RunTables) -> list[Claim]:
     known = names if signal is None else signal["capability"].unique()
     noun = "capabilities" if len(names) == len(known) else "capabilities with signal"
     size, what = numbers(estimates, "estimate"), estimates["what"]
-    large = np.abs(size) >= Interest.of(run.facts.settings).loss - 1e-9
+    large = np.abs(size) >= SmallestEffects.from_settings(run.facts.settings).loss - 1e-9
     sure = estimates["established"] & large
     losses = pd.DataFrame(estimates.loc[sure & (what == NEEDED) & (size > 0)])
     more = estimates.loc[sure & (what == MORE) & (size > 0)]
@@ -80,7 +80,7 @@ def claims(run: RunTables) -> list[Claim]:
             )
             for name in names
         ),
-        *loses_more(more.merge(losses[["capability", "layer"]])),
+        *loses_more_claims(more.merge(losses[["capability", "layer"]])),
         *_gains(pd.DataFrame(gains), run),
         *_spare(spare, names, noun),
     ]
@@ -89,7 +89,7 @@ def claims(run: RunTables) -> list[Claim]:
 def _shared_layer_claims(losses: pd.DataFrame, names: Sequence[str], noun: str) -> Iterator[Claim]:
     """A claim for the layers that all capabilities need, and for those that the same three do."""
     needing: dict[tuple[str, ...], list[int]] = {}
-    for layer in layers_of(losses):
+    for layer in layers_in(losses):
         who = tuple(in_order(rows(losses, layer=layer)["capability"], CAPABILITY_ORDER))
         needing.setdefault(who, []).append(layer)
     for who, layers in needing.items():
@@ -97,7 +97,7 @@ def _shared_layer_claims(losses: pd.DataFrame, names: Sequence[str], noun: str) 
             kind, named = GENERAL, f"{'both' if len(names) == 2 else f'all {len(names)}'} {noun}"
             caveat = "A layer that only passes things on is needed by all, too."
         elif len(who) >= _MANY:
-            kind, named = SHARED, joined(who)
+            kind, named = SHARED, join_words(who)
             caveat = "That the others do not need it is not shown."
         else:
             continue
@@ -105,9 +105,9 @@ def _shared_layer_claims(losses: pd.DataFrame, names: Sequence[str], noun: str) 
         are = "is" if len(layers) == 1 else "are"
         weakest = records(about.sort_values("estimate", kind="stable"))[0]
         where = f" without {name_layer(weakest['layer'])}" if layers[1:] else ""
-        yield established(
+        yield layers_claim(
             kind,
-            f"{capitalised(few_layers(layers))} {are} needed by {named}; {weakest['capability']} "
+            f"{capitalise(few_layers(layers))} {are} needed by {named}; {weakest['capability']} "
             f"loses least: {number(100 * weakest['estimate'])} points{where}.",
             about,
             {"what": NEEDED, "layer": layers, "capability": list(who)},
@@ -123,31 +123,31 @@ def _needed_layers_claim(effects: pd.DataFrame, losses: pd.DataFrame, general: l
     capability, n_items = str(first["capability"]), int(first["n_items"])
     where = {"what": NEEDED, "capability": capability}
     answers = int(independent_answers(n_items, int(first["n_answers"])))
-    found = could_be_found(answers, int(first["n_tests"]))
+    found = detectable_loss_text(answers, int(first["n_tests"]))
     common: dict[str, Any] = {
         "capabilities": (capability,),
-        "details": (f"With {counted(n_items, 'item')} {found}.",),
+        "details": (f"With {count_noun(n_items, 'item')} {found}.",),
         "caveat": "No significant loss is not no loss.",
     }
     if losses.empty:
-        none = f"{capitalised(capability)}: no layer is shown to be needed."
+        none = f"{capitalise(capability)}: no layer is shown to be needed."
         test = f"the smallest; {_flips(effects)}"
-        claim = established(NEEDED, none, effects, where, test=test, **common)
+        claim = layers_claim(NEEDED, none, effects, where, test=test, **common)
         least = float(numbers(effects, "p_family").min())
         told = source("capability_estimates", where)
         return replace(claim, evidence=OPEN, source=told, layers=(), p=least)
-    own = [layer for layer in layers_of(losses) if layer not in general]
-    about = rows(losses, layer=own or layers_of(losses))
-    ways = {name for row in about["protocols_alone"] for name in names_in(row)}
-    only = f" {when(*ways)}" if len(ways) == 1 else ""
+    own = [layer for layer in layers_in(losses) if layer not in general]
+    about = rows(losses, layer=own or layers_in(losses))
+    ways = {name for row in about["protocols_alone"] for name in split_names(row)}
+    only = f" {protocol_phrase(*ways)}" if len(ways) == 1 else ""
     common["details"] += tuple(_task_sentences(about))
     top = records(about.sort_values("acc", kind="stable"))[0]
     layer, also = name_layer(top["layer"]), "also " if own and general else ""
-    return established(
+    return layers_claim(
         NEEDED,
-        f"{capitalised(capability)} {also}needs {few_layers(layers_of(about))}{only}. Without "
+        f"{capitalise(capability)} {also}needs {few_layers(layers_in(about))}{only}. Without "
         f"{layer}, "
-        f"accuracy falls from {percent_of(top['acc_intact'])} to {percent_of(top['acc'])} %.",
+        f"accuracy falls from {percent(top['acc_intact'])} to {percent(top['acc'])} %.",
         about,
         where,
         importance=min(float(top["estimate"]), 1.0),
@@ -160,11 +160,15 @@ def _needed_layers_claim(effects: pd.DataFrame, losses: pd.DataFrame, general: l
 def _task_sentences(about: pd.DataFrame) -> Iterator[str]:
     """Layers that each task and way of scoring shows by itself, where there are several."""
     for names, column in (("tasks", "tasks_alone"), ("protocols", "protocols_alone")):
-        asked = names_in(about[names].iloc[0])
+        asked = split_names(about[names].iloc[0])
         for name in asked if len(asked) > 1 else ():
-            chosen = [name in names_in(alone) for alone in about[column]]
-            layers = layers_of(pd.DataFrame(about.loc[chosen]))
-            who = f"Taken {when(name)} alone, it" if names == "protocols" else f"By itself, {name}"
+            chosen = [name in split_names(alone) for alone in about[column]]
+            layers = layers_in(pd.DataFrame(about.loc[chosen]))
+            who = (
+                f"Taken {protocol_phrase(name)} alone, it"
+                if names == "protocols"
+                else f"By itself, {name}"
+            )
             yield f"{who} shows {few_layers(layers) if layers else 'none of them'}."
 
 
@@ -180,22 +184,24 @@ def _gains(gains: pd.DataFrame, run: RunTables) -> Iterator[Claim]:
         if row["what"] == GAINED:
             if (row["capability"], row["layer"]) in known:
                 continue
-            holm = f"Holm over {counted(int(row['n_tests']), 'test')} (tasks, protocols and layers)"
+            holm = (
+                f"Holm over {count_noun(int(row['n_tests']), 'test')} (tasks, protocols and layers)"
+            )
             who, test = (
-                f"{task} improves {when(protocol)}: accuracy",
+                f"{task} improves {protocol_phrase(protocol)}: accuracy",
                 f"exact sign flips of items, {holm}",
             )
             caveat = "Other tasks of the capability may lose."
             if not has_signal(run, task, protocol):
-                who = f"accuracy on {task} {when(protocol)}"
+                who = f"accuracy on {task} {protocol_phrase(protocol)}"
                 test = f"the largest of exact tests against the intact model and controls, {holm}"
                 details = ("The intact model is not shown to be better than its controls there.",)
                 caveat = "That it reads the question is not shown."
         where = {"what": row["what"], "capability": capability, "tasks": task}
-        yield established(
+        yield layers_claim(
             GAINED,
             f"Without layer {name_layer(row['layer'])}, {who} rises from "
-            f"{percent_of(row['acc_intact'])} to {percent_of(row['acc'])} %.",
+            f"{percent(row['acc_intact'])} to {percent(row['acc'])} %.",
             about,
             where | {"protocols": protocol},
             importance=min(abs(float(row["estimate"])), 1.0),
@@ -212,20 +218,20 @@ def _spare(spare: pd.DataFrame, names: Sequence[str], noun: str) -> Iterator[Cla
     n_capabilities = sure.groupby("layer")["capability"].transform("nunique")
     about = pd.DataFrame(sure.loc[n_capabilities == len(names)])
     if len(about):
-        layers = layers_of(about)
-        yield established(
+        layers = layers_in(about)
+        yield layers_claim(
             SPARED,
-            f"{capitalised(few_layers(layers))} can {'each ' * (len(layers) > 1)}be spared: "
+            f"{capitalise(few_layers(layers))} can {'each ' * (len(layers) > 1)}be spared: "
             f"none of the {noun} loses enough to matter.",
             about,
             {"what": SPARED, "layer": layers},
             capabilities=tuple(names),
             test="the largest of every task's and protocol's test of equivalence, Holm over "
-            f"{counted(int(spare['n_tests'].iloc[0]), 'test')}",
+            f"{count_noun(int(spare['n_tests'].iloc[0]), 'test')}",
             caveat="Nothing is shown about leaving out several.",
         )
 
 
 def _flips(about: pd.DataFrame) -> str:
-    n = counted(int(about["n_tests"].iloc[0]), "test")
+    n = count_noun(int(about["n_tests"].iloc[0]), "test")
     return f"exact sign flips of items, Holm over {n} (capabilities and layers)"

@@ -1,4 +1,4 @@
-"""What the table of effects says of each, on a page and in a notebook."""
+"""Columns of the table of effects, on a page and in a notebook."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import pandas as pd
 from layerwise.presentation.columns import (
     Column,
     Row,
-    decided,
-    estimated,
-    named,
-    numbered,
+    estimate_column,
+    number_column,
     p_column,
     plain,
+    text_column,
+    yes_no_column,
 )
 from layerwise.presentation.naming import name_intervention
 from layerwise.presentation.no_signal import option_name
 from layerwise.presentation.section import bounds
-from layerwise.presentation.wording import items_of, layer_ranges, number, way_of_scoring
+from layerwise.presentation.wording import item_counts_text, layer_ranges, number, protocol_words
 
 
 def _share(row: Row) -> str:
@@ -46,12 +46,12 @@ def effect_columns(p: str, correction: str) -> tuple[Column, ...]:
     return (
         *plain("task", "protocol"),
         Column("intervention", lambda row: name_intervention(row["intervention"])),
-        Column("n", items_of),
+        Column("n", item_counts_text),
         _two("accuracy (%)", "acc_intact", "acc"),
-        estimated("change (points)", "acc_diff", "acc_diff_", -100),
+        estimate_column("change (points)", "acc_diff", "acc_diff_", -100),
         Column("share lost (%)", _share, True),
-        estimated("gold log-prob. lost (nats)", "nats", "nats_", 1, 2),
-        estimated("margin lost (nats)", "margin", "margin_", 1, 2),
+        estimate_column("gold log-prob. lost (nats)", "nats", "nats_", 1, 2),
+        estimate_column("margin lost (nats)", "margin", "margin_", 1, 2),
         p_column(f"p ({correction})", p),
         p_column(f"p (run, {correction})", "p_run"),
         Column("significant", lambda row: "yes" if row["signal"] and row["significant"] else "no"),
@@ -69,33 +69,33 @@ def _favourite_option_cell(row: Row) -> str:
 
 SIGNAL = (
     *plain("task", "capability", "protocol"),
-    Column("n", items_of),
-    estimated("accuracy (%)", "accuracy", "", 100),
-    numbered("chance (%)", "chance", 100),
-    numbered("other questions (%)", "blind", 100),
-    numbered("no layers (%)", "no_layers", 100),
+    Column("n", item_counts_text),
+    estimate_column("accuracy (%)", "accuracy", "", 100),
+    number_column("chance (%)", "chance", 100),
+    number_column("other questions (%)", "blind", 100),
+    number_column("no layers (%)", "no_layers", 100),
     Column("without the question (%)", _guesser_cell),
 )
 
 SCORE = (
     *plain("task", "protocol"),
-    Column("n", items_of),
-    estimated("right (%)", "accuracy", "", 100),
+    Column("n", item_counts_text),
+    estimate_column("right (%)", "accuracy", "", 100),
     *SIGNAL[5:8],
     Column("takes most", _favourite_option_cell),
-    decided("signal", "signal"),
+    yes_no_column("signal", "signal"),
 )
 
 
 STEPS = (
     *plain("task", "kind", "site"),
-    Column("step", lambda row: " → ".join(way_of_scoring(row[end]) for end in ("first", "second"))),
-    Column("n", items_of),
+    Column("step", lambda row: " → ".join(protocol_words(row[end]) for end in ("first", "second"))),
+    Column("n", item_counts_text),
     _two("accuracy (%)", "accuracy_first", "accuracy_second"),
     _two("mean share lost (%)", "share_first", "share_second"),
-    estimated("difference (points)", "difference", "", 100),
+    estimate_column("difference (points)", "difference", "", 100),
     p_column("p (Holm)", "p_holm"),
-    named("right both ways", "n_common"),
+    text_column("right both ways", "n_common"),
     Column("layers, first more", lambda row: layer_ranges(row["layers_first"])),
     Column("layers, second more", lambda row: layer_ranges(row["layers_second"])),
     p_column("other layers: p (Holm)", "p_other_layers_holm"),
@@ -109,11 +109,11 @@ WITH_PASSAGES = (
     *plain("closed", "open", "protocol"),
     Column("intervention", lambda row: name_intervention(row["intervention"])),
     _two("share lost, closed and open (%)", "share_closed", "share_open", ", "),
-    estimated("difference (points)", "share_difference", "share_", 100),
-    estimated("difference (accuracy points)", "difference", "", 100),
-    estimated("difference (nats)", "nats_difference", "nats_", 1, 2),
-    estimated("difference (nats of the margin)", "margin_difference", "margin_", 1, 2),
-    *(named(head, name) for head, name in (
+    estimate_column("difference (points)", "share_difference", "share_", 100),
+    estimate_column("difference (accuracy points)", "difference", "", 100),
+    estimate_column("difference (nats)", "nats_difference", "nats_", 1, 2),
+    estimate_column("difference (nats of the margin)", "margin_difference", "margin_", 1, 2),
+    *(text_column(head, name) for head, name in (
         ("right both ways", "n_common"), ("lost closed alone", "only_closed"),
         ("lost open alone", "only_open"), ("lost both", "lost_both"),
     )),
@@ -125,10 +125,10 @@ WITH_PASSAGES = (
 
 PASSAGE_PAIRS = (
     *plain("closed", "open", "protocol"),
-    Column("n", lambda row: items_of({**row, "n_items": row["n_pairs"]})),
+    Column("n", lambda row: item_counts_text({**row, "n_items": row["n_pairs"]})),
     _two("accuracy (%)", "acc_closed", "acc_open", ", "),
     _two("floor (%)", "floor_closed", "floor_open", ", "),
-    named("right both ways", "n_common"),
+    text_column("right both ways", "n_common"),
     Column(
         "no signal",
         lambda row: (
@@ -136,7 +136,7 @@ PASSAGE_PAIRS = (
             or "–"
         ),
     ),
-    named("changes that lose more closed", "n_closed_more"),
-    named("more open", "n_open_more"),
+    text_column("changes that lose more closed", "n_closed_more"),
+    text_column("more open", "n_open_more"),
     p_column("both sorts: p (Holm)", "p_holm"),
 )

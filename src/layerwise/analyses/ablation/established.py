@@ -7,22 +7,22 @@ from typing import Any
 import pandas as pd
 
 from layerwise.presentation.claim import ESTABLISHED, Claim, Estimate, source
-from layerwise.presentation.rows import layers_of, numbers
+from layerwise.presentation.rows import layers_in, numbers
 from layerwise.presentation.wording import number, spread
 
 Row = dict[str, Any]
 
 
-def names_in(names: Any) -> list[str]:
+def split_names(names: Any) -> list[str]:
     """The names of a comma-separated list; none of a null."""
     return [name for name in str(names).split(", ") if name] if pd.notna(names) else []
 
 
-def established(
+def layers_claim(
     kind: str, short: str, about: pd.DataFrame, where: dict[str, Any], **more: Any
 ) -> Claim:
     """A claim on the layers of some estimates, with the largest of their p-values."""
-    layers = layers_of(about)
+    layers = layers_in(about)
     n_items = [*about["n_items"], *(about["n_other"].dropna() if "n_other" in about else ())]
     names = {
         name: tuple(dict.fromkeys(part for row in about[name] for part in row.split(", ")))
@@ -47,6 +47,6 @@ def parts_in_points(row: Row, unit: str, tests: str = "tests") -> Estimate:
     return Estimate(value, low, high, unit, f"bounds for all {row['n_tests']} {tests} together")
 
 
-def percent_of(share: float) -> str:
+def percent(share: float) -> str:
     """A share in hundredths."""
     return number(100 * float(share))

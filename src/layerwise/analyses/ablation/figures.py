@@ -12,11 +12,11 @@ from layerwise.presentation.charts.heat import (
     LOST,
     Mark,
     Row,
+    colour_limit,
     head_maps,
-    limit_of,
+    is_significant,
     loss_strips,
-    lost,
-    significant,
+    share_lost_tooltip,
 )
 from layerwise.presentation.charts.lines import (
     Words,
@@ -32,24 +32,24 @@ from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import (
     by_protocol,
     by_task,
-    layers_of,
+    layers_in,
     numbers,
     parts,
     records,
     rows,
 )
-from layerwise.presentation.style import FULL_WIDTH, look, protocol_look, styled
+from layerwise.presentation.style import FULL_WIDTH, look, protocol_look, with_style
 from layerwise.presentation.wording import (
     HEAD_WORDS,
     LAYER_MAIN,
     PROTOCOL_ORDER,
     RUNG_ORDER,
-    capitalised,
-    doing,
+    capitalise,
     in_order,
+    intervention_phrase,
     number,
-    way_of_scoring,
-    when,
+    protocol_phrase,
+    protocol_words,
 )
 from layerwise.stats.share_tests.dissociation import ALPHA
 
@@ -61,7 +61,7 @@ LIMITS = -50.0, 125.0
 _SURE = Words("filled: significant (Holm)", interval="95 % interval")
 
 
-@styled
+@with_style
 def role_map(
     effects: pd.DataFrame,
     kind: str = LAYER_MAIN[0],
@@ -80,24 +80,24 @@ def role_map(
     """
     shown = rows(effects, kind=kind, site=site)
     silent = [] if signal is None else [rows(signal, signal=False)]
-    every, layers = pd.concat([shown, *silent]), layers_of(shown)
+    every, layers = pd.concat([shown, *silent]), layers_in(shown)
     marks = (
-        Mark(LOSS, significant()),
-        Mark("significant gain", significant(sign=-1), "^", "gain"),
+        Mark(LOSS, is_significant()),
+        Mark("significant gain", is_significant(sign=-1), "^", "gain"),
     )
     panels = loss_strips(
         every, "protocol", PROTOCOL_ORDER, layers, marks, _tell_loss, width, left=1.05, least=width
     )
-    action = capitalised(doing(kind, site, "a layer"))
+    action = capitalise(intervention_phrase(kind, site, "a layer"))
     return panels.finish(f"{action}: accuracy lost, by task and way of scoring", "layer", bar=LOST)
 
 
 def _tell_loss(row: Row) -> str:
-    what = way_of_scoring(row.get("rung") or row["protocol"])
-    return f"{what}, layer {name_layer(row['layer'])}: {lost(row)}"
+    what = protocol_words(row.get("rung") or row["protocol"])
+    return f"{what}, layer {name_layer(row['layer'])}: {share_lost_tooltip(row)}"
 
 
-@styled
+@with_style
 def ladder(
     table: pd.DataFrame,
     kind: str = LAYER_MAIN[0],
@@ -115,10 +115,10 @@ def ladder(
     """
     shown = rows(table, kind=kind, site=site)
     panels = loss_strips(
-        shown, "rung", RUNG_ORDER, layers_of(shown), [Mark(LOSS, significant("loss"))], _tell_loss,
-        width, left=1.0, right=0.65, beside=_intact,
+        shown, "rung", RUNG_ORDER, layers_in(shown), [Mark(LOSS, is_significant("loss"))],
+        _tell_loss, width, left=1.0, right=0.65, beside=_intact,
     )  # fmt: skip
-    action = capitalised(doing(kind, site, "one layer"))
+    action = capitalise(intervention_phrase(kind, site, "one layer"))
     title = f"{action}: what is lost, from picking a letter to writing"
     return panels.finish(title, "layer", bar=LOST)
 
@@ -131,7 +131,7 @@ def _intact(row: Row) -> str:
     return f"{number(100 * row['intact'])} %"
 
 
-@styled
+@with_style
 def accuracy_by_layer(
     effects: pd.DataFrame,
     kind: str = LAYER_MAIN[0],
@@ -157,7 +157,7 @@ def accuracy_by_layer(
     for axes, (task, part) in zip(panels.flat, tasks, strict=True):
         for protocol, line in by_protocol(part):
             seen, words = protocol_look(protocol), Words(interval="95 % interval of the effect")
-            named = way_of_scoring(protocol)
+            named = protocol_words(protocol)
             draw_accuracy(axes, line, protocol, seen, words, x="layer", label=named)
             blind = pd.DataFrame() if signal is None else rows(signal, task=task, protocol=protocol)
             for row in records(blind.dropna(subset=["blind"]) if len(blind) else blind):
@@ -167,12 +167,12 @@ def accuracy_by_layer(
                     alpha=1.0 if row["signal"] else PALE,
                 )  # fmt: skip
     panels.flat[0].set_ylim(-3, 103)
-    panels.over_layers(layers_of(shown))
-    title = f"Accuracy after {doing(kind, site, 'one layer')}"
+    panels.over_layers(layers_in(shown))
+    title = f"Accuracy after {intervention_phrase(kind, site, 'one layer')}"
     return panels.finish(title, "layer", ["accuracy (%)"])
 
 
-@styled
+@with_style
 def protocol_comparison(
     effects: pd.DataFrame,
     kind: str = LAYER_MAIN[0],
@@ -200,7 +200,7 @@ def protocol_comparison(
         lines = [
             series(line, f"share {protocol}", protocol_look(protocol), "share_lost",
                    ends=("share_low", "share_high"), scale=100, unit=" % lost", sure="significant",
-                   label=way_of_scoring(protocol))
+                   label=protocol_words(protocol))
             for protocol, line in by_protocol(part)
         ]  # fmt: skip
         draw_series(axes, lines, _SURE)
@@ -209,16 +209,16 @@ def protocol_comparison(
             both = ["letter", "choice", "generate"]
             pairs = rows(dissociations, task=task, kind=kind, site=site, first=both, second=both)
             least = pairs[["p_first", "p_second"]].min(axis=1)
-            apart = layers_of(pd.DataFrame(pairs.loc[least < ALPHA]))
+            apart = layers_in(pd.DataFrame(pairs.loc[least < ALPHA]))
         points(axes, apart, np.full(len(apart), 0.05), "|", "apart", "one way loses more",
                transform=axes.get_xaxis_transform())  # fmt: skip
     panels.flat[0].set_ylim(*LIMITS)
-    panels.over_layers(layers_of(shown))
-    title = f"{capitalised(doing(kind, site, 'one layer'))}: loss by way of scoring"
+    panels.over_layers(layers_in(shown))
+    title = f"{capitalise(intervention_phrase(kind, site, 'one layer'))}: loss by way of scoring"
     return panels.finish(title, "layer", [LOST_UNIT])
 
 
-@styled
+@with_style
 def head_effect_maps(
     effects: pd.DataFrame,
     protocol: str | None = None,
@@ -234,18 +234,18 @@ def head_effect_maps(
     ``effects`` is the rows of ``effects`` that name a head, one of them with signal.
     """
     shown = _rows_or_first(rows(effects, signal=True), kind=kind, site=site, protocol=protocol)
-    first, limit = shown.iloc[0], limit_of(shown, "share_lost")
+    first, limit = shown.iloc[0], colour_limit(shown, "share_lost")
     heads = HEAD_WORDS[str(first["site"])]
-    action = capitalised(doing(str(first["kind"]), str(first["site"]), f"one {heads}"))
+    action = capitalise(intervention_phrase(str(first["kind"]), str(first["site"]), f"one {heads}"))
     return head_maps(
         [(task_title(part), part) for _, part in by_task(shown)],
         "share_lost",
         Bar(DIVERGING, -limit, limit, "share of above-floor accuracy lost (below 0: gained)"),
-        f"{action}: accuracy lost {when(first['protocol'])}",
+        f"{action}: accuracy lost {protocol_phrase(first['protocol'])}",
         width,
         heads=heads,
         mark="significant (Benjamini-Hochberg)",
-        tell=lost,
+        tell=share_lost_tooltip,
     )
 
 
@@ -256,7 +256,7 @@ def _rows_or_first(effects: pd.DataFrame, **chosen: str | None) -> pd.DataFrame:
     return effects
 
 
-@styled
+@with_style
 def set_losses(
     effects: pd.DataFrame,
     kind: str | None = None,
@@ -278,7 +278,7 @@ def set_losses(
     first = shown.drop_duplicates("intervention").set_index("intervention").loc[sets]
     names = [set_name(*pair) for pair in zip(first["layers"], first["heads"], strict=True)]
     groups = [
-        ({"protocol": protocol}, protocol_look(protocol), way_of_scoring(protocol))
+        ({"protocol": protocol}, protocol_look(protocol), protocol_words(protocol))
         for protocol in in_order(shown["protocol"], PROTOCOL_ORDER)
     ]
     tasks = by_task(shown)
@@ -295,7 +295,7 @@ def set_losses(
     kind, site = (str(shown[name].iloc[0]) for name in ("kind", "site"))
     noun, action = sets_noun(site), action_on_sets(kind, site)
     return panels.finish(
-        f"{capitalised(action)}: accuracy lost (lines: 95 % intervals)", LOST_UNIT,
+        f"{capitalise(action)}: accuracy lost (lines: 95 % intervals)", LOST_UNIT,
         [noun if noun == "layers" else f"layer: {noun}"],
     )  # fmt: skip
 
@@ -303,7 +303,7 @@ def set_losses(
 def action_on_sets(kind: str, site: str) -> str:
     """``"skipping several layers at once"``."""
     where = f"several {sets_noun(site)}"
-    return f"{doing(kind, 'layer' if site == 'layers' else site, where)} at once"
+    return f"{intervention_phrase(kind, 'layer' if site == 'layers' else site, where)} at once"
 
 
 def largest_sets(effects: pd.DataFrame) -> list[str]:
@@ -314,7 +314,7 @@ def largest_sets(effects: pd.DataFrame) -> list[str]:
     return [name for name in losses if name in kept]
 
 
-@styled
+@with_style
 def book_losses(
     books: pd.DataFrame,
     kind: str = LAYER_MAIN[0],
@@ -333,7 +333,7 @@ def book_losses(
     lines = by_protocol(shown)
     titles = [
         [
-            f"{way_of_scoring(protocol)}, n = {line['n_pairs'].iloc[0]}",
+            f"{protocol_words(protocol)}, n = {line['n_pairs'].iloc[0]}",
             f"({line['n_common'].iloc[0]} right both)",
         ]
         for protocol, line in lines
@@ -361,6 +361,6 @@ def book_losses(
     lowest = 100 * float(np.nanmin(numbers(shown, "share_difference")))
     panels.axes[0][0].set_ylim(*LIMITS)
     panels.axes[0][1].set_ylim(LIMITS[0] if lowest > LIMITS[0] + 10 else -LIMITS[1], LIMITS[1])
-    panels.over_layers(layers_of(shown))
-    title = f"{capitalised(doing(kind, site, 'one layer'))}: what the passage protects"
+    panels.over_layers(layers_in(shown))
+    title = f"{capitalise(intervention_phrase(kind, site, 'one layer'))}: what the passage protects"
     return panels.finish(title, "layer", [LOST_UNIT, "closed minus\nopen (points)"])

@@ -13,39 +13,39 @@ from layerwise.presentation.claim import (
     Claim,
     Estimate,
     Evidence,
+    most_important,
     source,
-    spaced,
     weight,
 )
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.no_signal import NAMED, in_full, in_short, not_better_than
+from layerwise.presentation.no_signal import NAMED, controls_to_beat, in_full, in_short
 from layerwise.presentation.over_run import (
     RATE,
     count_that_hold,
     every_test,
-    evidence_for,
-    together,
+    run_bounds_text,
+    run_wide_evidence,
 )
-from layerwise.presentation.rows import asked_of, by_protocol, numbers, records, rows
+from layerwise.presentation.rows import by_protocol, claim_scope, numbers, records, rows
 from layerwise.presentation.wording import (
     HEAD_WORDS,
-    capitalised,
-    counted,
+    capitalise,
+    count_noun,
     in_order,
     independent,
-    items_of,
+    item_counts_text,
     layer_ranges,
     number,
-    when,
+    protocol_phrase,
 )
 from layerwise.stats import holm
 from layerwise.stats.effects import ALPHA
-from layerwise.stats.share_tests.equivalence import Interest, excludable_loss
+from layerwise.stats.share_tests.equivalence import SmallestEffects, excludable_loss
 from layerwise.storage.run_tables import RunTables
 
 from .claims import claims
 from .findings_scoring import passage_findings, step_findings
-from .saved_effects import HEADS, ablations, done, effects_of, effects_of_layers
+from .saved_effects import HEADS, ablations, effects_of_layers, intervention_words, select_effects
 
 NO_LOSS = "no loss"
 Row = dict[str, Any]
@@ -54,12 +54,12 @@ Row = dict[str, Any]
 def layers_without_loss(run: RunTables) -> list[Claim]:
     """Per protocol, the layers that are shown to lose less than what would matter."""
     for kind, site in ablations(run)[:1]:
-        cells = dict(by_protocol(effects_of(run, kind, site, signal=True)))
+        cells = dict(by_protocol(select_effects(run, kind, site, signal=True)))
         if cells:
             p = pd.concat({protocol: no_loss_by_layer(cell) for protocol, cell in cells.items()})
             over_run = pd.Series(holm(p.to_numpy()), p.index)
             made = [_no_loss(cell, over_run, run) for cell in cells.values()]
-            return spaced(made, 2)
+            return most_important(made, 2)
     return []
 
 
@@ -84,9 +84,13 @@ def no_loss_by_layer(effects: pd.DataFrame) -> pd.Series:
 
 def _no_loss(cell: pd.DataFrame, every: pd.Series, run: RunTables) -> Claim:
     """Under one protocol, the layers that are shown over the run; else those within the table."""
-    first, smallest, within = records(cell)[0], Interest.of(run.facts.settings), no_loss(cell)
+    first, smallest, within = (
+        records(cell)[0],
+        SmallestEffects.from_settings(run.facts.settings),
+        no_loss(cell),
+    )
     where = {name: str(first[name]) for name in ("protocol", "kind", "site")}
-    over_run, n_layers = every[where["protocol"]], counted(len(within), "layer")
+    over_run, n_layers = every[where["protocol"]], count_noun(len(within), "layer")
     sure, family = pd.Series(over_run[over_run < ALPHA]), f"{every_test(len(every))} of the run"
     alone, evidence = pd.Series(within[within < ALPHA]), Evidence.ESTABLISHED
     if sure.empty:
@@ -96,7 +100,7 @@ def _no_loss(cell: pd.DataFrame, every: pd.Series, run: RunTables) -> Claim:
     if layers:
         named = f"any one of {len(layers)} layers"
         named = named if layers[1:] else f"layer {name_layer(layers[0])}"
-        who = f"{capitalised(done(first, named))} costs"
+        who = f"{capitalise(intervention_words(first, named))} costs"
         details = [
             f"A larger loss is excluded for {len(layers)} of {n_layers} in each task with signal: "
             f"{layer_ranges(layers)}.",
@@ -106,7 +110,8 @@ def _no_loss(cell: pd.DataFrame, every: pd.Series, run: RunTables) -> Claim:
         evidence, who = OPEN, "No layer is shown to cost"
         least = excludable_loss(independent(cell), ALPHA / len(within))
         details = [
-            f"{capitalised(done(first, 'each layer'))} was tested (one-sided paired tests, Holm "
+            f"{capitalise(intervention_words(first, 'each layer'))} was tested (one-sided "
+            f"paired tests, Holm "
             f"over {n_layers}).",
             f"With so many items, no loss below {100 * least:.0f} points could be excluded even "
             "where no answer changes.",
@@ -116,14 +121,14 @@ def _no_loss(cell: pd.DataFrame, every: pd.Series, run: RunTables) -> Claim:
         details.append(f"A loss is to be below {points} and {nats}.")
     return Claim(
         kind=NO_LOSS,
-        short=f"{who} less than {points} {when(where['protocol'])}.",
+        short=f"{who} less than {points} {protocol_phrase(where['protocol'])}.",
         evidence=evidence,
         importance=weight(0.75, len(layers) / len(within)) if layers else weight(0.4, 0.0),
         source=source("effects", where | {"signal": True}, **({"layer": layers} if layers else {})),
         tasks=tuple(in_order(cell["task"], ())),
         protocols=(where["protocol"],),
         layers=tuple(layers),
-        items=f"items: {items_of(cell)} a task",
+        items=f"items: {item_counts_text(cell)} a task",
         details=tuple(details),
         p=float(sure.max()) if layers else None,
         test=f"the largest; one-sided paired tests, Holm over {family}" if layers else "",
@@ -134,9 +139,9 @@ def needed_heads(run: RunTables) -> list[Claim]:
     """The head whose loss costs most, or what the intervals allow where none is significant."""
     every = effects_of_layers(run, heads=True)
     for kind, site in ablations(run, HEADS)[:1]:
-        heads = effects_of(run, kind, site, HEADS, signal=True)
+        heads = select_effects(run, kind, site, HEADS, signal=True)
         losses = pd.DataFrame(rows(heads, significant=True).query("acc_diff > 0"))
-        smallest = Interest.of(run.facts.settings).loss
+        smallest = SmallestEffects.from_settings(run.facts.settings).loss
         if heads.empty or every is None:
             return []
         if (numbers(losses, "acc_diff") >= smallest - 1e-9).any():
@@ -152,18 +157,20 @@ def _largest_loss(heads: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame
     cell = {name: str(top[name]) for name in ("task", "protocol", "kind", "site")}
     noun, there, here = HEAD_WORDS[cell["site"]], rows(heads, **cell), rows(losses, **cell)
     over_run = count_that_hold(here, every, RATE)
-    within = f"{RATE} over {counted(len(there), noun)}"
+    within = f"{RATE} over {count_noun(len(there), noun)}"
     return Claim(
         kind=HEADS, importance=weight(0.8, float(top["acc_diff"])),
-        short=f"{capitalised(done(top, _head(top)))} costs {number(100 * top['acc_diff'])} "
-        f"accuracy points of {top['task']} {when(cell['protocol'])}, the largest significant "
+        short=f"{capitalise(intervention_words(top, _head(top)))} costs "
+f"{number(100 * top['acc_diff'])} "
+        f"accuracy points of {top['task']} {protocol_phrase(cell['protocol'])}, the "
+f"largest significant "
         f"loss of any {noun}.",
         tasks=(cell["task"],), protocols=(cell["protocol"],), layers=(int(top["layer"]),),
         estimate=_head_points(top, every),
-        **evidence_for(top, every, "exact McNemar test", ("p_bh", within), RATE),
-        items=f"items: {items_of(top)}",
+        **run_wide_evidence(top, every, "exact McNemar test", ("p_bh", within), RATE),
+        items=f"items: {item_counts_text(top)}",
         details=(
-            f"{capitalised(noun)}s with a significant loss there: {len(here)}"
+            f"{capitalise(noun)}s with a significant loss there: {len(here)}"
             f"{f'; {over_run}' if over_run else ''}.",
         ),
         source=source("effects", cell, layer=int(top["layer"]), head=int(top["head"])),
@@ -179,11 +186,11 @@ def _no_head(heads: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim
     return Claim(
         kind=HEADS, evidence=OPEN, importance=weight(0.5, 0.0),
         short=f"No single {noun} is established to matter.", source=source("effects", where, **at),
-        estimate=_head_points(worst, every), items=f"items: {items_of(heads)}",
+        estimate=_head_points(worst, every), items=f"items: {item_counts_text(heads)}",
         details=(
-            f"{capitalised(done(worst, f'any one {noun}'))} has a significant loss of "
+            f"{capitalise(intervention_words(worst, f'any one {noun}'))} has a significant loss of "
             f"{100 * smallest:.3g} points or more in none of the "
-            f"{counted(pairs, 'task-protocol pair')} with signal (Benjamini-Hochberg).",
+            f"{count_noun(pairs, 'task-protocol pair')} with signal (Benjamini-Hochberg).",
             f"The largest loss is that without {_head(worst)}.",
         ),
     )  # fmt: skip
@@ -191,8 +198,10 @@ def _no_head(heads: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim
 
 def _head_points(row: Row, every: pd.DataFrame) -> Estimate:
     value, low, high = (100 * float(row[f"acc_diff{end}"]) for end in ("", "_run_low", "_run_high"))
-    unit = f"accuracy points of {row['task']} {when(row['protocol'])} without {_head(row)}"
-    return Estimate(value, low, high, unit, together(every))
+    unit = (
+        f"accuracy points of {row['task']} {protocol_phrase(row['protocol'])} without {_head(row)}"
+    )
+    return Estimate(value, low, high, unit, run_bounds_text(every))
 
 
 def _head(row: Row) -> str:
@@ -212,7 +221,7 @@ def silent(run: RunTables) -> list[Claim]:
     if signal is None:
         return []
     dull = rows(signal, signal=False)
-    missed = f"It is not shown to be better than {not_better_than(signal)}."
+    missed = f"It is not shown to be better than {controls_to_beat(signal)}."
     claims = []
     for i in range(min(len(dull), NAMED + 1)):
         part, row, where = dull.iloc[[i]], records(dull)[i], {"signal": False}
@@ -222,7 +231,7 @@ def silent(run: RunTables) -> list[Claim]:
             where = {name: row[name] for name in ("task", "protocol")}
         else:
             part, details = dull.iloc[NAMED:], ()
-            more = counted(len(part), "further task-protocol pair")
+            more = count_noun(len(part), "further task-protocol pair")
             short = f"Nor is anything said of what layers cost for {more}."
         claims.append(
             Claim(
@@ -232,7 +241,7 @@ def silent(run: RunTables) -> list[Claim]:
                 short=short,
                 source=source("signal", where),
                 details=(missed, *details),
-                **asked_of(part),
+                **claim_scope(part),
             )
         )
     return claims

@@ -19,39 +19,39 @@ from layerwise.presentation.claim import (
     SCORING,
     Claim,
     Estimate,
+    most_important,
     source,
-    spaced,
     weight,
 )
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.over_run import LEVEL, family, together
-from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.over_run import LEVEL, family_text, run_bounds_text
+from layerwise.presentation.rows import layers_in, numbers, records, rows
 from layerwise.presentation.wording import (
-    capitalised,
-    counted,
+    capitalise,
+    count_noun,
+    count_range,
     few_layers,
     in_order,
     interval,
-    joined,
+    join_words,
     number,
     p_value,
+    protocol_phrase,
+    protocol_words,
     spread,
-    spread_of,
-    way_of_scoring,
-    when,
 )
 from layerwise.stats.effects import ALPHA
-from layerwise.stats.share_tests.equivalence import Interest
+from layerwise.stats.share_tests.equivalence import SmallestEffects
 from layerwise.stats.signals.least_to_lose import LEAST_TO_LOSE
 from layerwise.storage.run_tables import RunTables
 
-from .saved_effects import done, kinds_and_sites, single_layers
+from .saved_effects import intervention_words, kinds_and_sites, single_layers
 
 Row = dict[str, Any]
 PASSAGES = "open book"
 # Scoring steps that are no protocols, and what is meant.
 _SCORED = {
-    "choice": when("continuation"), "first token": "when only the first word counts",
+    "choice": protocol_phrase("continuation"), "first token": "when only the first word counts",
     "teacher forcing": "when each word counts",
 }  # fmt: skip
 _MEANT = {
@@ -81,7 +81,7 @@ def step_findings(run: RunTables) -> list[Claim]:
     losing = steps.loc[loses & ~steps["task"].isin(apart["task"])]
     harder = [_steps_that_lose(part) for _, part in losing.groupby("task", sort=False)]
     alike = [_no_other_layers(quiet)] if len(quiet) else []
-    return spaced(other, 3) + spaced(harder, 3) + alike
+    return most_important(other, 3) + most_important(harder, 3) + alike
 
 
 def _enough_to_lose(run: RunTables, steps: pd.DataFrame) -> pd.Series:
@@ -111,8 +111,8 @@ def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Claim:
         capabilities=(str(row["capability"]),), tasks=(where["task"],), layers=tuple(quoted),
         p=float(row["p_other_layers_holm"]),
         test="one layer costs more one way, another the other way, Holm over layers and the "
-        f"{counted(n_steps, 'comparison')} of the run",
-        items=f"{spread_of([row['n_common']], 'item')} right both ways",
+        f"{count_noun(n_steps, 'comparison')} of the run",
+        items=f"{count_range([row['n_common']], 'item')} right both ways",
         details=(f"More {first}: {few_layers(row['layers_first'])}; "
                  f"more {second}: {few_layers(row['layers_second'])}.",
                  *_step_definitions([row])),
@@ -121,7 +121,7 @@ def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Claim:
 
 
 def _scoring_words(step: str) -> str:
-    return _SCORED.get(step) or when(step)
+    return _SCORED.get(step) or protocol_phrase(step)
 
 
 def _step_definitions(steps: Sequence[Row]) -> list[str]:
@@ -139,7 +139,8 @@ def _steps_that_lose(losing: pd.DataFrame) -> Claim:
     value, low, high = (100 * float(most[name]) for name in ("difference", "low", "high"))
     return Claim(
         kind=SCORING, evidence=ESTABLISHED, importance=weight(0.9, float(most["difference"])),
-        short=f"For {most['task']}, {done(most, 'one layer')} costs on average {second} of the "
+        short=f"For {most['task']}, {intervention_words(most, 'one layer')} costs on "
+f"average {second} of the "
         f"score {_scoring_words(most['second'])}, {first} {_scoring_words(most['first'])}.",
         capabilities=(str(most["capability"]),), tasks=(where["task"],),
         estimate=Estimate(value, low, high, "% of the score more, mean over the layers"),
@@ -147,7 +148,7 @@ def _steps_that_lose(losing: pd.DataFrame) -> Claim:
         test="the largest; paired randomisation tests, Holm over the run",
         items=f"{spread(losing['n_items'])} items",
         details=(*(
-            f"{capitalised(way_of_scoring(row['first']))} → {way_of_scoring(row['second'])}: "
+            f"{capitalise(protocol_words(row['first']))} → {protocol_words(row['second'])}: "
             f"{interval(*(100 * row[name] for name in ('difference', 'low', 'high')))} % of the "
             "score more."
             for row in steps
@@ -163,10 +164,11 @@ def _no_other_layers(quiet: pd.DataFrame) -> Claim:
     return Claim(
         kind=SCORING, evidence=OPEN, importance=weight(0.6, 0.0),
         short="That another way of scoring needs other layers is not established in "
-        f"{counted(len(quiet), 'comparison')}.",
+        f"{count_noun(len(quiet), 'comparison')}.",
         tasks=tuple(in_order(quiet["task"], ())), source=source("ladder_steps", where),
-        items=f"{spread_of(quiet['n_common'], 'item')} right both ways",
-        details=(f"{capitalised(done(first, 'one layer'))} is not shown to cost more one way at "
+        items=f"{count_range(quiet['n_common'], 'item')} right both ways",
+        details=(f"{capitalise(intervention_words(first, 'one layer'))} is not shown to "
+f"cost more one way at "
                  "one layer and more the other way at another (Holm over layers and "
                  "comparisons).",),
     )  # fmt: skip
@@ -179,7 +181,7 @@ def passage_findings(run: RunTables) -> list[Claim]:
     if layers.empty or pairs is None:
         return []
     kind, site = kinds_and_sites(layers)[0]
-    smallest = Interest.of(run.facts.settings).loss
+    smallest = SmallestEffects.from_settings(run.facts.settings).loss
     claims = []
     for pair in records(rows(pairs, kind=kind, site=site)):
         where = {name: str(pair[name]) for name in ("closed", "open", "protocol", "kind", "site")}
@@ -201,11 +203,11 @@ def passage_findings(run: RunTables) -> list[Claim]:
                 **words,
             )
         )
-    return spaced(claims, 3)
+    return most_important(claims, 3)
 
 
 def _protection_claim(pair: Row, sure: pd.DataFrame, layers: pd.DataFrame) -> dict[str, Any]:
-    """What a claim says where a passage protects, or reading needs, some layer."""
+    """The claim that a passage protects, or reading needs, some layer."""
     without, with_it = (rows(sure, loses_more=name) for name in ("closed", "open"))
     best = [records(part)[0] for part in (without, with_it) if len(part)]
     crossed = bool(pair["both_sorts"]) and len(best) == 2
@@ -216,8 +218,8 @@ def _protection_claim(pair: Row, sure: pd.DataFrame, layers: pd.DataFrame) -> di
     net, *ends = (sign * float(top[f"protected{end}"]) for end in ("", "_run_low", "_run_high"))
     unit = f"points more {more} the passage (layer {name_layer(quoted[0])})"
     over_run = all(row["p_run"] < LEVEL for row in best)
-    losing = joined(
-        f"{few_layers(layers_of(part))} lose{'s' * (len(part) == 1)} more {words} the passage"
+    losing = join_words(
+        f"{few_layers(layers_in(part))} lose{'s' * (len(part) == 1)} more {words} the passage"
         for part, words in ((without, "without"), (with_it, "with"))
         if len(part)
     )
@@ -236,31 +238,33 @@ def _protection_claim(pair: Row, sure: pd.DataFrame, layers: pd.DataFrame) -> di
         )
     return {
         "importance": weight(0.95 if crossed else 0.6, abs(float(top["protected"]))),
-        "short": f"{capitalised(when(pair['protocol']))}, {done(top)} loses more answers of "
+        "short": f"{capitalise(protocol_phrase(pair['protocol']))}, "
+        f"{intervention_words(top)} loses more answers of "
         f"{pair['closed']} {more} the passage than {less} it{fewer}.",
         "evidence": ESTABLISHED if over_run else IN_TABLE,
         "layers": tuple(quoted),
-        "estimate": Estimate(net, min(ends), max(ends), unit, together(layers)),
+        "estimate": Estimate(net, min(ends), max(ends), unit, run_bounds_text(layers)),
         "p": max(float(row["p_run" if over_run else "p_corrected"]) for row in best),
-        "test": f"exact test, {family(layers) if over_run else 'Holm over the layers'}",
-        "details": (f"{capitalised(losing)} (Holm over the layers).", cross),
+        "test": f"exact test, {family_text(layers) if over_run else 'Holm over the layers'}",
+        "details": (f"{capitalise(losing)} (Holm over the layers).", cross),
         "caveat": caveat,
     }
 
 
 def _no_protection_claim(pair: Row, tests: pd.DataFrame, smallest: float) -> dict[str, Any]:
-    """What a claim says where no layer is shown to lose more one way."""
+    """The claim that no layer is shown to lose more one way."""
     luck = max(float(numbers(tests, name).max()) for name in ("luck_closed", "luck_open"))
     least = math.ceil(math.log(2 * len(tests) / ALPHA) / math.log(2 - min(luck, 0.999)) - 1e-9)
     return {
         "evidence": OPEN,
         "importance": weight(0.4, 0.0),
         "short": f"That the passage of {pair['open']} protects answers of {pair['closed']} is not "
-        f"established {when(pair['protocol'])}.",
+        f"established {protocol_phrase(pair['protocol'])}.",
         "details": (
-            f"{capitalised(done(pair, 'one layer'))} is not shown to lose {100 * smallest:.3g} "
+            f"{capitalise(intervention_words(pair, 'one layer'))} is not shown to lose "
+            f"{100 * smallest:.3g} "
             "points or more, net, of the answers one way (exact tests, Holm over "
-            f"{counted(len(tests), 'layer')}).",
+            f"{count_noun(len(tests), 'layer')}).",
             f"At least {least} would have to be lost one way and none the other.",
         ),
     }

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.errors import UserError, printable, unknown_name
-from layerwise.ground.argument_types import Expected, Whole
+from layerwise.ground.argument_types import ExpectedWords, Whole
 from layerwise.ground.arguments import check_arguments
 from layerwise.ground.layer_names import layer_name, layer_number
 from layerwise.ground.readers import AnyPath, Reads, path
@@ -22,8 +22,8 @@ from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
     WAY,
     in_order,
+    protocol_words,
     ranges,
-    way_of_scoring,
 )
 from layerwise.stats.effects import INTACT
 from layerwise.storage.base import Result
@@ -32,9 +32,9 @@ from layerwise.storage.provenance import Facts
 from layerwise.storage.run_tables import RunTables
 
 from .claims import claims
-from .questions import KEY, QUESTIONS, questions_of
+from .questions import KEY, QUESTIONS, question_table
 from .result import AblationResult
-from .saved_effects import ablations, effects_of, kinds_and_sites, single_layers
+from .saved_effects import ablations, kinds_and_sites, select_effects, single_layers
 
 # What became of an item, in the order in which items are listed.
 FATES = ("lost", "gained", "right", "wrong")
@@ -47,8 +47,8 @@ def _read_run(name: str, value: Any) -> Any:
 @check_arguments()
 def items(
     run: Annotated[AnyPath | AblationResult, Reads(_read_run, "str | Path | AblationResult")],
-    layer: Annotated[Whole | str, Expected("a layer's number or address", "11")],
-    task: Annotated[str, Expected("a text", "'facts'")],
+    layer: Annotated[Whole | str, ExpectedWords("a layer's number or address", "11")],
+    task: Annotated[str, ExpectedWords("a text", "'facts'")],
     protocol: str | None = None,
     *,
     changed: bool = True,
@@ -85,7 +85,7 @@ def items(
         layer = layer_number(str(layer), model.n_encoder_layers, model.n_layers)
     outcomes = _of_task(result.records, task, protocol)
     without = _records_without_layer(outcomes, layer, facts)
-    questions = questions_of([]) if result.questions is None else result.questions()
+    questions = question_table([]) if result.questions is None else result.questions()
     table = answers(outcomes, without, questions)
     return table.loc[table["fate"].isin(FATES[:2])].reset_index(drop=True) if changed else table
 
@@ -188,7 +188,7 @@ def _texts(values: Iterable[Any]) -> list[str | None]:
     return [value.strip() if isinstance(value, str) else None for value in values]
 
 
-def shortened(text: Any, most: int) -> str:
+def shorten(text: Any, most: int) -> str:
     """A text in one line, without its middle if it is long; a dash where the run has none."""
     if not isinstance(text, str):
         return "–"
@@ -218,7 +218,7 @@ def example_items(run: RunTables, task: str) -> pd.DataFrame:
     # layers that every capability needs break everything, which says little: others go first
     general = {layer for claim in claims(run) if claim.kind == GENERAL for layer in claim.layers}
     for kind, site in ablations(run)[:1]:
-        effects = effects_of(run, kind, site, task=task, signal=True)
+        effects = select_effects(run, kind, site, task=task, signal=True)
         for protocol in in_order(effects["protocol"], _TELLING)[:1]:
             every = rows(effects, protocol=protocol)
             others = every.loc[~every["layer"].isin(sorted(general))]
@@ -242,10 +242,10 @@ def examples_section(run: RunTables) -> Section:
     tasks = [] if signal is None else in_order(signal["task"], ())
     cells = [
         [
-            row["task"], way_of_scoring(row["protocol"]),
-            *(shortened(row[name], _LONGEST) for name in ("question", "gold", "intact")),
+            row["task"], protocol_words(row["protocol"]),
+            *(shorten(row[name], _LONGEST) for name in ("question", "gold", "intact")),
             "–" if row["layer"] is None else f"layer {name_layer(row['layer'])}: "
-            + shortened(row["without"], _LONGEST),
+            + shorten(row["without"], _LONGEST),
         ]
         for task in tasks for row in records(example_items(run, task))
     ]  # fmt: skip

@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from layerwise.models.instance.kinds import is_seq2seq
-from layerwise.presentation.wording import doing, joined, writes
-from layerwise.runs.checkpoints import CheckpointStore, rows_of
+from layerwise.presentation.wording import intervention_phrase, join_words, writes
+from layerwise.runs.checkpoints import CheckpointStore, table_rows
 from layerwise.runs.controls import (
     BlindItem,
     as_controls,
@@ -24,7 +24,7 @@ from layerwise.runs.controls import (
     without_layers,
 )
 from layerwise.runs.dry_sweeps import Sweeper, cost_of_sweeps, tell_of_more_memory
-from layerwise.runs.pieces import Recorded, joined_work, make_pieces, unrecorded
+from layerwise.runs.pieces import Recorded, joined_work, make_pieces, missing_pieces
 from layerwise.runs.progress import Meter, PartMeter
 from layerwise.runs.records import record_rows, text_lines, work_entry, write_requests
 from layerwise.runs.setup import Setup
@@ -40,9 +40,16 @@ from layerwise.tasks._requests import prompt
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import with_examples
 
-from .questions import questions_of
+from .questions import question_table
 from .result import ANSWER, AblationResult
-from .spec import RESAMPLE, AblationSpec, DrawnChange, resampled_from, swept_apart, with_draws
+from .spec import (
+    RESAMPLE,
+    AblationSpec,
+    DrawnChange,
+    resampling_partners,
+    sweep_by_draw,
+    with_draws,
+)
 
 # Items that are finished and saved together: what a killed run can lose at most.
 ITEMS_AT_ONCE = 32
@@ -53,7 +60,7 @@ MOST_COUNTED, MOST_CHARACTERS = 16, 2**18
 
 
 @dataclass(frozen=True)
-class Piece:
+class AblationPiece:
     """Work that is finished and saved together."""
 
     task: Task
@@ -73,12 +80,14 @@ class Piece:
         examples = f", examples {self.examples}" if self.examples else ""
         return f"{whose}{self.stage} {self.task.name} {self.items[0].id}{examples}"
 
-    def doing(self, changes: Sequence[AblationSpec]) -> str:
+    def activity(self, changes: Sequence[AblationSpec]) -> str:
         """``"skipping layers: facts, chooses and writes"``: what is done while it is made."""
         what = "asking the model"
         for change in changes[:1] if self.stage != "intact" else ():
-            what = doing(change.kind, change.site, "heads" if change.heads else "layers")
-        return f"{what}: {self.task.name}, {joined(map(writes, self.protocols))}"
+            what = intervention_phrase(
+                change.kind, change.site, "heads" if change.heads else "layers"
+            )
+        return f"{what}: {self.task.name}, {join_words(map(writes, self.protocols))}"
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,10 @@ class Ablation:
     )
 
     def __post_init__(self) -> None:
-        drawn = sum(len(change.like(self.setup.model)) * change.draws for change in self.changes)
+        drawn = sum(
+            len(change.same_cost_changes(self.setup.model)) * change.draws
+            for change in self.changes
+        )
         n_items = sum(len(task.items) for task in self.setup.tasks) * len(self.setup.protocols)
         what = f"{self.n_draws:,} draws" if self.n_draws > 1 else "So many items and changes"
         refuse_too_many_rows("records", drawn * n_items * self.fewshot_seeds, what)
@@ -149,7 +161,9 @@ class Ablation:
         intact = self._pieces("intact") if self.only_with_signal else []
         self._make(intact, parts, meter)
         pieces = self._able_pieces(parts) if self.only_with_signal else self._pieces("swept")
-        meter.only(sum((self.cost(p).amount for p in unrecorded(parts, pieces)), start=0.0))
+        meter.set_expected(
+            sum((self.cost(p).amount for p in missing_pieces(parts, pieces)), start=0.0)
+        )
         self._make(pieces, parts, meter)
         pieces += intact
         records = _records(parts, pieces)
@@ -159,9 +173,11 @@ class Ablation:
         how = setup.tokenizer, setup.chat, is_seq2seq(setup.model), setup.pieces()
         return AblationResult(records.loc[~again], facts, partial(_questions, *how))
 
-    def _make(self, pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter) -> None:
+    def _make(
+        self, pieces: Sequence[AblationPiece], parts: CheckpointStore, progress: Meter
+    ) -> None:
         """Make the pieces that are missing."""
-        missing = unrecorded(parts, pieces)
+        missing = missing_pieces(parts, pieces)
         if missing and missing[0].stage != "intact":
             tell_of_more_memory(
                 self.setup,
@@ -171,23 +187,27 @@ class Ablation:
             )
         make_pieces(
             self.setup.executor, parts, progress, missing,
-            lambda piece: piece.doing(self.changes), self.cost, self.measure,
+            lambda piece: piece.activity(self.changes), self.cost, self.measure,
         )  # fmt: skip
 
     def amount(self) -> float:
         """The work of all pieces as far as it is known: at most, with signal in all tasks."""
         tasks, protocols = self.setup.tasks, self.setup.protocols
-        return sum((self.expected(task, *protocols).amount for task in tasks), start=0.0)
+        return sum((self.expected_cost(task, *protocols).amount for task in tasks), start=0.0)
 
-    def _pieces(self, stage: str) -> list[Piece]:
+    def _pieces(self, stage: str) -> list[AblationPiece]:
         protocols = self.setup.protocols
-        return [piece for task in self.setup.tasks for piece in self._cut(task, protocols, stage)]
+        return [
+            piece
+            for task in self.setup.tasks
+            for piece in self._split_pieces(task, protocols, stage)
+        ]
 
-    def _able_pieces(self, parts: CheckpointStore) -> list[Piece]:
+    def _able_pieces(self, parts: CheckpointStore) -> list[AblationPiece]:
         """The pieces of protocols under which the intact model, once measured, has signal."""
-        pieces: list[Piece] = []
+        pieces: list[AblationPiece] = []
         for task in self.setup.tasks:
-            records = _records(parts, self._cut(task, self.setup.protocols, "intact"))
+            records = _records(parts, self._split_pieces(task, self.setup.protocols, "intact"))
             # each protocol by itself, for the correction is over all tasks of a finished run
             able = {
                 cell.protocol
@@ -195,17 +215,19 @@ class Ablation:
                 if all(signals([cell], lambda _, name, task=task: task.chance[name]).values())
             }
             protocols = tuple(p for p in self.setup.protocols if p in able)
-            pieces += self._cut(task, protocols, "swept")
+            pieces += self._split_pieces(task, protocols, "swept")
         return pieces
 
-    def _cut(self, task: Task, protocols: tuple[str, ...], stage: str) -> list[Piece]:
+    def _split_pieces(
+        self, task: Task, protocols: tuple[str, ...], stage: str
+    ) -> list[AblationPiece]:
         starts = range(0, len(task.items), ITEMS_AT_ONCE) if protocols else ()
         parts = [task.items[i : i + ITEMS_AT_ONCE] for i in starts]
         size = sum(len(prompt(task, item)) for part in parts[:1] for item in part)
         most = max(1, min(MOST_COUNTED, MOST_CHARACTERS // max(1, size)))
         several, apart = self.fewshot_seeds > 1, -(-len(parts) // most)  # one in so many is counted
         return [
-            Piece(
+            AblationPiece(
                 variant, part, protocols, stage, self.analysis, number if several else None,
                 parts[at - at % apart],
             )
@@ -214,7 +236,7 @@ class Ablation:
             for at, part in enumerate(parts)
         ]  # fmt: skip
 
-    def interventions(self, piece: Piece) -> list[Intervention]:
+    def interventions(self, piece: AblationPiece) -> list[Intervention]:
         """Changes of a piece, the intact model first."""
 
         @cache
@@ -224,18 +246,20 @@ class Ablation:
 
         return self._of_stage(piece, (c.interventions(self.setup, contexts) for c in self.changes))
 
-    def _of_stage(self, piece: Piece, changes: Iterable[list[Intervention]]) -> list[Intervention]:
+    def _of_stage(
+        self, piece: AblationPiece, changes: Iterable[list[Intervention]]
+    ) -> list[Intervention]:
         if piece.stage == "intact":
             return [intact()]
         return [intact(), without_layers(self.setup.model), *chain.from_iterable(changes)]
 
-    def _blind(self, piece: Piece) -> list[BlindItem]:
+    def _blind(self, piece: AblationPiece) -> list[BlindItem]:
         """Requests under other items' questions, once for each item."""
-        if not self._controlled(piece):
+        if not self._has_controls(piece):
             return []
         return asked_blind(self.setup, piece.task, piece.items, piece.protocols)
 
-    def _controlled(self, piece: Piece) -> bool:
+    def _has_controls(self, piece: AblationPiece) -> bool:
         """True if controls are measured with a piece: with the first that asks the intact model."""
         return piece.stage == "intact" or not self.only_with_signal
 
@@ -255,9 +279,9 @@ class Ablation:
         """By item id the other item that it is resampled from; empty if nothing is resampled."""
         if not any(change.kind == RESAMPLE for change in self.changes):
             return {}
-        return resampled_from(self.setup.seed, task.items, task.name, draw)
+        return resampling_partners(self.setup.seed, task.items, task.name, draw)
 
-    def measure(self, piece: Piece) -> Recorded:
+    def measure(self, piece: AblationPiece) -> Recorded:
         """The records of a piece, and what they cost."""
         key = piece.stage, piece.task.hash
         if key not in self.made:
@@ -273,13 +297,17 @@ class Ablation:
             rows += blind_rows(piece.task, blind, sweep)
         stats = [sweep.stats for sweep in (swept, *others)]
         work = [work_entry(self.analysis, piece.task.name, each) for each in stats]
-        if self._controlled(piece):
+        if self._has_controls(piece):
             rows += guessed_rows(self.setup, piece.task, piece.items, piece.protocols)
         rows = [row | {"examples": piece.examples} for row in rows]
         return frame("records", rows), joined_work([pd.DataFrame(work)])[0]
 
     def _answers(
-        self, piece: Piece, drawn: Sequence[DrawnChange], blind: Sequence[BlindItem], by: Sweeper
+        self,
+        piece: AblationPiece,
+        drawn: Sequence[DrawnChange],
+        blind: Sequence[BlindItem],
+        by: Sweeper,
     ) -> list[Sweep]:
         """The answers of a piece, and those to other items' questions."""
 
@@ -290,25 +318,27 @@ class Ablation:
             list(self._requests(piece.task, piece.items, piece.protocols, draw))
             for draw in self._source_draws
         ]
-        swept = swept_apart(sweep, drawn, requests.__getitem__, self.setup.seed)
+        swept = sweep_by_draw(sweep, drawn, requests.__getitem__, self.setup.seed)
         return [swept, *blind_answers(by, blind, self.method)]
 
-    def cost(self, piece: Piece) -> Cost:
+    def cost(self, piece: AblationPiece) -> Cost:
         """Expected cost of a piece, counted once."""
         n_items = len(piece.items)
         piece = replace(piece, items=piece.counted or piece.items)
         key = piece.name, piece.protocols
         if key not in self.counted:
-            alike = self._of_stage(piece, (c.like(self.setup.model) for c in self.changes))
+            alike = self._of_stage(
+                piece, (c.same_cost_changes(self.setup.model) for c in self.changes)
+            )
             drawn = with_draws(alike, self.n_draws)
             make = partial(self._answers, piece, drawn, self._blind(piece))
             self.counted[key] = cost_of_sweeps(self.setup, piece.task, make)
-        return self.counted[key].scaled(n_items / len(piece.items))
+        return self.counted[key].scale(n_items / len(piece.items))
 
-    def expected(self, task: Task, *protocols: str) -> Cost:
+    def expected_cost(self, task: Task, *protocols: str) -> Cost:
         """Expected cost of a task under some protocols, at most: with signal in all."""
         stages = ("intact", "swept") if self.only_with_signal else ("swept",)
-        pieces = [piece for stage in stages for piece in self._cut(task, protocols, stage)]
+        pieces = [piece for stage in stages for piece in self._split_pieces(task, protocols, stage)]
         return sum((self.cost(piece) for piece in pieces), start=Cost())
 
     def all_requests(self) -> Iterator[TaskRequest]:
@@ -325,10 +355,10 @@ class Ablation:
         write_requests(self.all_requests(), folder)
 
 
-def _records(parts: CheckpointStore, pieces: Sequence[Piece]) -> pd.DataFrame:
-    return rows_of(parts, "records", [f"records {piece.name}" for piece in pieces])
+def _records(parts: CheckpointStore, pieces: Sequence[AblationPiece]) -> pd.DataFrame:
+    return table_rows(parts, "records", [f"records {piece.name}" for piece in pieces])
 
 
 def _questions(*how: Any) -> pd.DataFrame:
     """Questions of a run in memory; made only if somebody reads them."""
-    return questions_of(text_lines(*how))
+    return question_table(text_lines(*how))

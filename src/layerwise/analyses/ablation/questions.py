@@ -1,4 +1,4 @@
-"""What a run asked, as text, from ``requests.jsonl`` or made again from tasks in memory."""
+"""Questions of a run as text, from ``requests.jsonl`` or made again from tasks in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise.ground.regular_files import open_regular
-from layerwise.storage.file_list import hashes_of
+from layerwise.storage.file_list import file_hashes
 from layerwise.storage.provenance import listed_files
 from layerwise.storage.written import REQUESTS_FILE
 
@@ -27,7 +27,7 @@ _TEXTS = {"item": str, "task": str, "protocol": str, "context": str, "gold": boo
 _MORE = ("continuation", "answer", "option")
 
 
-def questions_of(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def question_table(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """A row per task, protocol and item: prompt, question, options and right answer.
 
     ``question`` is the prompt without the whole lines that all prompts of a cell begin with.
@@ -67,9 +67,9 @@ def questions_of(lines: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 def read_questions(folder: Path, items: frozenset[str]) -> pd.DataFrame:
     """The questions of a saved run; none if their file is missing, or was changed."""
     path, digest = folder / REQUESTS_FILE, (listed_files(folder) or {}).get(REQUESTS_FILE)
-    if digest is not None and hashes_of(folder, [REQUESTS_FILE]) != {REQUESTS_FILE: digest}:
-        return questions_of([])
-    return questions_of(_lines(path, items))
+    if digest is not None and file_hashes(folder, [REQUESTS_FILE]) != {REQUESTS_FILE: digest}:
+        return question_table([])
+    return question_table(_lines(path, items))
 
 
 def _lines(path: Path, items: frozenset[str]) -> Iterator[dict[str, Any]]:

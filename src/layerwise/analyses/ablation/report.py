@@ -8,20 +8,20 @@ from functools import partial
 import pandas as pd
 
 from layerwise.presentation.claim import APART, ONE_ORDER, ROLES, SCORING, SILENT
-from layerwise.presentation.columns import as_text, table_of
+from layerwise.presentation.columns import as_text, run_table_as_text
 from layerwise.presentation.over_run import HOLM, LEVEL, RATE, count_that_hold, n_tests
 from layerwise.presentation.rows import by_protocol, by_task, numbers, parts, records, rows
 from layerwise.presentation.section import FigureSpec, Section, Table
 from layerwise.presentation.wording import (
     HEAD_WORDS,
     PROTOCOL_ORDER,
-    capitalised,
-    doing,
+    capitalise,
+    count_range,
     in_order,
-    joined,
+    intervention_phrase,
+    join_words,
+    protocol_phrase,
     spread,
-    spread_of,
-    when,
     writes,
 )
 from layerwise.storage.run_tables import RunTables
@@ -34,12 +34,12 @@ from .saved_effects import (
     HEADS,
     SETS,
     ablations,
-    effects_of,
+    detectable_effect_text,
     effects_of_layers,
     kinds_and_sites,
+    select_effects,
     sets_noun,
     single_layers,
-    what_could_be_seen,
 )
 
 _ROLE_WORDS = (
@@ -91,13 +91,13 @@ _PASSAGE_WORDS = (
 def _role_map(run: RunTables, kind: str, site: str) -> FigureSpec:
     from .figures import role_map
 
-    effects = effects_of(run, kind, site)
-    action = doing(kind, site, "a layer")
+    effects = select_effects(run, kind, site)
+    action = intervention_phrase(kind, site, "a layer")
     caption = (
         f"Role map for {action}. A panel per task, grouped by capability, with a row per way "
         f"of scoring; layers run across. Colour: share of the above-floor accuracy "
         "lost, from 0 (as the intact model) to 1 (as without any layer), clipped "
-        f"(n = {spread_of(effects['n_items'], 'item')} a row). Dot: "
+        f"(n = {count_range(effects['n_items'], 'item')} a row). Dot: "
         "loss significant after Holm's correction over the layers of the row (exact McNemar "
         f"test, p < 0.05); triangle: significant gain{_hold(run, effects)}. Hatched: no "
         "signal, so nothing is claimed. The intervals are in the table of effects."
@@ -117,9 +117,10 @@ def state_traces(run: RunTables, *, first: bool = False) -> Iterator[FigureSpec]
 
     row = pairs[0].closest[0]
     kind, site = str(row["kind"]), str(row["site"])
-    n_items = spread_of([row["n_items"] for pair in pairs for row in pair.closest], "item")
+    n_items = count_range([row["n_items"] for pair in pairs for row in pair.closest], "item")
     caption = (
-        f"Each point is the model when {doing(kind, site, 'one layer')}; star: the full model. "
+        f"Each point is the model when {intervention_phrase(kind, site, 'one layer')}; "
+        f"star: the full model. "
         "Marked layers cross: without one, the vertical capability loses more than without the "
         "other, and the horizontal one less (exact sign flips of items on both sides, Holm over "
         f"{row['n_tests']} crossings). Axes: right answers, over the tasks and ways of scoring "
@@ -128,13 +129,13 @@ def state_traces(run: RunTables, *, first: bool = False) -> Iterator[FigureSpec]
     )
     alt = "Scatter of one capability's accuracy against another's, a point per layer."
     name = "first_state_trace" if first else "state_traces"
-    draw = partial(state_trace, effects_of(run, kind, site), pairs, kind, site)
+    draw = partial(state_trace, select_effects(run, kind, site), pairs, kind, site)
     yield FigureSpec(name, draw, with_named_sides(pairs[0]) if first else caption, alt)
 
 
 def _ways(effects: pd.DataFrame) -> str:
     """``"chooses and writes"``: what the model does under each protocol of a table."""
-    return joined(map(writes, in_order(effects["protocol"], PROTOCOL_ORDER)))
+    return join_words(map(writes, in_order(effects["protocol"], PROTOCOL_ORDER)))
 
 
 def _hold(run: RunTables, shown: pd.DataFrame, *, of_heads: bool = False) -> str:
@@ -149,15 +150,15 @@ def _hold(run: RunTables, shown: pd.DataFrame, *, of_heads: bool = False) -> str
 def _accuracy(run: RunTables, kind: str, site: str) -> FigureSpec:
     from .figures import accuracy_by_layer
 
-    effects = effects_of(run, kind, site)
-    action = doing(kind, site, "one layer")
+    effects = select_effects(run, kind, site)
+    action = intervention_phrase(kind, site, "one layer")
     caption = (
         f"Accuracy after {action}, by task; a line per way of scoring "
         f"({_ways(effects)}). Dotted: the intact "
         f"model. Dashed: floor, the accuracy without any layer (stated chance where it was not "
         "measured). Arrowheads at the right: the intact model asked other items' questions. "
         "Bands: paired bootstrap 95 % interval of the change "
-        f"(n = {spread_of(effects['n_items'], 'item')}). Pale lines have no signal."
+        f"(n = {count_range(effects['n_items'], 'item')}). Pale lines have no signal."
     )
     alt = f"Line charts of accuracy against the layer, after {action}, one chart per task."
     draw = partial(accuracy_by_layer, effects, kind, site, signal=run.table("signal"))
@@ -169,14 +170,15 @@ def _head_maps(run: RunTables) -> Iterator[FigureSpec]:
     from .figures import head_effect_maps
 
     for kind, site in ablations(run, HEADS):
-        effects = effects_of(run, kind, site, HEADS, signal=True)
+        effects = select_effects(run, kind, site, HEADS, signal=True)
         for protocol in in_order(effects["protocol"], PROTOCOL_ORDER):
             shown = rows(effects, protocol=protocol)
             noun = HEAD_WORDS[site]
-            action = doing(kind, site, f"one {noun}")
+            action = intervention_phrase(kind, site, f"one {noun}")
             caption = (
                 f"Share of the above-floor accuracy lost by {action}, layers by {noun}s, "
-                f"{when(protocol)} (n = {spread_of(shown['n_items'], 'item')} a task, tasks with "
+                f"{protocol_phrase(protocol)} (n = {count_range(shown['n_items'], 'item')} "
+                f"a task, tasks with "
                 "signal). Red is lost, blue gained. Dot: significant after Benjamini-Hochberg "
                 f"correction over the {spread(shown.groupby('task').size())} {noun}s of a task "
                 f"(exact McNemar test, q < 0.05{_hold(run, shown, of_heads=True)}). The "
@@ -192,15 +194,15 @@ def _sets(run: RunTables) -> Iterator[FigureSpec]:
     from .figures import MOST, action_on_sets, set_losses
 
     for kind, site in ablations(run, SETS):
-        shown = effects_of(run, kind, site, SETS, signal=True)
+        shown = select_effects(run, kind, site, SETS, signal=True)
         if shown.empty:
             continue
         n_sets = len(set(shown["intervention"]))
         most = f", the {MOST} of {n_sets} that lose most" if n_sets > MOST else ""
         action = action_on_sets(kind, site)
         caption = (
-            f"{capitalised(action)}: share of the above-floor accuracy lost "
-            f"(n = {spread_of(shown['n_items'], 'item')} a task, tasks with signal; the model "
+            f"{capitalise(action)}: share of the above-floor accuracy lost "
+            f"(n = {count_range(shown['n_items'], 'item')} a task, tasks with signal; the model "
             f"{_ways(shown)}). A row per block or set of "
             f"{sets_noun(site)}{most}. Lines: paired bootstrap 95 % intervals. Filled: "
             "significant after Holm's correction over the sets of a task and way of scoring (exact "
@@ -215,15 +217,16 @@ def _protocols(run: RunTables, kind: str, site: str) -> Iterator[FigureSpec]:
     """The loss under each protocol, of tasks with signal under two or more."""
     from .figures import protocol_comparison
 
-    effects = effects_of(run, kind, site, signal=True)
+    effects = select_effects(run, kind, site, signal=True)
     several = [task for task, part in by_task(effects) if len(set(part["protocol"])) > 1]
     shown = rows(effects, task=several)
     if shown.empty:
         return
     caption = (
         f"Does the answer change with the way of scoring? Share of the above-floor accuracy "
-        f"lost by {doing(kind, site, 'one layer')}, of tasks with signal under two or more "
-        f"ways (n = {spread_of(shown['n_items'], 'item')}). Bands: paired bootstrap 95 "
+        f"lost by {intervention_phrase(kind, site, 'one layer')}, of tasks with signal "
+        f"under two or more "
+        f"ways (n = {count_range(shown['n_items'], 'item')}). Bands: paired bootstrap 95 "
         "% intervals. Filled markers: significant after Holm's correction over the layers"
         f"{_hold(run, shown)}. Ticks at the foot: of the items right under both ways, "
         "the layer loses more under one (exact tests, Holm over the layers)."
@@ -246,7 +249,8 @@ def _scoring_steps(run: RunTables, kind: str, site: str) -> Iterator[FigureSpec]
     if shown.empty:
         return
     caption = (
-        f"The scoring steps, {doing(kind, site, 'one layer')}: the same items from picking "
+        f"The scoring steps, {intervention_phrase(kind, site, 'one layer')}: the same "
+        f"items from picking "
         "a letter to writing. Margin: log-probability of the right text above the "
         "best wrong one (share of its nats). Chooses: the right text is the likeliest option. "
         "First word: the right text's first token is the likeliest of the vocabulary. "
@@ -274,10 +278,12 @@ def _passages(run: RunTables) -> Iterator[FigureSpec]:
         sure = shown.loc[shown["loses_more"].notna()]
         n_holding = int((numbers(sure, "p_run") < LEVEL).sum())
         caption = (
-            f"{closed} without the passage and {opened} with it, {doing(kind, site, 'one layer')}. "
+            f"{closed} without the passage and {opened} with it, "
+            f"{intervention_phrase(kind, site, 'one layer')}. "
             "Above: the share of the above-floor accuracy that is lost, each from its own floor. "
             "Below: the paired difference (bootstrap 95 % intervals, "
-            f"n = {spread_of(shown['n_pairs'], 'item')} both ways). Triangles: of the items right "
+            f"n = {count_range(shown['n_pairs'], 'item')} both ways). Triangles: of the "
+            f"items right "
             "both ways the layer loses more without the passage (up), or with it (down). Exact "
             "tests allow for lucky and flipped answers: p < 0.05 after Holm's correction over the "
             f"layers of a panel. Of {len(sure)} such layers {n_holding} hold over all "
@@ -307,18 +313,23 @@ def sections(run: RunTables) -> list[Section]:
     """Role maps first, the numbers and what has no signal last."""
     every, first = ablations(run), ablations(run)[:1]
     power = [
-        f"{capitalised(when(protocol))}, {what_could_be_seen(cell)}."
+        f"{capitalise(protocol_phrase(protocol))}, {detectable_effect_text(cell)}."
         for kind, site in first
-        for protocol, cell in by_protocol(effects_of(run, kind, site, signal=True))
+        for protocol, cell in by_protocol(select_effects(run, kind, site, signal=True))
     ]
     title = "From step to step, and whether other layers are needed ({n})"
-    steps = tuple(table_of(run, "ladder_steps", title, STEPS))
+    steps = tuple(run_table_as_text(run, "ladder_steps", title, STEPS))
     step_maps, protocols = (
         tuple(figure for pair in first for figure in figures(run, *pair))
         for figures in (_scoring_steps, _protocols)
     )
-    effects = *effects_tables(run), *table_of(run, "signal", _WITH_SIGNAL, SIGNAL, signal=True)
-    silent = table_of(run, "signal", _WITHOUT_SIGNAL, SIGNAL, collapsed=False, signal=False)
+    effects = (
+        *effects_tables(run),
+        *run_table_as_text(run, "signal", _WITH_SIGNAL, SIGNAL, signal=True),
+    )
+    silent = run_table_as_text(
+        run, "signal", _WITHOUT_SIGNAL, SIGNAL, collapsed=False, signal=False
+    )
     of_heads = tuple(effects_tables(run, of_heads=True))
     return [
         Section("crossings", "Different layers, or one order?", 4, _CROSSING_WORDS,
@@ -343,18 +354,20 @@ def passages_section(run: RunTables) -> Section:
     """Protection by a passage; empty where there is no pair of tasks."""
     pairs = run.table("book_pairs")
     silent = [
-        f"{joined(row[way] for way in ('closed', 'open') if not row[f'signal_{way}'])} "
-        f"{when(row['protocol'])}"
+        f"{join_words(row[way] for way in ('closed', 'open') if not row[f'signal_{way}'])} "
+        f"{protocol_phrase(row['protocol'])}"
         for row in records(pd.DataFrame() if pairs is None else pairs)
         if not (row["signal_closed"] and row["signal_open"])
     ]
     words = _PASSAGE_WORDS
     if silent:
-        words += f" Nothing is claimed without signal of both: there is none of {joined(silent)}."
+        words += (
+            f" Nothing is claimed without signal of both: there is none of {join_words(silent)}."
+        )
     title = "With and without the passage, change by change ({n})"
     tables = (
-        *table_of(run, "book_pairs", "Pairs of tasks", PASSAGE_PAIRS, collapsed=False),
-        *table_of(run, "books", title, WITH_PASSAGES, by="p"),
+        *run_table_as_text(run, "book_pairs", "Pairs of tasks", PASSAGE_PAIRS, collapsed=False),
+        *run_table_as_text(run, "books", title, WITH_PASSAGES, by="p"),
     )
     figures, kinds = tuple(_passages(run)), (PASSAGES,)
     return Section("books", "What a passage protects", 19, words, figures, tables, kinds=kinds)

@@ -14,20 +14,20 @@ import pandas as pd
 
 from layerwise.errors import UserError
 from layerwise.presentation import no_signal
-from layerwise.presentation.columns import in_short, without
-from layerwise.presentation.section import drawn
+from layerwise.presentation.columns import drop_columns, in_short
+from layerwise.presentation.section import draw_table
 from layerwise.stats.capability_layers import estimates_table
 from layerwise.stats.cells import has_several_examples
-from layerwise.stats.effects import BASELINES, corrected, effects_table, signal_table
-from layerwise.stats.share_tests.equivalence import Interest
-from layerwise.storage.base import Result, computed_once
+from layerwise.stats.effects import BASELINES, corrected_p, effects_table, signal_table
+from layerwise.stats.share_tests.equivalence import SmallestEffects
+from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts, join_facts
 
 from .columns import SCORE, effect_columns
 from .questions import read_questions
 from .saved_effects import is_set
-from .scoring_steps import scored_in_steps, steps_compared, with_passages
+from .scoring_steps import compare_steps, scored_in_steps, with_passages
 
 _CELL = ["task", "protocol"]
 # What names a record: the intact model's is one however often a run asks it.
@@ -61,36 +61,36 @@ class AblationResult(Result):
         items = frozenset(map(str, result.records["item"].unique()))
         return replace(result, questions=partial(read_questions, Path(folder), items))
 
-    @computed_once
+    @cache_tables
     def signal(self) -> pd.DataFrame:
         """``signal``: is the intact model better than blind, per task and protocol?"""
         return signal_table(self.records, self.facts.chance)
 
-    @computed_once
+    @cache_tables
     def effects(self) -> pd.DataFrame:
         """``effects``: the paired effect of every intervention."""
-        interest = Interest.of(self.facts.settings)
+        interest = SmallestEffects.from_settings(self.facts.settings)
         return effects_table(self.records, self.facts.chance, self.facts.seed, interest)
 
-    @computed_once
+    @cache_tables
     def capability_estimates(self) -> pd.DataFrame:
         """Needs of capabilities, differences between them, and spare layers."""
-        smallest = Interest.of(self.facts.settings).loss
+        smallest = SmallestEffects.from_settings(self.facts.settings).loss
         return estimates_table(self.records, self.facts.chance, smallest)
 
-    @computed_once
+    @cache_tables
     def ladder(self) -> pd.DataFrame:
         """``ladder``: what changing each layer costs at every scoring step."""
         if has_several_examples(self.records):
             return frame("ladder", [])  # steps are compared answer by answer
         return scored_in_steps(self.records, self.effects(), self.facts)
 
-    @computed_once
+    @cache_tables
     def ladder_steps(self) -> dict[str, pd.DataFrame]:
         """``ladder_steps`` and ``dissociations``: does another scoring step need other layers?"""
-        return steps_compared(self.records, self.ladder(), self.facts)
+        return compare_steps(self.records, self.ladder(), self.facts)
 
-    @computed_once
+    @cache_tables
     def book_tables(self) -> dict[str, pd.DataFrame]:
         """``books`` and ``book_pairs``: of items asked closed and open book, what is protected."""
         return with_passages(self.records, self.signal(), self.facts)
@@ -99,7 +99,7 @@ class AblationResult(Result):
         """``books``: what each change costs with a passage and without it."""
         return self.book_tables()["books"]
 
-    def derived(self) -> dict[str, pd.DataFrame]:
+    def derived_tables(self) -> dict[str, pd.DataFrame]:
         """``signal`` and ``effects``; the ladder of scoring and pairs of books where there are."""
         tables = {"signal": self.signal(), "effects": self.effects()}
         estimates = self.capability_estimates()
@@ -116,12 +116,12 @@ class AblationResult(Result):
         effects = self.effects()
         layers = effects.loc[effects["head"].isna()]
         if layers.empty:
-            return drawn(self, head_effect_maps, effects.loc[effects["signal"]])
+            return draw_table(self, head_effect_maps, effects.loc[effects["signal"]])
         single = layers.loc[~is_set(layers)]
         if single.empty:
-            return drawn(self, set_losses, layers.loc[layers["signal"]])
+            return draw_table(self, set_losses, layers.loc[layers["signal"]])
         kind, site = (str(single[name].iloc[0]) for name in ("kind", "site"))
-        return drawn(self, role_map, single, kind, site, signal=self.signal())
+        return draw_table(self, role_map, single, kind, site, signal=self.signal())
 
     def summary_rows(self) -> pd.DataFrame:
         """The most harmful interventions by protocol; without any, the signal."""
@@ -133,14 +133,14 @@ class AblationResult(Result):
         )
         top = ranked.groupby("protocol", sort=True).head(5)
         top = top.sort_values("protocol", kind="stable")
-        return in_short(self, _SHOWN, top.assign(p_corrected=corrected(top)))
+        return in_short(self, _SHOWN, top.assign(p_corrected=corrected_p(top)))
 
     def notes(self) -> list[str]:
         """Accuracy of the model where it has no signal, and what to try."""
         return no_signal.sentences(self.signal(), self.facts)
 
 
-_SHOWN = without(
+_SHOWN = drop_columns(
     effect_columns("p_corrected", "corrected"),
     "n", "accuracy (%)", "change (points)", "gold log-prob. lost (nats)", "margin lost (nats)",
     "p (run, corrected)",
@@ -152,7 +152,7 @@ def join_ablations(results: Sequence[Result]) -> list[Result]:
     runs = [result for result in results if isinstance(result, AblationResult)]
     if len(runs) < 2:
         return list(results)
-    if not all(joinable(*pair) for pair in combinations(runs, 2)):
+    if not all(can_join(*pair) for pair in combinations(runs, 2)):
         raise UserError(
             "Two ablations do not belong together, for they hold the same change or their intact "
             "models answered differently: expected other changes under the same prompts; report "
@@ -174,7 +174,7 @@ def join_ablations(results: Sequence[Result]) -> list[Result]:
     return others
 
 
-def joinable(first: AblationResult, other: AblationResult) -> bool:
+def can_join(first: AblationResult, other: AblationResult) -> bool:
     """True if no change is in both, and the intact model answered alike where both asked."""
     change = [*_CELL, "intervention", "kind"]
     own, others = (result.records[change].drop_duplicates() for result in (first, other))

@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.power import could_be_found
-from layerwise.presentation.rows import layers_of, numbers, rows
+from layerwise.presentation.power import detectable_loss_text
+from layerwise.presentation.rows import layers_in, numbers, rows
 from layerwise.presentation.wording import (
     HEAD_WORDS,
     LAYER_MAIN,
-    counted,
-    doing,
+    count_noun,
     in_order,
     independent,
     interval,
+    intervention_phrase,
     layer_ranges,
     number,
     ranges,
@@ -49,7 +49,7 @@ def _effects_by_kind(run: RunTables, of: str) -> pd.DataFrame:
     return pd.DataFrame(effects.loc[is_set(effects) == (of == SETS)])
 
 
-def effects_of(
+def select_effects(
     run: RunTables, kind: str, site: str, of: str = LAYERS, **values: Any
 ) -> pd.DataFrame:
     """The effects of one kind and site, in single layers, heads or sets, with some values."""
@@ -95,20 +95,23 @@ def points(row: dict[str, Any], sign: int = 1) -> str:
     return f"{interval(*(100 * sign * row[name] for name in names))} accuracy points"
 
 
-def done(row: dict[str, Any], where: str | None = None) -> str:
+def intervention_words(row: dict[str, Any], where: str | None = None) -> str:
     """Change of a row's layer, or of another place, in words: ``"skipping layer 3"``."""
-    return doing(str(row["kind"]), str(row["site"]), where or f"layer {name_layer(row['layer'])}")
+    return intervention_phrase(
+        str(row["kind"]), str(row["site"]), where or f"layer {name_layer(row['layer'])}"
+    )
 
 
-def what_could_be_seen(effects: pd.DataFrame) -> str:
+def detectable_effect_text(effects: pd.DataFrame) -> str:
     """Smallest loss of a single layer that a table's items would have shown, in words."""
     n = independent(effects)
     noun = "item" if n == numbers(effects, "n_items").min() else "cluster"
     counts = numbers(effects, "n_gained") / numbers(effects, "n_items")
     gained = min(float(counts.mean()) if np.isfinite(counts).all() else GAINED, 0.45)
-    n_layers = len(layers_of(effects))
-    shown = could_be_found(n, n_layers, round(gained, 3))
+    n_layers = len(layers_in(effects))
+    shown = detectable_loss_text(n, n_layers, round(gained, 3))
     return (
-        f"with {counted(n, noun)} {shown} (Holm's correction over {counted(n_layers, 'layer')}, "
+        f"with {count_noun(n, noun)} {shown} (Holm's correction over "
+        f"{count_noun(n_layers, 'layer')}, "
         f"{number(100 * gained, 1)} % of the answers gained by chance, as here)"
     )

@@ -18,22 +18,22 @@ from layerwise.stats.effects import (
     BASELINES,
     INTACT,
     NO_LAYERS,
+    cell_scale,
     cells,
     effects_table,
-    scale_of,
 )
 from layerwise.stats.families.estimate import (
     Ends,
+    bootstrap_means,
     bounded_columns,
-    corrected_within,
+    correct_within,
     estimate,
     exact_difference_bounds,
     exact_where_alike,
-    resampled,
     with_holm,
 )
 from layerwise.stats.items.clusters import independent_items
-from layerwise.stats.share_tests.dissociation import Dissociation, crossed
+from layerwise.stats.share_tests.dissociation import Dissociation, crossing_test
 from layerwise.stats.share_tests.scoring_steps import (
     MARGIN,
     SCORING_STEPS,
@@ -48,8 +48,12 @@ from layerwise.stats.share_tests.scoring_steps import (
     step_difference,
     step_records,
 )
-from layerwise.stats.share_tests.share_bounds import bounded, difference_wide_enough, no_narrower
-from layerwise.stats.signals.signal import signals_of
+from layerwise.stats.share_tests.share_bounds import (
+    bound_share,
+    difference_wide_enough,
+    no_narrower,
+)
+from layerwise.stats.signals.signal import signals_from_table
 from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts
 
@@ -96,7 +100,7 @@ def _margins(records: pd.DataFrame, with_signal: set[str], seed: int) -> Iterato
         )
         of_items = by_item.reindex(index=cell.items, columns=[INTACT, NO_LAYERS])
         intact, floor = of_items.to_numpy(dtype=float).T
-        above, lost = resampled(cell.task, cell.clusters, seed, intact - floor, cell.margins)
+        above, lost = bootstrap_means(cell.task, cell.clusters, seed, intact - floor, cell.margins)
         share, n = lost / np.where(above > 0, above, np.nan), len(intact)
         generator = stats.generator(seed, cell.task, MARGIN)
         table = cell.interventions.assign(
@@ -107,11 +111,11 @@ def _margins(records: pd.DataFrame, with_signal: set[str], seed: int) -> Iterato
             **bounded_columns("loss", "loss_", lost, n),
             **bounded_columns("share_lost", "share_", share, n),
         )  # fmt: skip
-        table["p_holm"] = corrected_within(table, ["kind", "site"])
+        table["p_holm"] = correct_within(table, ["kind", "site"])
         yield table.assign(significant=table["signal"] & (table["p_holm"] < ALPHA))
 
 
-def steps_compared(
+def compare_steps(
     records: pd.DataFrame, scores: pd.DataFrame, facts: Facts
 ) -> dict[str, pd.DataFrame]:
     """``ladder_steps`` and ``dissociations``: steps with signal, compared on the same items."""
@@ -123,7 +127,7 @@ def steps_compared(
     for (task, kind, site), part in with_signal.groupby(["task", "kind", "site"], sort=False):
         names = set(part["rung"])
         chosen = [step for step in every if step.cell.task == task and step.cell.protocol in names]
-        answers = {step.cell.protocol: step.only(kind, site) for step in chosen}
+        answers = {step.cell.protocol: step.select_changes(kind, site) for step in chosen}
         # none of changes with several draws
         answers = {name: step for name, step in answers.items() if len(step.luck)}
         shares = {name: step.share(facts.seed) for name, step in answers.items()}
@@ -163,7 +167,7 @@ def _step(
     """The comparison of two steps, and of each layer under both."""
     cell = first.cell
     difference, low, high, p = step_difference(first, second, shares, seed)
-    turned = crossed(first.answers, second.answers, cell.clusters)
+    turned = crossing_test(first.answers, second.answers, cell.clusters)
     tests, names = (
         turned.apart.over_layers,
         {"first": cell.protocol, "second": second.cell.protocol},
@@ -206,7 +210,7 @@ def with_passages(
     records: pd.DataFrame, signal: pd.DataFrame, facts: Facts
 ) -> dict[str, pd.DataFrame]:
     """``books`` and ``book_pairs``: what a passage protects, where both tasks have signal."""
-    has = signals_of(signal)
+    has = signals_from_table(signal)
     pairs: list[dict[str, Any]] = []
     tables: list[pd.DataFrame] = []
     # answers are compared one by one, which means over draws of examples are not
@@ -225,7 +229,7 @@ def with_passages(
             pair[f"signal_{way}"] = has[cell.task, cell.protocol]
         places = _comparable(sides, facts) if pair["signal_closed"] and pair["signal_open"] else []
         for kind, site, first, second in places:
-            turned = crossed(first.answers, second.answers, first.cell.clusters)
+            turned = crossing_test(first.answers, second.answers, first.cell.clusters)
             tables.append(_compare_two_steps(first, second, turned.apart, facts).assign(**where))
             pairs.append(pair | {"kind": kind, "site": site, "p": turned.p})
         pairs += [] if places else [pair]
@@ -274,7 +278,10 @@ def _comparable(
     if len(answers) != 2:
         return []
     places = answers[0].cell.interventions[["kind", "site"]].dropna().drop_duplicates()
-    both = [(k, s, answers[0].only(k, s), answers[1].only(k, s)) for k, s in places.to_numpy()]
+    both = [
+        (k, s, answers[0].select_changes(k, s), answers[1].select_changes(k, s))
+        for k, s in places.to_numpy()
+    ]
     return [place for place in both if same_items(*place[2:]) and len(place[2].cell.items) > 1]
 
 
@@ -286,7 +293,7 @@ def _compare_two_steps(
     n_independent = np.zeros(len(first.luck))
     if common.any():
         lost = ~first.cell.correct[common], ~second.cell.correct[common]
-        clusters = cell.clusters.only(common)
+        clusters = cell.clusters.select_items(common)
         alone = (lost[0] & ~lost[1], lost[1] & ~lost[0])
         n_independent = np.minimum(*(independent_items(items, clusters) for items in alone))
     net = tests.only_first - tests.only_second
@@ -299,7 +306,7 @@ def _compare_two_steps(
         luck_closed=first.luck,
         luck_open=second.luck,
         protected=net / tests.n_common if tests.n_common else np.nan,
-        p=tests.two_sided,
+        p=tests.two_sided_p,
         more=np.where(tests.p_first <= tests.p_second, CLOSED, OPEN),
         n_independent=n_independent,  # for exact bounds; not saved
         **_bootstrap_differences(first, second, facts),
@@ -316,7 +323,7 @@ def _bootstrap_differences(first: StepAnswers, second: StepAnswers, facts: Facts
     """Losses in points, shares and nats, and their differences in the same resamples."""
     cell, sides, n = first.cell, (first, second), len(first.cell.items)
     values = [(s.cell.change, s.cell.nats, s.cell.margins) for s in sides]
-    *above, loss1, nats1, margin1, loss2, nats2, margin2 = resampled(
+    *above, loss1, nats1, margin1, loss2, nats2, margin2 = bootstrap_means(
         cell.task, cell.clusters, facts.seed, first.above, second.above, *values[0], *values[1]
     )
     loss = (loss1, loss2)
@@ -331,7 +338,7 @@ def _bootstrap_differences(first: StepAnswers, second: StepAnswers, facts: Facts
         columns |= {f"{name}_{way}": value[0] for way, value in zip(_WAYS, draws, strict=True)}
         columns |= bounded_columns(difference, ends, draws[0] - draws[1], n)
     each = [
-        bounded(draws, scale_of(s.cell, facts.chance(s.cell.task, s.cell.protocol)))
+        bound_share(draws, cell_scale(s.cell, facts.chance(s.cell.task, s.cell.protocol)))
         for draws, s in zip(share, sides, strict=True)
     ]
     apart = (columns["share_low"], columns["share_high"])

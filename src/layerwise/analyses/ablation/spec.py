@@ -1,4 +1,4 @@
-"""What an ablation changes: a kind, a site, and which layers and heads, made into interventions.
+"""Changes of an ablation: a kind, a site, and some layers and heads, made into interventions.
 
 Items may have several draws, of noise or of the item that they are resampled from.
 """
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from layerwise import stats
-from layerwise.errors import UserError, counted, unknown_name
-from layerwise.models.instance.kinds import Model, heads_per_key, n_encoder_layers, n_heads_of
+from layerwise.errors import UserError, count_noun, unknown_name
+from layerwise.models.instance.kinds import Model, heads_per_key, n_encoder_layers, n_layer_heads
 from layerwise.runs.options import KINDS
 from layerwise.runs.setup import Setup
 from layerwise.sweep import (
@@ -68,7 +68,7 @@ class AblationSpec:
     draws: int = 1
 
     @classmethod
-    def of(
+    def for_model(
         cls,
         model: Model,
         kind: str,
@@ -110,25 +110,27 @@ class AblationSpec:
             else:
                 take = mean_activations if self.mean_by == "pooled" else position_means
                 make = _mean_change(take(*read, **budget))
-        return self._made(make, setup.model)
+        return self._make_changes(make, setup.model)
 
-    def like(self, model: Model) -> list[Intervention]:
+    def same_cost_changes(self, model: Model) -> list[Intervention]:
         """Changes that cost the same, without running anything."""
         alike = _PLAIN | {NOISE: _noise_change(defaultdict(lambda: torch.zeros(1, 1)))}
-        return self._made(alike.get(self.kind, zero), model)
+        return self._make_changes(alike.get(self.kind, zero), model)
 
-    def _made(self, make: MakeChange, model: Model) -> list[Intervention]:
+    def _make_changes(self, make: MakeChange, model: Model) -> list[Intervention]:
         starts = range(len(self.layers) - self.block + 1)
         blocks = [self.layers[start : start + self.block] for start in starts]
         changes = [
-            together([self._of(make, layer, head, model) for layer in block])
+            together([self._make_change(make, layer, head, model) for layer in block])
             for head in self.heads or (None,)
             for block in blocks
-            if head is None or all(head < n_heads_of(model, layer) for layer in block)
+            if head is None or all(head < n_layer_heads(model, layer) for layer in block)
         ]
         return [together(changes)] if self.as_one else changes
 
-    def _of(self, make: MakeChange, layer: int, head: int | None, model: Model) -> Intervention:
+    def _make_change(
+        self, make: MakeChange, layer: int, head: int | None, model: Model
+    ) -> Intervention:
         if head is None or self.site != "kv_group":
             return make(self.site, layer, head)
         return of_kv_group(head, heads_per_key(model.cfg), lambda head: make("z", layer, head))
@@ -210,7 +212,8 @@ def _refuse_missing_sites(model: Model, changes: AblationSpec) -> None:
         )
     if not 1 <= changes.block <= n_layers:
         raise UserError(
-            f"Blocks of {counted(changes.block, 'layer')} were asked for; expected from 1 to the "
+            f"Blocks of {count_noun(changes.block, 'layer')} were asked for; expected from "
+            f"1 to the "
             f"{n_layers} that are changed."
         )
     in_a_row = changes.layers == tuple(range(changes.layers[0], changes.layers[0] + n_layers))
@@ -220,7 +223,9 @@ def _refuse_missing_sites(model: Model, changes: AblationSpec) -> None:
         raise UserError("Blocks and everything at once were both asked for; choose one of them.")
 
 
-def resampled_from(seed: int, items: Sequence[Item], name: str, draw: int = 0) -> dict[str, Item]:
+def resampling_partners(
+    seed: int, items: Sequence[Item], name: str, draw: int = 0
+) -> dict[str, Item]:
     """By item id the other item whose prompt it is resampled from.
 
     Items stand in a random circle; each takes the next one, in a further draw the one behind it.
@@ -233,7 +238,7 @@ def resampled_from(seed: int, items: Sequence[Item], name: str, draw: int = 0) -
     if draw >= len(items) - 1:
         raise UserError(
             f"Task {name!r} has {len(items)} items, so each can be resampled from "
-            f"{counted(len(items) - 1, 'other')}, which is fewer than the draws; use "
+            f"{count_noun(len(items) - 1, 'other')}, which is fewer than the draws; use "
             "fewer draws, or more items."
         )
     order = stats.generator(seed, f"resample {name}").permutation(len(items)).tolist()
@@ -250,7 +255,7 @@ def with_draws(changes: Sequence[Intervention], n_draws: int) -> list[DrawnChang
     ]
 
 
-def swept_apart(
+def sweep_by_draw(
     sweeps: Callable[[Sequence[Intervention], Sequence[TaskRequest]], Sweep],
     drawn: Sequence[DrawnChange],
     requests_of: Callable[[int], Sequence[TaskRequest]],

@@ -19,15 +19,15 @@ from layerwise.presentation.charts.marks import points
 from layerwise.presentation.charts.panels import Panels
 from layerwise.presentation.lettering import label
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.rows import layers_of, numbers, rows
-from layerwise.presentation.style import FULL_WIDTH, figure_of, look, styled
+from layerwise.presentation.rows import layers_in, numbers, rows
+from layerwise.presentation.style import FULL_WIDTH, figure_from_axes, look, with_style
 from layerwise.presentation.wording import (
     LAYER_MAIN,
-    joined,
+    join_words,
     writes,
 )
 
-from .claims_compared import Compared
+from .claims_compared import CapabilityComparison
 
 # Points closer than this share of the panel have one text for all.
 _CLOSE = 0.06
@@ -47,7 +47,7 @@ def pooled_accuracy(
     shown = rows(effects, task=list(tasks), protocol=list(protocols))
     by_layer = {}
     intact = np.nan
-    for layer in layers_of(shown):
+    for layer in layers_in(shown):
         at = rows(shown, layer=layer)
         weight = numbers(at, "n_items")
         intact = 100 * np.average(numbers(at, "acc_intact"), weights=weight)
@@ -55,10 +55,10 @@ def pooled_accuracy(
     return Accuracy(float(intact), by_layer)
 
 
-@styled
+@with_style
 def state_trace(
     effects: pd.DataFrame,
-    pairs: Sequence[Compared],
+    pairs: Sequence[CapabilityComparison],
     kind: str = LAYER_MAIN[0],
     site: str = LAYER_MAIN[1],
     width: float = FULL_WIDTH,
@@ -73,7 +73,7 @@ def state_trace(
     """
     shown = rows(effects, kind=kind, site=site)
     titles = [
-        [" against ".join(pair.capabilities), f"when it {joined(map(writes, pair.protocols))}"]
+        [" against ".join(pair.capabilities), f"when it {join_words(map(writes, pair.protocols))}"]
         for pair in pairs
     ]
     panels = Panels(titles, width, (1.75,), least=2.0, most=2.6, left=0.45, share="")
@@ -87,7 +87,7 @@ def state_trace(
     return figure
 
 
-def _draw(axes: Axes, effects: pd.DataFrame, pair: Compared) -> None:
+def _draw(axes: Axes, effects: pd.DataFrame, pair: CapabilityComparison) -> None:
     vertical, horizontal = pair.tasks
     y = pooled_accuracy(effects, vertical, pair.protocols)
     x = pooled_accuracy(effects, horizontal, pair.protocols)
@@ -109,7 +109,7 @@ def _draw(axes: Axes, effects: pd.DataFrame, pair: Compared) -> None:
         _name(axes, own, kind.color, above=axis == "horizontal")
     for layer, at in places.items():
         text = f"without layer {name_layer(layer)}: {at[1]:.0f} % of {one}, {at[0]:.0f} % of {two}"
-        figure_of(axes).add_tooltip(axes, at * 2, text)
+        figure_from_axes(axes).add_tooltip(axes, at * 2, text)
     points(axes, [x.intact], [y.intact], "*", "intact", "full model", ms=7)
 
 

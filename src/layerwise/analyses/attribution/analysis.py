@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis, Curves, reads_prompts, saved_tables
-from layerwise.analyses.shared.left_out import words_and_left_out
-from layerwise.presentation.claim import Claim, Estimate, source, spaced, weight
+from layerwise.analyses.shared.left_out import words_with_exclusions
+from layerwise.presentation.claim import Claim, Estimate, most_important, source, weight
 from layerwise.presentation.columns import as_text
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.no_signal import gate_tables
-from layerwise.presentation.over_run import HOLM, RATE, evidence_for, together
-from layerwise.presentation.rows import asked_of, numbers, parts, records, rows
+from layerwise.presentation.over_run import HOLM, RATE, run_bounds_text, run_wide_evidence
+from layerwise.presentation.rows import claim_scope, numbers, parts, records, rows
 from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import (
     HEAD_WORDS,
@@ -25,13 +25,13 @@ from layerwise.presentation.wording import (
     SUBLAYER_WORDS,
     interval,
     number,
+    protocol_phrase,
     spread,
-    when,
 )
 from layerwise.stats.depth.layer_curves import (
     ATTRIBUTION,
     TASK,
-    LeftOut,
+    ExcludedTask,
     MethodCurve,
     Sampling,
     Signal,
@@ -40,7 +40,7 @@ from layerwise.stats.depth.layer_curves import (
     while_the_encoder_runs,
     with_own_signal,
 )
-from layerwise.stats.signals.signal import signals_of
+from layerwise.stats.signals.signal import signals_from_table
 from layerwise.storage.run_tables import RunTables
 
 from .result import ANALYSIS as NAME
@@ -69,11 +69,11 @@ _THROUGH_CROSS = (
 
 def attribution_evidence(
     result: AttributionResult, signal: Signal, sampling: Sampling
-) -> Iterator[MethodCurve | LeftOut]:
+) -> Iterator[MethodCurve | ExcludedTask]:
     """Progress of the answer's logit difference by what each layer itself adds to it."""
     # Biases of the final norm and the unembedding are no layer's.
     attribution, n_encoder = result.attribution, result.facts.model.n_encoder_layers
-    edges, own = np.arange(-1, sampling.n_layers), signals_of(attribution_gate(attribution))
+    edges, own = np.arange(-1, sampling.n_layers), signals_from_table(attribution_gate(attribution))
     written = attribution["component"].isin(["embedding", *SUBLAYERS])
     written &= attribution["layer"].isna() | (attribution["layer"] >= n_encoder)
     chosen = attribution.loc[written & (attribution["metric"] == "logit_diff")]
@@ -94,7 +94,9 @@ def attributions(run: RunTables) -> list[Claim]:
         return []
     shown = rows(attribution, metric="logit_diff", signal=True)
     groups = parts(shown, protocol=PROTOCOL_ORDER, task=())
-    return spaced([claim for _, of_task in groups for claim in _task(of_task, attribution)], 2)
+    return most_important(
+        [claim for _, of_task in groups for claim in _task(of_task, attribution)], 2
+    )
 
 
 def _task(of_task: pd.DataFrame, every: pd.DataFrame) -> list[Claim]:
@@ -126,12 +128,12 @@ def _task(of_task: pd.DataFrame, every: pd.DataFrame) -> list[Claim]:
     return [Claim(
         kind=KIND, importance=weight(0.55, value / whole if whole > 0 else 0.0),
         short=f"On {part['task']}, {_THE[part['component']]} of layer {name_layer(layer)} adds "
-        f"most directly to the answer's first token {when(part['protocol'])}: "
+        f"most directly to the answer's first token {protocol_phrase(part['protocol'])}: "
         f"{number(value, 1)} of {number(whole, 1)} nats.",
-        estimate=Estimate(value, low, high, "nats", together(tests), 1),
+        estimate=Estimate(value, low, high, "nats", run_bounds_text(tests), 1),
         layers=(layer,), details=tuple(details),
         source=source("attribution_summary", where, component=str(part["component"]), layer=layer),
-        **_test_evidence(part, tests), **asked_of(pd.DataFrame([part])),
+        **_test_evidence(part, tests), **claim_scope(pd.DataFrame([part])),
     )]  # fmt: skip
 
 
@@ -146,7 +148,7 @@ def _test_evidence(
     row: dict[str, Any], every: pd.DataFrame, correction: str = HOLM
 ) -> dict[str, Any]:
     within = ("p_adjusted", f"over such parts of the task ({correction})")
-    return evidence_for(row, every, "t-test of a mean of 0", within, correction)
+    return run_wide_evidence(row, every, "t-test of a mean of 0", within, correction)
 
 
 def _run_nats(row: dict[str, Any], every: pd.DataFrame, correction: str = HOLM) -> str:
@@ -163,7 +165,8 @@ def _figures(attribution: pd.DataFrame) -> list[FigureSpec]:
     shown = rows(attribution, metric="logit_diff", signal=True)
     for (protocol,), of_protocol in parts(shown, protocol=PROTOCOL_ORDER):
         what = (
-            f"to the answer's first token against the other choices' ({when(protocol)}, {where}, "
+            f"to the answer's first token against the other choices' "
+            f"({protocol_phrase(protocol)}, {where}, "
             f"n = {spread(of_protocol['n_items'])} items a task, tasks with signal)"
         )
         alt = "of what each {} adds to the logit difference, one chart per task."
@@ -214,7 +217,7 @@ def sections(run: RunTables) -> list[Section]:
     ]  # fmt: skip
     table = replace(table, note=" ".join(filter(None, notes)))
     gates = gate_tables(run, "attribution_gate", _RIGHT, "guessing among choices (%)")
-    words = words_and_left_out(_ATTRIBUTION_WORDS, run.facts, NAME)
+    words = words_with_exclusions(_ATTRIBUTION_WORDS, run.facts, NAME)
     return [
         Section("attribution", "Direct logit attribution", 50, words,
                 tuple(_figures(attribution)), (*gates, table), kinds=(KIND,)),

@@ -21,13 +21,13 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 
-from layerwise.analyses.arguments import Protocols, Tasks, check_arguments, refuse_generate_of
+from layerwise.analyses.arguments import Protocols, Tasks, check_arguments, generate_refusal
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.shared.decompose import Direct, Values, direct, read_differences
 from layerwise.analyses.shared.decompose_seq2seq import direct_seq2seq
-from layerwise.analyses.shared.left_out import left_out
+from layerwise.analyses.shared.left_out import exclusion_entry
 from layerwise.errors import UserError
-from layerwise.ground.argument_types import one_of
+from layerwise.ground.argument_types import known_name_validator
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, is_seq2seq, logit_cap
@@ -45,7 +45,7 @@ from layerwise.sweep.activations.sites import last_sites, seq2seq_sites
 from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
 from layerwise.sweep.requests import Tokens
-from layerwise.sweep.walk.readout import uncapped_logits_of
+from layerwise.sweep.walk.readout import uncapped_logits
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 
@@ -71,7 +71,7 @@ class Question:
     distractors: tuple[int, ...]
 
 
-refuse_generate = refuse_generate_of("Attribution reads the prompt")
+refuse_generate = generate_refusal("Attribution reads the prompt")
 
 
 @dataclass(frozen=True)
@@ -145,22 +145,22 @@ class Attribution:
         kinds = ("attribution",)
         work, (table,) = run_resumable(
             self.setup.executor, parts, progress, "attributing answers", pieces, kinds,
-            self.expected, self._piece,
+            self.expected_cost, self._piece,
         )  # fmt: skip
         unread = [self._entry(t, p) for t, p in self.setup.pieces() if (t, p) not in pieces]
         facts = self.setup.facts(settings, [*work, *unread])
         return AttributionResult(table if pieces else frame("attribution", []), facts)
 
-    def expected(self, task: Task, *protocols: str) -> Cost:
-        """What it is expected to cost: the intact model once per prompt."""
+    def expected_cost(self, task: Task, *protocols: str) -> Cost:
+        """Expected cost of a task: the intact model once per prompt."""
         total = Cost()
         for protocol in protocols:
-            for some in self._together(task, protocol):
+            for some in self._batches(task, protocol):
                 total += cost_of_prompts(self.setup, task, [question.context for question in some])
             total += cost_of_sweeps(self.setup, task, partial(self._blind, task, protocol))
         return total
 
-    def _together(self, task: Task, protocol: str) -> list[list[Question]]:
+    def _batches(self, task: Task, protocol: str) -> list[list[Question]]:
         """Questions in groups that are read together, for a quarter of the memory budget."""
         questions = self.questions(task, protocol)
         cfg, itemsize = self.setup.model.cfg, self.setup.model.W_E.element_size()
@@ -180,7 +180,7 @@ class Attribution:
 
     def _piece(self, task: Task, protocol: str) -> Made:
         started = time.perf_counter()
-        together = self._together(task, protocol)
+        together = self._batches(task, protocol)
         read = [
             read_parts(self.setup.model, some, self.against, self.setup.memory_budget)
             for some in together
@@ -203,7 +203,7 @@ class Attribution:
         unread = [item.id for item in task.items if item.id not in read]
         why = "the answer and another choice begin with the same token"
         named = {"analysis": ANALYSIS, "task": task.name, "protocol": protocol}
-        return {**named, **left_out(unread, why)}
+        return {**named, **exclusion_entry(unread, why)}
 
 
 @torch.inference_mode()
@@ -219,7 +219,7 @@ def read_parts(
         (seq2seq_sites, direct_seq2seq) if is_seq2seq(model) else (last_sites, direct)
     )
     sites: Any = read_sites(model, contexts, memory_budget=memory_budget // 2)  # type: ignore[arg-type]
-    uncapped, cap = uncapped_logits_of(model, sites.final).double(), logit_cap(model)
+    uncapped, cap = uncapped_logits(model, sites.final).double(), logit_cap(model)
     logits = uncapped if cap is None else cap * torch.tanh(uncapped / cap)
     answers = torch.tensor([q.answer for q in questions], device=uncapped.device)
     logprobs = torch.log_softmax(logits, dim=-1)
@@ -297,7 +297,7 @@ def attribution(
     tasks: Tasks = "all",
     protocols: Protocols = ("letter", "continuation"),
     *,
-    against: Annotated[str, one_of("distractor to compare with", AGAINST)] = "mean",
+    against: Annotated[str, known_name_validator("distractor to compare with", AGAINST)] = "mean",
     **run: Unpack[RunOptions],
 ) -> AttributionResult:
     """Decompose the answer's logit difference and log-probability by layer and head.

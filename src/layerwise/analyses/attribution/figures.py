@@ -12,10 +12,10 @@ from layerwise.presentation.charts.lines import Words, draw_series, series
 from layerwise.presentation.charts.marks import level
 from layerwise.presentation.charts.panels import Bar, Panels, task_title
 from layerwise.presentation.naming import stacks
-from layerwise.presentation.rows import by_task, layers_of, numbers, rows
+from layerwise.presentation.rows import by_task, layers_in, numbers, rows
 from layerwise.presentation.section import bounds
-from layerwise.presentation.style import FULL_WIDTH, look, styled
-from layerwise.presentation.wording import when
+from layerwise.presentation.style import FULL_WIDTH, look, with_style
+from layerwise.presentation.wording import protocol_phrase
 
 METRICS = {"logit_diff": "logit difference (nats)", "logprob": "log-probability (nats)"}
 _LINES = {
@@ -26,7 +26,7 @@ _LINES = {
 _HEADS = {"z": "each head", "cross_z": "each cross-attention head"}
 
 
-@styled
+@with_style
 def attribution_lines(
     summary: pd.DataFrame,
     protocol: str | None = None,
@@ -55,7 +55,7 @@ def attribution_lines(
     # Chosen before the layout, which could otherwise choose wider labels than it made room for.
     ticks = [tick for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
     panels.flat[0].set_yticks(ticks)
-    panels.over_layers(layers_of(shown))
+    panels.over_layers(layers_in(shown))
     return panels.finish(_title("each layer", shown, metric, "z"), "layer", ["adds (nats)"])
 
 
@@ -69,12 +69,12 @@ def _select_parts(
 def _title(what: str, shown: pd.DataFrame, metric: str, component: str) -> str:
     """Title of the drawing, and how the encoder's parts act if they are among it."""
     in_encoder = stacks().n_encoder and component == "z"
-    name, asked = METRICS[metric].split(" (")[0], when(str(shown["protocol"].iloc[0]))
+    name, asked = METRICS[metric].split(" (")[0], protocol_phrase(str(shown["protocol"].iloc[0]))
     through = "; the encoder through cross-attention" if in_encoder else ""
     return f"What {what} adds to the answer's {name} {asked}{through}"
 
 
-@styled
+@with_style
 def attribution_heads(
     summary: pd.DataFrame,
     protocol: str | None = None,

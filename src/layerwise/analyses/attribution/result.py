@@ -9,26 +9,26 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise.analyses.shared.left_out import left_out_sentences
+from layerwise.analyses.shared.left_out import exclusion_sentences
 from layerwise.presentation import no_signal
 from layerwise.presentation.columns import (
     Column,
     Row,
-    decided,
-    estimated,
+    drop_columns,
+    estimate_column,
     in_short,
-    named,
     p_column,
     plain,
-    without,
+    text_column,
+    yes_no_column,
 )
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.section import drawn
+from layerwise.presentation.section import draw_table
 from layerwise.presentation.wording import HEAD_WORDS, SUBLAYER_WORDS
 from layerwise.stats.families.estimate import estimate, mean_columns, student
-from layerwise.stats.items.clusters import clusters_of, mean_errors, mean_p_values
-from layerwise.stats.signals.signal import Answered, gate_table, signals_of
-from layerwise.storage.base import Result, computed_once
+from layerwise.stats.items.clusters import clusters_from_table, mean_errors, mean_p_values
+from layerwise.stats.signals.signal import MethodAnswers, gate_table, signals_from_table
+from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts
 
@@ -46,7 +46,7 @@ ROUNDING = 1e-6
 def summary_table(attribution: pd.DataFrame, seed: int) -> pd.DataFrame:
     """``attribution_summary``: the mean of every part, per task, protocol and metric."""
     # t-tests of a mean of 0, corrected by component: heads by Benjamini-Hochberg, others by Holm.
-    signal = signals_of(attribution_gate(attribution))
+    signal = signals_from_table(attribution_gate(attribution))
     pieces: Any = attribution.groupby(_PIECE, sort=False)
     tables = [
         _piece(group, seed, signal[str(task), str(protocol)])
@@ -68,7 +68,7 @@ def attribution_gate(attribution: pd.DataFrame) -> pd.DataFrame:
     answers, chances = [], {}
     for place, group in attribution.groupby(["task", "protocol"]):
         items = group.drop_duplicates("item")
-        answers.append(Answered.of_items(items, items["correct"].to_numpy(dtype=bool)))
+        answers.append(MethodAnswers.of_items(items, items["correct"].to_numpy(dtype=bool)))
         chances[place] = float(items["chance"].to_numpy(dtype=float).mean())
     return gate_table(answers, lambda task, protocol: chances[task, protocol])
 
@@ -87,7 +87,7 @@ def _piece(group: pd.DataFrame, seed: int, signal: bool) -> pd.DataFrame:
     added = [values[:, chosen].sum(axis=1) for chosen in of_layers]
     named = pd.DataFrame({"component": "layer", "layer": layers, "head": pd.NA})
     parts = pd.concat([named.astype(parts.dtypes), parts], ignore_index=True)
-    values, clusters = np.column_stack([*added, values]), clusters_of(group, wide.index)
+    values, clusters = np.column_stack([*added, values]), clusters_from_table(group, wide.index)
     tested = np.where(np.abs(values).max(axis=0) > ROUNDING, mean_p_values(values, clusters), 1.0)
     return parts.assign(
         **{name: group[name].iloc[0] for name in _PIECE},
@@ -125,7 +125,7 @@ class AttributionResult(Result):
     attribution: pd.DataFrame
     facts: Facts
 
-    @computed_once
+    @cache_tables
     def summary(self) -> pd.DataFrame:
         """``attribution_summary``: means over items with intervals and tests."""
         return summary_table(self.attribution, self.facts.seed)
@@ -135,12 +135,12 @@ class AttributionResult(Result):
         from .figures import attribution_heads
 
         summary = self.summary()
-        return drawn(self, attribution_heads, summary.loc[summary["signal"]])
+        return draw_table(self, attribution_heads, summary.loc[summary["signal"]])
 
     def notes(self) -> list[str]:
         """Items that are left out, and how often the model is right where it has no signal."""
         silent = no_signal.gate_sentences(attribution_gate(self.attribution))
-        return [*left_out_sentences(self.facts, ANALYSIS), *silent]
+        return [*exclusion_sentences(self.facts, ANALYSIS), *silent]
 
     def summary_rows(self) -> pd.DataFrame:
         """The parts that add most to the logit difference, of tasks with signal."""
@@ -150,7 +150,7 @@ class AttributionResult(Result):
         ranked = heard.sort_values(by="value", ascending=False, kind="stable")
         top = ranked.groupby(["protocol", "task"], sort=True).head(_SHOWN)
         top = top.sort_values(["protocol", "task"], kind="stable")
-        return in_short(self, without(CONTRIBUTIONS, "n"), top)
+        return in_short(self, drop_columns(CONTRIBUTIONS, "n"), top)
 
 
 def _part(row: Row) -> str:
@@ -161,8 +161,8 @@ def _part(row: Row) -> str:
 CONTRIBUTIONS = (
     *plain("task", "protocol"),
     Column("part", _part),
-    named("n", "n_items"),
-    estimated("adds (nats)", "value", "", 1, 2),
+    text_column("n", "n_items"),
+    estimate_column("adds (nats)", "value", "", 1, 2),
     p_column("p (corrected)", "p_adjusted"),
-    decided("significant", "significant"),
+    yes_no_column("significant", "significant"),
 )

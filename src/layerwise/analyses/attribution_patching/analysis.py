@@ -10,12 +10,20 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart, saved_tables
-from layerwise.analyses.shared.left_out import words_and_left_out
-from layerwise.presentation.claim import IN_TABLE, OPEN, Claim, Estimate, source, spaced, weight
+from layerwise.analyses.shared.left_out import words_with_exclusions
+from layerwise.presentation.claim import (
+    IN_TABLE,
+    OPEN,
+    Claim,
+    Estimate,
+    most_important,
+    source,
+    weight,
+)
 from layerwise.presentation.columns import as_text
-from layerwise.presentation.rows import asked_of, numbers, parts, records, rows
+from layerwise.presentation.rows import claim_scope, numbers, parts, records, rows
 from layerwise.presentation.section import FigureSpec, Section
-from layerwise.presentation.wording import counted, in_order, spread_of
+from layerwise.presentation.wording import count_noun, count_range, in_order
 from layerwise.stats import holm
 from layerwise.stats.effects import ALPHA
 from layerwise.storage.base import Result
@@ -37,7 +45,7 @@ def estimates_hold(run: RunTables) -> list[Claim]:
         return []
     known = agreement.loc[~agreement["signal"].eq(False).fillna(False)]
     known = pd.DataFrame(known.dropna(subset=["spearman_low"]))
-    return spaced(
+    return most_important(
         [_agreement(cells, *where) for where, cells in parts(known, direction=(), site=())], 1
     )
 
@@ -54,11 +62,11 @@ def _agreement(known: pd.DataFrame, direction: str, site: str) -> Claim:
     return Claim(
         kind=ESTIMATES, evidence=IN_TABLE if n_sure else OPEN, importance=weight(0.35, value),
         short=f"Gradients rank patches of {site} as true patches do in {n_sure} of "
-        f"{counted(len(known), 'task')}.",
+        f"{count_noun(len(known), 'task')}.",
         estimate=Estimate(value, low, high, unit, digits=2),
         details=(f"They agree beyond chance there{family}; direction: {direction}.",),
         source=source("attribution_agreement", where, task=str(least["task"])),
-        **asked_of(known, "pair"),
+        **claim_scope(known, "pair"),
     )  # fmt: skip
 
 
@@ -75,7 +83,7 @@ def sections(run: RunTables) -> list[Section]:
         caption = (
             f"Attribution patching ({direction}): the change of the logit difference that a "
             "gradient predicts for a patch, against that of the true patch, for cells drawn at "
-            f"random (means over n = {spread_of(agreed['n_items'], 'pair')}). Dashed: equal. The "
+            f"random (means over n = {count_range(agreed['n_items'], 'pair')}). Dashed: equal. The "
             "rank correlations' intervals are in the table."
         )
         alt = "Scatter plots of estimated against true changes, one per task and site."
@@ -83,7 +91,7 @@ def sections(run: RunTables) -> list[Section]:
         figures.append(FigureSpec(f"estimates_{direction}", draw, caption, alt))
     title = "Agreement of estimates and true patches"
     table = as_text(title, AGREEMENT, agreement, collapsed=False)
-    words = words_and_left_out(_ESTIMATE_WORDS, run.facts, "attribution patching")
+    words = words_with_exclusions(_ESTIMATE_WORDS, run.facts, "attribution patching")
     return [
         Section("estimates", "Estimated patches", 44, words, tuple(figures), (table,),
                 kinds=(ESTIMATES,)),
@@ -91,10 +99,10 @@ def sections(run: RunTables) -> list[Section]:
 
 
 def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
-    from .api import AttributionPatching, heads_estimated
+    from .api import AttributionPatching, head_sites
 
     paired = replace(start.able, protocols=("continuation",))
-    sites = heads_estimated(start.able.model)
+    sites = head_sites(start.able.model)
     yield AttributionPatching(paired, start.pairs, sites, strict=False)
 
 

@@ -18,17 +18,17 @@ from jaxtyping import Float
 from layerwise import stats
 from layerwise.analyses.arguments import Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.analyses.patching.api import Patching, grouped
+from layerwise.analyses.patching.api import Patching, indices_by_key
 from layerwise.analyses.patching.cells import (
-    Cell,
+    PatchCell,
     PatchingLayout,
     answer_logits,
     refuse_unknown_places,
 )
-from layerwise.analyses.patching.pairs import Measured, Pair, cost_of_passes, cut
+from layerwise.analyses.patching.pairs import Measured, SolvedPair, cost_of_passes, split_evenly
 from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
 from layerwise.errors import UserError
-from layerwise.ground.argument_types import MemoryBudget, SomeNames, one_of
+from layerwise.ground.argument_types import MemoryBudget, SomeNames, known_name_validator
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, embedding_hooks, hook_name, token_passes
@@ -62,7 +62,7 @@ def attribute_patches(
     tasks: Tasks | None = None,
     *,
     sites: SomeNames | None = None,
-    direction: Annotated[str, one_of("direction", DIRECTIONS)] = "denoising",
+    direction: Annotated[str, known_name_validator("direction", DIRECTIONS)] = "denoising",
     positions: SomeNames | None = None,
     sample: int = 64,
     pairs: int = 16,
@@ -94,7 +94,7 @@ def attribute_patches(
     setup = prepare(
         model, tasks, ("continuation",), paired=True, memory_budget=memory_budget, **run
     )
-    wanted = heads_estimated(model) if sites is None else sites
+    wanted = head_sites(model) if sites is None else sites
     places = None if positions is None else tuple(positions)
     job = AttributionPatching(
         setup, pairs, tuple(wanted), (direction,), positions=places, sample=sample
@@ -102,9 +102,11 @@ def attribute_patches(
     return execute_job(job, AttributionPatchingResult, "attribution patching", run)
 
 
-def heads_estimated(model: Model) -> tuple[str, ...]:
+def head_sites(model: Model) -> tuple[str, ...]:
     """The sites where heads are: ``z``, and ``cross_z`` where there is cross-attention."""
-    return tuple(site for site in PatchingLayout.of(model).sites() if site in ("z", "cross_z"))
+    return tuple(
+        site for site in PatchingLayout.for_model(model).sites() if site in ("z", "cross_z")
+    )
 
 
 @dataclass(frozen=True)
@@ -126,17 +128,17 @@ class AttributionPatching(Patching):
         """Expected cost of the estimates and the true patches."""
         estimates = cost_of_passes(self.setup.model, self._work(some).token_passes)
         (direction,) = self.directions
-        sampled = self._sampled(task, self._cells(some))
-        return estimates + self.cost_of(task, some, direction, sampled)
+        sampled = self._sample_cells(task, self._cells(some))
+        return estimates + self.cells_cost(task, some, direction, sampled)
 
-    def measure(self, task: Task, pairs: Sequence[Pair]) -> Measured:
+    def measure(self, task: Task, pairs: Sequence[SolvedPair]) -> Measured:
         """The rows of a task, and what they cost."""
         (direction,), started = self.directions, time.perf_counter()
         prompts = [pair.prompts for pair in pairs]
         cells = self._cells(prompts)
         changes = self._estimates(pairs, cells)
         estimates = replace(self._work(prompts), seconds=time.perf_counter() - started)
-        true, patches = self.patched(pairs, direction, self._sampled(task, cells))
+        true, patches = self.patch_pairs(pairs, direction, self._sample_cells(task, cells))
         rows = []
         for pair, cells_of, estimated, patched in zip(pairs, cells, changes, true, strict=True):
             truly = {tuple(row[name] for name in _PLACE): row for row in patched}
@@ -151,20 +153,22 @@ class AttributionPatching(Patching):
                 })  # fmt: skip
         return rows, estimates + patches
 
-    def _cells(self, some: Sequence[PatchingPrompts]) -> list[list[Cell]]:
+    def _cells(self, some: Sequence[PatchingPrompts]) -> list[list[PatchCell]]:
         """The cells of each pair."""
         (direction,) = self.directions
         return [self.cells(prompts, direction) for prompts in some]
 
-    def _sampled(self, task: Task, cells: Sequence[Sequence[Cell]]) -> list[list[Cell]]:
+    def _sample_cells(
+        self, task: Task, cells: Sequence[Sequence[PatchCell]]
+    ) -> list[list[PatchCell]]:
         """The cells of each pair that are truly patched, the same in all pairs of a task."""
         chosen: set[tuple[Any, ...]] = set()
-        every = {key_of(cell) for of_pair in cells for cell in of_pair}
+        every = {cell_key(cell) for of_pair in cells for cell in of_pair}
         for site in self.sites:
             of_site = sorted((key for key in every if key[0] == site), key=str)
             rng = stats.generator(self.setup.seed, task.name, site)
             chosen.update(of_site[i] for i in rng.permutation(len(of_site))[: self.sample])
-        return [[cell for cell in of_pair if key_of(cell) in chosen] for of_pair in cells]
+        return [[cell for cell in of_pair if cell_key(cell) in chosen] for of_pair in cells]
 
     def _work(self, some: Sequence[PatchingPrompts]) -> SweepStats:
         """Two forwards and a backward for each pair; a backward pass counts as one forward."""
@@ -175,7 +179,7 @@ class AttributionPatching(Patching):
         return SweepStats(blocks, blocks, passes, passes)
 
     def _estimates(
-        self, pairs: Sequence[Pair], cells: Sequence[Sequence[Cell]]
+        self, pairs: Sequence[SolvedPair], cells: Sequence[Sequence[PatchCell]]
     ) -> list[list[float]]:
         """The estimated change of each pair's cells; pairs of one shape are run side by side."""
         (direction,) = self.directions
@@ -186,8 +190,8 @@ class AttributionPatching(Patching):
             for of_pair, (tokens, source) in zip(cells, runs, strict=True)
         ]
         by_pair: list[list[float]] = [[] for _ in pairs]
-        for (places, length, _), alike in grouped(shapes).items():
-            for some in cut(alike, max(1, _TOKENS_AT_ONCE // length)):
+        for (places, length, _), alike in indices_by_key(shapes).items():
+            for some in split_evenly(alike, max(1, _TOKENS_AT_ONCE // length)):
                 changes = estimated_changes(
                     self.setup.model, [runs[i] for i in some], [answers[i] for i in some], places
                 )
@@ -196,7 +200,7 @@ class AttributionPatching(Patching):
         return by_pair
 
 
-def key_of(cell: Cell) -> tuple[Any, ...]:
+def cell_key(cell: PatchCell) -> tuple[Any, ...]:
     """Name of a cell in every pair."""
     return cell.site, cell.layer, cell.head, cell.label
 
@@ -205,7 +209,7 @@ def estimated_changes(
     model: Model,
     runs: Sequence[tuple[Tokens, Tokens]],
     answers: Sequence[tuple[int, int]],
-    cells: Sequence[Cell],
+    cells: Sequence[PatchCell],
 ) -> list[list[float]]:
     """The gradient of the logit difference times the change of each cell's activation, in nats."""
     names = sorted({hook_name(model, cell.layer, cell.site) for cell in cells})
@@ -242,7 +246,7 @@ def _record_hooks(
 
 
 def _change(
-    cell: Cell, slope: torch.Tensor, here: torch.Tensor, there: torch.Tensor
+    cell: PatchCell, slope: torch.Tensor, here: torch.Tensor, there: torch.Tensor
 ) -> Float[torch.Tensor, " row"]:
     """The change by one cell in each row, from gradients and activations at its hook."""
     total = torch.zeros(len(slope), dtype=torch.float64, device=slope.device)

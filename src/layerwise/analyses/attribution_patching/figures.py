@@ -9,11 +9,11 @@ from layerwise.presentation.charts.lines import draw_scatter
 from layerwise.presentation.charts.panels import Panels
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import numbers, parts, records, rows
-from layerwise.presentation.style import FULL_WIDTH, styled
+from layerwise.presentation.style import FULL_WIDTH, with_style
 from layerwise.presentation.wording import CAPABILITY_ORDER, number
 
 
-@styled
+@with_style
 def estimate_agreement(
     cells: pd.DataFrame, agreement: pd.DataFrame, width: float = FULL_WIDTH
 ) -> Figure:

@@ -12,24 +12,31 @@ from layerwise import stats
 from layerwise.analyses.patching.tables import (
     DENOISING,
     NO_PAIR,
-    heads_filled,
+    fill_head_column,
     pair_notes,
     signals_of_pairs,
 )
-from layerwise.presentation.columns import estimated, in_short, named, numbered, plain, without
-from layerwise.presentation.section import drawn
+from layerwise.presentation.columns import (
+    drop_columns,
+    estimate_column,
+    in_short,
+    number_column,
+    plain,
+    text_column,
+)
+from layerwise.presentation.section import draw_table
 from layerwise.stats.families.rank_correlation import rank_correlation
-from layerwise.stats.items.clusters import clusters_of, sample_and_resamples
-from layerwise.storage.base import Result, computed_once
+from layerwise.stats.items.clusters import clusters_from_table, sample_and_resamples
+from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
 AGREEMENT = (
     *plain("task", "direction", "site"),
-    named("cells", "n_cells"),
-    named("pairs", "n_items"),
-    estimated("rank correlation", "spearman", "spearman_", 1, 2),
-    numbered("median error (nats)", "median_error", digits=3),
+    text_column("cells", "n_cells"),
+    text_column("pairs", "n_items"),
+    estimate_column("rank correlation", "spearman", "spearman_", 1, 2),
+    number_column("median error (nats)", "median_error", digits=3),
 )
 _CELL = ["layer", "head", "pos_label"]
 
@@ -51,7 +58,7 @@ class AttributionPatchingResult(Result):
     attribution_patching: pd.DataFrame
     facts: Facts
 
-    @computed_once
+    @cache_tables
     def cells(self) -> pd.DataFrame:
         """Means over pairs of every cell's estimated and true change, nats.
 
@@ -67,7 +74,7 @@ class AttributionPatchingResult(Result):
         heads = means["head"].astype("Int64").where(means["head"] >= 0)
         return means.assign(head=heads, layer=means["layer"].astype("Int64"))
 
-    @computed_once
+    @cache_tables
     def agreement(self) -> pd.DataFrame:
         """``attribution_agreement``: rank correlation with true patches of a sample."""
         table = self.attribution_patching
@@ -77,7 +84,7 @@ class AttributionPatchingResult(Result):
         """Estimated against true changes of the logit difference."""
         from .figures import estimate_agreement
 
-        return drawn(self, estimate_agreement, self.cells(), self.agreement())
+        return draw_table(self, estimate_agreement, self.cells(), self.agreement())
 
     def notes(self) -> list[str]:
         """Items that are left out, and how many pairs the model solves where it has no signal."""
@@ -85,14 +92,14 @@ class AttributionPatchingResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """Agreement of estimates and true patches, by task and site."""
-        return in_short(self, without(AGREEMENT, "median error (nats)"), self.agreement())
+        return in_short(self, drop_columns(AGREEMENT, "median error (nats)"), self.agreement())
 
 
 def _changes(table: pd.DataFrame) -> pd.DataFrame:
     """The table with estimated and true changes in nats, and heads as plain integers."""
     denoised = table["direction"] == DENOISING
     base = table["corrupted_diff"].where(denoised, table["clean_diff"])
-    return heads_filled(table).assign(
+    return fill_head_column(table).assign(
         estimate=table["estimated_diff"] - base, true=table["patched_diff"] - base
     )
 
@@ -111,7 +118,7 @@ def agreement_table(table: pd.DataFrame, seed: int, n_resamples: int = 2000) -> 
             changes.pivot_table(index="item", columns=_CELL, values=name).dropna(axis=1)
             for name in ("estimate", "true")
         )
-        n, clusters = len(estimate), clusters_of(changes, estimate.index)
+        n, clusters = len(estimate), clusters_from_table(changes, estimate.index)
         random = stats.generator(seed, str(where["task"]))
         indices = sample_and_resamples(clusters.n, n_resamples, random)
         first, second = (

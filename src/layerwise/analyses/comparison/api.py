@@ -17,7 +17,7 @@ from layerwise.stats.depth.depth_inference import refuse_negative_depth
 from layerwise.storage.parquet import conform, frame
 
 from .harness_logs import refuse_few_resamples
-from .quantities import Prepared, n_comparisons, prepared, unsaid
+from .quantities import PreparedRun, n_comparisons, prepare_run, unsaid
 from .report import Comparison
 from .runs import (
     ComparisonFacts,
@@ -30,7 +30,7 @@ from .runs import (
     saved_runs,
     shared_change,
 )
-from .tables import corrected, difference_rows, estimate_rows, group_rows, n_tests
+from .tables import correct_families, difference_rows, estimate_rows, group_rows, n_tests
 
 Folders = Sequence[str | Path]
 
@@ -74,14 +74,14 @@ def compare(
         refuse_mixed_group(saved)
     shared, silent = on_shared_tasks(saved)
     change = shared_change(shared)
-    ready = [prepared(run, seed, n_resamples) for run in shared]
+    ready = [prepare_run(run, seed, n_resamples) for run in shared]
     silent += [unsaid(run, each) for run in ready for each in run.silent]
-    groups: dict[str, list[Prepared]] = {}
+    groups: dict[str, list[PreparedRun]] = {}
     for run in ready:
         groups.setdefault(run.run.group or run.run.name, []).append(run)
     n_planned = n_comparisons(list(groups.values()))
     tested = list(difference_rows(groups, silent, smallest_depth))
-    differences = corrected(tested, n_planned)
+    differences = correct_families(tested, n_planned)
     spread = [] if saved[0].group is None else list(group_rows(groups))
     if not differences:
         reasons = "; ".join(dict.fromkeys(row["reason"] for row in silent[-3:]))

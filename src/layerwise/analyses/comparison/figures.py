@@ -17,8 +17,8 @@ from layerwise.presentation.charts.heat import (
     Row,
     Strip,
     cells,
-    lost,
-    significant,
+    is_significant,
+    share_lost_tooltip,
     strips,
 )
 from layerwise.presentation.charts.lines import Words, draw_ranges, ranges
@@ -27,16 +27,16 @@ from layerwise.presentation.charts.panels import Panels
 from layerwise.presentation.layer_axis import LINE
 from layerwise.presentation.naming import NAMES, Stacks
 from layerwise.presentation.rows import by_task, numbers, parts, rows
-from layerwise.presentation.style import FULL_WIDTH, look, styled
+from layerwise.presentation.style import FULL_WIDTH, look, with_style
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
-    capitalised,
-    doing,
+    capitalise,
+    count_range,
     in_order,
-    spread_of,
-    way_of_scoring,
-    when,
+    intervention_phrase,
+    protocol_phrase,
+    protocol_words,
 )
 
 from .runs import AXES, MEASURES, UNITS
@@ -61,7 +61,7 @@ class Block(NamedTuple):
     group: str | None = None
 
 
-@styled
+@with_style
 def compared_roles(
     layers: pd.DataFrame, blocks: Sequence[Block], protocol: str, width: float = FULL_WIDTH
 ) -> Figure:
@@ -75,9 +75,9 @@ def compared_roles(
             part = block.stacks.n_encoder / block.stacks.n_layers
             axes.axvline(part, **LINE, zorder=4, gid="encoder | decoder")
     first = shown.iloc[0]
-    subject = capitalised(doing(str(first["kind"]), str(first["site"]), "a layer"))
-    items = f"n = {spread_of(shown['n_items'], 'item')} a row"
-    title = f"{subject}: accuracy lost {when(protocol)} ({items})"
+    subject = capitalise(intervention_phrase(str(first["kind"]), str(first["site"]), "a layer"))
+    items = f"n = {count_range(shown['n_items'], 'item')} a row"
+    title = f"{subject}: accuracy lost {protocol_phrase(protocol)} ({items})"
     return panels.finish(title, _DEPTH, bar=LOST)
 
 
@@ -86,7 +86,7 @@ def _strip(estimates: pd.DataFrame, block: Block, tasks: list[str]) -> Strip:
     sizes = f"{n_layers} layers"
     if n_encoder:
         sizes = f"{n_encoder} {NAMES[0]} | {n_layers - n_encoder} {NAMES[1]} layers"
-    lit, marks = rows(estimates, signal=True), [Mark(LOSS, significant())]
+    lit, marks = rows(estimates, signal=True), [Mark(LOSS, is_significant())]
     # also of a run without signal, which has no row
     edges = np.arange(n_layers + 1) / n_layers
     return Strip(
@@ -99,10 +99,10 @@ def _strip(estimates: pd.DataFrame, block: Block, tasks: list[str]) -> Strip:
 
 
 def _tell(row: Row) -> str:
-    return f"{row['run']}, {row['task']}, layer {row['layer']}: {lost(row)}"
+    return f"{row['run']}, {row['task']}, layer {row['layer']}: {share_lost_tooltip(row)}"
 
 
-@styled
+@with_style
 def compared_depths(
     estimates: pd.DataFrame, blocks: Sequence[Block], width: float = FULL_WIDTH
 ) -> Figure:
@@ -126,11 +126,11 @@ def compared_depths(
             points(axes, at, one.at if n_encoder else [], "|", "decoder begins",
                    "encoder | decoder", color="0.45", zorder=1)  # fmt: skip
     panels.flat[0].set_xlim(-0.02, 1.02)
-    items = f"n = {spread_of(shown['n_items'], 'item')} a point"
+    items = f"n = {count_range(shown['n_items'], 'item')} a point"
     return panels.finish(f"Depth of capabilities by run (95 % over items, {items})", _DEPTH)
 
 
-@styled
+@with_style
 def difference_ranges(differences: pd.DataFrame, family: str, width: float = FULL_WIDTH) -> Figure:
     """Differences of one family, second minus first, from ``comparison_differences``."""
     shown = rows(differences, family=family, measure=MEASURES)
@@ -170,4 +170,4 @@ def _panel_title(axis: str, measure: str, method: str, protocol: str) -> list[st
     """A panel's name: what is measured, and how."""
     within = "" if axis == AXES[0] else f", {axis} alone"
     way = "" if method == "intact model" else f"{method}, "
-    return [f"{measure}{within}", f"{way}{way_of_scoring(protocol)}"]
+    return [f"{measure}{within}", f"{way}{protocol_words(protocol)}"]

@@ -9,17 +9,17 @@ import pandas as pd
 
 from layerwise.presentation.claim import Claim, Estimate, Evidence, source, weight
 from layerwise.presentation.over_run import LEVEL, n_tests
-from layerwise.presentation.rows import asked_of, records, rows
+from layerwise.presentation.rows import claim_scope, records, rows
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
-    capitalised,
-    counted,
+    capitalise,
+    count_noun,
     in_order,
     interval,
-    joined,
+    join_words,
     number,
-    when,
+    protocol_phrase,
 )
 from layerwise.stats.depth.layer_curves import ABLATION
 
@@ -52,7 +52,9 @@ _TESTS = {
 _OF_RUNS = "test of training runs and items (min F')"
 
 
-def established(differences: pd.DataFrame, tests: Mapping[str, int] | None = None) -> list[Claim]:
+def difference_claims(
+    differences: pd.DataFrame, tests: Mapping[str, int] | None = None
+) -> list[Claim]:
     """A claim for each supported difference, the largest of each capability and family first."""
     sure = rows(differences, significant=True, measure=MEASURES)
     kinds = tests or differences["family"].value_counts().to_dict()
@@ -63,7 +65,7 @@ def established(differences: pd.DataFrame, tests: Mapping[str, int] | None = Non
     return [_difference(row, kinds[row["family"]], whole) for row in records(ordered)]
 
 
-def not_established(differences: pd.DataFrame) -> list[Claim]:
+def no_difference_claims(differences: pd.DataFrame) -> list[Claim]:
     """Claims that no difference is established, by pair, protocol, method and measure."""
     left = rows(differences, significant=False, measure=MEASURES)
     ranks = {
@@ -92,15 +94,17 @@ def headline(differences: pd.DataFrame) -> str:
     shared = max(alike.values(), key=rank)
     row, names = shared[0], in_order((each["capability"] for each in shared), CAPABILITY_ORDER)
     words, one = _words(row), len(names) == 1
-    than = f"in {words['larger']} than in {words['smaller']} {when(row['protocol'])}"
+    than = f"in {words['larger']} than in {words['smaller']} {protocol_phrase(row['protocol'])}"
     if row["family"] == "accuracy":
-        tasks = joined(in_order((each["tasks"] for each in shared), ()))
+        tasks = join_words(in_order((each["tasks"] for each in shared), ()))
         right = f"{words['larger']} is right more often than {words['smaller']} on {tasks}"
-        return f"{right} {when(row['protocol'])}."
+        return f"{right} {protocol_phrase(row['protocol'])}."
     if row["family"] == "depth":
-        return f"By {row['method']}, {joined(names)} {_VERBS[row['measure']][one]} deeper {than}."
+        return (
+            f"By {row['method']}, {join_words(names)} {_VERBS[row['measure']][one]} deeper {than}."
+        )
     third = f"the {words['third']} of the layers"
-    return f"{capitalised(joined(names))} need{'s' * one} {third} more {than}."
+    return f"{capitalise(join_words(names))} need{'s' * one} {third} more {than}."
 
 
 def _words(row: Row) -> Row:
@@ -117,7 +121,7 @@ def _words(row: Row) -> Row:
         "whole": "the depth" if whole else f"the {row['axis']}'s depth",
         "within": "" if whole else f"{row['axis']} ",
         "third": str(row["measure"]).replace("early", "first").replace("late", "last"),
-        "name": capitalised(row["capability"]),
+        "name": capitalise(row["capability"]),
     }
 
 
@@ -125,14 +129,14 @@ def _difference(row: Row, n_kind: int, n_whole: int) -> Claim:
     sign = 100 if row["difference"] > 0 else -100
     size, *ends = (sign * float(row[name]) for name in ("difference", "low", "high"))
     words, holds = _words(row), n_whole > 0 and row["p_run"] < LEVEL
-    page = f"all {counted(n_whole, 'comparison')} of the page"
-    tests = page if holds else f"{counted(n_kind, 'comparison')} of this kind"
+    page = f"all {count_noun(n_whole, 'comparison')} of the page"
+    tests = page if holds else f"{count_noun(n_kind, 'comparison')} of this kind"
     test = _OF_RUNS if row["unit"] == "run" else _TESTS[row["family"]]
     unit = f"{_UNITS[row['family']]} more in {words['larger']}"
     is_share = row["family"] == "share lost"
     return Claim(
         kind=row["family"],
-        short=f"{_SHORT[row['family']].format(**words)} {when(row['protocol'])}.",
+        short=f"{_SHORT[row['family']].format(**words)} {protocol_phrase(row['protocol'])}.",
         evidence=Evidence.ESTABLISHED if holds else Evidence.IN_TABLE,
         importance=weight(0.9, abs(row["difference"])),
         source=source(_TABLE, {name: row[name] for name in (*_CELL, "tasks")}),
@@ -146,7 +150,7 @@ def _difference(row: Row, n_kind: int, n_whole: int) -> Claim:
 
 
 def _scope(about: pd.DataFrame) -> dict[str, Any]:
-    row, items = records(about)[0], asked_of(about)
+    row, items = records(about)[0], claim_scope(about)
     runs = f" and {row['n_second']} against {row['n_first']} runs" * (row["unit"] == "run")
     return items | {"items": items["items"] + runs}
 
@@ -158,12 +162,12 @@ def _no_difference_claim(differences: pd.DataFrame) -> Claim:
     return Claim(
         kind=NOTHING,
         short=f"No difference in {what} is established between {first['first']} and "
-        f"{first['second']} {when(first['protocol'])}.",
+        f"{first['second']} {protocol_phrase(first['protocol'])}.",
         evidence=Evidence.OPEN,
         importance=0.1,
         source=source(_TABLE, {name: first[name] for name in _CELL}),
         details=tuple(
-            f"{capitalised(row[named])}: "
+            f"{capitalise(row[named])}: "
             f"{interval(*(100 * row[end] for end in ('difference', 'low', 'high')))} "
             f"{_UNITS[row['family']]}, n = {row['n_items']}."
             for row in records(differences)

@@ -18,8 +18,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.errors import UserError, counted, shown, unknown_name
-from layerwise.ground.argument_types import Expected, Resamples, Seed
+from layerwise.errors import UserError, count_noun, short_repr, unknown_name
+from layerwise.ground.argument_types import ExpectedWords, Resamples, Seed
 from layerwise.ground.arguments import check_arguments
 from layerwise.ground.readers import AnyPath
 from layerwise.stats.families.estimate import exact_where_alike
@@ -72,7 +72,7 @@ class LogComparison:
         return self.items
 
     @property
-    def changed(self) -> pd.DataFrame:
+    def changed_items(self) -> pd.DataFrame:
         """The items whose value differs."""
         return self.items.loc[self.items["first"] != self.items["second"]]
 
@@ -84,14 +84,14 @@ class LogComparison:
         low, high = scale * self.difference.low, scale * self.difference.high
         bounds = f"[{low:.1f}, {high:.1f}]" if math.isfinite(low) else "[no interval]"
         sentences = [
-            f"{self.metric} on {counted(len(self.items), 'shared item')}: "
+            f"{self.metric} on {count_noun(len(self.items), 'shared item')}: "
             f"{scale * self.first:.1f}{unit} and {scale * self.second:.1f}{unit}.",
             f"Difference (second minus first): {scale * self.difference.estimate:+.1f}{points} "
             f"{bounds}, p = {self.p:.3g} (paired by item).",
-            f"The second is better on {counted(won, 'item')} and worse on {lost}.",
+            f"The second is better on {count_noun(won, 'item')} and worse on {lost}.",
         ]
         if self.n_documents < len(self.items):
-            documents = counted(self.n_documents, "document")
+            documents = count_noun(self.n_documents, "document")
             sentences.append(f"They are of {documents}; items of one document are tested together.")
         if any(self.repeated):
             one, other = self.repeated
@@ -100,15 +100,15 @@ class LogComparison:
             )
         if self.other_prompts:
             sentences.append(
-                f"{counted(self.other_prompts, 'item')} had another prompt in each log."
+                f"{count_noun(self.other_prompts, 'item')} had another prompt in each log."
             )
         if any(self.alone):
             sentences.append(f"{self.alone[0]} and {self.alone[1]} items are in one log alone.")
-        for row in self.changed.head(_MOST_CHANGED).to_dict("records"):
+        for row in self.changed_items.head(_MOST_CHANGED).to_dict("records"):
             sentences.append(
-                f"  {shown(row['doc_id'])}: {row['first']:g} -> {row['second']:g}, target "
-                f"{shown(row['target'])}: {shown(row['first_answer'])} -> "
-                f"{shown(row['second_answer'])}"
+                f"  {short_repr(row['doc_id'])}: {row['first']:g} -> {row['second']:g}, target "
+                f"{short_repr(row['target'])}: {short_repr(row['first_answer'])} -> "
+                f"{short_repr(row['second_answer'])}"
             )
         return "\n".join(sentences)
 
@@ -125,7 +125,7 @@ def refuse_few_resamples(n_resamples: int) -> None:
 def compare_logs(
     first: AnyPath,
     second: AnyPath,
-    metric: Annotated[str, Expected("a text", "'acc'")] | None = None,
+    metric: Annotated[str, ExpectedWords("a text", "'acc'")] | None = None,
     *,
     seed: Seed = 0,
     n_resamples: Resamples = 10_000,
@@ -171,7 +171,7 @@ def compare_logs(
         )
     pairs = [(one[key], other[key]) for key in shared]
     values = np.array([[float(row.values[name]) for row in pair] for pair in pairs])
-    clusters = Clusters.of([row.doc_hash for row, _ in pairs])
+    clusters = Clusters.from_labels([row.doc_hash for row, _ in pairs])
     items = pd.DataFrame({
         "doc_id": pd.Series([row.doc_id for row, _ in pairs], dtype=object),
         "target": [row.target for row, _ in pairs],
@@ -268,7 +268,7 @@ _EXPECTED = "expected a file samples_TASK_DATE.jsonl that lm_eval wrote with --l
 
 
 def _wrong(fields: dict[str, Any], field: str, what: str) -> str:
-    given = f"is {shown(fields[field])}, {what}" if field in fields else "is missing"
+    given = f"is {short_repr(fields[field])}, {what}" if field in fields else "is missing"
     return f"field {field!r} {given}"
 
 
@@ -301,7 +301,7 @@ def _items(path: str, rows: Sequence[_Row], name: str) -> dict[tuple[str, str, i
     for row in rows:
         value = row.values.get(name, math.nan)
         if not -_LARGEST < value < _LARGEST:
-            given = shown(value) if name in row.values else "no number"
+            given = short_repr(value) if name in row.values else "no number"
             raise bad_line(path, row.line, f"{name!r} is {given}; expected a finite number")
         asked = row.doc_hash, row.target_hash
         earlier = first.setdefault(row.doc_id, row)
@@ -315,7 +315,7 @@ def _items(path: str, rows: Sequence[_Row], name: str) -> dict[tuple[str, str, i
 
 def _refuse_other_value(path: str, row: _Row, earlier: _Row, name: str) -> None:
     """Refuse two rows of one document that disagree: nobody knows which is right."""
-    what, before = f"document {shown(row.doc_id)}", f"line {earlier.line}"
+    what, before = f"document {short_repr(row.doc_id)}", f"line {earlier.line}"
     if (row.doc_hash, row.target_hash) != (earlier.doc_hash, earlier.target_hash):
         raise bad_line(
             path, row.line, f"{what} is another one than in {before}; expected the log of one task"

@@ -11,26 +11,32 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from layerwise.analyses.emergence.api import evidence_of
+from layerwise.analyses.emergence.api import collect_curves
 from layerwise.analyses.emergence.protocol_interaction import (
     THIRDS,
-    Profile,
+    GroupCosts,
     loss_profile,
     mean_draws,
 )
 from layerwise.analyses.emergence.summaries import CRITICAL, Summary, capability_summaries
-from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER, axes_of
+from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER, layer_axes
 from layerwise.stats.depth.depth_inference import CENTRE, Axis
 from layerwise.stats.depth.item_curves import ItemCurves
-from layerwise.stats.depth.layer_curves import ABLATION, LeftOut, MethodCurve, Sampling, within
+from layerwise.stats.depth.layer_curves import (
+    ABLATION,
+    ExcludedTask,
+    MethodCurve,
+    Sampling,
+    restrict_to_stack,
+)
 from layerwise.stats.effects import Cell, cells, layer_skips
 from layerwise.stats.families.estimate import Ends
 from layerwise.stats.items.clusters import Clusters
-from layerwise.stats.share_tests.same_share import LostOf
-from layerwise.stats.share_tests.share_bounds import Bounded, moved_by_an_answer, wide_enough
+from layerwise.stats.share_tests.same_share import TaskLosses
+from layerwise.stats.share_tests.share_bounds import ShareBounds, moved_by_an_answer, wide_enough
 from layerwise.stats.signals.signal import signals
 
-from .runs import SavedRun, left_out
+from .runs import SavedRun, exclusion_row
 
 ACCURACY, DEPTH, LOSS, SIZE = "accuracy", "depth", "share lost", "critical set"
 FAMILIES = (ACCURACY, DEPTH, LOSS, SIZE)
@@ -68,7 +74,7 @@ class Quantity(NamedTuple):
 class Loss(NamedTuple):
     """The mean share of the above-floor accuracy that a layer of a third costs."""
 
-    profiles: tuple[Profile, ...]  # of each task
+    profiles: tuple[GroupCosts, ...]  # of each task
     column: int  # of the third in these
     n_layers: int  # in the third
 
@@ -81,28 +87,28 @@ class Loss(NamedTuple):
         )
 
     @property
-    def lost(self) -> list[LostOf]:
+    def task_losses(self) -> list[TaskLosses]:
         """Losses of each task's items, and what they have to lose."""
-        return [LostOf(p.values[:, 1 + self.column], p.values[:, 0]) for p in self.profiles]
+        return [TaskLosses(p.values[:, 1 + self.column], p.values[:, 0]) for p in self.profiles]
 
-    def bounded(self, ends: Ends) -> Bounded:
+    def share_bounds(self, ends: Ends) -> ShareBounds:
         """Bounds of resamples, no narrower than unseen items allow."""
         scales = [profile.scale for profile in self.profiles]
         shares = np.stack([p.pseudo[:, [self.column]].mean(axis=0) for p in self.profiles])
         low, high = (
             np.where(np.isfinite(end), end, np.nan) for end in wide_enough(ends, shares, scales)
         )
-        return Bounded(low, high, moved_by_an_answer(scales, self.n_layers))
+        return ShareBounds(low, high, moved_by_an_answer(scales, self.n_layers))
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """A run with what its methods say about each task."""
 
     run: SavedRun
     sampling: Sampling  # the resamples, the same for all runs, and this run's number of layers
     evidence: tuple[MethodCurve, ...]  # what each method says about each task
-    silent: tuple[LeftOut, ...]  # what was left out of the evidence, and why
+    silent: tuple[ExcludedTask, ...]  # what was left out of the evidence, and why
     cells: dict[tuple[str, str], Cell]  # its ablation records by task and protocol
 
     @property
@@ -110,32 +116,32 @@ class Prepared:
         """The layers of the whole axis of computation and, of an encoder-decoder, of each stack."""
         model = self.run.facts.model
         alone = {ENCODER: range(0), DECODER: range(model.n_layers)}  # a decoder has no other stack
-        return alone | axes_of(model.n_encoder_layers, model.n_layers)
+        return alone | layer_axes(model.n_encoder_layers, model.n_layers)
 
 
-def prepared(run: SavedRun, seed: int, n_resamples: int) -> Prepared:
+def prepare_run(run: SavedRun, seed: int, n_resamples: int) -> PreparedRun:
     """A run's evidence, from the same resamples of items in all runs."""
     sampling = Sampling(seed, n_resamples, run.facts.model.n_layers)
-    evidence = list(evidence_of(run.results, sampling))
+    evidence = list(collect_curves(run.results, sampling))
     skip_cells = () if run.ablation is None else cells(layer_skips(run.ablation.records))
-    return Prepared(
+    return PreparedRun(
         run,
         sampling,
         tuple(e for e in evidence if isinstance(e, MethodCurve)),
-        tuple(e for e in evidence if isinstance(e, LeftOut)),
+        tuple(e for e in evidence if isinstance(e, ExcludedTask)),
         {(cell.task, cell.protocol): cell for cell in skip_cells},
     )
 
 
-def unsaid(run: Prepared, each: LeftOut) -> dict[str, Any]:
+def unsaid(run: PreparedRun, each: ExcludedTask) -> dict[str, Any]:
     """A row on what a run's own evidence leaves out."""
     task = {} if each.task is None else {"task": each.task}
     where = {"capability": each.capability, "protocol": each.protocol, "method": each.method}
-    return left_out(run.run.name, each.reason, **where, **task)
+    return exclusion_row(run.run.name, each.reason, **where, **task)
 
 
 def quantities(
-    runs: Sequence[Prepared], note: Callable[[dict[str, Any]], object] = lambda row: None
+    runs: Sequence[PreparedRun], note: Callable[[dict[str, Any]], object] = lambda row: None
 ) -> dict[Key, list[Quantity]]:
     """All that can be said of every one of the runs, on tasks and items that they share."""
     by_key = dict(_accuracies(runs, note))
@@ -144,7 +150,7 @@ def quantities(
     return by_key | dict(_losses(runs, note))
 
 
-def _common_axes(runs: Sequence[Prepared]) -> list[str]:
+def _common_axes(runs: Sequence[PreparedRun]) -> list[str]:
     """The axes that every run has; of decoders alone, that of computation."""
     if not any(run.run.facts.model.n_encoder_layers for run in runs):
         return [COMPUTATION]
@@ -152,7 +158,9 @@ def _common_axes(runs: Sequence[Prepared]) -> list[str]:
     return [COMPUTATION, *stacks]
 
 
-def _accuracies(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, list[Quantity]]]:
+def _accuracies(
+    runs: Sequence[PreparedRun], note: Callable
+) -> Iterator[tuple[Key, list[Quantity]]]:
     signal = [signals(list(run.cells.values()), run.run.facts.chance) for run in runs]
     for task, protocol in _intersection([set(run.cells) for run in runs]):
         cells_of = [run.cells[task, protocol] for run in runs]
@@ -163,7 +171,7 @@ def _accuracies(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key,
             reason = "no signal: no intact model is better than blind"
         if reason:
             what = {"task": task, "protocol": protocol, "capability": capability}
-            note(left_out(_names(runs), reason, **what))
+            note(exclusion_row(_names(runs), reason, **what))
             continue
         of_runs = []
         for run, cell in zip(runs, cells_of, strict=True):
@@ -175,7 +183,7 @@ def _accuracies(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key,
 
 
 def _depths(
-    runs: Sequence[Prepared], axis: str, note: Callable
+    runs: Sequence[PreparedRun], axis: str, note: Callable
 ) -> Iterator[tuple[Key, list[Quantity]]]:
     """Depths and sizes of critical sets, on tasks that every run has evidence of."""
     every: list[dict[tuple[str, str, str, str], MethodCurve]] = []
@@ -183,7 +191,9 @@ def _depths(
         of_axis = run.evidence
         if axis != COMPUTATION:  # of one stack alone only ablation's
             ablated = (e for e in run.evidence if e.method == ABLATION)
-            of_axis = [e for e in (within(e, run.axes[axis]) for e in ablated) if e is not None]
+            of_axis = [
+                e for e in (restrict_to_stack(e, run.axes[axis]) for e in ablated) if e is not None
+            ]
         every.append({(e.capability, e.protocol, e.method, e.task): e for e in of_axis})
     sizes = [len(run.axes[axis]) for run in runs]
     for place in _common_places([{key[:3] for key in of_run} for of_run in every], runs, note):
@@ -194,14 +204,14 @@ def _depths(
         kept = [each for each in aligned if each]
         if not kept:
             what = dict(zip(("capability", "protocol", "method"), place, strict=True))
-            note(left_out(_names(runs), "no task has evidence in every run", **what))
+            note(exclusion_row(_names(runs), "no task has evidence in every run", **what))
             continue
         measured: list[dict[str, Summary]] = []
         for run, group in zip(runs, zip(*kept, strict=True), strict=True):
             summaries = list(capability_summaries(list(group), run.sampling))
-            for silent in (each for each in summaries if isinstance(each, LeftOut)):
+            for silent in (each for each in summaries if isinstance(each, ExcludedTask)):
                 note(unsaid(run, silent))
-            measured.append({s.measure: s for s in summaries if not isinstance(s, LeftOut)})
+            measured.append({s.measure: s for s in summaries if not isinstance(s, ExcludedTask)})
         for measure in _intersection([set(of_run) for of_run in measured]):
             of_runs = [of_run[measure] for of_run in measured]
             named = {s.tasks for s in of_runs}
@@ -218,7 +228,7 @@ def _depths(
             yield Key(SIZE if measure == CRITICAL else DEPTH, *place, measure, axis, *named), placed
 
 
-def _align_items(curves: Sequence[MethodCurve], runs: Sequence[Prepared]) -> list[MethodCurve]:
+def _align_items(curves: Sequence[MethodCurve], runs: Sequence[PreparedRun]) -> list[MethodCurve]:
     """One task's evidence of every run on the items of all; none if these are too few."""
     if len({e.items for e in curves}) == 1:
         return list(curves)
@@ -228,7 +238,7 @@ def _align_items(curves: Sequence[MethodCurve], runs: Sequence[Prepared]) -> lis
     return [e.of_items(both, run.sampling) for e, run in zip(curves, runs, strict=True)]
 
 
-def _losses(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, list[Quantity]]]:
+def _losses(runs: Sequence[PreparedRun], note: Callable) -> Iterator[tuple[Key, list[Quantity]]]:
     """The share of the above-floor accuracy lost by third of the depth."""
     every = [_profiles(run) for run in runs]
     places = [{(*key[:2], ABLATION) for key in profiles} for profiles in every]
@@ -241,8 +251,15 @@ def _losses(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, lis
             t for t in tasks if len({profiles[(*place, t)].cell.items for profiles in every}) == 1
         ]  # fmt: skip
         if not shown:
-            note(left_out(_names(runs), "no task has signal in every run", capability=capability,
-                          protocol=protocol, method=ABLATION))  # fmt: skip
+            note(
+                exclusion_row(
+                    _names(runs),
+                    "no task has signal in every run",
+                    capability=capability,
+                    protocol=protocol,
+                    method=ABLATION,
+                )
+            )
             continue
         of_runs = [
             _by_third([profiles[(*place, task)] for task in shown], run.sampling)
@@ -253,17 +270,17 @@ def _losses(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, lis
             yield Key(*key), [by_third[third] for by_third in of_runs]
 
 
-def _by_third(profiles: Sequence[Profile], sampling: Sampling) -> dict[str, Quantity]:
+def _by_third(profiles: Sequence[GroupCosts], sampling: Sampling) -> dict[str, Quantity]:
     draws, n_items = mean_draws(profiles, sampling), sum(len(p.pseudo) for p in profiles)
-    clusters = Clusters.joined([profile.cell.clusters for profile in profiles])
+    clusters = Clusters.concatenate([profile.cell.clusters for profile in profiles])
     return {
         name: Quantity(draws[:, i], n_items, clusters,
                        loss=Loss(tuple(profiles), i, len(layers)))
-        for i, (name, layers) in enumerate(thirds_of(sampling.n_layers).items())
+        for i, (name, layers) in enumerate(depth_thirds(sampling.n_layers).items())
     }  # fmt: skip
 
 
-def _profiles(run: Prepared) -> dict[tuple[str, str, str], Profile]:
+def _profiles(run: PreparedRun) -> dict[tuple[str, str, str], GroupCosts]:
     """By capability, protocol and task, where there is signal and every layer was skipped."""
     profiles = {}
     signal = signals(list(run.cells.values()), run.run.facts.chance)
@@ -272,11 +289,11 @@ def _profiles(run: Prepared) -> dict[tuple[str, str, str], Profile]:
         if whole and len(cell.intact) > 1 and signal[cell.task, cell.protocol]:
             level = run.run.facts.chance(cell.task, cell.protocol)
             key = cell.capability, cell.protocol, cell.task
-            profiles[key] = loss_profile(cell, level, thirds_of(run.sampling.n_layers))
+            profiles[key] = loss_profile(cell, level, depth_thirds(run.sampling.n_layers))
     return profiles
 
 
-def thirds_of(n_layers: int) -> dict[str, list[int]]:
+def depth_thirds(n_layers: int) -> dict[str, list[int]]:
     """The layers whose middle lies in each third of the depth; a third without any is left out."""
     third = ((np.arange(n_layers) + 0.5) / n_layers * 3).astype(int)
     by_third = {name: np.flatnonzero(third == i).tolist() for i, name in enumerate(THIRDS)}
@@ -284,7 +301,7 @@ def thirds_of(n_layers: int) -> dict[str, list[int]]:
 
 
 def _common_places(
-    places: Sequence[set[tuple[str, str, str]]], runs: Sequence[Prepared], note: Callable
+    places: Sequence[set[tuple[str, str, str]]], runs: Sequence[PreparedRun], note: Callable
 ) -> list[tuple[str, str, str]]:
     """Capability, protocol and method that every run speaks of; the others are noted."""
     for place in sorted(set.union(*places)):
@@ -293,7 +310,9 @@ def _common_places(
         ]
         if lacking:
             what = dict(zip(("capability", "protocol", "method"), place, strict=True))
-            note(left_out(_names(runs), f"nothing can be said of {', '.join(lacking)}", **what))
+            note(
+                exclusion_row(_names(runs), f"nothing can be said of {', '.join(lacking)}", **what)
+            )
     return _intersection(places)
 
 
@@ -301,18 +320,18 @@ def _intersection(sets: Sequence[set[Any]]) -> list[Any]:
     return sorted(set.intersection(*sets))
 
 
-def _names(runs: Sequence[Prepared]) -> str:
+def _names(runs: Sequence[PreparedRun]) -> str:
     return ", ".join(run.run.name for run in runs)
 
 
-def n_comparisons(groups: Sequence[Sequence[Prepared]]) -> Counter[str]:
+def n_comparisons(groups: Sequence[Sequence[PreparedRun]]) -> Counter[str]:
     """Number of comparisons of each family for two groups, those left out as well."""
     planned: Counter[str] = Counter()
     for one, other in combinations(groups, 2):
         runs = [*one, *other]
         shared = _intersection([set(run.cells) for run in runs])
         places = {(runs[0].cells[cell].capability, cell[1]) for cell in shared}
-        thirds = _intersection([set(thirds_of(run.sampling.n_layers)) for run in runs])
+        thirds = _intersection([set(depth_thirds(run.sampling.n_layers)) for run in runs])
         read = _intersection([
             {(e.capability, e.protocol, e.method) for e in (*r.evidence, *r.silent)} for r in runs
         ])  # fmt: skip

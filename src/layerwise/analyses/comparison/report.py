@@ -10,35 +10,35 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.claim import Claim, evidence, narrowed
+from layerwise.presentation.claim import Claim, drop_constant_columns, evidence
 from layerwise.presentation.columns import (
     Column,
     as_text,
-    estimated,
-    named,
-    numbered,
+    estimate_column,
+    number_column,
     p_column,
     plain,
+    text_column,
 )
 from layerwise.presentation.naming import Stacks
 from layerwise.presentation.over_run import n_tests
-from layerwise.presentation.page import Report, filled, pictures
+from layerwise.presentation.page import Report, pictures, render_template
 from layerwise.presentation.rows import numbers, parts, records, rows
-from layerwise.presentation.section import FigureSpec, Table, others
+from layerwise.presentation.section import FigureSpec, Table, not_shown_note
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
-    capitalised,
-    counted,
+    capitalise,
+    count_noun,
     in_order,
-    joined,
+    join_words,
     number,
+    protocol_phrase,
     spread,
-    when,
 )
 from layerwise.storage.joined_folder import JoinedFolder, JoinedRuns
 
-from .findings import established, headline, not_established
+from .findings import difference_claims, headline, no_difference_claims
 from .quantities import COMPARED, FAMILIES
 from .runs import FOLDER, UNITS, ComparisonFacts
 
@@ -75,12 +75,12 @@ class Comparison(JoinedRuns):
 
     def report(self) -> Report:
         """The page with figures, sentences and tables."""
-        sure, rest = self.established(), not_established(self.claimable())
+        sure, rest = self.established(), no_difference_claims(self.claimable())
         return Report((*sure, *rest), lambda: _page(self, sure, rest))
 
     def established(self) -> list[Claim]:
         """The sentences that a test supports, the largest difference first."""
-        sure = established(self.claimable(), self.facts.n_tests)
+        sure = difference_claims(self.claimable(), self.facts.n_tests)
         if _lens_of_one_stack(self):  # what the lens cannot see must not lead
             sure.sort(key=lambda claim: "lens" in str(claim.source["where"]["method"]))
         return sure
@@ -98,10 +98,10 @@ class Comparison(JoinedRuns):
 
     def __repr__(self) -> str:
         claimable = self.claimable()
-        n_established = len(established(claimable))
+        n_established = len(difference_claims(claimable))
         return (
             f"Comparison({', '.join(_run_names(self))}; "
-            f"{n_established} of {counted(len(claimable), 'difference')} established)"
+            f"{n_established} of {count_noun(len(claimable), 'difference')} established)"
         )
 
 
@@ -126,12 +126,12 @@ def _page(
         file = "comparison_differences.parquet"
         return [(claim, evidence(claim, comparison.differences, file)) for claim in claims]
 
-    text = filled(
+    text = render_template(
         "layerwise.analyses.comparison",
         "comparison.html.j2",
         names=names,
         headline=headline(comparison.claimable())
-        or f"No difference is established between {joined(names)}.",
+        or f"No difference is established between {join_words(names)}.",
         facts=comparison.facts,
         counts=(n_claimable, len(sure)),
         accuracies=_accuracies(comparison),
@@ -168,7 +168,7 @@ def _accuracies(comparison: Comparison) -> list[Table]:
         for key in shares
         if key in first
     ]
-    note = others(len(shares), len(cells), "are under Numbers")
+    note = not_shown_note(len(shares), len(cells), "are under Numbers")
     title = "Accuracy of the intact models (%)"
     return [Table(title, ("task", "protocol", *names), cells, note=note)] if cells else []
 
@@ -178,7 +178,8 @@ def _unclaimed_note(n: int) -> list[str]:
     if not n:
         return []
     return [
-        f"{counted(n, 'difference')} of shares lost: the models have other numbers of layers, and "
+        f"{count_noun(n, 'difference')} of shares lost: the models have other numbers of "
+        f"layers, and "
         "a share lost per layer depends on it."
     ]
 
@@ -209,7 +210,7 @@ def _unit_notes(comparison: Comparison) -> list[str]:
             "each and compare them with --group.",
         ]
     counts = [sum(run.group == group for run in comparison.facts.runs) for group in groups]
-    sizes = joined(f"{n} of {group}" for n, group in zip(counts, groups, strict=True))
+    sizes = join_words(f"{n} of {group}" for n, group in zip(counts, groups, strict=True))
     return [
         f"The unit is the training run ({sizes}). Intervals and tests are over runs and items at "
         "once; with so few runs they are wide.",
@@ -227,7 +228,7 @@ def _reach(differences: pd.DataFrame) -> list[str]:
         family: float(np.median(numbers(part, "high") - numbers(part, "low")))
         for (family,), part in parts(bounded, family=COMPARED)
     }
-    reach = joined(f"±{number(50 * width)}{_OF[family]}" for family, width in widths.items())
+    reach = join_words(f"±{number(50 * width)}{_OF[family]}" for family, width in widths.items())
     if not reach:
         return []
     return [f"A typical 95 % interval is {reach}: smaller differences are likely missed."]
@@ -243,16 +244,22 @@ def _drawings(comparison: Comparison) -> Iterator[FigureSpec]:
     ]  # fmt: skip
     tasks = comparison.facts.runs[0].facts.tasks
     names = in_order((task.capability for task in tasks), CAPABILITY_ORDER)
-    named = (f"{name}: {joined(t.name for t in tasks if t.capability == name)}" for name in names)
-    listed = f" {capitalised('; '.join(named))}." if len(tasks) <= _FEW else ""
+    named = (
+        f"{name}: {join_words(t.name for t in tasks if t.capability == name)}" for name in names
+    )
+    listed = f" {capitalise('; '.join(named))}." if len(tasks) <= _FEW else ""
     for protocol in in_order(comparison.layers["protocol"], PROTOCOL_ORDER):
         caption = (
-            f"What each layer is needed for {when(protocol)}: input left, output right, a row a "
+            f"What each layer is needed for {protocol_phrase(protocol)}: input left, "
+            f"output right, a row a "
             "task. Colour: how much of its score, the accuracy above guessing, the model loses "
             "without the layer. Dots: significant within the row (exact McNemar test, Holm)."
             f"{listed}"
         )
-        alt = f"Maps of layers by tasks, one under the other for each run {when(protocol)}."
+        alt = (
+            f"Maps of layers by tasks, one under the other for each run "
+            f"{protocol_phrase(protocol)}."
+        )
         draw = partial(compared_roles, comparison.layers, blocks, protocol)
         yield FigureSpec(f"roles_{protocol}", draw, caption, alt)
     if len(rows(comparison.estimates, family="depth")):
@@ -298,18 +305,18 @@ def _runs_table(comparison: Comparison) -> Table:
 
 _WHAT = plain("capability", "protocol", "method", "measure", "axis")
 _SPREAD = (
-    *plain("group"), named("runs", "n_runs"), *plain("tasks"), *_WHAT,
-    numbered("mean", "mean", 100), numbered("standard deviation over runs", "sd", 100),
-    numbered("least", "least", 100), numbered("most", "most", 100),
+    *plain("group"), text_column("runs", "n_runs"), *plain("tasks"), *_WHAT,
+    number_column("mean", "mean", 100), number_column("standard deviation over runs", "sd", 100),
+    number_column("least", "least", 100), number_column("most", "most", 100),
 )  # fmt: skip
 _LEFT_OUT = plain("runs", "capability", "task", "protocol", "method", "reason")
 
 
 def _table_as_text(title: str, name: str, table: pd.DataFrame, columns: Sequence[Column]) -> Table:
     """The first rows of a saved table as text; what is alike in all of them is told below."""
-    where = f"rows are in {FOLDER.file_of(name)}"
+    where = f"rows are in {FOLDER.table_file(name)}"
     shown = as_text(f"{title} ({{n}})", columns, table, most=1000, where=where)
-    names, texts, alike = narrowed(shown.columns, shown.cells)
+    names, texts, alike = drop_constant_columns(shown.columns, shown.cells)
     return replace(shown, columns=names, cells=texts, note=shown.note + alike)
 
 
@@ -320,11 +327,11 @@ def _numbers_tables(comparison: Comparison) -> Iterator[Table]:
         by_run = bool((ranked["unit"] == "run").all())
         columns = (
             *plain("first", "second", "tasks"), *_WHAT,
-            numbered("of first", "estimate_first", 100),
-            numbered("of second", "estimate_second", 100),
-            estimated(f"difference of {UNITS[family][0]}", "difference", "", 100),
+            number_column("of first", "estimate_first", 100),
+            number_column("of second", "estimate_second", 100),
+            estimate_column(f"difference of {UNITS[family][0]}", "difference", "", 100),
             Column("runs", lambda row: f"{row['n_second']} against {row['n_first']}") if by_run
-            else named("n", "n_items"),
+            else text_column("n", "n_items"),
             p_column("p", "p"),
             p_column("p (Holm, of this kind)", "p_holm"),
             p_column("p (Holm, of the page)", "p_run"),
@@ -335,8 +342,8 @@ def _numbers_tables(comparison: Comparison) -> Iterator[Table]:
     if len(comparison.groups):
         yield _table_as_text("Spread within groups", "groups", comparison.groups, _SPREAD)
     for (family,), estimates in parts(comparison.estimates, family=FAMILIES):
-        estimate = estimated(UNITS[family][0], "estimate", "", 100)
-        columns = (*plain("run", "tasks"), *_WHAT, named("n", "n_items"), estimate)
+        estimate = estimate_column(UNITS[family][0], "estimate", "", 100)
+        columns = (*plain("run", "tasks"), *_WHAT, text_column("n", "n_items"), estimate)
         yield _table_as_text(f"Each run by itself: {family}", "estimates", estimates, columns)
     if len(comparison.left_out):
         yield _table_as_text("Left out, and why", "left_out", comparison.left_out, _LEFT_OUT)

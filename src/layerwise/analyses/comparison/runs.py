@@ -14,11 +14,11 @@ from pydantic import Field
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.loading import load_results
 from layerwise.analyses.measurements import curves_in_words, with_curves
-from layerwise.errors import UserError, counted
+from layerwise.errors import UserError, count_noun
 from layerwise.storage.base import Result
 from layerwise.storage.joined_folder import JoinedFolder
 from layerwise.storage.places import COMPARISON_PAGE
-from layerwise.storage.provenance import Facts, Frozen, Stamped, TaskFacts, join_facts
+from layerwise.storage.provenance import Facts, FrozenModel, StampedModel, TaskFacts, join_facts
 
 # Centres of mass and critical sets are given for each run, and not compared.
 MEASURES = (
@@ -35,7 +35,7 @@ UNITS = {
 }
 
 
-class RunFacts(Frozen):
+class RunFacts(FrozenModel):
     """A run that was compared."""
 
     name: str = Field(description="What it is called in the tables.")
@@ -43,7 +43,7 @@ class RunFacts(Frozen):
     facts: Facts = Field(description="What is needed to repeat it; of its tasks, those compared.")
 
 
-class ComparisonFacts(Stamped):
+class ComparisonFacts(StampedModel):
     """Everything needed to repeat a comparison."""
 
     seed: int = Field(description="The seed of the bootstrap over items.")
@@ -82,7 +82,7 @@ class SavedRun:
     results: tuple[Result, ...]  # its results of the kinds that can be compared
 
     @classmethod
-    def of(cls, name: str, group: str | None, curves: Sequence[Result]) -> SavedRun:
+    def from_results(cls, name: str, group: str | None, curves: Sequence[Result]) -> SavedRun:
         """A run with some results."""
         return cls(name, group, join_facts([result.facts for result in curves]), tuple(curves))
 
@@ -92,7 +92,7 @@ class SavedRun:
         return next((r for r in self.results if isinstance(r, AblationResult)), None)
 
 
-def left_out(runs: str, reason: str, **what: str) -> dict[str, Any]:
+def exclusion_row(runs: str, reason: str, **what: str) -> dict[str, Any]:
     """A row of ``comparison_left_out.parquet``."""
     return {"runs": runs, "reason": reason} | what
 
@@ -107,7 +107,7 @@ def saved_runs(folders: Sequence[tuple[Path, str | None]]) -> list[SavedRun]:
                 f"The run in {folder} has nothing to compare: expected an {curves_in_words()}; run "
                 "one of these, or a profile, with this folder."
             )
-        runs.append(SavedRun.of(name, group, curves))
+        runs.append(SavedRun.from_results(name, group, curves))
     return runs
 
 
@@ -149,7 +149,7 @@ def refuse_other_prompts(runs: Sequence[SavedRun]) -> None:
 def refuse_mixed_group(runs: Sequence[SavedRun]) -> None:
     """Refuse a group whose models are not seeds of one architecture."""
     for group in dict.fromkeys(run.group for run in runs):
-        shapes = shapes_of([run for run in runs if run.group == group], "in")
+        shapes = shapes_note([run for run in runs if run.group == group], "in")
         if shapes:
             raise UserError(
                 f"Group {group!r} holds models of different shape ({shapes}): expected training "
@@ -157,13 +157,13 @@ def refuse_mixed_group(runs: Sequence[SavedRun]) -> None:
             )
 
 
-def shapes_of(runs: Sequence[SavedRun], where: str) -> str:
+def shapes_note(runs: Sequence[SavedRun], where: str) -> str:
     """The sizes of models and a run of each; empty if all are the same."""
     shapes: dict[str, str] = {}
     for run in runs:
         model, n_encoder = run.facts.model, run.facts.model.n_encoder_layers
         stacks = f"{n_encoder} of the encoder, " if n_encoder else ""
-        layers = counted(model.n_layers, "layer")
+        layers = count_noun(model.n_layers, "layer")
         shapes.setdefault(f"{layers}, {stacks}{model.n_parameters} parameters", run.name)
     listed = [f"{shape} {where} {name}" for shape, name in shapes.items()]
     return "; ".join(listed) if len(shapes) > 1 else ""
@@ -194,7 +194,7 @@ def on_shared_tasks(runs: Sequence[SavedRun]) -> tuple[list[SavedRun], list[dict
         facts = run.facts.model_copy(update={"tasks": kept})
         restricted.append(replace(run, facts=facts, results=tuple(results)))
     return restricted, [
-        left_out(names, reason, task=name,
+        exclusion_row(names, reason, task=name,
                  capability=next(iter(by_task[name].values())).capability)
         for name, reason in reasons.items() if reason
     ]  # fmt: skip

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.stats.depth.depth_inference import depth_bounds, depth_difference
-from layerwise.stats.depth.depths import bounds, later_by
+from layerwise.stats.depth.depths import bounds, relative_depth_difference
 from layerwise.stats.effects import ALPHA
 from layerwise.stats.families.estimate import Ends, exact_where_alike, with_holm
 from layerwise.stats.inference import expanded_level
@@ -25,7 +25,7 @@ from .quantities import (
     COMPARED,
     DESCRIBED,
     Key,
-    Prepared,
+    PreparedRun,
     Quantity,
     quantities,
 )
@@ -34,7 +34,7 @@ ITEM, RUN = "item", "run"
 Draws = Float[np.ndarray, " draws"]
 
 
-def estimate_rows(runs: Sequence[Prepared]) -> Iterator[dict[str, Any]]:
+def estimate_rows(runs: Sequence[PreparedRun]) -> Iterator[dict[str, Any]]:
     """Rows of ``comparison_estimates``: each run by itself, on the tasks of all runs."""
     for run in runs:
         for key, (quantity,) in quantities([run]).items():
@@ -50,7 +50,7 @@ _SMALLEST = "smallest of interest"
 
 
 def difference_rows(
-    groups: Mapping[str, Sequence[Prepared]],
+    groups: Mapping[str, Sequence[PreparedRun]],
     left_out: list[dict[str, Any]],
     smallest_depth: float = 1.0,
 ) -> Iterator[dict[str, Any]]:
@@ -81,7 +81,7 @@ def difference_rows(
 
 def _of_items(key: Key, first: Quantity, second: Quantity, seed: int) -> dict[str, Any]:
     """The difference of two runs over items, whose clusters are exchanged together."""
-    differences = later_by(first.draws, second.draws)
+    differences = relative_depth_difference(first.draws, second.draws)
     low, high, p = _difference_test(key, first, second, differences, seed)
     return {"unit": ITEM, "difference": float(differences[0]), "low": low, "high": high, "p": p}
 
@@ -108,7 +108,7 @@ def _difference_test(
         p = float(paired_p_values(net[:, None], clusters)[0])
         return *_of_answers(differences, clusters.n, least=-1.0), p
     if first.loss and second.loss:
-        own = [loss.bounded(_expanded_bounds(of.draws, clusters.n))
+        own = [loss.share_bounds(_expanded_bounds(of.draws, clusters.n))
                for of, loss in ((second, second.loss), (first, first.loss))]  # fmt: skip
         ends = difference_wide_enough(
             differences[:1], _expanded_bounds(differences, clusters.n), *own
@@ -117,7 +117,7 @@ def _difference_test(
         parts[np.abs(parts) < 1e-12] = 0.0
         summed = clusters.sums(parts[:, None])
         p = float(stats.sign_flip_p_values(summed, seed=stats.generator(seed, *key.tasks))[0])
-        inverted = share_difference(first.loss.lost, second.loss.lost, clusters)
+        inverted = share_difference(first.loss.task_losses, second.loss.task_losses, clusters)
         low, high, p = no_surer(float(ends[0][0]), float(ends[1][0]), p, inverted)
         low, high = (end if np.isfinite(end) else np.nan for end in (low, high))
         return low, high, p
@@ -130,7 +130,7 @@ def _difference_test(
     )
 
 
-def group_rows(groups: Mapping[str, Sequence[Prepared]]) -> Iterator[dict[str, Any]]:
+def group_rows(groups: Mapping[str, Sequence[PreparedRun]]) -> Iterator[dict[str, Any]]:
     """Rows of ``comparison_groups``: the spread over the runs of each group."""
     for name, runs in groups.items():
         for key, every in quantities(runs).items():
@@ -140,7 +140,7 @@ def group_rows(groups: Mapping[str, Sequence[Prepared]]) -> Iterator[dict[str, A
             yield about | _key_columns(key, every[0]) | spread
 
 
-def corrected(
+def correct_families(
     rows: Sequence[dict[str, Any]], planned: Mapping[str, int] | None = None
 ) -> list[dict[str, Any]]:
     """The rows with Holm's correction within each family and over all, and their significance."""
@@ -173,7 +173,7 @@ def _own_interval(key: Key, quantity: Quantity) -> tuple[float, float]:
         low, high = quantity.axis.depth(np.array(depth_bounds(quantity.curves, key.measure)))
         return float(low), float(high)
     if quantity.loss:
-        low, high, _ = quantity.loss.bounded(_expanded_bounds(draws, n))
+        low, high, _ = quantity.loss.share_bounds(_expanded_bounds(draws, n))
         return float(low[0]), float(high[0])
     if quantity.right is not None:
         return _of_answers(draws, n, least=0.0)

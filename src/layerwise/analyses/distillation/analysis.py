@@ -7,16 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from layerwise.analyses.contract import Analysis, Planned, PlannedJobs, PlanOptions
-from layerwise.presentation.claim import ESTABLISHED, OPEN, Claim, Estimate, source, spaced, weight
+from layerwise.analyses.contract import Analysis, PlannableAnalysis, PlannedJobs, PlanOptions
+from layerwise.presentation.claim import (
+    ESTABLISHED,
+    OPEN,
+    Claim,
+    Estimate,
+    most_important,
+    source,
+    weight,
+)
 from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.over_run import every_test
-from layerwise.presentation.rows import asked_of, numbers, records
+from layerwise.presentation.rows import claim_scope, numbers, records
 from layerwise.presentation.section import FigureSpec, Section, Table
-from layerwise.presentation.wording import number, percent, when
+from layerwise.presentation.wording import number, percent, protocol_phrase
 from layerwise.storage.run_tables import RunTables
 
-from .names import objective_in_words, student_in_words, trained_in_words
+from .names import objective_in_words, student_in_words, trained_weights_words
 from .result import GAINS, DistillationResult
 
 if TYPE_CHECKING:
@@ -46,12 +54,12 @@ def findings(run: RunTables) -> list[Claim]:
             share = percent(*(row[name] for name in ("closed", "closed_low", "closed_high")))
             details.append(f"The gain is {share} of the teacher's lead.")
         short = f"{student} is {'better' if row['improved'] else 'worse'} than before in "
-        short += f"{row['task']} {when(row['protocol'])}: {has} are right, {had} were."
+        short += f"{row['task']} {protocol_phrase(row['protocol'])}: {has} are right, {had} were."
         claims.append(_claim(run, row, pd.DataFrame([row]), n, short, details))
     if claims:
-        return spaced(claims, _MOST)
+        return most_important(claims, _MOST)
     top = max(records(gains), key=lambda row: abs(row["gain"]))
-    largest = f"{top['task']} {when(top['protocol'])}"
+    largest = f"{top['task']} {protocol_phrase(top['protocol'])}"
     cases = largest if n == 1 else f"any of {n} tasks and ways of scoring"
     short = f"{student} is not established to be better or worse than before in {cases}."
     return [_claim(run, top, gains, n, short, [f"The largest change is in {largest}."])]
@@ -79,7 +87,7 @@ def _claim(
         p=float(numbers(about, "p_holm").min()),
         test=f"{which}exact McNemar test, Holm over {every_test(n)} of the run",
         details=(f"It is {student_in_words(run.facts)}.", *details),
-        **asked_of(about),
+        **claim_scope(about),
     )  # fmt: skip
 
 
@@ -92,7 +100,8 @@ def _figures(run: RunTables) -> list[FigureSpec]:
         return []
     settings = dict(run.facts.settings)
     caption = (
-        f"Training of the student ({trained_in_words(settings)}). Line: the divergence that is "
+        f"Training of the student ({trained_weights_words(settings)}). Line: the "
+        f"divergence that is "
         f"minimised ({objective_in_words(settings)}), a mean over the last steps. Points: "
         "KL(teacher, student) at temperature 1 on texts that it is not trained on."
     )
@@ -122,8 +131,8 @@ _OPTIONS = ("layers", "text", "on_policy", "rank", "n_texts", "batch", "steps")
 ANALYSIS = Analysis(
     "distillation", DistillationResult, sections, findings,
     plans=(
-        Planned("distill", partial(_jobs, "distilled"), options=("student", *_OPTIONS)),
-        Planned("heal", partial(_jobs, "healed"), options=("original", *_OPTIONS)),
+        PlannableAnalysis("distill", partial(_jobs, "distilled"), options=("student", *_OPTIONS)),
+        PlannableAnalysis("heal", partial(_jobs, "healed"), options=("original", *_OPTIONS)),
     ),
     done={
         "distillation": "A student was trained on the teacher's predictions.",

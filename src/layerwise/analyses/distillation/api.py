@@ -14,7 +14,7 @@ from typing import Any, Unpack
 
 from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.execute import execute
-from layerwise.analyses.shared.written_model import TABLES, refuse_occupied
+from layerwise.analyses.shared.written_model import TABLES, refuse_occupied_folder
 from layerwise.errors import UserError
 from layerwise.ground.arguments import select_options
 from layerwise.ground.readers import AnyPath
@@ -22,7 +22,7 @@ from layerwise.models import load_model, model_facts
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import several_exclusive
 from layerwise.models.instance.kinds import Model
-from layerwise.models.own_files import files_of
+from layerwise.models.own_files import model_folder
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.options import HealingOptions, LoadingOptions, PromptOptions, TrainingOptions
@@ -79,7 +79,7 @@ def heal(
         UserError: if the folder is none of a pruned model or was changed since, if its original is
             not there or is another by now, and as ``distill`` does.
     """
-    name, removed, run = pruned_from(Path(folder))
+    name, removed, run = read_pruned_folder(Path(folder))
     original, how = training["original"], select_options(LoadingOptions, training)
     is_path = original is None and run["model"]["source"] in ("folder", "gguf")
     if is_path and not Path(name).expanduser().exists():
@@ -101,7 +101,7 @@ def heal(
     return train_student(teacher, cut, tasks, protocols, Path(out), training, removed)
 
 
-def pruned_from(folder: Path) -> tuple[str, tuple[int, ...], dict[str, Any]]:
+def read_pruned_folder(folder: Path) -> tuple[str, tuple[int, ...], dict[str, Any]]:
     """Of a folder out of ``prune_model`` the original's name, the layers left out, and its run."""
     tables = folder / TABLES
     run = read_run_file(tables) if (tables / RUN_FILE).is_file() else {"settings": {}}
@@ -177,8 +177,8 @@ def train_student(
     refuse_steps(rank, batch, steps, training["rate"])
     with several_exclusive(teacher, student):
         refuse_incomparable(teacher, student, objective)
-        files_of(student)  # refused before any work is done
-        refuse_occupied(out)
+        model_folder(student)  # refused before any work is done
+        refuse_occupied_folder(out)
         prompts = select_options(PromptOptions, training)
         setup = prepare(student, tasks, protocols, out=out / TABLES, **prompts)
         teachers = prepare(

@@ -22,7 +22,7 @@ from .examples import Example
 
 
 @dataclass(frozen=True)
-class Batch:
+class PaddedBatch:
     """A padded batch of training examples."""
 
     # What a decoder reads, or the encoder of an encoder-decoder.
@@ -36,7 +36,9 @@ class Batch:
     targets: Int[torch.Tensor, " predictions"]  # the token that comes there
 
     @classmethod
-    def of(cls, examples: Sequence[Example], prefix: Tokens | None, device: torch.device) -> Batch:
+    def from_examples(
+        cls, examples: Sequence[Example], prefix: Tokens | None, device: torch.device
+    ) -> PaddedBatch:
         """Pad some examples."""
         rows, columns, targets = [], [], []
         for row, example in enumerate(examples):
@@ -45,17 +47,17 @@ class Batch:
             columns += range(first, first + len(example.targets))
             targets += example.targets
         if prefix is None:
-            tokens, mask = padded([example.tokens[:-1] for example in examples], device)
+            tokens, mask = pad_texts([example.tokens[:-1] for example in examples], device)
             decoder_tokens = decoder_mask = None
         else:
-            tokens, mask = padded([example.prompt for example in examples], device)
+            tokens, mask = pad_texts([example.prompt for example in examples], device)
             decoded = [(*prefix, *example.targets[:-1]) for example in examples]
-            decoder_tokens, decoder_mask = padded(decoded, device)
+            decoder_tokens, decoder_mask = pad_texts(decoded, device)
         at = (torch.tensor(places, device=device) for places in (rows, columns, targets))
         return cls(tokens, mask, decoder_tokens, decoder_mask, *at)
 
 
-def padded(
+def pad_texts(
     texts: Sequence[Tokens], device: torch.device
 ) -> tuple[Int[torch.Tensor, "texts pos"], Bool[torch.Tensor, "texts pos"]]:
     """Texts padded with zeros at their ends, and a mask of the tokens that are no padding."""
@@ -64,7 +66,7 @@ def padded(
     return tokens, torch.arange(tokens.shape[1], device=device) < lengths
 
 
-def fitting(
+def batches_that_fit(
     examples: Sequence[Example], d_vocab: int, memory_budget: int
 ) -> Iterator[Sequence[Example]]:
     """Cut examples into batches that fit into memory, of one example at least."""
@@ -85,13 +87,13 @@ def sample_texts(
     prefix: Tokens | None,
 ) -> list[Example]:
     """Texts that a model goes on with itself, sampled at temperature 1, each by its own seed."""
-    given = [example.given for example in examples]
+    given = [example.given_tokens for example in examples]
     if prefix is None:
         # A decoder's prompts are padded in front, where the mask hides it from all tokens.
-        reversed_tokens, mask = padded([tokens[::-1] for tokens in given], original.device)
+        reversed_tokens, mask = pad_texts([tokens[::-1] for tokens in given], original.device)
         inputs = {"input_ids": reversed_tokens.flip(1), "attention_mask": mask.flip(1).long()}
     else:
-        tokens, mask = padded(given, original.device)
+        tokens, mask = pad_texts(given, original.device)
         begun = torch.tensor([prefix] * len(examples), device=original.device)
         inputs = {"input_ids": tokens, "attention_mask": mask.long(), "decoder_input_ids": begun}
     draws = [torch.Generator(original.device).manual_seed(seed) for seed in seeds]
@@ -123,7 +125,7 @@ def sample_texts(
             stopping_criteria=StoppingCriteriaList([which_ended]),
         )  # fmt: skip
     return [
-        example._replace(tokens=(*example.given, *tokens), n_prompt=example.n_given)
+        example._replace(tokens=(*example.given_tokens, *tokens), n_prompt=example.n_given)
         for example, tokens in zip(examples, written, strict=True)
     ]
 

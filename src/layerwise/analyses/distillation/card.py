@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.naming import model_layer_names
 from layerwise.presentation.rows import records
-from layerwise.presentation.wording import capitalised, interval, number, p_value
+from layerwise.presentation.wording import capitalise, interval, number, p_value
 
-from .names import HOSTS, objective_in_words, student_in_words, trained_in_words
+from .names import HOSTS, objective_in_words, student_in_words, trained_weights_words
 from .result import DistillationResult
 
 _CARD = """---
@@ -50,9 +50,9 @@ the same rules and templates: this is what the student learned to do, not how fa
 def card(result: DistillationResult) -> str:
     """The text of ``README.md``."""
     settings: dict[str, Any] = dict(result.facts.settings)
-    with naming_layers_of(result.facts.model):
+    with model_layer_names(result.facts.model):
         return _CARD.format(
-            title=capitalised(student_in_words(result.facts)),
+            title=capitalise(student_in_words(result.facts)),
             command="heal" if "removed" in settings else "distill",
             facts="\n".join(f"| {name} | {value} |" for name, value in _facts(result, settings)),
             gains="\n".join(_gain(row) for row in records(result.gains())),
@@ -65,7 +65,7 @@ def _facts(result: DistillationResult, settings: dict[str, Any]) -> Iterator[tup
     yield "student", f"{_code(model.name)}, {weights} {model.hash}"
     yield "this model", f"{weights} {settings['written_hash']}"
     yield "loss", objective_in_words(settings)
-    yield "trained", trained_in_words(settings)
+    yield "trained", trained_weights_words(settings)
     trained_on = f"{settings['texts_trained_on']} from {settings['text']}"
     digest, held_out = settings["text_hash"][:16], settings["texts_held_out"]
     yield "texts", f"{trained_on} (SHA-256 {digest}), {held_out} held out"

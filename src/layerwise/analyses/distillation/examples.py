@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layerwise import stats
-from layerwise.analyses.shared.texts import MOST_SEEDS, Texts, pieces_of_file, split
+from layerwise.analyses.shared.texts import MOST_SEEDS, Texts, pieces_of_file, split_texts
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import is_seq2seq
 from layerwise.runs.setup import Setup
@@ -41,7 +41,7 @@ class Example(NamedTuple):
         return self.tokens[: self.n_prompt]
 
     @property
-    def given(self) -> Tokens:
+    def given_tokens(self) -> Tokens:
         """Tokens that are given when the student writes the rest itself."""
         return self.tokens[: self.n_given]
 
@@ -51,7 +51,7 @@ class Example(NamedTuple):
         return self.tokens[self.n_prompt :]
 
 
-class Question(NamedTuple):
+class TrainingQuestion(NamedTuple):
     """An item that is not measured, under one protocol."""
 
     task: Task  # the task
@@ -67,7 +67,7 @@ def training_examples(
     rng = stats.generator(setup.seed, "texts of the distillation")
     if text is not None:
         groups = [[_piece(*piece) for piece in of] for of in pieces_of_file(Path(text), setup)]
-        return split(groups, n_texts, rng, str(Path(text)), "a student")
+        return split_texts(groups, n_texts, rng, str(Path(text)), "a student")
     n_ctx = min(one.model.cfg.n_ctx for one in (setup, teacher))
     groups = questions_of_tasks(setup, n_texts)
     questions = [question for group in groups for question in group]
@@ -82,7 +82,7 @@ def training_examples(
         for group in groups
     ]
     names = ", ".join(dict.fromkeys(question.task.name for question in questions))
-    return split(examples, n_texts, rng, f"prompts of {names or 'the tasks'}", "a student")
+    return split_texts(examples, n_texts, rng, f"prompts of {names or 'the tasks'}", "a student")
 
 
 def _piece(tokens: Tokens, n_prompt: int) -> Example:
@@ -100,7 +100,7 @@ def _length(example: Example, has_encoder: bool) -> int:
     )
 
 
-def questions_of_tasks(setup: Setup, n_texts: int) -> list[list[Question]]:
+def questions_of_tasks(setup: Setup, n_texts: int) -> list[list[TrainingQuestion]]:
     """Questions of other seeds, or left over by a limit, on no fact of a measured item."""
     measured = [item for task in setup.tasks for item in task.items]
     questions = {(item.context, item.question) for item in measured}
@@ -110,7 +110,7 @@ def questions_of_tasks(setup: Setup, n_texts: int) -> list[list[Question]]:
         return (item.context, item.question) not in questions and item.cluster not in facts
 
     suites = [task for task in setup.tasks if is_from_suite(task)]
-    groups: list[list[Question]] = []
+    groups: list[list[TrainingQuestion]] = []
     for task in setup.tasks:
         if not is_from_suite(task):
             fresh = [item for item in task.unasked if is_fresh(item)]
@@ -119,7 +119,7 @@ def questions_of_tasks(setup: Setup, n_texts: int) -> list[list[Question]]:
     for seed in range(setup.seed + 1, setup.seed + 1 + MOST_SEEDS):
         if not suites or sum(map(len, groups)) >= n_texts:
             break
-        group: list[Question] = []
+        group: list[TrainingQuestion] = []
         for task in suites:
             other = load_task(task.name, seed=seed, fewshot=len(task.fewshot))
             fresh = [item for item in other.items if is_fresh(item)]
@@ -134,15 +134,15 @@ def questions_of_tasks(setup: Setup, n_texts: int) -> list[list[Question]]:
     return groups
 
 
-def _questions(setup: Setup, task: Task, items: Sequence[Item]) -> list[Question]:
+def _questions(setup: Setup, task: Task, items: Sequence[Item]) -> list[TrainingQuestion]:
     return [
-        Question(task, item, protocol, setup.requests(task, item, protocol))
+        TrainingQuestion(task, item, protocol, setup.requests(task, item, protocol))
         for item in items
         for protocol in setup.protocols
     ]
 
 
-def task_answer(setup: Setup, question: Question) -> Example | None:
+def task_answer(setup: Setup, question: TrainingQuestion) -> Example | None:
     """A question with the task's own answer, ended as few-shot examples are; None if empty."""
     task, protocol = question.task, question.protocol
     gold = next(request for request in question.requests if request.gold)
@@ -155,11 +155,11 @@ def task_answer(setup: Setup, question: Question) -> Example | None:
         answer = start + answer + ("" if ends else closing)
     apart = is_seq2seq(setup.model)
     prompt, targets = encode_pair(setup.tokenizer, gold.context, answer, apart=apart)
-    return example_of(setup, question, prompt, targets, end=ends) if targets else None
+    return make_example(setup, question, prompt, targets, end=ends) if targets else None
 
 
-def example_of(
-    setup: Setup, question: Question, prompt: Tokens, answer: Tokens, *, end: bool
+def make_example(
+    setup: Setup, question: TrainingQuestion, prompt: Tokens, answer: Tokens, *, end: bool
 ) -> Example:
     """An example of a prompt and an answer, both as tokens."""
     last = setup.tokenizer.eos_token_id
@@ -171,7 +171,7 @@ def example_of(
 
 
 def teacher_answers(
-    teacher: Setup, student: Setup, questions: Sequence[Question]
+    teacher: Setup, student: Setup, questions: Sequence[TrainingQuestion]
 ) -> list[Example | None]:
     """The teacher's answers: the option that it finds most likely, or what it writes, greedily."""
     requests = [request.request for question in questions for request in question.requests]
@@ -183,7 +183,9 @@ def teacher_answers(
     ]
 
 
-def _answer(setup: Setup, question: Question, outcomes: Sequence[Outcome]) -> Example | None:
+def _answer(
+    setup: Setup, question: TrainingQuestion, outcomes: Sequence[Outcome]
+) -> Example | None:
     if question.protocol == "generate":
         (outcome,), (request,) = outcomes, question.requests
         assert isinstance(outcome, Generated)
@@ -192,11 +194,11 @@ def _answer(setup: Setup, question: Question, outcomes: Sequence[Outcome]) -> Ex
             stop in setup.tokenizer.decode(outcome.tokens) for stop in request.request.stop
         )
         prompt, answer = request.request.context, outcome.tokens
-        return example_of(setup, question, prompt, answer, end=ended) if answer or ended else None
+        return make_example(setup, question, prompt, answer, end=ended) if answer or ended else None
     options = [
         (outcome.logprob, request.request)
         for outcome, request in zip(outcomes, question.requests, strict=True)
         if isinstance(outcome, Scored) and not isinstance(request.request, Generate)
     ]
     _, best = max(options, key=lambda option: option[0])
-    return example_of(setup, question, best.context, best.continuation, end=False)
+    return make_example(setup, question, best.context, best.continuation, end=False)

@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 
 from layerwise.presentation.charts.lines import draw_series, series
 from layerwise.presentation.charts.panels import Panels
-from layerwise.presentation.style import COLUMN_WIDTH, look, plain_log_scale, styled
+from layerwise.presentation.style import COLUMN_WIDTH, look, plain_log_scale, with_style
 
 # Points that the line of a long training is drawn with.
 _POINTS = 100
 
 
-@styled
+@with_style
 def training_curve(curve: pd.DataFrame, width: float = COLUMN_WIDTH) -> Figure:
     """The divergence that is minimised, and that on held-out texts, against the step.
 

@@ -17,8 +17,8 @@ from layerwise.analyses.shared.written_model import write_model
 from layerwise.ground.layer_names import layer_name
 from layerwise.models import weights_hash
 from layerwise.models.instance.kinds import Model, n_encoder_layers
-from layerwise.models.own_files import files_of, load_alike
-from layerwise.runs.checkpoints import together
+from layerwise.models.own_files import load_alike, model_folder
+from layerwise.runs.checkpoints import concat_parts
 from layerwise.runs.controls import guessed_rows, records_as_is
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.pieces import joined_work
@@ -82,11 +82,11 @@ class Distillation:
         step_flop = self._step_flop()
         progress.expect(step_flop * self.training.steps)
         files = write_model(
-            run, out, lambda place: self._trained(run, progress, step_flop).save(place)
+            run, out, lambda place: self._train(run, progress, step_flop).save(place)
         )
         curve = frame("distillation_curve", run.read_part(_CURVE).to_dict("records"))
         written = load_alike(out, self.student.model)
-        records, work = self._evaluated(run, written, progress)
+        records, work = self._evaluate(run, written, progress)
         facts = settings | {"written_hash": weights_hash(written)}
         return DistillationResult(records, curve, self.student.facts(facts, work)), files
 
@@ -97,20 +97,20 @@ class Distillation:
         passed = self.teacher.loaded.n_parameters + 3 * self.student.loaded.n_parameters
         return length * min(self.training.batch, len(texts)) * 2 * passed
 
-    def _trained(self, run: RunFolder, progress: Meter, step_flop: float) -> Student:
+    def _train(self, run: RunFolder, progress: Meter, step_flop: float) -> Student:
         """The student as it is after all steps, from where an interrupted run stopped."""
         trainer = self._trainer()
         state = run.read_bytes(_STATE)
-        progress.doing("training the student")
+        progress.set_activity("training the student")
         if state is None:
             trainer.begin()
         else:
             trainer.resume(state)
-            progress.done(step_flop * trainer.done)
+            progress.add_work(step_flop * trainer.done)
         saved_at = time.monotonic()
         while trainer.done < self.training.steps:
             trainer.step()
-            progress.done(step_flop)
+            progress.add_work(step_flop)
             if self.training.at_point(trainer.done) or time.monotonic() - saved_at > KEPT_EVERY:
                 run.write_bytes(_STATE, trainer.state())
                 saved_at = time.monotonic()
@@ -119,8 +119,10 @@ class Distillation:
 
     def _trainer(self) -> Trainer:
         setup, training = self.student, self.training
-        folder = files_of(setup.model)
-        student = Student.of(setup.model, folder, training.layers, training.rank, training.seed)
+        folder = model_folder(setup.model)
+        student = Student.from_model(
+            setup.model, folder, training.layers, training.rank, training.seed
+        )
         teacher_layers: tuple[int, ...] = ()
         if training.objective.hidden and self.removed is not None:
             layers = range(self.teacher.loaded.n_layers)
@@ -130,7 +132,7 @@ class Distillation:
         teacher = Teacher(self.teacher.model, teacher_layers)
         return Trainer(teacher, student, setup.tokenizer, training)
 
-    def _evaluated(
+    def _evaluate(
         self, run: RunFolder, written: Model, progress: Meter
     ) -> tuple[pd.DataFrame, Sequence[dict[str, Any]]]:
         """Records and work of the three models."""
@@ -143,14 +145,14 @@ class Distillation:
         for host, setup in ((TEACHER, self.teacher), (STUDENT, self.student), (DISTILLED, after)):
             for task in setup.tasks:
                 name = f"{host} {task.name}"
-                progress.doing(f"asking the {host}: {task.name}")
+                progress.set_activity(f"asking the {host}: {task.name}")
                 if not run.has_part(f"records {name}", f"work {name}"):
-                    records, work = records_of(setup, host, task, self.student)
+                    records, work = answer_records(setup, host, task, self.student)
                     run.write_part(f"work {name}", work)
                     run.write_part(f"records {name}", records)
                 names.append(name)
-        work = together(run, [f"work {name}" for name in names]).to_dict("records")
-        records = together(run, [f"records {name}" for name in names])
+        work = concat_parts(run, [f"work {name}" for name in names]).to_dict("records")
+        records = concat_parts(run, [f"records {name}" for name in names])
         return records, [{str(key): value for key, value in entry.items()} for entry in work]
 
 
@@ -161,7 +163,7 @@ def _stacks(model: Model) -> list[int]:
     return [size for size in sizes if size]
 
 
-def records_of(
+def answer_records(
     setup: Setup, host: str, task: Task, guessed_by: Setup
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A model's answers to a task's items and to its controls, and what they cost."""

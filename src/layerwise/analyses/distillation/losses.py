@@ -1,4 +1,4 @@
-"""How far a student is from its teacher: divergences of what they say, distances of their streams.
+"""Distances of a student from its teacher: divergences of predictions, and between streams.
 
 Numbers alone; which positions and layers are compared is not decided here.
 """

@@ -12,11 +12,11 @@ from torch.utils._pytree import tree_leaves
 
 from layerwise.models.huggingface.folder import read_any_config
 from layerwise.models.huggingface.originals import meta_original
-from layerwise.models.instance.facts import origin_of
+from layerwise.models.instance.facts import model_origin
 from layerwise.models.instance.kinds import Model
 from layerwise.models.names.sources import find_without_weights
 
-from .batches import Batch
+from .batches import PaddedBatch
 from .student import Readings, Student, Teacher
 from .training import Trainer, Training
 
@@ -33,7 +33,7 @@ class StepMemory(NamedTuple):
 class _TeacherOfSizes(Teacher):
     """Logits of a teacher's sizes."""
 
-    def __call__(self, batch: Batch) -> Readings:
+    def __call__(self, batch: PaddedBatch) -> Readings:
         tokens = batch.tokens if batch.decoder_tokens is None else batch.decoder_tokens
         logits = torch.empty(*tokens.shape, self.model.cfg.d_vocab, device=tokens.device)
         return logits[batch.rows, batch.columns], []
@@ -41,7 +41,7 @@ class _TeacherOfSizes(Teacher):
 
 def step_memory(teacher: Model, student: Model, training: Training) -> StepMemory:
     """Memory of the second step of a training, on no device."""
-    origin = origin_of(student)
+    origin = model_origin(student)
     assert origin is not None
     folder = find_without_weights(origin.facts.name).folder
     with torch.device("meta"):

@@ -1,10 +1,10 @@
-"""What a distillation's models, divergences and training are called, in tables and in words."""
+"""Names of a distillation's models, divergences and training, in tables and in words."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from layerwise.presentation.wording import joined, layer_ranges, number
+from layerwise.presentation.wording import join_words, layer_ranges, number
 from layerwise.runs.options import ANSWERS, DIVERGENCES
 from layerwise.storage.provenance import Facts
 
@@ -19,7 +19,7 @@ def student_in_words(facts: Facts) -> str:
     teacher, removed = facts.settings["teacher"], facts.settings.get("removed")
     if isinstance(removed, list):
         noun = "layer" if len(removed) == 1 else "layers"
-        return f"{teacher} without {noun} {joined(map(str, removed))}, healed"
+        return f"{teacher} without {noun} {join_words(map(str, removed))}, healed"
     return f"the student {facts.model.name}, distilled from {teacher}"
 
 
@@ -42,7 +42,7 @@ def objective_in_words(settings: dict[str, Any]) -> str:
     return words if settings["from_file"] else f"{words}; {whose} answers"
 
 
-def trained_in_words(settings: dict[str, Any]) -> str:
+def trained_weights_words(settings: dict[str, Any]) -> str:
     """Weights of a student that were trained, from its settings, in words."""
     layers, rank = settings["layers"], settings["rank"]
     noun = "layer" if layers is not None and len(layers) == 1 else "layers"

@@ -14,10 +14,10 @@ from layerwise.analyses.contract import PlannedJob, PlannedJobs, PlanOptions
 from layerwise.analyses.shared.texts import Texts
 from layerwise.errors import UserError
 from layerwise.models.decoder.packed import weight_bytes
-from layerwise.models.instance.facts import origin_of
+from layerwise.models.instance.facts import model_origin
 from layerwise.models.instance.kinds import Model, n_encoder_layers
 from layerwise.models.meta_model import load_meta_model
-from layerwise.models.own_files import files_of, refuse_no_files
+from layerwise.models.own_files import model_folder, refuse_no_files
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.runs.controls import answers_as_is
 from layerwise.runs.dry_sweeps import cost_of_sweeps
@@ -26,8 +26,8 @@ from layerwise.sweep.plans.cost import Cost, matrix_flop
 from layerwise.sweep.run import model_shape
 from layerwise.tasks import Task
 
-from .api import pruned_from
-from .batches import fitting
+from .api import read_pruned_folder
+from .batches import batches_that_fit
 from .examples import Example, training_examples
 from .losses import Objective
 from .memory import StepMemory, step_memory
@@ -51,13 +51,13 @@ class Evaluation:
 
     setup: Setup  # the model with tasks and protocols
 
-    def expected(self, task: Task, /, *protocols: str) -> Cost:
+    def expected_cost(self, task: Task, /, *protocols: str) -> Cost:
         """Expected cost of a task under some protocols, evaluated together."""
         make = partial(answers_as_is, self.setup, task, protocols, "engine")
         return cost_of_sweeps(self.setup, task, make)
 
 
-def distilled(setup: Setup, options: PlanOptions) -> PlannedJobs:
+def plan_distillation(setup: Setup, options: PlanOptions) -> PlannedJobs:
     """Plan of a distillation."""
     if options["student"] is None:
         raise UserError(
@@ -69,9 +69,9 @@ def distilled(setup: Setup, options: PlanOptions) -> PlannedJobs:
     return _jobs(setup, _beside(setup, student), options)
 
 
-def healed(setup: Setup, options: PlanOptions) -> PlannedJobs:
+def plan_healing(setup: Setup, options: PlanOptions) -> PlannedJobs:
     """Plan of healing."""
-    name, _, _ = pruned_from(Path(setup.loaded.name))
+    name, _, _ = read_pruned_folder(Path(setup.loaded.name))
     teacher = _meta_model(setup, options["original"] or name, options["backend"])
     refuse_incomparable(teacher, setup.model, Objective())
     return _jobs(_beside(setup, teacher), setup, options)
@@ -115,14 +115,14 @@ def _jobs(teacher: Setup, student: Setup, options: PlanOptions) -> PlannedJobs:
     return PlannedJobs(evaluations, _NOTES, {"training": work})
 
 
-class Work(NamedTuple):
+class PassWork(NamedTuple):
     """Tokens pushed through layers, and operations."""
 
     passes: int
     flop: float
 
     @classmethod
-    def of(cls, model: Model, batch: Sequence[Example]) -> Work:
+    def of_batch(cls, model: Model, batch: Sequence[Example]) -> PassWork:
         """Of a forward of a padded batch; attention's pairs are not counted."""
         n_layers, n_encoder = model.cfg.n_layers, n_encoder_layers(model)
         if isinstance(model, Seq2SeqModel):
@@ -135,11 +135,11 @@ class Work(NamedTuple):
             a_pass = matrix_flop(model_shape(model), n_layers, 0, 1) / n_layers
         return cls(len(batch) * a_text, len(batch) * a_text * a_pass)
 
-    def __add__(self, other: Any) -> Work:
-        return Work(self.passes + other.passes, self.flop + other.flop)
+    def __add__(self, other: Any) -> PassWork:
+        return PassWork(self.passes + other.passes, self.flop + other.flop)
 
-    def __mul__(self, n: Any) -> Work:
-        return Work(self.passes * n, self.flop * n)
+    def __mul__(self, n: Any) -> PassWork:
+        return PassWork(self.passes * n, self.flop * n)
 
 
 @dataclass(frozen=True)
@@ -180,48 +180,53 @@ class TrainingWork:
             weight_bytes=weights,
         )
 
-    def work(self, steps: Sequence[int], share: float | None) -> Work:
+    def work(self, steps: Sequence[int], share: float | None) -> PassWork:
         """Work of some steps, of own texts so long a share of the most; without these if None."""
         training = self.training
         n_points = sum(training.at_point(step + 1) for step in steps) + (0 in steps)
-        total = self._passed(training.curve_examples()) * n_points
+        total = self._pass_work(training.curve_examples()) * n_points
         for step in steps:
-            examples, own = self._examples_at(step, share)
-            total += self._passed(examples, n_student=3)
+            examples, own = self._step_examples(step, share)
+            total += self._pass_work(examples, n_student=3)
             # Prompts are padded to the longest before anything is written.
             longest = max((example.n_given for example in own), default=0)
             written = [
                 example._replace(tokens=(*longest * (0,), *example.targets), n_prompt=longest)
                 for example in own
             ]
-            total += self._passed(written, n_teacher=0)
+            total += self._pass_work(written, n_teacher=0)
         return total
 
-    def _examples_at(self, step: int, share: float | None) -> tuple[list[Example], list[Example]]:
+    def _step_examples(self, step: int, share: float | None) -> tuple[list[Example], list[Example]]:
         """The texts of a step, and those of them that the student writes."""
-        drawn = self.training.texts_at(step)
+        drawn = self.training.step_texts(step)
         examples, own = [], []
         for place, is_own in zip(drawn.places, drawn.own, strict=True):
             example = self.training.examples.train[place]
             if is_own and share is None:
                 continue
             if is_own:
-                tokens = (*example.given, *(0,) * max(1, round((share or 0.0) * example.most)))
+                tokens = (
+                    *example.given_tokens,
+                    *(0,) * max(1, round((share or 0.0) * example.most)),
+                )
                 example = example._replace(tokens=tokens, n_prompt=example.n_given)
                 own.append(example)
             examples.append(example)
         return examples, own
 
-    def _passed(self, examples: Sequence[Example], n_teacher: int = 1, n_student: int = 1) -> Work:
+    def _pass_work(
+        self, examples: Sequence[Example], n_teacher: int = 1, n_student: int = 1
+    ) -> PassWork:
         """Work of so many passes of both models; a backward is two forwards."""
-        total = Work(0, 0.0)
+        total = PassWork(0, 0.0)
         for batch in self._batches(examples):
-            total += Work.of(self.teacher, batch) * n_teacher
-            total += Work.of(self.student, batch) * n_student
+            total += PassWork.of_batch(self.teacher, batch) * n_teacher
+            total += PassWork.of_batch(self.student, batch) * n_student
         return total
 
     def _batches(self, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
-        return fitting(examples, self.teacher.cfg.d_vocab, self.training.memory_budget)
+        return batches_that_fit(examples, self.teacher.cfg.d_vocab, self.training.memory_budget)
 
     def memory(self) -> tuple[int, int]:
         """Bytes that a step works on, and bytes of weights, gradients and moments, at the most."""
@@ -238,9 +243,9 @@ class TrainingWork:
 
     def step_memory(self) -> StepMemory:
         """Memory of a step of the largest batch, none of it written by the student itself."""
-        steps = (self._examples_at(step, 1.0) for step in range(self.training.steps))
+        steps = (self._step_examples(step, 1.0) for step in range(self.training.steps))
         batches = (batch for examples, _ in steps for batch in self._batches(examples))
-        largest = max(batches, key=lambda batch: Work.of(self.student, batch).passes)
+        largest = max(batches, key=lambda batch: PassWork.of_batch(self.student, batch).passes)
         # So many steps that none is a point of the curve.
         of_step = replace(
             self.training, examples=Texts(tuple(largest), tuple(largest), ""), batch=len(largest),
@@ -251,10 +256,12 @@ class TrainingWork:
     def seconds(self, loaded: Callable[[Model], Model]) -> float:
         """About how long it takes: that of two of its steps at least, scaled by operations."""
         teacher, student = loaded(self.teacher), loaded(self.student)
-        origin = origin_of(student)
+        origin = model_origin(student)
         assert origin is not None
         training = self.training
-        trained = Student.of(student, files_of(student), training.layers, training.rank, 0)
+        trained = Student.from_model(
+            student, model_folder(student), training.layers, training.rank, 0
+        )
         # So many steps that no point of the curve is among those that are timed.
         timed = replace(training, steps=training.steps + 10_000)
         trainer = Trainer(Teacher(teacher), trained, origin.tokenizer, timed)

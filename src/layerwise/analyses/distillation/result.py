@@ -1,4 +1,4 @@
-"""What training brought a student, paired over items, and the typed result of a distillation.
+"""Gains of a student by training, paired over items, and the typed result of a distillation.
 
 Definitions are in ``docs/distillation.md``; columns in ``docs/results.md``.
 """
@@ -16,21 +16,26 @@ from layerwise import stats
 from layerwise.presentation.columns import (
     Column,
     Row,
-    estimated,
+    estimate_column,
     in_short,
-    named,
-    numbered,
+    number_column,
     p_column,
     plain,
+    text_column,
 )
-from layerwise.presentation.section import drawn
+from layerwise.presentation.section import draw_table
 from layerwise.stats.cells import Cell, cells_by_host, intact_nats
 from layerwise.stats.effects import ALPHA, Chance
-from layerwise.stats.families.estimate import bounded_columns, known, paired_bounds, resampled
+from layerwise.stats.families.estimate import (
+    bootstrap_means,
+    bounded_columns,
+    finite_or_none,
+    paired_bounds,
+)
 from layerwise.stats.items.clusters import Clusters, paired_p_values
 from layerwise.stats.share_tests.share_bounds import share_scale, wide_enough
 from layerwise.stats.signals.signal import have_signal, signal_p_values
-from layerwise.storage.base import Result, computed_once
+from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
@@ -56,12 +61,12 @@ class DistillationResult(Result):
     distillation_curve: pd.DataFrame
     facts: Facts
 
-    @computed_once
+    @cache_tables
     def gains(self) -> pd.DataFrame:
         """``distillation_gains``: what is gained and lost, by task and protocol."""
         return gains_table(self.distillation, self.facts.chance, self.facts.seed)
 
-    def derived(self) -> dict[str, pd.DataFrame]:
+    def derived_tables(self) -> dict[str, pd.DataFrame]:
         """``distillation_gains``."""
         return {"distillation_gains": self.gains()}
 
@@ -69,7 +74,7 @@ class DistillationResult(Result):
         """Divergence from the teacher while the student was trained."""
         from .figures import training_curve
 
-        return drawn(self, training_curve, self.distillation_curve)
+        return draw_table(self, training_curve, self.distillation_curve)
 
     def summary_rows(self) -> pd.DataFrame:
         """Gains and losses, by task and protocol."""
@@ -150,7 +155,7 @@ def _bootstrap_gains(
     """Share of the lead that is closed, no surer than unseen items allow; gain in nats."""
     student, n = cells[STUDENT], len(nats)
     answers = (cells[host].intact for host in HOSTS)
-    teacher, before, distilled, gained = resampled(
+    teacher, before, distilled, gained = bootstrap_means(
         student.task, student.clusters, seed, *answers, nats
     )
     share = 1 - stats.shares(teacher, distilled, before if leads else np.full_like(before, 1.0))
@@ -161,7 +166,7 @@ def _bootstrap_gains(
         low, high = (np.where(np.isfinite(end), end, np.nan) for end in ends)
     columns = bounded_columns("nats", "nats_", gained, n)
     columns |= {"closed": closed, "closed_low": low, "closed_high": high}
-    return {name: known(value[0]) for name, value in columns.items()}
+    return {name: finite_or_none(value[0]) for name, value in columns.items()}
 
 
 def _verdict(row: Row) -> str:
@@ -170,13 +175,13 @@ def _verdict(row: Row) -> str:
 
 GAINS = (
     *plain("task", "protocol"),
-    named("n", "n_items"),
-    numbered("teacher (%)", "acc_teacher", 100),
-    numbered("student before (%)", "acc_student", 100),
-    numbered("distilled (%)", "acc_distilled", 100),
-    estimated("gain (points)", "gain", "gain_", 100),
-    estimated("of the teacher's lead (%)", "closed", "closed_", 100),
-    estimated("gain (nats)", "nats", "nats_", 1, 2),
+    text_column("n", "n_items"),
+    number_column("teacher (%)", "acc_teacher", 100),
+    number_column("student before (%)", "acc_student", 100),
+    number_column("distilled (%)", "acc_distilled", 100),
+    estimate_column("gain (points)", "gain", "gain_", 100),
+    estimate_column("of the teacher's lead (%)", "closed", "closed_", 100),
+    estimate_column("gain (nats)", "nats", "nats_", 1, 2),
     p_column("p (Holm)", "p_holm"),
     Column("established", _verdict),
 )

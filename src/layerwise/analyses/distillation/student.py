@@ -13,17 +13,17 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from layerwise.errors import UserError, shown
-from layerwise.models.files.written_folder import copy_others, layers_prefix
+from layerwise.errors import UserError, short_repr
+from layerwise.models.files.written_folder import copy_other_files, layers_prefix
 from layerwise.models.huggingface.folder import read_config
 from layerwise.models.huggingface.originals import load_original
 from layerwise.models.huggingface.parity_text import token_ids
 from layerwise.models.instance.facts import original_tokenizer, vocabulary_difference
 from layerwise.models.instance.kinds import (
     Model,
-    blocks_of,
     decoder_prefix,
     is_seq2seq,
+    model_blocks,
     n_encoder_layers,
 )
 from layerwise.models.libraries.quiet import quiet
@@ -31,7 +31,7 @@ from layerwise.models.own_files import stored_stacks
 from layerwise.models.weights.offload import OnDisk
 from layerwise.sweep.requests import Tokens
 
-from .batches import Batch, fitting, sample_texts
+from .batches import PaddedBatch, batches_that_fit, sample_texts
 from .examples import Example
 from .losses import Objective
 
@@ -56,7 +56,7 @@ class Student:
     folder: Path  # the files that it came from
 
     @classmethod
-    def of(
+    def from_model(
         cls, model: Model, folder: Path, layers: Sequence[int] | None, rank: int | None, seed: int
     ) -> Student:
         """A copy of a model in float32, to be trained."""
@@ -88,11 +88,11 @@ class Student:
         prefix = decoder_prefix(model) if is_seq2seq(model) else None
         return cls(original, blocks, trained, prefix, adapters, folder)
 
-    def batch(self, examples: Sequence[Example]) -> Batch:
+    def batch(self, examples: Sequence[Example]) -> PaddedBatch:
         """Texts as this model reads them."""
-        return Batch.of(examples, self.prefix, self.original.device)
+        return PaddedBatch.from_examples(examples, self.prefix, self.original.device)
 
-    def __call__(self, batch: Batch, *, streams: bool = False) -> Readings:
+    def __call__(self, batch: PaddedBatch, *, streams: bool = False) -> Readings:
         """Logits at the predictions, and the output streams of all layers."""
         inputs: dict[str, Any] = {"input_ids": batch.tokens, "use_cache": False}
         if batch.decoder_tokens is not None:
@@ -120,7 +120,7 @@ class Student:
         """The examples with targets that the student writes, sampled at temperature 1."""
         d_vocab = self.original.config.get_text_config().vocab_size
         texts, left = list[Example](), iter(seeds)
-        for batch in fitting(examples, d_vocab, memory_budget):
+        for batch in batches_that_fit(examples, d_vocab, memory_budget):
             of_batch = list(islice(left, len(batch)))
             texts += sample_texts(self.original, batch, tokenizer, of_batch, self.prefix)
         return texts
@@ -131,7 +131,7 @@ class Student:
             self.original, self.adapters = self.adapters.merge_and_unload(), None
         with quiet():
             self.original.save_pretrained(place)
-        copy_others(self.folder, place, _OF_BEFORE)
+        copy_other_files(self.folder, place, _OF_BEFORE)
 
 
 def _blocks(model: Model, original: nn.Module, folder: Path) -> tuple[str, ...]:
@@ -192,7 +192,7 @@ def _difference(
     for what, (of_teacher, of_student) in properties.items():
         # A model without weights is on no device.
         if of_teacher != of_student and "meta" not in (of_teacher, of_student):
-            return what, shown(of_teacher), shown(of_student)
+            return what, short_repr(of_teacher), short_repr(of_student)
     return None
 
 
@@ -205,14 +205,14 @@ class Teacher:
     layers: tuple[int, ...] = ()
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> Readings:
+    def __call__(self, batch: PaddedBatch) -> Readings:
         """Logits at the predictions, and the output streams of the wanted layers."""
         kept: dict[str, torch.Tensor] = {}
 
         def keep(value: torch.Tensor, hook: Any) -> None:
             kept[hook.name] = value
 
-        blocks: Any = blocks_of(self.model)
+        blocks: Any = model_blocks(self.model)
         names = [blocks[layer].hook_resid_post.name for layer in self.layers]
         inputs: tuple[Any, ...] = (batch.tokens,)
         if is_seq2seq(self.model):

@@ -20,7 +20,7 @@ from layerwise.analyses.shared.training_state import packed_state, unpack_state
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import n_encoder_layers
 
-from .batches import Batch, fitting
+from .batches import PaddedBatch, batches_that_fit
 from .examples import Example
 from .losses import Objective, divergences, kl, stream_distance
 from .student import Student, Teacher, need_peft
@@ -71,7 +71,7 @@ class Training:
     seed: int  # of all draws
     memory_budget: int  # bytes for logits
 
-    def texts_at(self, step: int) -> StepTexts:
+    def step_texts(self, step: int) -> StepTexts:
         """Texts of ``train`` that a step reads."""
         rng = stats.generator(self.seed, f"step {step} of the distillation")
         chosen = rng.permutation(len(self.examples.train))[: self.batch]
@@ -129,7 +129,7 @@ class Trainer:
 
     def _step_examples(self) -> tuple[list[Example], list[bool]]:
         """The texts of a step, and which of them the student wrote itself."""
-        places, own, seeds = self.training.texts_at(self.done)
+        places, own, seeds = self.training.step_texts(self.done)
         examples = [self.training.examples.train[place] for place in places]
         own_places = [place for place, written in enumerate(own) if written]
         written = self.student.sample(
@@ -156,7 +156,7 @@ class Trainer:
         }
         parts = dict.fromkeys(weights, 0.0)
         at = 0
-        for piece in self._fitting(examples):
+        for piece in self._batches_that_fit(examples):
             is_own = torch.tensor(own[at : at + len(piece)])
             at += len(piece)
             batch = self.student.batch(piece)
@@ -176,11 +176,13 @@ class Trainer:
         return {"loss": whole, **reported, "n_texts": len(examples), "n_own": sum(own),
                 "n_tokens": n_targets}  # fmt: skip
 
-    def _fitting(self, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
-        return fitting(examples, self.teacher.model.cfg.d_vocab, self.training.memory_budget)
+    def _batches_that_fit(self, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
+        return batches_that_fit(
+            examples, self.teacher.model.cfg.d_vocab, self.training.memory_budget
+        )
 
     def _losses(
-        self, batch: Batch
+        self, batch: PaddedBatch
     ) -> tuple[
         Float[torch.Tensor, " predictions"],
         Float[torch.Tensor, " predictions"],
@@ -210,7 +212,7 @@ class Trainer:
         """KL(teacher || student) at temperature 1 on held-out texts, nats a token."""
         total = n = 0.0
         with self._memory():
-            for examples in self._fitting(self.training.curve_examples()):
+            for examples in self._batches_that_fit(self.training.curve_examples()):
                 batch = self.student.batch(examples)
                 (expected, _), (logits, _) = self.teacher(batch), self.student(batch)
                 size = min(expected.shape[-1], logits.shape[-1])

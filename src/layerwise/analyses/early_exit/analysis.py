@@ -8,16 +8,29 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis, reads_prompts, saved_tables
-from layerwise.analyses.logit_lens.result import guessing
-from layerwise.presentation.claim import ESTABLISHED, Claim, Estimate, source, spaced, weight
+from layerwise.analyses.logit_lens.result import guessing_chance
+from layerwise.presentation.claim import (
+    ESTABLISHED,
+    Claim,
+    Estimate,
+    most_important,
+    source,
+    weight,
+)
 from layerwise.presentation.columns import as_text
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.no_signal import gate_tables
-from layerwise.presentation.over_run import evidence_for
-from layerwise.presentation.rows import asked_of, records, rows
+from layerwise.presentation.over_run import run_wide_evidence
+from layerwise.presentation.rows import claim_scope, records, rows
 from layerwise.presentation.section import FigureSpec, Section
-from layerwise.presentation.wording import counted, interval, number, spread_of, when
-from layerwise.stats.share_tests.equivalence import Interest
+from layerwise.presentation.wording import (
+    count_noun,
+    count_range,
+    interval,
+    number,
+    protocol_phrase,
+)
+from layerwise.stats.share_tests.equivalence import SmallestEffects
 from layerwise.storage.run_tables import RunTables
 
 from .result import EXITS, EarlyExitResult
@@ -53,34 +66,34 @@ def findings(run: RunTables) -> list[Claim]:
     needed = [
         Claim(
             short=f"In {row['task']}, stopping one layer early, after {exit_name(row)}, already "
-            f"loses accuracy {when(row['protocol'])}.",
+            f"loses accuracy {protocol_phrase(row['protocol'])}.",
             importance=weight(0.5, row["acc_diff"]), **_claim_fields(row),
-            **evidence_for(
+            **run_wide_evidence(
                 row, table, "exact sign flips of items", ("p_holm", "Holm over its exits")
             ),
         )
         for row in records(last)
     ]  # fmt: skip
-    return spaced(safe, _MOST) + spaced(needed, 1)
+    return most_important(safe, _MOST) + most_important(needed, 1)
 
 
 def _safe(row: dict[str, Any], run: RunTables, table: pd.DataFrame) -> Claim:
-    loss = number(100 * Interest.of(run.facts.settings).loss)
+    loss = number(100 * SmallestEffects.from_settings(run.facts.settings).loss)
     about = _claim_fields(row)
     left_out = len(rows(table, **about["source"]["where"]).query(f"layer >= {row['layer']}"))
     return Claim(
         short=f"In {row['task']}, an exit after layer {exit_name(row)} loses less than {loss} "
-        f"accuracy points {when(row['protocol'])}.",
+        f"accuracy points {protocol_phrase(row['protocol'])}.",
         evidence=ESTABLISHED, importance=weight(0.6, left_out / run.facts.model.n_layers),
         details=(
-            f"It leaves out {counted(left_out, 'layer')}; the final token is the same in "
+            f"It leaves out {count_noun(left_out, 'layer')}; the final token is the same in "
             f"{interval(*(100 * row[name] for name in ('same', 'same_low', 'same_high')))} %.",
             f"The right answer loses {interval(row['nats'], row['nats_low'], row['nats_high'], 2)} "
             "nats.",
         ),
         p=float(row["p_no_loss_run"]),
         test=f"test that {loss} points or more are lost, from the last exit down, Bonferroni over "
-        f"{counted(int(row['n_sequences']), 'sequence')} of exits",
+        f"{count_noun(int(row['n_sequences']), 'sequence')} of exits",
         **about,
     )  # fmt: skip
 
@@ -95,7 +108,7 @@ def _claim_fields(row: dict[str, Any]) -> dict[str, Any]:
         "estimate": Estimate(middle, low, high, "accuracy points lost", digits=1),
         "source": source(_LAYERS, where, layer=int(row["layer"])),
         "caveat": _CAVEAT,
-        **asked_of(pd.DataFrame([row])),
+        **claim_scope(pd.DataFrame([row])),
     }
 
 
@@ -108,7 +121,7 @@ def sections(run: RunTables) -> list[Section]:
         return []
     caption = (
         "Early exit: accuracy that is lost by stopping after each layer (n = "
-        f"{spread_of(table['n_items'], 'item')} a task). The answer's first token is read there "
+        f"{count_range(table['n_items'], 'item')} a task). The answer's first token is read there "
         "with the final norm and the unembedding. Squares: exits that lose less than what is of "
         "interest, as all later ones do. Dots: significant losses (Holm)."
     )
@@ -131,7 +144,7 @@ _PLANS, _EXTRAS = reads_prompts("early-exit", "the layers after which the model 
 ANALYSIS = Analysis(
     "early_exit", EarlyExitResult, sections, findings,
     tables=lambda result, others: saved_tables(result, others)
-    | {_GATE: gate(result.early_exit, guessing(result.facts))},
+    | {_GATE: gate(result.early_exit, guessing_chance(result.facts))},
     files={_GATE: "early_exit.parquet, answers counted"},
     plans=_PLANS,
     extras=_EXTRAS,

@@ -13,14 +13,14 @@ from typing import Any, Unpack
 from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.logit_lens.job import Lens, refuse_protocols
-from layerwise.analyses.logit_lens.result import answers_read
+from layerwise.analyses.logit_lens.result import answer_rows
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import RunOptions
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, prepare
-from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
+from layerwise.stats.share_tests.equivalence import SmallestEffects, check_smallest_effects
 from layerwise.storage.parquet import conform
 from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
@@ -33,7 +33,7 @@ def refuse_generate(protocols: Sequence[str]) -> None:
     refuse_protocols("prompt", protocols)
 
 
-@check_arguments(refuse_generate, refuse_uninteresting)
+@check_arguments(refuse_generate, check_smallest_effects)
 @exclusive
 def early_exit(
     model: LoadedModel,
@@ -72,8 +72,8 @@ def early_exit(
                    task      protocol  layer  acc
         0  wired-lookup  continuation      8  1.0
     """
-    refuse_uninteresting(smallest_loss)
-    setup = prepare(model, tasks, protocols, interest=Interest(loss=smallest_loss), **run)
+    check_smallest_effects(smallest_loss)
+    setup = prepare(model, tasks, protocols, interest=SmallestEffects(loss=smallest_loss), **run)
     return execute_job(EarlyExit(Lens(setup)), EarlyExitResult, "early exit", run)
 
 
@@ -93,9 +93,9 @@ class EarlyExit:
         """Settings that make it this one and no other, beside its set-up."""
         return {}
 
-    def expected(self, task: Task, /, *protocols: str) -> Cost:
-        """What a task is expected to cost: nothing where the lens is read anyway."""
-        return Cost() if self.shared else self.lens.expected(task, *protocols)
+    def expected_cost(self, task: Task, /, *protocols: str) -> Cost:
+        """Expected cost of a task: nothing where the lens is read anyway."""
+        return Cost() if self.shared else self.lens.expected_cost(task, *protocols)
 
     def run(
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
@@ -104,4 +104,4 @@ class EarlyExit:
         read = self.lens.run(parts, settings, progress)
         work = () if self.shared else read.facts.work
         facts = read.facts.model_copy(update={"work": work})
-        return EarlyExitResult(conform("early_exit", answers_read(read.lens)), facts)
+        return EarlyExitResult(conform("early_exit", answer_rows(read.lens)), facts)

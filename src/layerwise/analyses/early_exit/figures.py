@@ -6,16 +6,24 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from layerwise.analyses.shared.lens_names import OF_ENCODER
-from layerwise.presentation.charts.heat import LOSS, LOST, Mark, Row, loss_strips, lost, significant
+from layerwise.presentation.charts.heat import (
+    LOSS,
+    LOST,
+    Mark,
+    Row,
+    is_significant,
+    loss_strips,
+    share_lost_tooltip,
+)
 from layerwise.presentation.naming import stacks
-from layerwise.presentation.rows import layers_of
-from layerwise.presentation.style import FULL_WIDTH, styled
-from layerwise.presentation.wording import PROTOCOL_ORDER, way_of_scoring
+from layerwise.presentation.rows import layers_in
+from layerwise.presentation.style import FULL_WIDTH, with_style
+from layerwise.presentation.wording import PROTOCOL_ORDER, protocol_words
 
 from .tables import exit_name
 
 _MARKS = (
-    Mark(LOSS, significant()),
+    Mark(LOSS, is_significant()),
     Mark(
         "safe: less is lost than is of interest, here and later", lambda row: bool(row["safe"]),
         "s", "safe", {"color": "black", "mec": "white"},
@@ -24,10 +32,12 @@ _MARKS = (
 
 
 def _tell(row: Row) -> str:
-    return f"{way_of_scoring(row['protocol'])}, exit after {exit_name(row)}: {lost(row)}"
+    return (
+        f"{protocol_words(row['protocol'])}, exit after {exit_name(row)}: {share_lost_tooltip(row)}"
+    )
 
 
-@styled
+@with_style
 def exit_strips(exits: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     """Cost of stopping after each layer: a panel per task, a row per protocol.
 
@@ -40,7 +50,7 @@ def exit_strips(exits: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     if start >= 0:
         exits = pd.DataFrame(exits.loc[(exits["layer"] != start) | exits["lens"].isin(OF_ENCODER)])
     panels = loss_strips(
-        exits, "protocol", PROTOCOL_ORDER, layers_of(exits), _MARKS, _tell, width, left=1.05,
+        exits, "protocol", PROTOCOL_ORDER, layers_in(exits), _MARKS, _tell, width, left=1.05,
         least=width,
     )  # fmt: skip
     title = "Early exit: accuracy lost by stopping after a layer, by task and way of scoring"

@@ -7,34 +7,34 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from layerwise.analyses.logit_lens.result import guessing
+from layerwise.analyses.logit_lens.result import guessing_chance
 from layerwise.presentation import no_signal
 from layerwise.presentation.columns import (
     Column,
-    decided,
-    estimated,
+    estimate_column,
     in_short,
-    named,
     p_column,
     plain,
+    text_column,
+    yes_no_column,
 )
-from layerwise.presentation.section import drawn
-from layerwise.presentation.wording import spread_of
-from layerwise.stats.share_tests.equivalence import Interest
-from layerwise.storage.base import Result, computed_once
+from layerwise.presentation.section import draw_table
+from layerwise.presentation.wording import count_range
+from layerwise.stats.share_tests.equivalence import SmallestEffects
+from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.provenance import Facts
 
-from .tables import earliest, exit_name, exits_table, gate, items_needed
+from .tables import earliest, exit_name, exits_table, gate, n_items_needed
 
 EXITS = (
     *plain("task", "protocol"),
     Column("exit after layer", exit_name),
-    named("items", "n_items"),
-    estimated("accuracy lost (points)", "acc_diff", "acc_diff_", 100, 1),
-    estimated("nats lost", "nats", "nats_", 1, 2),
-    estimated("same token (%)", "same", "same_", 100),
+    text_column("items", "n_items"),
+    estimate_column("accuracy lost (points)", "acc_diff", "acc_diff_", 100, 1),
+    estimate_column("nats lost", "nats", "nats_", 1, 2),
+    estimate_column("same token (%)", "same", "same_", 100),
     p_column("p (loss too large, all of the run)", "p_no_loss_run"),
-    decided("safe", "safe"),
+    yes_no_column("safe", "safe"),
 )
 
 
@@ -55,11 +55,11 @@ class EarlyExitResult(Result):
     early_exit: pd.DataFrame
     facts: Facts
 
-    @computed_once
+    @cache_tables
     def exits(self) -> pd.DataFrame:
         """``early_exit_layers``: accuracy, nats and tests of each exit."""
-        interest = Interest.of(self.facts.settings)
-        return exits_table(self.early_exit, guessing(self.facts), self.facts.seed, interest)
+        interest = SmallestEffects.from_settings(self.facts.settings)
+        return exits_table(self.early_exit, guessing_chance(self.facts), self.facts.seed, interest)
 
     def earliest(self) -> pd.DataFrame:
         """The first safe exit of each task and protocol, and in each stack; none where none is."""
@@ -69,21 +69,25 @@ class EarlyExitResult(Result):
         """Cost of stopping after each layer, by task and protocol."""
         from .figures import exit_strips
 
-        return drawn(self, exit_strips, self.exits())
+        return draw_table(self, exit_strips, self.exits())
 
     def notes(self) -> list[str]:
         """Notes where items are too few to call an exit safe, and where the model has no signal."""
         notes, lit = [], self.exits().loc[self.exits()["signal"]]
         if len(lit):  # no exit may be safe even if no answer changed
-            loss = Interest.of(self.facts.settings).loss
-            needed = items_needed(int(lit["n_sequences"].iloc[0]), loss)
+            loss = SmallestEffects.from_settings(self.facts.settings).loss
+            needed = n_items_needed(int(lit["n_sequences"].iloc[0]), loss)
             few = lit.loc[lit["n_items"] < needed, "n_items"]
             if len(few):
                 notes.append(
-                    f"No exit of {spread_of(few, 'item')} can be safe: expected {needed} items, or "
+                    f"No exit of {count_range(few, 'item')} can be safe: expected {needed} "
+                    f"items, or "
                     "a larger smallest_loss."
                 )
-        return [*notes, *no_signal.gate_sentences(gate(self.early_exit, guessing(self.facts)))]
+        return [
+            *notes,
+            *no_signal.gate_sentences(gate(self.early_exit, guessing_chance(self.facts))),
+        ]
 
     def summary_rows(self) -> pd.DataFrame:
         """The first safe exits."""

@@ -1,4 +1,4 @@
-"""What follows from the exits alone: accuracy, nats and agreement of each, and which are safe."""
+"""Tables of the exits alone: accuracy, nats and agreement of each, and the safe ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from layerwise.analyses.shared.lens_names import LOGIT, OF_ENCODER
 from layerwise.ground.layer_names import stream_name
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.stats.effects import ALPHA, BLIND, INTACT, Chance, effects_table
-from layerwise.stats.share_tests.equivalence import Interest, excludable_loss
+from layerwise.stats.share_tests.equivalence import SmallestEffects, excludable_loss
 from layerwise.storage.parquet import conform
 
 _SEQUENCE = ["task", "protocol", "lens"]
@@ -25,7 +25,9 @@ def gate(exits: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     return lens_gate(exits.assign(over="prompt", pos=-1, site="resid_post"), chance)
 
 
-def exits_table(exits: pd.DataFrame, chance: Chance, seed: int, interest: Interest) -> pd.DataFrame:
+def exits_table(
+    exits: pd.DataFrame, chance: Chance, seed: int, interest: SmallestEffects
+) -> pd.DataFrame:
     """``early_exit_layers``: what stopping after each layer costs, and where it is safe.
 
     An exit is safe if it and all later ones lose less than what is of interest.
@@ -84,7 +86,7 @@ def safe_p_values(p: Float[np.ndarray, " exits"], n: int) -> Float[np.ndarray, "
     return np.minimum(1.0, n * np.maximum.accumulate(p[::-1])[::-1])
 
 
-def items_needed(n: int, loss: float) -> int:
+def n_items_needed(n: int, loss: float) -> int:
     """Items by which an exit that changes no answer is safe, where so many sequences are tested."""
     items = 1
     while excludable_loss(items, ALPHA / n) >= loss:

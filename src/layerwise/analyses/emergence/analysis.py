@@ -1,4 +1,4 @@
-"""Where capabilities emerge and whether methods agree: parts of a page, and ``ANALYSIS``."""
+"""Parts of a page on where capabilities emerge and if methods agree, and ``ANALYSIS``."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
 from layerwise.presentation.claim import ORDER
 from layerwise.presentation.columns import (
     Column,
-    estimated,
-    named,
-    numbered,
+    estimate_column,
+    number_column,
     p_column,
     plain,
-    table_of,
+    run_table_as_text,
+    text_column,
 )
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import (
+    count_range,
     layer_ranges,
+    protocol_words,
     spread,
-    spread_of,
-    way_of_scoring,
 )
 from layerwise.storage.run_tables import RunTables
 
 from .findings import AGREEMENT, findings
-from .result import DEPTHS, EmergenceResult, listed
+from .result import DEPTHS, EmergenceResult, layer_ranges_or_dash
 
 _EMERGENCE_WORDS = (
     "Half-effect depth: where half of the effect is reached. Centre of mass: the mean depth, "
@@ -63,7 +63,7 @@ def _ranges(run: RunTables) -> Iterator[FigureSpec]:
         caption = (
             f"Depth at which each capability emerges{where}, by method and way of scoring. It runs "
             f"from 0 (first layer{' of the stack' * bool(where)}) to 1 (last). Lines: 95 % "
-            f"intervals over items (n = {spread_of(of_axis['n_items'], 'item')}). Grey ticks: "
+            f"intervals over items (n = {count_range(of_axis['n_items'], 'item')}). Grey ticks: "
             "layers of the critical set."
         )
         alt = f"Points with intervals on an axis of depth{where}, by capability and method."
@@ -72,8 +72,10 @@ def _ranges(run: RunTables) -> Iterator[FigureSpec]:
 
 _ORDER = (
     *plain("first", "second", "protocol", "method", "measure"),
-    estimated("depth of second minus first", "difference", "", 1, 2),
-    Column("layers that both may need, left out", lambda row: listed(row.get("shared"))),
+    estimate_column("depth of second minus first", "difference", "", 1, 2),
+    Column(
+        "layers that both may need, left out", lambda row: layer_ranges_or_dash(row.get("shared"))
+    ),
     p_column("p (Holm)", "p_holm"),
 )
 _LEFT_OUT = plain("capability", "task", "protocol", "method", "axis", "reason")
@@ -81,23 +83,23 @@ INTERACTIONS = (
     *plain("capability"),
     Column(
         "ways of scoring",
-        lambda row: f"{way_of_scoring(row['first'])}, {way_of_scoring(row['second'])}",
+        lambda row: f"{protocol_words(row['first'])}, {protocol_words(row['second'])}",
     ),
     Column("layers", lambda row: f"{row['group']} ({layer_ranges(row['layers'])})"),
-    named("n", "n_items"),
-    estimated("share lost, first (%)", "share_first", "share_first_", 100),
-    estimated("second (%)", "share_second", "share_second_", 100),
-    estimated("difference (points)", "difference", "", 100),
+    text_column("n", "n_items"),
+    estimate_column("share lost, first (%)", "share_first", "share_first_", 100),
+    estimate_column("second (%)", "share_second", "share_second_", 100),
+    estimate_column("difference (points)", "difference", "", 100),
     p_column("p of interaction (Holm)", "p_holm"),
 )
 
 
 AGREEMENTS = (
     *plain("capability", "protocol", "first", "second", "measure"),
-    named("n", "n_items"),
-    numbered("depth by first", "first_depth", 1, 2),
-    numbered("by second", "second_depth", 1, 2),
-    estimated("difference or correlation", "estimate", "", 1, 2),
+    text_column("n", "n_items"),
+    number_column("depth by first", "first_depth", 1, 2),
+    number_column("by second", "second_depth", 1, 2),
+    estimate_column("difference or correlation", "estimate", "", 1, 2),
     p_column("p (Holm)", "p_holm"),
 )
 
@@ -134,15 +136,17 @@ def sections(run: RunTables) -> list[Section]:
         alt = "Points with intervals: differences of depth and rank correlations between methods."
         draw = partial(agreement_ranges, differences)
         figures["agreement"] = (FigureSpec("method_agreement", draw, caption, alt),)
-    interaction = table_of(
+    interaction = run_table_as_text(
         run, "protocol_interaction", "Loss by group of layers and protocol ({n})", INTERACTIONS
     )
     depths = (
-        *table_of(run, "emergence", "Depths and critical sets ({n})", DEPTHS),
-        *table_of(run, "order", "Tests of order ({n})", _ORDER, by="p_holm"),
-        *table_of(run, "left_out", "Left out of the depths, and why", _LEFT_OUT, collapsed=False),
+        *run_table_as_text(run, "emergence", "Depths and critical sets ({n})", DEPTHS),
+        *run_table_as_text(run, "order", "Tests of order ({n})", _ORDER, by="p_holm"),
+        *run_table_as_text(
+            run, "left_out", "Left out of the depths, and why", _LEFT_OUT, collapsed=False
+        ),
     )
-    methods = table_of(run, "method_agreement", "Agreement of methods ({n})", AGREEMENTS)
+    methods = run_table_as_text(run, "method_agreement", "Agreement of methods ({n})", AGREEMENTS)
     return [
         Section("interaction", "Protocols and groups of layers", 25, _INTERACTION_WORDS,
                 figures["interaction"], tuple(interaction)),

@@ -11,12 +11,12 @@ from layerwise.analyses.arguments import ResultList, check_arguments
 from layerwise.analyses.measurements import CURVES, curves_in_words, with_curves
 from layerwise.errors import UserError
 from layerwise.ground.argument_types import NamedLayers, Resamples, Seed
-from layerwise.ground.layer_names import COMPUTATION, axes_of
+from layerwise.ground.layer_names import COMPUTATION, layer_axes
 from layerwise.stats.cells import has_several_examples
 from layerwise.stats.depth.depth_inference import refuse_negative_depth
-from layerwise.stats.depth.layer_curves import LeftOut, MethodCurve, Sampling
+from layerwise.stats.depth.layer_curves import ExcludedTask, MethodCurve, Sampling
 from layerwise.stats.effects import cells, layer_skips
-from layerwise.stats.signals.signal import Answers
+from layerwise.stats.signals.signal import IntactAnswers
 from layerwise.storage.base import Result
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import join_facts
@@ -31,9 +31,9 @@ from .summaries import (
     agreement_rows,
     evidence_key,
     order_rows,
-    summarised,
+    summarise_curves,
     summary_row,
-    tasks_apart,
+    task_depth_columns,
 )
 
 
@@ -81,15 +81,15 @@ def emergence(
     facts = join_facts([result.facts for result in used])
     n_layers = facts.model.n_layers
     grouped, sampling = layer_groups(n_layers, groups), Sampling(seed, n_resamples, n_layers)
-    everything = list(evidence_of(used, sampling))
+    everything = list(collect_curves(used, sampling))
     counts = Counter((each.method, each.task, each.protocol) for each in everything)
     for method, task, protocol in (key for key, n in counts.items() if n > 1):
         raise UserError(
             f"Two results hold the {method} of task {task!r} under protocol {protocol!r}: expected "
             "each once; leave one of them out."
         )
-    axes = axes_of(facts.model.n_encoder_layers, n_layers)
-    summaries, left_out = summarised(everything, axes, sampling)
+    axes = layer_axes(facts.model.n_encoder_layers, n_layers)
+    summaries, left_out = summarise_curves(everything, axes, sampling)
     whole = [summary for summary in summaries if summary.axis == COMPUTATION]
     placed = {(s.capability, s.protocol, s.method) for s in whole if s.measure == HALF}
     evidence = sorted((e for e in everything if isinstance(e, MethodCurve)), key=evidence_key)
@@ -102,11 +102,11 @@ def emergence(
         row for ablation in ablated for row in interaction_rows(*ablation, grouped, sampling)
     ]
     answers = {
-        (cell.task, cell.protocol): Answers(cell.intact, cell.clusters)
+        (cell.task, cell.protocol): IntactAnswers(cell.intact, cell.clusters)
         for records, _ in ablated
         for cell in cells(layer_skips(records))
     }
-    apart = tasks_apart(whole, n_layers, smallest_depth)
+    apart = task_depth_columns(whole, n_layers, smallest_depth)
     rows = [
         summary_row(each, axes[each.axis]) | apart.get((each[:4], each.axis), {})
         for each in summaries
@@ -121,7 +121,9 @@ def emergence(
     )
 
 
-def evidence_of(results: Sequence[Result], sampling: Sampling) -> Iterator[MethodCurve | LeftOut]:
+def collect_curves(
+    results: Sequence[Result], sampling: Sampling
+) -> Iterator[MethodCurve | ExcludedTask]:
     """Evidence of each method on each task, of the results of one run; or why there is none."""
     curves_of = [(result, CURVES[type(result)]) for result in results]
     signal: dict[tuple[str, str], bool] = {}

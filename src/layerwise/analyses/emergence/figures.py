@@ -15,14 +15,14 @@ from layerwise.presentation.layer_axis import name_depths
 from layerwise.presentation.lettering import label
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import parts, records, rows
-from layerwise.presentation.style import FULL_WIDTH, look, protocol_look, styled
+from layerwise.presentation.style import FULL_WIDTH, look, protocol_look, with_style
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
+    count_range,
     in_order,
     p_value,
-    spread_of,
-    way_of_scoring,
+    protocol_words,
 )
 
 METHODS = (
@@ -43,7 +43,7 @@ _MEASURES = {
 _MOST = 150.0
 
 
-@styled
+@with_style
 def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     """Depths of capabilities by method, protocol and measure, from ``emergence``."""
     capabilities = in_order(emergence["capability"], CAPABILITY_ORDER)
@@ -54,7 +54,7 @@ def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
     titles = [
         [f"{'' if axis == COMPUTATION else axis + ', '}{method}, {way}: {measure}"]
         for axis, method, protocol, measure, _ in plan
-        for way in [way_of_scoring(protocol)]
+        for way in [protocol_words(protocol)]
     ]
     height = _ROW * len(capabilities) + 0.1
     panels = Panels(titles, width, (height,), least=2.4, left=0.9)
@@ -77,19 +77,19 @@ def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
     panels.flat[0].set_xlim(-0.03, 1.03)
     whole = COMPUTATION in set(emergence["axis"])
     first, within = ("layer", "") if whole else ("layer of the stack", " within each stack")
-    items = f"n = {spread_of(emergence['n_items'], 'item')} a point"
+    items = f"n = {count_range(emergence['n_items'], 'item')} a point"
     return panels.finish(
         f"Where capabilities emerge{within} (95 % intervals over items, {items})",
         f"relative depth (0 = first {first}, 1 = last)",
     )
 
 
-@styled
+@with_style
 def agreement_ranges(agreement: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     """Differences of depth and rank correlations of methods, from ``method_agreement``."""
     capabilities = in_order(agreement["capability"], CAPABILITY_ORDER)
     groups = [
-        ({"protocol": protocol}, protocol_look(protocol), label(way_of_scoring(protocol), 14))
+        ({"protocol": protocol}, protocol_look(protocol), label(protocol_words(protocol), 14))
         for protocol in in_order(agreement["protocol"], PROTOCOL_ORDER)
     ]
     pairs = in_order(zip(agreement["first"], agreement["second"], strict=True), ())
@@ -112,7 +112,7 @@ def agreement_ranges(agreement: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
     )
 
 
-@styled
+@with_style
 def interaction_profiles(interaction: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     """The share lost by group of layers and protocol, from ``protocol_interaction``."""
     shown = [part for _, part in parts(interaction, capability=(), first=(), second=())]
@@ -134,7 +134,7 @@ def interaction_profiles(interaction: pd.DataFrame, width: float = FULL_WIDTH) -
                 differ, f"share {name}", protocol_look(name), f"share_{which}", x="group",
                 at=x + shift, scale=100, unit=" % lost per layer", sure="sure",
                 ends=(f"share_{which}_low", f"share_{which}_high"), band=False,
-                label=way_of_scoring(name),
+                label=protocol_words(name),
             )
             for which, shift in (("first", -0.07), ("second", 0.07))
             for name in [str(profile[which].iloc[0])]

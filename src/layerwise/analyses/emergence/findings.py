@@ -19,8 +19,8 @@ from layerwise.presentation.claim import (
     SCORING,
     Claim,
     Estimate,
+    most_important,
     source,
-    spaced,
     weight,
 )
 from layerwise.presentation.naming import name_layer, stacks
@@ -29,18 +29,18 @@ from layerwise.presentation.rows import numbers, parts, records, rows
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
-    capitalised,
-    counted,
+    capitalise,
+    count_noun,
+    count_range,
     few_layers,
     in_order,
     interval,
-    joined,
+    join_words,
     number,
     p_value,
+    protocol_phrase,
+    protocol_words,
     spread,
-    spread_of,
-    way_of_scoring,
-    when,
 )
 from layerwise.stats.depth.layer_curves import ABLATION, ATTRIBUTION, PATCHING
 from layerwise.storage.run_tables import RunTables
@@ -62,7 +62,7 @@ Row = dict[str, Any]
 
 def findings(run: RunTables) -> list[Claim]:
     """Depths and order of capabilities, and whether protocols and methods agree."""
-    finders = (interactions, orders, suites_apart, lens_depths, agreements)
+    finders = (interactions, orders, different_depth_claims, lens_depths, agreements)
     return [finding for finder in finders for finding in finder(run)]
 
 
@@ -76,7 +76,7 @@ def interactions(run: RunTables) -> list[Claim]:
     by_capability = sure.groupby("capability", sort=False)
     differ = [_depends(part, n_tests, len(table)) for _, part in by_capability]
     quiet = table.loc[~table["capability"].isin(sure["capability"])]
-    return spaced(differ, 2) + ([_no_interaction(quiet, n_tests)] if len(quiet) else [])
+    return most_important(differ, 2) + ([_no_interaction(quiet, n_tests)] if len(quiet) else [])
 
 
 def _depends(sure: pd.DataFrame, n_tests: int, n_rows: int) -> Claim:
@@ -92,17 +92,18 @@ def _depends(sure: pd.DataFrame, n_tests: int, n_rows: int) -> Claim:
     (more, less), sides = pair[::sign], ("first", "second")[::sign]
     bounds = {str(row["group"]): _simultaneous_gap(row, sign, n_rows) for row in groups}
     wider = [name for name, (_, low, _) in bounds.items() if low > 0]
-    listed = joined(f"{row['group']} {interval(*bounds[str(row['group'])])}"
+    listed = join_words(f"{row['group']} {interval(*bounds[str(row['group'])])}"
                     for row in records(best))  # fmt: skip
     costs = [f"{number(100 * most[f'share_{side}'])} %" for side in sides]
     short = (
         f"For {most['capability']}, skipping one of {few_layers(list(most['layers']))} costs "
-        f"{costs[0]} of the score {when(more)}, {costs[1]} {when(less)}."
+        f"{costs[0]} of the score {protocol_phrase(more)}, {costs[1]} {protocol_phrase(less)}."
     )
     if str(most["group"]) not in wider:
         short = (
-            f"For {most['capability']}, how much more a skipped layer costs {when(more)} than "
-            f"{when(less)} varies with depth."
+            f"For {most['capability']}, how much more a skipped layer costs "
+            f"{protocol_phrase(more)} than "
+            f"{protocol_phrase(less)} varies with depth."
         )
     return Claim(
         kind=SCORING, evidence=ESTABLISHED, importance=weight(0.92, 2 * _largest_deviation(best)),
@@ -110,10 +111,11 @@ def _depends(sure: pd.DataFrame, n_tests: int, n_rows: int) -> Claim:
         capabilities=(where["capability"],), protocols=pair, p=float(most["p_holm"]),
         items=f"{most['n_items']} items",
         test=f"interaction of way of scoring and layer group, {after_holm(n_tests)}",
-        estimate=Estimate(*bounds[str(most["group"])], f"% of the score more {when(more)}, in "
+        estimate=Estimate(*bounds[str(most["group"])], f"% of the score more "
+f"{protocol_phrase(more)}, in "
                           f"{most['group']} layers", f"bounds for all {n_rows} gaps together"),
-        details=(f"In % of the score, how much more is lost {when(more)}: {listed}.",
-                 f"It is established to be more in {joined(wider) or 'no'} layers."),
+        details=(f"In % of the score, how much more is lost {protocol_phrase(more)}: {listed}.",
+                 f"It is established to be more in {join_words(wider) or 'no'} layers."),
         caveat="That other layers are needed does not follow: a harder way of scoring loses more "
         "wherever something is lost.",
         source=source("protocol_interaction", where, group=str(most["group"])),
@@ -140,15 +142,15 @@ def _largest_deviation(pair: pd.DataFrame) -> float:
 def _no_interaction(quiet: pd.DataFrame, n_tests: int) -> Claim:
     capabilities = in_order(quiet["capability"], ())
     pairs = in_order(zip(quiet["first"], quiet["second"], strict=True), ())
-    compared = (" against ".join(map(way_of_scoring, pair)) for pair in pairs)
+    compared = (" against ".join(map(protocol_words, pair)) for pair in pairs)
     return Claim(
         kind=SCORING, evidence=OPEN, importance=weight(0.5, 0.0),
         capabilities=tuple(capabilities),
         short="That two ways of scoring differ more at some depths than at others is not "
-        f"established for {joined(capabilities)}.",
+        f"established for {join_words(capabilities)}.",
         p=float(numbers(quiet, "p_holm").min()), items=f"{spread(quiet['n_items'])} items",
         test=f"the smallest; interaction with the layer group, {after_holm(n_tests)}",
-        details=(f"{capitalised(joined(compared))} were compared.",),
+        details=(f"{capitalise(join_words(compared))} were compared.",),
         protocols=tuple(in_order([name for pair in pairs for name in pair], PROTOCOL_ORDER)),
         source=source("protocol_interaction", {"capability": capabilities}),
     )  # fmt: skip
@@ -170,7 +172,7 @@ def orders(run: RunTables) -> list[Claim]:
         else:
             established.append(_order_claim(pair, sure, run, len(order)))
     no_order = [_no_order(unordered, len(order))] if unordered else []
-    return spaced(established, 3) + spaced(contrary, 3) + no_order
+    return most_important(established, 3) + most_important(contrary, 3) + no_order
 
 
 def _contrary(sure: list[Row], n_tests: int, n_run: int, run: RunTables) -> Claim:
@@ -181,15 +183,15 @@ def _contrary(sure: list[Row], n_tests: int, n_run: int, run: RunTables) -> Clai
         before, after = names[::sign]
         clearest.append(row)
         details.append(
-            f"{capitalised(before)} comes before {after} by {row['method']} "
-            f"{when(row['protocol'])} ({row['measure']}, {p_value(row['p_holm'])} "
+            f"{capitalise(before)} comes before {after} by {row['method']} "
+            f"{protocol_phrase(row['protocol'])} ({row['measure']}, {p_value(row['p_holm'])} "
             f"{after_holm(n_run)})."
         )
     return Claim(
         kind=ORDER, evidence=ESTABLISHED, importance=weight(0.7, 0.0), capabilities=names,
         short=f"Whether {names[0]} or {names[1]} comes first depends on how it is measured.",
         protocols=tuple(in_order([str(row["protocol"]) for row in clearest], PROTOCOL_ORDER)),
-        details=(*details, f"{len(sure)} of {counted(n_tests, 'test')} of this pair are "
+        details=(*details, f"{len(sure)} of {count_noun(n_tests, 'test')} of this pair are "
                  "significant.", *filter(None, [beside_orders(clearest, run).strip()])),
         source=source("order", dict(zip(("first", "second"), names, strict=True))),
     )  # fmt: skip
@@ -215,13 +217,13 @@ def _order_claim(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int
     return Claim(
         kind=ORDER, evidence=ESTABLISHED, importance=weight(0.9, 3 * abs(ahead)),
         short=f"By {at['method']}{beyond}, {earlier} comes before {later} "
-        f"{when(at['protocol'])}, {_layers_earlier(ahead, run.facts.model.n_layers)}.",
+        f"{protocol_phrase(at['protocol'])}, {_layers_earlier(ahead, run.facts.model.n_layers)}.",
         capabilities=(earlier, later), protocols=(at["protocol"],), p=float(best["p_holm"]),
         test=f"order of the {at['measure']}, {after_holm(n_run)}",
         estimate=Estimate(ahead, min(ends), max(ends), "of the model's depth earlier", digits=2),
         items=f"{n_items[earlier]} items of {earlier} and {n_items[later]} of {later}",
         details=tuple(filter(None, (
-            f"Of {counted(len(pair), 'test')} of this pair, {n_sure}, "
+            f"Of {count_noun(len(pair), 'test')} of this pair, {n_sure}, "
             f"{'all ' * (len(sure) > 1)}in this direction.",
             only,
             beside_order(best, run, sign < 0).strip(),
@@ -258,14 +260,14 @@ def _no_order(unordered: list[pd.DataFrame], n_run: int) -> Claim:
         f"{f'in {len(pairs)} pairs' if several else f'between {named[0]}'}.",
         capabilities=tuple(dict.fromkeys(name for pair in pairs for name in pair)),
         details=(*([f"The pairs: {'; '.join(named)}."] if several else []),
-                 *(f"{each.sum()} of {counted(len(tests), 'test')} {words}."
+                 *(f"{each.sum()} of {count_noun(len(tests), 'test')} {words}."
                    for words, each in outcomes.items() if each.any())),
         p=float(p.min()) if (p >= LEVEL).all() else None,
         test=f"the smallest, {after_holm(n_run)}",
     )  # fmt: skip
 
 
-def suites_apart(run: RunTables) -> list[Claim]:
+def different_depth_claims(run: RunTables) -> list[Claim]:
     """Capabilities whose tasks lie at depths that are shown to differ: no one depth is theirs."""
     emergence = run.table("emergence")
     if emergence is None:
@@ -278,17 +280,18 @@ def suites_apart(run: RunTables) -> list[Claim]:
         claims.append(Claim(
             kind=ORDER, evidence=ESTABLISHED,
             importance=weight(0.8, abs(row["layer_last"] - row["layer_first"]) / 10),
-            short=f"Suites of {row['capability']} disagree on its depth {when(where['protocol'])}: "
+            short=f"Suites of {row['capability']} disagree on its depth "
+f"{protocol_phrase(where['protocol'])}: "
             f"by {row['method']}, {first} lies around layer {early}, {last} around layer {late}.",
             capabilities=(where["capability"],), tasks=(first, last),
             protocols=(where["protocol"],),
-            p=float(row["p_tasks"]), items=counted(int(row["n_items"]), "item"),
+            p=float(row["p_tasks"]), items=count_noun(int(row["n_items"]), "item"),
             test=f"order of the {row['measure']} of two suites, after Holm's correction over all "
             "such pairs of the run",
             caveat=f"So the depth of {row['capability']} is a mean of places that differ.",
             source=source("emergence", {**where, "axis": COMPUTATION}),
         ))  # fmt: skip
-    return spaced(claims, 3)
+    return most_important(claims, 3)
 
 
 def lens_depths(run: RunTables) -> list[Claim]:
@@ -302,20 +305,22 @@ def lens_depths(run: RunTables) -> list[Claim]:
         by_depth = records(depths.sort_values("estimate", kind="stable"))
         first, last = (name_layer(round(by_depth[end]["layer"])) for end in (0, -1))
         ends = f"{first} ({by_depth[0]['capability']}) and {last} ({by_depth[-1]['capability']})"
-        at = f"between layers {ends}" if first != last else f"at layer {first} ({joined(names)})"
+        at = (
+            f"between layers {ends}" if first != last else f"at layer {first} ({join_words(names)})"
+        )
         claims.append(Claim(
             kind=LENS, evidence=IN_TABLE,
             importance=weight(0.6, by_depth[-1]["estimate"] - by_depth[0]["estimate"]),
             short=f"By the logit lens, the answer's probability has risen halfway {at} "
-            f"{when(protocol)}.",
+            f"{protocol_phrase(protocol)}.",
             capabilities=tuple(names), protocols=(protocol,),
             details=tuple(_depth(row["capability"], row) for row in by_depth),
-            items=f"{spread_of(depths['n_items'], 'item')} a capability",
+            items=f"{count_range(depths['n_items'], 'item')} a capability",
             caveat="It reads only items whose answer begins as no other option does. "
-            f"{capitalised(FEWER_RIVALS)}.",
+            f"{capitalise(FEWER_RIVALS)}.",
             source=source("emergence", where | {"protocol": protocol}),
         ))  # fmt: skip
-    return spaced(claims, 2)
+    return most_important(claims, 2)
 
 
 def agreements(run: RunTables) -> list[Claim]:
@@ -338,7 +343,7 @@ def _side_by_side(emergence: pd.DataFrame) -> list[Claim]:
         if len(words) < 2:
             continue
         claims.append(Claim(
-            kind=AGREEMENT, short=f"{capitalised(str(capability))} is {joined(words)}.",
+            kind=AGREEMENT, short=f"{capitalise(str(capability))} is {join_words(words)}.",
             evidence=IN_TABLE, importance=0.55, protocols=(protocol,),
             capabilities=(str(capability),),
             details=tuple(_depth(f"by {row['method']}", row) for row in placed),
@@ -354,7 +359,7 @@ def _depth(what: str, row: Row) -> str:
     """A layer with its interval, counted as layers compute."""
     layers = interval(row["layer"], row["layer_low"], row["layer_high"], 1)
     order = " in order of computation" if stacks().n_encoder else ""
-    return f"{capitalised(what)}: layer {layers}{order}."
+    return f"{capitalise(what)}: layer {layers}{order}."
 
 
 def _place(row: Row) -> str:
@@ -372,7 +377,8 @@ def _ranks(ranks: pd.DataFrame) -> Claim:
     return Claim(
         kind=AGREEMENT, evidence=ESTABLISHED if sure.any() else OPEN,
         importance=weight(0.55, float(sure.mean())),
-        short=f"In {int(sure.sum())} of {counted(len(ranks), 'comparison')} two methods rank the "
+        short=f"In {int(sure.sum())} of {count_noun(len(ranks), 'comparison')} two methods "
+f"rank the "
         "layers alike.",
         capabilities=tuple(in_order(ranks["capability"], ())),
         protocols=tuple(in_order(ranks["protocol"], PROTOCOL_ORDER)),

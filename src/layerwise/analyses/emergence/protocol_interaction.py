@@ -1,4 +1,4 @@
-"""Whether it depends on the protocol how much each group of layers matters (docs/emergence.md)."""
+"""Interaction of protocol and groups of layers in what a task loses (docs/emergence.md)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.presentation.wording import in_order
 from layerwise.stats.depth.layer_curves import Sampling
-from layerwise.stats.effects import Cell, Chance, cells, layer_skips, scale_of
-from layerwise.stats.families.estimate import known, with_holm
+from layerwise.stats.effects import Cell, Chance, cell_scale, cells, layer_skips
+from layerwise.stats.families.estimate import finite_or_none, with_holm
 from layerwise.stats.items.clusters import Clusters, Counts
 from layerwise.stats.share_tests.share_bounds import (
-    Bounded,
     Scale,
+    ShareBounds,
     difference_wide_enough,
     moved_by_an_answer,
     wide_enough,
@@ -32,7 +32,7 @@ Groups = Mapping[str, Sequence[int]]
 THIRDS = ("early", "middle", "late")
 
 
-class Profile(NamedTuple):
+class GroupCosts(NamedTuple):
     """One task under one protocol: what skipping a layer of each group costs on average."""
 
     cell: Cell  # the answers
@@ -50,7 +50,7 @@ class Profile(NamedTuple):
 
 
 def mean_draws(
-    profiles: Sequence[Profile], sampling: Sampling
+    profiles: Sequence[GroupCosts], sampling: Sampling
 ) -> Float[np.ndarray, "draws groups"]:
     """Mean over tasks of the share lost by group, in the sample and in joint resamples."""
     cells_drawn = [profile.cell for profile in profiles]
@@ -110,7 +110,7 @@ def interaction_rows(
             for row in rows]  # fmt: skip
 
 
-def loss_profile(cell: Cell, chance: float, groups: Groups) -> Profile:
+def loss_profile(cell: Cell, chance: float, groups: Groups) -> GroupCosts:
     """Cost of skipping a layer of each group, of one task with signal."""
     intact = cell.intact[:, None].astype(float)
     lost = np.column_stack(
@@ -122,13 +122,13 @@ def loss_profile(cell: Cell, chance: float, groups: Groups) -> Profile:
     # the influence of an item on a ratio of means, added to the ratio
     pseudo = share + (lost - share * above) / whole
     values = np.concatenate([above, lost], axis=1)
-    return Profile(cell, scale_of(cell, chance), values, pseudo)
+    return GroupCosts(cell, cell_scale(cell, chance), values, pseudo)
 
 
 def _rows(
     capability: str,
     pair: tuple[str, str],
-    both: list[tuple[Profile, Profile]],
+    both: list[tuple[GroupCosts, GroupCosts]],
     groups: Groups,
     sampling: Sampling,
 ) -> list[dict[str, Any]]:
@@ -136,7 +136,7 @@ def _rows(
     first, second = (mean_draws(side, sampling) for side in sides)
     # each item's part of the mean over tasks of the mean over items
     parts = [(a.pseudo - b.pseudo) / (len(a.pseudo) * len(both)) for a, b in both]
-    together = Clusters.joined([a.cell.clusters for a, _ in both])
+    together = Clusters.concatenate([a.cell.clusters for a, _ in both])
     named = {
         "capability": capability,
         "first": pair[0],
@@ -154,7 +154,7 @@ def _rows(
         shares = np.stack([profile.pseudo.mean(axis=0) for profile in profiles])
         # percentile bounds of the mean share, joint ones where all resamples are the same
         low, high = wide_enough(stats.percentile_bounds(drawn[1:], 0.95), shares, scales)
-        own.append(Bounded(low, high, moved_by_an_answer(scales, n_layers)))
+        own.append(ShareBounds(low, high, moved_by_an_answer(scales, n_layers)))
         name = f"share_{which}"
         columns |= {name: drawn[0], f"{name}_low": low, f"{name}_high": high}
     gap = first - second
@@ -163,7 +163,7 @@ def _rows(
     return [
         named
         | {"group": name, "layers": list(layers)}
-        | {column: known(values[i]) for column, values in columns.items()}
+        | {column: finite_or_none(values[i]) for column, values in columns.items()}
         for i, (name, layers) in enumerate(groups.items())
     ]
 

@@ -8,11 +8,18 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
-from layerwise.presentation.columns import Column, estimated, in_short, named, plain, without
+from layerwise.presentation.columns import (
+    Column,
+    drop_columns,
+    estimate_column,
+    in_short,
+    plain,
+    text_column,
+)
 from layerwise.presentation.rows import rows
-from layerwise.presentation.section import drawn
+from layerwise.presentation.section import draw_table
 from layerwise.presentation.wording import layer_ranges
-from layerwise.storage.base import Result, heading
+from layerwise.storage.base import Result, heading_line
 from layerwise.storage.provenance import Facts
 
 
@@ -47,31 +54,31 @@ class EmergenceResult(Result):
         """Depths with their intervals, by capability, method and protocol."""
         from .figures import emergence_ranges
 
-        return drawn(self, emergence_ranges, rows(self.emergence, axis=COMPUTATION))
+        return draw_table(self, emergence_ranges, rows(self.emergence, axis=COMPUTATION))
 
     def summary_rows(self) -> pd.DataFrame:
         """Depths and critical sets with their intervals."""
         axis = () if len(set(self.emergence["axis"])) > 1 else ("axis",)
-        shown = without(DEPTHS, *axis, "in layers", "critical layers", "n", "tasks")
+        shown = drop_columns(DEPTHS, *axis, "in layers", "critical layers", "n", "tasks")
         return in_short(self, shown, self.emergence)
 
-    def _heading(self) -> str:
+    def _heading_line(self) -> str:
         table = self.emergence
         tasks = sorted({task for names in table["tasks"] for task in names.split(",")})
         n_items = sum(task.n_items for task in self.facts.tasks if task.name in tasks)
-        return heading(self.facts, n_items, sorted(table["protocol"].unique()), tasks)
+        return heading_line(self.facts, n_items, sorted(table["protocol"].unique()), tasks)
 
 
-def listed(layers: Any) -> str:
+def layer_ranges_or_dash(layers: Any) -> str:
     """Layers in ranges; a dash where they were not looked for."""
     return layer_ranges(layers) if isinstance(layers, list) else "–"
 
 
 DEPTHS = (
     *plain("capability", "protocol", "method", "measure", "axis"),
-    estimated("relative depth or share", "estimate", "", 1, 2),
-    estimated("in layers", "layer", "layer_", 1, 1),
-    Column("critical layers", lambda row: listed(row["layers"])),
-    named("n", "n_items"),
+    estimate_column("relative depth or share", "estimate", "", 1, 2),
+    estimate_column("in layers", "layer", "layer_", 1, 1),
+    Column("critical layers", lambda row: layer_ranges_or_dash(row["layers"])),
+    text_column("n", "n_items"),
     *plain("tasks"),
 )

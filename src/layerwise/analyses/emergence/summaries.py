@@ -21,7 +21,13 @@ from layerwise.stats.depth.depth_inference import (
     depth_difference,
     is_established,
 )
-from layerwise.stats.depth.depths import accumulated, bounds, centre_of_mass, half_depth, later_by
+from layerwise.stats.depth.depths import (
+    bounds,
+    centre_of_mass,
+    cumulative_share,
+    half_depth,
+    relative_depth_difference,
+)
 from layerwise.stats.depth.item_curves import (
     ItemCurves,
     curves_beyond_background,
@@ -30,16 +36,16 @@ from layerwise.stats.depth.item_curves import (
 )
 from layerwise.stats.depth.layer_curves import (
     ABLATION,
-    LeftOut,
+    ExcludedTask,
     MethodCurve,
     Sampling,
-    drawn_together,
-    within,
+    resample_jointly,
+    restrict_to_stack,
 )
 from layerwise.stats.families.estimate import with_holm
 from layerwise.stats.families.rank_correlation import rank_correlation
 from layerwise.stats.items.clusters import Clusters
-from layerwise.stats.signals.signal import Answers, accuracy_difference
+from layerwise.stats.signals.signal import IntactAnswers, accuracy_difference
 from layerwise.tasks.items import CAPABILITIES
 
 CRITICAL, SETTLED, RANKS = "critical set", "prediction depth", "rank correlation"
@@ -98,17 +104,20 @@ def _compare_methods(
         "n_tasks": len(both),
         "tasks": ",".join(tasks),
     }
-    first = drawn_together([a.of_items(items, sampling) for a, _, items in both], sampling)
-    second = drawn_together([b.of_items(items, sampling) for _, b, items in both], sampling)
-    together, unit = Clusters.joined([e.clusters for e in first]), max(sampling.n_layers - 1, 1)
+    first = resample_jointly([a.of_items(items, sampling) for a, _, items in both], sampling)
+    second = resample_jointly([b.of_items(items, sampling) for _, b, items in both], sampling)
+    together, unit = (
+        Clusters.concatenate([e.clusters for e in first]),
+        max(sampling.n_layers - 1, 1),
+    )
     least = 2.0 ** (1 - together.n)  # no exact paired test of so few items could be surer
     means = [(np.mean([e.rows for e in side], axis=0), side[0].of_losses)
              for side in (first, second)]  # fmt: skip
     depths = [
-        half_depth((accumulated(mean) if of_losses else mean)[:1]) / unit
+        half_depth((cumulative_share(mean) if of_losses else mean)[:1]) / unit
         for mean, of_losses in means
     ]
-    later = later_by(*depths)
+    later = relative_depth_difference(*depths)
     if not np.isnan(later[0]):
         axis = Axis(sampling.n_layers, 0.0, unit)
         curves, others = ([e.item_curves for e in side] for side in (first, second))
@@ -154,15 +163,17 @@ class Summary(NamedTuple):
         return min(low, estimate), max(high, estimate)
 
 
-def summarised(
-    curves: Sequence[MethodCurve | LeftOut], axes: Mapping[str, range], sampling: Sampling
-) -> tuple[list[Summary], list[LeftOut]]:
+def summarise_curves(
+    curves: Sequence[MethodCurve | ExcludedTask], axes: Mapping[str, range], sampling: Sampling
+) -> tuple[list[Summary], list[ExcludedTask]]:
     """The measures on every axis, and what is left out of them."""
     evidence = sorted((e for e in curves if isinstance(e, MethodCurve)), key=evidence_key)
     summaries: list[Summary] = []
-    silent = [each for each in curves if isinstance(each, LeftOut)]
+    silent = [each for each in curves if isinstance(each, ExcludedTask)]
     for axis, layers in axes.items():
-        placed = evidence if axis == COMPUTATION else [within(e, layers) for e in evidence]
+        placed = (
+            evidence if axis == COMPUTATION else [restrict_to_stack(e, layers) for e in evidence]
+        )
         shown = [e for e in placed if e is not None]
         for _, group in groupby(shown, key=lambda e: (e.method, e.protocol, e.capability)):
             for each in capability_summaries(list(group), sampling):
@@ -182,13 +193,13 @@ def evidence_key(evidence: MethodCurve) -> tuple[Any, ...]:
 
 def capability_summaries(
     tasks_evidence: Sequence[MethodCurve], sampling: Sampling
-) -> Iterator[Summary | LeftOut]:
+) -> Iterator[Summary | ExcludedTask]:
     """The measures of one capability under one protocol by one method, from its tasks."""
-    group = drawn_together(tasks_evidence, sampling)
+    group = resample_jointly(tasks_evidence, sampling)
     first = group[0]
     key = (first.capability, first.protocol, first.method)
     tasks, n_items = tuple(e.task for e in group), sum(e.n_items for e in group)
-    clusters = Clusters.joined([e.clusters for e in group])
+    clusters = Clusters.concatenate([e.clusters for e in group])
     rows = np.mean([e.rows for e in group], axis=0)
     masks = [e.critical for e in group if e.critical is not None]
     reason = None
@@ -200,7 +211,7 @@ def capability_summaries(
         reason = None if layers else "skipping no single layer does significant harm"
         if layers and not rows[0].sum() > 0:
             reason = "skipping layers one by one gains as much as it loses"
-        rows = accumulated(rows)
+        rows = cumulative_share(rows)
     curves = tuple(e.item_curves for e in group)
     for measure, depth in ((HALF, half_depth(rows)), (CENTRE, centre_of_mass(rows))):
         if not reason and not np.isnan(depth[0]):
@@ -210,10 +221,12 @@ def capability_summaries(
         draws = np.mean([draws for _, draws in settled], axis=0)
         named, n = tuple(e.task for e, _ in settled), sum(e.n_right for e, _ in settled)
         curves = tuple(e.settled_curves for e, _ in settled if e.settled_curves is not None)
-        right = Clusters.joined([curve.grouped.only(curve.scale > 0) for curve in curves])
+        right = Clusters.concatenate(
+            [curve.item_clusters.select_items(curve.scale > 0) for curve in curves]
+        )
         yield Summary(*key, SETTLED, draws, named, n, right, curves=curves)
     if reason:
-        yield LeftOut(*key, None, reason)
+        yield ExcludedTask(*key, None, reason)
 
 
 def summary_row(summary: Summary, axis: range) -> dict[str, Any]:
@@ -245,7 +258,7 @@ def order_rows(
     summaries: Sequence[Summary],
     n_layers: int,
     smallest_depth: float,
-    answered: Mapping[tuple[str, str], Answers],
+    answered: Mapping[tuple[str, str], IntactAnswers],
 ) -> list[dict[str, Any]]:
     """Rows of ``order``: every two capabilities by one protocol, method and measure."""
     depths = [s for s in summaries if s.measure in (HALF, SETTLED)]
@@ -266,7 +279,7 @@ def order_rows(
     ]
 
 
-def tasks_apart(
+def task_depth_columns(
     summaries: Sequence[Summary], n_layers: int, smallest_depth: float
 ) -> dict[Any, dict[str, Any]]:
     """Columns of ``emergence``: two tasks of a capability shown to differ in depth."""
@@ -274,7 +287,7 @@ def tasks_apart(
     for summary in (each for each in summaries if each.measure == HALF):
         alone = [
             summary._replace(capability=task, tasks=(task,), curves=(curves,),
-                             clusters=curves.grouped, draws=np.array([_half_depth([curves])]))
+                             clusters=curves.item_clusters, draws=np.array([_half_depth([curves])]))
             for task, curves in zip(summary.tasks, summary.curves, strict=True)
         ]  # fmt: skip
         placed = [task for task in alone if not np.isnan(task.draws[0])]
@@ -347,7 +360,7 @@ def _difference(
 ) -> tuple[float, float, float, float]:
     """The second depth minus the first with its bounds and p; nan where one has no depth."""
     last, counts = max(n_layers - 1, 1), (first.clusters.n, second.clusters.n)
-    later = float(later_by(*(np.array([depth]) / last for depth in depths))[0])
+    later = float(relative_depth_difference(*(np.array([depth]) / last for depth in depths))[0])
     if np.isnan(later):
         return np.nan, np.nan, np.nan, 1.0
     # no exact test of so few items could be surer

@@ -10,7 +10,7 @@ from layerwise.presentation.columns import as_text
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import rows
 from layerwise.presentation.section import FigureSpec, Section
-from layerwise.presentation.wording import counted, spread_of
+from layerwise.presentation.wording import count_noun, count_range
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
@@ -39,10 +39,11 @@ def sections(run: RunTables) -> list[Section]:
     )
     caption = (
         f"Mean attention on random tokens that are repeated once, over n = "
-        f"{spread_of(heads['n_sequences'], 'sequence')}: from the second occurrence of a token to "
+        f"{count_range(heads['n_sequences'], 'sequence')}: from the second occurrence of a "
+        f"token to "
         "the successor of the first (prefix matching, as induction heads attend), to the token "
         f"before, and to the first occurrence.{two_stacks if stacks().n_encoder else ''} Dots: "
-        f"{counted(chosen, 'induction head')}, whose prefix matching lies above "
+        f"{count_noun(chosen, 'induction head')}, whose prefix matching lies above "
         f"{run.facts.settings['threshold']} with its whole 95 % interval (bootstrap over "
         "sequences)."
     )

@@ -25,18 +25,18 @@ from layerwise.models.huggingface.originals import refuse_nonfinite
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.facts import refuse_changed_weights
 from layerwise.models.instance.kinds import Model
-from layerwise.runs.checkpoints import CheckpointStore, rows_of
-from layerwise.runs.executors import LOCAL, Executor, Work, make_missing
+from layerwise.runs.checkpoints import CheckpointStore, table_rows
+from layerwise.runs.executors import LOCAL, Executor, WorkUnit, make_missing
 from layerwise.runs.options import WorkOptions
 from layerwise.runs.progress import Meter
-from layerwise.runs.setup import facts_of_run
+from layerwise.runs.setup import run_model_facts
 from layerwise.storage.parquet import conform, refuse_too_many_rows
 from layerwise.storage.provenance import Facts
 from layerwise.storage.schemas import SCHEMAS
 from layerwise.sweep.checks.faithful import check_faithful, refuse_states
 
 from .result import HeadsResult
-from .scoring import SHORTEST, RepeatedSequence, RepeatedTokens, scores_of
+from .scoring import SHORTEST, RepeatedSequence, RepeatedTokens, head_scores_of_sequence
 
 SEQUENCES, LENGTH, THRESHOLD = 20, 50, 0.4
 
@@ -110,7 +110,7 @@ def fitting_heads(
     """Planned scores; on sequences of the usual length, or the longest that fits, if it is None."""
     first = SHORTEST if length is None else length
     job = Heads(model, loaded, sequences, first, threshold, seed, executor)
-    return replace(job, length=min(LENGTH, job.given.longest)) if length is None else job
+    return replace(job, length=min(LENGTH, job.token_format.longest)) if length is None else job
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,12 @@ class Heads:
         cfg = self.model.cfg
         what = f"{self.sequences:,} sequences of every head"
         refuse_too_many_rows("heads", self.sequences * cfg.n_layers * cfg.n_heads, what)
-        self.given.refuse(self.length)
+        self.token_format.refuse(self.length)
 
     @cached_property
-    def given(self) -> RepeatedTokens:
+    def token_format(self) -> RepeatedTokens:
         """Format in which tokens are put to the model."""
-        return RepeatedTokens.of(self.model)
+        return RepeatedTokens.for_model(self.model)
 
     def settings(self) -> dict[str, Any]:
         """Everything that a run must agree in to be the same run, as plain JSON values."""
@@ -155,14 +155,14 @@ class Heads:
     def run(self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter) -> HeadsResult:
         """Score all sequences, unless that was done before."""
         each, names = self._amount(), ("heads work", "heads")
-        work = Work(names, "scoring heads", each * self.sequences, (), reports=True)
+        work = WorkUnit(names, "scoring heads", each * self.sequences, (), reports=True)
         make_missing(self.executor, parts, progress, [work], partial(self._tables, progress))
         work = parts.read_part("heads work").to_dict("records")
         facts = Facts(
-            model=facts_of_run(self.loaded, self.model), tasks=(), protocols=(), seed=self.seed,
+            model=run_model_facts(self.loaded, self.model), tasks=(), protocols=(), seed=self.seed,
             settings=self.settings() | settings, work=tuple(work),
         )  # fmt: skip
-        return HeadsResult(rows_of(parts, "heads", ["heads"]), facts)
+        return HeadsResult(table_rows(parts, "heads", ["heads"]), facts)
 
     def _amount(self) -> float:
         """Operations of a sequence and its repetition: two for each parameter and token."""
@@ -171,20 +171,20 @@ class Heads:
     def _tables(self, progress: Meter) -> dict[str, pd.DataFrame]:
         """The scores on all sequences, and what they took."""
         started, tables = time.perf_counter(), []
-        for number, drawn in enumerate(self.drawn()):
-            for one in scores_of(self.model, self.given, drawn):
+        for number, drawn in enumerate(self.drawn_sequences()):
+            for one in head_scores_of_sequence(self.model, self.token_format, drawn):
                 layer, head = np.indices(one.scores["prefix_matching"].shape)
                 columns = {name: values.ravel() for name, values in one.scores.items()}
                 place = {"layer": one.first + layer.ravel(), "head": head.ravel()}
                 named = {"sequence": number, "site": one.site}
                 tables.append(pd.DataFrame({**named, **place, **columns}))
-            progress.done(self._amount())
+            progress.add_work(self._amount())
         took = {"analysis": "head scores", "seconds": time.perf_counter() - started}
         # scores that a kind of attention does not have are null
         scores = pd.concat(tables, ignore_index=True).reindex(columns=SCHEMAS["heads"].names)
         scores = conform("heads", scores)
         return {"heads work": pd.DataFrame([took]), "heads": scores}
 
-    def drawn(self) -> list[RepeatedSequence]:
+    def drawn_sequences(self) -> list[RepeatedSequence]:
         """The sequences, before they are repeated."""
-        return self.given.drawn(self.sequences, self.length, self.seed)
+        return self.token_format.draw_sequences(self.sequences, self.length, self.seed)

@@ -9,14 +9,14 @@ from matplotlib.figure import Figure
 from layerwise.presentation.charts.heat import SHARES, head_maps
 from layerwise.presentation.charts.panels import Bar
 from layerwise.presentation.rows import numbers, rows
-from layerwise.presentation.style import FULL_WIDTH, styled
+from layerwise.presentation.style import FULL_WIDTH, with_style
 from layerwise.presentation.wording import number, spread
 
 _SCORES = ("prefix_matching", "previous_token", "next_token", "duplicate_token")
 _SITES = {"z": [], "cross_z": ["cross-attention"]}
 
 
-@styled
+@with_style
 def head_score_maps(summary: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     """Scores of each kind of attention that are there, layers by heads.
 

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise.errors import counted
-from layerwise.presentation.columns import Column, Row, decided, estimated, in_short
+from layerwise.errors import count_noun
+from layerwise.presentation.columns import Column, Row, estimate_column, in_short, yes_no_column
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import numbers
-from layerwise.presentation.section import drawn
+from layerwise.presentation.section import draw_table
 from layerwise.stats.families.estimate import mean_columns
 from layerwise.stats.items.clusters import Clusters
-from layerwise.storage.base import Result, computed_once
+from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.parquet import conform
 from layerwise.storage.provenance import Facts
 
@@ -51,7 +51,7 @@ class HeadsResult(Result):
         """Above this, an induction head's prefix-matching score lies with its whole interval."""
         return float(self.facts.settings["threshold"])  # type: ignore[arg-type]
 
-    @computed_once
+    @cache_tables
     def summary(self) -> pd.DataFrame:
         """``heads_summary``: mean scores over sequences, with intervals."""
         return summary_table(self.heads, self.threshold, self.facts.seed)
@@ -66,16 +66,16 @@ class HeadsResult(Result):
         """Attention scores, layers by heads."""
         from .figures import head_score_maps
 
-        return drawn(self, head_score_maps, self.summary())
+        return draw_table(self, head_score_maps, self.summary())
 
     def summary_rows(self) -> pd.DataFrame:
         """The heads with the highest prefix-matching scores."""
         top = self.summary().sort_values("prefix_matching", ascending=False, kind="stable")
         return in_short(self, head_columns(top.head(_SHOWN)), top.head(_SHOWN))
 
-    def _heading(self) -> str:
+    def _heading_line(self) -> str:
         count, length = (int(str(self.facts.settings[name])) for name in ("sequences", "length"))
-        sequences, tokens = counted(count, "sequence"), counted(length, "random token")
+        sequences, tokens = count_noun(count, "sequence"), count_noun(length, "random token")
         return f"{self.facts.model.name}; {sequences} of {tokens}, repeated"
 
 
@@ -88,10 +88,10 @@ def head_columns(heads: pd.DataFrame) -> tuple[Column, ...]:
     names = [name for name in SCORES if np.isfinite(numbers(heads, name)).any()]
     units = {NATS: " (nats)"}
     scores = (
-        estimated(name.replace("_", " ") + units.get(name, ""), name, f"{name}_", 1, 2)
+        estimate_column(name.replace("_", " ") + units.get(name, ""), name, f"{name}_", 1, 2)
         for name in names
     )
-    return (Column("head", _head), *scores, decided("induction head", "induction_head"))
+    return (Column("head", _head), *scores, yes_no_column("induction head", "induction_head"))
 
 
 def summary_table(heads: pd.DataFrame, threshold: float, seed: int) -> pd.DataFrame:
@@ -102,7 +102,7 @@ def summary_table(heads: pd.DataFrame, threshold: float, seed: int) -> pd.DataFr
     first = wide[SCORES[0]]
     summary = first.columns.to_frame(index=False).assign(n_sequences=len(first))
     for score, values in wide.items():
-        apart, random = Clusters.apart(len(first)), stats.generator(seed, "heads")
+        apart, random = Clusters.singletons(len(first)), stats.generator(seed, "heads")
         columns = mean_columns(score, f"{score}_", values.to_numpy(dtype=float), apart, random)
         summary = summary.assign(**columns)
     above = (summary["prefix_matching_low"] > threshold).fillna(False)

@@ -1,4 +1,4 @@
-"""Where heads attend on repeated tokens, and what they add to the logit of the right next one."""
+"""Attention of heads on repeated tokens, and their part in the logit of the right next one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from layerwise import stats
 from layerwise.analyses.shared.decompose import LogitSums, direct, read_differences
-from layerwise.analyses.shared.decompose_seq2seq import taken_apart
+from layerwise.analyses.shared.decompose_seq2seq import decompose_stack
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER
 from layerwise.models import original_tokenizer
@@ -24,14 +24,14 @@ from layerwise.models.instance.kinds import (
     hook_name,
     is_seq2seq,
     n_encoder_layers,
-    n_heads_of,
+    n_layer_heads,
 )
 from layerwise.models.libraries.untrusted_tokenizer import try_texts
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.models.seq2seq.load import around
+from layerwise.models.seq2seq.load import surrounding_tokens
 from layerwise.sweep.activations.sites import CrossSites, StackSites
 from layerwise.sweep.requests import Tokens
-from layerwise.sweep.walk.readout import uncapped_logits_of
+from layerwise.sweep.walk.readout import uncapped_logits
 
 SHORTEST = 2
 
@@ -55,7 +55,7 @@ class RepeatedTokens:
     n_ctx: int
 
     @classmethod
-    def of(cls, model: Model) -> RepeatedTokens:
+    def for_model(cls, model: Model) -> RepeatedTokens:
         """Those of a model."""
         tokenizer, two = original_tokenizer(model), is_seq2seq(model)
         size = min(len(tokenizer), model.cfg.d_vocab)
@@ -86,7 +86,7 @@ class RepeatedTokens:
                 f"repeated, and its vocabulary has {len(self.known):,}."
             )
 
-    def drawn(self, count: int, length: int, seed: int) -> list[RepeatedSequence]:
+    def draw_sequences(self, count: int, length: int, seed: int) -> list[RepeatedSequence]:
         """So many sequences."""
         rng, sequences = stats.generator(seed, "head scores"), []
         for _ in range(count):
@@ -94,7 +94,7 @@ class RepeatedTokens:
             sequences.append(RepeatedSequence(tuple(tokens[:length]), tuple(tokens[length:])))
         return sequences
 
-    def read(self, *texts: Tokens) -> Tokens:
+    def as_prompt(self, *texts: Tokens) -> Tokens:
         """Some tokens as a prompt, in an encoder-decoder as the encoder's."""
         return (*self.before, *(token for text in texts for token in text), *self.after)
 
@@ -108,7 +108,7 @@ def _tokenizer_affixes(tokenizer: Any, known: Tokens) -> tuple[Tokens, Tokens]:
             tuple(tokenizer(text, add_special_tokens=special).input_ids)
             for special in (False, True)
         )
-        specials = around(plain, whole)
+        specials = surrounding_tokens(plain, whole)
         if specials is not None:
             return specials
     raise UserError(
@@ -123,7 +123,7 @@ _PATTERNS = {"z": "pattern", "cross_z": "cross_pattern"}
 Places = dict[str, tuple[Int[torch.Tensor, " n"], Int[torch.Tensor, " n"]]]
 
 
-class Scored(NamedTuple):
+class HeadScores(NamedTuple):
     """Scores of heads at ``z`` or ``cross_z`` on one sequence, from a first layer on."""
 
     site: str
@@ -132,23 +132,25 @@ class Scored(NamedTuple):
 
 
 @torch.inference_mode()
-def scores_of(model: Model, given: RepeatedTokens, drawn: RepeatedSequence) -> list[Scored]:
+def head_scores_of_sequence(
+    model: Model, given: RepeatedTokens, drawn: RepeatedSequence
+) -> list[HeadScores]:
     """The scores of every head on one sequence, by kind of attention, each in a run of its own."""
     # Read at the repeated tokens but the last, whose successor is not given; ``docs/heads.md``.
     once, length = drawn.once, len(drawn.once)
     before, begins = len(given.before), len(given.begins)
     n_encoder, layers = n_encoder_layers(model), range(model.cfg.n_layers)
     if not n_encoder:
-        repeated = places_when_repeated(before, length, both_ways=False)
-        return [_score_site(model, "z", layers, repeated, [given.read(once, once)], once)]
+        repeated = repeated_places(before, length, both_ways=False)
+        return [_score_site(model, "z", layers, repeated, [given.as_prompt(once, once)], once)]
     encoder, decoder = layers[:n_encoder], layers[n_encoder:]
     return [
-        _score_site(model, "z", encoder, places_when_repeated(before, length, both_ways=True),
-                [given.read(once, once), given.begins]),
-        _score_site(model, "z", decoder, places_when_repeated(begins, length, both_ways=False),
-                [given.read(drawn.others), (*given.begins, *once, *once)], once),
-        _score_site(model, "cross_z", decoder, places_when_copied(begins, before, length),
-                [given.read(once), (*given.begins, *once)], once),
+        _score_site(model, "z", encoder, repeated_places(before, length, both_ways=True),
+                [given.as_prompt(once, once), given.begins]),
+        _score_site(model, "z", decoder, repeated_places(begins, length, both_ways=False),
+                [given.as_prompt(drawn.others), (*given.begins, *once, *once)], once),
+        _score_site(model, "cross_z", decoder, copied_places(begins, before, length),
+                [given.as_prompt(once), (*given.begins, *once)], once),
     ]  # fmt: skip
 
 
@@ -159,9 +161,9 @@ def _score_site(
     places: Places,
     inputs: Sequence[Tokens],
     among: Tokens = (),
-) -> Scored:
+) -> HeadScores:
     """The scores at a site in one run; ``induction`` if the next token is compared with some."""
-    shape = len(layers), n_heads_of(model, layers[0])
+    shape = len(layers), n_layer_heads(model, layers[0])
     scores = {name: np.zeros(shape) for name in places}
     queries, _ = places["prefix_matching"]
     rows = {hook_name(model, layer, _PATTERNS[site]): row for row, layer in enumerate(layers)}
@@ -187,7 +189,7 @@ def _score_site(
         attn_out, z, cross_out, cross_z, mlp_out = map(stacked, _ADDED)
         own = StackSites(kept[f"{DECODER}.hook_embed"], z, attn_out, mlp_out, kept[last])
         cross = CrossSites(cross_z, cross_out)
-        return taken_apart(model.parts.decoder, own, reading.direction, cross)[0]
+        return decompose_stack(model.parts.decoder, own, reading.direction, cross)[0]
 
     hooks: list[Any] = [(name, attended) for name in rows]
     two_stacks = n_encoder_layers(model) > 0
@@ -202,17 +204,17 @@ def _score_site(
     model.run_with_hooks(*read, fwd_hooks=hooks, **stop)
     if among:
         # the logit of the right next token at each position, less the mean over some tokens
-        logits = uncapped_logits_of(model, kept[last]).double()
+        logits = uncapped_logits(model, kept[last]).double()
         weights = torch.zeros_like(logits)
         weights[:, list(among)] = 1 / len(among)
         right = read[-1][0, queries + 1]
         reading = read_differences(model, logits, right, weights[:, None])
         added = by_kind(model, lambda m: of_decoder(m, reading), lambda m: of_seq2seq(m, reading))
         scores["induction"] = added[site][:, 0].mean(0).cpu().numpy()
-    return Scored(site, layers[0], scores)
+    return HeadScores(site, layers[0], scores)
 
 
-def places_when_repeated(first: int, length: int, *, both_ways: bool) -> Places:
+def repeated_places(first: int, length: int, *, both_ways: bool) -> Places:
     """Places of self-attention that are scored, on tokens that are given twice in a row."""
     again = torch.arange(first + length, first + 2 * length - 1)
     every = torch.arange(first, first + 2 * length)
@@ -227,7 +229,7 @@ def places_when_repeated(first: int, length: int, *, both_ways: bool) -> Places:
     return places | ({"next_token": (every[:-1], every[1:])} if both_ways else {})
 
 
-def places_when_copied(first: int, read_first: int, length: int) -> Places:
+def copied_places(first: int, read_first: int, length: int) -> Places:
     """Places of cross-attention that are scored, where the decoder reads the encoder's text."""
     at = torch.arange(length - 1)
     return {

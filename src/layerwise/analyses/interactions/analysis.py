@@ -10,25 +10,25 @@ from typing import Any
 import numpy as np
 
 from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart, saved_tables
-from layerwise.errors import UserError, counted
+from layerwise.errors import UserError, count_noun
 from layerwise.presentation.columns import (
     Column,
     as_text,
-    estimated,
-    named,
-    numbered,
+    estimate_column,
+    number_column,
     p_column,
     plain,
+    text_column,
 )
 from layerwise.presentation.rows import numbers, rows
 from layerwise.presentation.section import FigureSpec, Section, Table
-from layerwise.presentation.wording import HEAD_WORDS, number, spread, spread_of
+from layerwise.presentation.wording import HEAD_WORDS, count_range, number, spread
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
 from .findings import KIND, SIGNAL, caveats, findings, pair_name
 from .result import InteractionsResult
-from .tables import ACCURACY, MARGIN, PAIRS, PERMUTATIONS, measure_of, player_name
+from .tables import ACCURACY, MARGIN, PAIRS, PERMUTATIONS, player_name, shown_measure
 
 _WORDS = (
     "Layers that do the same work look unimportant one at a time. So each was skipped alone, and "
@@ -54,7 +54,7 @@ def _pairs(run: RunTables) -> tuple[list[FigureSpec], list[Table]]:
     pairs = run.table("interaction_pairs")
     if pairs is None:
         return [], []
-    measure = measure_of(pairs)
+    measure = shown_measure(pairs)
     shown = rows(pairs, measure=measure, signal=True)
     if shown.empty:
         return [], []
@@ -63,10 +63,10 @@ def _pairs(run: RunTables) -> tuple[list[FigureSpec], list[Table]]:
     unit = "accuracy" if measure == ACCURACY else "nats of the answer's log-probability"
     caption = (
         f"What skipping two {noun}s costs beyond the sum of the costs of each alone, in {unit}, "
-        f"mean over n = {spread_of(shown['n_items'], 'item')}, in tasks with signal. Red: more "
+        f"mean over n = {count_range(shown['n_items'], 'item')}, in tasks with signal. Red: more "
         "together than alone; blue: less. Dot (redundant) and square (overlapping): significant "
         "in nats and in the margin over the best other option, sign-flip tests over items after "
-        f"Benjamini-Hochberg correction over the {spread_of(sizes, 'pair')} (q < 0.05). Ring: "
+        f"Benjamini-Hochberg correction over the {count_range(sizes, 'pair')} (q < 0.05). Ring: "
         "more in nats alone, as parts that add up in the logits. The intervals are in the table "
         "below."
     )
@@ -80,15 +80,16 @@ def _pairs(run: RunTables) -> tuple[list[FigureSpec], list[Table]]:
         top = top.merge(beside.set_axis([*key, other, f"{other}_low", f"{other}_high"], axis=1),
                         on=key, how="left")  # fmt: skip
     columns = (
-        *plain("task", "protocol"), named("n", "n_items"), Column("pair", pair_name),
-        numbered(f"first alone ({measure})", "cost_first", 1, 2),
-        numbered("second alone", "cost_second", 1, 2), numbered("both", "cost_both", 1, 2),
-        estimated("interaction [95 %]", "interaction", "", 1, 2),
-        estimated("beyond pairs with one of them", "excess", "excess_", 1, 2),
+        *plain("task", "protocol"), text_column("n", "n_items"), Column("pair", pair_name),
+        number_column(f"first alone ({measure})", "cost_first", 1, 2),
+        number_column("second alone", "cost_second", 1, 2),
+        number_column("both", "cost_both", 1, 2),
+        estimate_column("interaction [95 %]", "interaction", "", 1, 2),
+        estimate_column("beyond pairs with one of them", "excess", "excess_", 1, 2),
         p_column("q (BH)", "p_bh"),
-        estimated("in margin (nats)", MARGIN, f"{MARGIN}_", 1, 2),
-        estimated("in accuracy (points)", ACCURACY, f"{ACCURACY}_", 100),
-        named("alone leaves it guessing", "at_floor"), named("verdict", "verdict"),
+        estimate_column("in margin (nats)", MARGIN, f"{MARGIN}_", 1, 2),
+        estimate_column("in accuracy (points)", ACCURACY, f"{ACCURACY}_", 100),
+        text_column("alone leaves it guessing", "at_floor"), text_column("verdict", "verdict"),
     )  # fmt: skip
     title = f"Pairs by the size of their interaction ({len(top)} of {len(ranked)})"
     return [FigureSpec("interactions", draw, caption, alt)], [as_text(title, columns, top)]
@@ -101,7 +102,7 @@ def _values(run: RunTables) -> tuple[list[FigureSpec], list[Table]]:
     shapley = run.table("shapley")
     if shapley is None:
         return [], []
-    measure = measure_of(shapley)
+    measure = shown_measure(shapley)
     able = rows(shapley, signal=True, measure=measure)
     if able.empty:
         return [], []
@@ -116,17 +117,18 @@ def _values(run: RunTables) -> tuple[list[FigureSpec], list[Table]]:
             )
         caption = (
             f"Shapley values, {_BY[str(by)]}. Lines: bootstrap 95 % intervals over "
-            f"n = {spread_of(shown['n_items'], 'item')}{sampling}. Open: the layer skipped alone."
+            f"n = {count_range(shown['n_items'], 'item')}{sampling}. Open: the layer skipped alone."
         )
         alt = "Line charts of Shapley values against the layer, one chart per task."
         draw = partial(shapley_values, shown, str(by), measure)
         figures.append(FigureSpec(f"shapley_{by}", draw, caption, alt))
     columns = (
-        *plain("task", "protocol"), named("from", "by"),
+        *plain("task", "protocol"), text_column("from", "by"),
         Column("layer", lambda row: player_name(row["layer"], row["head"])),
-        numbered(f"alone ({measure})", "alone", 1, 2),
-        estimated("Shapley value [95 %]", "value", "", 1, 2),
-        numbered("sampling error", "se_sampling", 1, 2), numbered("sum of all", "total", 1, 2),
+        number_column(f"alone ({measure})", "alone", 1, 2),
+        estimate_column("Shapley value [95 %]", "value", "", 1, 2),
+        number_column("sampling error", "se_sampling", 1, 2),
+        number_column("sum of all", "total", 1, 2),
     )  # fmt: skip
     return figures, [as_text("Shapley values ({n})", columns, able)]
 
@@ -140,7 +142,7 @@ def sections(run: RunTables) -> list[Section]:
     ]  # fmt: skip
 
 
-def refuse_unpaired(cfg: Any) -> None:
+def refuse_model_without_pairs(cfg: Any) -> None:
     """Refuse a model that has no two layers, or more pairs of them than are removed."""
     from .job import MOST_SETS
 
@@ -148,8 +150,8 @@ def refuse_unpaired(cfg: Any) -> None:
     n_sets = n_layers + n_layers * (n_layers - 1) // 2
     if n_layers < 2 or n_sets > MOST_SETS:
         raise UserError(
-            f"Interactions of all pairs of {counted(n_layers, 'layer')} make "
-            f"{counted(n_sets, 'set')}; expected two layers or more, and at most {MOST_SETS:,} "
+            f"Interactions of all pairs of {count_noun(n_layers, 'layer')} make "
+            f"{count_noun(n_sets, 'set')}; expected two layers or more, and at most {MOST_SETS:,} "
             "sets: leave 'interactions' out, and run `layerwise interactions` with some layers."
         )
 
@@ -165,7 +167,7 @@ def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
     if chosen:
         setup = replace(start.able, protocols=tuple(chosen))
         layers = tuple(range(setup.model.cfg.n_layers))
-        spec = SetsSpec.among(
+        spec = SetsSpec.from_layers(
             setup.model, "layer", layers, None, order=2, permutations=0, seed=setup.seed
         )
         yield Interactions(setup, spec)
@@ -178,7 +180,7 @@ ANALYSIS = Analysis(
     extras=(
         Extra(
             "interactions", "skip all pairs of layers", _jobs_of_a_profile, planned=True,
-            refuse=refuse_unpaired, in_all=False,
+            refuse=refuse_model_without_pairs, in_all=False,
         ),
     ),
     done={

@@ -11,7 +11,7 @@ from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import check_layers, prepare
-from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
+from layerwise.stats.share_tests.equivalence import SmallestEffects, check_smallest_effects
 
 from .job import Interactions, SetsSpec, refuse_sets, refuse_unknown_skip
 from .result import InteractionsResult
@@ -74,11 +74,11 @@ def interactions(
         1            1             8  overlapping
         2            2             8         none
     """
-    refuse_uninteresting(smallest_nats=smallest_nats)
+    check_smallest_effects(smallest_nats=smallest_nats)
     setup = prepare(
-        model, tasks, protocols, method=method, interest=Interest(nats=smallest_nats), **run
+        model, tasks, protocols, method=method, interest=SmallestEffects(nats=smallest_nats), **run
     )
-    spec = SetsSpec.among(
+    spec = SetsSpec.from_layers(
         model, site, check_layers(layers, model), heads,
         order=order, permutations=permutations, seed=setup.seed,
     )  # fmt: skip

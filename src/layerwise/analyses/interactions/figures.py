@@ -13,10 +13,10 @@ from layerwise.presentation.charts.lines import Words, draw_series, series
 from layerwise.presentation.charts.marks import level, points
 from layerwise.presentation.charts.panels import Bar, Panels, rows_and_columns, task_title
 from layerwise.presentation.layer_axis import layer_ticks, name_layers
-from layerwise.presentation.rows import by_protocol, by_task, layers_of, numbers, rows
+from layerwise.presentation.rows import by_protocol, by_task, layers_in, numbers, rows
 from layerwise.presentation.section import bounds
-from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH, protocol_look, styled
-from layerwise.presentation.wording import HEAD_WORDS, spread, way_of_scoring
+from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH, protocol_look, with_style
+from layerwise.presentation.wording import HEAD_WORDS, protocol_words, spread
 
 from .tables import NATS_ALONE, OVERLAPPING, REDUNDANT, player_name
 
@@ -29,7 +29,7 @@ _LOOKS: dict[str, tuple[str, str, dict[str, Any]]] = {
 Part = tuple[int, int]  # a layer and a head of it; -1 for the whole layer
 
 
-@styled
+@with_style
 def interaction_triangles(
     pairs: pd.DataFrame, measure: str = "nats", width: float = FULL_WIDTH
 ) -> Figure:
@@ -37,7 +37,7 @@ def interaction_triangles(
     shown = rows(pairs, measure=measure, signal=True)
     shown = shown.assign(one=_parts(shown, "first"), other=_parts(shown, "second"))
     listed = [
-        ([task, f"{way_of_scoring(protocol)}, n = {spread(part['n_items'])}"], part)
+        ([task, f"{protocol_words(protocol)}, n = {spread(part['n_items'])}"], part)
         for task, of_task in by_task(shown)
         for protocol, part in by_protocol(of_task)
     ]
@@ -81,7 +81,7 @@ def _parts(pairs: pd.DataFrame, which: str) -> list[Part]:
     return [(int(n), int(k)) for n, k in zip(pairs[f"{which}_layer"], heads, strict=True)]
 
 
-@styled
+@with_style
 def shapley_values(
     shapley: pd.DataFrame, by: str, measure: str = "nats", width: float = FULL_WIDTH
 ) -> Figure:
@@ -97,7 +97,7 @@ def shapley_values(
                    "skipped alone", ms=2.6, mew=0.6, mfc="white", color=seen.color)  # fmt: skip
             value = series(line, f"value {protocol}", seen, "value", ends=("low", "high"),
                            unit=f" {measure}", band=False,
-                           label=way_of_scoring(protocol))  # fmt: skip
+                           label=protocol_words(protocol))  # fmt: skip
             draw_series(axes, [value], Words(interval="95 % interval"))
-    panels.over_layers(layers_of(shown))
+    panels.over_layers(layers_in(shown))
     return panels.finish(f"Shapley values of layers, by {by}", "layer", [measure])

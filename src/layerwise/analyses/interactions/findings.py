@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.claim import OPEN, Claim, Estimate, source, spaced, weight
-from layerwise.presentation.over_run import RATE, evidence_for, together
-from layerwise.presentation.rows import asked_of, numbers, records, rows
+from layerwise.presentation.claim import OPEN, Claim, Estimate, most_important, source, weight
+from layerwise.presentation.over_run import RATE, run_bounds_text, run_wide_evidence
+from layerwise.presentation.rows import claim_scope, numbers, records, rows
 from layerwise.presentation.wording import (
     HEAD_WORDS,
     SUBLAYER_WORDS,
-    counted,
+    count_noun,
     number,
-    when,
+    protocol_phrase,
 )
-from layerwise.stats.share_tests.equivalence import Interest
+from layerwise.stats.share_tests.equivalence import SmallestEffects
 from layerwise.storage.run_tables import RunTables
 
 from .result import Row, part_name
@@ -37,12 +37,12 @@ def findings(run: RunTables) -> list[Claim]:
     pairs = pd.DataFrame() if every is None else rows(every, measure=NATS, signal=True)
     if every is None or pairs.empty:
         return []
-    smallest = Interest.of(run.facts.settings).nats
+    smallest = SmallestEffects.from_settings(run.facts.settings).nats
     large = pairs.loc[np.abs(numbers(pairs, "interaction")) >= smallest]
     claims: list[Claim] = []
     for verdict in (REDUNDANT, OVERLAPPING):
         cells = rows(large, verdict=verdict).groupby(["task", "protocol"], sort=True)
-        claims += spaced(
+        claims += most_important(
             [_strongest_pair_claim(chosen, pairs, every) for _, chosen in cells], _MOST
         )
     return claims or [_no_interaction_claim(pairs, every, smallest)]
@@ -58,9 +58,10 @@ def caveats(run: RunTables) -> list[Claim]:
         return []
     return [Claim(
         kind="no signal", evidence=OPEN, importance=weight(0.3, 0.0),
-        short=f"Nothing is said of interactions in {counted(len(silent), _CELL)}: the intact model "
+        short=f"Nothing is said of interactions in {count_noun(len(silent), _CELL)}: the "
+f"intact model "
         "is not better than blind there.",
-        source=source(SIGNAL, {"signal": False}), **asked_of(silent),
+        source=source(SIGNAL, {"signal": False}), **claim_scope(silent),
     )]  # fmt: skip
 
 
@@ -76,21 +77,21 @@ def _strongest_pair_claim(chosen: pd.DataFrame, pairs: pd.DataFrame, every: pd.D
     says, caveat, worth = (_overlap_words if top["verdict"] == OVERLAPPING else _redundant)(top)
     about = {"task": top["task"], "protocol": top["protocol"]}
     place = {name: value for name, value in _place(top).items() if name not in about}
-    over = f"over {counted(n_pairs, 'pair')} ({RATE})"
+    over = f"over {count_noun(n_pairs, 'pair')} ({RATE})"
     return Claim(
         kind=KIND, importance=weight(worth, abs(top["interaction"]) / _LARGE),
         short=f"On {top['task']}, {pair_name(top)} {says}.", source=source(_TABLE, about, **place),
         layers=tuple(sorted({int(top["first_layer"]), int(top["second_layer"])})),
         estimate=_estimate(top, every), caveat=caveat,
         details=(f"It is the strongest such pair of {n_pairs}.",),
-        **evidence_for(top, every, "sign flips of items", ("p_bh", over), RATE),
-        **asked_of(pd.DataFrame([top])),
+        **run_wide_evidence(top, every, "sign flips of items", ("p_bh", over), RATE),
+        **claim_scope(pd.DataFrame([top])),
     )  # fmt: skip
 
 
 def _redundant(top: Row) -> tuple[str, str, float]:
     """Claim on a pair that costs more together, its caveat, and the weight of the claim."""
-    cost, how = f"cost {number(top['interaction'], 2)} nats", when(top["protocol"])
+    cost, how = f"cost {number(top['interaction'], 2)} nats", protocol_phrase(top["protocol"])
     if top["at_floor"] != "neither":
         return f"{cost} beyond their sum {how}, {_FLOOR}", (
             f"Without {_floor_words(top)} it guesses; what is lost beyond that is how sure "
@@ -111,7 +112,7 @@ f"it is of "
 
 def _overlap_words(top: Row) -> tuple[str, str, float]:
     """The same of a pair that costs less together."""
-    overlap = f"overlap {when(top['protocol'])}"
+    overlap = f"overlap {protocol_phrase(top['protocol'])}"
     if top["at_floor"] != "neither":
         caveat = f"Without {_floor_words(top)} it guesses, with little left to lose."
         return f"{overlap}, {_FLOOR}", caveat, 0.45
@@ -126,17 +127,18 @@ def _floor_words(top: Row) -> str:
 
 
 def _no_interaction_claim(pairs: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim:
-    """That no pair has a verdict, and how large interactions may be."""
+    """The claim that no pair has a verdict, with how large interactions may be."""
     top = _strongest(pairs)
     cells = len(pairs[["task", "protocol"]].drop_duplicates())
     alone = len(rows(pairs, verdict=NATS_ALONE))
     small = len(rows(pairs, verdict=[REDUNDANT, OVERLAPPING]))
     details = (
-        f"In {counted(cells, _CELL)} with signal the strongest interaction is that of "
-        f"{pair_name(top)}, on {top['task']} {when(top['protocol'])}.",
-        f"Costs of {counted(alone, 'pair')} are more in nats alone, as of parts that add up in the "
+        f"In {count_noun(cells, _CELL)} with signal the strongest interaction is that of "
+        f"{pair_name(top)}, on {top['task']} {protocol_phrase(top['protocol'])}.",
+        f"Costs of {count_noun(alone, 'pair')} are more in nats alone, as of parts that "
+f"add up in the "
         "logits." if alone else "",
-        f"Costs of {counted(small, 'pair')} interact by less." if small else "",
+        f"Costs of {count_noun(small, 'pair')} interact by less." if small else "",
     )  # fmt: skip
     by = f" by {smallest:g} nats or more" if small else ""
     return Claim(
@@ -144,7 +146,8 @@ def _no_interaction_claim(pairs: pd.DataFrame, every: pd.DataFrame, smallest: fl
         short=f"No two {HEAD_WORDS.get(str(top['site']), 'layer')}s are shown to cost more or less "
         f"together than apart{by}.",
         estimate=_estimate(top, every), details=tuple(filter(None, details)),
-        source=source(_TABLE, {"measure": NATS, "signal": True}, **_place(top)), **asked_of(pairs),
+        source=source(_TABLE, {"measure": NATS, "signal": True}, **_place(top)),
+        **claim_scope(pairs),
     )  # fmt: skip
 
 
@@ -152,7 +155,7 @@ def _estimate(row: Row, every: pd.DataFrame) -> Estimate:
     """The interaction with bounds for the run."""
     value, low, high = (row[name] for name in ("interaction", "run_low", "run_high"))
     unit = "nats beyond the sum of the two alone"
-    return Estimate(value, low, high, unit, together(every), 2)
+    return Estimate(value, low, high, unit, run_bounds_text(every), 2)
 
 
 def _place(row: Row) -> Row:

@@ -12,7 +12,7 @@ from layerwise import stats
 from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.spec import AblationSpec, refuse_unknown_site
 from layerwise.errors import UserError
-from layerwise.models.instance.kinds import Model, n_heads_of
+from layerwise.models.instance.kinds import Model, n_layer_heads
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
@@ -62,17 +62,17 @@ class SetsSpec(AblationSpec):
     seed: int = 0  # decides these orders
 
     @classmethod
-    def among(
+    def from_layers(
         cls, model: Model, site: str, layers: tuple[int, ...], heads: Sequence[int] | None, *,
         order: int, permutations: int, seed: int,
     ) -> SetsSpec:  # fmt: skip
         """The sets that are made of some layers or heads of a model."""
         refuse_sets(order, permutations)
-        basis = AblationSpec.of(model, "skip", site, layers, heads=heads)
+        basis = AblationSpec.for_model(model, "skip", site, layers, heads=heads)
         players = tuple(
             Player(layer, head)
             for layer, head in product(sorted(basis.layers), sorted(basis.heads or ()) or (None,))
-            if head is None or head < n_heads_of(model, layer)
+            if head is None or head < n_layer_heads(model, layer)
         )
         spec = cls(
             basis.kind, basis.site, basis.layers, basis.heads,
@@ -114,8 +114,8 @@ class SetsSpec(AblationSpec):
         begun = (tuple(sorted(o[: i + 1])) for o in self.orders for i in range(len(o)))
         return tuple(dict.fromkeys([*((player,) for player in self.players), *pairs, *begun]))
 
-    def _made(self, make: Callable[..., Intervention], model: Model) -> list[Intervention]:
-        alone = {p: self._of(make, p.layer, p.head, model) for p in self.players}
+    def _make_changes(self, make: Callable[..., Intervention], model: Model) -> list[Intervention]:
+        alone = {p: self._make_change(make, p.layer, p.head, model) for p in self.players}
         return [together([alone[player] for player in removed]) for removed in self.sets]
 
 
@@ -146,7 +146,7 @@ class Interactions:
     ) -> InteractionsResult:
         """Make the pieces that are missing; join them, with the layers and heads of each set."""
         measured = self.ablation.run(parts, settings, progress)
-        records, changes = measured.records, self.spec.like(self.setup.model)
+        records, changes = measured.records, self.spec.same_cost_changes(self.setup.model)
         removed: dict[str, Players] = {"intact": ()} | {
             change.id: players for change, players in zip(changes, self.spec.sets, strict=True)
         }
@@ -168,6 +168,6 @@ class Interactions:
         orders = frame("interaction_orders", orders)
         return InteractionsResult(conform("interactions", table), orders, measured.facts)
 
-    def expected(self, task: Task, *protocols: str) -> Cost:
-        """What a task is expected to cost under some protocols, at most: with signal in all."""
-        return self.ablation.expected(task, *protocols)
+    def expected_cost(self, task: Task, *protocols: str) -> Cost:
+        """Expected cost of a task under some protocols, at most: with signal in all."""
+        return self.ablation.expected_cost(task, *protocols)

@@ -11,25 +11,25 @@ from layerwise.presentation import no_signal
 from layerwise.presentation.columns import (
     Column,
     Row,
-    estimated,
+    estimate_column,
     in_short,
-    named,
-    numbered,
+    number_column,
     p_column,
     plain,
+    text_column,
 )
-from layerwise.presentation.section import drawn
-from layerwise.storage.base import Result, computed_once
+from layerwise.presentation.section import draw_table
+from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.provenance import Facts
 
 from .tables import (
     NATS,
     PERMUTATIONS,
-    measure_of,
     pairs_table,
     player_name,
     shapley_table,
-    signal_of,
+    shown_measure,
+    signal_from_interactions,
 )
 
 
@@ -56,17 +56,17 @@ class InteractionsResult(Result):
     interaction_orders: pd.DataFrame
     facts: Facts
 
-    @computed_once
+    @cache_tables
     def signal(self) -> pd.DataFrame:
         """Is the intact model better than blind? As ``signal``."""
-        return signal_of(self.interactions, self.facts.chance)
+        return signal_from_interactions(self.interactions, self.facts.chance)
 
-    @computed_once
+    @cache_tables
     def pairs(self) -> pd.DataFrame:
         """``interaction_pairs``: what each pair costs beyond the sum of its two."""
         return pairs_table(self.interactions, self.facts.chance, self.facts.seed)
 
-    @computed_once
+    @cache_tables
     def shapley(self) -> pd.DataFrame:
         """``shapley``: how the cost of removing all is shared out."""
         chance, seed = self.facts.chance, self.facts.seed
@@ -82,8 +82,8 @@ class InteractionsResult(Result):
         pairs, values = (table.loc[table["signal"]] for table in (self.pairs(), self.shapley()))
         values = values.loc[values["head"].isna()]
         if pairs.empty and len(values):
-            return drawn(self, shapley_values, values, PERMUTATIONS, measure_of(values))
-        return drawn(self, interaction_triangles, pairs, measure_of(pairs))
+            return draw_table(self, shapley_values, values, PERMUTATIONS, shown_measure(values))
+        return draw_table(self, interaction_triangles, pairs, shown_measure(pairs))
 
     def notes(self) -> list[str]:
         """Accuracy of the model where it has no signal."""
@@ -107,11 +107,11 @@ def part_name(row: Row, which: str) -> str:
 _SHORT = (
     *plain("task", "protocol"),
     Column("pair", lambda row: f"{part_name(row, 'first')}, {part_name(row, 'second')}"),
-    numbered("first alone", "cost_first", 1, 2),
-    numbered("second alone", "cost_second", 1, 2),
-    numbered("together", "cost_both", 1, 2),
-    named("unit", "measure"),
-    estimated("interaction", "interaction", "", 1, 2),
+    number_column("first alone", "cost_first", 1, 2),
+    number_column("second alone", "cost_second", 1, 2),
+    number_column("together", "cost_both", 1, 2),
+    text_column("unit", "measure"),
+    estimate_column("interaction", "interaction", "", 1, 2),
     p_column("q", "p_bh"),
-    named("verdict", "verdict"),
+    text_column("verdict", "verdict"),
 )

@@ -23,8 +23,13 @@ from layerwise.stats.families.estimate import (
     mean_columns,
     student,
 )
-from layerwise.stats.items.clusters import Clusters, clustered_interval, clusters_of, mean_errors
-from layerwise.stats.signals.signal import signals_of
+from layerwise.stats.items.clusters import (
+    Clusters,
+    clustered_interval,
+    clusters_from_table,
+    mean_errors,
+)
+from layerwise.stats.signals.signal import signals_from_table
 from layerwise.storage.parquet import conform, frame
 
 NATS, MARGIN, ACCURACY = "nats", "margin", "accuracy"
@@ -83,14 +88,14 @@ class Costs:
         pairs = list(combinations(self.players, 2))
         return pairs if self.column.keys() >= set(pairs) else []
 
-    def alone(self, measure: str) -> Float[np.ndarray, "items players"]:
+    def single_costs(self, measure: str) -> Float[np.ndarray, "items players"]:
         """Cost of each player alone."""
         return self.costs[measure][:, [self.column[player,] for player in self.players]]
 
 
-def costs_of(interactions: pd.DataFrame, chance: Chance) -> Iterator[Costs]:
+def set_costs(interactions: pd.DataFrame, chance: Chance) -> Iterator[Costs]:
     """Each task and protocol of which something was removed, in alphabetical order."""
-    able = signals_of(signal_of(interactions, chance))
+    able = signals_from_table(signal_from_interactions(interactions, chance))
     changed = interactions.loc[~_kinds(interactions).isin(CONTROLS)]
     for names, group in changed.groupby(["task", "capability", "protocol"], sort=True):
         task, capability, protocol = map(str, names)
@@ -120,18 +125,18 @@ def costs_of(interactions: pd.DataFrame, chance: Chance) -> Iterator[Costs]:
             sets=tuple(removed[name] for name in order[1:]),
             costs={m: v[:, :1] - v[:, 1:] for m, v in wide.items() if not np.isnan(v).any()},
             right=wide[ACCURACY].astype(bool)[:, 1:],
-            clusters=clusters_of(group, sorted(set(group["item"]))),
+            clusters=clusters_from_table(group, sorted(set(group["item"]))),
             signal=able[task, protocol],
             chance=chance(task, protocol),
         )
 
 
-def measure_of(table: pd.DataFrame) -> str:
+def shown_measure(table: pd.DataFrame) -> str:
     """The measure that a table of interactions or values is shown in: nats where there are any."""
     return NATS if NATS in set(table["measure"]) else ACCURACY
 
 
-def signal_of(interactions: pd.DataFrame, chance: Chance) -> pd.DataFrame:
+def signal_from_interactions(interactions: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     """``signal`` of the intact model, by task and protocol."""
     kinds = _kinds(interactions)
     baselines = interactions.assign(kind=kinds, layer=pd.NA).loc[kinds.isin(BASELINES)]
@@ -160,7 +165,7 @@ def pairs_table(interactions: pd.DataFrame, chance: Chance, seed: int) -> pd.Dat
     """``interaction_pairs``: what each pair costs beyond the sum of its two."""
     tables = [
         _measure_rows(costs, measure, seed)
-        for costs in costs_of(interactions, chance)
+        for costs in set_costs(interactions, chance)
         if costs.pairs
         for measure in costs.costs
     ]
@@ -263,7 +268,7 @@ def shapley_table(
         for _, order in orders.sort_values(by="place").groupby("permutation", sort=True)
     ]
     tables = []
-    for cell in costs_of(interactions, chance):
+    for cell in set_costs(interactions, chance):
         for measure in cell.costs:
             if cell.pairs:
                 tables.append(_by_pairs(cell, measure, seed))
@@ -276,7 +281,7 @@ def _by_pairs(cell: Costs, measure: str, seed: int) -> pd.DataFrame:
     """The 2-additive approximation: what a player costs alone, and half of its interactions."""
     costs, column = cell.costs[measure], cell.column
     place = {player: i for i, player in enumerate(cell.players)}
-    alone = cell.alone(measure)
+    alone = cell.single_costs(measure)
     shares = alone.copy()
     for pair in cell.pairs:
         first, other = (place[player] for player in pair)
@@ -300,7 +305,7 @@ def _by_orders(
         at = [place[player] for player in order]
         shares[:, at] += added / len(drawn)
         means[number, at] = added.mean(axis=0)
-    sampling = mean_errors(means, Clusters.apart(len(means)))
+    sampling = mean_errors(means, Clusters.singletons(len(means)))
     more = {"n_permutations": len(drawn), "se_sampling": sampling}
     return _shapley_rows(cell, measure, shares, seed, by=PERMUTATIONS, **more)
 
@@ -318,7 +323,7 @@ def _shapley_rows(
         measure=measure,
         by=by,
         n_items=len(shares),
-        alone=cell.alone(measure).mean(axis=0),
+        alone=cell.single_costs(measure).mean(axis=0),
         **_with_bounds("value", "", shares, cell, seed),
         se=mean_errors(shares, cell.clusters),
         total=shares.mean(axis=0).sum(),

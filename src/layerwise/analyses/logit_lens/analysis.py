@@ -12,12 +12,12 @@ import pandas as pd
 from layerwise.analyses.contract import (
     Analysis,
     Curves,
-    Planned,
+    PlannableAnalysis,
     PlannedJobs,
     PlanOptions,
     saved_tables,
 )
-from layerwise.analyses.shared.left_out import words_and_left_out
+from layerwise.analyses.shared.left_out import words_with_exclusions
 from layerwise.analyses.shared.lens_names import (
     DECODER_LENS,
     FEWER_RIVALS,
@@ -25,15 +25,23 @@ from layerwise.analyses.shared.lens_names import (
     LOGIT,
     TUNED_DECODER_LENS,
 )
-from layerwise.presentation.claim import IN_TABLE, LENS, Claim, Estimate, source, spaced, weight
+from layerwise.presentation.claim import (
+    IN_TABLE,
+    LENS,
+    Claim,
+    Estimate,
+    most_important,
+    source,
+    weight,
+)
 from layerwise.presentation.columns import (
     Column,
     as_text,
-    decided,
-    estimated,
-    numbered,
+    estimate_column,
+    number_column,
     p_column,
     plain,
+    yes_no_column,
 )
 from layerwise.presentation.no_signal import gate_tables
 from layerwise.presentation.over_run import after_holm
@@ -41,17 +49,17 @@ from layerwise.presentation.rows import parts, records, rows
 from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
-    capitalised,
-    counted,
+    capitalise,
+    count_noun,
+    count_range,
     interval,
     number,
-    spread_of,
-    when,
+    protocol_phrase,
 )
 from layerwise.stats.depth.item_curves import settled_by_item
 from layerwise.stats.depth.layer_curves import (
     TASK,
-    LeftOut,
+    ExcludedTask,
     MethodCurve,
     Sampling,
     Signal,
@@ -59,11 +67,18 @@ from layerwise.stats.depth.layer_curves import (
     progress,
     task_key,
 )
-from layerwise.stats.items.clusters import clusters_of
+from layerwise.stats.items.clusters import clusters_from_table
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
-from .result import LensResult, answers_read, covers_a_stack, guessing, lens_gate, prediction_depths
+from .result import (
+    LensResult,
+    answer_rows,
+    covers_a_stack,
+    guessing_chance,
+    lens_gate,
+    prediction_depths,
+)
 
 if TYPE_CHECKING:
     from layerwise.runs.setup import Setup
@@ -71,10 +86,10 @@ if TYPE_CHECKING:
 COMPARISONS = (
     *plain("lens", "protocol", "first", "second"),
     Column("n", lambda row: f"{row['n_first']}, {row['n_second']}"),
-    estimated("depth of second minus first", "difference", "", 1, 2),
-    numbered("an item of second settles later (%)", "later", 100),
+    estimate_column("depth of second minus first", "difference", "", 1, 2),
+    number_column("an item of second settles later (%)", "later", 100),
     p_column("p (Holm)", "p_holm"),
-    decided("significant", "significant"),
+    yes_no_column("significant", "significant"),
 )
 _LENS_WORDS = (
     "What the model would answer if each layer were its last (final norm and unembedding applied "
@@ -103,7 +118,7 @@ def settled_later(run: RunTables) -> list[Claim]:
     if compared is None or means is None:
         return []
     sure = rows(compared, significant=True).query("low > 0 or high < 0")
-    return spaced([_later(row, means, len(compared)) for row in records(sure)], 1)
+    return most_important([_later(row, means, len(compared)) for row in records(sure)], 1)
 
 
 def _later(row: dict[str, Any], means: pd.DataFrame, n_tests: int) -> Claim:
@@ -122,7 +137,7 @@ def _later(row: dict[str, Any], means: pd.DataFrame, n_tests: int) -> Claim:
     return Claim(
         kind=LENS, evidence=IN_TABLE, importance=weight(0.7, 2 * share - 1),
         short=f"Answers stay on top of the {row['lens']} lens from {of_later} % of the depth for "
-        f"{names[0]}, {of_earlier} % for {names[1]}, {when(row['protocol'])}.",
+        f"{names[0]}, {of_earlier} % for {names[1]}, {protocol_phrase(row['protocol'])}.",
         capabilities=names, protocols=(where["protocol"],),
         tasks=tuple(task for mean in both for task in mean["tasks"].split(",")),
         details=(
@@ -139,7 +154,7 @@ def _later(row: dict[str, Any], means: pd.DataFrame, n_tests: int) -> Claim:
 
 def lens_evidence(
     result: LensResult, signal: Signal, sampling: Sampling
-) -> Iterator[MethodCurve | LeftOut]:
+) -> Iterator[MethodCurve | ExcludedTask]:
     """Progress of the answer's mean probability from the embedding to the last layer."""
     # Not of its log-probability: an embedding read through the unembedding is sure of a wrong
     # token, so that the first layer alone brings back most of the nats. The curve ends at the
@@ -150,7 +165,7 @@ def lens_evidence(
     edges = np.arange(-1, sampling.n_layers)
     depths = prediction_depths(lens, sampling.n_layers, n_encoder)
     why = "the answer's probability does not rise from the embedding to the last layer"
-    for _, group in answers_read(lens).groupby(["lens", *TASK], sort=True):
+    for _, group in answer_rows(lens).groupby(["lens", *TASK], sort=True):
         name, shown = str(group["lens"].iloc[0]), group.assign(probability=np.exp(group["logprob"]))
         wide = shown.pivot_table(index="item", columns="layer", values="probability")
         columns = wide.columns.to_numpy(dtype=int)
@@ -165,7 +180,7 @@ def lens_evidence(
             )
             if curve.settled is None and (curve.task, curve.protocol) not in signal:
                 guessed = "no signal: right answers end on top no more often than blind"
-                curve = LeftOut(*task_key(curve.method, group), guessed)
+                curve = ExcludedTask(*task_key(curve.method, group), guessed)
         yield curve
 
 
@@ -177,7 +192,7 @@ def _with_settling_depths(
     if right.sum() < 2 or not signal:
         return evidence
     layers = depths["layer"].to_numpy(dtype=float).clip(min=0)
-    clusters = clusters_of(depths, depths["item"].tolist())
+    clusters = clusters_from_table(depths, depths["item"].tolist())
     settling = np.column_stack([right * layers, right])
     settled = mean_of_right(sampling.means(evidence.task, settling, clusters))
     curves = settled_by_item(layers, right, sampling.n_layers, clusters)
@@ -195,15 +210,16 @@ def lenses(lens_read: pd.DataFrame, seed: int) -> list[FigureSpec]:
         after = {"resid_pre": "before each layer", "resid_mid": "after each layer's attention"}
         where = after.get(site, "after each layer")
         caption = (
-            f"{capitalised(lens)} lens {when(protocol)}, {where} (n = "
-            f"{counted(len(set(own['item'])), 'item')} in all). Of the answer's deciding tokens: "
+            f"{capitalise(lens)} lens {protocol_phrase(protocol)}, {where} (n = "
+            f"{count_noun(len(set(own['item'])), 'item')} in all). Of the answer's "
+            f"deciding tokens: "
             "log-probability and median rank. Of the lens's distribution: entropy, and divergence "
             "from the final one. "
             "Bands: 95 % intervals over items (bootstrap; for the median, exact order "
             "statistics). The embedding (layer −1) may lie beyond the scale."
             f"{_OF_ENCODER.get(lens, '')}"
         )
-        alt = f"Line charts of what the {lens} lens reads {where} {when(protocol)}."
+        alt = f"Line charts of what the {lens} lens reads {where} {protocol_phrase(protocol)}."
         draw = partial(lens_curves, own, protocol, seed=seed)
         named = (lens.replace(" ", "_"), site)
         marks = [name for name in named if name not in (LOGIT, "resid_post")]
@@ -219,7 +235,7 @@ def settlings(depths: pd.DataFrame, means: pd.DataFrame) -> FigureSpec:
         "Prediction depth: the first layer from which on the answer stays the lens's most likely "
         "token (after Baldock et al. 2021). Steps: share of the items "
         "answered right that are settled by a depth, in tasks with signal. Points: mean depth "
-        f"(n = {spread_of(means['n_items'], 'item')}), mean over tasks, with 95 % "
+        f"(n = {count_range(means['n_items'], 'item')}), mean over tasks, with 95 % "
         "intervals over items, those of the table of depths."
     )
     alt = "Cumulative shares of answers settled by depth, one line per capability."
@@ -235,7 +251,7 @@ def sections(run: RunTables) -> list[Section]:
     )
     if lens is None:
         return []
-    words = words_and_left_out(_LENS_WORDS, run.facts, "logit lens")
+    words = words_with_exclusions(_LENS_WORDS, run.facts, "logit lens")
     gates = gate_tables(run, "lens_gate", _RIGHT, "without the question (%)")
     curves = Section("lens", "Logit lens", 30, words, tuple(lenses(lens, run.facts.seed)),
                      tuple(gates), kinds=(LENS,))  # fmt: skip
@@ -249,7 +265,7 @@ def sections(run: RunTables) -> list[Section]:
 
 
 def _tables(result: LensResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
-    own = lens_gate(result.lens, guessing(result.facts))
+    own = lens_gate(result.lens, guessing_chance(result.facts))
     return saved_tables(result, others) | {"lens_gate": own}
 
 
@@ -267,5 +283,5 @@ ANALYSIS = Analysis(
     tables=_tables,
     files={"lens_gate": "lens.parquet, answers counted"},
     curves=Curves("logit lens", lens_evidence),
-    plans=(Planned("lens", _planned_jobs, ("letter", "continuation")),),
+    plans=(PlannableAnalysis("lens", _planned_jobs, ("letter", "continuation")),),
 )

@@ -16,7 +16,7 @@ from layerwise.analyses.shared.lens_names import LENSES, LOGIT, TUNED
 from layerwise.analyses.shared.translators import AnyLens, TunedLens
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.errors import UserError
-from layerwise.ground.argument_types import Expected, Heads, SomeNames, one_of
+from layerwise.ground.argument_types import ExpectedWords, Heads, SomeNames, known_name_validator
 from layerwise.ground.arguments import Argument, select_options
 from layerwise.ground.readers import Reads
 from layerwise.models.arguments import LoadedModel
@@ -28,7 +28,7 @@ from .job import Lens, refuse_protocols
 from .reading import GENERATED, OVER, SITES
 from .result import LensResult
 
-_NUMBERS = Annotated[Heads, Expected("a list of whole numbers", "[-2, -1], or 'all'")]
+_NUMBERS = Annotated[Heads, ExpectedWords("a list of whole numbers", "[-2, -1], or 'all'")]
 
 
 def read_positions(name: str, value: Any) -> str | Sequence[int]:
@@ -56,10 +56,10 @@ def logit_lens(
     tasks: Tasks = "all",
     protocols: Protocols | None = None,
     *,
-    lens: Annotated[str, one_of("lens", LENSES)] = "logit",
+    lens: Annotated[str, known_name_validator("lens", LENSES)] = "logit",
     tuned: AnyLens | None = None,
-    sites: Annotated[SomeNames, one_of("site of the lens", SITES)] = "resid_post",
-    over: Annotated[str, one_of("kind of tokens to read", OVER)] = "prompt",
+    sites: Annotated[SomeNames, known_name_validator("site of the lens", SITES)] = "resid_post",
+    over: Annotated[str, known_name_validator("kind of tokens to read", OVER)] = "prompt",
     positions: Positions = (-1,),
     **run: Unpack[RunOptions],
 ) -> LensResult:

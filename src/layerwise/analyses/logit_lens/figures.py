@@ -9,21 +9,21 @@ from matplotlib.figure import Figure
 from scipy.stats import binom
 
 from layerwise.analyses.shared.lens_names import LENS_ORDER
-from layerwise.presentation.charts.lines import Series, draw_ranges, draw_series, ranges, series
+from layerwise.presentation.charts.lines import LineSeries, draw_ranges, draw_series, ranges, series
 from layerwise.presentation.charts.panels import Panels
 from layerwise.presentation.layer_axis import name_depths
 from layerwise.presentation.lettering import label
-from layerwise.presentation.rows import layers_of, numbers, parts, records, rows
-from layerwise.presentation.style import FULL_WIDTH, look, plain_log_scale, styled
+from layerwise.presentation.rows import layers_in, numbers, parts, records, rows
+from layerwise.presentation.style import FULL_WIDTH, look, plain_log_scale, with_style
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
-    capitalised,
+    capitalise,
+    count_range,
     in_order,
     interval,
-    spread_of,
-    way_of_scoring,
-    when,
+    protocol_phrase,
+    protocol_words,
 )
 from layerwise.stats.families.over_items import bounds_over_items
 
@@ -37,7 +37,7 @@ MEASURES = tuple(_NAMES)
 _TASKS_IN_COLUMN = 4
 
 
-@styled
+@with_style
 def lens_curves(
     lens: pd.DataFrame,
     protocol: str | None = None,
@@ -63,21 +63,21 @@ def lens_curves(
         [[heading] for heading, _ in columns], width, [0.95] * len(measures), most=2.6, left=0.8,
         below=0.15 * max(len(tasks) for _, tasks in columns) + 0.1,
     )  # fmt: skip
-    drawn: dict[str, list[Series]] = {measure: [] for measure in measures}
+    drawn: dict[str, list[LineSeries]] = {measure: [] for measure in measures}
     for column, (_, tasks) in zip(panels.axes, columns, strict=True):
         for axes, measure in zip(column, measures, strict=True):
             named = enumerate(rows(shown, task=task) for task in tasks)
             curves = [_curve(part, measure, i, seed) for i, part in named]
             draw_series(axes, curves)
             drawn[measure] += curves
-        panels.legend_under(column[-1])
-    panels.over_layers(layers_of(shown))
+        panels.add_panel_legend(column[-1])
+    panels.over_layers(layers_in(shown))
     for axes, measure in zip(panels.axes[0], measures, strict=True):
         _scale(axes, measure, drawn[measure])
     items = [len(set(rows(shown, task=task)["item"])) for task in set(shown["task"])]
     return panels.finish(
-        f"{capitalised(name)} lens at {site} {when(protocol)} "
-        f"(n = {spread_of(items, 'item')} a task; bands: 95 % over items)",
+        f"{capitalise(name)} lens at {site} {protocol_phrase(protocol)} "
+        f"(n = {count_range(items, 'item')} a task; bands: 95 % over items)",
         "layer (−1: embedding)", [_NAMES[measure] for measure in measures],
     )  # fmt: skip
 
@@ -94,7 +94,7 @@ def _columns(shown: pd.DataFrame) -> list[tuple[str, list[str]]]:
     return columns
 
 
-def _curve(rows_: pd.DataFrame, measure: str, index: int, seed: int) -> Series:
+def _curve(rows_: pd.DataFrame, measure: str, index: int, seed: int) -> LineSeries:
     if measure == "rank":
         table = median_ranks(rows_)
     else:
@@ -118,7 +118,7 @@ def median_ranks(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"layer": wide.columns, "estimate": np.median(ordered, axis=0)} | bounds)
 
 
-def _scale(axes: Axes, measure: str, drawn: list[Series]) -> None:
+def _scale(axes: Axes, measure: str, drawn: list[LineSeries]) -> None:
     """The scale of a row of panels; an embedding is sure of a wrong token and may lie beyond."""
     if measure == "rank":
         plain_log_scale(axes)
@@ -133,7 +133,7 @@ def _scale(axes: Axes, measure: str, drawn: list[Series]) -> None:
     axes.set_ylim(low - margin, high + margin)
 
 
-@styled
+@with_style
 def prediction_depth_curves(
     depths: pd.DataFrame, means: pd.DataFrame, width: float = FULL_WIDTH
 ) -> Figure:
@@ -149,7 +149,7 @@ def prediction_depth_curves(
     groups = [({"capability": name}, look(i), "") for i, name in enumerate(capabilities)]
     shown = parts(means, lens=LENS_ORDER, protocol=PROTOCOL_ORDER)
     panels = Panels(
-        [[f"{lens} lens, {way_of_scoring(protocol)}"] for (lens, protocol), _ in shown], width,
+        [[f"{lens} lens, {protocol_words(protocol)}"] for (lens, protocol), _ in shown], width,
         (1.3, 0.16 * len(capabilities) + 0.1), least=2.9, most=3.45, left=0.9,
     )  # fmt: skip
     for (upper, lower), ((lens, protocol), part) in zip(panels.axes, shown, strict=True):

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from layerwise.analyses.shared.left_out import left_out
+from layerwise.analyses.shared.left_out import exclusion_entry
 from layerwise.analyses.shared.lens_names import (
     DECODER_LENS,
     LOGIT,
@@ -32,10 +32,10 @@ from layerwise.storage.schemas import SCHEMAS
 from layerwise.sweep import Generate, Scored, intact, residuals_at, skip_layers
 from layerwise.sweep.activations.intact_run import Place
 from layerwise.sweep.activations.streams import truncated_encoder
-from layerwise.sweep.plans.cost import UNKNOWN_LENGTHS, Cost, cost_of_reading
+from layerwise.sweep.plans.cost import UNKNOWN_LENGTHS, Cost, unembedding_cost
 from layerwise.sweep.requests import Tokens
 from layerwise.sweep.walk.engine_run import model_shape
-from layerwise.sweep.walk.readout import logits_of
+from layerwise.sweep.walk.readout import final_logits
 from layerwise.tasks import Task
 
 from .reading import (
@@ -45,8 +45,8 @@ from .reading import (
     Passage,
     blind_requests,
     gold_requests,
+    lens_places,
     passages,
-    places_of,
     read_lens,
 )
 from .result import LensResult
@@ -84,7 +84,7 @@ class Lens:
     tuned: TunedLens | None = None
 
     def __post_init__(self) -> None:
-        places_of(self.setup.model, self.sites)
+        lens_places(self.setup.model, self.sites)
         if self.tuned is not None:
             loaded = self.setup.loaded
             self.tuned.check(loaded.hash, self.sites, (loaded.n_layers, loaded.d_model))
@@ -144,18 +144,21 @@ class Lens:
         """Make the pieces that are missing, and join all of them."""
         work, (table,) = run_resumable(
             self.setup.executor, parts, progress, "reading layers", self.setup.pieces(), ["lens"],
-            self.expected, self._piece,
+            self.expected_cost, self._piece,
         )  # fmt: skip
         return LensResult(table, self.setup.facts(settings, work))
 
-    def expected(self, task: Task, *protocols: str) -> Cost:
-        """What it is expected to cost to read a task's items, at every place."""
-        return sum((self._expected(task, protocol) for protocol in protocols), start=Cost())
+    def expected_cost(self, task: Task, *protocols: str) -> Cost:
+        """Expected cost of reading a task's items, at every place."""
+        return sum((self._protocol_cost(task, protocol) for protocol in protocols), start=Cost())
 
-    def _expected(self, task: Task, protocol: str) -> Cost:
+    def _protocol_cost(self, task: Task, protocol: str) -> Cost:
         setup = self.setup
         total = cost_of_sweeps(setup, task, partial(self._blind, task, protocol))
-        n_places, n_encoder = len(places_of(setup.model, self.sites)), n_encoder_layers(setup.model)
+        n_places, n_encoder = (
+            len(lens_places(setup.model, self.sites)),
+            n_encoder_layers(setup.model),
+        )
         if self.over == GENERATED:
             written = [request.request for request in gold_requests(setup, task, protocol)]
             for start in range(0, len(written), AT_ONCE):
@@ -173,7 +176,7 @@ class Lens:
                 early = [skip_layers(range(n, n_encoder)) for n in range(n_encoder)]
                 total += setup.cost(task, early, pushed)
             else:
-                total += cost_of_reading(n_rows, model_shape(setup.model))
+                total += unembedding_cost(n_rows, model_shape(setup.model))
         return total
 
     def _piece(self, task: Task, protocol: str) -> Made:
@@ -184,12 +187,14 @@ class Lens:
         named = {"task": task.name, "capability": task.capability, "protocol": protocol}
         tables, model = [frame("lens", [])], self.setup.model
         # what the model itself says is needed everywhere, and read first
-        every = [("resid_post", model.cfg.n_layers - 1), *places_of(model, self.sites)]
+        every = [("resid_post", model.cfg.n_layers - 1), *lens_places(model, self.sites)]
         a_row = len(every) * model.cfg.d_model * model.W_E.element_size()
         for chunk in _chunks(read, max(1, self.setup.memory_budget // 8 // a_row)):
             seen = self._readings(chunk, every)
             known = pd.array([blind.get(item) for item in seen["item"]], dtype="boolean")
-            ordered = _sort_readings(joined(seen.assign(**named, blind=known)), items)
+            ordered = _sort_readings(
+                combine_answer_tokens(seen.assign(**named, blind=known)), items
+            )
             tables.append(conform("lens", ordered.reindex(columns=SCHEMAS["lens"].names)))
         why = "the model writes nothing"
         if self.over == PROMPT:
@@ -198,7 +203,7 @@ class Lens:
             "analysis": "logit lens",
             "task": task.name,
             "protocol": protocol,
-            **left_out([item.id for item in task.items if item.id not in set(items)], why),
+            **exclusion_entry([item.id for item in task.items if item.id not in set(items)], why),
             "seconds": time.perf_counter() - started,
         }
         return work, {"lens": pd.concat(tables, ignore_index=True)}
@@ -239,14 +244,14 @@ class Lens:
         tokens = [(passage, k) for passage in chunk for k in range(len(passage.positions))]
         return pd.concat(
             [
-                self._read(tokens[start : start + AT_ONCE], final[start : start + AT_ONCE],
+                self._lens_readings(tokens[start : start + AT_ONCE], final[start : start + AT_ONCE],
                            [(place, one[start : start + AT_ONCE]) for place, one in streams])
                 for start in range(0, len(tokens), AT_ONCE)
             ],
             ignore_index=True,
         )  # fmt: skip
 
-    def _read(
+    def _lens_readings(
         self,
         tokens: Sequence[tuple[Passage, int]],
         final: torch.Tensor,
@@ -255,7 +260,7 @@ class Lens:
         """Readings of some tokens by the lens, stream by stream."""
         model, text_of = self.setup.model, cache(lambda token: self.setup.tokenizer.decode([token]))
         targets = torch.tensor([passage.targets[k] for passage, k in tokens], device=final.device)
-        logprobs = torch.log_softmax(logits_of(model, final), dim=-1)
+        logprobs = torch.log_softmax(final_logits(model, final), dim=-1)
         readings = []
         for _, stream in streams:
             reading = read_lens(model, stream, logprobs, targets)
@@ -283,7 +288,7 @@ class Lens:
         )  # fmt: skip
 
 
-def joined(readings: pd.DataFrame) -> pd.DataFrame:
+def combine_answer_tokens(readings: pd.DataFrame) -> pd.DataFrame:
     """Several tokens that tell an answer apart as one: all must be on top together."""
     key = ["item", "lens", "site", "layer", "pos"]
     if not readings.duplicated(key).any():

@@ -1,4 +1,4 @@
-"""What a lens reads: which tokens of an item, at which sites, and what is seen there."""
+"""Readings of a lens: the tokens of an item, the sites, and the predictions there."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float, Int
 
-from layerwise.errors import UserError, counted
+from layerwise.errors import UserError, count_noun
 from layerwise.models.instance.kinds import Model, n_encoder_layers
 from layerwise.runs.controls import with_another_question
 from layerwise.runs.setup import Setup
 from layerwise.sweep import LogLikelihood, intact
 from layerwise.sweep.activations.intact_run import Place
-from layerwise.sweep.requests import Generated, Tokens, n_shared
-from layerwise.sweep.walk.readout import divergence, first_argmax, logits_of
+from layerwise.sweep.requests import Generated, Tokens, n_common_tokens
+from layerwise.sweep.walk.readout import divergence, final_logits, first_argmax
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 
@@ -33,7 +33,7 @@ def read_lens(
 ) -> dict[str, torch.Tensor]:
     """Read residual streams as if they were the last, beside the final distribution."""
     # Ranks count from 0, and equal logits share the better one; all else is in nats.
-    logits = logits_of(model, resid)
+    logits = final_logits(model, resid)
     logprobs = torch.log_softmax(logits, dim=-1)
     return {
         "rank": _rank(logits, targets),
@@ -52,7 +52,7 @@ def _rank(
 
 
 @dataclass(frozen=True)
-class Deciding:
+class DistinguishingTokens:
     """The tokens of an item's answer that tell it apart, up to where every other option differs."""
 
     gold: TaskRequest  # of the right option
@@ -63,7 +63,7 @@ class Deciding:
     n_options: int = 0  # that are told apart; none where the item has none
 
 
-def deciding_tokens(setup: Setup, task: Task, protocol: str) -> Iterator[Deciding]:
+def deciding_tokens(setup: Setup, task: Task, protocol: str) -> Iterator[DistinguishingTokens]:
     """The deciding tokens of each item; none of one whose answer is another option's beginning."""
     shared = _shared_by_task(setup, task, protocol)
     for item in task.items:
@@ -75,12 +75,14 @@ def deciding_tokens(setup: Setup, task: Task, protocol: str) -> Iterator[Decidin
                 yield deciding
 
 
-def _distinguishing_tokens(gold: TaskRequest, others: list[Tokens], shared: int) -> Deciding | None:
+def _distinguishing_tokens(
+    gold: TaskRequest, others: list[Tokens], shared: int
+) -> DistinguishingTokens | None:
     answer = answer_tokens(gold)
     if not others:
-        return Deciding(gold, shared, answer[shared : shared + 1])
-    start = min(n_shared(answer, other) for other in others)
-    stop = 1 + max(n_shared(answer, other) for other in others)
+        return DistinguishingTokens(gold, shared, answer[shared : shared + 1])
+    start = min(n_common_tokens(answer, other) for other in others)
+    stop = 1 + max(n_common_tokens(answer, other) for other in others)
     if stop > len(answer):
         return None
     every = [answer, *others]
@@ -89,7 +91,7 @@ def _distinguishing_tokens(gold: TaskRequest, others: list[Tokens], shared: int)
         for at in range(start, stop)
     )
     n_options = len({other[start:stop] for other in every})
-    return Deciding(gold, start, answer[start:stop], options, n_options)
+    return DistinguishingTokens(gold, start, answer[start:stop], options, n_options)
 
 
 def _shared_by_task(setup: Setup, task: Task, protocol: str) -> int:
@@ -102,7 +104,7 @@ def _shared_by_task(setup: Setup, task: Task, protocol: str) -> int:
     ]
     if len(set(answers)) < 2:
         return 0
-    return min(min(n_shared(answers[0], answer), len(answer) - 1) for answer in answers)
+    return min(min(n_common_tokens(answers[0], answer), len(answer) - 1) for answer in answers)
 
 
 def answer_tokens(request: TaskRequest) -> Tokens:
@@ -135,11 +137,11 @@ class Passage:
     # at its end, -1, and become one reading.
     pos: tuple[int, ...]
     targets: tuple[int, ...]  # the token looked for at each
-    options: tuple[frozenset[int], ...] = ()  # as in ``Deciding``
+    options: tuple[frozenset[int], ...] = ()  # as in ``DistinguishingTokens``
     n_options: int = 0
 
     @classmethod
-    def of_prompt(cls, read: Deciding, positions: Sequence[int] | None) -> Passage:
+    def of_prompt(cls, read: DistinguishingTokens, positions: Sequence[int] | None) -> Passage:
         """Look for the tokens that tell the answer apart at the end of a prompt."""
         # Elsewhere in the prompt only the first of them is looked for.
         request, (first, *more) = read.gold, read.tokens
@@ -149,7 +151,7 @@ class Passage:
         if min(wanted) < -n:
             raise UserError(
                 f"The prompt of item {request.item!r} of task {request.task!r} has "
-                f"{counted(n, 'token')} and no position {min(wanted)}; ask for positions from "
+                f"{count_noun(n, 'token')} and no position {min(wanted)}; ask for positions from "
                 f"-{n} to -1, or for all."
             )
         if -1 not in wanted:
@@ -164,7 +166,7 @@ class Passage:
         )  # fmt: skip
 
     @classmethod
-    def of_rest(cls, request: TaskRequest, rest: Tokens) -> Passage:
+    def from_continuation(cls, request: TaskRequest, rest: Tokens) -> Passage:
         """Look for each token of what follows a prompt where it is predicted."""
         context = request.request.context
         n = len(context)
@@ -183,10 +185,10 @@ def passages(
         return [Passage.of_prompt(tokens, positions) for tokens in deciding]
     requests = gold_requests(setup, task, protocol)
     if over == CONTINUATION:
-        return [Passage.of_rest(request, answer_tokens(request)) for request in requests]
+        return [Passage.from_continuation(request, answer_tokens(request)) for request in requests]
     (texts,) = setup.sweep([intact()], [request.request for request in requests]).outcomes
     return [
-        Passage.of_rest(request, text.tokens)
+        Passage.from_continuation(request, text.tokens)
         for request, text in zip(requests, texts, strict=True)
         if isinstance(text, Generated) and text.tokens
     ]
@@ -220,7 +222,7 @@ def blind_requests(
     return blind
 
 
-def places_of(model: Model, sites: Sequence[str]) -> tuple[Place, ...]:
+def lens_places(model: Model, sites: Sequence[str]) -> tuple[Place, ...]:
     """The places of some sites (of a decoder, if there are two stacks), in order of computation."""
     if "resid_mid" in sites and (model.cfg.parallel_attn_mlp or model.cfg.attn_only):
         raise UserError(

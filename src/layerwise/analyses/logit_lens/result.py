@@ -12,19 +12,19 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from layerwise import stats
-from layerwise.analyses.shared.left_out import left_out_sentences
-from layerwise.analyses.shared.lens_names import streams_read
+from layerwise.analyses.shared.left_out import exclusion_sentences
+from layerwise.analyses.shared.lens_names import stream_names
 from layerwise.presentation import no_signal
-from layerwise.presentation.section import drawn
-from layerwise.presentation.wording import WAY, way_of_scoring
+from layerwise.presentation.section import draw_table
+from layerwise.presentation.wording import WAY, protocol_words
 from layerwise.stats.depth.item_curves import ItemCurves, settled_by_item
 from layerwise.stats.depth.layer_curves import Signal
 from layerwise.stats.effects import ALPHA, Chance
 from layerwise.stats.families.estimate import with_holm
 from layerwise.stats.families.over_items import lens_summary
-from layerwise.stats.items.clusters import Clusters, clusters_of
-from layerwise.stats.signals.signal import Answered, gate_table, signals_of
-from layerwise.storage.base import Result, computed_once, number
+from layerwise.stats.items.clusters import Clusters, clusters_from_table
+from layerwise.stats.signals.signal import MethodAnswers, gate_table, signals_from_table
+from layerwise.storage.base import Result, cache_tables, number
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 from layerwise.tasks.items import CAPABILITIES
@@ -32,7 +32,7 @@ from layerwise.tasks.items import CAPABILITIES
 _TASK = ["lens", "protocol", "capability", "task"]
 
 
-def answers_read(lens: pd.DataFrame) -> pd.DataFrame:
+def answer_rows(lens: pd.DataFrame) -> pd.DataFrame:
     """The rows that look for the answer at the prompt's last position, after each layer."""
     wanted = {"over": "prompt", "pos": -1, "site": "resid_post"}
     chosen = [np.asarray(lens[name].eq(value), dtype=bool) for name, value in wanted.items()]
@@ -41,7 +41,7 @@ def answers_read(lens: pd.DataFrame) -> pd.DataFrame:
 
 def answers_on_top(lens: pd.DataFrame) -> pd.DataFrame:
     """Share of the items whose answer is on top after each layer, with exact 95 % intervals."""
-    answers = answers_read(lens).assign(on_top=lambda table: table["rank"] == 0)
+    answers = answer_rows(lens).assign(on_top=lambda table: table["rank"] == 0)
     grouped = answers.groupby(["task", "layer"], as_index=False)
     table = grouped.agg(n_items=("on_top", "size"), on_top=("on_top", "sum"))
     shares = [
@@ -57,7 +57,7 @@ def prediction_depths(lens: pd.DataFrame, n_layers: int, n_encoder: int = 0) -> 
     """``prediction_depth.parquet``: from which layer on each final answer stays on top."""
     # Baldock et al. 2021 (arXiv:2106.09647), with the lens for their nearest-neighbour probes.
     rows: list[dict[str, Any]] = []
-    for _, group in answers_read(lens).groupby(_TASK, sort=True):
+    for _, group in answer_rows(lens).groupby(_TASK, sort=True):
         on_top = group.assign(top=(group["final_rank"] == 0).fillna(False).astype(bool))
         wide = on_top.pivot(index="item", columns="layer", values="top")
         columns = wide.columns.to_numpy(dtype=int)
@@ -65,8 +65,8 @@ def prediction_depths(lens: pd.DataFrame, n_layers: int, n_encoder: int = 0) -> 
             continue
         right = group.loc[group["layer"] == columns[-1]].set_index("item")["rank"] == 0
         named = {name: str(group[name].iloc[0]) for name in _TASK}
-        layers = columns[0] + 1 + settled(wide.to_numpy(dtype=bool))
-        labels = clusters_of(group, wide.index).labels
+        layers = columns[0] + 1 + settling_layer(wide.to_numpy(dtype=bool))
+        labels = clusters_from_table(group, wide.index).labels
         for item, layer, label in zip(wide.index, layers, labels, strict=True):
             depth = max(int(layer), 0) / max(n_layers - 1, 1)
             more = {"layer": int(layer), "depth": depth, "right": bool(right[item]),
@@ -84,7 +84,7 @@ def covers_a_stack(layers: Int[np.ndarray, " read"], n_layers: int, n_encoder: i
     return (first, last) in ends and np.array_equal(layers, np.arange(first, last + 1))
 
 
-def settled(on_top: np.ndarray) -> Int[np.ndarray, " items"]:
+def settling_layer(on_top: np.ndarray) -> Int[np.ndarray, " items"]:
     """The layer from which on the final answer stays on top; column 0 is layer -1."""
     n_columns = on_top.shape[1]
     below = ~on_top
@@ -92,7 +92,7 @@ def settled(on_top: np.ndarray) -> Int[np.ndarray, " items"]:
     return np.where(below.any(axis=1), last_below, -1)
 
 
-def guessing(facts: Facts) -> Chance:
+def guessing_chance(facts: Facts) -> Chance:
     """Accuracy by guessing; 0 where a task has no choices to guess from."""
     return lambda task, protocol: facts.task(task).chance.get(protocol, 0.0)
 
@@ -104,11 +104,11 @@ def lens_gate(lens: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     # too wide: Hoeffding 1956, Ann. Math. Stat. 27), and other items' questions (exact McNemar;
     # else stated chance). Holm over the run's tasks and protocols.
     answered, floors = [], {}
-    for _, group in answers_read(lens).groupby(["task", "protocol"]):
+    for _, group in answer_rows(lens).groupby(["task", "protocol"]):
         place = str(group["task"].iloc[0]), str(group["protocol"].iloc[0])
         last = group.loc[group["layer"] == group["layer"].max()].drop_duplicates("item")
         right = last["rank"].eq(0).to_numpy(dtype=bool)
-        answered.append(Answered.of_items(last, right))
+        answered.append(MethodAnswers.of_items(last, right))
         known = last["token"].dropna()
         most = known.value_counts().max() / len(last) if len(known) else 0.0
         stated = 0.0 if answered[-1].blind is not None and len(known) else chance(*place)
@@ -145,18 +145,18 @@ def samples(depths: pd.DataFrame, signal: Signal, n_layers: int) -> Iterator[Sam
         solved: list[tuple[str, np.ndarray, Clusters, ItemCurves]] = []
         for task, group in of_capability.groupby("task", sort=True):
             right = group["right"].to_numpy(dtype=bool)
-            clusters = clusters_of(group, group["item"].tolist())
-            if not signal.get((str(task), protocol), False) or clusters.only(right).n < 2:
+            clusters = clusters_from_table(group, group["item"].tolist())
+            if not signal.get((str(task), protocol), False) or clusters.select_items(right).n < 2:
                 continue
             layers = group["layer"].to_numpy(dtype=float).clip(min=0)
             curve = settled_by_item(layers, right, n_layers, clusters)
             own_depths = group.loc[right, "depth"].to_numpy(dtype=float)
-            solved.append((str(task), own_depths, clusters.only(right), curve))
+            solved.append((str(task), own_depths, clusters.select_items(right), curve))
         if solved:
             tasks, each, clusters, curves = zip(*solved, strict=True)
             yield Sample(
                 lens, protocol, capability, tasks, np.concatenate(each),
-                float(np.mean([x.mean() for x in each])), Clusters.joined(clusters), curves,
+                float(np.mean([x.mean() for x in each])), Clusters.concatenate(clusters), curves,
                 n_layers,
             )  # fmt: skip
 
@@ -243,7 +243,7 @@ class LensResult(Result):
     lens: pd.DataFrame
     facts: Facts
 
-    @computed_once
+    @cache_tables
     def summary(self) -> pd.DataFrame:
         """Averages over items per task, protocol and place, with bootstrap intervals.
 
@@ -256,16 +256,16 @@ class LensResult(Result):
 
     def signals(self) -> dict[tuple[str, str], bool]:
         """Signal where right answers end on top more often than blind, by task and protocol."""
-        return signals_of(lens_gate(self.lens, guessing(self.facts)))
+        return signals_from_table(lens_gate(self.lens, guessing_chance(self.facts)))
 
-    @computed_once
+    @cache_tables
     def prediction_depths(self) -> pd.DataFrame:
         """``prediction_depth.parquet``: the layer from which each final answer stays on top."""
         model = self.facts.model
         return prediction_depths(self.lens, model.n_layers, model.n_encoder_layers)
 
-    @computed_once
-    def derived(self) -> dict[str, pd.DataFrame]:
+    @cache_tables
+    def derived_tables(self) -> dict[str, pd.DataFrame]:
         """Prediction depths, their means by capability, and tests between capabilities."""
         depths = self.prediction_depths()
         if not len(depths):
@@ -281,12 +281,12 @@ class LensResult(Result):
         """Curves of what the lens reads after each layer."""
         from .figures import lens_curves
 
-        return drawn(self, lens_curves, self.lens, seed=self.facts.seed)
+        return draw_table(self, lens_curves, self.lens, seed=self.facts.seed)
 
     def notes(self) -> list[str]:
         """Items that are left out, and how often the model is right where it has no signal."""
-        silent = no_signal.gate_sentences(lens_gate(self.lens, guessing(self.facts)))
-        return [*left_out_sentences(self.facts, "logit lens"), *silent]
+        silent = no_signal.gate_sentences(lens_gate(self.lens, guessing_chance(self.facts)))
+        return [*exclusion_sentences(self.facts, "logit lens"), *silent]
 
     def summary_rows(self) -> pd.DataFrame:
         """Median rank and log-probability by way of scoring, layer, and lens and site if many."""
@@ -297,10 +297,10 @@ class LensResult(Result):
         )
         if n_encoder:
             named = table if "lens" in table else table.assign(lens=lens["lens"].iloc[0])
-            table["layer"] = streams_read(named, n_encoder)
+            table["layer"] = stream_names(named, n_encoder)
         names = {"protocol": WAY, "rank": "median rank", "logprob": "log-probability (nats)"}
         words = {
-            "protocol": table["protocol"].map(way_of_scoring),
+            "protocol": table["protocol"].map(protocol_words),
             "logprob": table["logprob"].map(number),
         }
         return table.assign(**words).rename(columns=names)

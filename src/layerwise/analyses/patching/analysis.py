@@ -9,27 +9,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.contract import Analysis, Curves, Planned, PlannedJobs, PlanOptions
-from layerwise.analyses.shared.left_out import words_and_left_out
+from layerwise.analyses.contract import (
+    Analysis,
+    Curves,
+    PlannableAnalysis,
+    PlannedJobs,
+    PlanOptions,
+)
+from layerwise.analyses.shared.left_out import words_with_exclusions
 from layerwise.presentation.claim import PATCHING as KIND
-from layerwise.presentation.claim import Claim, Estimate, Evidence, source, spaced, weight
+from layerwise.presentation.claim import Claim, Estimate, Evidence, most_important, source, weight
 from layerwise.presentation.columns import as_text
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.no_signal import has_signal
-from layerwise.presentation.rows import asked_of, layers_of, numbers, parts, records, rows
+from layerwise.presentation.rows import claim_scope, layers_in, numbers, parts, records, rows
 from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
+    count_range,
     in_order,
-    joined,
+    join_words,
     percent,
-    spread_of,
-    when,
+    protocol_phrase,
 )
 from layerwise.stats.depth.layer_curves import (
     PATCHING,
     TASK,
-    LeftOut,
+    ExcludedTask,
     MethodCurve,
     Sampling,
     Signal,
@@ -58,14 +64,14 @@ _UNMEASURED = "The intact model's accuracy was not measured."
 
 def hand_overs(run: RunTables) -> list[Claim]:
     """Layers in which the last position takes over from the changed token, where established."""
-    return spaced(
+    return most_important(
         [c for of_site, note in _averages_by_task(run) for c in _hand_over_claims(of_site, note)], 1
     )
 
 
 def take_ups(run: RunTables) -> list[Claim]:
     """Layers in which a decoder takes up what the encoder has found, where established."""
-    return spaced(
+    return most_important(
         [c for of_site, note in _averages_by_task(run) for c in _take_up_claims(of_site, note)], 1
     )
 
@@ -91,7 +97,7 @@ def _hand_over_claims(of_site: pd.DataFrame, note: str) -> list[Claim]:
     changed = next((name for name in _CHANGED if name in set(of_site["pos_label"])), None)
     if changed is None or "last" not in set(of_site["pos_label"]):
         return []
-    bounds = overtaking(of_site, changed)
+    bounds = hand_over_layer(of_site, changed)
     if bounds is None:
         return []
     middle, low, high = bounds
@@ -132,7 +138,7 @@ def _hand_over_range(of_site: pd.DataFrame, low: int, high: int) -> tuple[int, i
     """The layers before which the last position has a quarter and three quarters, or the bounds."""
     # One layer of the mean is where no pair moves, if half of the pairs move early and half late.
     last = rows(of_site, pos_label="last").sort_values("layer")
-    layers, share = layers_of(last), numbers(last, "recovered")
+    layers, share = layers_in(last), numbers(last, "recovered")
     quarter, most = _stays(share > _QUARTER), _stays(share > _ABOUT_ALL)
     start = layers[0] if quarter is None else layers[quarter]
     end = layers[-1] + 1 if most is None else layers[most]
@@ -152,16 +158,16 @@ def _claim(says: str, row: dict[str, Any], places: list[str] | str, **more: Any)
     at = "the last position" if row["pos_label"] == "last" else "where the answer is predicted"
     unit = f"% of the logit difference, by patching {at} before layer {name_layer(row['layer'])}"
     return Claim(
-        kind=KIND, short=f"On {row['task']}, {says} {when(row['protocol'])}.",
+        kind=KIND, short=f"On {row['task']}, {says} {protocol_phrase(row['protocol'])}.",
         source=source("patching_summary", {**where, "pos_label": places}, layer=int(row["layer"])),
         estimate=Estimate(value, low, high, unit, _TOGETHER), **more,
-        **asked_of(pd.DataFrame([row]), "pair"),
+        **claim_scope(pd.DataFrame([row]), "pair"),
     )  # fmt: skip
 
 
 def _elsewhere(of_site: pd.DataFrame, changed: str) -> tuple[int, int] | None:
     """The layers at which the answer leaves one place and reaches the other, if far apart."""
-    layers = layers_of(rows(of_site, pos_label="last"))
+    layers = layers_in(rows(of_site, pos_label="last"))
     token, last = (
         numbers(rows(of_site, pos_label=name).set_index("layer").reindex(layers), "recovered")
         for name in (changed, "last")
@@ -179,8 +185,8 @@ def _take_up_claims(of_site: pd.DataFrame, note: str) -> list[Claim]:
     if answer.empty:
         return []
     bounds = [_stays(numbers(answer, name) > _HALF) for name in _BOUNDS]
-    middle, last, first = (None if at is None else layers_of(answer)[at] for at in bounds)
-    if middle is None or last is None or first is None or middle == layers_of(answer)[0]:
+    middle, last, first = (None if at is None else layers_in(answer)[at] for at in bounds)
+    if middle is None or last is None or first is None or middle == layers_in(answer)[0]:
         return []
     row = records(rows(answer, layer=middle))[0]
     # What is there before a layer, and was not before the one in front of it, came in that one.
@@ -195,9 +201,9 @@ f"{_layer_range_words(layers)}"),
     )]  # fmt: skip
 
 
-def overtaking(of_site: pd.DataFrame, changed: str) -> tuple[int, int, int] | None:
+def hand_over_layer(of_site: pd.DataFrame, changed: str) -> tuple[int, int, int] | None:
     """The layer from which the last position recovers more than the changed token, with bounds."""
-    layers = layers_of(rows(of_site, pos_label="last"))  # in an encoder-decoder, the encoder's
+    layers = layers_in(rows(of_site, pos_label="last"))  # in an encoder-decoder, the encoder's
     token, last = (
         rows(of_site, pos_label=name).set_index("layer").reindex(layers)
         for name in (changed, "last")
@@ -231,7 +237,7 @@ PATCHES = {
 
 def patching_evidence(
     result: PatchingResult, signal: Signal, sampling: Sampling
-) -> Iterator[MethodCurve | LeftOut]:
+) -> Iterator[MethodCurve | ExcludedTask]:
     """Share recovered by patching the residual stream where the answer is read."""
     # ``resid_pre`` of a layer is what stands before it. After the last layer the whole is recovered
     # by definition, of pairs solved by luck, too: so more must be solved than reversed.
@@ -248,7 +254,7 @@ def patching_evidence(
         key = task_key(PATCHING, every)
         group = every.loc[chosen.loc[every.index]]
         if group.empty:
-            yield LeftOut(*key, f"no resid_pre at the {where} position")
+            yield ExcludedTask(*key, f"no resid_pre at the {where} position")
             continue
         wide = group.pivot_table(index="item", columns="layer", values="gain")
         whole = group.groupby("item")["whole"].mean()
@@ -265,7 +271,7 @@ def _figure(table: pd.DataFrame, direction: str, site: str) -> FigureSpec:
 
     by_head, two_stacks = bool(table["head"].notna().all()), stacks().n_encoder > 0
     share = verb(direction)
-    asked = joined(map(when, in_order(table["protocol"], PROTOCOL_ORDER)))
+    asked = join_words(map(protocol_phrase, in_order(table["protocol"], PROTOCOL_ORDER)))
     if by_head:
         every = "of the stack" if two_stacks else "from the first changed token on"
         where = f", at one position or at all {every}"
@@ -283,7 +289,7 @@ def _figure(table: pd.DataFrame, direction: str, site: str) -> FigureSpec:
     caption = (
         f"Activation patching {'of single heads ' * by_head}at {site}: {PATCHES[direction]}{where} "
         f"({asked}). {_position_words(site) if two_stacks else ''}Colour: share of the logit "
-        f"difference {share}, over n = {spread_of(table['n_items'], 'pair')} a cell{marks}"
+        f"difference {share}, over n = {count_range(table['n_items'], 'pair')} a cell{marks}"
     )
     down = "heads" if by_head else "positions"
     alt = f"Heat maps of the share {share} by patching {site}, layers by {down}."
@@ -319,7 +325,7 @@ def sections(run: RunTables) -> list[Section]:
     ranked = patching.sort_values(by="recovered", ascending=False, kind="stable")
     where = "rows follow from patching.parquet"
     table = as_text("Patched cells by share ({n})", CELLS, ranked, where=where)
-    words = words_and_left_out(_PATCHING_WORDS, run.facts, "activation patching")
+    words = words_with_exclusions(_PATCHING_WORDS, run.facts, "activation patching")
     return [
         Section("patching", "Activation patching", 40, words, tuple(figures), (table,),
                 kinds=(KIND,)),
@@ -344,5 +350,5 @@ ANALYSIS = Analysis(
     tables=_tables,
     files={"patching_summary": "patching.parquet, averaged over pairs"},
     curves=Curves("activation patching", patching_evidence),
-    plans=(Planned("patching", _planned_jobs, ("continuation",), paired=True),),
+    plans=(PlannableAnalysis("patching", _planned_jobs, ("continuation",), paired=True),),
 )

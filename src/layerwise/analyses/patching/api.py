@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar, Unpack
 from layerwise.analyses.arguments import Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.errors import UserError
-from layerwise.ground.argument_types import MemoryBudget, SomeNames, one_of
+from layerwise.ground.argument_types import MemoryBudget, SomeNames, known_name_validator
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import token_passes
@@ -30,13 +30,13 @@ from layerwise.tasks import PatchingPrompts, Task
 
 from .cells import (
     PATTERNS,
-    Cell,
+    PatchCell,
     PatchingLayout,
     hooked_logprobs,
     intact_logprobs,
     refuse_unknown_places,
 )
-from .pairs import Measured, Pair, PairJob, answer_requests, logprob_of
+from .pairs import Measured, PairJob, SolvedPair, answer_requests, scored_logprob
 from .result import PatchingResult
 from .tables import DENOISING, DIRECTIONS, patched_and_source
 
@@ -72,7 +72,7 @@ class Patching(PairJob):
 
     def layout(self) -> PatchingLayout:
         """Sites and positions of the model."""
-        return PatchingLayout.of(self.setup.model)
+        return PatchingLayout.for_model(self.setup.model)
 
     def _refuse_missing_sites(self) -> None:
         cfg = self.setup.model.cfg
@@ -103,18 +103,18 @@ class Patching(PairJob):
     def cost(self, task: Task, some: Sequence[PatchingPrompts]) -> Cost:
         """Expected cost of patching all cells of some pairs, in all directions."""
         every = ((d, [self.cells(prompts, d) for prompts in some]) for d in self.directions)
-        return sum((self.cost_of(task, some, *given) for given in every), start=Cost())
+        return sum((self.cells_cost(task, some, *given) for given in every), start=Cost())
 
-    def cost_of(
+    def cells_cost(
         self,
         task: Task,
         some: Sequence[PatchingPrompts],
         direction: str,
-        cells: Sequence[Sequence[Cell]],
+        cells: Sequence[Sequence[PatchCell]],
     ) -> Cost:
         """Expected cost of patching some cells of each pair."""
         total = Cost()
-        for swept, requests, _ in self._swept(some, direction, cells):
+        for swept, requests, _ in self._engine_sweeps(some, direction, cells):
             total += self.setup.cost(task, [cell.intervention() for cell in swept], requests)
         for prompts, own_cells in zip(some, cells, strict=True):
             if n := sum(not self._by_engine(cell) for cell in own_cells):
@@ -127,7 +127,7 @@ class Patching(PairJob):
                 )  # fmt: skip
         return total
 
-    def cells(self, prompts: PatchingPrompts, direction: str) -> list[Cell]:
+    def cells(self, prompts: PatchingPrompts, direction: str) -> list[PatchCell]:
         """The cells of a pair."""
         layout = self.layout()
         return [
@@ -136,58 +136,58 @@ class Patching(PairJob):
             for cell in layout.cells(prompts, direction, site, self.positions)
         ]
 
-    def _by_engine(self, cell: Cell) -> bool:
+    def _by_engine(self, cell: PatchCell) -> bool:
         """True if the engine patches a cell; if not, plain hooks do."""
         return not self.kl and cell.site in ENGINE_SITES
 
-    def measure(self, task: Task, pairs: Sequence[Pair]) -> Measured:
+    def measure(self, task: Task, pairs: Sequence[SolvedPair]) -> Measured:
         """The rows of some pairs, one after the other, and what they cost."""
         by_direction, stats = [], SweepStats()
         for direction in self.directions:
             cells = [self.cells(pair.prompts, direction) for pair in pairs]
-            patched_rows, cost = self.patched(pairs, direction, cells)
+            patched_rows, cost = self.patch_pairs(pairs, direction, cells)
             by_direction.append(patched_rows)
             stats = stats + cost
         of_pairs = (chain(*of_pair) for of_pair in zip(*by_direction, strict=True))
         return list(chain.from_iterable(of_pairs)), stats
 
-    def patched(
-        self, pairs: Sequence[Pair], direction: str, cells: Sequence[Sequence[Cell]]
+    def patch_pairs(
+        self, pairs: Sequence[SolvedPair], direction: str, cells: Sequence[Sequence[PatchCell]]
     ) -> tuple[list[list[dict[str, Any]]], SweepStats]:
         """For each pair a row for each of its cells, and the cost of all."""
         stats, rows = SweepStats(), [list[dict[str, Any]]() for _ in pairs]
         prompts = [pair.prompts for pair in pairs]
-        for swept, requests, alike in self._swept(prompts, direction, cells):
+        for swept, requests, alike in self._engine_sweeps(prompts, direction, cells):
             sweep = self.setup.sweep([cell.intervention() for cell in swept], requests)
             stats = stats + sweep.stats
             for cell, outcomes in zip(swept, sweep.outcomes, strict=True):
-                values = [logprob_of(outcome) for outcome in outcomes]
+                values = [scored_logprob(outcome) for outcome in outcomes]
                 for i, clean, corrupted in zip(alike, values[::2], values[1::2], strict=True):
                     rows[i].append(_row(pairs[i], direction, cell, clean, corrupted))
         for pair, own_cells, of_pair in zip(pairs, cells, rows, strict=True):
             if hooked := [cell for cell in own_cells if not self._by_engine(cell)]:
-                hooked_rows, cost = self._hooked(pair, direction, hooked)
+                hooked_rows, cost = self._patch_with_hooks(pair, direction, hooked)
                 of_pair += hooked_rows
                 stats = stats + cost
         return rows, stats
 
-    def _swept(
+    def _engine_sweeps(
         self,
         prompts: Sequence[PatchingPrompts],
         direction: str,
-        cells: Sequence[Sequence[Cell]],
-    ) -> Iterator[tuple[tuple[Cell, ...], list[LogLikelihood], list[int]]]:
+        cells: Sequence[Sequence[PatchCell]],
+    ) -> Iterator[tuple[tuple[PatchCell, ...], list[LogLikelihood], list[int]]]:
         """Cells that the engine patches, requests, and which pairs: those of the same cells."""
         swept = [tuple(filter(self._by_engine, own_cells)) for own_cells in cells]
-        for patched, alike in grouped(swept).items():
+        for patched, alike in indices_by_key(swept).items():
             if patched:
                 runs = [(p, patched_and_source(p.clean, p.corrupted, direction))
                         for p in (prompts[i] for i in alike)]  # fmt: skip
                 of_pairs = (answer_requests(p, tokens, source) for p, (tokens, source) in runs)
                 yield patched, list(chain.from_iterable(of_pairs)), alike
 
-    def _hooked(
-        self, pair: Pair, direction: str, cells: Sequence[Cell]
+    def _patch_with_hooks(
+        self, pair: SolvedPair, direction: str, cells: Sequence[PatchCell]
     ) -> tuple[list[dict[str, Any]], SweepStats]:
         """The rows of runs patched with plain hooks, and their cost."""
         model, (tokens, source) = self.setup.model, pair.runs(direction)
@@ -216,7 +216,7 @@ def _kl(wanted: Any, given: Any) -> Any:
     return (wanted.exp() * (wanted - given)).sum(dim=-1).clamp(min=0)
 
 
-def grouped(keys: Iterable[_Key]) -> dict[_Key, list[int]]:
+def indices_by_key(keys: Iterable[_Key]) -> dict[_Key, list[int]]:
     """The numbers of those that have the same key, by key, in the order of their first."""
     places: dict[_Key, list[int]] = {}
     for i, key in enumerate(keys):
@@ -225,9 +225,9 @@ def grouped(keys: Iterable[_Key]) -> dict[_Key, list[int]]:
 
 
 def _row(
-    pair: Pair,
+    pair: SolvedPair,
     direction: str,
-    cell: Cell,
+    cell: PatchCell,
     clean: float,
     corrupted: float,
     unpatched_kl: float | None = None,
@@ -256,7 +256,9 @@ def patch_activations(
     tasks: Tasks | None = None,
     *,
     sites: SomeNames = ("resid_pre",),
-    directions: Annotated[SomeNames, one_of("direction", DIRECTIONS)] = ("denoising",),
+    directions: Annotated[SomeNames, known_name_validator("direction", DIRECTIONS)] = (
+        "denoising",
+    ),
     positions: SomeNames | None = None,
     kl: bool = False,
     align: bool = False,

@@ -1,4 +1,4 @@
-"""What is patched at one go: a site of a layer, one head of it or not, at which positions.
+"""Cells of patching: a site of a layer, one head of it or not, at some positions.
 
 Positions are named by where they stand relative to what differs between the two prompts, so
 that pairs can be averaged and prompts of unequal length aligned. What the engine does not do is
@@ -20,14 +20,14 @@ from layerwise.models.instance.kinds import (
     Model,
     decoder_prefix,
     hook_name,
-    inputs_of,
     is_seq2seq,
+    model_inputs,
     n_encoder_layers,
-    n_heads_of,
+    n_layer_heads,
 )
 from layerwise.sweep import Intervention, PatchSite, patch
 from layerwise.sweep.requests import Tokens
-from layerwise.sweep.walk.readout import logits_of
+from layerwise.sweep.walk.readout import final_logits
 from layerwise.tasks import PatchingPrompts
 from layerwise.tasks.pairs import changed_spans
 
@@ -72,7 +72,7 @@ def refuse_unknown_places(
 
 
 @dataclass(frozen=True)
-class Cell:
+class PatchCell:
     """One patch: a site of a layer or of one of its heads, at some positions."""
 
     site: str
@@ -119,9 +119,9 @@ class PatchingLayout:
     n_begins: int  # tokens that a decoder of two stacks begins with
 
     @classmethod
-    def of(cls, model: Model) -> PatchingLayout:
+    def for_model(cls, model: Model) -> PatchingLayout:
         """The layout of a model."""
-        heads = tuple(n_heads_of(model, layer) for layer in range(model.cfg.n_layers))
+        heads = tuple(n_layer_heads(model, layer) for layer in range(model.cfg.n_layers))
         return cls(n_encoder_layers(model), heads, len(decoder_prefix(model)))
 
     def parts(self, site: str) -> list[tuple[range, Where]]:
@@ -153,7 +153,7 @@ class PatchingLayout:
 
     def cells(
         self, prompts: PatchingPrompts, direction: str, site: str, labels: Sequence[str] | None
-    ) -> Iterator[Cell]:
+    ) -> Iterator[PatchCell]:
         """The cells of one pair and site; at the site's usual positions if no labels are given."""
         for layers, where in self.parts(site):
             once = where == "decoder" and self.n_begins == 1  # all is the answer's position
@@ -169,7 +169,7 @@ class PatchingLayout:
                 places = tuple(patched_and_source(a, b, direction) for a, b in pairs)
                 for layer in layers:
                     heads = range(self.heads[layer]) if site in HEAD_SITES else (None,)
-                    yield from (Cell(site, layer, head, label, places) for head in heads)
+                    yield from (PatchCell(site, layer, head, label, places) for head in heads)
 
 
 Pairs = list[tuple[int, int]]
@@ -226,7 +226,7 @@ Hook = tuple[str, Callable[..., Any]]
 
 @torch.inference_mode()
 def hooked_logprobs(
-    model: Model, tokens: Tokens, source: Tokens, cells: Sequence[Cell]
+    model: Model, tokens: Tokens, source: Tokens, cells: Sequence[PatchCell]
 ) -> Float[torch.Tensor, "cell d_vocab"]:
     """Log-probabilities of the token after a prompt, under each patch."""
     names = {hook_name(model, cell.layer, cell.site) for cell in cells}
@@ -254,17 +254,17 @@ def answer_logits(
     model: Model, prompts: Sequence[Tokens], hooks: Sequence[Hook]
 ) -> Float[torch.Tensor, "row d_vocab"]:
     """Logits of the token after each prompt."""
-    run = partial(model.run_with_hooks, *inputs_of(model, prompts), fwd_hooks=list(hooks))
+    run = partial(model.run_with_hooks, *model_inputs(model, prompts), fwd_hooks=list(hooks))
     if is_seq2seq(model):
         return run()[:, -1]
     # stopping before the unembedding, which would be used at every position
     resid = run(stop_at_layer=model.cfg.n_layers)
-    return logits_of(model, resid[:, -1])
+    return final_logits(model, resid[:, -1])
 
 
-def _hooks(model: Model, cells: Sequence[Cell], cache: Any) -> list[Hook]:
+def _hooks(model: Model, cells: Sequence[PatchCell], cache: Any) -> list[Hook]:
     """A hook for each name, that changes the rows of its own cells."""
-    rows: dict[str, list[tuple[int, Cell]]] = {}
+    rows: dict[str, list[tuple[int, PatchCell]]] = {}
     for row, cell in enumerate(cells):
         rows.setdefault(hook_name(model, cell.layer, cell.site), []).append((row, cell))
 

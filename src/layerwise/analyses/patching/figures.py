@@ -12,18 +12,18 @@ from layerwise.presentation.charts.heat import (
     Mark,
     Row,
     cells,
+    colour_limit,
     draw_heat,
     head_maps,
-    height_of,
-    limit_of,
+    map_height,
 )
 from layerwise.presentation.charts.panels import Bar, Panels, rows_and_columns, task_title
 from layerwise.presentation.layer_axis import name_layers
 from layerwise.presentation.lettering import label, text_inches
 from layerwise.presentation.naming import name_layer, stacks
-from layerwise.presentation.rows import by_task, layers_of, rows
+from layerwise.presentation.rows import by_task, layers_in, rows
 from layerwise.presentation.section import bounds
-from layerwise.presentation.style import FULL_WIDTH, styled
+from layerwise.presentation.style import FULL_WIDTH, with_style
 from layerwise.presentation.wording import in_order, number, spread
 
 from .tables import LABELS
@@ -54,7 +54,7 @@ _MINUS = Mark(
 )  # fmt: skip
 
 
-@styled
+@with_style
 def patching_map(
     summary: pd.DataFrame,
     site: str | None = None,
@@ -74,10 +74,10 @@ def patching_map(
     shown = rows(summary, site=site)
     direction = str(shown["direction"].iloc[0]) if direction is None else direction
     shown = rows(shown, direction=direction)
-    tasks, layers = by_task(shown), layers_of(shown)
+    tasks, layers = by_task(shown), layers_in(shown)
     names = in_order(shown["pos_label"], LABELS)
     down, _ = rows_and_columns(len(tasks), width, _LEAST)
-    height = height_of(len(layers), 0.14, 4.2 if down == 1 else 2.6)
+    height = map_height(len(layers), 0.14, 4.2 if down == 1 else 2.6)
     titles = [task_title(of_task) for _, of_task in tasks]
     panels = Panels(titles, width, (height,), least=_LEAST, most=2.4)
     needed = _ROOM_FOR_TEXT[0] * len(names), _ROOM_FOR_TEXT[1] * len(layers)
@@ -113,7 +113,7 @@ def _tell(row: Row) -> str:
     return f"layer {name_layer(row['layer'])}, {row['pos_label']}: {share} %"
 
 
-@styled
+@with_style
 def patching_heads(
     summary: pd.DataFrame, site: str = "z", direction: str | None = None, width: float = FULL_WIDTH
 ) -> Figure:
@@ -143,7 +143,7 @@ def patching_heads(
         for task, of_task in by_task(shown)
         for at in in_order(of_task["pos_label"], LABELS)
     ]
-    limit = limit_of(shown, "recovered")
+    limit = colour_limit(shown, "recovered")
     return head_maps(
         named,
         "recovered",

@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.shared.left_out import left_out
+from layerwise.analyses.shared.left_out import exclusion_entry
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import Model
-from layerwise.presentation.wording import joined
-from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
+from layerwise.presentation.wording import join_words
+from layerwise.runs.checkpoints import CheckpointStore, concat_parts, table_rows
 from layerwise.runs.dry_sweeps import tell_of_more_memory
 from layerwise.runs.pieces import Recorded, joined_work, make_pieces
 from layerwise.runs.progress import Meter
@@ -48,7 +48,7 @@ _ANSWERS = ["clean", "corrupted", "clean_after_corrupted", "corrupted_after_corr
 
 
 @dataclass(frozen=True)
-class Pair:
+class SolvedPair:
     """A pair that the intact model solves, and what it says of it."""
 
     prompts: PatchingPrompts
@@ -116,7 +116,7 @@ class PairJob:
         for task in self.setup.tasks:  # bad input is refused before any work is done
             usable = self.usable(task)
             if self.strict and not usable:
-                raise UserError(self._why_none(task))
+                raise UserError(self._no_pairs_reason(task))
             for prompts in usable:
                 check_room(task, prompts, self.setup.model.cfg.n_ctx)
 
@@ -124,7 +124,7 @@ class PairJob:
         """Expected cost of some pairs of a task."""
         raise NotImplementedError
 
-    def measure(self, task: Task, pairs: Sequence[Pair]) -> Measured:
+    def measure(self, task: Task, pairs: Sequence[SolvedPair]) -> Measured:
         """The rows of some pairs of a task, and what they cost."""
         raise NotImplementedError
 
@@ -133,21 +133,21 @@ class PairJob:
         setup, tasks = self.setup, [task for task in self.setup.tasks if self.usable(task)]
         batches = [
             PairPiece(f"pairs of {self.table} {task.name} {some[0].item}", task, some)
-            for task in tasks for some in cut(self.usable(task), BATCH)
+            for task in tasks for some in split_evenly(self.usable(task), BATCH)
         ]  # fmt: skip
         make_pieces(
             setup.executor, parts, progress, batches,
             lambda batch: f"asking the model: {batch.task.name}",
-            lambda batch: setup.cost(batch.task, [intact()], both(batch.pairs)),
-            self._answered,
+            lambda batch: setup.cost(batch.task, [intact()], answer_requests_of_pairs(batch.pairs)),
+            self._answer_pairs,
         )  # fmt: skip
         pieces = []
         for task in tasks:
             names = [f"records {batch.name}" for batch in batches if batch.task is task]
-            chosen = self.chosen(task, together(parts, names))
+            chosen = self.select_solved(task, concat_parts(parts, names))
             pieces += [
                 PairPiece(f"{self.table} {task.name} {some[0].prompts.item}", task, some)
-                for some in cut(chosen, self._at_once)
+                for some in split_evenly(chosen, self._pairs_per_piece)
             ]
         tell_of_more_memory(
             setup, [self._cost(piece) for piece in pieces], progress,
@@ -155,30 +155,33 @@ class PairJob:
         )  # fmt: skip
         make_pieces(
             setup.executor, parts, progress, pieces,
-            lambda piece: f"{self.analysis}: {piece.task.name}", self._cost, self._measured,
+            lambda piece: f"{self.analysis}: {piece.task.name}", self._cost, self._measure_piece,
         )  # fmt: skip
-        rows = rows_of(parts, self.table, [f"records {piece.name}" for piece in pieces])
+        rows = table_rows(parts, self.table, [f"records {piece.name}" for piece in pieces])
         rows = with_clusters(rows, setup.tasks) if pieces else frame(self.table, [])
         work = joined_work([parts.read_part(f"work {one.name}") for one in (*batches, *pieces)])
-        work += [entry for task in setup.tasks for entry in self._left_out(task)]
+        work += [entry for task in setup.tasks for entry in self._exclusion_entries(task)]
         return self.result(rows, setup.facts(settings, work))
 
-    def expected(self, task: Task, *protocols: str) -> Cost:
-        """What a task is expected to cost, if the model solves the first pairs."""
+    def expected_cost(self, task: Task, *protocols: str) -> Cost:
+        """Expected cost of a task, if the model solves the first pairs."""
         # All pairs are of ``continuation``, whichever protocols are named.
         usable = self.usable(task)
-        asked = (self.setup.cost(task, [intact()], both(some)) for some in cut(usable, BATCH))
-        pieces = cut(usable[: self.pairs], self._at_once)
+        asked = (
+            self.setup.cost(task, [intact()], answer_requests_of_pairs(some))
+            for some in split_evenly(usable, BATCH)
+        )
+        pieces = split_evenly(usable[: self.pairs], self._pairs_per_piece)
         return sum((self.cost(task, prompts) for prompts in pieces), start=sum(asked, Cost()))
 
     @property
-    def _at_once(self) -> int:
+    def _pairs_per_piece(self) -> int:
         return self.pairs if self.whole_tasks else PAIRS_AT_ONCE
 
-    def _cost(self, piece: PairPiece[Pair]) -> Cost:
+    def _cost(self, piece: PairPiece[SolvedPair]) -> Cost:
         return self.cost(piece.task, [pair.prompts for pair in piece.pairs])
 
-    def _measured(self, piece: PairPiece[Pair]) -> Recorded:
+    def _measure_piece(self, piece: PairPiece[SolvedPair]) -> Recorded:
         """The rows of a piece under their task, and its entry of the work."""
         task, (rows, stats) = piece.task, self.measure(piece.task, piece.pairs)
         of_task = {"task": task.name, "capability": task.capability}
@@ -198,14 +201,14 @@ class PairJob:
             if prompts is not None
         ]
 
-    def _answered(self, batch: PairPiece[PatchingPrompts]) -> Recorded:
+    def _answer_pairs(self, batch: PairPiece[PatchingPrompts]) -> Recorded:
         """The intact model's answers to some pairs, a row each, with their entry of the work."""
-        swept = self.setup.sweep([intact()], both(batch.pairs))
-        values = [logprob_of(outcome) for outcome in swept.outcomes[0]]
+        swept = self.setup.sweep([intact()], answer_requests_of_pairs(batch.pairs))
+        values = [scored_logprob(outcome) for outcome in swept.outcomes[0]]
         work = work_entry(self.analysis, batch.task.name, swept.stats)
-        return pd.DataFrame(cut(values, 4), columns=_ANSWERS), {**work, "pairs": 0}
+        return pd.DataFrame(split_evenly(values, 4), columns=_ANSWERS), {**work, "pairs": 0}
 
-    def chosen(self, task: Task, answers: pd.DataFrame) -> list[Pair]:
+    def select_solved(self, task: Task, answers: pd.DataFrame) -> list[SolvedPair]:
         """The first pairs that the intact model solves: elsewhere there is nothing to carry."""
         usable, four = self.usable(task), answers.to_numpy(dtype=float).tolist()
         net = [int(a > b and c < d) - int(a < b and c > d) for a, b, c, d in four]
@@ -214,11 +217,11 @@ class PairJob:
         n_solved, n_turned = net.count(1), net.count(-1)
         solved = [(pair, *v) for pair, v, sign in zip(usable, four, net, strict=True) if sign == 1]
         return [
-            Pair(prompts, a - b, c - d, a, c, n_solved, n_turned, p)
+            SolvedPair(prompts, a - b, c - d, a, c, n_solved, n_turned, p)
             for prompts, a, b, c, d in solved[: self.pairs]
         ]
 
-    def _left_out(self, task: Task) -> Iterator[dict[str, Any]]:
+    def _exclusion_entries(self, task: Task) -> Iterator[dict[str, Any]]:
         """An entry of the work that names a task's items that are no pairs to be compared."""
         pairs = {prompts.item: (prompts, problem) for prompts, problem in self._pairs(task)}
         unused = {}
@@ -237,11 +240,11 @@ class PairJob:
         if unused and pairs:
             counts = Counter(unused.values())
             numbers = [f" ({n})" if len(counts) > 1 else "" for n in counts.values()]
-            why = joined(map(add, counts, numbers))
+            why = join_words(map(add, counts, numbers))
             named = {"analysis": self.analysis, "task": task.name, "protocol": "continuation"}
-            yield {**named, **left_out(list(unused), why)}
+            yield {**named, **exclusion_entry(list(unused), why)}
 
-    def _why_none(self, task: Task) -> str:
+    def _no_pairs_reason(self, task: Task) -> str:
         for _, problem in self._pairs(task):
             return f"No pair of task {task.name!r} can be patched: {problem}"
         return (
@@ -257,11 +260,11 @@ def more_solved_p_value(net: Sequence[int], clusters: Sequence[str | None]) -> f
     if sum(net) <= 0:
         return 1.0
     labels = [place if cluster is None else cluster for place, cluster in enumerate(clusters)]
-    both_sides = paired_p_values(np.array(net, dtype=int)[:, None], Clusters.of(labels))
+    both_sides = paired_p_values(np.array(net, dtype=int)[:, None], Clusters.from_labels(labels))
     return float(both_sides[0]) / 2
 
 
-def cut(values: Sequence[_Value], size: int) -> list[tuple[_Value, ...]]:
+def split_evenly(values: Sequence[_Value], size: int) -> list[tuple[_Value, ...]]:
     """Values in their order, so many together; fewer in the last."""
     return [tuple(values[start : start + size]) for start in range(0, len(values), size)]
 
@@ -274,14 +277,14 @@ def answer_requests(
     return [LogLikelihood(context, (answer,), source) for answer in answers]
 
 
-def both(usable: Sequence[PatchingPrompts]) -> list[LogLikelihood]:
+def answer_requests_of_pairs(usable: Sequence[PatchingPrompts]) -> list[LogLikelihood]:
     """Both answers after both prompts of each pair."""
     return [
         r for p in usable for r in (*answer_requests(p, p.clean), *answer_requests(p, p.corrupted))
     ]
 
 
-def logprob_of(outcome: object) -> float:
+def scored_logprob(outcome: object) -> float:
     """The log-probability that was asked for, in nats."""
     assert isinstance(outcome, Scored)
     return outcome.logprob

@@ -9,15 +9,15 @@ import pandas as pd
 
 from layerwise.presentation.columns import (
     LAYER,
-    estimated,
+    drop_columns,
+    estimate_column,
     in_short,
-    named,
     p_column,
     plain,
-    without,
+    text_column,
 )
-from layerwise.presentation.section import drawn
-from layerwise.storage.base import Result, computed_once
+from layerwise.presentation.section import draw_table
+from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.provenance import Facts
 
 from .tables import NO_PAIR, pair_notes, patching_effects, patching_summary
@@ -26,9 +26,9 @@ CELLS = (
     *plain("task", "direction", "site"),
     LAYER,
     *plain("head"),
-    named("position", "pos_label"),
-    named("pairs", "n_items"),
-    estimated("recovered or lost (%)", "recovered", "recovered_", 100),
+    text_column("position", "pos_label"),
+    text_column("pairs", "n_items"),
+    estimate_column("recovered or lost (%)", "recovered", "recovered_", 100),
     p_column("p (BH)", "p_bh"),
 )
 
@@ -54,7 +54,7 @@ class PatchingResult(Result):
     patching: pd.DataFrame
     facts: Facts
 
-    @computed_once
+    @cache_tables
     def summary(self) -> pd.DataFrame:
         """Share of the logit difference per cell, with intervals and tests.
 
@@ -65,7 +65,7 @@ class PatchingResult(Result):
         """
         return patching_summary(self.patching, self.facts.seed)
 
-    @computed_once
+    @cache_tables
     def effects(self) -> pd.DataFrame:
         """``patching_effects``: the same by every metric, in its unit, too."""
         return patching_effects(self.patching, self.facts.seed)
@@ -76,8 +76,8 @@ class PatchingResult(Result):
 
         summary = self.summary()
         if len(summary) and bool(summary["head"].notna().all()):
-            return drawn(self, patching_heads, summary, str(summary["site"].iloc[0]))
-        return drawn(self, patching_map, summary)
+            return draw_table(self, patching_heads, summary, str(summary["site"].iloc[0]))
+        return draw_table(self, patching_map, summary)
 
     def notes(self) -> list[str]:
         """Items that are left out, and how many pairs the model solves where it has no signal."""
@@ -86,4 +86,4 @@ class PatchingResult(Result):
     def summary_rows(self) -> pd.DataFrame:
         """The layers and positions that recover most."""
         top = self.summary().sort_values(by="recovered", ascending=False, kind="stable")
-        return in_short(self, without(CELLS, "pairs", "p (BH)"), top.head(_SHOWN))
+        return in_short(self, drop_columns(CELLS, "pairs", "p (BH)"), top.head(_SHOWN))

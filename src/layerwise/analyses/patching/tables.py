@@ -12,11 +12,11 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from layerwise import stats
-from layerwise.analyses.shared.left_out import left_out_sentences
-from layerwise.presentation.wording import when
+from layerwise.analyses.shared.left_out import exclusion_sentences
+from layerwise.presentation.wording import protocol_phrase
 from layerwise.stats.families.estimate import bounded_columns, estimate, student
-from layerwise.stats.families.over_items import TASK, means_of_known
-from layerwise.stats.items.clusters import Clusters, clusters_of
+from layerwise.stats.families.over_items import TASK, nan_means
+from layerwise.stats.items.clusters import Clusters, clusters_from_table
 from layerwise.stats.signals.signal import above_chance_p_values, have_signal
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
@@ -72,7 +72,7 @@ def _effects(
 ) -> pd.DataFrame:
     """The table ``name``, corrected over the cells of a task and family, and over the run."""
     parts = []
-    for direction, rows_ in heads_filled(patched).groupby("direction", sort=False):
+    for direction, rows_ in fill_head_column(patched).groupby("direction", sort=False):
         for metric in metrics:
             values = _changes(rows_, METRICS[metric], str(direction))
             if len(values):
@@ -117,8 +117,8 @@ def _of_task(turned: pd.DataFrame, cell: list[str], family: str, seed: int) -> p
     wide = turned.pivot_table(index="item", columns=cell, values=["change", "gain", "whole"])
     cells, task = wide["change"].columns.to_frame(index=False), str(turned["task"].iloc[0])
     change, gain, whole = (wide[n].to_numpy(dtype=float) for n in ("change", "gain", "whole"))
-    clusters, n = clusters_of(turned, wide.index), len(wide)
-    moved, recovered, way = (means_of_known(v, clusters, task, seed) for v in (change, gain, whole))
+    clusters, n = clusters_from_table(turned, wide.index), len(wide)
+    moved, recovered, way = (nan_means(v, clusters, task, seed) for v in (change, gain, whole))
     p = np.empty(len(cells))
     for those in cells.groupby(family).indices.values():
         tested = clusters.sums(np.nan_to_num(change[:, those]))
@@ -169,16 +169,17 @@ def pair_notes(pairs: pd.DataFrame, facts: Facts, analysis: str) -> list[str]:
     columns = ["pairs_solved", "pairs_reversed"]
     counts = pairs.groupby(["task", "protocol"])[columns].first()
     notes = [
-        f"No signal: {task} {when(protocol)}: {counts.loc[(task, protocol), 'pairs_solved']} pairs "
+        f"No signal: {task} {protocol_phrase(protocol)}: "
+        f"{counts.loc[(task, protocol), 'pairs_solved']} pairs "
         f"are solved, {counts.loc[(task, protocol), 'pairs_reversed']} the wrong way round."
         for (task, protocol), signal in signals_of_pairs(pairs).items()
         if signal is False
     ]
     tried = ["layerwise score says what to try."] if notes else []
-    return [*left_out_sentences(facts, analysis), *notes, *tried]
+    return [*exclusion_sentences(facts, analysis), *notes, *tried]
 
 
-def heads_filled(table: pd.DataFrame) -> pd.DataFrame:
+def fill_head_column(table: pd.DataFrame) -> pd.DataFrame:
     """The table with layers and heads as plain integers, so that they can name cells."""
     return table.assign(
         layer=table["layer"].astype("int64"),

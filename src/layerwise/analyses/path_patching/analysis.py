@@ -11,14 +11,14 @@ import pandas as pd
 
 from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart
 from layerwise.analyses.patching.analysis import PATCHES
-from layerwise.analyses.shared.left_out import words_and_left_out
+from layerwise.analyses.shared.left_out import words_with_exclusions
 from layerwise.presentation.claim import Claim, Estimate, source, weight
 from layerwise.presentation.columns import as_text
 from layerwise.presentation.naming import stacks
-from layerwise.presentation.over_run import RATE, evidence_for, together
-from layerwise.presentation.rows import asked_of, numbers, records, rows
+from layerwise.presentation.over_run import RATE, run_bounds_text, run_wide_evidence
+from layerwise.presentation.rows import claim_scope, numbers, records, rows
 from layerwise.presentation.section import FigureSpec, Section
-from layerwise.presentation.wording import in_order, number, spread_of, when
+from layerwise.presentation.wording import count_range, in_order, number, protocol_phrase
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
@@ -50,13 +50,14 @@ def direct_paths(run: RunTables) -> list[Claim]:
     return [Claim(
         kind=KIND, importance=weight(0.5, float(row["recovered"])),
         short=f"On {row['task']}, {row['sender']} acts most directly on {receiver} "
-        f"{when(row['protocol'])}: its path {_ACTIONS[row['direction']]} {number(value)} % of the "
+        f"{protocol_phrase(row['protocol'])}: its path {_ACTIONS[row['direction']]} "
+f"{number(value)} % of the "
         "logit difference.",
         source=source("path_effects", where, sender=str(row["sender"])),
         layers=(int(row["layer"]),) if row["layer"] >= 0 else (),
-        estimate=Estimate(value, low, high, "% of the logit difference", together(paths)),
-        details=("Only this path was patched.",), **asked_of(pd.DataFrame([row]), "pair"),
-        **evidence_for(row, paths, "sign flips of pairs", within, RATE),
+        estimate=Estimate(value, low, high, "% of the logit difference", run_bounds_text(paths)),
+        details=("Only this path was patched.",), **claim_scope(pd.DataFrame([row]), "pair"),
+        **run_wide_evidence(row, paths, "sign flips of pairs", within, RATE),
     )]  # fmt: skip
 
 
@@ -76,7 +77,7 @@ def sections(run: RunTables) -> list[Section]:
         caption = (
             f"Path patching: {PATCHES[direction]} at one head or MLP, and reaches one receiver "
             "only, on the direct path; all else is held. Colour: share of the logit difference "
-            f"{verb(direction)}, over n = {spread_of(own['n_items'], 'pair')}. Dot: differs from "
+            f"{verb(direction)}, over n = {count_range(own['n_items'], 'pair')}. Dot: differs from "
             "0 by a sign-flip test over pairs, after Benjamini and Hochberg's correction over the "
             f"senders of the receiver (5 %). Grey: not heard by the receiver, or not there.{cross} "
             "The intervals are in the table."
@@ -86,7 +87,7 @@ def sections(run: RunTables) -> list[Section]:
     ranked = paths.iloc[(-abs(numbers(paths, "recovered"))).argsort(kind="stable")]
     where = "rows are in path_effects (estimates.parquet)"
     listed = as_text("Direct paths by share ({n})", PATHS, ranked, where=where)
-    words = words_and_left_out(_PATH_WORDS, run.facts, "path patching")
+    words = words_with_exclusions(_PATH_WORDS, run.facts, "path patching")
     return [
         Section("paths", "Direct paths", 42, words, tuple(figures), (listed,), kinds=(KIND,)),
     ]  # fmt: skip
@@ -94,9 +95,9 @@ def sections(run: RunTables) -> list[Section]:
 
 def _refuse_post_norms(cfg: Any) -> None:
     """Refuse a model in which what a head adds to the stream is no term of a sum."""
-    from .api import refuse_norms_after
+    from .api import refuse_post_norms
 
-    refuse_norms_after(cfg)
+    refuse_post_norms(cfg)
 
 
 def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:

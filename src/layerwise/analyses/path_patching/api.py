@@ -14,10 +14,10 @@ import torch
 
 from layerwise.analyses.arguments import Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.analyses.patching.pairs import Measured, Pair, PairJob, cost_of_passes
+from layerwise.analyses.patching.pairs import Measured, PairJob, SolvedPair, cost_of_passes
 from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
 from layerwise.errors import UserError
-from layerwise.ground.argument_types import SomeNames, one_of
+from layerwise.ground.argument_types import SomeNames, known_name_validator
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import (
@@ -34,7 +34,7 @@ from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks import PatchingPrompts, Task
 
-from .paths import Receiver, parse_receiver, received, senders_of, written
+from .paths import Receiver, model_senders, parse_receiver, receiver_logprobs, sender_outputs
 from .result import PathPatchingResult
 
 
@@ -45,7 +45,7 @@ def patch_paths(
     tasks: Tasks | None = None,
     receivers: SomeNames = "logits",
     *,
-    direction: Annotated[str, one_of("direction", DIRECTIONS)] = "noising",
+    direction: Annotated[str, known_name_validator("direction", DIRECTIONS)] = "noising",
     pairs: int = 16,
     **run: Unpack[PairOptions],
 ) -> PathPatchingResult:
@@ -97,7 +97,7 @@ class PathPatching(PairJob):
     def __post_init__(self) -> None:
         self._receivers()
         cfg: Any = self.setup.model.cfg
-        refuse_norms_after(cfg)
+        refuse_post_norms(cfg)
         super().__post_init__()
 
     def _receivers(self) -> list[Receiver]:
@@ -120,31 +120,31 @@ class PathPatching(PairJob):
         """Work of the paths of a pair: its two runs, and those into each receiver."""
         model = self.setup.model
         tokens, _ = patched_and_source(prompts.clean, prompts.corrupted, self.direction)
-        senders, parallel = senders_of(model), model.cfg.parallel_attn_mlp
+        senders, parallel = model_senders(model), model.cfg.parallel_attn_mlp
         work = _work(2, model.cfg.n_layers, token_passes(model, len(tokens)))
         for receiver in self._receivers():
             n_heard = sum(receiver.hears(sender, parallel) for sender in senders)
             work = work + _receiver_work(model, tokens, receiver, n_heard)
         return work
 
-    def measure(self, task: Task, pairs: Sequence[Pair]) -> Measured:
+    def measure(self, task: Task, pairs: Sequence[SolvedPair]) -> Measured:
         """A row for every receiver and sender of each pair, and what they cost."""
         rows, stats = zip(*map(self._paths, pairs), strict=True)
         return [row for of_pair in rows for row in of_pair], sum(stats, start=SweepStats())
 
-    def _paths(self, pair: Pair) -> Measured:
+    def _paths(self, pair: SolvedPair) -> Measured:
         """A row for every receiver and sender of one pair."""
         model, prompts = self.setup.model, pair.prompts
         tokens, source = pair.runs(self.direction)
         started, parallel = time.perf_counter(), model.cfg.parallel_attn_mlp
-        senders = senders_of(model)
-        runs = written(model, source, senders), written(model, tokens, senders)
+        senders = model_senders(model)
+        runs = sender_outputs(model, source, senders), sender_outputs(model, tokens, senders)
         flows = [clean - corrupted for clean, corrupted in zip(*runs, strict=True)]
         rows = []
         for receiver in self._receivers():
             chosen = [i for i, sender in enumerate(senders) if receiver.hears(sender, parallel)]
             heard, flowing = [senders[i] for i in chosen], torch.stack([flows[i] for i in chosen])
-            logprobs = received(model, tokens, receiver, heard, flowing)
+            logprobs = receiver_logprobs(model, tokens, receiver, heard, flowing)
             values = (
                 logprobs[:, prompts.clean_answer] - logprobs[:, prompts.corrupted_answer]
             ).tolist()
@@ -172,7 +172,7 @@ def _work(n: int, blocks: int, tokens: int) -> SweepStats:
 
 
 def _receiver_work(model: Model, tokens: Tokens, receiver: Receiver, n_senders: int) -> SweepStats:
-    """Work of ``received``."""
+    """Work of ``receiver_logprobs``."""
     whole = model.cfg.n_layers, token_passes(model, len(tokens))
     work = _work(1, *whole)
     if receiver.layer is None:
@@ -186,7 +186,7 @@ def _receiver_work(model: Model, tokens: Tokens, receiver: Receiver, n_senders: 
     return work + _work(n_senders, n_decoder, n_decoder * len(decoder_prefix(model)))
 
 
-def refuse_norms_after(cfg: Any) -> None:
+def refuse_post_norms(cfg: Any) -> None:
     """Refuse a model in which what a head adds to the stream is no term of a sum."""
     if has_norms_after(cfg):
         raise UserError(

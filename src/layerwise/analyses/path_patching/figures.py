@@ -6,18 +6,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from layerwise.analyses.patching.figures import verb
-from layerwise.presentation.charts.heat import DIVERGING, head_maps, limit_of
+from layerwise.presentation.charts.heat import DIVERGING, colour_limit, head_maps
 from layerwise.presentation.charts.panels import Bar
 from layerwise.presentation.rows import by_task, parts, records
 from layerwise.presentation.section import bounds
-from layerwise.presentation.style import FULL_WIDTH, styled
+from layerwise.presentation.style import FULL_WIDTH, with_style
 from layerwise.presentation.wording import spread
 
 # The letter of a head's column, by its site.
 _GROUPS = {"z": "", "cross_z": "c", "mlp_out": "MLP"}
 
 
-@styled
+@with_style
 def path_senders(effects: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     """Effect of each sender on a receiver, a panel per task and receiver.
 
@@ -39,7 +39,7 @@ def path_senders(effects: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
         for task, of_task in by_task(shown)
         for (to,), part in parts(of_task, receiver=("logits",))
     ]
-    limit, what = limit_of(shown, "recovered"), verb(str(shown["direction"].iloc[0]))
+    limit, what = colour_limit(shown, "recovered"), verb(str(shown["direction"].iloc[0]))
     return head_maps(
         named,
         "recovered",

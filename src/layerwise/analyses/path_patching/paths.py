@@ -23,16 +23,16 @@ from layerwise.models.instance.kinds import (
     Model,
     by_kind,
     hook_name,
-    inputs_of,
+    model_inputs,
     n_encoder_layers,
-    n_heads_of,
-    over_original,
+    n_layer_heads,
+    runs_original_modules,
 )
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.models.seq2seq.parts import BlockParts
+from layerwise.models.seq2seq.parts import Seq2SeqBlockParts
 from layerwise.sweep.activations.sites import loaded_block
 from layerwise.sweep.requests import Tokens
-from layerwise.sweep.walk.readout import logits_of
+from layerwise.sweep.walk.readout import final_logits
 
 EMBEDDING, HEAD, CROSS_HEAD, MLP = "embed", "z", "cross_z", "mlp_out"
 _NOUNS = {HEAD: "head", CROSS_HEAD: "cross-attention head", MLP: "mlp"}
@@ -64,7 +64,7 @@ class Sender:
         return named if self.head is None else f"{named}.{self.head}"
 
     @property
-    def writes_at(self) -> tuple[int, int]:
+    def write_order(self) -> tuple[int, int]:
         """Its layer, and which sublayer of that: those of one stack write in this order."""
         return self.layer, _WRITES.get(self.site, _FIRST)
 
@@ -104,8 +104,8 @@ class Receiver:
         return f"{'cross_attn' if crosses else 'attn'}.hook_{letter}"
 
     @property
-    def reads_at(self) -> tuple[int | float, int]:
-        """Place in the order of ``Sender.writes_at``; whatever writes before is heard."""
+    def read_order(self) -> tuple[int | float, int]:
+        """Place in the order of ``Sender.write_order``; whatever writes before is heard."""
         if self.layer is None:
             return float("inf"), _FIRST
         if self.reads in OF_MEMORY:
@@ -114,17 +114,17 @@ class Receiver:
 
     def hears(self, sender: Sender, parallel: bool) -> bool:
         """True if the sender has written into the stream that is read, before it is read."""
-        layer, sublayer = self.reads_at
+        layer, sublayer = self.read_order
         reads_at = (layer, _FIRST if parallel else sublayer)
-        return sender.stack == self.stack and sender.writes_at < reads_at
+        return sender.stack == self.stack and sender.write_order < reads_at
 
 
-def receivers_of(model: Model) -> dict[str, Receiver]:
+def model_receivers(model: Model) -> dict[str, Receiver]:
     """Every receiver of a model, by its name."""
     n_encoder = n_encoder_layers(model)
     found = [Receiver(LOGITS, n_encoder=n_encoder)]
     for layer in range(model.cfg.n_layers):
-        n_heads = n_heads_of(model, layer)
+        n_heads = n_layer_heads(model, layer)
         n_groups = model.cfg.n_key_value_heads or n_heads  # of heads that share keys and values
         counts = {"q": n_heads, "k": n_groups, "v": n_groups}
         if 0 < n_encoder <= layer:
@@ -138,7 +138,7 @@ def receivers_of(model: Model) -> dict[str, Receiver]:
 
 def parse_receiver(text: str, model: Model) -> Receiver:
     """The receiver ``q:3.1``, ``mlp:3``, ``logits``, ``cross_k:decoder.3.1`` or the like."""
-    known = receivers_of(model)
+    known = model_receivers(model)
     if text not in known:
         kinds: dict[str, list[str]] = {}
         for name, receiver in known.items():
@@ -151,14 +151,14 @@ def parse_receiver(text: str, model: Model) -> Receiver:
     return known[text]
 
 
-def senders_of(model: Model) -> list[Sender]:
+def model_senders(model: Model) -> list[Sender]:
     """Everything that writes into a residual stream, in the order of computation."""
     n_encoder, senders = n_encoder_layers(model), []
     for start, end in spans(n_encoder, model.cfg.n_layers):
         stack = stack_name(start, n_encoder) if n_encoder else ""
         senders.append(Sender(-1, None, EMBEDDING, stack, n_encoder))
         for layer in range(start, end + 1):
-            heads = range(n_heads_of(model, layer))
+            heads = range(n_layer_heads(model, layer))
             sites = (HEAD, CROSS_HEAD) if stack == DECODER else (HEAD,)
             senders += [Sender(layer, h, site, stack, n_encoder) for site in sites for h in heads]
             mlp = Sender(layer, None, MLP, stack, n_encoder)
@@ -172,12 +172,14 @@ _OUTPUTS = {HEAD: "hook_attn_out", CROSS_HEAD: "hook_cross_attn_out", MLP: "hook
 
 
 @torch.inference_mode()
-def written(
+def sender_outputs(
     model: Model, tokens: Tokens, senders: Sequence[Sender]
 ) -> list[Float[torch.Tensor, "_ d_model"]]:
     """Output of each sender to its residual stream; of heads without the shared bias."""
     names = {_sender_hook_name(model, sender) for sender in senders}
-    _, cache = model.run_with_cache(*inputs_of(model, [tokens]), names_filter=lambda n: n in names)
+    _, cache = model.run_with_cache(
+        *model_inputs(model, [tokens]), names_filter=lambda n: n in names
+    )
     values = []
     for sender in senders:
         value = cache[_sender_hook_name(model, sender)][0]
@@ -212,7 +214,7 @@ def _projection(model: Model, sender: Sender) -> Float[torch.Tensor, "d_head d_m
 
 
 @torch.inference_mode()
-def received(
+def receiver_logprobs(
     model: Model,
     tokens: Tokens,
     receiver: Receiver,
@@ -224,13 +226,13 @@ def received(
     parts = []
     for start in range(0, len(senders), AT_ONCE):
         some = slice(start, start + AT_ONCE)
-        streams = run.at(receiver, senders[some], flows[some])
+        streams = run.stream_at(receiver, senders[some], flows[some])
         if receiver.layer is None:
-            parts.append(logits_of(model, streams[:, -1]).double().log_softmax(-1))
+            parts.append(final_logits(model, streams[:, -1]).double().log_softmax(-1))
         else:
             hook = (
-                run.output_of(receiver),
-                _replacing_hook(receiver.head, run.read(receiver, streams)),
+                run.output_hook(receiver),
+                _replacing_hook(receiver.head, run.receiver_output(receiver, streams)),
             )
             parts.append(run.logprobs(hook, len(streams)))
     return torch.cat(parts)
@@ -255,41 +257,41 @@ class _HeldStream:
     def __init__(self, model: DecoderOnly, tokens: Tokens) -> None:
         self._model, self._tokens = model, tokens
         _, self._held = model.run_with_cache(
-            *inputs_of(model, [tokens]), names_filter=lambda name: "hook_resid" in name
+            *model_inputs(model, [tokens]), names_filter=lambda name: "hook_resid" in name
         )
 
-    def at(
+    def stream_at(
         self,
         receiver: Receiver,
         senders: Sequence[Sender],
         flows: Float[torch.Tensor, "sender pos d_model"],
     ) -> Float[torch.Tensor, "sender pos d_model"]:
-        return self._held[self.entry_of(receiver)] + flows
+        return self._held[self.entry_hook(receiver)] + flows
 
-    def entry_of(self, receiver: Receiver) -> str:
+    def entry_hook(self, receiver: Receiver) -> str:
         """The hook where the stream that a receiver reads is seen."""
         if receiver.layer is None:
             return hook_name(self._model, self._model.cfg.n_layers - 1, "resid_post")
         after_attn = receiver.reads == "mlp" and not self._model.cfg.parallel_attn_mlp
         return hook_name(self._model, receiver.layer, "resid_mid" if after_attn else "resid_pre")
 
-    def output_of(self, receiver: Receiver) -> str:
+    def output_hook(self, receiver: Receiver) -> str:
         site = receiver.site
-        if over_original(self._model):
+        if runs_original_modules(self._model):
             # Seen rotated there; all else is held, so that putting in either comes to the same.
             site = _ROTATED.get(site, site)
         return f"blocks.{receiver.layer}.{site}"
 
-    def read(
+    def receiver_output(
         self, receiver: Receiver, streams: Float[torch.Tensor, "sender pos d_model"]
     ) -> Float[torch.Tensor, "sender pos *out"]:
         assert receiver.layer is not None
         kept: list[torch.Tensor] = []
         self._model.run_with_hooks(
-            *inputs_of(self._model, [self._tokens] * len(streams)),
+            *model_inputs(self._model, [self._tokens] * len(streams)),
             fwd_hooks=[
-                (self.entry_of(receiver), _replacing_hook(None, streams)),
-                (self.output_of(receiver), lambda tensor, hook: kept.append(tensor)),
+                (self.entry_hook(receiver), _replacing_hook(None, streams)),
+                (self.output_hook(receiver), lambda tensor, hook: kept.append(tensor)),
             ],
             stop_at_layer=receiver.layer + 1,
         )
@@ -305,10 +307,10 @@ class HeldStreams:
     def __init__(self, model: Seq2SeqModel, tokens: Tokens) -> None:
         self.model, self._tokens = model, tokens
         _, self._held = model.run_with_cache(
-            *inputs_of(model, [tokens]), names_filter=lambda name: name.endswith(_HELD)
+            *model_inputs(model, [tokens]), names_filter=lambda name: name.endswith(_HELD)
         )
 
-    def at(
+    def stream_at(
         self,
         receiver: Receiver,
         senders: Sequence[Sender],
@@ -317,18 +319,18 @@ class HeldStreams:
         """The stream that a receiver reads, before any norm of its own, for each sender."""
 
         def written(place: tuple[int, int]) -> torch.Tensor:
-            here = torch.tensor([sender.writes_at == place for sender in senders])
+            here = torch.tensor([sender.write_order == place for sender in senders])
             return flows * here.to(flows)[:, None, None]
 
         stream = self._held[f"{receiver.stack}.hook_embed"] + written(BEGINNING)
         for place, output, norm in self._sublayers(receiver.stack):
-            if place >= receiver.reads_at:
+            if place >= receiver.read_order:
                 break
             total = stream + self._held[output] + written(place)
             stream = norm(total) if self.model.cfg.post_norm else total
         return stream
 
-    def read(
+    def receiver_output(
         self, receiver: Receiver, streams: Float[torch.Tensor, "sender pos d_model"]
     ) -> Float[torch.Tensor, "sender pos *out"]:
         """Output of a receiver in a block on such streams; of a head, with all beside it."""
@@ -350,7 +352,7 @@ class HeldStreams:
         linear: nn.Linear = getattr(attention, letter)
         return linear(read).unflatten(-1, (attention.n_heads, attention.d_head))
 
-    def output_of(self, receiver: Receiver) -> str:
+    def output_hook(self, receiver: Receiver) -> str:
         """The hook that holds what a receiver makes of the stream."""
         assert receiver.layer is not None
         return self.model.hook_name(receiver.layer, receiver.site)
@@ -360,7 +362,7 @@ class HeldStreams:
         # The encoder runs again only if the hook is there.
         if hook[0].startswith(ENCODER):
             return answer_logits(self.model, [self._tokens] * n, [hook]).double().log_softmax(-1)
-        _, begins = inputs_of(self.model, [self._tokens] * n)
+        _, begins = model_inputs(self.model, [self._tokens] * n)
         memory = self._held[f"{ENCODER}.hook_final"].expand(n, -1, -1)
         with self.model.hooks(fwd_hooks=[hook]):
             return self.model.decode(begins, memory)[:, -1].double().log_softmax(-1)
@@ -373,9 +375,9 @@ class HeldStreams:
             norms = {HEAD: block.attn_norm, CROSS_HEAD: block.cross_norm, MLP: block.mlp_norm}
             for site, norm in norms.items():
                 if norm is not None:
-                    place = Sender(layer, None, site).writes_at
+                    place = Sender(layer, None, site).write_order
                     yield place, self.model.hook_name(layer, _OUTPUTS[site]), norm
 
 
-def _block(model: Seq2SeqModel, layer: int) -> BlockParts:
+def _block(model: Seq2SeqModel, layer: int) -> Seq2SeqBlockParts:
     return [*model.parts.encoder.blocks, *model.parts.decoder.blocks][layer]

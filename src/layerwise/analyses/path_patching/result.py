@@ -9,17 +9,24 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.patching.tables import NO_PAIR, pair_notes, path_effects
-from layerwise.presentation.columns import estimated, in_short, named, p_column, plain, without
-from layerwise.presentation.section import drawn
-from layerwise.storage.base import Result, computed_once
+from layerwise.presentation.columns import (
+    drop_columns,
+    estimate_column,
+    in_short,
+    p_column,
+    plain,
+    text_column,
+)
+from layerwise.presentation.section import draw_table
+from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.provenance import Facts
 
 # Paths in the short view.
 _SHOWN = 10
 PATHS = (
     *plain("task", "direction", "sender", "receiver"),
-    named("pairs", "n_items"),
-    estimated("share (%)", "recovered", "recovered_", 100),
+    text_column("pairs", "n_items"),
+    estimate_column("share (%)", "recovered", "recovered_", 100),
     p_column("p (BH)", "p_bh"),
 )
 
@@ -41,7 +48,7 @@ class PathPatchingResult(Result):
     path_patching: pd.DataFrame
     facts: Facts
 
-    @computed_once
+    @cache_tables
     def effects(self) -> pd.DataFrame:
         """``path_effects``: averages over pairs, with intervals and tests."""
         return path_effects(self.path_patching, self.facts.seed)
@@ -51,7 +58,7 @@ class PathPatchingResult(Result):
         from .figures import path_senders
 
         effects = self.effects()
-        return drawn(self, path_senders, effects.loc[effects["layer"] >= 0])
+        return draw_table(self, path_senders, effects.loc[effects["layer"] >= 0])
 
     def notes(self) -> list[str]:
         """Items that are left out, and how many pairs the model solves where it has no signal."""
@@ -62,4 +69,4 @@ class PathPatchingResult(Result):
         effects = self.effects()
         size = -np.abs(effects["recovered"].to_numpy(dtype=float))
         top = effects.iloc[np.argsort(size, kind="stable")].head(_SHOWN)
-        return in_short(self, without(PATHS, "pairs"), top)
+        return in_short(self, drop_columns(PATHS, "pairs"), top)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis
-from layerwise.presentation.columns import table_of
+from layerwise.presentation.columns import run_table_as_text
 from layerwise.presentation.section import Section
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
@@ -23,7 +23,7 @@ _PRUNED_WORDS = (
 def sections(run: RunTables) -> list[Section]:
     """A written model beside what was predicted of it."""
     title = "Written model, and prediction by skipping its layers"
-    tables = table_of(run, "pruning_summary", title, WRITTEN, collapsed=False)
+    tables = run_table_as_text(run, "pruning_summary", title, WRITTEN, collapsed=False)
     return [Section("pruned", "Written without layers", 80, _PRUNED_WORDS, (), tuple(tables))]
 
 

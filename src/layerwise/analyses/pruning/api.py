@@ -16,7 +16,11 @@ from layerwise.analyses.ablation.job import ITEMS_AT_ONCE
 from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.execute import execute
 from layerwise.analyses.shared.written_model import TABLES as TABLES
-from layerwise.analyses.shared.written_model import refuse_occupied, remove_model, write_model
+from layerwise.analyses.shared.written_model import (
+    refuse_occupied_folder,
+    remove_model,
+    write_model,
+)
 from layerwise.errors import UserError
 from layerwise.ground.argument_types import Layers
 from layerwise.ground.layer_names import spans, stack_name
@@ -29,9 +33,9 @@ from layerwise.models.huggingface.parity_text import token_ids
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, is_seq2seq, n_encoder_layers
 from layerwise.models.libraries.quiet import quiet
-from layerwise.models.own_files import files_of, load_alike, stored_stacks
-from layerwise.runs.checkpoints import CheckpointStore, rows_of
-from layerwise.runs.controls import requests_of
+from layerwise.models.own_files import load_alike, model_folder, stored_stacks
+from layerwise.runs.checkpoints import CheckpointStore, table_rows
+from layerwise.runs.controls import item_requests
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.options import PromptOptions
 from layerwise.runs.pieces import joined_work
@@ -85,8 +89,8 @@ def prune_model(
     """
     out = Path(out)
     removed = _removable(model, remove)
-    source = files_of(model)
-    refuse_occupied(out)
+    source = model_folder(model)
+    refuse_occupied_folder(out)
     setup = prepare(model, tasks, protocols, out=out / TABLES, **prompts)
     settings = setup.settings(analysis="pruning", removed=list(removed))
     files: dict[str, str] = {}
@@ -154,7 +158,7 @@ def _refuse_other_model(model: Model, written: Model, removed: Sequence[int], se
     if apart > limit and single:
         # Without some layers small differences grow.
         rounding = measure_rounding(written, intact(), requests)
-        limit = max(limit, rounding.bound)
+        limit = max(limit, rounding.error_bound)
         apart = max(rounding.error([logits]) for logits in (predicted, measured))
     if not apart <= limit:
         raise UserError(
@@ -189,7 +193,7 @@ def _compare_models(
                 run.write_part(f"pruning work {names[-1]}", pd.DataFrame(work))
                 run.write_part(f"pruning {names[-1]}", table)
     work = joined_work([run.read_part(f"pruning work {name}") for name in names])
-    table = rows_of(run, "pruning", [f"pruning {name}" for name in names])
+    table = table_rows(run, "pruning", [f"pruning {name}" for name in names])
     return PruningResult(table, setup.facts(settings, work))
 
 
@@ -197,7 +201,7 @@ def _measure_items(
     setup: Setup, task: Task, items: Sequence[Item], removed: Sequence[int], written: Model
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Some items under the three models, and what that cost."""
-    task_requests = requests_of(setup, task, items, setup.protocols)
+    task_requests = item_requests(setup, task, items, setup.protocols)
     requests = [request.request for request in task_requests]
     changes = [intact(), skip_layers(removed)]
     swept = setup.sweep(changes, requests)

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import pandas as pd
 
-from layerwise.presentation.columns import Column, in_short, named, numbered, plain
+from layerwise.presentation.columns import Column, in_short, number_column, plain, text_column
 from layerwise.stats.families.over_items import pruning_summary
-from layerwise.storage.base import Result, computed_once
+from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.provenance import Facts
 
 
@@ -29,7 +29,7 @@ class PruningResult(Result):
     pruning: pd.DataFrame
     facts: Facts
 
-    @computed_once
+    @cache_tables
     def summary(self) -> pd.DataFrame:
         """Accuracies and agreement per task and protocol.
 
@@ -48,13 +48,13 @@ class PruningResult(Result):
 
 WRITTEN = (
     *plain("task", "protocol"),
-    named("n", "n_items"),
-    numbered("accuracy (%): intact", "intact_accuracy", 100),
-    numbered("predicted", "predicted_accuracy", 100),
-    numbered("measured", "measured_accuracy", 100),
+    text_column("n", "n_items"),
+    number_column("accuracy (%): intact", "intact_accuracy", 100),
+    number_column("predicted", "predicted_accuracy", 100),
+    number_column("measured", "measured_accuracy", 100),
     Column(
         "largest difference (nats)",
         lambda row: "–" if pd.isna(gap := row["largest_difference"]) else f"{gap:.1g}",
     ),
-    numbered("same texts (%)", "same_texts", 100),
+    number_column("same texts (%)", "same_texts", 100),
 )

@@ -9,26 +9,26 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis, Extra, Job, ProfileStart, saved_tables
-from layerwise.presentation.claim import OPEN, Claim, Estimate, source, spaced, weight
-from layerwise.presentation.columns import table_of
-from layerwise.presentation.over_run import evidence_for
-from layerwise.presentation.rows import asked_of, parts, records, rows
+from layerwise.presentation.claim import OPEN, Claim, Estimate, most_important, source, weight
+from layerwise.presentation.columns import run_table_as_text
+from layerwise.presentation.over_run import run_wide_evidence
+from layerwise.presentation.rows import claim_scope, parts, records, rows
 from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
-    capitalised,
+    capitalise,
     few_layers,
     in_order,
     interval,
     p_value,
+    protocol_phrase,
     spread,
-    when,
 )
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
-from .result import STEPS, RemovalResult, held_out_words, next_steps, orders_of
+from .result import STEPS, RemovalResult, held_out_words, next_steps, removal_orders
 from .tables import WAYS
 
 REMOVAL = "removal"
@@ -56,12 +56,14 @@ def removals(run: RunTables) -> list[Claim]:
     for (capability, by), curve in parts(curves, capability=CAPABILITY_ORDER, by=WAYS):
         about = source("removal_curves", {"capability": capability, "by": by})
         of_protocols = parts(curve, protocol=PROTOCOL_ORDER)
-        ends = sorted((_StepsUntilLoss.of(steps) for _, steps in of_protocols),
-                      key=lambda until: (not until.is_loss, until.n_without))  # fmt: skip
-        n = [until.n_without for until in ends]
+        ends = sorted(
+            (_StepsUntilLoss.from_steps(steps) for _, steps in of_protocols),
+            key=lambda until: (not until.is_loss, until.n_steps_without_loss),
+        )
+        n = [until.n_steps_without_loss for until in ends]
         size = weight(0.8, (max(n) - min(n)) / 10 if len(n) > 1 else max(n) / 20)
         claims.append(_claim(ends, curve, curves, size, about))
-    return spaced(claims, 3)
+    return most_important(claims, 3)
 
 
 class _StepsUntilLoss(NamedTuple):
@@ -71,7 +73,7 @@ class _StepsUntilLoss(NamedTuple):
     is_loss: bool
 
     @classmethod
-    def of(cls, steps: pd.DataFrame) -> _StepsUntilLoss:
+    def from_steps(cls, steps: pd.DataFrame) -> _StepsUntilLoss:
         listed = records(steps.sort_values(by="step"))
         lost = [row["significant"] and row["share_lost"] > 0 for row in listed]
         return cls(listed[: lost.index(True) + 1], True) if any(lost) else cls(listed, False)
@@ -81,13 +83,13 @@ class _StepsUntilLoss(NamedTuple):
         return self.steps[-1]
 
     @property
-    def n_without(self) -> int:
+    def n_steps_without_loss(self) -> int:
         return len(self.steps) - self.is_loss
 
     def __str__(self) -> str:
         n = self.row["step"]
         shown = f"a loss from {n} on" if self.is_loss else f"no loss up to {n}"
-        return f"{shown} {when(self.row['protocol'])}"
+        return f"{shown} {protocol_phrase(self.row['protocol'])}"
 
 
 def _claim(
@@ -105,7 +107,7 @@ def _claim(
         details.append(f"Before that: {_share_lost_estimate(first.steps[-2])}.")
     for other in others:
         tested = _test_evidence(other, every)
-        details.append(f"{capitalised(str(other))}: "
+        details.append(f"{capitalise(str(other))}: "
 f"{interval(*_share_lost_estimate(other.row)[:3])} % lost "
                        f"({tested['evidence']}, {p_value(tested['p'])}).")  # fmt: skip
     return Claim(
@@ -113,14 +115,14 @@ f"{interval(*_share_lost_estimate(other.row)[:3])} % lost "
         short=f"With layers removed {HOW[row['by']]}, {row['capability']} shows {first}.",
         estimate=_share_lost_estimate(row), details=tuple(details),
         caveat="" if first.is_loss else "No significant loss is not no loss.",
-        **_test_evidence(first, every), **asked_of(steps, "held-out item"),
+        **_test_evidence(first, every), **claim_scope(steps, "held-out item"),
     )  # fmt: skip
 
 
 def _test_evidence(until: _StepsUntilLoss, every: pd.DataFrame) -> dict[str, Any]:
     mean = " and t-test of the mean over tasks, the larger p" * (until.row["n_tasks"] > 1)
     within = ("p_holm", "over the steps (Holm)")
-    evidence = evidence_for(until.row, every, f"exact McNemar test{mean}", within)
+    evidence = run_wide_evidence(until.row, every, f"exact McNemar test{mean}", within)
     return evidence if until.is_loss else evidence | {"evidence": OPEN}
 
 
@@ -155,7 +157,8 @@ def _figures(run: RunTables) -> list[FigureSpec]:
         for split in in_order(removal["split"], ())
     ]
     caption = (
-        f"Accuracy {when(first['protocol'])}, as layers are removed {HOW[str(first['by'])]}; what "
+        f"Accuracy {protocol_phrase(first['protocol'])}, as layers are removed "
+        f"{HOW[str(first['by'])]}; what "
         f"each step removed stands along the upper edge ({', '.join(counts)}). The choice was made "
         "on the selection items, so their line is too good; held-out items were not seen by the "
         "search. Dotted: the intact model. Dashed: floor, the accuracy without any layer (stated "
@@ -168,14 +171,14 @@ def _figures(run: RunTables) -> list[FigureSpec]:
 def _words(run: RunTables) -> str:
     """Explanation: how to read it, what was removed and not tested, the command to write it."""
     removal, curves = run.table("removal"), run.table("removal_curves")
-    made = {} if removal is None else orders_of(removal)
+    made = {} if removal is None else removal_orders(removal)
     steps = next_steps(made, pd.DataFrame() if curves is None else curves, run.facts)
     return " ".join([_REMOVAL_WORDS, *held_out_words(run.facts), *steps])
 
 
 def sections(run: RunTables) -> list[Section]:
     """Accuracy by layers removed, and the steps in numbers."""
-    tables = table_of(run, "removal_steps", "Steps of the removal ({n})", STEPS)
+    tables = run_table_as_text(run, "removal_steps", "Steps of the removal ({n})", STEPS)
     return [
         Section("removal", "Removal of layers", 75, _words(run),
                 tuple(_figures(run)), tuple(tables), kinds=(REMOVAL,)),
@@ -188,19 +191,19 @@ CHEAP_ORDERS = ("effect", "deep", "angular", "influence")
 
 def _jobs_of_a_profile(start: ProfileStart) -> Iterator[Job[Result]]:
     from .job import Removal, n_encoder_layers
-    from .orders import most_removed
+    from .orders import largest_removal
 
     model = start.able.model
     n_layers = model.cfg.n_layers
     sizes = n_encoder_layers(model), n_layers
-    n_removed = min(n_layers // 2, *(most_removed(by, *sizes) for by in CHEAP_ORDERS))
+    n_removed = min(n_layers // 2, *(largest_removal(by, *sizes) for by in CHEAP_ORDERS))
     if n_removed:
         yield Removal(start.able, n_removed, CHEAP_ORDERS, held_out=0.5)
 
 
 def _tables(result: RemovalResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
     """Its own, and what the intact model can do where no other result says that."""
-    is_known = any("signal" in other.derived() for other in others)
+    is_known = any("signal" in other.derived_tables() for other in others)
     return saved_tables(result, others) | ({} if is_known else {"signal": result.signal()})
 
 

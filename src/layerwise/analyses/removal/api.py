@@ -7,7 +7,7 @@ from typing import Annotated, Unpack
 
 from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.ground.argument_types import Method, SomeNames, one_of
+from layerwise.ground.argument_types import Method, SomeNames, known_name_validator
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.runs.controls import write_all_requests
@@ -27,7 +27,7 @@ def removal_order(
     protocols: Protocols = "continuation",
     *,
     n_removed: int,
-    by: Annotated[SomeNames, one_of("way to remove layers", WAYS)] = "greedy",
+    by: Annotated[SomeNames, known_name_validator("way to remove layers", WAYS)] = "greedy",
     held_out: float = 0.5,
     method: Method = "engine",
     **run: Unpack[RunOptions],

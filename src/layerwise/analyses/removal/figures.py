@@ -7,20 +7,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
-from layerwise.presentation.charts.lines import Series, Words, draw_accuracy, draw_series, series
+from layerwise.presentation.charts.lines import (
+    LineSeries,
+    Words,
+    draw_accuracy,
+    draw_series,
+    series,
+)
 from layerwise.presentation.charts.marks import DASHED, DOTTED, level
 from layerwise.presentation.charts.panels import Panels
 from layerwise.presentation.layer_axis import layer_ticks
 from layerwise.presentation.lettering import FONT
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import by_task, numbers, records, rows
-from layerwise.presentation.style import FULL_WIDTH, look, styled
+from layerwise.presentation.style import FULL_WIDTH, look, with_style
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
     in_order,
-    way_of_scoring,
-    when,
+    protocol_phrase,
+    protocol_words,
 )
 
 from .tables import BLOCKS, WAYS, removed_label
@@ -41,7 +47,7 @@ NAMES = {
 }
 
 
-@styled
+@with_style
 def removal_curve(steps: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     """Accuracy as layers are removed, by split of the items, from ``removal_steps``."""
     tasks, last = by_task(steps), int(numbers(steps, "step").max())
@@ -59,7 +65,7 @@ def removal_curve(steps: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     first = steps.iloc[0]
     blocks = first["by"] in BLOCKS
     how = "without the best block of each size" if blocks else "as layers are removed one by one"
-    title = f"Accuracy {when(first['protocol'])}, {how}"
+    title = f"Accuracy {protocol_phrase(first['protocol'])}, {how}"
     return panels.finish(title, "layers removed", ["accuracy (%)"])
 
 
@@ -91,7 +97,7 @@ def _panel_title(of_task: pd.DataFrame) -> list[str]:
     return [str(of_task["task"].iloc[0]), ", ".join(counts), *dull]
 
 
-@styled
+@with_style
 def removal_orders(curves: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     """The above-floor accuracy left on held-out items, from ``removal_curves``."""
     protocols = in_order(curves["protocol"], PROTOCOL_ORDER)
@@ -103,7 +109,7 @@ def removal_orders(curves: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     titles = [
         [capability, f"{way}, n = {curve['n_items'].iloc[0]}" if len(curve) else
          f"{way}: no signal"]
-        for capability, protocol, curve in shown for way in [way_of_scoring(protocol)]
+        for capability, protocol, curve in shown for way in [protocol_words(protocol)]
     ]  # fmt: skip
     least = min(width, max(1.5, 3.3 / len(protocols)))
     panels = Panels(titles, width, (0.9,), least=least, most=2.3, left=0.8)
@@ -118,7 +124,7 @@ def removal_orders(curves: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     return panels.finish(title, "layers removed", ["accuracy above\nfloor left (%)"])
 
 
-def _remaining_score(line: pd.DataFrame) -> Series:
+def _remaining_score(line: pd.DataFrame) -> LineSeries:
     """Score that is left along an order, from the intact model on."""
     by, intact = str(line["by"].iloc[0]), {"step": 0, "left": 1.0, "low": 1.0, "high": 1.0}
     named = {"left": "share_lost", "low": "share_high", "high": "share_low"}

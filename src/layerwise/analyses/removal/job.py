@@ -12,17 +12,17 @@ import pandas as pd
 
 from layerwise import stats
 from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
-from layerwise.analyses.similarity.api import streams_of
-from layerwise.errors import UserError, counted
+from layerwise.analyses.similarity.api import prompt_streams
+from layerwise.errors import UserError, count_noun
 from layerwise.ground.layer_names import removable
 from layerwise.models.instance.kinds import n_encoder_layers
-from layerwise.presentation.wording import when
-from layerwise.runs.checkpoints import CheckpointStore, rows_of
-from layerwise.runs.controls import asked_blind, requests_of
+from layerwise.presentation.wording import protocol_phrase
+from layerwise.runs.checkpoints import CheckpointStore, table_rows
+from layerwise.runs.controls import asked_blind, item_requests
 from layerwise.runs.dry_sweeps import cost_of_sweeps, tell_of_more_memory
 from layerwise.runs.executors import LOCAL
 from layerwise.runs.progress import Meter, PartMeter, telling_of_piece
-from layerwise.runs.records import planned
+from layerwise.runs.records import planned_work
 from layerwise.runs.setup import Setup
 from layerwise.runs.task_loading import refuse_no_chance
 from layerwise.storage.parquet import conform, frame
@@ -30,8 +30,15 @@ from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 
-from .measuring import Layers, TaskRequests, answers, measured, measured_by_task
-from .orders import blocks_of, by_angle, by_effect, by_influence, from_the_end, most_removed
+from .measuring import Layers, TaskRequests, answers, measure_sets, measured_by_task
+from .orders import (
+    by_angle,
+    by_effect,
+    by_influence,
+    from_the_end,
+    largest_removal,
+    neighbouring_blocks,
+)
 from .result import RemovalResult
 from .tables import (
     ANGULAR,
@@ -71,11 +78,11 @@ class Removal:
     method: str = "engine"  # ``engine`` or ``reference``
 
     def __post_init__(self) -> None:
-        self._refuse_too_many()
+        self._refuse_too_many_layers()
         refuse_bad_share(self.held_out)
         for task in self.setup.tasks:  # bad input is refused before any work is done
             refuse_no_chance(task, self.setup.protocols)
-            self.split(task)
+            self.split_items(task)
             self.setup.refuse_items(task)
 
     @property
@@ -83,17 +90,17 @@ class Removal:
         """Layers of the encoder, 0 if there is none, and of the model."""
         return n_encoder_layers(self.setup.model), self.setup.model.cfg.n_layers
 
-    def _refuse_too_many(self) -> None:
+    def _refuse_too_many_layers(self) -> None:
         n_encoder, n_layers = self.sizes
         stay = "one of each stack must stay" if n_encoder else "one must stay"
         for by in self.by:
-            most = most_removed(by, *self.sizes)
+            most = largest_removal(by, *self.sizes)
             if not 1 <= self.n_removed <= most:
                 inside = n_encoder and by in BLOCKS
                 within = f", blocks of {by!r} are within one stack" if inside else ""
                 raise UserError(
                     f"The number of layers to remove is {self.n_removed}; expected 1 to {most}, "
-                    f"because the model has {counted(n_layers, 'layer')}{within} and {stay}."
+                    f"because the model has {count_noun(n_layers, 'layer')}{within} and {stay}."
                 )
 
     def settings(self) -> dict[str, Any]:
@@ -130,7 +137,7 @@ class Removal:
 
     def cost(self, protocol: str, split: str, tried: Sequence[Layers]) -> Cost:
         """Expected cost of leaving out some sets of layers in turn."""
-        evaluated = self.evaluated(self.setup.tasks, split, protocol, tried)
+        evaluated = self.evaluation_requests(self.setup.tasks, split, protocol, tried)
         make = partial(answers, self.setup, evaluated, tried, self.method)
         return cost_of_sweeps(self.setup, self.setup.tasks[0], make)
 
@@ -138,13 +145,13 @@ class Removal:
         """Accuracy by guessing."""
         return {t.name: t for t in self.setup.tasks}[task].chance[protocol]
 
-    def split(self, task: Task) -> dict[str, tuple[Item, ...]]:
+    def split_items(self, task: Task) -> dict[str, tuple[Item, ...]]:
         """The items that layers are chosen by, and those held out, drawn by the seed."""
         n = len(task.items)
         n_out = round(self.held_out * n)
         if n_out == n or (self.held_out and not n_out):
             raise UserError(
-                f"Of task {task.name!r} {n_out} of {counted(n, 'item')} would be held out; "
+                f"Of task {task.name!r} {n_out} of {count_noun(n, 'item')} would be held out; "
                 "expected at least one item to select by and one held out: take more items, or "
                 "hold out none (0)."
             )
@@ -154,14 +161,14 @@ class Removal:
             HELD_OUT: tuple(item for i, item in enumerate(task.items) if i in out),
         }
 
-    def evaluated(
+    def evaluation_requests(
         self, tasks: Sequence[Task], split: str, protocol: str, tried: Sequence[Layers]
     ) -> list[TaskRequests]:
         """A split's items as they are asked; blind too beside the intact model."""
         evaluated = []
         for task in tasks:
-            items = self.split(task)[split]
-            requests = requests_of(self.setup, task, items, [protocol])
+            items = self.split_items(task)[split]
+            requests = item_requests(self.setup, task, items, [protocol])
             blind = asked_blind(self.setup, task, items, [protocol]) if () in tried else []
             evaluated.append(TaskRequests(task, items, requests, blind))
         return evaluated
@@ -192,7 +199,7 @@ class Order:
     ) -> dict[str, pd.DataFrame]:
         """The tables of its pieces, by their names; only the first where no task has signal."""
         job, (first_cost, *costs), singles = self.job, expected, self._singles()
-        progress.doing(f"removing layers, {self.by}, {when(self.protocol)}")
+        progress.set_activity(f"removing layers, {self.by}, {protocol_phrase(self.protocol)}")
         make = partial(self._piece, parts, progress)
         name = f"{self.protocol} {'singles' if singles else 'intact'}"
         first = make(name, job.setup.tasks, SELECTION, [(), *singles], first_cost, step=1)
@@ -209,11 +216,13 @@ class Order:
                 tables[name] = make(name, tasks, SELECTION, tried, cost, step=step)
                 chosen.append(self._best(pd.concat([baselines, tables[name]], ignore_index=True)))
         else:
-            chosen, name = self._given(first, tasks), f"{start} steps"
+            chosen, name = self._given_sets(first, tasks), f"{start} steps"
             if left := [layers for layers in chosen if layers not in singles]:
                 tables[name] = make(name, tasks, SELECTION, left, costs[0])
         if job.held_out:
-            progress.doing(f"removing layers, {self.by}, {when(self.protocol)}, held-out items")
+            progress.set_activity(
+                f"removing layers, {self.by}, {protocol_phrase(self.protocol)}, held-out items"
+            )
             name = f"{start} {HELD_OUT}"
             tables[name] = make(name, tasks, HELD_OUT, [(), *chosen], costs[-1])
         return {
@@ -229,7 +238,7 @@ class Order:
     def _best(self, measured: pd.DataFrame) -> Layers:
         return best_candidate(candidates_table(measured, self.job.chance))
 
-    def _given(self, first: pd.DataFrame, tasks: Sequence[Task]) -> list[Layers]:
+    def _given_sets(self, first: pd.DataFrame, tasks: Sequence[Task]) -> list[Layers]:
         """The sets of an order that is known before its steps are measured."""
         n = self.job.n_removed
         if self.by == DEEP:
@@ -237,7 +246,9 @@ class Order:
         if self.by == EFFECT:
             return by_effect(candidates_table(first, self.job.chance), n, *self.job.sizes)
         read = [
-            streams_of(self.job.setup, task, self.job.split(task)[SELECTION], self.protocol)
+            prompt_streams(
+                self.job.setup, task, self.job.split_items(task)[SELECTION], self.protocol
+            )
             for task in tasks
         ]
         return (by_angle if self.by == ANGULAR else by_influence)(read, n)
@@ -245,7 +256,7 @@ class Order:
     def _candidates(self, step: int, removed: Layers) -> list[Layers]:
         """Sets that can be left out at a step of a search, counted by layers left out."""
         if self.by == BLOCK:
-            return blocks_of(step, *self.job.sizes)
+            return neighbouring_blocks(step, *self.job.sizes)
         return [(*removed, layer) for layer in removable(removed, *self.job.sizes)]
 
     def _piece(
@@ -255,16 +266,16 @@ class Order:
         """A piece with nothing chosen, made unless it is there, without what others measured."""
         fresh = [layers for layers in tried if not self._knows(split, layers, tasks)]
         if not fresh or parts.has_part(f"removal {name}", f"removal work {name}"):
-            progress.done(cost.amount)
+            progress.add_work(cost.amount)
         else:
-            table, work = self._made(parts, progress, name, tasks, split, fresh, cost.amount)
+            table, work = self._make(parts, progress, name, tasks, split, fresh, cost.amount)
             if len(fresh) < len(tried):
                 cost = self.job.cost(self.protocol, split, fresh)
-            work = {**work, "protocol": self.protocol, **more, **planned(cost)}
+            work = {**work, "protocol": self.protocol, **more, **planned_work(cost)}
             parts.write_part(f"removal work {name}", pd.DataFrame([work]))
             parts.write_part(f"removal {name}", table)
         if fresh:
-            made = rows_of(parts, "removal", [f"removal {name}"])
+            made = table_rows(parts, "removal", [f"removal {name}"])
             of_row = made["layers"].map(frozenset)
             self.known.update({
                 (split, layers): made.loc[of_row == layers] for layers in map(frozenset, fresh)
@@ -282,7 +293,7 @@ class Order:
         rows = self.known.get((split, frozenset(layers)))
         return rows is not None and {task.name for task in tasks} <= set(rows["task"])
 
-    def _made(
+    def _make(
         self, parts: CheckpointStore, progress: Meter, name: str, tasks: Sequence[Task],
         split: str, tried: Sequence[Layers], amount: float,
     ) -> tuple[pd.DataFrame, dict[str, Any]]:  # fmt: skip
@@ -300,7 +311,7 @@ class Order:
     ) -> tuple[pd.DataFrame, dict[str, Any]]:
         """Evaluate a split of all tasks without each set of layers, in one sweep."""
         job = self.job
-        evaluated = job.evaluated(tasks, split, self.protocol, tried)
-        rows, work = measured(job.setup, evaluated, tried, job.method)
+        evaluated = job.evaluation_requests(tasks, split, self.protocol, tried)
+        rows, work = measure_sets(job.setup, evaluated, tried, job.method)
         same = {"by": self.by, "split": split, "chosen": False}
         return frame("removal", [row | same for row in rows]), {**work, "items": split}

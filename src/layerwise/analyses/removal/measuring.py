@@ -14,9 +14,9 @@ from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import (
     CheckpointStore,
     Machine,
-    machines_of,
+    machines_used,
     note_machine,
-    rows_of,
+    table_rows,
 )
 from layerwise.runs.controls import (
     BlindItem,
@@ -26,7 +26,7 @@ from layerwise.runs.controls import (
     without_layers,
 )
 from layerwise.runs.dry_sweeps import Sweeper
-from layerwise.runs.executors import Executor, Work, make_missing
+from layerwise.runs.executors import Executor, WorkUnit, make_missing
 from layerwise.runs.pieces import joined_work
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import record_rows, work_entry
@@ -52,7 +52,7 @@ class TaskRequests(NamedTuple):
     blind: list[BlindItem]  # the items under other items' questions, if these are evaluated
 
 
-def changes_of(model: Model, tried: Sequence[Layers]) -> list[Intervention]:
+def removal_changes(model: Model, tried: Sequence[Layers]) -> list[Intervention]:
     """An intervention for each set of layers; beside the intact model also that without any."""
     changes = [skip_layers(layers) if layers else intact() for layers in tried]
     return [*changes, without_layers(model)] if () in tried else changes
@@ -65,15 +65,15 @@ def answers(
     """The answers without some sets of layers in turn, and those to other items' questions."""
     put = [request.request for of_task in evaluated for request in of_task.requests]
     blind = [request for of_task in evaluated for request in of_task.blind]
-    swept = by.sweep(changes_of(setup.model, tried), put, method)
+    swept = by.sweep(removal_changes(setup.model, tried), put, method)
     return [swept, *blind_answers(by, blind, method)]
 
 
-def measured(
+def measure_sets(
     setup: Setup, evaluated: Sequence[TaskRequests], tried: Sequence[Layers], method: str
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of ``removal.parquet`` without order, split and choice, and the work that they took."""
-    changes = changes_of(setup.model, tried)
+    changes = removal_changes(setup.model, tried)
     layers_of = dict(zip((change.id for change in changes), map(list, tried), strict=False))
     swept, *others = answers(setup, evaluated, tried, method, setup)
     rows: list[dict[str, Any]] = []
@@ -113,16 +113,16 @@ def measured_by_task(
     largest_first = sorted(tasks, key=lambda task: -len(task.items))
     n_items = sum(len(task.items) for task in tasks)
     works = [
-        Work(_names(name, task), f"removing layers: {task.name}", share, (task,))
+        WorkUnit(_names(name, task), f"removing layers: {task.name}", share, (task,))
         for task in largest_first
         for share in [amount * len(task.items) / n_items]
     ]
     make_missing(executor, apart, progress, works, partial(_tables, measure, name))
-    for machine in machines_of(apart):
+    for machine in machines_used(apart):
         for piece in machine["pieces"]:
             made_under = machine.get("environment", {})
             note_machine(parts, piece, Machine(machine["machine"], machine["device"], made_under))
-    table = rows_of(apart, "removal", [_names(name, task)[1] for task in tasks])
+    table = table_rows(apart, "removal", [_names(name, task)[1] for task in tasks])
     work: Any = [apart.read_part(_names(name, task)[0]) for task in tasks]
     same = {key: work[0][key].iloc[0] for key in ("analysis", "items")}
     (whole,) = joined_work([table.drop(columns="items").assign(task="") for table in work])

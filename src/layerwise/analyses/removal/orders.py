@@ -26,13 +26,13 @@ Read = Sequence[Sequence[Streams]]
 _SAME = 1e-6
 
 
-def most_removed(by: str, n_encoder: int, n_layers: int) -> int:
+def largest_removal(by: str, n_encoder: int, n_layers: int) -> int:
     """Number of layers that an order can remove."""
     stacks = [last + 1 - first for first, last in spans(n_encoder, n_layers)]
     return max(stacks) - 1 if by in BLOCKS else sum(stacks) - len(stacks)
 
 
-def blocks_of(size: int, n_encoder: int, n_layers: int) -> list[Layers]:
+def neighbouring_blocks(size: int, n_encoder: int, n_layers: int) -> list[Layers]:
     """All blocks of so many neighbouring layers, none in two stacks and none a whole stack."""
     return [
         tuple(range(start, start + size))
@@ -80,7 +80,7 @@ def by_angle(read: Read, n: int) -> list[Layers]:
     ]
     chosen = []
     for size in range(1, n + 1):
-        blocks = blocks_of(size, *_sizes(read))
+        blocks = neighbouring_blocks(size, *_sizes(read))
         across = [np.diagonal(cosines, size) for cosines in maps if size < len(cosines) - 1]
         chosen.append(blocks[_least(np.concatenate(across))])
     return chosen

@@ -15,28 +15,28 @@ from layerwise.ground.layer_names import layer_name
 from layerwise.presentation import no_signal
 from layerwise.presentation.columns import (
     Column,
-    decided,
-    estimated,
+    estimate_column,
     in_short,
-    named,
     p_column,
     plain,
+    text_column,
+    yes_no_column,
 )
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.power import could_be_found
+from layerwise.presentation.power import detectable_loss_text
 from layerwise.presentation.rows import parts
-from layerwise.presentation.section import drawn
+from layerwise.presentation.section import draw_table
 from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
-    capitalised,
-    counted,
+    capitalise,
+    count_noun,
     independent,
-    joined,
+    join_words,
     number,
+    protocol_phrase,
     spread,
-    when,
 )
-from layerwise.storage.base import Result, computed_once
+from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.provenance import Facts
 from layerwise.tasks.registry import is_suite
 
@@ -70,7 +70,7 @@ class RemovalResult(Result):
 
         In orders of single layers the last one was added at the step.
         """
-        return orders_of(self.removal)
+        return removal_orders(self.removal)
 
     @property
     def order(self) -> list[tuple[int, ...]]:
@@ -94,27 +94,27 @@ class RemovalResult(Result):
         entries = [e for e in self.facts.work if e["analysis"] == "layer removal"]
         return {key: float(sum(entry[key] for entry in entries)) for key in keys}  # type: ignore[misc]
 
-    @computed_once
+    @cache_tables
     def signal(self) -> pd.DataFrame:
         """As ``signal``: is the intact model better than blind, on items to select by?"""
         return signal_table(self.removal, self.facts.chance)
 
-    @computed_once
+    @cache_tables
     def steps(self) -> pd.DataFrame:
         """``removal_steps``: the paired effect of each step, by split and task."""
         return steps_table(self.removal, self.facts.chance, self.facts.seed)
 
-    @computed_once
+    @cache_tables
     def candidates(self) -> pd.DataFrame:
         """``removal_candidates``: what each candidate loses, and which was chosen."""
         return candidates_table(self.removal, self.facts.chance)
 
-    @computed_once
+    @cache_tables
     def curves(self) -> pd.DataFrame:
         """``removal_curves``: what each step loses of a capability, on held-out items."""
         return curves_table(self.removal, self.facts.chance, self.facts.seed)
 
-    def derived(self) -> dict[str, pd.DataFrame]:
+    def derived_tables(self) -> dict[str, pd.DataFrame]:
         """``removal_steps``, ``removal_candidates`` and ``removal_curves``."""
         return {
             "removal_steps": self.steps(),
@@ -127,8 +127,8 @@ class RemovalResult(Result):
         from .figures import removal_curve, removal_orders
 
         if len(self.orders) > 1:
-            return drawn(self, removal_orders, self.curves())
-        return drawn(self, removal_curve, self.steps())
+            return draw_table(self, removal_orders, self.curves())
+        return draw_table(self, removal_curve, self.steps())
 
     def notes(self) -> list[str]:
         """Layers removed in each order, what was not tested, and what to try without signal."""
@@ -142,7 +142,7 @@ class RemovalResult(Result):
         return in_short(self, STEPS, self.steps())
 
 
-def orders_of(removal: pd.DataFrame) -> dict[tuple[str, str], list[tuple[int, ...]]]:
+def removal_orders(removal: pd.DataFrame) -> dict[tuple[str, str], list[tuple[int, ...]]]:
     """The layers left out at each step, by order and protocol, from ``removal.parquet``."""
     orders: dict[tuple[str, str], list[tuple[int, ...]]] = {}
     groups: Any = removal.groupby(["by", "protocol"], sort=False)
@@ -153,19 +153,19 @@ def orders_of(removal: pd.DataFrame) -> dict[tuple[str, str], list[tuple[int, ..
 
 
 STEPS = (
-    named("order", "by"),
+    text_column("order", "by"),
     *plain("task", "protocol"),
-    named("items", "split"),
-    named("n", "n_items"),
-    named("removed", "step"),
+    text_column("items", "split"),
+    text_column("n", "n_items"),
+    text_column("removed", "step"),
     Column("layer or block", lambda row: removed_label(row["by"], row["layers"], name_layer)),
     Column(
         "accuracy (%)",
         lambda row: f"{number(100 * row['acc_intact'])} → {number(100 * row['acc'])}",
     ),
-    estimated("change (points)", "acc_diff", "acc_diff_", -100),
+    estimate_column("change (points)", "acc_diff", "acc_diff_", -100),
     p_column("p (Holm)", "p_holm"),
-    decided("significant", "significant"),
+    yes_no_column("significant", "significant"),
 )
 
 
@@ -198,18 +198,20 @@ def next_steps(orders: Orders, curves: pd.DataFrame, facts: Facts) -> Iterator[s
     for (by, protocol), layers in made.items():
         names = ", ".join(layer_name(layer, n_encoder) for layer in layers)
         order = "" if by in BLOCKS else " in this order"
-        yield f"Removed{order} ({by}, chosen {when(protocol)}): {names}."
+        yield f"Removed{order} ({by}, chosen {protocol_phrase(protocol)}): {names}."
     protocols = [name for name in PROTOCOL_ORDER if name in {name for _, name in made}]
     others = _other_protocols(protocols, facts)
     if others:
-        yield f"They may cost more {joined(map(when, others))}, which was not tested."
+        yield (
+            f"They may cost more {join_words(map(protocol_phrase, others))}, which was not tested."
+        )
     if len(protocols) > 1:
         yield "Each way of scoring has its own order; what one chose may cost another more."
     yield from _power(curves)
     (by, protocol), layers = next(iter(made.items()))
     command = prune_command(layers, protocols, facts)
     if command:
-        several = f" ({by}, chosen {when(protocol)})" if len(made) > 1 else ""
+        several = f" ({by}, chosen {protocol_phrase(protocol)})" if len(made) > 1 else ""
         yield f"Write the model without these layers{several}, and test it:\n  {command}"
 
 
@@ -230,8 +232,11 @@ def _power(curves: pd.DataFrame) -> Iterator[str]:
         return
     for (protocol,), of_protocol in parts(curves, protocol=PROTOCOL_ORDER):
         n, n_steps = independent(of_protocol), len(set(of_protocol["step"]))
-        findable = could_be_found(n, n_steps)
-        yield f"{capitalised(when(protocol))}, with {counted(n, 'held-out item')} {findable}."
+        findable = detectable_loss_text(n, n_steps)
+        yield (
+            f"{capitalise(protocol_phrase(protocol))}, with "
+            f"{count_noun(n, 'held-out item')} {findable}."
+        )
 
 
 def prune_command(layers: Sequence[int], protocols: Sequence[str], facts: Facts) -> str:

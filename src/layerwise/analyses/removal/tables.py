@@ -1,4 +1,4 @@
-"""What was found by removing layers: candidates' scores, the best of them, and the curve."""
+"""Tables of removed layers: candidates' scores, the best of them, and the curve."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from layerwise import stats
 from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
 from layerwise.stats import effects as _effects
 from layerwise.stats.effects import Chance
-from layerwise.stats.families.estimate import Sizes, known, over_run, with_holm
+from layerwise.stats.families.estimate import Sizes, correct_run_wide, finite_or_none, with_holm
 from layerwise.stats.items.clusters import Clusters, draws_of_tasks, paired_p_values
 from layerwise.stats.share_tests.share_bounds import wide_enough
 from layerwise.stats.signals.signal import signals
@@ -126,7 +126,7 @@ def steps_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFram
     held_out = whole["split"].eq(HELD_OUT).to_numpy(dtype=bool)
     tested = held_out & whole["signal"].eq(True).to_numpy(dtype=bool)
     sizes = Sizes(int(held_out.sum()), 0)
-    p = over_run(whole["p"].to_numpy(dtype=float), tested, sizes=sizes)
+    p = correct_run_wide(whole["p"].to_numpy(dtype=float), tested, sizes=sizes)
     return whole.assign(p_run=p, run_tests=sizes.of_rows(tested))
 
 
@@ -169,7 +169,7 @@ def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFra
 def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[str, Any]]:
     """The steps of one capability under one protocol."""
     every = [cell.clusters for cell in cells]
-    draws, together = [], Clusters.joined(every)
+    draws, together = [], Clusters.concatenate(every)
     drawn = draws_of_tasks([cell.task for cell in cells], every, _effects.N_RESAMPLES, seed)
     net = np.concatenate([cell.intact[:, None].astype(int) - cell.correct for cell in cells])
     for cell, counts in zip(cells, drawn, strict=True):
@@ -178,7 +178,7 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
         means = cell.clusters.means_of_counts(right, counts)
         draws.append(stats.shares(means[:, :1], means[:, 2:], means[:, 1:2]))
     share = np.mean(draws, axis=0)
-    scales = [_effects.scale_of(c, chance(c.task, c.protocol)) for c in cells]
+    scales = [_effects.cell_scale(c, chance(c.task, c.protocol)) for c in cells]
     of_sample = np.stack([draw[0] for draw in draws])
     low, high = wide_enough(stats.percentile_bounds(share[1:], 0.95), of_sample, scales)
     p = paired_p_values(net, together)
@@ -199,8 +199,8 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
             **same,
             "step": int(step),
             "share_lost": float(share[0, i]),
-            "share_low": known(low[i]),
-            "share_high": known(high[i]),
+            "share_low": finite_or_none(low[i]),
+            "share_high": finite_or_none(high[i]),
             "p": float(p[i]),
             "p_holm": float(p_holm[i]),
             "significant": bool(p_holm[i] < _effects.ALPHA and agree[i]),

@@ -1,1 +1,1 @@
-"""What several analyses are built on, and no analysis by itself."""
+"""Common parts of several analyses, and no analysis by itself."""

@@ -1,4 +1,4 @@
-"""Which weights a block consists of: its sublayers with their norms, in all kinds of models.
+"""Weights of a block: its sublayers with their norms, in all kinds of models.
 
 Slices of weights that belong to heads are in ``parts``.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from layerwise.models.decoder.parts import BlockParts
-from layerwise.models.instance.kinds import Model, by_kind, over_original
+from layerwise.models.instance.kinds import Model, by_kind, runs_original_modules
 
 _NORMS = ("LayerNorm", "RMSNorm")
 _OF_ATTENTION, _OF_MLP = ("attn", "ln1", "ln1_post"), ("mlp", "ln2", "ln2_post")
@@ -19,7 +19,7 @@ _OF_ATTENTION, _OF_MLP = ("attn", "ln1", "ln1_post"), ("mlp", "ln2", "ln2_post")
 
 def parts_of_block(model: Model, block: Any) -> dict[str, list[nn.Parameter]]:
     """The parameters of a layer (without what blocks share) by part, a sublayer with its norms."""
-    decoder_only = _of_original if over_original(model) else _decoder_only_weights
+    decoder_only = _of_original if runs_original_modules(model) else _decoder_only_weights
     parts = by_kind(model, lambda _: decoder_only(block), lambda _: _of_seq2seq(block))
     return {name: weights for name, weights in parts.items() if weights}
 
@@ -71,7 +71,7 @@ def norms_of_block(model: Model, block: Any) -> list[nn.Parameter]:
         return _weights([parts.attn_norm, parts.cross_norm, parts.mlp_norm])
 
     def of_decoder_only(_: Any) -> list[nn.Parameter]:
-        if over_original(model):
+        if runs_original_modules(model):
             return _norms_of_original(block.parts)
         return _weights(m for m in block.modules() if type(m).__name__ in _NORMS)
 

@@ -17,7 +17,7 @@ from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
 from layerwise.errors import UserError
 from layerwise.models.decoder.model import DecoderConfig
-from layerwise.models.decoder.norms import formula_of
+from layerwise.models.decoder.norms import norm_formula
 from layerwise.models.instance.kinds import DecoderOnly, Model, logit_cap
 from layerwise.models.libraries.hooked import LayerNorm, LayerNormPre, RMSNorm, RMSNormPre
 from layerwise.sweep.activations.sites import StackSites, loaded_block
@@ -126,7 +126,7 @@ def _norm_properties(norm: Any, width: int) -> tuple[bool, float, Any, Any]:
     if isinstance(norm, LayerNorm | LayerNormPre | RMSNorm | RMSNormPre):
         centring = isinstance(norm, LayerNorm | LayerNormPre)
         return centring, norm.eps, getattr(norm, "w", None), getattr(norm, "b", None)
-    formula = formula_of(norm, width)
+    formula = norm_formula(norm, width)
     if formula is not None:
         return formula.centring, formula.eps, formula.weight, formula.bias
     raise UserError(
@@ -173,14 +173,14 @@ def direct(model: DecoderOnly, sites: StackSites, reading: LogitSums) -> Direct:
             "mlp_out": einsum(sites.mlp_out.double(), read, _BY_LAYER),
             "attn_bias": torch.stack(biases, dim=2),
             "z": torch.stack(heads, dim=2),
-            "embedding": along(sites.embedding, read),
+            "embedding": project(sites.embedding, read),
             "norm_bias": norm_bias,
             "unembed_bias": reading.bias,
         }
     )
 
 
-def along(x: Float[torch.Tensor, "item d_model"], direction: Directions) -> Values:
+def project(x: Float[torch.Tensor, "item d_model"], direction: Directions) -> Values:
     """Reading of a sum's part by a direction that reads the sum."""
     return einsum(x.double(), direction, "item d_model, item metric d_model -> item metric")
 
@@ -192,10 +192,10 @@ def _attention(
     weight, bias, z = block.attn.W_O.double(), block.attn.b_O.double(), z.double()
     projected = einsum(z, weight, "item head d, head d d_model -> item d_model") + bias
     read, added = before_norm(_norm_after_attention(block, cfg), projected, read)
-    return heads_along(z, weight, read), read @ bias + added
+    return project_heads(z, weight, read), read @ bias + added
 
 
-def heads_along(
+def project_heads(
     z: Float[torch.Tensor, "item head d_head"],
     weight: Float[torch.Tensor, "head d_head d_model"],
     read: Directions,

@@ -17,10 +17,10 @@ from jaxtyping import Float
 from torch import nn
 
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.models.seq2seq.parts import AttentionParts, StackParts
+from layerwise.models.seq2seq.parts import Seq2SeqAttentionParts, StackParts
 from layerwise.sweep.activations.sites import CrossSites, Seq2SeqSites, StackSites
 
-from .decompose import Direct, Directions, LogitSums, Parts, along, before_norm, heads_along
+from .decompose import Direct, Directions, LogitSums, Parts, before_norm, project, project_heads
 
 CROSS = "cross_attn_out"
 
@@ -28,10 +28,10 @@ CROSS = "cross_attn_out"
 def direct_seq2seq(model: Seq2SeqModel, sites: Seq2SeqSites, reading: LogitSums) -> Direct:
     """Contribution of every part of both stacks to a reading."""
     decoder = model.parts.decoder
-    parts, crossing = taken_apart(decoder, sites.decoder, reading.direction, sites.cross)
+    parts, crossing = decompose_stack(decoder, sites.decoder, reading.direction, sites.cross)
     assert crossing is not None
     memory, parts["cross_v_bias"] = _at_memory(decoder, sites, crossing)
-    by_token, _ = taken_apart(model.parts.encoder, sites.encoder, memory)
+    by_token, _ = decompose_stack(model.parts.encoder, sites.encoder, memory)
     lengths = torch.tensor(sites.lengths, device=memory.device)
     owners = torch.arange(len(lengths), device=memory.device).repeat_interleave(lengths)
     encoder = {
@@ -47,7 +47,7 @@ class _Sublayer(NamedTuple):
     names: tuple[str, str, str]
     norm: nn.Module
     out: Float[torch.Tensor, "row d_model"]
-    attention: AttentionParts | None = None
+    attention: Seq2SeqAttentionParts | None = None
     z: Float[torch.Tensor, "row head d_head"] | None = None
 
 
@@ -65,7 +65,7 @@ def _sublayers(
         yield _Sublayer(("mlp_out", "", ""), block.mlp_norm, sites.mlp_out[layer])
 
 
-def taken_apart(
+def decompose_stack(
     stack: StackParts,
     sites: StackSites,
     direction: Directions,
@@ -86,19 +86,19 @@ def taken_apart(
         if stack.post_norm:
             read, bias = before_norm(one.norm, entered[number], read)
             norms[out].append(bias)
-        by_name[out].append(along(one.out, read))
+        by_name[out].append(project(one.out, read))
         if one.attention is None:
             continue
         assert one.z is not None
         weight, bias = output_weight(one.attention).double(), one.attention.out.bias
-        by_name[heads].append(heads_along(one.z.double(), weight, read))
+        by_name[heads].append(project_heads(one.z.double(), weight, read))
         by_name[out_bias].append(nothing if bias is None else read @ bias.double())
         if out == CROSS:
             crossing.append(read)
     parts = {name: _by_layer(values) for name, values in by_name.items()}
     if stack.post_norm:
         parts["layer_norm_bias"] = torch.stack([_by_layer(b) for b in norms.values()]).sum(0)
-    parts |= {"embedding": along(sites.embedding, read), "norm_bias": norm_bias}
+    parts |= {"embedding": project(sites.embedding, read), "norm_bias": norm_bias}
     return parts, _by_layer(crossing) if crossing else None
 
 
@@ -117,7 +117,7 @@ def _entering_norms(
     return entered
 
 
-def output_weight(attention: AttentionParts) -> Float[torch.Tensor, "head d_head d_model"]:
+def output_weight(attention: Seq2SeqAttentionParts) -> Float[torch.Tensor, "head d_head d_model"]:
     """Each head's own rows of the output projection."""
     weight = attention.out.weight
     return rearrange(weight, "d_model (head d) -> head d d_model", head=attention.n_heads)

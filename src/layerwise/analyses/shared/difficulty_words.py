@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.wording import joined, p_value, when
+from layerwise.presentation.wording import join_words, p_value, protocol_phrase
 from layerwise.storage.run_tables import RunTables
 from layerwise.tasks.suites import MATCHED
 
@@ -39,9 +39,10 @@ def beside_orders(shown: Sequence[dict[str, Any]], run: RunTables) -> str:
     }
     if not uneven:
         return ""
-    parts = [f"{_right(row)} {when(protocol)}" for protocol, row in uneven.items()]
+    parts = [f"{_right(row)} {protocol_phrase(protocol)}" for protocol, row in uneven.items()]
     return (
-        f" The intact model is right in {joined(parts)}. Difficulty may account for either order"
+        f" The intact model is right in {join_words(parts)}. Difficulty may account for "
+        f"either order"
         f"{_matched_suites_note(next(iter(uneven)), run)}."
     )
 

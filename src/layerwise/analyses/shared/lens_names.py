@@ -20,12 +20,12 @@ FEWER_RIVALS = "an answer with fewer rivals, such as a digit among digits, is on
 """Why no two capabilities are ordered by a lens, whose answers compete with other words."""
 
 
-def lens_of(depth: int, n_encoder: int) -> str:
+def tuned_lens_name(depth: int, n_encoder: int) -> str:
     """Name of reading through the translator of a depth."""
     return TUNED_DECODER_LENS if depth < n_encoder else TUNED
 
 
-def streams_read(table: pd.DataFrame, n_encoder: int) -> list[str]:
+def stream_names(table: pd.DataFrame, n_encoder: int) -> list[str]:
     """Names of an encoder-decoder's layers whose streams lenses read."""
     return [
         stream_name(int(layer), n_encoder, of_decoder=lens not in OF_ENCODER)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from layerwise import stats
-from layerwise.errors import UserError, counted
+from layerwise.errors import UserError, count_noun
 from layerwise.models.instance.kinds import decoder_prefix, is_seq2seq
 from layerwise.models.libraries.untrusted_tokenizer import try_texts
 from layerwise.runs.setup import Setup
@@ -56,7 +56,7 @@ class Texts:
         return hashlib.sha256(json.dumps([self.train, self.held_out]).encode()).hexdigest()
 
 
-def split(
+def split_texts(
     groups: Sequence[Sequence[Any]],
     n_texts: int,
     rng: np.random.Generator,
@@ -82,7 +82,7 @@ def split(
         )
     if n_all < FEWEST:
         raise UserError(
-            f"Only {counted(n_all, 'text')} to train {trained} on came from {source}; expected "
+            f"Only {count_noun(n_all, 'text')} to train {trained} on came from {source}; expected "
             f"{FEWEST} at least, of two tokens or more: give a longer text."
         )
     held_out: list[Any] = []
@@ -93,7 +93,7 @@ def split(
 
 
 def _for_lens(groups: Sequence[Sequence[Text]], n_texts: int, seed: int, source: str) -> Texts:
-    return split(
+    return split_texts(
         groups, n_texts, stats.generator(seed, "texts of the lens"), source, "a tuned lens"
     )
 

@@ -1,4 +1,4 @@
-"""What an interrupted training goes on from, as bytes: its progress, weights and optimizer."""
+"""State of an interrupted training, as bytes: its progress, weights and optimizer."""
 
 from __future__ import annotations
 

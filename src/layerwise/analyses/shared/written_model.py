@@ -16,10 +16,10 @@ import pandas as pd
 from safetensors import SafetensorError
 
 from layerwise.errors import UserError
-from layerwise.models.files.cache import let_others_read
+from layerwise.models.files.cache import restore_permissions
 from layerwise.runs.folder import RunFolder
 from layerwise.storage.atomic_files import disk_errors
-from layerwise.storage.file_list import hashes_of, states
+from layerwise.storage.file_list import file_hashes, states
 from layerwise.storage.places import refuse_unusable_folder
 from layerwise.storage.provenance import RUN_FILE, read_run_file
 from layerwise.storage.written import COMPARED
@@ -33,7 +33,7 @@ PLACE = ".writing"
 _MODEL = "written model"
 
 
-def refuse_occupied(out: Path) -> None:
+def refuse_occupied_folder(out: Path) -> None:
     """Refuse a folder that holds anything but what ``prune_model`` writes."""
     refuse_unusable_folder(out, "a folder to write")
     if not out.is_dir():
@@ -60,7 +60,7 @@ def write_model(run: RunFolder, out: Path, write: Callable[[Path], None]) -> dic
             return files
     with taking_their_place(out) as place:
         write(place)
-        files = hashes_of(place, os.listdir(place))
+        files = file_hashes(place, os.listdir(place))
     run.write_part(_MODEL, pd.DataFrame({"file": list(files), "sha256": list(files.values())}))
     return files
 
@@ -73,7 +73,7 @@ def taking_their_place(out: Path, *, parents: bool = False) -> Iterator[Path]:
         with disk_errors(out):
             place.mkdir(parents=parents)
             yield place
-            let_others_read(place)
+            restore_permissions(place)
             for name in sorted(os.listdir(place), key=lambda name: name == "config.json"):
                 os.replace(place / name, out / name)
     except SafetensorError as error:

@@ -10,17 +10,17 @@ import pandas as pd
 
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.contract import Analysis, reads_prompts, saved_tables
-from layerwise.presentation.claim import IN_TABLE, Claim, Estimate, source, spaced, weight
-from layerwise.presentation.columns import table_of
+from layerwise.presentation.claim import IN_TABLE, Claim, Estimate, most_important, source, weight
+from layerwise.presentation.columns import run_table_as_text
 from layerwise.presentation.naming import stacks
-from layerwise.presentation.rows import asked_of, numbers, records, rows
+from layerwise.presentation.rows import claim_scope, numbers, records, rows
 from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
-    counted,
+    count_noun,
+    count_range,
     in_order,
-    spread_of,
-    when,
+    protocol_phrase,
 )
 from layerwise.stats.cells import has_several_examples
 from layerwise.storage.base import Result
@@ -58,14 +58,14 @@ def similarity_predicts(run: RunTables) -> list[Claim]:
         claims.append(Claim(
             kind=SIMILARITY, evidence=IN_TABLE, importance=weight(0.45, abs(rho)),
             short=f"In {row['capability']}, layers that change the stream more cost "
-            f"{'more' if rho > 0 else 'less'} when skipped, {when(row['protocol'])}.",
+            f"{'more' if rho > 0 else 'less'} when skipped, {protocol_phrase(row['protocol'])}.",
             details=(f"Change is {change}, cost is {cost}.",),
             estimate=Estimate(rho, low, high, unit, digits=2), p=float(row["p_holm"]),
             test="items and orders of layers, the larger p, Holm over "
-            f"{counted(n_tests, 'test')} of this cost",
-            source=source("prediction", where), **asked_of(pd.DataFrame([row])),
+            f"{count_noun(n_tests, 'test')} of this cost",
+            source=source("prediction", where), **claim_scope(pd.DataFrame([row])),
         ))  # fmt: skip
-    return spaced(claims, 1)
+    return most_important(claims, 1)
 
 
 def similarities(run: RunTables) -> list[FigureSpec]:
@@ -84,8 +84,8 @@ def similarities(run: RunTables) -> list[FigureSpec]:
     for protocol in in_order(influence["protocol"], PROTOCOL_ORDER):
         table = rows(influence, protocol=protocol)
         caption = (
-            f"Similarity of layers {when(protocol)} (n = "
-            f"{spread_of(table['n_items'], 'item')} a task). Left: angular distance between what "
+            f"Similarity of layers {protocol_phrase(protocol)} (n = "
+            f"{count_range(table['n_items'], 'item')} a task). Left: angular distance between what "
             "enters a block of layers and what leaves it, at the prompt's last position; dots: "
             "the block of each size that turns the stream least. Middle: block influence, 1 minus "
             "the cosine of what enters and what leaves a layer, mean over all positions; bands: "
@@ -93,7 +93,7 @@ def similarities(run: RunTables) -> list[FigureSpec]:
             "linear CKA between depths, at the last position, over items; grey: undefined. The "
             f"intervals are in the table.{of_stacks}"
         )
-        alt = f"Heat maps and curves of how similar layers are {when(protocol)}."
+        alt = f"Heat maps and curves of how similar layers are {protocol_phrase(protocol)}."
         draw = partial(similarity_map, angular, influence, cka, protocol)
         figures.append(FigureSpec(f"similarity_{protocol}", draw, caption, alt))
     return figures
@@ -109,7 +109,8 @@ def predictions(run: RunTables) -> list[FigureSpec]:
     caption = (
         "Spearman's rank correlation, over layers, of each measure of similarity with what "
         "skipping the layer costs: 1 where the layers that turn the stream most are those that "
-        f"cost most (n = {spread_of(prediction['n_items'], 'item')}; mean over tasks with signal). "
+        f"cost most (n = {count_range(prediction['n_items'], 'item')}; mean over tasks "
+        f"with signal). "
         "Lines: bootstrap 95 % interval over items. Filled: different from 0 after Holm's "
         "correction over all points of the effect."
         f"{' Rows of a stack: over its layers alone.' if stacks().n_encoder else ''}"
@@ -122,8 +123,8 @@ def sections(run: RunTables) -> list[Section]:
     """Maps of similarity, how well it predicts what skipping costs, and both in numbers."""
     figures = (*similarities(run), *predictions(run))
     tables = (
-        *table_of(run, "prediction", "Similarity against effects ({n})", PREDICTION),
-        *table_of(run, "influence", "Block influence ({n})", INFLUENCE),
+        *run_table_as_text(run, "prediction", "Similarity against effects ({n})", PREDICTION),
+        *run_table_as_text(run, "influence", "Block influence ({n})", INFLUENCE),
     )
     words = (
         "How little a layer changes the residual stream. Layers that hardly turn it are often "

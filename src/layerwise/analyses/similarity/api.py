@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.arguments import Protocols, Tasks, check_arguments, refuse_generate_of
+from layerwise.analyses.arguments import Protocols, Tasks, check_arguments, generate_refusal
 from layerwise.analyses.execute import execute_job
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.arguments import LoadedModel
@@ -31,7 +31,7 @@ from layerwise.tasks.items import Item
 from .measures import angular_distances, linear_cka, unbiased_cka
 from .result import SimilarityResult
 
-refuse_generate = refuse_generate_of("Similarity is read on the prompts")
+refuse_generate = generate_refusal("Similarity is read on the prompts")
 
 
 @check_arguments(refuse_generate)
@@ -84,13 +84,13 @@ class Similarity:
         """Make the pieces that are missing, and join all of them."""
         work, (items, cka) = run_resumable(
             self.setup.executor, parts, progress, "comparing layers", self.setup.pieces(),
-            ("similarity", "cka"), self.expected, self._piece,
+            ("similarity", "cka"), self.expected_cost, self._piece,
         )  # fmt: skip
         return SimilarityResult(items, cka, self.setup.facts(settings, work))
 
     def _piece(self, task: Task, protocol: str) -> Made:
         started = time.perf_counter()
-        stacks = streams_of(self.setup, task, task.items, protocol)
+        stacks = prompt_streams(self.setup, task, task.items, protocol)
         key = {"task": task.name, "capability": task.capability, "protocol": protocol}
         names = (ENCODER, DECODER) if len(stacks) > 1 else (None,)
         items, cka, before = [], [], 0
@@ -123,8 +123,8 @@ class Similarity:
         tables = {"similarity": frame("similarity", items), "cka": conform("cka", pd.concat(cka))}
         return entry, tables
 
-    def expected(self, task: Task, *protocols: str) -> Cost:
-        """What it is expected to cost to read a task's prompts."""
+    def expected_cost(self, task: Task, *protocols: str) -> Cost:
+        """Expected cost of reading a task's prompts."""
         setup = self.setup
         read = (prompts(setup, task, task.items, protocol) for protocol in protocols)
         return sum((cost_of_prompts(setup, task, one) for one in read), start=Cost())
@@ -140,7 +140,7 @@ def prompts(setup: Setup, task: Task, items: Sequence[Item], protocol: str) -> l
     return contexts
 
 
-def streams_of(
+def prompt_streams(
     setup: Setup, task: Task, items: Sequence[Item], protocol: str
 ) -> tuple[Streams, ...]:
     """The residual streams of the items' prompts, of each stack."""

@@ -17,14 +17,14 @@ from layerwise.presentation.charts.marks import level
 from layerwise.presentation.charts.panels import Bar, Panels
 from layerwise.presentation.layer_axis import layer_ticks, name_layers
 from layerwise.presentation.rows import numbers, parts, rows
-from layerwise.presentation.style import FULL_WIDTH, look, plain_log_scale, styled
+from layerwise.presentation.style import FULL_WIDTH, look, plain_log_scale, with_style
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
-    counted,
+    count_noun,
     in_order,
-    way_of_scoring,
-    when,
+    protocol_phrase,
+    protocol_words,
 )
 
 FLOOR = 1e-3
@@ -37,7 +37,7 @@ _BOTH = ""
 _ROW = 0.34
 
 
-@styled
+@with_style
 def similarity_map(
     angular: pd.DataFrame,
     influence: pd.DataFrame,
@@ -65,8 +65,8 @@ def similarity_map(
     panels.add_bar(Bar(_COLORS, 0.0, largest, "distance (units of π)"), [first])
     panels.add_bar(Bar(_COLORS, 0.0, 1.0, "unbiased CKA"), [last])
     n_tasks = len(set(turned["task"]))
-    over = counted(n_tasks, "task") if n_tasks == 1 else f"mean over {n_tasks} tasks"
-    return panels.finish(f"Similarity of layers {when(protocol)} ({over})")
+    over = count_noun(n_tasks, "task") if n_tasks == 1 else f"mean over {n_tasks} tasks"
+    return panels.finish(f"Similarity of layers {protocol_phrase(protocol)} ({over})")
 
 
 def _angular(axes: Axes, table: pd.DataFrame, room: float) -> float:
@@ -134,7 +134,7 @@ def _cka(axes: Axes, table: pd.DataFrame, room: float) -> None:
     axes.set_ylabel("stream before layer")
 
 
-@styled
+@with_style
 def prediction_ranges(prediction: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     """Rank correlations over layers, a panel per protocol and effect.
 
@@ -151,7 +151,7 @@ def prediction_ranges(prediction: pd.DataFrame, width: float = FULL_WIDTH) -> Fi
     table["row"] = list(zip(prediction["capability"], stacks, strict=True))
     plan = parts(table, effect=tuple(EFFECTS), protocol=PROTOCOL_ORDER)
     groups = [({"predictor": n}, look(i), words) for i, (n, words) in enumerate(NAMES.items())]
-    titles = [[f"{way_of_scoring(protocol)}: {EFFECTS[effect]}"] for (effect, protocol), _ in plan]
+    titles = [[f"{protocol_words(protocol)}: {EFFECTS[effect]}"] for (effect, protocol), _ in plan]
     panels = Panels(titles, width, (_ROW * len(names),), least=2.0, most=2.4, left=0.9)
     words = Words(unsure="hollow: not significant over items and layers", interval="95 % interval")
     for axes, (_, of_panel) in zip(panels.flat, plan, strict=True):

@@ -1,4 +1,4 @@
-"""How alike residual streams are: angular distance, and linear CKA."""
+"""Similarity of residual streams: angular distance, and linear CKA."""
 
 from __future__ import annotations
 

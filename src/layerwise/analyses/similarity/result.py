@@ -18,20 +18,20 @@ from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.presentation.columns import (
     LAYER,
     Column,
-    estimated,
+    drop_columns,
+    estimate_column,
     in_short,
-    named,
     p_column,
     plain,
-    without,
+    text_column,
 )
-from layerwise.presentation.section import drawn
+from layerwise.presentation.section import draw_table
 from layerwise.stats.effects import Cell, Chance, cells, layer_skips
 from layerwise.stats.families.estimate import mean_columns, with_holm
 from layerwise.stats.families.rank_correlation import rank_correlation
-from layerwise.stats.items.clusters import Clusters, Counts, clusters_of, draws_of_tasks
+from layerwise.stats.items.clusters import Clusters, Counts, clusters_from_table, draws_of_tasks
 from layerwise.stats.signals.signal import signals
-from layerwise.storage.base import Result, computed_once
+from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts, join_facts
 
@@ -62,7 +62,10 @@ def _task_means(
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """The rows of each task, and means over its items with bootstrap intervals, a row per cell."""
     for _, group in similarity.groupby(_TASK, sort=True):
-        task, clusters = str(group["task"].iloc[0]), clusters_of(group, sorted(set(group["item"])))
+        task, clusters = (
+            str(group["task"].iloc[0]),
+            clusters_from_table(group, sorted(set(group["item"]))),
+        )
         values, random = _by_item(group, column), stats.generator(seed, task)
         columns = mean_columns(name, "", values, clusters, random)
         key = {each: group[each].iloc[0] for each in _TASK}
@@ -142,7 +145,7 @@ def _rows(tasks: list[tuple[Cell, Drawn]], n_encoder: int, seed: int) -> Iterato
         "tasks": ",".join(cell.task for cell in asked),
     }
     several = min(clusters.n for clusters in several_clusters) > 1
-    n = Clusters.joined(several_clusters).n if several else 1
+    n = Clusters.concatenate(several_clusters).n if several else 1
     random = stats.generator(seed, "rank correlation", same["capability"], same["protocol"])
     for effect, predictor, stack in product(EFFECTS, PREDICTORS, stacks):
         if np.isnan(curves[effect][0]).all():  # no nats of generated texts
@@ -175,7 +178,7 @@ class SimilarityResult(Result):
     cka: pd.DataFrame
     facts: Facts
 
-    @computed_once
+    @cache_tables
     def angular(self) -> pd.DataFrame:
         """``angular``: mean angular distance per task, layer and number of layers."""
         tables = []
@@ -185,7 +188,7 @@ class SimilarityResult(Result):
             tables.append(table.assign(least=table["distance"] == lowest))
         return conform("angular", pd.concat(tables)) if tables else frame("angular", [])
 
-    @computed_once
+    @cache_tables
     def influence(self) -> pd.DataFrame:
         """``influence``: mean block influence per task and layer."""
         means = _task_means(self.similarity, "influence", "influence", self.facts.seed)
@@ -210,31 +213,31 @@ class SimilarityResult(Result):
         """Maps of angular distance and CKA, and block influence."""
         from .figures import similarity_map
 
-        return drawn(self, similarity_map, self.angular(), self.influence(), self.cka)
+        return draw_table(self, similarity_map, self.angular(), self.influence(), self.cka)
 
     def summary_rows(self) -> pd.DataFrame:
         """The three layers of each task and protocol with the least block influence."""
         ranked = self.influence().sort_values(by="influence", kind="stable")
         top = ranked.groupby(["protocol", "task"], sort=True).head(3)
         top = top.sort_values(["protocol", "task"], kind="stable")
-        return in_short(self, without(INFLUENCE, "n"), top)
+        return in_short(self, drop_columns(INFLUENCE, "n"), top)
 
 
 INFLUENCE = (
     *plain("task", "protocol"),
     LAYER,
-    named("n", "n_items"),
-    estimated("block influence", "influence", "", 1, 3),
+    text_column("n", "n_items"),
+    estimate_column("block influence", "influence", "", 1, 3),
 )
 PREDICTION = (
     *plain("capability", "protocol"),
-    named("measure", "predictor"),
+    text_column("measure", "predictor"),
     *plain("effect"),
     Column(  # of which stack, if of one alone
         "layers",
         lambda row: str(row["n_layers"]) + ("" if pd.isna(row["stack"]) else f" ({row['stack']})"),
     ),
-    named("n", "n_items"),
-    estimated("rank correlation", "rho", "", 1, 2),
+    text_column("n", "n_items"),
+    estimate_column("rank correlation", "rho", "", 1, 2),
     p_column("p (Holm)", "p_holm"),
 )

@@ -18,17 +18,17 @@ from layerwise.analyses.execute import execute
 from layerwise.analyses.loading import load_results
 from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.logit_lens.result import LensResult
-from layerwise.errors import UserError, shown
-from layerwise.ground.argument_types import Names, Seed, one_of
+from layerwise.errors import UserError, short_repr
+from layerwise.ground.argument_types import Names, Seed, known_name_validator
 from layerwise.ground.arguments import Argument, select_options
 from layerwise.ground.readers import Reads, path, refuse
-from layerwise.models.conversion.bridge import accepted
+from layerwise.models.conversion.bridge import unwrap_bridge
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.models.load import load_model
 from layerwise.runs.options import CheckpointOptions, RunOptions, SeriesOptions
 from layerwise.runs.setup import prepare
-from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
+from layerwise.stats.share_tests.equivalence import SmallestEffects, check_smallest_effects
 from layerwise.storage.base import Result
 
 from .report import TrainingSeries
@@ -52,26 +52,27 @@ _EXPECTED = (
 )
 
 
-def loaded(step: int, checkpoint: Any, how: Mapping[str, Any]) -> Model:
+def load_checkpoint(step: int, checkpoint: Any, how: Mapping[str, Any]) -> Model:
     """The model of a checkpoint: itself, what its function makes, or what its folder holds."""
-    given = accepted(checkpoint)
+    given = unwrap_bridge(checkpoint)
     if not isinstance(given, Model) and callable(given):
-        given = accepted(given())
+        given = unwrap_bridge(given())
         if not isinstance(given, Model):
             raise UserError(
-                f"The function of the checkpoint of step {step} gave {shown(given)}: expected a "
+                f"The function of the checkpoint of step {step} gave {short_repr(given)}: "
+                f"expected a "
                 "loaded model; let it return one."
             )
     return given if isinstance(given, Model) else load_model(checkpoint, **how)
 
 
 @exclusive
-def measured(
+def measure_checkpoint(
     model: Model, tasks: Any, protocols: Any, also: Sequence[str], run: dict[str, Any]
 ) -> list[Result]:
     """Skip every layer of a checkpoint where it beats blind; read its lens if requested."""
     setup = prepare(model, tasks, protocols, **run)
-    skipped = AblationSpec.of(model, "skip", None, tuple(range(model.cfg.n_layers)))
+    skipped = AblationSpec.for_model(model, "skip", None, tuple(range(model.cfg.n_layers)))
     jobs: list[Any] = [Ablation(setup, (skipped,), only_with_signal=True)]
     if LENS in also:
         read = tuple(dict.fromkeys(_READ[protocol] for protocol in setup.protocols))
@@ -95,16 +96,16 @@ def read_checkpoints(name: str, value: Any) -> Iterable[tuple[int, Any]]:
         return pairs
     in_order = sorted(pairs, key=lambda pair: pair[0])
     refuse_single(len(in_order))
-    return list(one_by_one(in_order))
+    return list(distinct_checkpoints(in_order))
 
 
 def read_series(name: str, value: Any) -> Mapping[int, str | Path]:
     """Read the folders of runs by step, as of checkpoints."""
-    pairs = one_by_one(read_checkpoints(name, value))
+    pairs = distinct_checkpoints(read_checkpoints(name, value))
     return {step: path(name, folder) for step, folder in pairs}
 
 
-def one_by_one(checkpoints: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+def distinct_checkpoints(checkpoints: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
     """Checkpoints as they come, none of them twice."""
     seen: set[int] = set()
     for step, checkpoint in checkpoints:
@@ -142,7 +143,8 @@ def _parse_checkpoint(name: str, text: str) -> tuple[int, str | Path]:
     digits = re.search(r"(\d+)$", os.path.basename(os.path.abspath(text)))
     if digits is None:
         raise UserError(
-            f"Cannot tell of which step {shown(text)} is: expected a folder whose name ends with "
+            f"Cannot tell of which step {short_repr(text)} is: expected a folder whose "
+            f"name ends with "
             "its step, such as checkpoint-500, or STEP=FOLDER."
         )
     return int(digits[1]), path(name, text)
@@ -166,7 +168,7 @@ def _refuse_page(out: str | Path | None) -> None:
 
 
 @check_arguments(
-    refuse_uninteresting,
+    check_smallest_effects,
     refuse_gain,
     _refuse_page,
 )
@@ -175,7 +177,7 @@ def profile_training(
     tasks: Tasks = "all",
     protocols: Protocols = ("letter", "continuation", "generate"),
     *,
-    also: Annotated[Names, one_of("addition to a checkpoint's run", (LENS,))] = (),
+    also: Annotated[Names, known_name_validator("addition to a checkpoint's run", (LENS,))] = (),
     smallest_gain: float = 0.2,
     smallest_loss: float = 0.05,
     smallest_depth: float = 1.0,
@@ -201,17 +203,19 @@ def profile_training(
         UserError: for anything unknown, out of range or contradictory; if checkpoints are not of
             one model, or two have the same weights or step.
     """
-    refuse_uninteresting(smallest_loss, smallest_depth=smallest_depth)
+    check_smallest_effects(smallest_loss, smallest_depth=smallest_depth)
     refuse_gain(smallest_gain)
     out, seed = options["out"], options["seed"]
     _refuse_page(out)
-    interest = Interest(smallest_loss, depth=smallest_depth)
+    interest = SmallestEffects(smallest_loss, depth=smallest_depth)
     how, run = select_options(CheckpointOptions, options), select_options(RunOptions, options)
     results: dict[int, list[Result]] = {}
     given: Any = checkpoints  # read by now
-    for step, checkpoint in one_by_one(given):
+    for step, checkpoint in distinct_checkpoints(given):
         run["out"] = None if out is None else Path(out) / f"step-{step}"
-        results[step] = measured(loaded(step, checkpoint, how), tasks, protocols, tuple(also), run)
+        results[step] = measure_checkpoint(
+            load_checkpoint(step, checkpoint, how), tasks, protocols, tuple(also), run
+        )
         checkpoints_of_one_model(results)  # not after hours of all the others
     series = _series(results, seed, smallest_gain, interest)
     if out is not None:
@@ -219,7 +223,7 @@ def profile_training(
     return series
 
 
-@check_arguments(refuse_uninteresting, refuse_gain)
+@check_arguments(check_smallest_effects, refuse_gain)
 def compare_series(
     runs: Annotated[Folders, Reads(read_series, "Folders")],
     *,
@@ -241,15 +245,20 @@ def compare_series(
         UserError: if a folder cannot be read, or its name does not end with a step; if the runs
             are not of checkpoints of one model, or were asked other items or protocols.
     """
-    refuse_uninteresting(smallest_loss, smallest_depth=smallest_depth)
+    check_smallest_effects(smallest_loss, smallest_depth=smallest_depth)
     refuse_gain(smallest_gain)
     by_step: Any = runs  # read by now
     results = {step: load_results(folder) for step, folder in by_step.items()}
-    return _series(results, seed, smallest_gain, Interest(smallest_loss, depth=smallest_depth))
+    return _series(
+        results, seed, smallest_gain, SmallestEffects(smallest_loss, depth=smallest_depth)
+    )
 
 
 def _series(
-    results: Mapping[int, Sequence[Result]], seed: int, smallest_gain: float, interest: Interest
+    results: Mapping[int, Sequence[Result]],
+    seed: int,
+    smallest_gain: float,
+    interest: SmallestEffects,
 ) -> TrainingSeries:
     series = joined_series(results)
     run_facts = tuple(RunFacts(name=run.name, group=None, facts=run.facts) for run in series.runs)

@@ -10,15 +10,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from layerwise.presentation.charts.heat import LOST, Mark, cells, draw_heat, hatch, height_of, lost
+from layerwise.presentation.charts.heat import (
+    LOST,
+    Mark,
+    cells,
+    draw_heat,
+    hatch,
+    map_height,
+    share_lost_tooltip,
+)
 from layerwise.presentation.charts.lines import draw_series, series
 from layerwise.presentation.charts.marks import level, note
 from layerwise.presentation.charts.panels import Panels, task_title
 from layerwise.presentation.layer_axis import name_layers
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import by_task, numbers, records, rows
-from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled
-from layerwise.presentation.wording import spread_of, when
+from layerwise.presentation.style import FULL_WIDTH, protocol_look, with_style
+from layerwise.presentation.wording import count_range, protocol_phrase
 
 # Inches from one step's number to the next.
 _STEP = 0.36
@@ -26,7 +34,7 @@ _INTERVAL: dict[str, Any] = {"facecolor": "0.86", "edgecolor": "none"}
 _LOST = Mark("significant loss (Holm, whole series)", lambda row: row["significant"] is True)
 
 
-@styled
+@with_style
 def training_course(
     accuracy: pd.DataFrame,
     layers: pd.DataFrame,
@@ -38,7 +46,7 @@ def training_course(
     """Steps at which each task is learned, and by which layers, under one protocol."""
     shown = rows(accuracy, protocol=protocol)
     tasks, steps = by_task(shown), sorted({int(step) for step in shown["step"]})
-    lower = height_of(n_layers, 0.11, 3.0)
+    lower = map_height(n_layers, 0.11, 3.0)
     titles = [task_title(line.drop(columns="signal")) for _, line in tasks]
     panels = Panels(titles, width, (0.85, lower), least=1.5, most=2.6)
     for (upper, below), (task, line) in zip(panels.axes, tasks, strict=True):
@@ -48,15 +56,15 @@ def training_course(
         drawn = cells(
             lit, "share_lost", ("layer", range(n_layers)), ("step", steps), [_LOST],
             lambda row: f"step {row['step']}, layer {name_layer(row['layer'])}: "
-                        f"{lost(row)}",
+                        f"{share_lost_tooltip(row)}",
         )  # fmt: skip
         draw_heat(below, drawn, LOST, (panels.room, lower))
         for step in rows(line, signal=False)["step"]:
             hatch(below, steps.index(int(step)), 0, 1, n_layers)
         name_layers(below, "y", range(n_layers), lower, cells=True)
         _name_steps(below, steps, panels.room)
-    title = f"What is learned at which step {when(protocol)}"
-    counted = spread_of([len(steps)], "checkpoint")
+    title = f"What is learned at which step {protocol_phrase(protocol)}"
+    counted = count_range([len(steps)], "checkpoint")
     return panels.finish(
         f"{title} ({counted})", "step (a column each)", ["accuracy (%)", "layer"], LOST
     )

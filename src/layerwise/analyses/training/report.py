@@ -15,28 +15,28 @@ from layerwise.presentation.columns import (
     Column,
     Row,
     as_text,
-    decided,
-    estimated,
-    named,
-    numbered,
+    estimate_column,
+    number_column,
     p_column,
     plain,
+    text_column,
+    yes_no_column,
 )
-from layerwise.presentation.naming import naming_layers_of
-from layerwise.presentation.page import Report, drawn, filled
-from layerwise.presentation.rows import asked_of, records, rows
+from layerwise.presentation.naming import model_layer_names
+from layerwise.presentation.page import Report, render_pictures, render_template
+from layerwise.presentation.rows import claim_scope, records, rows
 from layerwise.presentation.section import FigureSpec, Table
 from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
-    capitalised,
-    counted,
+    capitalise,
+    count_noun,
     few_layers,
     in_order,
     layer_ranges,
     number,
     p_value,
+    protocol_phrase,
     spread,
-    when,
 )
 from layerwise.storage.joined_folder import JoinedFolder, JoinedRuns
 
@@ -79,7 +79,7 @@ class TrainingSeries(JoinedRuns):
     def findings(self) -> list[Claim]:
         """The sentences that the tables earn, the most important first."""
         n_tests = n_layer_tests(self.accuracy, self.layers)
-        with naming_layers_of(self.facts.runs[0].facts.model):
+        with model_layer_names(self.facts.runs[0].facts.model):
             claims = [
                 *onset_findings(self.onsets, self.facts.steps, self.facts.smallest_gain),
                 *first_layer_findings(self.onsets, n_tests),
@@ -102,14 +102,14 @@ class TrainingSeries(JoinedRuns):
             raise UserError(
                 f"The series has no protocol {chosen!r}: expected one of {', '.join(protocols)}."
             )
-        with naming_layers_of(self.facts.runs[0].facts.model):
+        with model_layer_names(self.facts.runs[0].facts.model):
             return _course(self, chosen)()
 
     def __repr__(self) -> str:
         n, steps = sum(self.onsets["appears"]), self.facts.steps
-        rows = counted(len(self.onsets), "task and way of scoring", "tasks and ways of scoring")
+        rows = count_noun(len(self.onsets), "task and way of scoring", "tasks and ways of scoring")
         return (
-            f"TrainingSeries({counted(len(steps), 'checkpoint')}, steps {steps[0]} to "
+            f"TrainingSeries({count_noun(len(steps), 'checkpoint')}, steps {steps[0]} to "
             f"{steps[-1]}; {n} of {rows} there to stay)"
         )
 
@@ -118,9 +118,12 @@ def _page(series: TrainingSeries, claims: Sequence[Claim]) -> tuple[str, dict[st
     """The page's text, and its figures by name."""
     model = series.facts.runs[0].facts.model
     drawings = _drawings(series)
-    made, figures = drawn([(drawing.name, drawing, model) for drawing in drawings])
+    made, figures = render_pictures([(drawing.name, drawing, model) for drawing in drawings])
     not_there = [
-        f"{row['task']} {when(row['protocol'])} ({p_value(row['p_corrected'])} at the last step)"
+        (
+            f"{row['task']} {protocol_phrase(row['protocol'])} ({p_value(row['p_corrected'])} "
+            f"at the last step)"
+        )
         for row in records(rows(series.onsets, appears=False))
     ]
 
@@ -129,7 +132,7 @@ def _page(series: TrainingSeries, claims: Sequence[Claim]) -> tuple[str, dict[st
         table = getattr(series, name.removeprefix("training_"))
         return evidence(claim, table, f"{name}.parquet")
 
-    text = filled(
+    text = render_template(
         "layerwise.analyses.training",
         "training.html.j2",
         name=model.name,
@@ -158,7 +161,8 @@ def _drawings(series: TrainingSeries) -> list[FigureSpec]:
     for protocol in in_order(series.accuracy["protocol"], PROTOCOL_ORDER):
         items = spread(rows(series.accuracy, protocol=protocol)["n_items"])
         caption = (
-            f"What is learned at which step {when(protocol)}: above, accuracy of the intact model "
+            f"What is learned at which step {protocol_phrase(protocol)}: above, accuracy "
+            f"of the intact model "
             f"at each checkpoint with exact 95 % intervals (n = {items}), dashed when asked other "
             "items' questions; upright line: the onset, on grey its interval (all of the series "
             "hold together in 95 %). Below, the share of the above-floor accuracy that is lost "
@@ -166,7 +170,10 @@ def _drawings(series: TrainingSeries) -> list[FigureSpec]:
             "series); "
             "hatched: no signal (Holm over the series)."
         )
-        alt = f"Accuracy over checkpoints, and maps of layers by checkpoints, {when(protocol)}."
+        alt = (
+            f"Accuracy over checkpoints, and maps of layers by checkpoints, "
+            f"{protocol_phrase(protocol)}."
+        )
         figures.append(FigureSpec(f"training_{protocol}", _course(series, protocol), caption, alt))
     return figures
 
@@ -176,10 +183,10 @@ def _tables(series: TrainingSeries) -> list[Table]:
         [str(step), run.facts.model.name, run.facts.model.hash[:12]]
         for step, run in zip(series.facts.steps, series.facts.runs, strict=True)
     ]
-    with naming_layers_of(series.facts.runs[0].facts.model):
+    with model_layer_names(series.facts.runs[0].facts.model):
         tables = [
             as_text(f"{title} ({{n}})", columns, getattr(series, name), most=_MOST,
-                    where=f"rows are in {FOLDER.file_of(name)}", collapsed=name != "onsets")
+                    where=f"rows are in {FOLDER.table_file(name)}", collapsed=name != "onsets")
             for title, name, columns in (
                 ("Onsets", "onsets", ONSETS),
                 ("Does its place move?", "moves", MOVES_COLUMNS),
@@ -202,7 +209,7 @@ def _needed_layers_column(name: str, step: str) -> Column:
 
 ONSETS = (
     *plain("task", "capability", "protocol"),
-    named("n", "n_items"),
+    text_column("n", "n_items"),
     Column("there at the end", lambda row: "yes" if row["appears"] else "not shown"),
     p_column("p (corrected)", "p_corrected"),
     Column(
@@ -214,26 +221,26 @@ ONSETS = (
 )
 MOVES_COLUMNS = (
     *plain("task", "capability", "protocol"),
-    named("n", "n_items"),
+    text_column("n", "n_items"),
     Column(
         "steps with signal",
         lambda row: f"{row['first_step']} to {row['last_step']} ({row['n_steps']})",
     ),
-    numbered("layer, earlier half", "layer_early", digits=2),
-    numbered("layer, later half", "layer_late", digits=2),
-    estimated("deeper by", "change", "", 1, 2),
+    number_column("layer, earlier half", "layer_early", digits=2),
+    number_column("layer, later half", "layer_late", digits=2),
+    estimate_column("deeper by", "change", "", 1, 2),
     p_column("p", "p"),
     p_column("p (Holm)", "p_holm"),
     Column("move is", lambda row: "established" if row["significant"] else "open"),
 )
 ACCURACY = (
     *plain("step", "task", "protocol"),
-    named("n", "n_items"),
-    estimated("accuracy (%)", "accuracy", "", 100),
-    numbered("blind (%)", "blind", 100),
-    numbered("no layers (%)", "no_layers", 100),
+    text_column("n", "n_items"),
+    estimate_column("accuracy (%)", "accuracy", "", 100),
+    number_column("blind (%)", "blind", 100),
+    number_column("no layers (%)", "no_layers", 100),
     p_column("p (Holm, series)", "p_series"),
-    decided("signal", "signal"),
+    yes_no_column("signal", "signal"),
 )
 
 
@@ -246,10 +253,10 @@ def onset_findings(onsets: pd.DataFrame, steps: Sequence[int], gain: float) -> l
         if high == steps[0]:
             since = f"at the first checkpoint, step {steps[0]}, to stay"
         from_start = "That it was there from the start is not excluded."
-        bounds = f"95 % bounds of {counted(len(onsets), 'onset')} together"
+        bounds = f"95 % bounds of {count_noun(len(onsets), 'onset')} together"
         claims.append(
             Claim(
-                short=f"{_subject(row)} is there {since} {when(row['protocol'])}.",
+                short=f"{_subject(row)} is there {since} {protocol_phrase(row['protocol'])}.",
                 importance=0.9,
                 estimate=Estimate(onset, low, high, "steps", bounds),
                 details=(
@@ -272,12 +279,15 @@ def first_layer_findings(onsets: pd.DataFrame, n_tests: int) -> list[Claim]:
         claims.append(
             Claim(
                 short=f"{_subject(row)} is first known to need {few_layers(first)} at step "
-                f"{int(row['layers_step'])} {when(row['protocol'])}.",
+                f"{int(row['layers_step'])} {protocol_phrase(row['protocol'])}.",
                 importance=0.75,
                 layers=first,
                 details=(
                     f"At step {int(row['layers_last_step'])} it is known to need {same}.",
-                    f"Exact McNemar tests, Holm over all {counted(n_tests, 'test')} of the series.",
+                    (
+                        f"Exact McNemar tests, Holm over all {count_noun(n_tests, 'test')} of "
+                        f"the series."
+                    ),
                 ),
                 **_common(row, FIRST_LAYERS, "training_onsets"),
             )
@@ -295,14 +305,17 @@ def move_findings(moves: pd.DataFrame) -> list[Claim]:
         claims.append(
             Claim(
                 short=f"What {row['capability']} ({row['task']}) needs lies {number(size, 1)} "
-                f"layers {word} late in training than early {when(row['protocol'])}.",
+                f"layers {word} late in training than early {protocol_phrase(row['protocol'])}.",
                 importance=weight(0.85, size / 4),
                 estimate=Estimate(size, min(ends), max(ends), f"layers {word}", digits=1),
                 p=float(row["p_holm"]),
-                test=f"contrast over items of both halves, Holm over {counted(len(moves), 'test')}",
+                test=(
+                    f"contrast over items of both halves, Holm over "
+                    f"{count_noun(len(moves), 'test')}"
+                ),
                 details=(
                     f"The centre of mass of the losses is {late} in the later half of its "
-                    f"{counted(row['n_steps'], 'checkpoint')} with signal and {early} in the "
+                    f"{count_noun(row['n_steps'], 'checkpoint')} with signal and {early} in the "
                     "earlier.",
                     f"They are of steps {row['first_step']} to {row['last_step']}.",
                 ),
@@ -313,7 +326,7 @@ def move_findings(moves: pd.DataFrame) -> list[Claim]:
 
 
 def _subject(row: Row) -> str:
-    return f"{capitalised(row['capability'])} ({row['task']})"
+    return f"{capitalise(row['capability'])} ({row['task']})"
 
 
 def _common(row: Row, kind: str, table: str) -> dict[str, Any]:
@@ -322,6 +335,6 @@ def _common(row: Row, kind: str, table: str) -> dict[str, Any]:
         "kind": kind,
         "evidence": ESTABLISHED,
         "source": source(table, {name: row[name] for name in ("task", "protocol")}),
-        **asked_of(pd.DataFrame([row])),
+        **claim_scope(pd.DataFrame([row])),
         "items": f"{n} items" + f" in {clusters} clusters" * (n != clusters),
     }

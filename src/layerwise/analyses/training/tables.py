@@ -17,34 +17,34 @@ from layerwise.analyses.comparison.runs import (
     on_shared_tasks,
     refuse_other_prompts,
     refuse_same_model,
-    shapes_of,
+    shapes_note,
     shared_change,
 )
-from layerwise.analyses.emergence.api import evidence_of
-from layerwise.analyses.emergence.summaries import summarised, summary_row
+from layerwise.analyses.emergence.api import collect_curves
+from layerwise.analyses.emergence.summaries import summarise_curves, summary_row
 from layerwise.analyses.measurements import with_curves
-from layerwise.errors import UserError, counted
-from layerwise.ground.layer_names import axes_of
+from layerwise.errors import UserError, count_noun
+from layerwise.ground.layer_names import layer_axes
 from layerwise.presentation.rows import numbers, rows
 from layerwise.stats import holm
 from layerwise.stats.cells import BASELINES, Cell, cells
 from layerwise.stats.depth.layer_curves import Sampling
 from layerwise.stats.depth.onset import Excess, depth_trend, onset
 from layerwise.stats.effects import ALPHA, signal_table
-from layerwise.stats.families.estimate import known, with_holm
-from layerwise.stats.share_tests.equivalence import Interest
+from layerwise.stats.families.estimate import finite_or_none, with_holm
+from layerwise.stats.share_tests.equivalence import SmallestEffects
 from layerwise.stats.signals.signal import LEVEL
 from layerwise.storage.base import Result
 from layerwise.storage.joined_folder import JoinedFolder
 from layerwise.storage.parquet import conform, frame
 from layerwise.storage.places import SERIES_PAGE
-from layerwise.storage.provenance import Stamped
+from layerwise.storage.provenance import StampedModel
 from layerwise.storage.schemas import SCHEMAS
 
 LAYERS = ("skip", "layer")
 
 
-class SeriesFacts(Stamped):
+class SeriesFacts(StampedModel):
     """Everything needed to repeat the joining of a series."""
 
     seed: int = Field(description="The seed of the bootstraps over items.")
@@ -116,7 +116,7 @@ def refuse_single(n_checkpoints: int) -> None:
     """Raise unless there are two checkpoints or more."""
     if n_checkpoints < 2:
         raise UserError(
-            f"A series of {counted(n_checkpoints, 'checkpoint')} is none: expected two or more "
+            f"A series of {count_noun(n_checkpoints, 'checkpoint')} is none: expected two or more "
             "steps of one model's training; give more, or use `layerwise profile` for one model."
         )
 
@@ -144,10 +144,10 @@ def checkpoints_of_one_model(results: Mapping[int, Sequence[Result]]) -> list[Sa
                 f"The run of step {step} has no ablation: expected layers that were skipped one by "
                 "one; run `layerwise profile-training` or `layerwise ablate` with this folder."
             )
-        runs.append(SavedRun.of(f"step {step}", None, curves))
+        runs.append(SavedRun.from_results(f"step {step}", None, curves))
     refuse_same_model(runs)
     refuse_other_prompts(runs)
-    shapes = shapes_of(runs, "at")
+    shapes = shapes_note(runs, "at")
     if shapes:
         raise UserError(
             f"These are not checkpoints of one model ({shapes}): expected the same layers and "
@@ -174,7 +174,7 @@ _KEY = ["task", "protocol"]
 
 
 def series_tables(
-    series: Series, seed: int, smallest_gain: float, interest: Interest
+    series: Series, seed: int, smallest_gain: float, interest: SmallestEffects
 ) -> dict[str, pd.DataFrame]:
     """All tables of a series, by the names of their files without ``training_``."""
     by_task, accuracy = series.cells(), _accuracy(series)
@@ -223,18 +223,18 @@ def _layers(series: Series, accuracy: pd.DataFrame) -> pd.DataFrame:
 
 def _depths(series: Series, seed: int) -> pd.DataFrame:
     """Depths of capabilities at each step, as ``emergence`` has them."""
-    axes = axes_of(series.runs[0].facts.model.n_encoder_layers, series.n_layers)
+    axes = layer_axes(series.runs[0].facts.model.n_encoder_layers, series.n_layers)
     sampling = Sampling(seed, _RESAMPLES, series.n_layers)
     rows, names = [], SCHEMAS["training_depths"].names
     for step, run in zip(series.steps, series.runs, strict=True):
-        summaries, _ = summarised(list(evidence_of(run.results, sampling)), axes, sampling)
+        summaries, _ = summarise_curves(list(collect_curves(run.results, sampling)), axes, sampling)
         for one in summaries:
             row = summary_row(one, axes[one.axis])
             rows.append({"step": step} | {name: row[name] for name in names if name in row})
     return frame("training_depths", rows)
 
 
-def excess_of(cells: Sequence[Cell], chance: float) -> list[Excess]:
+def checkpoint_excesses(cells: Sequence[Cell], chance: float) -> list[Excess]:
     """Right answers of each checkpoint beyond chance, other items' questions, and no layers."""
     right = np.stack([np.asarray(cell.intact, dtype=float) for cell in cells], axis=1)
     clusters = cells[0].clusters
@@ -244,7 +244,9 @@ def excess_of(cells: Sequence[Cell], chance: float) -> list[Excess]:
         with_controls = np.all([draw.n_asked > 0 for draw in blind], axis=0)
         if with_controls.any():
             rates = np.stack([draw.right / np.maximum(draw.n_asked, 1) for draw in blind], axis=1)
-            excesses.append(Excess((right - rates)[with_controls], clusters.only(with_controls)))
+            excesses.append(
+                Excess((right - rates)[with_controls], clusters.select_items(with_controls))
+            )
     if any(cell.no_layers is not None for cell in cells):
         unknown = np.full(len(right), np.nan)
         without = [unknown if cell.no_layers is None else cell.no_layers for cell in cells]
@@ -258,12 +260,12 @@ def _onsets(
     accuracy: pd.DataFrame,
     layers: pd.DataFrame,
     smallest_gain: float,
-    interest: Interest,
+    interest: SmallestEffects,
 ) -> list[dict[str, Any]]:
     onsets = []
     for (task, protocol), of_steps in by_task.items():
         p = numbers(rows(accuracy, task=task, protocol=protocol).sort_values("step"), "p")
-        excess = excess_of(of_steps, series.chance(task, protocol))
+        excess = checkpoint_excesses(of_steps, series.chance(task, protocol))
         when = onset(excess, p, smallest_gain, ALPHA / len(by_task))
         last = min(1.0, float(p[-1]) * len(by_task))
         row = _cell_columns(of_steps[0], series.steps)
@@ -283,7 +285,7 @@ def _cell_columns(cell: Cell, steps: Sequence[int]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _needed_layers(of_step: pd.DataFrame, interest: Interest) -> dict[str, Any]:
+def _needed_layers(of_step: pd.DataFrame, interest: SmallestEffects) -> dict[str, Any]:
     """The layers that are needed where any is known to be for the first time, and the last."""
     sure = of_step.loc[
         of_step["significant"] & (numbers(of_step, "acc_diff") > interest.loss - 1e-9)
@@ -299,7 +301,11 @@ def _needed_layers(of_step: pd.DataFrame, interest: Interest) -> dict[str, Any]:
 
 
 def _moves(
-    series: Series, by_task: Cells, accuracy: pd.DataFrame, layers: pd.DataFrame, interest: Interest
+    series: Series,
+    by_task: Cells,
+    accuracy: pd.DataFrame,
+    layers: pd.DataFrame,
+    interest: SmallestEffects,
 ) -> list[dict[str, Any]]:
     """Change of depth of what is needed in the later half of the checkpoints with signal."""
     moves = []
@@ -322,7 +328,7 @@ def _moves(
             moves.append(_cell_columns(of_steps[0], steps) | {
                 "first_step": steps[0], "last_step": steps[-1], "layer_early": trend.first,
                 "layer_late": trend.first + trend.change, "change": trend.change,
-                "low": known(trend.low), "high": known(trend.high), "p": trend.p,
+                "low": finite_or_none(trend.low), "high": finite_or_none(trend.high), "p": trend.p,
             })  # fmt: skip
     for row in (moves := with_holm(moves)):
         away = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)

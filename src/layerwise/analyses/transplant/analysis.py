@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from layerwise.analyses.contract import Analysis, Planned, PlannedJobs, PlanOptions
+from layerwise.analyses.contract import Analysis, PlannableAnalysis, PlannedJobs, PlanOptions
 from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.rows import numbers, rows
-from layerwise.presentation.section import FigureSpec, Section, Table, others
-from layerwise.presentation.wording import HEAD_WORDS, spread, spread_of, when
+from layerwise.presentation.section import FigureSpec, Section, Table, not_shown_note
+from layerwise.presentation.wording import HEAD_WORDS, count_range, protocol_phrase, spread
 from layerwise.storage.run_tables import RunTables
 
 from .findings import KIND, caveats, findings
@@ -72,7 +72,7 @@ def _figures(run: RunTables) -> list[FigureSpec]:
             f"and way of scoring where there is such a gap. Filled: {what} of the better model "
             f"put into the other (brings); open: {what} of the other put into the better model "
             "(destroys); 100 % is all of the gap. Lines: 95 % intervals, paired bootstrap over "
-            f"n = {spread_of(shown['n_items'], 'item')}; they are cut off at the panel's edge."
+            f"n = {count_range(shown['n_items'], 'item')}; they are cut off at the panel's edge."
         )
         alt = "Line charts of the share of the gap moved against the layer, one chart per task."
         draw = partial(moved_by_layer, effects, chosen, exchange=exchange)
@@ -95,7 +95,8 @@ def _of_heads(effects: pd.DataFrame) -> list[FigureSpec]:
         models = ("better model's put into the other", "other model's put into the better model")
         caption = (
             f"Share of the gap in accuracy between the two models that moves with one {what}: the "
-            f"{models[direction != BRINGS]}, {when(protocol)}, on n = {spread(shown['n_items'])} "
+            f"{models[direction != BRINGS]}, {protocol_phrase(protocol)}, on n = "
+            f"{spread(shown['n_items'])} "
             f"items. Dots: significant after Holm's correction over the {noun}s of a panel. The "
             "intervals are in the table."
         )
@@ -117,7 +118,7 @@ def _tables(run: RunTables) -> list[Table]:
         table = run.table(name)
         if table is None or table.empty:
             continue
-        left = others(len(table), _MOST, f"are in {name}.parquet")
+        left = not_shown_note(len(table), _MOST, f"are in {name}.parquet")
         shown, note = cells(columns, table.head(_MOST)), _NOTES.get(name, "")
         if name == "transplant_distances":
             apart = int((numbers(rows(table, site=OUTSIDE), "distance") > 0).sum())
@@ -150,7 +151,7 @@ def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     from .spec import TransplantSpec
 
     layers, named = check_layers(options["layers"], setup.model), options["layers"] is not None
-    spec = TransplantSpec.of(
+    spec = TransplantSpec.for_models(
         setup.model, setup.model, options["site"] or "layer", layers, (SINGLE,), 1, named
     )
     notes = (
@@ -163,7 +164,7 @@ def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
 
 ANALYSIS = Analysis(
     "transplant", TransplantResult, sections, findings, caveats,
-    plans=(Planned("transplant", _planned_jobs, options=("site", "layers")),),
+    plans=(PlannableAnalysis("transplant", _planned_jobs, options=("site", "layers")),),
     done={
         "transplant_effects": "Layers were exchanged with those of another model.",
     },

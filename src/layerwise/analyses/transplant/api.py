@@ -13,20 +13,20 @@ from typing import Annotated, Unpack
 
 from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.ground.argument_types import Heads, Layers, Method, SomeNames, one_of
+from layerwise.ground.argument_types import Heads, Layers, Method, SomeNames, known_name_validator
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import several_exclusive
 from layerwise.runs.controls import write_all_requests
 from layerwise.runs.options import RunOptions
 from layerwise.runs.setup import check_layers, prepare
-from layerwise.stats.share_tests.equivalence import Interest, refuse_uninteresting
+from layerwise.stats.share_tests.equivalence import SmallestEffects, check_smallest_effects
 from layerwise.storage.places import OutputFolder
 
 from .job import Transplant
 from .names import EXCHANGES, SETS
 from .result import TransplantResult
 from .spec import TransplantSpec, refuse_misfit, refuse_unknown
-from .writing import refuse_one_folder, write_merged
+from .writing import refuse_one_folder, write_merged_model
 
 
 @check_arguments(refuse_unknown, refuse_one_folder)
@@ -39,8 +39,8 @@ def transplant(
     site: str = "layer",
     layers: Layers | None = None,
     heads: Heads | None = None,
-    sets: Annotated[SomeNames, one_of("choice of layers", SETS)] = "single",
-    exchange: Annotated[SomeNames, one_of("exchange", EXCHANGES)] = "weights",
+    sets: Annotated[SomeNames, known_name_validator("choice of layers", SETS)] = "single",
+    exchange: Annotated[SomeNames, known_name_validator("exchange", EXCHANGES)] = "weights",
     steps: int = 1,
     greedy: int = 0,
     held_out: float = 0.5,
@@ -95,21 +95,28 @@ def transplant(
         UserError: for two models that do not fit, with the difference named, and for anything
             unknown, out of range or contradictory, before work begins.
     """
-    refuse_uninteresting(smallest_loss=smallest_loss)
+    check_smallest_effects(smallest_loss=smallest_loss)
     refuse_one_folder(run["out"], write)
     with several_exclusive(model, other):
         refuse_misfit(model, other)
         base = prepare(
-            model, tasks, protocols, method=method, interest=Interest(loss=smallest_loss), **run
+            model,
+            tasks,
+            protocols,
+            method=method,
+            interest=SmallestEffects(loss=smallest_loss),
+            **run,
         )
         alike: RunOptions = {**run, "limit": None, "fewshot": None}  # which the tasks have by now
         alike["memory_budget"] = base.memory_budget
         second = prepare(other, base.tasks, base.protocols, method=method, **alike)
         chosen, named = check_layers(layers, model), layers is not None
-        spec = TransplantSpec.of(model, other, site, chosen, sets, steps, named, heads, exchange)
+        spec = TransplantSpec.for_models(
+            model, other, site, chosen, sets, steps, named, heads, exchange
+        )
         if write is not None:
-            write_merged(model, other, spec, Path(write))
+            write_merged_model(model, other, spec, Path(write))
         base = replace(base, beside=(second,))
-        job = Transplant(base, second, spec.searching(greedy, held_out), method)
+        job = Transplant(base, second, spec.with_search(greedy, held_out), method)
         requests = partial(write_all_requests, base)
         return execute_job(job, TransplantResult, "transplant", run, requests)

@@ -7,14 +7,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from layerwise.errors import UserError
-from layerwise.presentation.charts.heat import DIVERGING, head_maps, limit_of
-from layerwise.presentation.charts.lines import Series, Words, draw_series, series
+from layerwise.presentation.charts.heat import DIVERGING, colour_limit, head_maps
+from layerwise.presentation.charts.lines import LineSeries, Words, draw_series, series
 from layerwise.presentation.charts.marks import level
 from layerwise.presentation.charts.panels import Bar, Panels, task_title
-from layerwise.presentation.rows import by_protocol, by_task, layers_of, numbers, rows
+from layerwise.presentation.rows import by_protocol, by_task, layers_in, numbers, rows
 from layerwise.presentation.section import bounds
-from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled
-from layerwise.presentation.wording import HEAD_WORDS, way_of_scoring, when
+from layerwise.presentation.style import FULL_WIDTH, protocol_look, with_style
+from layerwise.presentation.wording import HEAD_WORDS, protocol_phrase, protocol_words
 
 from .names import WEIGHTS, site_words
 
@@ -37,7 +37,7 @@ _HEAD_TITLES = {
 }
 
 
-@styled
+@with_style
 def moved_by_layer(
     effects: pd.DataFrame,
     chosen: str | None = None,
@@ -76,24 +76,24 @@ def moved_by_layer(
     shares, (low, high) = 100 * numbers(shown, "share"), panels.flat[0].get_ylim()
     least, most = min(_LEAST, np.nanmin(shares) - 5), max(_MOST, np.nanmax(shares) + 5)
     panels.flat[0].set_ylim(max(low, least), min(high, most))
-    panels.over_layers(layers_of(shown))
+    panels.over_layers(layers_in(shown))
     first = shown.iloc[0]
     where = f"{site_words(first['site'], first['exchange'])}{_TITLES[chosen or name]}"
     title = f"What moves with {where}, between two models"
     return panels.finish(title, "layer", ["share of the gap (%)"])
 
 
-def _moved_series(line: pd.DataFrame, protocol: str, direction: str, aside: float) -> Series:
+def _moved_series(line: pd.DataFrame, protocol: str, direction: str, aside: float) -> LineSeries:
     table, brings = rows(line, direction=direction), direction == "brings"
     return series(
         table.assign(brings=brings), f"{direction} {protocol}", protocol_look(protocol), "share",
         at=numbers(table, "layer") + aside + _ASIDE[direction], ends=("share_low", "share_high"),
         scale=100, unit=" % of the gap", sure="brings", band=False, line=brings,
-        label=way_of_scoring(protocol) if brings else "",
+        label=protocol_words(protocol) if brings else "",
     )  # fmt: skip
 
 
-@styled
+@with_style
 def moved_by_head(
     effects: pd.DataFrame,
     direction: str = "brings",
@@ -119,14 +119,14 @@ def moved_by_head(
         )
     shown = rows(shown, exchange=exchange or str(shown["exchange"].iloc[0]))
     shown = rows(shown, protocol=protocol or str(shown["protocol"].iloc[0]))
-    noun, limit = HEAD_WORDS[str(shown["site"].iloc[0])], limit_of(shown, "share")
+    noun, limit = HEAD_WORDS[str(shown["site"].iloc[0])], colour_limit(shown, "share")
     what = noun if str(shown["exchange"].iloc[0]) == WEIGHTS else f"{noun}'s output"
     title = _HEAD_TITLES[direction].format(what)
     return head_maps(
         [(task_title(of_task), of_task) for _, of_task in by_task(shown)],
         "share",
         Bar(DIVERGING, -limit, limit, "share of the gap that moves (below 0: the gap grows)"),
-        f"{title}, {when(str(shown['protocol'].iloc[0]))}",
+        f"{title}, {protocol_phrase(str(shown['protocol'].iloc[0]))}",
         width,
         heads=noun,
         mark="significant (Holm)",

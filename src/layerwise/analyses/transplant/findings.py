@@ -15,23 +15,23 @@ from layerwise.presentation.claim import (
     OPEN,
     Claim,
     Estimate,
+    most_important,
     source,
-    spaced,
     weight,
 )
 from layerwise.presentation.columns import Row
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.over_run import LEVEL, every_test, n_tests, together
-from layerwise.presentation.rows import asked_of, numbers, records, rows
+from layerwise.presentation.over_run import LEVEL, every_test, n_tests, run_bounds_text
+from layerwise.presentation.rows import claim_scope, numbers, records, rows
 from layerwise.presentation.wording import (
     HEAD_WORDS,
-    counted,
+    count_noun,
     interval,
     number,
     percent,
-    when,
+    protocol_phrase,
 )
-from layerwise.stats.share_tests.equivalence import Interest
+from layerwise.stats.share_tests.equivalence import SmallestEffects
 from layerwise.storage.run_tables import RunTables
 
 from .names import (
@@ -50,7 +50,7 @@ from .names import (
     WEIGHTS,
     site_words,
 )
-from .result import order_of, set_of
+from .result import order_words, set_words
 
 KIND = "transplant"
 EFFECTS, GAPS, GREEDY = "transplant_effects", "transplant_gaps", "transplant_greedy"
@@ -79,8 +79,8 @@ def findings(run: RunTables) -> list[Claim]:
         return []
     shown = rows(effects, signal=True, set=[SINGLE, TOGETHER], t=1.0)
     cells = shown.groupby(["exchange", "task", "protocol", "set"], sort=True)
-    claims = spaced([_of_cell(cell, effects, run) for _, cell in cells], 3)
-    return claims if greedy is None else [*claims, *spaced(_searches(greedy, run), 2)]
+    claims = most_important([_of_cell(cell, effects, run) for _, cell in cells], 3)
+    return claims if greedy is None else [*claims, *most_important(_searches(greedy, run), 2)]
 
 
 def caveats(run: RunTables) -> list[Claim]:
@@ -92,7 +92,7 @@ def caveats(run: RunTables) -> list[Claim]:
     n = len(without_gap)
     among = f"in {n} tasks and ways of scoring" if n > 1 else _cell_words(without_gap[0])
     accuracies = (
-        f"In {row['task']} {when(row['protocol'])} the base is right in "
+        f"In {row['task']} {protocol_phrase(row['protocol'])} the base is right in "
         f"{number(100 * row['acc_base'])} %, the other model in {number(100 * row['acc_other'])} %."
         for row in without_gap
     )
@@ -105,14 +105,14 @@ def caveats(run: RunTables) -> list[Claim]:
             source=source(GAPS, {"found": False}),
             details=(*accuracies, "No layers were exchanged there.", *_named_models(run)),
             caveat="Neither is established to be better than the other and than guessing.",
-            **asked_of(pd.DataFrame(without_gap)),
+            **claim_scope(pd.DataFrame(without_gap)),
         )
     ]
 
 
 def _sure(table: pd.DataFrame, run: RunTables) -> pd.DataFrame:
     """Rows that move what is of interest at least, over the tests of the run."""
-    smallest = Interest.of(run.facts.settings).loss
+    smallest = SmallestEffects.from_settings(run.facts.settings).loss
     return table.loc[(numbers(table, "p_run") < LEVEL) & (numbers(table, "moved") >= smallest)]
 
 
@@ -233,11 +233,11 @@ def _searches(greedy: pd.DataFrame, run: RunTables) -> list[Claim]:
         fields["items"] += " that did not choose"
         claims.append(
             Claim(
-                short=_moved_sentence(counted(top["step"], f"greedily chosen {noun}"), top),
+                short=_moved_sentence(count_noun(top["step"], f"greedily chosen {noun}"), top),
                 importance=weight(0.6, top["share"]),
                 source=source(GREEDY, about, step=int(top["step"])),
                 details=(
-                    f"Chosen in this order: {order_of(top)}.",
+                    f"Chosen in this order: {order_words(top)}.",
                     f"That is {share} of the lead.",
                     f"On the {top['n_selection']} items to choose by, it is "
                     f"{number(100 * top['moved_selection'])} points.",
@@ -255,14 +255,14 @@ def _part_words(row: Row) -> str:
     if row["site"] in OF_NO_LAYER:
         return _OUTSIDE[row["site"]]
     noun = HEAD_WORDS.get(row["site"], "layer") + "s" * (len(row["layers"]) > 1)
-    return f"{site_words(row['site'], row['exchange'])}{noun} {set_of(row)}"
+    return f"{site_words(row['site'], row['exchange'])}{noun} {set_words(row)}"
 
 
 def _brief(row: Row) -> str:
     """Parts that were put in; of a long list their number."""
     what, noun = _part_words(row), HEAD_WORDS.get(row["site"], "layer")
     long = len(what.split()) > _LONGEST
-    return f"{counted(len(row['layers']), noun)} together" if long else what
+    return f"{count_noun(len(row['layers']), noun)} together" if long else what
 
 
 def _models(row: Row) -> tuple[str, str]:
@@ -280,7 +280,7 @@ def _named_models(run: RunTables) -> list[str]:
 
 def _cell_words(row: Row) -> str:
     """``in keys when it chooses``."""
-    return f"in {row['task']} {when(row['protocol'])}"
+    return f"in {row['task']} {protocol_phrase(row['protocol'])}"
 
 
 def _moved_sentence(what: str, row: Row) -> str:
@@ -301,11 +301,11 @@ def _measured_fields(row: Row, table: pd.DataFrame) -> dict[str, Any]:
     """Effect of a change, over all changes of the run, as a claim has it."""
     moved, low, high = (100 * float(row[name]) for name in ("moved", "run_low", "run_high"))
     verb = f"accuracy points {'destroyed' if row['direction'] == DESTROYS else 'brought'}"
-    return asked_of(pd.DataFrame([row])) | {
+    return claim_scope(pd.DataFrame([row])) | {
         "kind": KIND,
         "evidence": ESTABLISHED,
         "layers": tuple(map(int, row["layers"])),
-        "estimate": Estimate(moved, low, high, verb, together(table)),
+        "estimate": Estimate(moved, low, high, verb, run_bounds_text(table)),
         "p": float(row["p_run"]),
         "test": "exact McNemar test, and against guessing of what is brought; Holm over "
         f"{every_test(n_tests(table))} of the run",

@@ -15,12 +15,12 @@ from layerwise.analyses.ablation.job import ITEMS_AT_ONCE
 from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
 from layerwise.models.decoder.packed import weight_bytes
 from layerwise.presentation.rows import records, rows
-from layerwise.runs.checkpoints import CheckpointStore, rows_of
+from layerwise.runs.checkpoints import CheckpointStore, table_rows
 from layerwise.runs.controls import (
     answers_as_is,
     guessed_rows,
+    item_requests,
     records_as_is,
-    requests_of,
 )
 from layerwise.runs.dry_sweeps import Sweeper, cost_of_sweeps
 from layerwise.runs.pieces import Recorded, joined_work, make_pieces
@@ -38,12 +38,12 @@ from layerwise.tasks import Task
 from .names import ACTIVATIONS, BASE, BRINGS, DESTROYS, HOSTS, OTHER, WEIGHTS
 from .result import TransplantResult
 from .spec import Change, TransplantSpec
-from .tables import DESCRIBED, best_of, gaps_table, parted, with_gap
+from .tables import DESCRIBED, best_change, gaps_table, split_by_cluster, with_gap
 from .weights import Exchange, distances, is_alone, swept_with_donor
 
 
 @dataclass(frozen=True)
-class Piece:
+class TransplantPiece:
     """Work that is finished and saved together."""
 
     host: str  # the model that answers, ``base`` or ``other``
@@ -85,7 +85,7 @@ class Transplant:
             self.setup.refuse_items(task)
             refuse_no_chance(task, self.setup.protocols)
             if self.spec.greedy:
-                parted(task, self.spec.held_out, self.setup.seed)
+                split_by_cluster(task, self.spec.held_out, self.setup.seed)
 
     @cached_property
     def _hosts(self) -> dict[str, tuple[Setup, Exchange]]:
@@ -110,56 +110,58 @@ class Transplant:
     ) -> TransplantResult:
         """Make the pieces that are missing, and join all of them."""
         intact = [
-            Piece(host, task, self.setup.protocols) for task in self.setup.tasks for host in HOSTS
+            TransplantPiece(host, task, self.setup.protocols)
+            for task in self.setup.tasks
+            for host in HOSTS
         ]
         chances = {task.name: task.chance for task in self.setup.tasks}
         gaps = gaps_table(
-            self._made(intact, parts, progress), lambda task, name: chances[task][name],
+            self._make_records(intact, parts, progress), lambda task, name: chances[task][name],
             self.setup.seed,
         )  # fmt: skip
         changed = list(self._pieces(gaps))
-        self._made(changed, parts, progress)
-        pieces = [*intact, *changed, *self._searched(gaps, parts, progress)]
+        self._make_records(changed, parts, progress)
+        pieces = [*intact, *changed, *self._search_pieces(gaps, parts, progress)]
         work = [parts.read_part(f"work {piece.name}") for piece in pieces]
         apart = distances(self.setup.model, self.other.model, self.spec.site)
         return TransplantResult(
-            rows_of(parts, "transplant", [f"records {piece.name}" for piece in pieces]),
+            table_rows(parts, "transplant", [f"records {piece.name}" for piece in pieces]),
             frame("transplant_distances", apart),
             self.setup.facts(settings, joined_work(work)),
         )
 
-    def expected(self, task: Task, /, *protocols: str) -> Cost:
-        """What a task is expected to cost under some protocols, at most: with a gap in all."""
-        pieces = [Piece(host, task, protocols) for host in HOSTS]
+    def expected_cost(self, task: Task, /, *protocols: str) -> Cost:
+        """Expected cost of a task under some protocols, at most: with a gap in all."""
+        pieces = [TransplantPiece(host, task, protocols) for host in HOSTS]
         pieces += self._of_task(task, protocols)
         return sum((self._cost(piece) for piece in pieces), start=Cost())
 
-    def _searched(
+    def _search_pieces(
         self, gaps: pd.DataFrame, parts: CheckpointStore, progress: Meter
-    ) -> Iterator[Piece]:
+    ) -> Iterator[TransplantPiece]:
         """The pieces of greedy searches, made as they come: each step needs the one before."""
         if not self.spec.greedy:
             return
         tasks, every = {task.name: task for task in self.setup.tasks}, range(len(self.spec.layers))
         for gap, host in product(records(rows(gaps, found=True)), HOSTS):
-            halves = parted(tasks[gap["task"]], self.spec.held_out, self.setup.seed)
+            halves = split_by_cluster(tasks[gap["task"]], self.spec.held_out, self.setup.seed)
             direction = DESTROYS if host == gap["better"] else BRINGS
             chosen, protocols = tuple[int, ...](), (gap["protocol"],)
             for _ in range(self.spec.greedy):
                 left = [i for i in every if i not in chosen]
-                changes = [self.spec.chosen((*chosen, i)) for i in left]
+                changes = [self.spec.change_of_places((*chosen, i)) for i in left]
                 task = halves[SELECTION]
-                tried = list(self._cut(host, task, protocols, changes, SELECTION))
-                answers = self._made(tried, parts, progress)
+                tried = list(self._split_pieces(host, task, protocols, changes, SELECTION))
+                answers = self._make_records(tried, parts, progress)
                 yield from tried
                 tables = [rows(answers, intervention=change.id) for change in changes]
-                chosen = (*chosen, left[best_of(tables, direction)])
-            steps = [self.spec.chosen(chosen[: i + 1]) for i in range(len(chosen))]
-            measured = list(self._cut(host, halves[HELD_OUT], protocols, steps, HELD_OUT))
-            self._made(measured, parts, progress)
+                chosen = (*chosen, left[best_change(tables, direction)])
+            steps = [self.spec.change_of_places(chosen[: i + 1]) for i in range(len(chosen))]
+            measured = list(self._split_pieces(host, halves[HELD_OUT], protocols, steps, HELD_OUT))
+            self._make_records(measured, parts, progress)
             yield from measured
 
-    def _pieces(self, gaps: pd.DataFrame) -> Iterator[Piece]:
+    def _pieces(self, gaps: pd.DataFrame) -> Iterator[TransplantPiece]:
         """Pieces worth exchanging: only where the two models differ is there a gap to move."""
         found = with_gap(gaps)
         for task in self.setup.tasks:
@@ -167,38 +169,38 @@ class Transplant:
             if protocols:
                 yield from self._of_task(task, protocols)
 
-    def _of_task(self, task: Task, protocols: tuple[str, ...]) -> Iterator[Piece]:
+    def _of_task(self, task: Task, protocols: tuple[str, ...]) -> Iterator[TransplantPiece]:
         """All changes of both models, asked of a task."""
         changes = self.spec.changes()
         weights = [change for change in changes if change.exchange == WEIGHTS]
         streams = tuple(change for change in changes if change.exchange == ACTIVATIONS)
         for host in HOSTS:
-            yield from self._cut(host, task, protocols, weights)
+            yield from self._split_pieces(host, task, protocols, weights)
             if streams:
-                yield Piece(host, task, protocols, streams)
+                yield TransplantPiece(host, task, protocols, streams)
 
-    def _cut(
+    def _split_pieces(
         self, host: str, task: Task, protocols: tuple[str, ...], changes: Sequence[Change],
         split: str | None = None,
-    ) -> Iterator[Piece]:  # fmt: skip
+    ) -> Iterator[TransplantPiece]:  # fmt: skip
         """Changes of weights that are made in one sweep, of some items at once."""
         writes, budget = "generate" in protocols, self.setup.memory_budget
-        for some in self._hosts[host][1].together(changes, writes, budget):
+        for some in self._hosts[host][1].sweep_groups(changes, writes, budget):
             for start in range(0, len(task.items), ITEMS_AT_ONCE):
                 part = replace(task, items=task.items[start : start + ITEMS_AT_ONCE])
-                yield Piece(host, part, protocols, some, split)
+                yield TransplantPiece(host, part, protocols, some, split)
 
-    def _made(
-        self, pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter
+    def _make_records(
+        self, pieces: Sequence[TransplantPiece], parts: CheckpointStore, progress: Meter
     ) -> pd.DataFrame:
         """The records of pieces, which are made if they are missing."""
         make_pieces(
             self.setup.executor, parts, progress, pieces,
             lambda piece: f"transplanting: {piece.task.name}", self._cost, self._measure,
         )  # fmt: skip
-        return rows_of(parts, "transplant", [f"records {piece.name}" for piece in pieces])
+        return table_rows(parts, "transplant", [f"records {piece.name}" for piece in pieces])
 
-    def _measure(self, piece: Piece) -> Recorded:
+    def _measure(self, piece: TransplantPiece) -> Recorded:
         """The records of a piece, and what they cost."""
         task, (setup, exchange) = piece.task, self._hosts[piece.host]
         if piece.changes:
@@ -206,7 +208,7 @@ class Transplant:
             if piece.exchange == WEIGHTS:  # blocks are run by the engine as the host's are
                 check_faithful(exchange.donor, self.method)
                 if is_alone(piece.changes[0]):  # weights that no branch of a sweep can have
-                    in_place = exchange.donated(piece.changes[0]).in_place()
+                    in_place = exchange.donated_weights(piece.changes[0]).in_place()
             with in_place:
                 swept = self._answers(piece, setup)
             changes = list(map(exchange.intervention, piece.changes))
@@ -215,7 +217,7 @@ class Transplant:
                 | {"intervention": change.id, "kind": "transplant", "heads": change.heads or None}
                 for made, change in zip(changes, piece.changes, strict=True)
             }
-            requests = requests_of(self.setup, task, task.items, piece.protocols)
+            requests = item_requests(self.setup, task, task.items, piece.protocols)
             made = record_rows(task, task.items, requests, changes, swept)
             rows, stats = [row | described[row["intervention"]] for row in made], [swept.stats]
         else:
@@ -229,23 +231,23 @@ class Transplant:
         kept = [{name: row.get(name) for name in names} for row in rows]
         return frame("transplant", kept), joined_work([work])[0]
 
-    def _answers(self, piece: Piece, by: Sweeper) -> Sweep:
+    def _answers(self, piece: TransplantPiece, by: Sweeper) -> Sweep:
         """The answers of a model with layers of the other, or with what the other has there."""
         changes = list(map(self._hosts[piece.host][1].intervention, piece.changes))
-        made = requests_of(self.setup, piece.task, piece.task.items, piece.protocols)
+        made = item_requests(self.setup, piece.task, piece.task.items, piece.protocols)
         requests = [request.request for request in made]
         if piece.exchange == ACTIVATIONS:
             return swept_with_donor(by, changes, requests, self.method)
         return by.sweep(changes, requests, self.method)
 
-    def _cost(self, piece: Piece) -> Cost:
+    def _cost(self, piece: TransplantPiece) -> Cost:
         """Expected cost of a piece, with weights of both models and those between them."""
         setup, exchange = self._hosts[piece.host]
         make = partial(answers_as_is, self.setup, piece.task, piece.protocols, self.method)
         if piece.changes:
             make = partial(self._answers, piece)
         made = [
-            exchange.donated(change).copied_bytes
+            exchange.donated_weights(change).copied_bytes
             for change in piece.changes
             if change.exchange == WEIGHTS
         ]

@@ -1,4 +1,4 @@
-"""Which weights are exchanged at a site: of layers, their parts and norms, of single heads.
+"""Weights exchanged at a site: of layers, their parts and norms, of single heads.
 
 What a block consists of is in ``shared.blocks``. Nothing is exchanged here.
 """
@@ -19,12 +19,12 @@ from layerwise.models.decoder.parts import AttentionParts
 from layerwise.models.instance.kinds import (
     DecoderOnly,
     Model,
-    blocks_of,
     by_kind,
     heads_per_key,
     is_seq2seq,
-    n_heads_of,
-    over_original,
+    model_blocks,
+    n_layer_heads,
+    runs_original_modules,
 )  # fmt: skip
 from layerwise.models.seq2seq.model import Seq2SeqModel
 
@@ -36,13 +36,13 @@ def weights_outside(model: Model) -> dict[str, list[nn.Parameter]]:
 
     ``rel_pos`` is T5's relative position biases; ``tied_embed`` embeddings and unembedding.
     """
-    by_site = by_kind(model, _weights_outside_decoder_only, _of_seq2seq)
+    by_site = by_kind(model, _decoder_only_outer_weights, _of_seq2seq)
     once = {id(weight): weight for site in (EMBED, UNEMBED) for weight in by_site[site]}
     by_site[TIED] = list(once.values())
     return {site: weights for site, weights in by_site.items() if weights}
 
 
-def _weights_outside_decoder_only(model: DecoderOnly) -> dict[str, list[nn.Parameter]]:
+def _decoder_only_outer_weights(model: DecoderOnly) -> dict[str, list[nn.Parameter]]:
     if isinstance(model, DecoderModel):
         parts = model.parts
         positions = [] if parts.positions is None else [*parts.positions.parameters()]
@@ -68,7 +68,7 @@ def _of_seq2seq(model: Seq2SeqModel) -> dict[str, list[nn.Parameter]]:
         UNEMBED: list(model.parts.unembed.parameters()),
         RELATIVE: [w for table in tables for w in table.parameters()],
     }
-    known = {id(w) for block in blocks_of(model) for w in parts_of_block(model, block)["layer"]}
+    known = {id(w) for block in model_blocks(model) for w in parts_of_block(model, block)["layer"]}
     known |= {id(w) for site in (FINAL_NORM, RELATIVE) for w in by_site[site]}
     if not _is_one(model):
         known |= {id(w) for w in by_site[UNEMBED]}
@@ -115,7 +115,7 @@ class WeightPart:
     rows: slice | None = None  # which indices of ``dim``; None is the whole weight
     dim: int = 0  # the dimension in which heads lie one after the other
 
-    def of(self, values: torch.Tensor) -> torch.Tensor:
+    def view(self, values: torch.Tensor) -> torch.Tensor:
         """The part of a tensor that is shaped like the weight, as a view."""
         if self.rows is None:
             return values
@@ -124,26 +124,26 @@ class WeightPart:
 
 def sites_of_layer(model: Model, layer: int) -> tuple[str, ...]:
     """Sites of a layer that can be exchanged."""
-    block = blocks_of(model)[layer]
+    block = model_blocks(model)[layer]
     parts = parts_of_block(model, block)
     by_head = {"z": "attn_out", KV_GROUP: "attn_out", "cross_z": "cross_attn_out"}
-    apart = not over_original(model) or linears_of(block.parts.attn) is not None
+    apart = not runs_original_modules(model) or attention_linears(block.parts.attn) is not None
     heads = [site for site in BY_HEAD if apart and by_head[site] in parts]
     norms = [NORMS] if norms_of_block(model, block) else []
     return (*parts, *heads, *norms)
 
 
-def n_heads_at(model: Model, site: str, layer: int) -> int:
+def n_site_heads(model: Model, site: str, layer: int) -> int:
     """Number of heads, or key/value groups, of a layer at ``z``, ``kv_group`` or ``cross_z``."""
-    n_heads = n_heads_of(model, layer)
+    n_heads = n_layer_heads(model, layer)
     return n_heads // heads_per_key(model.cfg) if site == KV_GROUP else n_heads
 
 
-def parts_at(
+def site_weights(
     model: Model, site: str, layers: Sequence[int], heads: Sequence[int] = ()
 ) -> list[WeightPart]:
     """The weights of a part of some layers, in an order that is the same in both models."""
-    blocks = blocks_of(model)
+    blocks = model_blocks(model)
     if site in OF_NO_LAYER:
         return [WeightPart(weight) for weight in weights_outside(model)[site]]
     if site in BY_HEAD:
@@ -175,9 +175,9 @@ def head_parts(model: Model, block: Any, site: str, head: int) -> list[WeightPar
     n_shared, is_group = heads_per_key(model.cfg), site == KV_GROUP
     queries = slice(head * n_shared, (head + 1) * n_shared) if is_group else slice(head, head + 1)
     keys = slice(head, head + 1) if is_group or n_shared == 1 else None
-    if over_original(model):
+    if runs_original_modules(model):
         attn = block.parts.attn
-        linears, sinks, width = linears_of(attn), attn.sinks, attn.d_head
+        linears, sinks, width = attention_linears(attn), attn.sinks, attn.d_head
         assert linears is not None, "layers whose heads are not told apart have no such site"
         norms = [getattr(attn.module, name, None) for name in ("q_norm", "k_norm")]
     elif is_seq2seq(model):
@@ -215,7 +215,7 @@ def head_parts(model: Model, block: Any, site: str, head: int) -> list[WeightPar
     ]
 
 
-def linears_of(attn: AttentionParts) -> list[nn.Linear] | None:
+def attention_linears(attn: AttentionParts) -> list[nn.Linear] | None:
     """Queries, keys, values and output; None where heads do not lie side by side in each."""
     given = (getattr(attn.module, name, None) for name in ("q_proj", "k_proj", "v_proj"))
     linears = [linear for linear in (*given, attn.out) if isinstance(linear, nn.Linear)]

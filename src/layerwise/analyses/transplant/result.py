@@ -11,18 +11,18 @@ from layerwise.analyses.ablation.saved_effects import set_name
 from layerwise.presentation.columns import (
     Column,
     Row,
-    decided,
-    estimated,
+    estimate_column,
     in_short,
-    named,
-    numbered,
+    number_column,
     p_column,
     plain,
+    text_column,
+    yes_no_column,
 )
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.section import drawn
+from layerwise.presentation.section import draw_table
 from layerwise.presentation.wording import layer_ranges, number
-from layerwise.storage.base import Result, computed_once
+from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.provenance import Facts
 
 from .names import BY_HEAD, OF_NO_LAYER, WEIGHTS
@@ -50,27 +50,27 @@ class TransplantResult(Result):
     transplant_distances: pd.DataFrame
     facts: Facts
 
-    @computed_once
+    @cache_tables
     def gaps(self) -> pd.DataFrame:
         """``transplant_gaps``: which of the two models is better, and by how much."""
         return gaps_table(self.transplant, self.facts.chance, self.facts.seed)
 
-    @computed_once
+    @cache_tables
     def effects(self) -> pd.DataFrame:
         """``transplant_effects``: what every change moves of the gap."""
         return effects_table(self.transplant, self.gaps(), self.facts.chance, self.facts.seed)
 
-    @computed_once
+    @cache_tables
     def ranks(self) -> pd.DataFrame:
         """``transplant_ranks``: do layers whose weights differ most move most?"""
         return ranks_table(self.transplant, self.transplant_distances, self.gaps(), self.facts.seed)
 
-    @computed_once
+    @cache_tables
     def greedy(self) -> pd.DataFrame:
         """``transplant_greedy``: what layers chosen one by one move on other items."""
         return greedy_table(self.transplant, self.gaps(), self.facts.chance, self.facts.seed)
 
-    def derived(self) -> dict[str, pd.DataFrame]:
+    def derived_tables(self) -> dict[str, pd.DataFrame]:
         """``transplant_gaps``, ``transplant_effects``, ``transplant_ranks``, ``transplant_greedy``.
 
         The last only where layers were chosen one after the other.
@@ -92,25 +92,25 @@ class TransplantResult(Result):
 
         effects = self.effects()
         by_head = bool(effects["head"].notna().any())
-        return drawn(self, moved_by_head if by_head else moved_by_layer, effects)
+        return draw_table(self, moved_by_head if by_head else moved_by_layer, effects)
 
     def summary_rows(self) -> pd.DataFrame:
         """Share of the gap that each change moves, where there is one."""
         return in_short(self, EFFECTS, self.effects())
 
 
-def set_of(row: Row) -> str:
+def set_words(row: Row) -> str:
     """``3–5``, or of heads ``2: 0–3; 5: 1``, of one ``7.3``; nothing outside of the layers."""
     if row["site"] in OF_NO_LAYER:
         return ""
     if row["site"] not in BY_HEAD:
         return layer_ranges(row["layers"])
     if len(row["heads"]) == 1:
-        return order_of(row)
+        return order_words(row)
     return set_name(row["layers"], [int(head) for head in row["heads"]])
 
 
-def order_of(row: Row) -> str:
+def order_words(row: Row) -> str:
     """``3, 1, 4`` or ``7.3, 2.0``: what was chosen, one after the other."""
     layers = [name_layer(layer) for layer in row["layers"]]
     if row["site"] not in BY_HEAD:
@@ -130,7 +130,7 @@ def _change_words(row: Row) -> str:
     part = "" if row["site"] == "layer" else f" {row['site']}"
     step = "" if row["t"] == 1 else f", t = {number(row['t'], 2)}"
     step += "" if row["exchange"] == WEIGHTS else " (activations)"
-    return f"{set_of(row)}{part}{_SETS.get(row['set'], '')}{step}".lstrip()
+    return f"{set_words(row)}{part}{_SETS.get(row['set'], '')}{step}".lstrip()
 
 
 def _place(row: Row) -> str:
@@ -144,52 +144,52 @@ def _place(row: Row) -> str:
 EFFECTS = (
     *plain("task", "protocol"),
     Column("layers", _change_words),
-    named("put into", "host"),
+    text_column("put into", "host"),
     *plain("direction"),
-    named("n", "n_items"),
-    numbered("accuracy (%)", "acc", 100),
-    estimated("moved (points)", "moved", "moved_", 100),
-    estimated("share of the gap (%)", "share", "share_", 100),
-    estimated("moved (nats)", "nats", "nats_", 1, 2),
+    text_column("n", "n_items"),
+    number_column("accuracy (%)", "acc", 100),
+    estimate_column("moved (points)", "moved", "moved_", 100),
+    estimate_column("share of the gap (%)", "share", "share_", 100),
+    estimate_column("moved (nats)", "nats", "nats_", 1, 2),
     p_column("p (Holm)", "p_holm"),
     p_column("p (run)", "p_run"),
 )
 GREEDY = (
     *plain("task", "protocol"),
-    named("put into", "host"),
+    text_column("put into", "host"),
     *plain("direction", "step"),
-    Column("layers, as they were chosen", order_of),
-    named("of", "n_candidates"),
-    numbered("moved on what it was chosen by (points)", "moved_selection", 100),
-    named("n held out", "n_items"),
-    estimated("moved on held-out items (points)", "moved", "moved_", 100),
-    estimated("share of the gap (%)", "share", "share_", 100),
+    Column("layers, as they were chosen", order_words),
+    text_column("of", "n_candidates"),
+    number_column("moved on what it was chosen by (points)", "moved_selection", 100),
+    text_column("n held out", "n_items"),
+    estimate_column("moved on held-out items (points)", "moved", "moved_", 100),
+    estimate_column("share of the gap (%)", "share", "share_", 100),
     p_column("p (Holm, steps of the run)", "p_run"),
 )
 GAPS = (
     *plain("task", "protocol"),
-    named("n", "n_items"),
-    numbered("base (%)", "acc_base", 100),
-    numbered("other (%)", "acc_other", 100),
+    text_column("n", "n_items"),
+    number_column("base (%)", "acc_base", 100),
+    number_column("other (%)", "acc_other", 100),
     *plain("better"),
-    estimated("lead (points)", "gap", "gap_", 100),
-    estimated("lead (nats)", "nats", "nats_", 1, 2),
+    estimate_column("lead (points)", "gap", "gap_", 100),
+    estimate_column("lead (nats)", "nats", "nats_", 1, 2),
     p_column("p (Holm)", "p_holm"),
-    decided("a gap to move", "found"),
+    yes_no_column("a gap to move", "found"),
 )
 DISTANCES = (
-    named("part", "site"),
+    text_column("part", "site"),
     Column("layer", _place),
-    named("weight", "part"),
-    named("parameters", "n_parameters"),
-    numbered("distance", "distance", 1, 4),
+    text_column("weight", "part"),
+    text_column("parameters", "n_parameters"),
+    number_column("distance", "distance", 1, 4),
 )
 RANKS = (
     *plain("task", "protocol"),
-    named("put into", "host"),
+    text_column("put into", "host"),
     *plain("direction"),
-    named("layers", "n_layers"),
-    named("n", "n_items"),
-    estimated("rank correlation of distance and points moved", "rho", "rho_", 1, 2),
+    text_column("layers", "n_layers"),
+    text_column("n", "n_items"),
+    estimate_column("rank correlation of distance and points moved", "rho", "rho_", 1, 2),
     Column("p", lambda row: "–" if pd.isna(row["rho_p"]) else f"{row['rho_p']:.3g}"),
 )

@@ -1,4 +1,4 @@
-"""What is put from one model into another: layers, parts, heads, together or not, if it fits."""
+"""Layers, parts and heads put from one model into another, together or not, if they fit."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from layerwise.errors import UserError, shown, unknown_name
+from layerwise.errors import UserError, short_repr, unknown_name
 from layerwise.models.instance.facts import vocabulary_difference
 from layerwise.models.instance.kinds import (
     Model,
-    backend_of,
     decoder_prefix,
+    is_quantized,
     is_seq2seq,
-    original_of,
-    over_original,
-    stays_quantized,
+    model_backend,
+    original_model,
+    runs_original_modules,
 )  # fmt: skip
 from layerwise.models.instance.structure import ASIDE
 from layerwise.models.weights.offload import OnDisk
-from layerwise.models.weights.quantization import how_to_dequantize
+from layerwise.models.weights.quantization import dequantize_advice
 
 from .names import (
     ACTIVATIONS,
@@ -38,7 +38,7 @@ from .names import (
     WEIGHTS,
     WITH_ACTIVATIONS,
 )
-from .parts import n_heads_at, site_outside, sites_of_layer
+from .parts import n_site_heads, site_outside, sites_of_layer
 
 _PLAIN = (bool, int, float, str, type(None))
 # Differences of architecture are named before what follows from them.
@@ -61,10 +61,10 @@ def refuse_misfit(base: Model, other: Model) -> None:
                 "A model's weights are on disk, where they cannot be exchanged: expected both "
                 "models in memory; load them without offload."
             )
-        if stays_quantized(model):
+        if is_quantized(model):
             raise UserError(
                 "A model's weights stay quantized, and packed weights cannot be exchanged: "
-                f"expected numbers in both models; {how_to_dequantize()}."
+                f"expected numbers in both models; {dequantize_advice()}."
             )
 
 
@@ -73,14 +73,18 @@ def _difference(base: Model, other: Model) -> tuple[str, str, str] | None:
     kinds = ["an encoder-decoder" if is_seq2seq(m) else "decoder-only" for m in (base, other)]
     if kinds[0] != kinds[1]:
         return "the kind of model", kinds[0], kinds[1]
-    backends = [backend_of(model) for model in (base, other)]
+    backends = [model_backend(model) for model in (base, other)]
     if backends[0] != backends[1]:
-        return "the backend", shown(backends[0]), shown(backends[1])
+        return "the backend", short_repr(backends[0]), short_repr(backends[1])
     settings, other_settings = (_settings(model) for model in (base, other))
     known = sorted(settings.keys() | other_settings.keys())
     for name in (*_FIRST, *known):
         if settings.get(name) != other_settings.get(name):
-            return f"the setting {name}", shown(settings.get(name)), shown(other_settings.get(name))
+            return (
+                f"the setting {name}",
+                short_repr(settings.get(name)),
+                short_repr(other_settings.get(name)),
+            )
     weights, donated = (dict(model.named_parameters()) for model in (base, other))
     for name in sorted(weights.keys() | donated.keys()):
         both = [_tensor_words(known.get(name)) for known in (weights, donated)]
@@ -93,7 +97,7 @@ def _difference(base: Model, other: Model) -> tuple[str, str, str] | None:
 
 def _settings(model: Model) -> dict[str, Any]:
     """The settings that decide how a model computes; an original's lists as texts."""
-    original: Any = original_of(model) if over_original(model) else None
+    original: Any = original_model(model) if runs_original_modules(model) else None
     whole = {
         name: value if isinstance(value, _PLAIN) else str(value)
         for name, value in ({} if original is None else original.config.to_dict()).items()
@@ -132,14 +136,14 @@ class Change:
     @property
     def layer(self) -> int | None:
         """The one layer; of a cumulative set the one that was added last; None if together."""
-        return self._added(self.layers)
+        return self._added_layer(self.layers)
 
     @property
     def head(self) -> int | None:
         """The one head, likewise."""
-        return self._added(self.heads)
+        return self._added_layer(self.heads)
 
-    def _added(self, of: tuple[int, ...]) -> int | None:
+    def _added_layer(self, of: tuple[int, ...]) -> int | None:
         if self.set == TOGETHER or not of:
             return None
         return of[0] if self.set == FROM_LAST else of[-1]
@@ -185,7 +189,7 @@ class TransplantSpec:
     held_out: float = 0.5  # the share of items that these are not chosen by
 
     @classmethod
-    def of(
+    def for_models(
         cls, model: Model, other: Model, site: str, layers: tuple[int, ...], sets: Sequence[str],
         steps: int, named: bool, heads: Sequence[int] | None = None,
         exchange: Sequence[str] = (WEIGHTS,),
@@ -216,7 +220,7 @@ class TransplantSpec:
         """Settings that make them these changes and no others."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
 
-    def searching(self, greedy: int, held_out: float) -> TransplantSpec:
+    def with_search(self, greedy: int, held_out: float) -> TransplantSpec:
         """The same with so many layers chosen one after the other."""
         if not greedy and held_out != self.held_out:
             raise UserError(
@@ -237,7 +241,7 @@ class TransplantSpec:
             )
         return replace(self, greedy=greedy, held_out=held_out)
 
-    def chosen(self, places: Sequence[int]) -> Change:
+    def change_of_places(self, places: Sequence[int]) -> Change:
         """The change of some of the layers, as numbers in ``layers``, in their order of choice."""
         heads = tuple(self.heads[i] for i in places) if self.heads else ()
         return Change(GREEDY, self.site, tuple(self.layers[i] for i in places), 1.0, heads)
@@ -248,11 +252,11 @@ class TransplantSpec:
             Change(name, self.site, self.layers[chosen], step / self.steps, self.heads[chosen], one)
             for one in self.exchange
             for name in self.sets
-            for chosen in self._chosen(name)
+            for chosen in self._set_slices(name)
             for step in range(1 if one == WEIGHTS else self.steps, self.steps + 1)
         )
 
-    def _chosen(self, name: str) -> Iterator[slice]:
+    def _set_slices(self, name: str) -> Iterator[slice]:
         n = len(self.layers)
         if self.site in OF_NO_LAYER:
             yield slice(0)
@@ -270,7 +274,7 @@ def _places(
     model: Model, site: str, layers: Sequence[int], heads: Sequence[int] | None
 ) -> list[tuple[int, int]]:
     """Layer and head of each that is exchanged."""
-    most = max(n_heads_at(model, site, layer) for layer in layers)
+    most = max(n_site_heads(model, site, layer) for layer in layers)
     wanted = range(most) if heads is None else sorted(set(heads))
     noun = "key/value groups" if site == KV_GROUP else "heads"
     if not wanted:
@@ -282,7 +286,7 @@ def _places(
         (layer, head)
         for layer in layers
         for head in wanted
-        if head < n_heads_at(model, site, layer)
+        if head < n_site_heads(model, site, layer)
     ]
 
 

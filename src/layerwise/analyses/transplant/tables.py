@@ -20,13 +20,13 @@ from layerwise.presentation.rows import numbers, rows
 from layerwise.stats.cells import Cell, cells_by_host, intact_nats
 from layerwise.stats.effects import ALPHA, INTACT, Chance
 from layerwise.stats.families.estimate import (
+    bootstrap_means,
     bounded_columns,
     estimate,
     exact,
-    known,
+    finite_or_none,
     mean_columns,
     paired_bounds,
-    resampled,
     with_holm,
 )
 from layerwise.stats.families.rank_correlation import rank_correlation
@@ -58,7 +58,7 @@ _AS_EFFECTS = {
 DESCRIBED = ["set", "site", "layer", "layers", "t", "head", "heads", "exchange"]
 
 
-class Pair(NamedTuple):
+class HostPair(NamedTuple):
     """One task under one protocol, asked of both models."""
 
     cells: dict[str, Cell]  # by host, its records as matrices; rows are the same items
@@ -83,13 +83,13 @@ class Pair(NamedTuple):
         """Items that the better model has right and the other has not, minus the reverse."""
         return self.cells[self.better].intact.astype(int) - self.cells[self.worse].intact
 
-    def about(self) -> dict[str, Any]:
+    def cell_columns(self) -> dict[str, Any]:
         """Task, capability and protocol."""
         base = self.cells[BASE]
         return {"task": base.task, "capability": base.capability, "protocol": base.protocol}
 
 
-def pairs_of(transplant: pd.DataFrame) -> Iterator[Pair]:
+def host_pairs(transplant: pd.DataFrame) -> Iterator[HostPair]:
     """Both models' records by task and protocol, in alphabetical order."""
     transplant = transplant.loc[transplant["split"].isna()]
     for cells in cells_by_host(transplant, HOSTS, "both models; run the transplant"):
@@ -97,7 +97,9 @@ def pairs_of(transplant: pd.DataFrame) -> Iterator[Pair]:
         of = rows(transplant, task=base.task, protocol=base.protocol)
         once = of.loc[of["set"].notna()].drop_duplicates("intervention")
         order = HOSTS if base.intact.sum() > other.intact.sum() else HOSTS[::-1]
-        yield Pair(cells, intact_nats(of, base), once.set_index("intervention")[DESCRIBED], *order)
+        yield HostPair(
+            cells, intact_nats(of, base), once.set_index("intervention")[DESCRIBED], *order
+        )
 
 
 def gaps_table(transplant: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
@@ -106,7 +108,7 @@ def gaps_table(transplant: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFr
     A gap is found where the better model is right on significantly more of the same items
     (McNemar's exact test, by clusters; Holm over all tasks and protocols) and has signal itself.
     """
-    pairs = list(pairs_of(transplant))
+    pairs = list(host_pairs(transplant))
     if not pairs:
         return frame("transplant_gaps", [])
     cells = [pair.cells[host] for pair in pairs for host in HOSTS]
@@ -120,14 +122,14 @@ def gaps_table(transplant: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFr
     return frame("transplant_gaps", gaps)
 
 
-def _gap(pair: Pair, seed: int) -> dict[str, Any]:
+def _gap(pair: HostPair, seed: int) -> dict[str, Any]:
     net, clusters = pair.lead, pair.clusters
     low, high = paired_bounds(net, clusters)
     apart = (pair.nats[pair.better] - pair.nats[pair.worse])[:, None]
     random = stats.generator(seed, pair.cells[BASE].task)
     nats = mean_columns("nats", "nats_", apart, clusters, random)
     return {
-        **pair.about(),
+        **pair.cell_columns(),
         "better": pair.better,
         "n_items": len(net),
         "n_clusters": clusters.n,
@@ -138,7 +140,7 @@ def _gap(pair: Pair, seed: int) -> dict[str, Any]:
         "n_better": int((net > 0).sum()),
         "n_worse": int((net < 0).sum()),
         "p": float(paired_p_values(net[:, None], clusters)[0]),
-        **{name: known(values[0]) for name, values in nats.items()},
+        **{name: finite_or_none(values[0]) for name, values in nats.items()},
     }
 
 
@@ -149,7 +151,7 @@ def effects_table(
     found = with_gap(gaps)
     tables = [
         _effects(pair, host, chance, seed, has_gap=pair.key in found)
-        for pair in pairs_of(transplant)
+        for pair in host_pairs(transplant)
         for host in HOSTS
         if len(pair.cells[host].interventions)
     ]
@@ -168,7 +170,9 @@ def with_gap(gaps: pd.DataFrame) -> set[tuple[str, str]]:
     return {(row.task, row.protocol) for row in gaps.loc[gaps["found"]].itertuples()}
 
 
-def _effects(pair: Pair, host: str, chance: Chance, seed: int, *, has_gap: bool) -> pd.DataFrame:
+def _effects(
+    pair: HostPair, host: str, chance: Chance, seed: int, *, has_gap: bool
+) -> pd.DataFrame:
     """One model with everything that was put into it."""
     cell, clusters, brings = pair.cells[host], pair.clusters, host == pair.worse
     changed = cell.correct.astype(int) - cell.intact[:, None]
@@ -190,7 +194,7 @@ def _effects(pair: Pair, host: str, chance: Chance, seed: int, *, has_gap: bool)
         p = np.maximum.reduce([p, guessing, np.array(blind)])
     table = pair.described.loc[list(cell.interventions["intervention"])].reset_index()
     table = table.assign(
-        **pair.about(),
+        **pair.cell_columns(),
         host=host,
         direction=BRINGS if brings else DESTROYS,
         n_items=len(net),
@@ -207,11 +211,11 @@ def _effects(pair: Pair, host: str, chance: Chance, seed: int, *, has_gap: bool)
     return table.assign(**with_unseen_items(table, share_scale(pair.lead, clusters)))
 
 
-def _bootstrap_columns(pair: Pair, host: str, seed: int, *, has_scale: bool) -> dict[str, Any]:
+def _bootstrap_columns(pair: HostPair, host: str, seed: int, *, has_scale: bool) -> dict[str, Any]:
     cell, brings = pair.cells[host], host == pair.worse
     sign, n = (-1 if brings else 1), len(cell.intact)
     intact = (pair.cells[name].intact for name in (pair.better, pair.worse, host))
-    better, worse, own, changed, nats = resampled(
+    better, worse, own, changed, nats = bootstrap_means(
         cell.task, pair.clusters, seed, *intact, cell.correct, sign * cell.nats
     )
     share = stats.shares(better, changed, worse if has_scale else np.full_like(worse, np.inf))
@@ -236,14 +240,14 @@ def ranks_table(
     found = with_gap(gaps)
     ranks = [
         _ranks(pair, host, distances, seed)
-        for pair in pairs_of(transplant)
+        for pair in host_pairs(transplant)
         if pair.key in found
         for host in HOSTS
     ]
     return frame("transplant_ranks", [row for row in ranks if row])
 
 
-def _ranks(pair: Pair, host: str, distances: pd.DataFrame, seed: int) -> dict[str, Any]:
+def _ranks(pair: HostPair, host: str, distances: pd.DataFrame, seed: int) -> dict[str, Any]:
     """The correlation in one host; nothing of fewer than three layers."""
     cell = pair.cells[host]
     of = pair.described.loc[list(cell.interventions["intervention"])]
@@ -256,13 +260,13 @@ def _ranks(pair: Pair, host: str, distances: pd.DataFrame, seed: int) -> dict[st
     places = pd.MultiIndex.from_frame(of[["layer", "head"]].iloc[chosen])
     sign = 1 if host == pair.worse else -1
     moved = sign * (cell.correct[:, chosen].astype(float) - cell.intact[:, None])
-    (means,) = resampled(cell.task, pair.clusters, seed, moved)
+    (means,) = bootstrap_means(cell.task, pair.clusters, seed, moved)
     far = np.broadcast_to(apart.reindex(places).to_numpy(dtype=float), means.shape)
     random = stats.generator(seed, "rank correlation", cell.task, host)
     # distances of weights are no means over items
     rho = rank_correlation(far, means, pair.clusters.n, random, sampled=(False, True))
     return {
-        **pair.about(),
+        **pair.cell_columns(),
         "host": host,
         "direction": BRINGS if host == pair.worse else DESTROYS,
         "site": site,
@@ -272,7 +276,7 @@ def _ranks(pair: Pair, host: str, distances: pd.DataFrame, seed: int) -> dict[st
     }
 
 
-def parted(task: Task, held_out: float, seed: int) -> dict[str, Task]:
+def split_by_cluster(task: Task, held_out: float, seed: int) -> dict[str, Task]:
     """A task's items to choose by, and those held out; what asks for the same is in one part."""
     named = [item.id if item.cluster is None else item.cluster for item in task.items]
     clusters = list(dict.fromkeys(named))
@@ -291,7 +295,7 @@ def parted(task: Task, held_out: float, seed: int) -> dict[str, Task]:
     return {split: replace(task, items=tuple(items)) for split, items in halves.items()}
 
 
-def best_of(tried: Sequence[pd.DataFrame], direction: str) -> int:
+def best_change(tried: Sequence[pd.DataFrame], direction: str) -> int:
     """Index of the change that moves most: by accuracy, then log-probability, then the first."""
     sign = 1 if direction == BRINGS else -1
     means = [

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from layerwise.analyses.shared.blocks import parts_of_block
-from layerwise.models.instance.kinds import Model, blocks_of, heads_per_key, n_encoder_layers
+from layerwise.models.instance.kinds import Model, heads_per_key, model_blocks, n_encoder_layers
 from layerwise.runs.dry_sweeps import Sweeper
 from layerwise.sweep import Generate, Intervention, Sweep, SweepStats, together
 from layerwise.sweep.changes.edits import BLOCK, EMBED, END, MEMORY_NORM, OtherWeights, SwapWeights
@@ -26,7 +26,7 @@ from layerwise.sweep.requests import Request
 
 from . import names
 from .names import BY_HEAD, KV_GROUP, NORMS, OUTSIDE
-from .parts import WeightPart, n_heads_at, parts_at, sites_of_layer
+from .parts import WeightPart, n_site_heads, site_weights, sites_of_layer
 from .spec import Change
 
 # The share of the memory budget that copies of weights may take while texts are written.
@@ -57,7 +57,7 @@ class Exchange:
     def intervention(self, change: Change) -> Intervention:
         """A change as what a sweep makes of it; nothing where the model has it in place."""
         if change.exchange == names.ACTIVATIONS:
-            return patched_with(change, self.donor)
+            return activation_exchange(change, self.donor)
         return with_weights(change.id, change.site, tuple(self._edits(change)))
 
     def _edits(self, change: Change) -> Iterator[SwapWeights]:
@@ -82,16 +82,16 @@ class Exchange:
     ) -> OtherWeights:
         key = (change.site, change.t, layers, tuple(sorted(heads)))
         if key not in self.known:
-            made = donated(self.host, self.donor, change.site, layers, change.t, heads)
+            made = donor_weights(self.host, self.donor, change.site, layers, change.t, heads)
             self.known[key] = made
         return self.known[key]
 
-    def donated(self, change: Change) -> OtherWeights:
+    def donated_weights(self, change: Change) -> OtherWeights:
         """Weights of a change."""
         where = change.site, change.layers, change.t, change.heads
-        return donated(self.host, self.donor, *where)
+        return donor_weights(self.host, self.donor, *where)
 
-    def together(
+    def sweep_groups(
         self, changes: Sequence[Change], writes: bool, memory_budget: int
     ) -> Iterator[tuple[Change, ...]]:
         """Changes of one sweep each: those that are alone; of others as many as copies fit."""
@@ -111,7 +111,7 @@ class Exchange:
             yield tuple(group)
 
 
-def patched_with(change: Change, donor: Model) -> Intervention:
+def activation_exchange(change: Change, donor: Model) -> Intervention:
     """A change of activations, at every position, as what a sweep makes of it."""
     site: Any = {"layer": "resid_post", KV_GROUP: "z"}.get(change.site, change.site)
     n_shared = heads_per_key(donor.cfg) if change.site == KV_GROUP else 1
@@ -140,7 +140,7 @@ def swept_with_donor(
 
 
 @contextlib.contextmanager
-def transplanted(
+def with_weights_of(
     host: Model,
     donor: Model,
     site: str,
@@ -149,11 +149,11 @@ def transplanted(
     heads: Sequence[int] = (),
 ) -> Iterator[Model]:
     """Let some layers of a model have another's weights meanwhile, or weights between both."""
-    with donated(host, donor, site, layers, t, heads).in_place():
+    with donor_weights(host, donor, site, layers, t, heads).in_place():
         yield host
 
 
-def donated(
+def donor_weights(
     host: Model,
     donor: Model,
     site: str,
@@ -166,7 +166,7 @@ def donated(
     Whole weights are the other's own memory; others are made on first use.
     """
     parts: dict[nn.Parameter, list[tuple[WeightPart, WeightPart]]] = {}
-    both = (parts_at(model, site, layers, heads) for model in (host, donor))
+    both = (site_weights(model, site, layers, heads) for model in (host, donor))
     for own, other in zip(*both, strict=True):
         parts.setdefault(own.weight, []).append((own, other))
     copied = sum(
@@ -189,8 +189,8 @@ def _merge_weights(
         donated = other.weight.data
         if own.rows is None:
             return donated if t == 1 else _interpolate(before, donated, t)
-        merged, given = before.clone() if merged is None else merged, other.of(donated)
-        own.of(merged).copy_(given if t == 1 else _interpolate(own.of(before), given, t))
+        merged, given = before.clone() if merged is None else merged, other.view(donated)
+        own.view(merged).copy_(given if t == 1 else _interpolate(own.view(before), given, t))
     assert merged is not None
     return merged
 
@@ -203,17 +203,17 @@ def distances(base: Model, other: Model, site: str = "layer") -> list[dict[str, 
     """Frobenius norm of the difference of two models' weights, relative to the base's, by place."""
     rows, layers = [], range(base.cfg.n_layers)
     for layer in layers:
-        parts = list(parts_of_block(base, blocks_of(base)[layer]))
+        parts = list(parts_of_block(base, model_blocks(base)[layer]))
         if site in (NORMS, *BY_HEAD) and site in sites_of_layer(base, layer):
             parts.append(site)
         for name in parts:
-            heads = range(n_heads_at(base, name, layer)) if name in BY_HEAD else [None]
+            heads = range(n_site_heads(base, name, layer)) if name in BY_HEAD else [None]
             for head in heads:
                 of_head = () if head is None else (head,)
-                both = (parts_at(model, name, [layer], of_head) for model in (base, other))
+                both = (site_weights(model, name, [layer], of_head) for model in (base, other))
                 pairs = zip(*both, strict=True)
                 rows.append({"site": name, "layer": layer, "head": head} | _weight_distance(pairs))
-    inside = {id(part.weight) for part in parts_at(base, "layer", layers)}
+    inside = {id(part.weight) for part in site_weights(base, "layer", layers)}
     beside = dict(other.named_parameters())
     for name, weight in base.named_parameters():
         if id(weight) not in inside:
@@ -227,7 +227,7 @@ def _weight_distance(pairs: Any) -> dict[str, Any]:
     n, size, apart = 0, 0.0, 0.0
     with torch.no_grad():
         for pair in pairs:
-            own, other = (part.of(part.weight).double() for part in pair)
+            own, other = (part.view(part.weight).double() for part in pair)
             n += own.numel()
             size += float(own.square().sum())
             apart += float((own - other).square().sum())

@@ -17,23 +17,23 @@ from layerwise.ground.regular_files import read_regular
 from layerwise.models import weights_hash
 from layerwise.models.files.written_folder import (
     WRITTEN,
-    shards_of,
-    tensors_of,
+    tensor_names,
+    tensor_names_by_file,
     write_exchanged_folder,
 )
 from layerwise.models.huggingface.folder import read_config
-from layerwise.models.instance.kinds import Model, is_seq2seq, original_of, over_original
+from layerwise.models.instance.kinds import Model, is_seq2seq, original_model, runs_original_modules
 from layerwise.models.libraries.quiet import quiet
-from layerwise.models.own_files import files_of, load_alike, stored_stacks
-from layerwise.models.weights.quantization import quantization_of
-from layerwise.storage.file_list import hashes_of, states
+from layerwise.models.own_files import load_alike, model_folder, stored_stacks
+from layerwise.models.weights.quantization import read_quantization
+from layerwise.storage.file_list import file_hashes, states
 from layerwise.storage.places import refuse_unusable_folder
 from layerwise.storage.written import refuse_other_files
 
 from .names import ACTIVATIONS
-from .parts import parts_at
+from .parts import site_weights
 from .spec import TransplantSpec
-from .weights import transplanted
+from .weights import with_weights_of
 
 RECIPE, MADE = "mergekit.yaml", "transplant.json"
 """The recipe, and what the folder was made of, with the hashes of its files."""
@@ -52,7 +52,7 @@ def refuse_one_folder(out: str | Path | None, write: str | Path | None) -> None:
     refuse_other_files(Path(out))
 
 
-def write_merged(base: Model, other: Model, spec: TransplantSpec, out: Path) -> None:
+def write_merged_model(base: Model, other: Model, spec: TransplantSpec, out: Path) -> None:
     """Write the base with what is exchanged as a Hugging Face folder, and compare it with that.
 
     A folder that an earlier call wrote of the same models and layers stays as it is.
@@ -70,8 +70,8 @@ def write_merged(base: Model, other: Model, spec: TransplantSpec, out: Path) -> 
     refuse_unusable_folder(out, "a folder to write")
     if _is_there(out, made):
         return
-    folders = [files_of(model) for model in (base, other)]
-    if any(map(quantization_of, folders)):
+    folders = [model_folder(model) for model in (base, other)]
+    if any(map(read_quantization, folders)):
         raise UserError(
             "The exchange cannot be written, since a model's files hold quantized weights: "
             "expected numbers, tensor by tensor; load both from unquantized weights, or leave "
@@ -79,20 +79,20 @@ def write_merged(base: Model, other: Model, spec: TransplantSpec, out: Path) -> 
         )
     with quiet():
         config = read_config(folders[0])
-    stored = {name for of in shards_of(folders[0]).values() for name in of}
-    names, original = None, original_of(base) if over_original(base) else None
+    stored = {name for of in tensor_names_by_file(folders[0]).values() for name in of}
+    names, original = None, original_model(base) if runs_original_modules(base) else None
     if original is not None:
-        moved = {id(part.weight) for part in parts_at(base, spec.site, spec.layers)}
+        moved = {id(part.weight) for part in site_weights(base, spec.site, spec.layers)}
         names = [name for name, weight in original.named_parameters() if id(weight) in moved]
     if names is None or not stored.issuperset(names):  # experts are stored one by one
-        names = tensors_of(folders[0], config, spec.site, spec.layers, stored_stacks(base))
+        names = tensor_names(folders[0], config, spec.site, spec.layers, stored_stacks(base))
     with taking_their_place(out, parents=True) as place:
         write_exchanged_folder(folders[0], folders[1], names, place)
         if not is_seq2seq(base):
             dtype = str(base.W_E.dtype).removeprefix("torch.")
             (place / RECIPE).write_text(recipe(folders[0], folders[1], names, dtype), "utf-8")
         _refuse_other_weights(base, other, spec, place)
-        files = hashes_of(place, os.listdir(place))
+        files = file_hashes(place, os.listdir(place))
         content = json.dumps(made | {"files": files}, indent=2) + "\n"
         (place / MADE).write_text(content, "utf-8")
 
@@ -119,7 +119,7 @@ def _refuse_other_weights(base: Model, other: Model, spec: TransplantSpec, place
     """Accept only a written model that has exactly the weights of the exchange in memory."""
     written = load_alike(place, base)
     weights = dict(written.named_parameters())
-    with transplanted(base, other, spec.site, spec.layers, heads=spec.heads):
+    with with_weights_of(base, other, spec.site, spec.layers, heads=spec.heads):
         for name, weight in base.named_parameters():
             if not torch.equal(weight.data, weights[name].data):
                 raise UserError(

@@ -8,7 +8,7 @@ from layerwise.analyses.contract import Analysis
 from layerwise.analyses.shared.lens_names import TUNED_DECODER_LENS
 from layerwise.presentation.over_run import every_test
 from layerwise.presentation.section import FigureSpec, Section
-from layerwise.presentation.wording import spread_of
+from layerwise.presentation.wording import count_range
 from layerwise.storage.run_tables import RunTables
 
 from .result import TunedLensResult
@@ -31,7 +31,8 @@ def sections(run: RunTables) -> list[Section]:
     caption = (
         "KL divergence from the final distribution to that of the logit lens and of the tuned lens "
         f"({table['kind'].iloc[0]}; Belrose et al. 2023), after each layer, on n = "
-        f"{spread_of(table['n_texts'], 'text')} that it was not trained on. Bands: bootstrap 95 % "
+        f"{count_range(table['n_texts'], 'text')} that it was not trained on. Bands: "
+        f"bootstrap 95 % "
         f"intervals over texts. Filled: lower than {'without' if two_stacks else 'the logit lens'} "
         f"(signed-rank test, p < 0.05 over {every_test(len(table))} of the run, Holm)."
     )

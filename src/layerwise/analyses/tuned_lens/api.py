@@ -17,7 +17,7 @@ from layerwise.analyses.shared.texts import texts_of_file, texts_of_tasks
 from layerwise.analyses.shared.translators import FILE
 from layerwise.analyses.shared.translators import TunedLens as TunedLens
 from layerwise.errors import UserError
-from layerwise.ground.argument_types import one_of
+from layerwise.ground.argument_types import known_name_validator
 from layerwise.ground.readers import AnyPath
 from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
@@ -29,7 +29,7 @@ from layerwise.storage.parquet import frame
 from layerwise.storage.places import OutputFolder
 
 from .result import TunedLensResult
-from .training import Trainer, compare
+from .training import LensTrainer, compare
 
 KINDS = ("full", "bias")
 # Steps after which what was trained is kept for a run that goes on.
@@ -40,7 +40,7 @@ _STATE = "tuned lens"
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedLens:
     """A trained lens, and how it reads texts that it was not trained on.
 
     Attributes:
@@ -52,7 +52,7 @@ class Trained:
     result: TunedLensResult
 
 
-def refuse_training(steps: int, rate: float) -> None:
+def check_training_options(steps: int, rate: float) -> None:
     """Refuse to train in no steps, or in such as lead nowhere."""
     if steps < 1 or not 0 < rate <= LARGEST_RATE:
         raise UserError(
@@ -61,21 +61,21 @@ def refuse_training(steps: int, rate: float) -> None:
         )
 
 
-@check_arguments(refuse_training)
+@check_arguments(check_training_options)
 @exclusive
 def train_lens(
     model: LoadedModel,
     tasks: Tasks = "all",
     *,
     text: AnyPath | None = None,
-    kind: Annotated[str, one_of("kind of tuned lens", KINDS)] = "full",
+    kind: Annotated[str, known_name_validator("kind of tuned lens", KINDS)] = "full",
     n_texts: int = 512,
     steps: int = 200,
     rate: float = 0.01,
     out: OutputFolder | None = None,
     progress: bool = True,
     **run: Unpack[PromptOptions],
-) -> Trained:
+) -> TrainedLens:
     """Train a tuned lens (Belrose et al. 2023, arXiv:2303.08112) and test it on other texts.
 
     Of an encoder-decoder both stacks are trained. A translated stream of the encoder goes through
@@ -99,7 +99,7 @@ def train_lens(
     Raises:
         UserError: for anything unknown or out of range, or too little text.
     """
-    refuse_training(steps, rate)
+    check_training_options(steps, rate)
     setup = prepare(model, tasks, ("letter", "continuation"), out=out, **run)
     if text is None:
         texts = texts_of_tasks(setup, n_texts)
@@ -121,13 +121,13 @@ def train_lens(
     def make(parts: CheckpointStore, progress: Meter) -> list[TunedLensResult]:
         loaded = setup.loaded
         facts = {"model": loaded.name, "model_hash": loaded.hash, "seed": setup.seed}
-        trainer = Trainer(
+        trainer = LensTrainer(
             setup.model, texts.train, kind == "full", steps, rate, setup.seed, setup.memory_budget
         )  # fmt: skip
         made.append(_train(trainer, facts | own, parts, progress))
-        progress.doing("testing the tuned lens")
+        progress.set_activity("testing the tuned lens")
         rows = compare(setup.model, made[0], texts.held_out, setup.seed, setup.memory_budget)
-        progress.done(1.0)
+        progress.add_work(1.0)
         table = frame("tuned_lens", [{"kind": kind, **row} for row in rows])
         return [TunedLensResult(table, setup.facts(settings))]
 
@@ -135,21 +135,21 @@ def train_lens(
         make, (TunedLensResult,), out, settings, setup.refuse_changed, progress,
         lambda folder: made[0].write(folder / FILE),
     )  # fmt: skip
-    return Trained(made[0] if made else TunedLens.load(Path(str(out))), result)
+    return TrainedLens(made[0] if made else TunedLens.load(Path(str(out))), result)
 
 
 def _train(
-    trainer: Trainer, facts: dict[str, Any], parts: CheckpointStore, progress: Meter
+    trainer: LensTrainer, facts: dict[str, Any], parts: CheckpointStore, progress: Meter
 ) -> TunedLens:
     """Train on from where an interrupted run stopped."""
     if parts.has_part(_STATE):
         trainer.resume(parts.read_part(_STATE)["state"].iloc[0])
     progress.expect(trainer.steps + 1.0)
-    progress.doing("training the tuned lens")
-    progress.done(float(trainer.done))
+    progress.set_activity("training the tuned lens")
+    progress.add_work(float(trainer.done))
     while trainer.done < trainer.steps:
         trainer.step()
-        progress.done(1.0)
+        progress.add_work(1.0)
         if trainer.done % KEPT_EVERY == 0:
             parts.write_part(_STATE, pd.DataFrame({"state": [trainer.state()]}))
-    return trainer.trained(facts)
+    return trainer.make_lens(facts)

@@ -10,13 +10,13 @@ from layerwise.presentation.charts.lines import Words, draw_series, series
 from layerwise.presentation.charts.panels import Panels
 from layerwise.presentation.layer_axis import layer_ticks
 from layerwise.presentation.rows import rows
-from layerwise.presentation.style import COLUMN_WIDTH, look, plain_log_scale, styled
-from layerwise.presentation.wording import in_order, number, spread_of
+from layerwise.presentation.style import COLUMN_WIDTH, look, plain_log_scale, with_style
+from layerwise.presentation.wording import count_range, in_order, number
 
 _STACKS = {TUNED_DECODER_LENS: "encoder", "tuned": "decoder"}
 
 
-@styled
+@with_style
 def tuned_lens_curves(layers: pd.DataFrame, width: float = COLUMN_WIDTH) -> Figure:
     """KL divergence from the final distribution with trained translators and without.
 
@@ -44,6 +44,6 @@ def tuned_lens_curves(layers: pd.DataFrame, width: float = COLUMN_WIDTH) -> Figu
         ticks = layer_ticks(map(int, of_lens["depth"]), panels.room, 0.26)
         axes.set_xticks(ticks, [number(float(tick)) for tick in ticks])
     plain_log_scale(panels.flat[0])
-    texts = f"n = {spread_of(layers['n_texts'], 'held-out text')}"
+    texts = f"n = {count_range(layers['n_texts'], 'held-out text')}"
     title = f"Tuned lens, {layers['kind'].iloc[0]} ({texts})"
     return panels.finish(title, "layer (−1: embedding)", ["KL to final (nats)"])

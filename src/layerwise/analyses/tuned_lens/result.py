@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise.analyses.shared.lens_names import streams_read
-from layerwise.errors import counted
-from layerwise.presentation.section import drawn
+from layerwise.analyses.shared.lens_names import stream_names
+from layerwise.errors import count_noun
+from layerwise.presentation.section import draw_table
 from layerwise.stats.effects import ALPHA, N_RESAMPLES
-from layerwise.storage.base import Result, computed_once, intervals
+from layerwise.storage.base import Result, cache_tables, intervals
 from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts
 
@@ -34,12 +34,12 @@ class TunedLensResult(Result):
     tuned_lens: pd.DataFrame
     facts: Facts
 
-    @computed_once
+    @cache_tables
     def layers(self) -> pd.DataFrame:
         """``tuned_lens_layers``: both lenses by layer, paired over held-out texts."""
         return layers_table(self.tuned_lens, self.facts.seed)
 
-    def derived(self) -> dict[str, pd.DataFrame]:
+    def derived_tables(self) -> dict[str, pd.DataFrame]:
         """``tuned_lens_layers``."""
         return {"tuned_lens_layers": self.layers()}
 
@@ -47,7 +47,7 @@ class TunedLensResult(Result):
         """The divergence of both lenses against the layer."""
         from .figures import tuned_lens_curves
 
-        return drawn(self, tuned_lens_curves, self.layers())
+        return draw_table(self, tuned_lens_curves, self.layers())
 
     def summary_rows(self) -> pd.DataFrame:
         """KL of both lenses by layer, with intervals."""
@@ -55,17 +55,17 @@ class TunedLensResult(Result):
         named = ["lens"] * (layers["lens"].nunique() > 1)
         table = layers.reindex(columns=[*named, "layer"])
         if n_encoder:
-            table["layer"] = streams_read(layers, n_encoder)
+            table["layer"] = stream_names(layers, n_encoder)
         for name, column in (("logit", "kl_logit"), ("tuned", "kl_tuned"),
                              ("lower by", "difference")):  # fmt: skip
             in_words = intervals(layers, column, f"{column}_low", f"{column}_high")
             table[f"{name} (nats) [95 %]"] = in_words
         return table.assign(**{"p (Holm)": layers["p_holm"].map("{:.2g}".format)})
 
-    def _heading(self) -> str:
+    def _heading_line(self) -> str:
         table = self.tuned_lens
         kinds = ", ".join(table["kind"].unique())
-        texts = counted(len(set(table["text"])), "held-out text")
+        texts = count_noun(len(set(table["text"])), "held-out text")
         return f"{self.facts.model.name}; {kinds}; {texts}"
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch.nn.utils.rnn import pad_sequence
 
 from layerwise import stats
-from layerwise.analyses.shared.lens_names import lens_of
+from layerwise.analyses.shared.lens_names import tuned_lens_name
 from layerwise.analyses.shared.texts import Text
 from layerwise.analyses.shared.training_state import packed_state, unpack_state
 from layerwise.analyses.shared.translators import TunedLens
@@ -31,7 +31,7 @@ from layerwise.models.instance.kinds import (
 )
 from layerwise.sweep import residuals_at
 from layerwise.sweep.activations.streams import both_streams
-from layerwise.sweep.walk.readout import divergence, logits_of
+from layerwise.sweep.walk.readout import divergence, final_logits
 
 # Tokens read of a text.
 READS = 16
@@ -42,7 +42,7 @@ TEXTS, SCALED_BY, JUDGED_BY = 8, 32, 128
 LEAST, LEAST_BEHIND = 1e-3, 0.3
 
 
-def positions_read(text: Text, rng: np.random.Generator) -> list[int]:
+def draw_positions(text: Text, rng: np.random.Generator) -> list[int]:
     """Tokens of a text that are read, at most ``READS``.
 
     The last and some others, but not the first, whose activations are like no other's; behind an
@@ -54,7 +54,7 @@ def positions_read(text: Text, rng: np.random.Generator) -> list[int]:
 
 
 @dataclass(frozen=True, eq=False)
-class Streams:
+class TextStreams:
     """The residual streams of some texts; depth k is what enters layer k, the encoder's first."""
 
     model: Model
@@ -64,11 +64,11 @@ class Streams:
     encoded: tuple[torch.Tensor, ...]
 
     @classmethod
-    def of(
+    def from_texts(
         cls, model: Model, texts: Sequence[Text], rng: np.random.Generator, budget: int
-    ) -> Streams:
+    ) -> TextStreams:
         """Push texts through the model once, and read some tokens of each."""
-        read = [positions_read(text, rng) for text in texts]
+        read = [draw_positions(text, rng) for text in texts]
         encoded: tuple[torch.Tensor, ...] = ()
         if is_seq2seq(model):
             # the last token is predicted only
@@ -98,23 +98,23 @@ class Streams:
     @cached_property
     def final(self) -> Float[torch.Tensor, "read d_vocab"]:
         """The whole model's log-probabilities where the tokens are read."""
-        return self._unembedded(self.decoded[-1]).detach()
+        return self._unembed(self.decoded[-1]).detach()
 
-    def at(self, depth: int) -> Float[torch.Tensor, "token d_model"]:
+    def stream_at(self, depth: int) -> Float[torch.Tensor, "token d_model"]:
         """The streams of a depth: where tokens are read, or at all positions of the encoder."""
         n_encoder = n_encoder_layers(self.model)
         if depth < n_encoder:
             return torch.cat([stream[depth] for stream in self.encoded])
         return self.decoded[depth - n_encoder]
 
-    def read_out(
+    def lens_logprobs(
         self, depth: int, resid: Float[torch.Tensor, "token d_model"]
     ) -> Float[torch.Tensor, "read d_vocab"]:
         """Log-probabilities of the lens where tokens are read."""
         encodes = depth < n_encoder_layers(self.model)
-        return self._unembedded(self._through_decoder(resid) if encodes else resid)
+        return self._unembed(self._through_decoder(resid) if encodes else resid)
 
-    def parts(self, depth: int, budget: int) -> Iterator[Streams]:
+    def parts(self, depth: int, budget: int) -> Iterator[TextStreams]:
         """Texts whose depth can be read out, and differentiated, at once: all in a decoder."""
         if depth >= n_encoder_layers(self.model):
             yield self
@@ -127,18 +127,18 @@ class Streams:
                 start, most = end, bytes_of_gradient(self.model, text)
         yield self if start == 0 else self._some(start, len(self.texts))
 
-    def _some(self, start: int, end: int) -> Streams:
+    def _some(self, start: int, end: int) -> TextStreams:
         reads = slice(sum(self.n_reads[:start]), sum(self.n_reads[:end]))
         some = slice(start, end)
-        return Streams(
+        return TextStreams(
             self.model, self.texts[some], self.positions[some], self.decoded[:, reads],
             self.encoded[some],
         )  # fmt: skip
 
-    def _unembedded(
+    def _unembed(
         self, resid: Float[torch.Tensor, "read d_model"]
     ) -> Float[torch.Tensor, "read d_vocab"]:
-        logits = logits_of(self.model, resid.to(self.model.W_E.dtype))
+        logits = final_logits(self.model, resid.to(self.model.W_E.dtype))
         return torch.log_softmax(logits, dim=-1)
 
     def _through_decoder(
@@ -177,7 +177,7 @@ def bytes_of_gradient(model: Model, text: Text) -> int:
 
 
 @dataclass
-class Trainer:
+class LensTrainer:
     """Translators as they are trained.
 
     On coordinates standardised by depth, so that one step size fits all; it falls to 0 linearly.
@@ -194,8 +194,10 @@ class Trainer:
 
     def __post_init__(self) -> None:
         rng = stats.generator(self.seed, "scale of the lens")
-        streams = Streams.of(self.model, self._drawn(rng, SCALED_BY), rng, self.memory_budget)
-        by_depth = [streams.at(depth) for depth in range(self.model.cfg.n_layers)]
+        streams = TextStreams.from_texts(
+            self.model, self._draw_texts(rng, SCALED_BY), rng, self.memory_budget
+        )
+        by_depth = [streams.stream_at(depth) for depth in range(self.model.cfg.n_layers)]
         self.mean = torch.stack([stream.mean(dim=0) for stream in by_depth])
         spread = torch.stack([stream.std(dim=0) for stream in by_depth])
         # What a decoder behind an encoder begins with is the same everywhere, and must still move.
@@ -221,21 +223,21 @@ class Trainer:
             lr=self.rate,
         )
 
-    def _drawn(self, rng: np.random.Generator, n: int) -> list[Text]:
+    def _draw_texts(self, rng: np.random.Generator, n: int) -> list[Text]:
         chosen = rng.permutation(len(self.texts))[:n]
         return [self.texts[i] for i in chosen]
 
     def step(self) -> None:
         """One batch through the model, and one step of every translator."""
         rng = stats.generator(self.seed, f"step {self.done} of the lens")
-        texts = self._drawn(rng, TEXTS)
-        streams = Streams.of(self.model, texts, rng, self.memory_budget)
+        texts = self._draw_texts(rng, TEXTS)
+        streams = TextStreams.from_texts(self.model, texts, rng, self.memory_budget)
         n_reads = sum(streams.n_reads)
         for depth in range(len(self.biases)):
             trained = [self.biases[depth], *self.weights[depth : depth + 1]]
             total = [torch.zeros_like(parameter) for parameter in trained]
             for part in streams.parts(depth, self.memory_budget):
-                predicted = part.read_out(depth, self._translated(depth, part.at(depth)))
+                predicted = part.lens_logprobs(depth, self._translate(depth, part.stream_at(depth)))
                 loss = divergence(part.final, predicted).sum() / n_reads
                 # Asked for these alone, so that the model's own weights get no gradients.
                 gradients = torch.autograd.grad(loss, trained)
@@ -256,7 +258,7 @@ class Trainer:
                 f"expected finite translators; choose a rate below {self.rate:g}."
             )
 
-    def _translated(
+    def _translate(
         self, depth: int, resid: Float[torch.Tensor, "read d_model"]
     ) -> Float[torch.Tensor, "read d_model"]:
         added = self.biases[depth]
@@ -265,7 +267,7 @@ class Trainer:
             added = added + standard @ self.weights[depth].T
         return resid + self.spread[depth] * added
 
-    def trained(self, facts: dict) -> TunedLens:
+    def make_lens(self, facts: dict) -> TunedLens:
         """The translators as plain affine maps of the residual stream.
 
         One of the encoder that does harm on texts that it was trained on stays the identity.
@@ -274,7 +276,7 @@ class Trainer:
         if not n_encoder:
             return lens
         rng = stats.generator(self.seed, "choice of translators")
-        texts = self._drawn(rng, JUDGED_BY)
+        texts = self._draw_texts(rng, JUDGED_BY)
         kl = np.zeros((n_encoder, 2))
         for row in compare(self.model, lens, texts, self.seed, self.memory_budget):
             if row["layer"] + 1 < n_encoder:
@@ -319,9 +321,9 @@ def compare(
     rng = stats.generator(seed, "test of the lens")
     n_encoder = n_encoder_layers(model)
     for start in range(0, len(texts), TEXTS):
-        streams = Streams.of(model, texts[start : start + TEXTS], rng, memory_budget)
+        streams = TextStreams.from_texts(model, texts[start : start + TEXTS], rng, memory_budget)
         for depth in range(model.cfg.n_layers):
-            named = {"lens": lens_of(depth, n_encoder), "layer": depth - 1}
+            named = {"lens": tuned_lens_name(depth, n_encoder), "layer": depth - 1}
             for text, kl in enumerate(_divergences(streams, depth, lens, memory_budget), start):
                 plain, tuned = kl.mean(dim=1).tolist()
                 rows.append(
@@ -332,11 +334,11 @@ def compare(
 
 
 def _divergences(
-    streams: Streams, depth: int, lens: TunedLens, memory_budget: int
+    streams: TextStreams, depth: int, lens: TunedLens, memory_budget: int
 ) -> Iterator[Float[torch.Tensor, "lens read"]]:
     """By text, of a depth as it is and of the translated one."""
     for part in streams.parts(depth, memory_budget):
-        plain = part.at(depth)
+        plain = part.stream_at(depth)
         both = (plain, lens.translate(("resid_post", depth - 1), plain))
-        kl = torch.stack([divergence(part.final, part.read_out(depth, x)) for x in both])
+        kl = torch.stack([divergence(part.final, part.lens_logprobs(depth, x)) for x in both])
         yield from kl.split(part.n_reads, dim=1)

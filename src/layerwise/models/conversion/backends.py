@@ -31,7 +31,7 @@ from layerwise.models.huggingface.originals import (
     meta_original,
     refuse_nonfinite,
 )
-from layerwise.models.huggingface.parity_text import Text, batches, texts_of, token_ids
+from layerwise.models.huggingface.parity_text import Text, batches, parity_texts, token_ids
 from layerwise.models.instance.facts import weights_hash
 from layerwise.models.instance.kinds import Model
 from layerwise.models.instance.loaded import HUGGING_FACE, TRANSFORMER_LENS
@@ -39,13 +39,13 @@ from layerwise.models.instance.source import Source
 from layerwise.models.libraries.hooked import HookedTransformerConfig, has_hooked_transformer
 from layerwise.models.seq2seq.load import hooked_seq2seq
 from layerwise.models.seq2seq.model import Seq2SeqModel
-from layerwise.models.weights.mapped_memory import give_back_freed
+from layerwise.models.weights.mapped_memory import release_freed_memory
 from layerwise.models.weights.offload import no_values
-from layerwise.models.weights.quantization import Quantization, quantization_of
+from layerwise.models.weights.quantization import Quantization, read_quantization
 from layerwise.models.weights.strides import restride
 
 from . import parity
-from .convert import NotConverted, hooked_config, hooked_model
+from .convert import NoConversionError, hooked_config, hooked_model
 from .parity import Check
 
 _KIND = "backends"
@@ -80,10 +80,10 @@ class Files:
     @cached_property
     def quantization(self) -> Quantization | None:
         """Quantization of the weights; None if they are not quantized."""
-        return quantization_of(self.source.folder)
+        return read_quantization(self.source.folder)
 
     @property
-    def kept(self) -> Quantization | None:
+    def kept_quantization(self) -> Quantization | None:
         """Quantization that weights keep in memory; None if they are numbers there."""
         if self.backend != HUGGING_FACE or self.two_stacks or self.quantization is None:
             return None
@@ -94,14 +94,14 @@ class Files:
         if self.two_stacks:  # of which transformers would leave some matrices in float32
             original: Any = load_original(self.source.folder, self.config, torch.float32)
             return original.to(wanted.dtype)
-        kept_on = None if self.kept is None else wanted.device
+        kept_on = None if self.kept_quantization is None else wanted.device
         return load_original(self.source.folder, self.config, wanted.dtype, kept_on)
 
     def first(self, wanted: Placement) -> Placement:
         """The format and device of the strict comparison: float32, on the CPU unless quantized."""
-        if self.kept is None:
+        if self.kept_quantization is None:
             return PLAIN
-        dtype = torch.float32 if torch.float32 in self.kept.formats else wanted.dtype
+        dtype = torch.float32 if torch.float32 in self.kept_quantization.formats else wanted.dtype
         return Placement(dtype, wanted.device)
 
     def meta_original(self, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -109,7 +109,7 @@ class Files:
         with must_be_usable(self.source.folder):
             return meta_original(self.config, dtype)
 
-    def over(self, original: PreTrainedModel) -> Any:
+    def hook_original(self, original: PreTrainedModel) -> Any:
         """The hooked model over the modules of an original."""
         hooked = hooked_seq2seq if self.two_stacks else hooked_decoder
         return hooked(original, self.tokenizer, self.source.name)
@@ -135,11 +135,11 @@ class Files:
     def texts(self, original: PreTrainedModel) -> list[Text]:
         """The fixed text as the model is given it, in several lengths."""
         if self.two_stacks:
-            return texts_of(self.over(original), self.tokenizer)
+            return parity_texts(self.hook_original(original), self.tokenizer)
         if self.backend == TRANSFORMER_LENS:
             n_ctx = self.hooked_config(torch.float32).n_ctx
         else:
-            n_ctx = self.over(self.meta_original()).cfg.n_ctx
+            n_ctx = self.hook_original(self.meta_original()).cfg.n_ctx
         return batches(token_ids(self.tokenizer, n_ctx))
 
     def hooked_config(self, dtype: torch.dtype) -> HookedTransformerConfig:
@@ -169,7 +169,7 @@ def choose_backend(source: Source, config: PreTrainedConfig, backend: str) -> st
     if config.is_encoder_decoder:
         refuse_transformer_lens(source.name, backend)
         return HUGGING_FACE
-    quantization = quantization_of(source.folder)
+    quantization = read_quantization(source.folder)
     # TransformerLens has no modules for quantized weights: who asks for it gets numbers.
     kept = backend == "auto" and quantization is not None and quantization.kept
     if kept or backend == HUGGING_FACE or not has_hooked_transformer():
@@ -177,10 +177,10 @@ def choose_backend(source: Source, config: PreTrainedConfig, backend: str) -> st
         return HUGGING_FACE
     try:
         hooked_config(source.folder, source.name, config, torch.float32)
-    except NotConverted as refusal:
+    except NoConversionError as refusal:
         if backend == TRANSFORMER_LENS:
             reason = str(refusal).rstrip(".")
-            raise NotConverted(
+            raise NoConversionError(
                 f"{reason}, or leave the backend to be chosen (`auto`)."
             ) from refusal
         _refuse_also(refusal, source, config)
@@ -220,10 +220,10 @@ def second_choice(files: Files, refusal: UserError) -> Files:
     return replace(files, backend=HUGGING_FACE)
 
 
-def delivered(files: Files, original: PreTrainedModel, wanted: Placement) -> Model:
+def build_hooked(files: Files, original: PreTrainedModel, wanted: Placement) -> Model:
     """The hooked model in the requested format; it takes over the original's weights."""
     if files.backend == HUGGING_FACE:
-        return files.over(original).to(wanted.device)
+        return files.hook_original(original).to(wanted.device)
     model = hooked_model(files.hooked_config(wanted.dtype), original, files.tokenizer)
     if wanted.device.type != "cpu":
         model.to(wanted.device, print_details=False)
@@ -231,7 +231,7 @@ def delivered(files: Files, original: PreTrainedModel, wanted: Placement) -> Mod
     return model
 
 
-def checked(files: Files, wanted: Placement) -> tuple[Model, Check]:
+def build_checked(files: Files, wanted: Placement) -> tuple[Model, Check]:
     """The hooked model, compared with its original in float32 and in the requested format."""
     # What the original says is written down before its weights become the hooked model's, so that
     # they are never in memory twice; where rounding is in question, the original is loaded again.
@@ -239,20 +239,20 @@ def checked(files: Files, wanted: Placement) -> tuple[Model, Check]:
     original = files.original(first)
     refuse_nonfinite(name, original)
     texts = files.texts(original)
-    with parity.must_run(name):
+    with parity.refuse_crash(name):
         expected = parity.reference(original, texts)
-    model = delivered(files, original, first)
+    model = build_hooked(files, original, first)
     del original
     if not isinstance(model, Seq2SeqModel):
         parity.refuse_other_tokens(name, model, files.tokenizer)
     reload = partial(load_original, files.source.folder, files.config, torch.float32)
-    difference = parity.compared(name, model, expected, texts, reload)
+    difference = parity.check_parity(name, model, expected, texts, reload)
     if isinstance(model, DecoderModel) and not is_tested(model.original):
         refuse_wrong_sites(model)
     if wanted != first:
         del model
-        give_back_freed()
-        model = delivered(files, files.original(wanted), wanted)
+        release_freed_memory()
+        model = build_hooked(files, files.original(wanted), wanted)
         refuse_nonfinite(name, model)
-        difference = parity.compared(name, model, expected, texts, reload)
+        difference = parity.check_parity(name, model, expected, texts, reload)
     return model, Check(difference, weights_hash(model))

@@ -19,12 +19,12 @@ from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from layerwise.errors import UserError, shown
+from layerwise.errors import UserError, short_repr
 from layerwise.models.decoder.load import hooked_decoder, is_tested, refuse_wrong_sites
 from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.huggingface.originals import fits, read_tokenizer
 from layerwise.models.huggingface.parity_text import Text, batches, token_ids
-from layerwise.models.instance.exclusive import lock_of, own_state
+from layerwise.models.instance.exclusive import model_lock, own_state
 from layerwise.models.instance.facts import Origin, attach_origin, describe, weights_hash
 from layerwise.models.instance.generation import GenerationSettings
 
@@ -69,46 +69,48 @@ def from_bridge(bridge: Any) -> DecoderModel:
             "hand any other model over as it is."
         )
     name = str(getattr(bridge.cfg, "model_name", None) or "bridge")
-    _refuse_changed(bridge, name)
+    _refuse_changed_bridge(bridge, name)
     wrapped = bridge.original_model
     if not isinstance(wrapped, PreTrainedModel) or wrapped.config.is_encoder_decoder:
         raise UserError(
-            f"The TransformerBridge {shown(name)} wraps a {type(wrapped).__name__}: expected a "
+            f"The TransformerBridge {short_repr(name)} wraps a {type(wrapped).__name__}: "
+            f"expected a "
             "decoder of transformers; load the model by its name, with layerwise.load_model(...)."
         )
-    with lock_of(bridge), own_state():
+    with model_lock(bridge), own_state():
         known, state = _KNOWN.get(bridge), _weight_versions(wrapped)
         fresh = known is None or known[1] != state
-        model = _hook_wrapped(bridge, wrapped, name) if known is None or fresh else known[0]
+        model = _hook_wrapped_model(bridge, wrapped, name) if known is None or fresh else known[0]
         difference = _difference(bridge, model, name)
         if fresh:
             plain = model.W_E.dtype == torch.float32
             parity_of = {"parity": difference if plain else None, "verified": VERIFIED}
             facts = describe(model, weights_hash(model), **parity_of)
             original: Any = model.original
-            settings = GenerationSettings.of(original.generation_config)
+            settings = GenerationSettings.from_config(original.generation_config)
             assert model.tokenizer is not None
             attach_origin(model, Origin(facts, model.tokenizer, settings))
             _KNOWN[bridge] = model, state
     return model
 
 
-def accepted(model: Any) -> Any:
+def unwrap_bridge(model: Any) -> Any:
     """The model itself, or the decoder of a bridge (``from_bridge``)."""
     return from_bridge(model) if is_bridge(model) else model
 
 
-def _refuse_changed(bridge: Any, name: str) -> None:
+def _refuse_changed_bridge(bridge: Any, name: str) -> None:
     if getattr(bridge, "_weights_processed", False):
         raise UserError(
-            f"The weights of the TransformerBridge {shown(name)} were processed (norms folded, "
+            f"The weights of the TransformerBridge {short_repr(name)} were processed "
+            f"(norms folded, "
             "weights centred), which changes its activations; expected a bridge as "
             "boot_transformers(...) makes it. Make it again without enable_compatibility_mode() "
             "and process_weights(), or load the model by its name."
         )
     if any(point.fwd_hooks or point.bwd_hooks for point in bridge.hook_dict.values()):
         raise UserError(
-            f"The TransformerBridge {shown(name)} has hooks on it, which would not be seen: "
+            f"The TransformerBridge {short_repr(name)} has hooks on it, which would not be seen: "
             "expected one without hooks; call its reset_hooks(including_permanent=True) first."
         )
 
@@ -121,7 +123,7 @@ def _weight_versions(wrapped: nn.Module) -> Versions:
     )
 
 
-def _hook_wrapped(bridge: Any, wrapped: PreTrainedModel, name: str) -> DecoderModel:
+def _hook_wrapped_model(bridge: Any, wrapped: PreTrainedModel, name: str) -> DecoderModel:
     original = _extract_original(wrapped, name)
     model = hooked_decoder(original, _bridge_tokenizer(bridge, original, name), name)
     if not is_tested(original):
@@ -133,12 +135,13 @@ def _difference(bridge: Any, model: DecoderModel, name: str) -> float:
     """Largest difference of the bridge's log-probabilities from the model's, in nats."""
     assert model.tokenizer is not None
     texts = batches(token_ids(model.tokenizer, model.cfg.n_ctx))
-    with parity.must_run(name):
+    with parity.refuse_crash(name):
         logprobs = _logprobs_of_bridge(bridge, model.W_E.device, texts)
         difference = parity.largest_difference(model, logprobs, texts)
     if not difference <= _limit(model, logprobs, texts, difference):
         raise UserError(
-            f"The TransformerBridge {shown(name)} does not say what the model that it wraps says: "
+            f"The TransformerBridge {short_repr(name)} does not say what the model that it "
+            f"wraps says: "
             f"log-probabilities differ by up to {difference:.3g} nats, expected at most "
             f"{parity.TOLERANCE:g} or what rounding explains; make it again with "
             "boot_transformers(...), or load the model by its name."
@@ -172,7 +175,7 @@ def _logprobs_of_bridge(
     for text in texts:
         tokens = text["input_ids"].to(device)
         logits = bridge(tokens, return_type="logits", attention_mask=torch.ones_like(tokens))
-        said.append(parity.logprobs_of(logits))
+        said.append(parity.to_logprobs(logits))
     return said
 
 
@@ -189,8 +192,9 @@ def _extract_original(wrapped: PreTrainedModel, name: str) -> Any:
     missing = next((missing for missing in wanted if missing not in weights), None)
     if missing is not None:
         raise UserError(
-            f"The TransformerBridge {shown(name)} wraps a changed {type(wrapped).__name__}, which "
-            f"has no {shown(missing)}: expected the weights of its class; save the model with "
+            f"The TransformerBridge {short_repr(name)} wraps a changed "
+            f"{type(wrapped).__name__}, which "
+            f"has no {short_repr(missing)}: expected the weights of its class; save the model with "
             "save_pretrained, and load that folder."
         )
     _set_tensors(original, weights, wanted)
@@ -221,7 +225,8 @@ def _bridge_tokenizer(bridge: Any, original: Any, name: str) -> PreTrainedTokeni
     tokenizer = bridge.tokenizer
     if tokenizer is None:
         raise UserError(
-            f"The TransformerBridge {shown(name)} has no tokenizer: expected one to turn text into "
+            f"The TransformerBridge {short_repr(name)} has no tokenizer: expected one to "
+            f"turn text into "
             "tokens; give it one (bridge.tokenizer = ...)."
         )
     folder = _tokenizer_folder(str(tokenizer.name_or_path))
@@ -234,7 +239,8 @@ def _bridge_tokenizer(bridge: Any, original: Any, name: str) -> PreTrainedTokeni
             return stored
     if not fits(tokenizer, original.config.vocab_size):
         raise UserError(
-            f"The tokenizer of the TransformerBridge {shown(name)} has tokens that the model has "
+            f"The tokenizer of the TransformerBridge {short_repr(name)} has tokens that "
+            f"the model has "
             "no embedding for: expected the tokenizer that the model was trained with; give it "
             "that (bridge.tokenizer = ...)."
         )

@@ -26,11 +26,11 @@ from layerwise.models.libraries.hooked import (
     HookedTransformerConfig,
     has_hooked_transformer,
 )
-from layerwise.models.libraries.quiet import no_deprecation_of
-from layerwise.models.weights.mapped_memory import releasing_mapped
+from layerwise.models.libraries.quiet import silence_deprecation
+from layerwise.models.weights.mapped_memory import mapped_memory_releaser
 
 
-class NotConverted(UserError):
+class NoConversionError(UserError):
     """TransformerLens has no conversion of a model."""
 
 
@@ -53,7 +53,7 @@ def hooked_config(
 ) -> HookedTransformerConfig:
     """TransformerLens's configuration of the model in ``folder``."""
     if not has_hooked_transformer():
-        raise NotConverted(
+        raise NoConversionError(
             "The installed TransformerLens converts no models: expected a release below 4; pip "
             "install 'transformer-lens<4', or leave the backend to be chosen (`auto`)."
         )
@@ -82,7 +82,7 @@ def hooked_model(
         nn.Module.to(original, "meta")
         model = without_weights(cfg, tokenizer)
         own = {}
-        with releasing_mapped() as release:
+        with mapped_memory_releaser() as release:
             for key in list(state):
                 weight = state.pop(key)
                 own[key] = _own(weight, cfg.dtype)
@@ -99,7 +99,7 @@ def without_weights(
     cfg: HookedTransformerConfig, tokenizer: PreTrainedTokenizerBase
 ) -> HookedTransformer:
     """The hooked model before its parameters have values."""
-    with no_deprecation_of("HookedTransformer"):
+    with silence_deprecation("HookedTransformer"):
         # TransformerLens writes special tokens into the tokenizer it is given.
         model = HookedTransformer(cfg, copy.deepcopy(tokenizer), move_to_device=False)
     model.cfg.default_prepend_bos = _prepends_bos(tokenizer)
@@ -165,7 +165,7 @@ def _refusals(config: PreTrainedConfig) -> Iterator[None]:
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             raise
         architecture = next(iter(config.architectures or []), config.model_type)
-        raise NotConverted(
+        raise NoConversionError(
             f"TransformerLens cannot convert this {architecture} model ({type(error).__name__}: "
             f"{one_line(error)}): expected an architecture such as Llama, Mistral, Qwen2, Qwen3, "
             "Phi-3, GPT-2, GPT-NeoX or OPT; use such a model."

@@ -49,7 +49,7 @@ def part_by_name(model: DecoderModel) -> dict[str, str]:
     """The part of each parameter, by its full name: ``blocks.7``, or the module that holds it."""
     # A parameter that several modules outside of the blocks share has several names.
     names = {id(weight): name for name, weight in model.named_parameters()}
-    layers = [_layer_of(block, names) for block in model.parts.blocks]
+    layers = [_block_module_name(block, names) for block in model.parts.blocks]
     parts: dict[str, str] = {}
     holders: dict[int, set[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -67,7 +67,7 @@ def part_by_name(model: DecoderModel) -> dict[str, str]:
     return parts
 
 
-def _layer_of(block: BlockParts, names: dict[int, str]) -> str:
+def _block_module_name(block: BlockParts, names: dict[int, str]) -> str:
     """The module that has all of a block's weights, by its name."""
     own = [names[id(weight)].split(".") for of in block.modules() for weight in of.parameters()]
     shared = takewhile(lambda steps: len(set(steps)) == 1, zip(*own, strict=False))

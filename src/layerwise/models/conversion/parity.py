@@ -22,7 +22,7 @@ from jaxtyping import Float
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError, one_line
-from layerwise.models.files.cache import folder_sha256, key_of, read_record, write_record
+from layerwise.models.files.cache import folder_sha256, read_record, record_key, write_record
 from layerwise.models.huggingface.parity_text import TEXT, Text
 from layerwise.models.instance.kinds import DecoderOnly, Model
 from layerwise.models.instance.loaded import TRANSFORMER_LENS
@@ -64,7 +64,9 @@ def check_key(
     versions = (metadata.version(name) for name in packages)
     limits = f"{TOLERANCE} {MULTIPLE} {ABSURD}"
     how = [*([] if backend == TRANSFORMER_LENS else [backend]), *others]
-    return key_of([folder_sha256(folder), *versions, str(dtype), device.type, TEXT, limits, *how])
+    return record_key(
+        [folder_sha256(folder), *versions, str(dtype), device.type, TEXT, limits, *how]
+    )
 
 
 def recorded_check(key: str) -> Check | None:
@@ -88,11 +90,11 @@ def reference(original: PreTrainedModel, texts: list[Text]) -> list[LogProbs]:
     said = []
     for text in texts:
         inputs = {name: tensor.to(original.device) for name, tensor in text.items()}
-        said.append(logprobs_of(original(**inputs, use_cache=False).logits))
+        said.append(to_logprobs(original(**inputs, use_cache=False).logits))
     return said
 
 
-def logprobs_of(logits: torch.Tensor) -> torch.Tensor:
+def to_logprobs(logits: torch.Tensor) -> torch.Tensor:
     """Log-probabilities on the CPU, in float32 at least."""
     wide = torch.promote_types(logits.dtype, torch.float32)
     return logits.to(wide).log_softmax(-1).cpu()
@@ -101,7 +103,7 @@ def logprobs_of(logits: torch.Tensor) -> torch.Tensor:
 @torch.inference_mode()
 def largest_difference(model: Model, expected: list[LogProbs], texts: list[Text]) -> float:
     """Largest difference of log-probabilities from ``expected``, in nats; NaN makes it infinite."""
-    return farthest((logprobs_of(_logits(model, text)) for text in texts), expected)
+    return farthest((to_logprobs(_logits(model, text)) for text in texts), expected)
 
 
 def _logits(model: Model, text: Text) -> torch.Tensor:
@@ -148,7 +150,7 @@ def exact(original: PreTrainedModel, say: Callable[[PreTrainedModel], list[LogPr
 
 
 @contextlib.contextmanager
-def must_run(name: str) -> Iterator[None]:
+def refuse_crash(name: str) -> Iterator[None]:
     """Turn a crash of the compared models into one sentence."""
     try:
         yield
@@ -160,7 +162,7 @@ def must_run(name: str) -> Iterator[None]:
         ) from error
 
 
-def compared(
+def check_parity(
     name: str,
     model: Model,
     expected: list[LogProbs],
@@ -169,7 +171,7 @@ def compared(
 ) -> float:
     """Largest difference of a hooked model from what its original says, if it is small enough."""
     # ``reload`` gives the original once more, where rounding is in question.
-    with must_run(name):
+    with refuse_crash(name):
         difference = largest_difference(model, expected, texts)
     dtype = model.W_E.dtype
     limit = TOLERANCE if dtype == torch.float32 else ABSURD
@@ -194,7 +196,7 @@ def compared(
 
 def refuse_other_tokens(name: str, model: DecoderOnly, tokenizer: PreTrainedTokenizerBase) -> None:
     """Accept only a model whose own ``to_tokens`` gives the original's token ids."""
-    with must_run(name):
+    with refuse_crash(name):
         wanted = tokenizer(TEXT).input_ids
         given = model.to_tokens(TEXT, truncate=False)[0].tolist()
     if given != wanted:

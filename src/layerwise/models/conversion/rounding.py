@@ -1,4 +1,4 @@
-"""What rounding is: a network in float64, and the same with weights disturbed in their last bit.
+"""Rounding: a network in float64, and the same with weights disturbed in their last bit.
 
 What is done with it is decided where models are compared: with their originals at load
 (``models.conversion``), and under changes (``sweep.checks``).
@@ -26,12 +26,12 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 def disturbances(model: Network, seed: int = 0) -> Iterator[Network]:
-    """``DRAWS`` copies, one after the other, see ``disturbed``."""
-    return (disturbed(model, seed + draw) for draw in range(DRAWS))
+    """``DRAWS`` copies, one after the other, see ``perturb_weights``."""
+    return (perturb_weights(model, seed + draw) for draw in range(DRAWS))
 
 
 @torch.no_grad()
-def disturbed(model: Network, seed: int) -> Network:
+def perturb_weights(model: Network, seed: int) -> Network:
     """A copy with each weight moved to the next larger or smaller number of its format."""
     # What rounded arithmetic gives is what exact arithmetic gives for weights that are some last
     # bits away. So what such copies say differs as much as rounding makes it, whatever the order of

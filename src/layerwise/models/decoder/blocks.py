@@ -32,7 +32,7 @@ class Past:
         """Number of tokens that it has seen."""
         return 0 if self.own is None else self.own[0].shape[1]
 
-    def extended(self, keys: torch.Tensor, values: torch.Tensor) -> KeysValues:
+    def extend(self, keys: torch.Tensor, values: torch.Tensor) -> KeysValues:
         """Keys and values of all tokens so far, with those of new ones."""
         if self.own is not None:
             keys, values = torch.cat([self.own[0], keys], 1), torch.cat([self.own[1], values], 1)
@@ -69,17 +69,19 @@ class HookedDecoderAttention(nn.Module):
         self, x: Resid, positions: Int[torch.Tensor, " pos"], past: Past | None = None
     ) -> Float[torch.Tensor, "batch pos head d_head"]:
         """Each head's output at each position, before the output projection."""
-        made = self.parts.queried(x, positions, int(positions[-1]) + 1)
+        made = self.parts.queries_keys_values(x, positions, int(positions[-1]) + 1)
         q, k = self.hook_rot_q(made.queries), self.hook_rot_k(made.keys)
         v = self.hook_v(made.values)
         if past is not None:
-            k, v = past.extended(k, v)
+            k, v = past.extend(k, v)
         group = self.parts.n_heads // self.parts.n_key_value_heads
         k, v = k.repeat_interleave(group, dim=2), v.repeat_interleave(group, dim=2)
         scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * self.parts.scale
         if self.parts.cap is not None:
             scores = self.parts.cap * torch.tanh(scores / self.parts.cap)
-        seen = visible(positions, torch.arange(k.shape[1], device=x.device), self.parts.window)
+        seen = visibility_mask(
+            positions, torch.arange(k.shape[1], device=x.device), self.parts.window
+        )
         scores = self.hook_attn_scores(scores.masked_fill(~seen, float("-inf")))
         wide = torch.promote_types(scores.dtype, torch.float32)
         pattern = self._pattern(scores.to(wide)).to(scores.dtype)
@@ -111,7 +113,7 @@ class HookedDecoderAttention(nn.Module):
         return bias if self.residual_scale == 1.0 else bias * self.residual_scale
 
 
-def visible(
+def visibility_mask(
     queries: Int[torch.Tensor, "*any query"],
     keys: Int[torch.Tensor, "*any key"],
     window: int | None,
@@ -142,7 +144,7 @@ class HookedDecoderBlock(nn.Module):
         parts = self.parts
         resid = self.hook_resid_pre(resid)
         z = self.attn(parts.attn_input(resid), positions, past)
-        total = resid + self.hook_attn_out(parts.attn_added(z.flatten(-2)))
+        total = resid + self.hook_attn_out(parts.attn_output(z.flatten(-2)))
         total = total if parts.parallel else self.hook_resid_mid(total)
-        mlp_out = parts.mlp_added(parts.mlp_input(resid if parts.parallel else total))
+        mlp_out = parts.mlp_output(parts.mlp_input(resid if parts.parallel else total))
         return self.hook_resid_post(total + self.hook_mlp_out(mlp_out))

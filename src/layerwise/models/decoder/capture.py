@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from layerwise.errors import UserError, shown
+from layerwise.errors import UserError, short_repr
 
 IMPLEMENTATION = "layerwise"
 """The name under which the attention function is registered."""
@@ -26,7 +26,7 @@ Heads = Float[torch.Tensor, "batch pos _ _"]
 
 
 @dataclass(frozen=True)
-class Queried:
+class QueriesKeysValues:
     """Queries, keys and values that an attention module passes to its attention function."""
 
     queries: Heads  # rotated and normed as the module does it
@@ -38,7 +38,7 @@ class Queried:
 class _CaptureStop(Exception):
     """Carries captured tensors out of a module's forward."""
 
-    def __init__(self, taken: Queried) -> None:
+    def __init__(self, taken: QueriesKeysValues) -> None:
         super().__init__("queries, keys and values were taken")
         self.taken = taken
 
@@ -54,23 +54,24 @@ def attend(
     attention_mask: torch.Tensor | None,
     **options: Any,
 ) -> Any:
-    """The family's own attention, but where ``queried`` asks for what goes into it."""
+    """The family's own attention, but where ``capture_qkv`` asks for what goes into it."""
     if _TAKING.get():
         q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-        raise _CaptureStop(Queried(q, k, v, options))
+        raise _CaptureStop(QueriesKeysValues(q, k, v, options))
     own = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
     return own(module, query, key, value, attention_mask, **options)
 
 
-def queried(
+def capture_qkv(
     module: nn.Module, x: Float[torch.Tensor, "batch pos d_model"], **given: Any
-) -> Queried | None:
+) -> QueriesKeysValues | None:
     """Capture the queries, keys and values that an attention module computes."""
     config = getattr(module, "config", None)
     chosen = getattr(config, "_attn_implementation", IMPLEMENTATION)
     if chosen != IMPLEMENTATION:
         raise UserError(
-            f"The model's attention implementation was changed to {shown(chosen)} after loading: "
+            f"The model's attention implementation was changed to {short_repr(chosen)} "
+            f"after loading: "
             f"expected {IMPLEMENTATION!r}, which is how queries and keys are had from its modules; "
             f"call model.original.set_attn_implementation({IMPLEMENTATION!r}), or load it again."
         )

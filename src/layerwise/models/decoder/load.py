@@ -15,9 +15,9 @@ from transformers import PreTrainedTokenizerBase
 
 from layerwise.errors import UserError
 
-from .families import TESTED, WRITTEN, parts_of
+from .families import TESTED, WRITTEN, decoder_parts
 from .model import DecoderModel
-from .packed import has_packed, is_packed, widened
+from .packed import dequantize_modules, has_packed, is_packed
 from .reading import unknown
 
 _TOKENS = 6
@@ -90,7 +90,7 @@ def hooked_decoder(
     original: nn.Module, tokenizer: PreTrainedTokenizerBase | None, name: str
 ) -> DecoderModel:
     """The hooked model over an original, whose modules it runs."""
-    parts = parts_of(original)
+    parts = decoder_parts(original)
     if is_packed(parts.unembed):
         raise unknown(parts.unembed, "stands for an unembedding whose weights are quantized")
     if not is_tested(original):
@@ -104,7 +104,7 @@ def with_numbers(model: DecoderModel) -> DecoderModel:
     """The model with numbers for quantized weights, which it gives up; itself if it has none."""
     if not has_packed(model.original):
         return model
-    return hooked_decoder(widened(model.original), model.tokenizer, model.cfg.model_name)
+    return hooked_decoder(dequantize_modules(model.original), model.tokenizer, model.cfg.model_name)
 
 
 def is_tested(original: nn.Module) -> bool:

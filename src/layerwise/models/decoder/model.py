@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from layerwise.models.libraries.hooked import HookedRootModule, HookPoint
-from layerwise.models.libraries.quiet import no_deprecation_of
+from layerwise.models.libraries.quiet import silence_deprecation
 from layerwise.models.libraries.untrusted_tokenizer import try_texts
 
 from .blocks import HookedDecoderBlock, Past, greedy
-from .parts import Parts
+from .parts import DecoderParts
 
 Tokens = Int[torch.Tensor, "batch pos"]
 Logits = Float[torch.Tensor, "batch pos d_vocab"]
@@ -71,12 +71,12 @@ class DecoderModel(HookedRootModule):
     def __init__(
         self,
         original: nn.Module,
-        parts: Parts,
+        parts: DecoderParts,
         *,
         name: str,
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
-        with no_deprecation_of("HookedRootModule"):
+        with silence_deprecation("HookedRootModule"):
             super().__init__()
         self.original, self.parts, self.tokenizer = original, parts, tokenizer
         self.cfg = _config(original, parts, name)
@@ -201,7 +201,7 @@ class DecoderModel(HookedRootModule):
         return self
 
 
-def _config(original: Any, parts: Parts, name: str) -> DecoderConfig:
+def _config(original: Any, parts: DecoderParts, name: str) -> DecoderConfig:
     first, config = parts.blocks[0], original.config
     unembedded, width = parts.unembed.weight.shape
     experts = getattr(config, "num_experts_per_tok", None)

@@ -1,4 +1,4 @@
-"""What a norm module of Hugging Face computes, found out by trying: its formula, or None.
+"""Formula of a norm module of Hugging Face, found out by trying, or None.
 
 Every family has a class of its own for the same two formulas; a name would say less than a trial.
 """
@@ -34,13 +34,13 @@ class NormFormula:
         return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
 
 
-def formula_of(module: nn.Module, width: int) -> NormFormula | None:
+def norm_formula(module: nn.Module, width: int) -> NormFormula | None:
     """The formula of a norm module; None if it is neither layer norm nor RMS norm."""
-    return formulas_once()(module, width)
+    return cached_formulas()(module, width)
 
 
-def formulas_once() -> FormulaOf:
-    """As ``formula_of``, where weights come and go; which formula a module has is tried once."""
+def cached_formulas() -> FormulaOf:
+    """As ``norm_formula``, where weights come and go; which formula a module has is tried once."""
     known: dict[nn.Module, int | None] = {}
 
     def formula(module: nn.Module, width: int) -> NormFormula | None:

@@ -49,7 +49,7 @@ def packed_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def scales_of(model: nn.Module) -> Iterator[tuple[str, Kept]]:
+def packed_buffers(model: nn.Module) -> Iterator[tuple[str, Kept]]:
     """Tensors that packed modules keep beside parameters, by name: scales and value tables."""
     for name, module in model.named_modules():
         if is_packed(module):
@@ -71,7 +71,7 @@ def use_plain_kernels(model: nn.Module) -> None:
                 delattr(module, name)
 
 
-def compute_in(model: nn.Module, dtype: torch.dtype) -> None:
+def cast_unpacked(model: nn.Module, dtype: torch.dtype) -> None:
     """Cast all parameters that are not packed."""
     # Of quantized models transformers leaves them in that in which they are stored.
     for module in model.modules():
@@ -81,7 +81,7 @@ def compute_in(model: nn.Module, dtype: torch.dtype) -> None:
                     weight.data = weight.data.to(dtype)
 
 
-def weight_of(linear: nn.Module) -> Float[torch.Tensor, "d_in d_out"]:
+def linear_weight(linear: nn.Module) -> Float[torch.Tensor, "d_in d_out"]:
     """The matrix that a linear module multiplies by from the right."""
     # Of a packed one it is what the module makes of the rows of the identity, in float32, less its
     # bias. Sums of zeros and one number are exact in any order.
@@ -108,7 +108,7 @@ def with_packed_sizes(model: nn.Module, n_bits: int) -> None:
             module.weight = nn.Parameter(packed, requires_grad=False)
 
 
-def widened(model: _Network) -> _Network:
+def dequantize_modules(model: _Network) -> _Network:
     """The model itself, each packed module replaced by a linear one of the same numbers."""
     # Those of 8 bits, of which bitsandbytes rounds the inputs too, are widened by transformers.
     if any(type(module).__name__ == _OF_8_BITS for module in model.modules()):
@@ -116,7 +116,7 @@ def widened(model: _Network) -> _Network:
     for name, module in list(model.named_modules()):
         if is_packed(module):
             packed: Any = module
-            weight, bias = weight_of(packed), packed.bias
+            weight, bias = linear_weight(packed), packed.bias
             with torch.device("meta"):
                 linear = nn.Linear(packed.in_features, packed.out_features, bias is not None)
             linear.weight = nn.Parameter(weight.T.contiguous(), requires_grad=False)

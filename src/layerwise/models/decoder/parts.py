@@ -1,4 +1,4 @@
-"""What a decoder is made of, whatever Hugging Face class it comes from.
+"""Parts of a decoder, whatever Hugging Face class it comes from.
 
 A family's file fills these values in, ``model`` and the sweep's engine run them.
 """
@@ -17,8 +17,8 @@ from jaxtyping import Complex, Float, Int
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from .capture import Heads, Queried, queried
-from .packed import weight_of
+from .capture import Heads, QueriesKeysValues, capture_qkv
+from .packed import linear_weight
 
 CosSin = tuple[Float[torch.Tensor, "batch pos _"], Float[torch.Tensor, "batch pos _"]]
 # Some modules give both as one complex number.
@@ -38,7 +38,7 @@ class Rotary:
     def __deepcopy__(self, memo: dict[int, Any]) -> Rotary:
         return Rotary(copy.deepcopy(self.module, memo), self.layer_type, self.n_ctx)
 
-    def at(self, positions: Int[torch.Tensor, ...], longest: int, like: torch.Tensor) -> Turns:
+    def cos_sin(self, positions: Int[torch.Tensor, ...], longest: int, like: torch.Tensor) -> Turns:
         """Cosines and sines of positions."""
         where = positions if positions.ndim == 2 else positions[None]
         table = self._table(longest, like)
@@ -92,20 +92,22 @@ class AttentionParts:
     window: int | None = None  # how many tokens a query sees, its own among them; None for all
     has_sinks: bool = False  # whether each head has a score for looking at nothing (attention sink)
 
-    def queried(self, x: Resid, positions: Positions, longest: int) -> Queried:
+    def queries_keys_values(
+        self, x: Resid, positions: Positions, longest: int
+    ) -> QueriesKeysValues:
         """Queries, keys and values of normed streams."""
         turns = self.rotary
-        captured = queried(
+        captured = capture_qkv(
             self.module,
             x,
-            position_embeddings=None if turns is None else turns.at(positions, longest, x),
+            position_embeddings=None if turns is None else turns.cos_sin(positions, longest, x),
             position_ids=positions if positions.ndim == 2 else positions[None],
         )
         assert captured is not None, "modules that do not hand over are refused when read"
-        q, k, v = map(self._widened, (captured.queries, captured.keys, captured.values))
-        return Queried(q, k, v, captured.options)
+        q, k, v = map(self._pad_heads, (captured.queries, captured.keys, captured.values))
+        return QueriesKeysValues(q, k, v, captured.options)
 
-    def _widened(self, heads: Heads) -> Heads:
+    def _pad_heads(self, heads: Heads) -> Heads:
         missing = self.d_head - heads.shape[-1]
         return nn.functional.pad(heads, (0, missing)) if missing else heads
 
@@ -115,7 +117,7 @@ class AttentionParts:
         module: Any = self.module
         return module.sinks if self.has_sinks else None
 
-    def projected(self, z: Float[torch.Tensor, "... head_d_head"]) -> Float[torch.Tensor, ...]:
+    def project_output(self, z: Float[torch.Tensor, "... head_d_head"]) -> Float[torch.Tensor, ...]:
         """The output projection of what heads read, side by side."""
         if self.d_value < self.d_head:
             z = z.unflatten(-1, (self.n_heads, -1))[..., : self.d_value].flatten(-2)
@@ -123,8 +125,8 @@ class AttentionParts:
 
     @property
     def out_weight(self) -> Float[torch.Tensor, "head d_head d_model"]:
-        """The matrix that each head is multiplied by from the right; see ``weight_of``."""
-        weight = weight_of(self.out).unflatten(0, (self.n_heads, -1))
+        """The matrix that each head is multiplied by from the right; see ``linear_weight``."""
+        weight = linear_weight(self.out).unflatten(0, (self.n_heads, -1))
         missing = self.d_head - self.d_value
         return nn.functional.pad(weight, (0, 0, 0, missing)) if missing else weight
 
@@ -146,21 +148,21 @@ class BlockParts:
         """Attention's input from the stream."""
         return resid if self.attn_norm is None else self.attn_norm(resid)
 
-    def attn_added(self, z: Float[torch.Tensor, "... head_d_head"]) -> Float[torch.Tensor, ...]:
+    def attn_output(self, z: Float[torch.Tensor, "... head_d_head"]) -> Float[torch.Tensor, ...]:
         """Output that attention adds to the stream, from what its heads read, side by side."""
-        return self._added(self.attn.projected(z), self.attn_after)
+        return self._scaled_output(self.attn.project_output(z), self.attn_after)
 
     def mlp_input(self, resid: Resid) -> Resid:
         """The MLP's input from the stream."""
         return resid if self.mlp_norm is None else self.mlp_norm(resid)
 
-    def mlp_added(self, x: Resid) -> Resid:
+    def mlp_output(self, x: Resid) -> Resid:
         """Output that the MLP adds to the stream, from what it reads."""
         out: Any = self.mlp(x)
         # Experts of some classes also return how tokens were routed.
-        return self._added(out[0] if isinstance(out, tuple) else out, self.mlp_after)
+        return self._scaled_output(out[0] if isinstance(out, tuple) else out, self.mlp_after)
 
-    def _added(self, out: torch.Tensor, after: nn.Module | None) -> torch.Tensor:
+    def _scaled_output(self, out: torch.Tensor, after: nn.Module | None) -> torch.Tensor:
         out = out if after is None else after(out)
         return out if self.residual_scale == 1.0 else out * self.residual_scale
 
@@ -171,7 +173,7 @@ class BlockParts:
 
 
 @dataclass(frozen=True)
-class Parts:
+class DecoderParts:
     """A whole decoder."""
 
     # The module that embeds tokens, with the scale or norm that a class of its own applies; the

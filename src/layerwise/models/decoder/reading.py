@@ -1,4 +1,4 @@
-"""What a Hugging Face decoder is made of, read by the names that most of its classes share."""
+"""Parts of a Hugging Face decoder, read by the names that most of its classes share."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import nn
 
 from layerwise.errors import UserError, one_line
 
-from .capture import IMPLEMENTATION, Queried, queried
-from .parts import AttentionParts, BlockParts, Parts, Rotary
+from .capture import IMPLEMENTATION, QueriesKeysValues, capture_qkv
+from .parts import AttentionParts, BlockParts, DecoderParts, Rotary
 
 
 class UnknownArchitecture(UserError):
@@ -62,7 +62,7 @@ class FamilyTraits:
     mlp: Callable[[Any], nn.Module] = lambda layer: _module(layer, _MLPS, "MLP")
 
 
-def read_parts(original: nn.Module, how: FamilyTraits | None = None) -> Parts:
+def read_parts(original: nn.Module, how: FamilyTraits | None = None) -> DecoderParts:
     """The parts of a decoder whose modules have the usual names."""
     # Its attention is made to go through ``capture`` from then on.
     model: Any = original
@@ -74,7 +74,7 @@ def read_parts(original: nn.Module, how: FamilyTraits | None = None) -> Parts:
     n_ctx, base = longest_text(config), how.within(base)
     positions = how.positions(base)
     layers = _module(base, ("layers", "h", "blocks"), "layers")
-    return Parts(
+    return DecoderParts(
         embedding=how.embedding(base),
         embed_scale=how.embed_scale,
         blocks=tuple(
@@ -211,14 +211,14 @@ def _attention(layer: Any, place: _Place) -> AttentionParts:
 
 
 @torch.no_grad()
-def _trial_qkv(module: nn.Module, rotary: Rotary | None, base: Any) -> Queried:
+def _trial_qkv(module: nn.Module, rotary: Rotary | None, base: Any) -> QueriesKeysValues:
     """Queries, keys and values of one token, as a trial."""
     embedding = base.get_input_embeddings().weight
     x = embedding.new_zeros(1, 1, embedding.shape[1])
     position = torch.zeros(1, 1, dtype=torch.long, device=x.device)
     try:
-        turns = None if rotary is None else rotary.at(position, 1, x)
-        captured = queried(module, x, position_embeddings=turns, position_ids=position)
+        turns = None if rotary is None else rotary.cos_sin(position, 1, x)
+        captured = capture_qkv(module, x, position_embeddings=turns, position_ids=position)
     except Exception as error:
         reason = one_line(error)
         raise unknown(module, f"cannot be called ({type(error).__name__}: {reason})") from error

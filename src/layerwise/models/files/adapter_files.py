@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerwise.errors import UserError, shown
+from layerwise.errors import UserError, short_repr
 from layerwise.ground.limited import LimitedProcess, OverLimitError
-from layerwise.ground.limited_jobs import texts_in
+from layerwise.ground.limited_jobs import json_texts
 
 from .stored_weights import INDEX, WEIGHTS, read_json_object
 
@@ -95,7 +95,8 @@ def refuse_other_task(adapter: Adapter, *, is_encoder_decoder: bool) -> None:
     if not isinstance(task, str | None) or is_encoder_decoder not in _TASKS.get(task, ()):
         wanted = "SEQ_2_SEQ_LM" if is_encoder_decoder else "CAUSAL_LM"
         raise UserError(
-            f"The adapter in {adapter.folder} was made for another task ({shown(task)}) than its "
+            f"The adapter in {adapter.folder} was made for another task "
+            f"({short_repr(task)}) than its "
             f"base {adapter.base!r} has: expected {wanted} as task_type; use such an adapter."
         )
 
@@ -112,7 +113,7 @@ def refuse_unknown_fields(adapter: Adapter, known: Iterable[str], version: str) 
 
 def refuse_costly_patterns(adapter: Adapter, names: Iterable[str]) -> None:
     """Match what may be patterns with the names of modules, in a limited process."""
-    patterns = sorted({text for text in texts_in(adapter.fields) if not _PLAIN.fullmatch(text)})
+    patterns = sorted({text for text in json_texts(adapter.fields) if not _PLAIN.fullmatch(text)})
     request = {"patterns": patterns, "names": sorted(set(names))}
     n_characters = len(patterns) * sum(map(len, request["names"]))
     try:
@@ -132,7 +133,7 @@ def _refuse_kinds(folder: Path, fields: dict[str, Any]) -> None:
         return
     why = "is no change of weights and cannot be merged" if kind in _NOT_WEIGHTS else "is not known"
     raise UserError(
-        f"The adapter in {folder} is of the kind {shown(kind)}, which {why}: expected one of "
+        f"The adapter in {folder} is of the kind {short_repr(kind)}, which {why}: expected one of "
         f"{', '.join(KINDS)} as peft_type; use such an adapter."
     )
 
@@ -148,7 +149,8 @@ def _refuse_forms(folder: Path, fields: dict[str, Any]) -> None:
     if not isinstance(start, bool | str | None) or start not in _LEAVES_THE_BASE:
         raise UserError(
             f"The adapter in {folder} was trained on a changed base (init_lora_weights "
-            f"{shown(start)}): expected an adapter of the base as it is; convert it with peft's "
+            f"{short_repr(start)}): expected an adapter of the base as it is; convert it "
+            f"with peft's "
             "save_pretrained(..., path_initial_model_for_weight_conversion=...)."
         )
 

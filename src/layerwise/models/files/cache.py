@@ -37,7 +37,7 @@ def cache_dir() -> Path:
     return Path(given or platformdirs.user_cache_dir("layerwise")).expanduser()
 
 
-def key_of(parts: Iterable[str]) -> str:
+def record_key(parts: Iterable[str]) -> str:
     """A file name for a record that depends on all ``parts``, in their order."""
     return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()
 
@@ -49,7 +49,7 @@ def read_record(kind: str, key: str) -> dict[str, Any] | None:
         record, checksum = kept["record"], kept["sha256"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return record if isinstance(record, dict) and checksum == checksum_of(record) else None
+    return record if isinstance(record, dict) and checksum == json_checksum(record) else None
 
 
 def write_record(kind: str, key: str, record: dict[str, Any]) -> None:
@@ -59,7 +59,7 @@ def write_record(kind: str, key: str, record: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f"{uuid.uuid4().hex}.partial"
         try:
-            content = json.dumps({"record": record, "sha256": checksum_of(record)})
+            content = json.dumps({"record": record, "sha256": json_checksum(record)})
             partial.write_text(content, "utf-8")
             os.replace(partial, folder / f"{key}.json")
         except BaseException:
@@ -67,7 +67,7 @@ def write_record(kind: str, key: str, record: dict[str, Any]) -> None:
             raise
 
 
-def checksum_of(content: Any) -> str:
+def json_checksum(content: Any) -> str:
     """SHA-256 of a value that can be written as JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -76,7 +76,7 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file, remembered in the cache folder by path, size and times of change."""
     # For files whose contents are not read otherwise; damage on the disk itself is not seen.
     path = _resolve(path)
-    key, stamp = key_of([str(path)]), _stamp(path)
+    key, stamp = record_key([str(path)]), _stamp(path)
     record = read_record("hashes", key)
     if record and record.get("stamp") == stamp and isinstance(record.get("sha256"), str):
         return record["sha256"]
@@ -126,10 +126,10 @@ def folder_sha256(folder: Path) -> str:
     matters = (*BESIDE_WEIGHTS, ".safetensors")
     files = sorted(path for path in folder.iterdir() if path.suffix in matters)
     files += sorted(folder.glob("additional_chat_templates/*.jinja"))
-    return key_of(part for path in files for part in (path.name, contents_sha256(path)))
+    return record_key(part for path in files for part in (path.name, contents_sha256(path)))
 
 
-def let_others_read(folder: Path) -> None:
+def restore_permissions(folder: Path) -> None:
     """Set the default permissions on a folder and its files."""
     # safetensors and temporary folders let the owner alone read what is written.
     probe = folder / "probe"
@@ -155,7 +155,7 @@ def _discard(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def complete_or_nothing(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which becomes ``folder`` once it is complete and is removed otherwise."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +167,7 @@ def complete_or_nothing(folder: Path) -> Iterator[Path]:
         raise _unwritable(folder, error) from error
     try:
         yield partial
-        let_others_read(partial)
+        restore_permissions(partial)
         # Another process may have been faster; its folder has the same content.
         if not folder.is_dir():
             partial.rename(folder)
@@ -192,16 +192,16 @@ _MANIFEST = "conversion.manifest"
 def _write_manifest(folder: Path) -> None:
     """Write down the hash of every file in a folder that was just made."""
     files = {path.name: contents_sha256(path) for path in sorted(folder.iterdir())}
-    content = json.dumps({"files": files, "sha256": checksum_of(files)}, indent=1)
+    content = json.dumps({"files": files, "sha256": json_checksum(files)}, indent=1)
     (folder / _MANIFEST).write_text(content, "utf-8")
 
 
-def converted(kind: str, digest: str, write: Callable[[Path], None]) -> Path:
+def cached_folder(kind: str, digest: str, write: Callable[[Path], None]) -> Path:
     """The folder that ``write`` filled, now or earlier; it appears when it is complete."""
     folder = cache_dir() / kind / digest
     if not (folder / _MANIFEST).is_file():
         _discard(folder)
-        with complete_or_nothing(folder) as partial:
+        with atomic_folder(folder) as partial:
             write(partial)
             _write_manifest(partial)
     return folder
@@ -212,7 +212,7 @@ def conversion_hash(folder: Path, *, read_weights: bool = True) -> str:
     try:
         manifest = json.loads(read_regular(folder / _MANIFEST))
         files, checksum = manifest["files"], manifest["sha256"]
-        if checksum != checksum_of(files):
+        if checksum != json_checksum(files):
             raise _damage_error(folder, _MANIFEST)
         names = {path.name for path in folder.iterdir()} - {_MANIFEST}
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:

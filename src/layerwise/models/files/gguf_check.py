@@ -16,9 +16,9 @@ import torch
 from einops import rearrange
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from layerwise.errors import UserError, counted
+from layerwise.errors import UserError, count_noun
 
-from .gguf_header import GgufHeader, layers_of
+from .gguf_header import GgufHeader, block_numbers
 
 ARCHITECTURES = (
     "bloom", "gemma2", "gemma3", "gpt2", "llama", "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3moe",
@@ -50,7 +50,7 @@ def refuse_other_architectures(path: Path, header: GgufHeader) -> str:
             "file of a model without, or of qwen2moe or qwen3moe; use the model's safetensors "
             "folder."
         )
-    n_layers, layers = header.number(f"{architecture}.block_count"), layers_of(header.tensors)
+    n_layers, layers = header.number(f"{architecture}.block_count"), block_numbers(header.tensors)
     if n_layers is None or layers != set(range(min(n_layers, len(header.tensors) + 1))):
         raise UserError(
             f"{path.name} cannot be converted: its header has {n_layers} blocks, its tensors "
@@ -153,7 +153,7 @@ def _surplus(header: GgufHeader, wanted: Iterable[str]) -> set[str]:
 def _refuse_gaps(path: Path, what: str, names: set[str]) -> None:
     if names:
         raise UserError(
-            f"{path.name} cannot be converted: it {what} {counted(len(names), 'tensor')}, "
+            f"{path.name} cannot be converted: it {what} {count_noun(len(names), 'tensor')}, "
             f"{min(names)[:80]}{' among them' * (len(names) > 1)}; expected exactly those of its "
             "architecture and number of blocks; fetch the file again, or use the model's "
             "safetensors folder."

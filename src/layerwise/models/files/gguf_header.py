@@ -162,7 +162,7 @@ class _Reader:
         return length
 
 
-def layers_of(names: Iterable[str]) -> set[int]:
+def block_numbers(names: Iterable[str]) -> set[int]:
     """The numbers of the blocks that tensors belong to, as ``blk.3.ffn_up.weight`` tells it."""
     pieces = (name.split(".", 2) for name in names if name.startswith("blk."))
     return {int(p[1]) for p in pieces if len(p) > 1 and p[1].isdecimal() and len(p[1]) < 10}

@@ -1,4 +1,4 @@
-"""What the headers of a model's safetensors files say: names, shapes and number formats.
+"""Headers of a model's safetensors files: names, shapes and number formats.
 
 Read before any weight is, so that what cannot be loaded rightly is refused at once.
 """
@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from layerwise.errors import UserError, counted, one_line
+from layerwise.errors import UserError, count_noun, one_line
 from layerwise.ground.regular_files import read_regular
 
 _LARGEST = 2**26  # bytes; the largest index of a model known to us has 2**21
@@ -99,7 +99,7 @@ def _shards(folder: Path) -> list[Path]:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise UserError(
-            f"{folder} lacks {len(missing)} of {counted(len(names), 'weight file')}, "
+            f"{folder} lacks {len(missing)} of {count_noun(len(names), 'weight file')}, "
             f"{missing[0]}{' among them' * (len(missing) > 1)}: expected all that {INDEX} names; "
             "fetch them."
         )

@@ -42,7 +42,7 @@ class StoredStack:
 _ONE_STACK = (StoredStack("num_hidden_layers", ""),)
 
 
-class OfLayer(NamedTuple):
+class LayerTensorName(NamedTuple):
     """Name of a layer's tensor, in its parts."""
 
     layer: int  # in the order of computation
@@ -62,7 +62,7 @@ def write_pruned_folder(
     fields = json.loads((folder / "config.json").read_text("utf-8"))
     fields |= _config_without_layers(config, fields, removed, stored or _ONE_STACK)
     (out / "config.json").write_text(json.dumps(fields, indent=2) + "\n", "utf-8")
-    shards = shards_of(folder)
+    shards = tensor_names_by_file(folder)
     placed = _by_layer(folder, config, [n for of in shards.values() for n in of], stored)
     written, size = {}, 0
     for shard, names in shards.items():  # no more than one file is in memory
@@ -77,10 +77,10 @@ def write_pruned_folder(
     if list(shards) != [WEIGHTS]:
         index = {"metadata": {"total_size": size}, "weight_map": written}
         (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
-    copy_others(folder, out)
+    copy_other_files(folder, out)
 
 
-def copy_others(folder: Path, out: Path, but: Sequence[str] = ()) -> None:
+def copy_other_files(folder: Path, out: Path, but: Sequence[str] = ()) -> None:
     """Copy what stands beside configuration and weights: tokenizer, settings, license."""
     for path in folder.iterdir():
         ours = path.name in ("config.json", INDEX, *but) or (out / path.name).exists()
@@ -129,7 +129,7 @@ def _config_without_layers(
     return changed
 
 
-def shards_of(folder: Path) -> dict[str, list[str]]:
+def tensor_names_by_file(folder: Path) -> dict[str, list[str]]:
     """The files with weights, and the names of the tensors in each."""
     shards = {}
     for path in weight_files(folder):
@@ -138,7 +138,7 @@ def shards_of(folder: Path) -> dict[str, list[str]]:
     return shards
 
 
-def _renumber(name: str, of: OfLayer | None, removed: Container[int]) -> str | None:
+def _renumber(name: str, of: LayerTensorName | None, removed: Container[int]) -> str | None:
     """A tensor's name in the written model; None if its layer is left out."""
     if of is None:
         return name
@@ -168,7 +168,7 @@ def layers_prefix(folder: Path, n_layers: int, names: Iterable[str], ending: str
 
 def _by_layer(
     folder: Path, config: PreTrainedConfig, names: Sequence[str], stored: Sequence[StoredStack]
-) -> dict[str, OfLayer]:
+) -> dict[str, LayerTensorName]:
     """Parts of the names of layers' tensors, but of those that a first layer has for all."""
     by_name = {}
     for stack, layers in _stacks(config, stored):
@@ -177,7 +177,7 @@ def _by_layer(
             match = _NUMBERED.fullmatch(name)
             if match is not None and match[1] == prefix and match[3] not in stack.of_first:
                 layer = layers.start + int(match[2])
-                by_name[name] = OfLayer(layer, layers.start, prefix, match[3])
+                by_name[name] = LayerTensorName(layer, layers.start, prefix, match[3])
     return by_name
 
 
@@ -202,7 +202,7 @@ WRITTEN = ("layer", "attn_out", "mlp_out", *_OUTSIDE)
 """What of a model can be told by its tensors' names; heads are parts of tensors."""
 
 
-def tensors_of(
+def tensor_names(
     folder: Path,
     config: PreTrainedConfig,
     site: str,
@@ -210,7 +210,7 @@ def tensors_of(
     stored: Sequence[StoredStack] = (),
 ) -> list[str]:
     """The names of the tensors of some layers, of their parts, or of what is outside of them."""
-    names = [name for of in shards_of(folder).values() for name in of]
+    names = [name for of in tensor_names_by_file(folder).values() for name in of]
     placed = _by_layer(folder, config, names, stored)
     if site in _OUTSIDE:
         chosen = [n for n in names if n not in placed and _OUTSIDE[site].search(n)]
@@ -231,7 +231,7 @@ def tensors_of(
 
 def write_exchanged_folder(host: Path, donor: Path, names: Sequence[str], out: Path) -> None:
     """Write the model in one folder with some tensors of another."""
-    places = {name: shard for shard, of in shards_of(donor).items() for name in of}
+    places = {name: shard for shard, of in tensor_names_by_file(donor).items() for name in of}
     lacking = sorted(set(names) - places.keys())
     if lacking:
         raise UserError(
@@ -243,7 +243,7 @@ def write_exchanged_folder(host: Path, donor: Path, names: Sequence[str], out: P
             shard: opened.enter_context(safe_open(donor / shard, "pt"))
             for shard in {places[name] for name in names}
         }
-        for shard in shards_of(host):
+        for shard in tensor_names_by_file(host):
             with safe_open(host / shard, "pt") as stored:
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
                 metadata = stored.metadata()
@@ -253,4 +253,4 @@ def write_exchanged_folder(host: Path, donor: Path, names: Sequence[str], out: P
     for name in (INDEX, "config.json"):
         if (host / name).is_file():
             shutil.copyfile(host / name, out / name)
-    copy_others(host, out)
+    copy_other_files(host, out)

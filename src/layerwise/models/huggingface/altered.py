@@ -17,8 +17,8 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from layerwise.errors import UserError
 from layerwise.models.decoder import packed
-from layerwise.models.instance.kinds import Model, blocks_of, hook_name
-from layerwise.models.instance.structure import modules_run
+from layerwise.models.instance.kinds import Model, hook_name, model_blocks
+from layerwise.models.instance.structure import executed_modules
 from layerwise.models.libraries.hooked import (
     Attention,
     Embed,
@@ -73,7 +73,7 @@ def refuse_for_engine(model: Model) -> None:
 
 def _refuse_shared_sites(model: Model) -> None:
     """Make sure that every layer has sites of its own, by which hooks find them."""
-    for layer, block in enumerate(blocks_of(model)):
+    for layer, block in enumerate(model_blocks(model)):
         attn = getattr(block, "attn", None)
         for site, of, name in (
             ("resid_pre", block, "hook_resid_pre"),
@@ -103,7 +103,7 @@ def _alterations(model: Model) -> Iterator[str]:
         if model.cfg.positional_embedding_type == "shortformer":
             yield "The model adds positions to queries and keys alone ('shortformer')"
         yield from _of_places(model)
-    for module in modules_run(model):
+    for module in executed_modules(model):
         fields, kind = module.__dict__, type(module)
         if any(fields[hooks] for hooks in _HOOKS):
             yield f"{_name(model, module)} has hooks of torch on it"

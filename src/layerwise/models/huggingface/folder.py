@@ -17,7 +17,7 @@ from layerwise.models.files.stored_weights import (
     stored_weights,
     weight_files,
 )
-from layerwise.models.weights.quantization import QUANTIZATION, quantization_of
+from layerwise.models.weights.quantization import QUANTIZATION, read_quantization
 
 _VOCABULARIES = (
     "tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.spm", "*.tiktoken",
@@ -37,7 +37,7 @@ _TOKEN_IDS = (
 def read_config(folder: Path) -> PreTrainedConfig:
     """The configuration of a language model that can be loaded from ``folder``."""
     config = config_without_weights(folder)
-    n_tensors = len(stored_weights(folder, quantized=quantization_of(folder) is not None))
+    n_tensors = len(stored_weights(folder, quantized=read_quantization(folder) is not None))
     refuse_too_many_layers(folder / "config.json", _config_fields(folder), n_tensors)
     return config
 
@@ -67,7 +67,7 @@ def config_without_weights(folder: Path) -> PreTrainedConfig:
             "such a model."
         )
     _refuse_kinds(folder, fields)
-    quantization_of(folder)  # refused if it is of another kind
+    read_quantization(folder)  # refused if it is of another kind
     # transformers would read these instead of model.safetensors.
     sharded = sorted(path.name for path in folder.glob("shard-*-model-*-of-*.safetensors"))
     other = sharded[0] if sharded else fields.get("transformers_weights")

@@ -21,20 +21,20 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from layerwise.errors import UserError, counted, one_line
+from layerwise.errors import UserError, count_noun, one_line
 from layerwise.models.decoder.packed import (
-    compute_in,
+    cast_unpacked,
+    dequantize_modules,
+    packed_buffers,
     packed_weights,
-    scales_of,
     use_plain_kernels,
-    widened,
 )
 from layerwise.models.files.stored_weights import refuse_too_large, stored_weights
 from layerwise.models.libraries.quiet import no_notes_of_gptqmodel
 from layerwise.models.libraries.toy_tokenizer import is_toy, read_toy_tokenizer
 from layerwise.models.libraries.untrusted_tokenizer import distrust, refuse_costly_file, try_texts
 from layerwise.models.weights.offload import in_pieces, named_weights
-from layerwise.models.weights.quantization import quantization_of, settings_of
+from layerwise.models.weights.quantization import quantization_settings, read_quantization
 
 from .folder import must_be_usable
 from .parity_text import TEXT
@@ -104,10 +104,10 @@ def load_original(
     kept_on: torch.device | None = None,
 ) -> PreTrainedModel:
     """The model of a folder, in ``dtype``, from safetensors alone."""
-    quantization, where, quietly = quantization_of(folder), {}, contextlib.nullcontext()
+    quantization, where, quietly = read_quantization(folder), {}, contextlib.nullcontext()
     if quantization is not None:
         quantization.refuse_missing_packages(folder)
-        config = quantization.settings(config, settings_of(folder), dtype)
+        config = quantization.settings(config, quantization_settings(folder), dtype)
         kept_on = kept_on if quantization.kept else None
         where, quietly = {"device_map": {"": kept_on or "cpu"}}, no_notes_of_gptqmodel()
     try:
@@ -134,8 +134,8 @@ def load_original(
     if quantization is not None:
         use_plain_kernels(model)
         if kept_on is None:
-            model = widened(model)
-        compute_in(model, dtype)
+            model = dequantize_modules(model)
+        cast_unpacked(model, dtype)
     return model.requires_grad_(False).eval()
 
 
@@ -145,7 +145,7 @@ def _auto_class(config: PreTrainedConfig) -> Any:
 
 def refuse_parameters_without_weights(folder: Path, config: PreTrainedConfig) -> None:
     """Check that a folder may hold what its configuration needs, before memory is taken."""
-    quantization = quantization_of(folder)
+    quantization = read_quantization(folder)
     stored = stored_weights(folder, quantized=quantization is not None)
     with must_be_usable(folder):
         meta_model = meta_original(config)
@@ -168,7 +168,7 @@ def _refuse_gaps(folder: Path, missing: set[str], unexpected: set[str]) -> None:
     for names, what in ((missing, "lack"), (unexpected, "have, against config.json,")):
         if names:
             raise UserError(
-                f"The weights in {folder} {what} {counted(len(names), 'tensor')}, "
+                f"The weights in {folder} {what} {count_noun(len(names), 'tensor')}, "
                 f"{min(names)}{' among them' * (len(names) > 1)}: expected exactly those that "
                 "config.json calls for; use the files that belong together."
             )
@@ -177,7 +177,7 @@ def _refuse_gaps(folder: Path, missing: set[str], unexpected: set[str]) -> None:
 def refuse_nonfinite(name: str, model: torch.nn.Module) -> None:
     """Refuse weights that are NaN or infinite."""
     packed = packed_weights(model)
-    for tensor, weight in chain(named_weights(model), scales_of(model)):
+    for tensor, weight in chain(named_weights(model), packed_buffers(model)):
         if tensor not in packed and not all(
             torch.isfinite(piece).all() for piece in in_pieces(weight)
         ):

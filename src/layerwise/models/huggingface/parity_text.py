@@ -38,7 +38,7 @@ def batches(ids: list[int]) -> list[Text]:
     return [{"input_ids": torch.tensor(of_batch)} for of_batch in rows]
 
 
-def texts_of(model: Seq2SeqModel, tokenizer: PreTrainedTokenizerBase) -> list[Text]:
+def parity_texts(model: Seq2SeqModel, tokenizer: PreTrainedTokenizerBase) -> list[Text]:
     """The fixed text in several lengths, with what the decoder has said; the last are padded."""
     ids = token_ids(tokenizer, min(model.cfg.n_ctx, 100) - len(model.prefix))
     half = max(len(ids) // 2, 1)

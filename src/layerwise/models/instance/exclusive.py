@@ -23,7 +23,7 @@ _LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 _MAKING = threading.Lock()
 
 
-def lock_of(model: nn.Module) -> threading.RLock:
+def model_lock(model: nn.Module) -> threading.RLock:
     """The re-entrant lock of a model.
 
     It is not kept on the model, so that copies of the model have locks of their own.
@@ -44,7 +44,7 @@ def exclusive(function: Callable[P, R]) -> Callable[P, R]:
         model = args[0] if args else named.get("model")
         if not isinstance(model, nn.Module):  # the function says what is wrong with it
             return function(*args, **named)
-        with lock_of(model), own_state():
+        with model_lock(model), own_state():
             return function(*args, **named)
 
     return waiting
@@ -57,7 +57,7 @@ def several_exclusive(*models: nn.Module) -> Iterator[None]:
     They are taken in an order that is the same whoever asks, so that no two threads wait for each
     other.
     """
-    locks = sorted({id(lock): lock for lock in map(lock_of, models)}.items())
+    locks = sorted({id(lock): lock for lock in map(model_lock, models)}.items())
     with contextlib.ExitStack() as entered:
         for _, lock in locks:
             entered.enter_context(lock)

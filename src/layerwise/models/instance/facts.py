@@ -1,4 +1,4 @@
-"""What a model in memory is: its facts, the hash of its weights, its original tokenizer."""
+"""Facts of a model in memory, the hash of its weights, and its original tokenizer."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from layerwise.errors import UserError, shown
-from layerwise.models.files.cache import key_of
+from layerwise.errors import UserError, short_repr
+from layerwise.models.files.cache import record_key
 from layerwise.models.weights.offload import blocks_on_disk, in_pieces, named_weights
 
 from .exclusive import exclusive
 from .generation import GenerationSettings
-from .kinds import Model, backend_of, kept_buffers, n_encoder_layers, original_of
+from .kinds import Model, kept_buffers, model_backend, n_encoder_layers, original_model
 from .loaded import CHANGED, LoadedFacts
-from .structure import Version, sample_of, settings_hash, version_of
+from .structure import Version, model_version, sample_bytes, settings_hash
 
 _ATTRIBUTE = "layerwise_origin"
 # What shapes prompts and texts beside a tokenizer's vocabulary and rules.
@@ -50,7 +50,7 @@ class Origin:
 def attach_origin(model: Model, origin: Origin) -> None:
     """Attach its provenance to ``model``."""
     setattr(model, _ATTRIBUTE, replace(origin, settings=settings_hash(model)))
-    _VERSIONS[model] = version_of(model)
+    _VERSIONS[model] = model_version(model)
 
 
 def version_at_load(model: Model) -> Version | None:
@@ -58,7 +58,7 @@ def version_at_load(model: Model) -> Version | None:
     return _VERSIONS.get(model)
 
 
-def origin_of(model: Model) -> Origin | None:
+def model_origin(model: Model) -> Origin | None:
     """Origin of ``model``, or None if the user made it himself."""
     return getattr(model, _ATTRIBUTE, None)
 
@@ -71,7 +71,7 @@ def model_facts(model: Model) -> LoadedFacts:
     a buffer was changed; its ``parity`` is then None, as it is for a model that the user made
     himself, and ``verified`` says so.
     """
-    digest, origin = _hash_now(model), origin_of(model)
+    digest, origin = _hash_now(model), model_origin(model)
     if origin is None:
         return describe(model, digest)
     dtype, device = number_format(model), str(model.W_E.device)
@@ -86,11 +86,11 @@ def number_format(model: Model) -> str:
 
 def _hash_now(model: Model) -> str:
     """The hash of the weights, and of what else shapes numbers if it was changed after loading."""
-    digest, origin = current_weights_hash(model), origin_of(model)
+    digest, origin = current_weights_hash(model), model_origin(model)
     if origin is None:
         return digest
     settings = settings_hash(model)
-    return digest if settings == origin.settings else key_of([digest, settings])
+    return digest if settings == origin.settings else record_key([digest, settings])
 
 
 def describe(model: Model, digest: str, **known: Any) -> LoadedFacts:
@@ -111,7 +111,7 @@ def describe(model: Model, digest: str, **known: Any) -> LoadedFacts:
         device=str(model.W_E.device),
         parity=None,
         n_encoder_layers=n_encoder_layers(model),
-        backend=backend_of(model),
+        backend=model_backend(model),
     )
     return replace(facts, **known)
 
@@ -130,7 +130,7 @@ def weights_hash(model: Model) -> str:
             flat = piece.cpu().contiguous().reshape(-1)
             digest.update(flat.view(torch.uint8).numpy().data)
     if blocks_on_disk(model) is None:  # files may change unseen
-        _HASHED[model] = (version_of(model), _some_numbers(model), digest.hexdigest())
+        _HASHED[model] = (model_version(model), _some_numbers(model), digest.hexdigest())
     return digest.hexdigest()
 
 
@@ -138,7 +138,7 @@ def current_weights_hash(model: Model) -> str:
     """``weights_hash``, taken anew only where torch counted a change or some number is another."""
     # A single number of a large weight that is changed through ``.data`` may be missed.
     seen = _HASHED.get(model)
-    if seen is not None and seen[:2] == (version_of(model), _some_numbers(model)):
+    if seen is not None and seen[:2] == (model_version(model), _some_numbers(model)):
         return seen[2]
     return weights_hash(model)
 
@@ -165,7 +165,7 @@ def _some_numbers(model: Model) -> bytes:
     """A hash of some numbers of each weight, for changes that torch does not count."""
     digest = hashlib.sha256()
     for weight in chain(model.parameters(), (buffer for _, buffer in kept_buffers(model))):
-        digest.update(sample_of(weight, _LOOKED_AT))
+        digest.update(sample_bytes(weight, _LOOKED_AT))
     return digest.digest()
 
 
@@ -188,7 +188,7 @@ def original_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     Raises:
         UserError: if the model has no tokenizer.
     """
-    origin = origin_of(model)
+    origin = model_origin(model)
     if origin is not None:
         return origin.tokenizer
     if model.tokenizer is None:
@@ -204,12 +204,14 @@ def generation_settings(model: Model) -> GenerationSettings:
     # Texts end with the tokens that ``generate`` of transformers would stop at: those that the
     # generation settings name. Where they name none, or are not known, the tokenizer's end token
     # ends a text.
-    origin = origin_of(model)
+    origin = model_origin(model)
     if origin is not None:
         settings = origin.generation
     else:
-        config: Any = getattr(original_of(model), "generation_config", None)
-        settings = GenerationSettings() if config is None else GenerationSettings.of(config)
+        config: Any = getattr(original_model(model), "generation_config", None)
+        settings = (
+            GenerationSettings() if config is None else GenerationSettings.from_config(config)
+        )
     tokenizer = model.tokenizer if origin is None else origin.tokenizer
     end = getattr(tokenizer, "eos_token_id", None)
     return (
@@ -232,15 +234,15 @@ def vocabulary_difference(base: Model, other: Model) -> tuple[str, str, str] | N
         return None
     token = min(t for t in first.keys() | second.keys() if first.get(t) != second.get(t))
     ids = [f"id {known[token]}" if token in known else "absent" for known in (first, second)]
-    return f"the token {shown(token)}", ids[0], ids[1]
+    return f"the token {short_repr(token)}", ids[0], ids[1]
 
 
-def loading_of(model: Model) -> dict[str, str | None]:
+def loading_arguments(model: Model) -> dict[str, str | None]:
     """Arguments of ``load_model`` that give this model, without the device."""
-    origin = origin_of(model)
+    origin = model_origin(model)
     if origin is None or origin.facts.source == "user":
         raise UserError(
-            f"The model {shown(str(model.cfg.model_name))} was passed as an object, and Ray's "
+            f"The model {short_repr(str(model.cfg.model_name))} was passed as an object, and Ray's "
             "workers load models by name; expected one from layerwise.load_model(name). Save it "
             "as a folder in hub format and load it by that path, or leave the executor out."
         )
@@ -254,6 +256,6 @@ def loading_of(model: Model) -> dict[str, str | None]:
     }
 
 
-def described(model: Model) -> dict[str, Any]:
-    """``loading_of`` a model, and the ``hash`` that its weights have."""
-    return {**loading_of(model), "hash": current_weights_hash(model)}
+def loading_arguments_with_hash(model: Model) -> dict[str, Any]:
+    """``loading_arguments`` a model, and the ``hash`` that its weights have."""
+    return {**loading_arguments(model), "hash": current_weights_hash(model)}

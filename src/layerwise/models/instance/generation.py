@@ -43,14 +43,14 @@ class GenerationSettings:
     unused: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, config: GenerationConfig) -> GenerationSettings:
+    def from_config(cls, config: GenerationConfig) -> GenerationSettings:
         """The settings that ``generate`` of transformers would use."""
         named = config.eos_token_id
         ends = () if named is None else (named,) if isinstance(named, int) else tuple(named)
-        return cls(tuple(sorted({int(end) for end in ends})), tuple(_unused(config)))
+        return cls(tuple(sorted({int(end) for end in ends})), tuple(_unused_settings(config)))
 
 
-def _unused(config: GenerationConfig) -> Iterator[str]:
+def _unused_settings(config: GenerationConfig) -> Iterator[str]:
     for name, nothing in _CHANGING.items():
         value = getattr(config, name, None)
         if value not in (None, nothing, []):
@@ -65,7 +65,7 @@ def read_generation_settings(folder: Path) -> GenerationSettings:
         with quiet():
             has_own = (folder / "generation_config.json").is_file()
             file, more = ("generation_config.json", {}) if has_own else ("config.json", _OF_MODEL)
-            return GenerationSettings.of(
+            return GenerationSettings.from_config(
                 GenerationConfig.from_pretrained(folder, file, local_files_only=True, **more)
             )
     except Exception as error:

@@ -14,7 +14,7 @@ from torch import nn
 
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.decoder.model import DecoderConfig, DecoderModel
-from layerwise.models.decoder.packed import has_packed, scales_of
+from layerwise.models.decoder.packed import has_packed, packed_buffers
 from layerwise.models.libraries.hooked import HookedTransformer
 from layerwise.models.seq2seq.model import Seq2SeqConfig, Seq2SeqModel
 
@@ -41,17 +41,17 @@ def by_kind(
     return seq2seq(model) if isinstance(model, Seq2SeqModel) else decoder_only(model)
 
 
-def over_original(model: Model) -> bool:
+def runs_original_modules(model: Model) -> bool:
     """True if a decoder runs the modules of its Hugging Face original."""
     return isinstance(model, DecoderModel)
 
 
-def backend_of(model: Model) -> str:
+def model_backend(model: Model) -> str:
     """The backend of a model: ``TRANSFORMER_LENS`` or ``HUGGING_FACE``."""
     return TRANSFORMER_LENS if isinstance(model, HookedTransformer) else HUGGING_FACE
 
 
-def stays_quantized(model: Model) -> bool:
+def is_quantized(model: Model) -> bool:
     """True if weights of a model are kept in fewer bits than a number format has."""
     return isinstance(model, DecoderModel) and has_packed(model.original)
 
@@ -62,7 +62,7 @@ def as_seq2seq(model: Model) -> Seq2SeqModel:
     return model
 
 
-def moved(model: Model, dtype: torch.dtype, device: torch.device | None = None) -> Model:
+def to_dtype_device(model: Model, dtype: torch.dtype, device: torch.device | None = None) -> Model:
     """The model itself, in another number format, and on another device if one is given."""
     if isinstance(model, Seq2SeqModel | DecoderModel):
         return (model if device is None else model.to(device)).to(dtype)
@@ -71,7 +71,7 @@ def moved(model: Model, dtype: torch.dtype, device: torch.device | None = None) 
     return model.to(dtype, print_details=False)
 
 
-def original_of(model: Model) -> nn.Module | None:
+def original_model(model: Model) -> nn.Module | None:
     """The Hugging Face model that is computed with; None if there is none any more."""
     return model.original if isinstance(model, Seq2SeqModel | DecoderModel) else None
 
@@ -80,16 +80,16 @@ def kept_buffers(model: Model) -> list[tuple[str, torch.Tensor]]:
     """Buffers that count as weights, by name."""
     # Those that an original's files hold, such as what some add to their logits, or the scales of
     # quantized weights; others follow from the configuration.
-    original = original_of(model)
+    original = original_model(model)
     if original is None:
         return []
     stored = original.state_dict(keep_vars=True)
     kept = {name: buffer for name, buffer in original.named_buffers() if name in stored}
-    kept |= dict(scales_of(original))
+    kept |= dict(packed_buffers(original))
     return [(f"original.{name}", buffer) for name, buffer in kept.items()]
 
 
-def blocks_of(model: Model) -> list[Any]:
+def model_blocks(model: Model) -> list[Any]:
     """The blocks of all layers, in the order of computation."""
     if isinstance(model, Seq2SeqModel):
         return [*model.encoder.blocks, *model.decoder.blocks]
@@ -106,7 +106,7 @@ def before_answer(model: Model, prompt: tuple[int, ...]) -> tuple[int, ...]:
     return model.prefix if isinstance(model, Seq2SeqModel) else prompt
 
 
-def inputs_of(
+def model_inputs(
     model: Model, prompts: Sequence[Sequence[int]], answer: Sequence[int] = ()
 ) -> tuple[torch.Tensor, ...]:
     """Model inputs: prompts of one length, each with the answer so far."""
@@ -148,9 +148,11 @@ def n_encoder_layers(model: Model) -> int:
     return model.cfg.n_encoder_layers if isinstance(model, Seq2SeqModel) else 0
 
 
-def n_heads_of(model: Model, layer: int) -> int:
+def n_layer_heads(model: Model, layer: int) -> int:
     """Heads of a layer; the stacks of an encoder-decoder may differ in that."""
-    return model.cfg.heads_of(layer) if isinstance(model, Seq2SeqModel) else model.cfg.n_heads
+    return (
+        model.cfg.n_heads_in_layer(layer) if isinstance(model, Seq2SeqModel) else model.cfg.n_heads
+    )
 
 
 def vocabularies(model: Model) -> tuple[int, int]:

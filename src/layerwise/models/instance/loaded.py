@@ -1,4 +1,4 @@
-"""What is known about a loaded model, as plain values.
+"""Facts about a loaded model, as plain values.
 
 How the values are found is not here, so that reading them needs no torch.
 """

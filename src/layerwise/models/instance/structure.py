@@ -1,4 +1,4 @@
-"""Which modules and weights a model in memory consists of, and its fingerprint."""
+"""Modules and weights of a model in memory, and its fingerprint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from layerwise.models.libraries.hooked import HookPoint
 from layerwise.models.seq2seq.model import Seq2SeqModel
 from layerwise.models.weights.offload import OnDisk
 
-from .kinds import Model, original_of
+from .kinds import Model, original_model
 
 _PLAIN = frozenset({bool, int, float, str, torch.dtype, type(None)})
 # Of a module's own attributes, what enters its sums: scales, epsilons, activation functions.
@@ -49,11 +49,11 @@ Version = tuple[Any, ...]
 """A fingerprint of everything that a model's outputs depend on."""
 
 
-def version_of(model: Model) -> Version:
+def model_version(model: Model) -> Version:
     """The fingerprint of a model as it is now: its modules, weights, what shapes them, settings."""
     # Weights are told by their memory and by torch's count of changes in place, which does not
     # count those made through ``.data``.
-    modules = modules_run(model)
+    modules = executed_modules(model)
     weights = [w for module in modules for w in module._parameters.values() if w is not None]
     shaping = [module for module in modules if _may_shape(module)]
     fields = [module.__dict__ for module in shaping]
@@ -82,7 +82,7 @@ def settings_hash(model: Model) -> str:
     # That is the classes of its modules, their numbers, functions and buffers (of large ones, some
     # numbers), and the settings in ``cfg``; the same in another process and on another device.
     digest = hashlib.sha256()
-    for module in modules_run(model):
+    for module in executed_modules(model):
         digest.update(f"{type(module).__module__}.{type(module).__qualname__}\n".encode())
         if not _may_shape(module):
             continue
@@ -94,7 +94,7 @@ def settings_hash(model: Model) -> str:
             if buffer is not None:
                 known = buffer[:_GROWN_FROM] if name in _GROWING else buffer
                 digest.update(f"{name} {tuple(known.shape)} {known.dtype}\n".encode())
-                digest.update(sample_of(known))
+                digest.update(sample_bytes(known))
     aside = ASIDE | _SWITCHES
     plain = {k: v for k, v in vars(model.cfg).items() if type(v) in _PLAIN and k not in aside}
     digest.update(repr(sorted(plain.items())).encode())
@@ -126,7 +126,7 @@ def _stable_repr(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__} {body}"
 
 
-def sample_of(buffer: torch.Tensor, most: int = _SAMPLED) -> bytes:
+def sample_bytes(buffer: torch.Tensor, most: int = _SAMPLED) -> bytes:
     """The bytes of a tensor; of one with more than ``most``, those of some numbers all over it."""
     if buffer.is_meta or not buffer.numel():
         return b""
@@ -137,13 +137,13 @@ def sample_of(buffer: torch.Tensor, most: int = _SAMPLED) -> bytes:
     return some.view(torch.uint8).numpy().tobytes()
 
 
-def modules_run(model: Model) -> list[nn.Module]:
+def executed_modules(model: Model) -> list[nn.Module]:
     """Every module that ``model(tokens)`` runs, each once, the model itself first."""
     # Of an original that it runs parts of, not the modules that hold them.
     starts: list[Any] = [model]
     if isinstance(model, Seq2SeqModel | DecoderModel):
         starts = [*model.parts.modules(), model]
-    seen, modules = {id(original_of(model))}, []
+    seen, modules = {id(original_model(model))}, []
     while starts:
         module = starts.pop()
         if module is not None and id(module) not in seen:

@@ -55,7 +55,7 @@ def _is_not_transformer_lens(record: logging.LogRecord) -> bool:
 
 
 @contextlib.contextmanager
-def no_deprecation_of(name: str) -> Iterator[None]:
+def silence_deprecation(name: str) -> Iterator[None]:
     """Silence exactly the note that a class of TransformerLens goes away in 4.0."""
     # Where the class is gone, decoders run over their own modules, so the user need do nothing
     # about it. Threads that do the same meanwhile wait.

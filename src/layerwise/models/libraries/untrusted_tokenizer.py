@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary, ref
 
 from layerwise.errors import UserError
 from layerwise.ground.limited import JobError, LimitedProcess, OverLimitError
-from layerwise.models.files.cache import contents_sha256, key_of, read_record, write_record
+from layerwise.models.files.cache import contents_sha256, read_record, record_key, write_record
 
 _FOLDER = "layerwise_untrusted_folder"
 _FILE = "tokenizer.json"
@@ -48,11 +48,11 @@ def refuse_costly_file(folder: Path) -> None:
         return
     version = metadata.version("tokenizers")
     hashes = (part for file in files for part in (file.name, contents_sha256(file)))
-    key = key_of([version, *_RUNS, *hashes])
+    key = record_key([version, *_RUNS, *hashes])
     if read_record(_KIND, key) is None:
         setup = {"file": str(files[0]), "beside": [str(file) for file in files[1:]]}
         with contextlib.suppress(JobError):  # its files cannot be read here either
-            _refuse_costly(folder, LimitedProcess("count_tokens", lambda: setup), [*_RUNS])
+            _count_tokens(folder, LimitedProcess("count_tokens", lambda: setup), [*_RUNS])
         write_record(_KIND, key, {"passed": True})
 
 
@@ -105,7 +105,7 @@ def try_texts(tokenizer: Any, *texts: str) -> None:
     if not new:
         return
     try:
-        counts = _refuse_costly(folder, process, list(new.values()))
+        counts = _count_tokens(folder, process, list(new.values()))
         failures = [count for count in counts if isinstance(count, str)]
     except JobError as error:
         failures = [str(error)]
@@ -119,9 +119,7 @@ def try_texts(tokenizer: Any, *texts: str) -> None:
     tried.update(new)
 
 
-def _refuse_costly(
-    folder: Path | str, process: LimitedProcess, texts: list[str]
-) -> list[int | str]:
+def _count_tokens(folder: Path | str, process: LimitedProcess, texts: list[str]) -> list[int | str]:
     """The numbers of tokens of texts, or why one cannot be encoded."""
     longest = max(map(len, texts), default=0)
     try:
@@ -148,12 +146,12 @@ def is_untrusted(tokenizer: Any) -> bool:
     return getattr(tokenizer, _FOLDER, None) is not None
 
 
-def render_apart(tokenizer: Any, turns: list[dict[str, str]]) -> str:
+def render_chat_isolated(tokenizer: Any, turns: list[dict[str, str]]) -> str:
     """Turns of a chat by a tokenizer's chat template, rendered in a limited process."""
     process = _RENDERING.get(tokenizer)
     if process is None:
         alive = ref(tokenizer)
-        process = LimitedProcess("render_template", lambda: _template_of(alive()))
+        process = LimitedProcess("render_template", lambda: _template_settings(alive()))
         _RENDERING[tokenizer] = process
     refusal = "expected a prompt of these turns; turn the chat option off, or correct the template"
     where = f"The chat template in {getattr(tokenizer, _FOLDER)}"
@@ -170,7 +168,7 @@ def render_apart(tokenizer: Any, turns: list[dict[str, str]]) -> str:
     return answer["text"]
 
 
-def _template_of(tokenizer: Any) -> dict[str, Any]:
+def _template_settings(tokenizer: Any) -> dict[str, Any]:
     return {
         "template": tokenizer.get_chat_template(),
         "special_tokens": dict(tokenizer.special_tokens_map),

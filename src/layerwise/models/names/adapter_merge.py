@@ -27,7 +27,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from layerwise.errors import UserError, counted, one_line, shown
+from layerwise.errors import UserError, count_noun, one_line, short_repr
 from layerwise.models.conversion import parity
 from layerwise.models.files.adapter_files import (
     ADAPTER_WEIGHTS,
@@ -37,9 +37,9 @@ from layerwise.models.files.adapter_files import (
     refuse_other_task,
     refuse_unknown_fields,
 )
-from layerwise.models.files.cache import converted
+from layerwise.models.files.cache import cached_folder
 from layerwise.models.files.stored_weights import INDEX, read_json_object
-from layerwise.models.files.written_folder import copy_others
+from layerwise.models.files.written_folder import copy_other_files
 from layerwise.models.huggingface.folder import has_tokenizer, read_config
 from layerwise.models.huggingface.originals import (
     fits,
@@ -48,7 +48,7 @@ from layerwise.models.huggingface.originals import (
     read_tokenizer,
     refuse_parameters_without_weights,
 )
-from layerwise.models.huggingface.parity_text import MAX_TOKENS, batches, texts_of, token_ids
+from layerwise.models.huggingface.parity_text import MAX_TOKENS, batches, parity_texts, token_ids
 from layerwise.models.libraries.quiet import quiet
 from layerwise.models.seq2seq.load import hooked_seq2seq
 from layerwise.models.weights.quantization import QUANTIZATION
@@ -86,7 +86,7 @@ def merged_folder(adapter: Adapter, base: Path, digest: str) -> Path:
     # Weights are merged in float32. What is loaded from the folder is compared with the model that
     # has the adapter beside its weights; the folder appears only when it is complete.
     with quiet():
-        return converted("adapters", digest, lambda folder: _merge(adapter, base, folder))
+        return cached_folder("adapters", digest, lambda folder: _merge(adapter, base, folder))
 
 
 def _merge(adapter: Adapter, base: Path, out: Path) -> None:
@@ -110,7 +110,7 @@ def _merge(adapter: Adapter, base: Path, out: Path) -> None:
     based = _Base(base, config, _n_tokens(adapter, config, weights))
     tokenizer = _write_tokenizer(adapter, based, out)
     beside = _with_adapter(adapter, based.model(), weights)
-    expected = _logprobs_of(adapter, beside.get_base_model(), tokenizer)
+    expected = _parity_text_logprobs(adapter, beside.get_base_model(), tokenizer)
     tied = config.tie_word_embeddings and not _parts_embeddings(adapter, beside)
     if tied != config.tie_word_embeddings:
         beside = _with_adapter(adapter, based.model(tied=False), weights)
@@ -120,7 +120,7 @@ def _merge(adapter: Adapter, base: Path, out: Path) -> None:
     del beside, merged
     _write_config(based, out, tied=tied)
     loaded = load_original(out, read_config(out), torch.float32)
-    difference = parity.farthest(_logprobs_of(adapter, loaded, tokenizer), expected)
+    difference = parity.farthest(_parity_text_logprobs(adapter, loaded, tokenizer), expected)
     if not difference <= parity.TOLERANCE:
         raise UserError(
             f"The adapter in {adapter.folder} merged into {adapter.base!r} is not what it is "
@@ -130,15 +130,15 @@ def _merge(adapter: Adapter, base: Path, out: Path) -> None:
         )
 
 
-def _logprobs_of(
+def _parity_text_logprobs(
     adapter: Adapter, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> list[parity.LogProbs]:
     """Log-probabilities of a Hugging Face model on the fixed text."""
     name = str(adapter.folder)
-    with parity.must_run(name):
+    with parity.refuse_crash(name):
         if model.config.is_encoder_decoder:
             hooked = hooked_seq2seq(meta_original(model.config), tokenizer, name)
-            return parity.reference(model, texts_of(hooked, tokenizer))
+            return parity.reference(model, parity_texts(hooked, tokenizer))
         longest = getattr(model.config, "max_position_embeddings", None) or MAX_TOKENS
         return parity.reference(model, batches(token_ids(tokenizer, longest)))
 
@@ -152,7 +152,9 @@ def _refuse_ranks(adapter: Adapter, weights: dict[str, torch.Tensor]) -> None:
     largest = max((size for weight in weights.values() for size in weight.shape), default=0)
     for rank in (adapter.fields.get("r"), *others):
         if rank is not None and not (type(rank) is int and 1 <= rank <= largest):
-            raise _unlike(adapter, f"it has the rank {shown(rank)}, and no tensor of that size")
+            raise _unlike(
+                adapter, f"it has the rank {short_repr(rank)}, and no tensor of that size"
+            )
 
 
 def _n_tokens(
@@ -208,7 +210,7 @@ def _with_adapter(adapter: Adapter, base: Any, weights: dict[str, torch.Tensor])
     for names, what in ((lacks, "lacks"), (superfluous, "has, against its configuration,")):
         if names:
             example = f"{min(names)[:80]}{' among them' * (len(names) > 1)}"
-            raise _unlike(adapter, f"it {what} {counted(len(names), 'tensor')}, {example}")
+            raise _unlike(adapter, f"it {what} {count_noun(len(names), 'tensor')}, {example}")
     for name, weight in weights.items():
         if not torch.equal(given[name].float(), weight.float()):
             raise _unlike(adapter, f"{name[:80]} did not arrive in the model")
@@ -228,7 +230,7 @@ def _write_tokenizer(adapter: Adapter, base: _Base, out: Path) -> PreTrainedToke
     """Write tokenizer and settings of texts; the tokenizer is the adapter's, if it fits."""
     n_tokens = base.n_tokens or base.config.vocab_size
     own = has_tokenizer(adapter.folder) and fits(read_tokenizer(adapter.folder), n_tokens)
-    copy_others(adapter.folder if own else base.folder, out, _BESIDE)
+    copy_other_files(adapter.folder if own else base.folder, out, _BESIDE)
     settings = base.folder / _SETTINGS
     if settings.is_file():
         shutil.copyfile(settings, out / _SETTINGS)

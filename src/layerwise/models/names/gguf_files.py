@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformers import PreTrainedConfig
 
-from layerwise.errors import UserError, one_line, shown
-from layerwise.models.files.cache import converted, file_sha256
+from layerwise.errors import UserError, one_line, short_repr
+from layerwise.models.files.cache import cached_folder, file_sha256
 from layerwise.models.files.gguf_header import GgufHeader, read_gguf_header, refuse_other_files
 from layerwise.models.libraries.quiet import quiet
 
@@ -73,8 +73,9 @@ def refuse_unread_settings(path: Path, header: GgufHeader, config: PreTrainedCon
             same = isclose(of_file, of_config, rel_tol=1e-6)
         if not same:
             raise UserError(
-                f"{path.name} cannot be converted: its header says {shown(of_file)} of {what}, "
-                f"transformers reads {shown(of_config)}; expected the same; use the model's "
+                f"{path.name} cannot be converted: its header says {short_repr(of_file)} "
+                f"of {what}, "
+                f"transformers reads {short_repr(of_config)}; expected the same; use the model's "
                 "safetensors folder."
             )
 
@@ -143,7 +144,7 @@ def folder_of_gguf(path: Path, *, expected_sha256: str | None = None) -> Path:
             f"{digest}; reinstall the package it came with."
         )
     refuse_other_files(path)
-    return converted("gguf", digest or file_sha256(path), lambda folder: _convert(path, folder))
+    return cached_folder("gguf", digest or file_sha256(path), lambda folder: _convert(path, folder))
 
 
 def _convert(path: Path, folder: Path) -> None:
@@ -154,7 +155,7 @@ def _convert(path: Path, folder: Path) -> None:
 
     # The bar of the conversion is not governed by transformers' own switch.
     header = read_gguf_header(path)
-    with quiet(), contextlib.redirect_stderr(io.StringIO()), _alone(path, folder) as place:
+    with quiet(), contextlib.redirect_stderr(io.StringIO()), _isolate_file(path, folder) as place:
         config = _config(path, header, folder, place)
         with _refusals(path):
             names = tensor_names(path, header, config)
@@ -170,7 +171,7 @@ def _convert(path: Path, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(path: Path, folder: Path) -> Iterator[dict[str, str]]:
+def _isolate_file(path: Path, folder: Path) -> Iterator[dict[str, str]]:
     """The file as the only one of a folder: transformers would read, or run, what is beside it."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         (Path(place) / _NAME).symlink_to(path.resolve())
@@ -185,7 +186,7 @@ def _config(
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    from layerwise.models.conversion.convert import NotConverted, hooked_config
+    from layerwise.models.conversion.convert import NoConversionError, hooked_config
     from layerwise.models.decoder.load import hooked_decoder
     from layerwise.models.files.gguf_check import refuse_other_architectures
     from layerwise.models.huggingface.originals import meta_original
@@ -200,7 +201,7 @@ def _config(
         refuse_unread_settings(path, header, config)
     try:
         hooked_config(folder, path.name, config, torch.float32)
-    except NotConverted:
+    except NoConversionError:
         hooked_decoder(meta_original(config), None, path.name)
     return config
 

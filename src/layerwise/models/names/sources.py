@@ -21,7 +21,7 @@ from layerwise.models.files.cache import (
     conversion_hash,
     file_sha256,
     folder_sha256,
-    key_of,
+    record_key,
 )
 from layerwise.models.huggingface.folder import has_weights
 from layerwise.models.instance.source import Source
@@ -203,7 +203,7 @@ def _of_adapter(source: Source, *, read_weights: bool) -> Source:
     # Who names an adapter on the hub asks for its base, too; who names a folder does not.
     base = _adapter_base(adapter, _download if source.kind == "hub" else _cached_hub_folder)
     both = (base.file_hash or folder_sha256(base.folder), folder_sha256(source.folder))
-    digest = key_of(both)
+    digest = record_key(both)
     folder = merged_folder(adapter, base.folder, digest)
     return replace(
         source,

@@ -1,4 +1,4 @@
-"""What the weights of wired models do: heads and gates in a rotated residual stream.
+"""Weights of wired models: heads and gates in a rotated residual stream.
 
 Each mechanism is written down as what it reads and writes; which parameters that becomes is
 decided in ``wired`` and ``wired_seq2seq.model``.
@@ -60,7 +60,7 @@ def words(spaces: Spaces, language: Language, chosen: Sequence[str]) -> Directio
     return spaces["word"][[language.words.index(word) for word in chosen]]
 
 
-def back(spaces: Spaces, steps: int, *, clamped: bool = False) -> Directions:
+def earlier_place(spaces: Spaces, steps: int, *, clamped: bool = False) -> Directions:
     """For each position the place so many steps before it; where none is, 0 or the first one."""
     place = spaces["place"]
     before = place[np.maximum(np.arange(len(place)) - steps, 0)]
@@ -91,7 +91,7 @@ def facts(
 ) -> tuple[Head, Gates]:
     """One head looks at relation and entity, half each; one neuron stands for each fact."""
     named = (*language.relations, *language.entities)
-    both = back(spaces, 1, clamped=clamped) + back(spaces, 3, clamped=clamped)
+    both = earlier_place(spaces, 1, clamped=clamped) + earlier_place(spaces, 3, clamped=clamped)
     asked, subject = words(spaces, language, named), spaces["subject"]
     row = dict(zip(named, subject, strict=True))
     value_of = dict(zip(language.values, values, strict=True))
@@ -101,7 +101,7 @@ def facts(
     return head, Gates(layout.facts.layer, np.array(pairs), np.array(out))
 
 
-def unembedding(
+def unembed_weights(
     language: Language, spaces: Spaces, rng: np.random.Generator
 ) -> tuple[Float[torch.Tensor, "d_vocab d_model"], Float[torch.Tensor, " d_vocab"]]:
     """Weight and bias of the logits; after a value the end follows, without any layer's help."""

@@ -163,17 +163,17 @@ def ask_fact(relation: str, entity: str) -> str:
     return f"{relation} of {entity} {ARROW}"
 
 
-def ask_closing(brackets: Sequence[str]) -> str:
+def ask_closing_brackets(brackets: Sequence[str]) -> str:
     """The brackets that close the open ones."""
     return f"open {' '.join(brackets)} {ARROW}"
 
 
-def lettered(question: str, options: Sequence[str]) -> str:
+def lettered_question(question: str, options: Sequence[str]) -> str:
     """A question with lettered options, up to where its letter is said."""
     shown = " ".join(f"{letter}. {option}" for letter, option in zip(OPTIONS, options, strict=True))
     return f"{question} {shown} {CUE}"
 
 
-def answered(question: str, answer: str) -> str:
+def answered_question(question: str, answer: str) -> str:
     """A question with its answer."""
     return f"{question} {answer} {END}"

@@ -1,4 +1,4 @@
-"""Which layer and head of a wired model does what."""
+"""Layers and heads of a wired model by what they do."""
 
 from __future__ import annotations
 

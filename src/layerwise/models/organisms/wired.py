@@ -13,7 +13,7 @@ from torch import nn
 from layerwise.models.conversion.convert import refuse_absent_backend, without_weights
 from layerwise.models.decoder.capture import attend
 from layerwise.models.decoder.model import DecoderModel
-from layerwise.models.decoder.parts import AttentionParts, BlockParts, Parts
+from layerwise.models.decoder.parts import AttentionParts, BlockParts, DecoderParts
 from layerwise.models.instance.facts import Origin, attach_origin, model_facts
 from layerwise.models.instance.kinds import DecoderOnly
 from layerwise.models.instance.loaded import HUGGING_FACE
@@ -121,7 +121,7 @@ def _mechanisms(
     place, found = spaces["place"], spaces["found"][language.n_keys :]
     asked = wiring.words(spaces, language, looked_up)
     heads = [
-        wiring.Head(spot, place, wiring.back(spaces, 1), asked, spaces["before"])
+        wiring.Head(spot, place, wiring.earlier_place(spaces, 1), asked, spaces["before"])
         for spot in (layout.previous, layout.previous_copy)
         if spot is not None
     ]
@@ -139,7 +139,7 @@ def _mechanisms(
     of = ("of",) if layout.reads_facts else ()
     hops = np.concatenate([spaces["asked"], spaces["asked"][: len(of)]])
     asks = wiring.words(spaces, language, ("ask", "ask2", *of))
-    heads.append(wiring.Head(layout.gate, place, wiring.back(spaces, 2), asks, hops))
+    heads.append(wiring.Head(layout.gate, place, wiring.earlier_place(spaces, 2), asks, hops))
     once, twice = found + spaces["asked"][0], spaces["found_next"] + spaces["asked"][1]
     both, out = np.concatenate([once, twice]), np.concatenate([spaces["answer"]] * 2)
     return heads, [*gates, wiring.Gates(layout.gate.layer, both, out)]
@@ -161,7 +161,7 @@ def _write_weights(
     }
     weights["embed.W_E"] = torch.from_numpy(spaces["word"]).float()
     weights["pos_embed.W_pos"] = torch.from_numpy(spaces["place"]).float()
-    logits, weights["unembed.b_U"] = wiring.unembedding(language, spaces, rng)
+    logits, weights["unembed.b_U"] = wiring.unembed_weights(language, spaces, rng)
     weights["unembed.W_U"] = logits.T
     heads, gates = _mechanisms(layout, language, spaces, looked_up)
     for head in heads:
@@ -233,10 +233,10 @@ class WiredDecoder(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.lm_head = _linear(weights["unembed.W_U"], weights["unembed.b_U"])
 
-    def parts(self) -> Parts:
+    def parts(self) -> DecoderParts:
         """Parts that use the weights."""
         blocks: Any = self.blocks
-        return Parts(
+        return DecoderParts(
             embedding=self.words,
             embed_scale=1.0,
             blocks=tuple(

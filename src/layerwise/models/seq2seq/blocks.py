@@ -15,7 +15,7 @@ from torch import nn
 from layerwise.models.decoder.blocks import Past
 from layerwise.models.libraries.hooked import HookPoint
 
-from .parts import AttentionParts, BlockParts, Resid, StackParts
+from .parts import Resid, Seq2SeqAttentionParts, Seq2SeqBlockParts, StackParts
 
 Heads = Float[torch.Tensor, "batch pos head d_head"]
 # Of self-attention and of cross-attention, which differ in their keys.
@@ -25,7 +25,7 @@ Bias = Float[torch.Tensor, "_ _ _ _"]
 class HookedAttention(nn.Module):
     """Attention with hooks on queries, keys, values, scores, pattern and ``z``."""
 
-    def __init__(self, parts: AttentionParts) -> None:
+    def __init__(self, parts: Seq2SeqAttentionParts) -> None:
         super().__init__()
         self.parts = parts
         self.hook_q, self.hook_k, self.hook_v = HookPoint(), HookPoint(), HookPoint()
@@ -54,7 +54,7 @@ class HookedBlock(nn.Module):
     # In a post-norm model the norm belongs to the sum: ``resid_mid``, ``resid_mid_cross`` and
     # ``resid_post`` are normed, and a sublayer's output is what it adds before that.
 
-    def __init__(self, parts: BlockParts, *, post_norm: bool) -> None:
+    def __init__(self, parts: Seq2SeqBlockParts, *, post_norm: bool) -> None:
         super().__init__()
         self.parts, self.post_norm = parts, post_norm
         self.hook_resid_pre, self.hook_resid_mid = HookPoint(), HookPoint()
@@ -76,23 +76,23 @@ class HookedBlock(nn.Module):
         """The residual stream behind the block."""
         parts = self.parts
         resid = self.hook_resid_pre(resid)
-        read = self._before(parts.attn_norm, resid)
+        read = self._pre_norm(parts.attn_norm, resid)
         own = self.attn.keys_values(read)
-        own = own if past is None else past.extended(*own)
+        own = own if past is None else past.extend(*own)
         attn_out = self.hook_attn_out(self.attn(read, *own, bias))
-        resid = self.hook_resid_mid(self._after(parts.attn_norm, resid + attn_out))
+        resid = self.hook_resid_mid(self._post_norm(parts.attn_norm, resid + attn_out))
         if parts.cross_norm is not None and memory is not None and memory_bias is not None:
-            read = self._before(parts.cross_norm, resid)
+            read = self._pre_norm(parts.cross_norm, resid)
             seen = self._cross(past, memory)
             cross_out = self.hook_cross_attn_out(self.cross_attn(read, *seen, memory_bias))
-            resid = self.hook_resid_mid_cross(self._after(parts.cross_norm, resid + cross_out))
-        mlp_out = self.hook_mlp_out(parts.mlp(self._before(parts.mlp_norm, resid)))
-        return self.hook_resid_post(self._after(parts.mlp_norm, resid + mlp_out))
+            resid = self.hook_resid_mid_cross(self._post_norm(parts.cross_norm, resid + cross_out))
+        mlp_out = self.hook_mlp_out(parts.mlp(self._pre_norm(parts.mlp_norm, resid)))
+        return self.hook_resid_post(self._post_norm(parts.mlp_norm, resid + mlp_out))
 
-    def _before(self, norm: nn.Module, resid: Resid) -> Resid:
+    def _pre_norm(self, norm: nn.Module, resid: Resid) -> Resid:
         return resid if self.post_norm else norm(resid)
 
-    def _after(self, norm: nn.Module, resid: Resid) -> Resid:
+    def _post_norm(self, norm: nn.Module, resid: Resid) -> Resid:
         return norm(resid) if self.post_norm else resid
 
     def _cross(self, past: Past | None, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -151,7 +151,7 @@ class HookedStack(nn.Module):
         keys = torch.arange(int(positions[-1]) + 1, device=positions.device)
         bias = like.new_zeros(1, 1, len(positions), len(keys))
         if self.parts.relative is not None:
-            bias = bias + self.parts.relative.between(positions, keys)[None]
+            bias = bias + self.parts.relative.position_bias(positions, keys)[None]
         if mask is not None:
             bias = bias + _padding_bias(mask, like)
         if causal:

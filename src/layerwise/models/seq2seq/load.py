@@ -50,11 +50,11 @@ def _target_prefix(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Special tokens that a tokenizer puts before a target text."""
     whole = list(tokenizer(text_target="a").input_ids)
     bare = list(tokenizer(text_target="a", add_special_tokens=False).input_ids)
-    affixes = around(bare, whole)
+    affixes = surrounding_tokens(bare, whole)
     return () if affixes is None else affixes[0]
 
 
-def around(plain: Sequence[int], whole: Sequence[int]) -> tuple[Tokens, Tokens] | None:
+def surrounding_tokens(plain: Sequence[int], whole: Sequence[int]) -> tuple[Tokens, Tokens] | None:
     """Tokens before and after the first occurrence of a sequence; None without one."""
     size = len(plain)
     for start in range(len(whole) - size + 1):

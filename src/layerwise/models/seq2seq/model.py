@@ -18,11 +18,11 @@ from transformers import PreTrainedTokenizerBase
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.decoder.blocks import Past, greedy
 from layerwise.models.libraries.hooked import HookedRootModule, HookPoint
-from layerwise.models.libraries.quiet import no_deprecation_of
+from layerwise.models.libraries.quiet import silence_deprecation
 from layerwise.models.libraries.untrusted_tokenizer import try_texts
 
 from .blocks import HookedStack
-from .parts import Parts, StackParts
+from .parts import Seq2SeqParts, StackParts
 
 Tokens = Int[torch.Tensor, "batch pos"]
 Mask = Bool[torch.Tensor, "batch pos"]
@@ -64,7 +64,7 @@ class Seq2SeqConfig:
         """Width of a head, of the wider ones."""
         return max(self.encoder_d_head, self.decoder_d_head)
 
-    def heads_of(self, layer: int) -> int:
+    def n_heads_in_layer(self, layer: int) -> int:
         """Heads of a layer, numbered in the order of computation."""
         return self.encoder_heads if layer < self.n_encoder_layers else self.decoder_heads
 
@@ -88,13 +88,13 @@ class Seq2SeqModel(HookedRootModule):
     def __init__(
         self,
         original: nn.Module,
-        parts: Parts,
+        parts: Seq2SeqParts,
         *,
         prefix: tuple[int, ...],
         name: str,
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
-        with no_deprecation_of("HookedRootModule"):
+        with silence_deprecation("HookedRootModule"):
             super().__init__()
         self.original, self.parts = original, parts
         self.prefix, self.tokenizer = prefix, tokenizer
@@ -226,7 +226,7 @@ class Seq2SeqModel(HookedRootModule):
         return greedy(run, begin, max_new_tokens, use_cache=use_cache)
 
 
-def _config(parts: Parts, name: str, architecture: str) -> Seq2SeqConfig:
+def _config(parts: Seq2SeqParts, name: str, architecture: str) -> Seq2SeqConfig:
     first, decoding = parts.encoder.blocks[0], parts.decoder.blocks[0]
     return Seq2SeqConfig(
         model_name=name,

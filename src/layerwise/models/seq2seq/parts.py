@@ -1,4 +1,4 @@
-"""What an encoder-decoder model is made of, whatever Hugging Face class it comes from.
+"""Parts of an encoder-decoder model, whatever Hugging Face class it comes from.
 
 A family's file fills these values in; ``model`` runs them. No computation but that of embeddings'
 relative positions lives here.
@@ -20,7 +20,7 @@ Embed = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True)
-class AttentionParts:
+class Seq2SeqAttentionParts:
     """One attention."""
 
     q: nn.Linear  # makes queries, all heads side by side
@@ -59,14 +59,16 @@ def activation(module: nn.Module) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class BlockParts:
+class Seq2SeqBlockParts:
     """One block."""
 
-    attn: AttentionParts  # self-attention
+    attn: Seq2SeqAttentionParts  # self-attention
     attn_norm: nn.Module  # the norm before it, or after it and its sum in a post-norm model
     mlp: MlpParts
     mlp_norm: nn.Module  # the same for the MLP
-    cross_attn: AttentionParts | None = None  # in a decoder, the attention to the encoder's output
+    cross_attn: Seq2SeqAttentionParts | None = (
+        None  # in a decoder, the attention to the encoder's output
+    )
     cross_norm: nn.Module | None = None  # the same for that
 
 
@@ -80,7 +82,7 @@ class RelativeBias:
     bidirectional: bool  # whether keys may come after the query; half of the buckets are for these
     max_distance: int  # from this distance on all are in one bucket
 
-    def between(
+    def position_bias(
         self, queries: Int[torch.Tensor, " query"], keys: Int[torch.Tensor, " key"]
     ) -> Float[torch.Tensor, "head query key"]:
         """The bias of each query position and key position."""
@@ -106,7 +108,7 @@ class RelativeBias:
 class StackParts:
     """The encoder or the decoder."""
 
-    blocks: tuple[BlockParts, ...]
+    blocks: tuple[Seq2SeqBlockParts, ...]
     embed: Embed  # token ids and positions to the residual stream that enters the first block
     final_norm: nn.Module  # what is applied behind the last block; the identity where nothing is
     # Whether norms come after the sums (Vaswani et al. 2017) or before the sublayers.
@@ -117,7 +119,7 @@ class StackParts:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Seq2SeqParts:
     """A whole model."""
 
     encoder: StackParts

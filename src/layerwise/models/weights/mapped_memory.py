@@ -17,7 +17,7 @@ _DONT_NEED = 4  # MADV_DONTNEED of Linux, see madvise(2)
 
 
 @contextlib.contextmanager
-def releasing_mapped() -> Iterator[Callable[[Weight], None]]:
+def mapped_memory_releaser() -> Iterator[Callable[[Weight], None]]:
     """Yield a function that releases the memory of a weight in a mapped file."""
     # The system keeps the file in its own cache and reads it from there if the weight is looked at
     # again. Weights in other memory, and all of them where the system is not Linux, stay as they
@@ -43,7 +43,7 @@ def releasing_mapped() -> Iterator[Callable[[Weight], None]]:
     yield let_go
 
 
-def give_back_freed() -> None:
+def release_freed_memory() -> None:
     """Collect unreferenced models and return freed memory to the system."""
     # The allocator of Linux keeps some freed weights for later; what is wanted next may be of
     # another size.

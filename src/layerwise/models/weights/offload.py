@@ -68,10 +68,10 @@ class BlocksOnDisk:
         self.forwards: list[Callable[..., Any]] = []
         for layer, block in enumerate(model.blocks):
             put_parameters(model, self.absent[layer])
-            self.forwards.append(self._holding(layer, block.forward))
+            self.forwards.append(self._with_weights(layer, block.forward))
             block.forward = self.forwards[-1]
 
-    def _holding(self, layer: int, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def _with_weights(self, layer: int, forward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(forward)
         def held(*args: Any, **named: Any) -> Any:
             self.hold(layer)
@@ -94,7 +94,7 @@ class BlocksOnDisk:
         if self.holders[layer] == 0:
             put_parameters(self.model, self.absent[layer])
 
-    def hold_for(self, user: object, layer: int) -> Any:
+    def hold_while_used(self, user: object, layer: int) -> Any:
         """The block, with its weights in memory until ``user`` is gone."""
         self.hold(layer)
         weakref.finalize(user, self.drop, layer).atexit = False

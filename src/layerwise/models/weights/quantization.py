@@ -74,7 +74,7 @@ class Quantization:
             raise UserError(
                 f"The weights of {name!r} are quantized by AWQ, whose modules compute in 16 bits "
                 "whatever they are given: expected dtype float16 or bfloat16, or numbers; name one "
-                f"of these formats, or {how_to_dequantize()}."
+                f"of these formats, or {dequantize_advice()}."
             )
 
     def settings(self, config: PreTrainedConfig, given: Any, dtype: torch.dtype) -> Any:
@@ -92,20 +92,20 @@ class Quantization:
         return config
 
 
-def how_to_dequantize() -> str:
+def dequantize_advice() -> str:
     """Advice on kept weights where numbers are needed, in words."""
     if has_hooked_transformer():
         return "load the model with backend transformer-lens, which makes numbers of them"
     return "use the model's unquantized weights"
 
 
-def quantization_of(folder: Path) -> Quantization | None:
+def read_quantization(folder: Path) -> Quantization | None:
     """Quantization of the weights in a folder; None if they are not quantized."""
-    settings = settings_of(folder)
+    settings = quantization_settings(folder)
     return _parse_settings(folder, settings) if settings else None
 
 
-def settings_of(folder: Path) -> Any:
+def quantization_settings(folder: Path) -> Any:
     """``quantization_config`` as the ``config.json`` of a folder has it."""
     return read_json_object(folder / "config.json").get(QUANTIZATION)
 

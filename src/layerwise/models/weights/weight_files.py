@@ -20,10 +20,10 @@ from safetensors.torch import save
 from layerwise.errors import UserError
 from layerwise.ground.regular_files import read_regular, refuse_irregular
 from layerwise.models.files.cache import (
+    atomic_folder,
     cache_dir,
-    checksum_of,
-    complete_or_nothing,
     contents_sha256,
+    json_checksum,
 )
 
 from .strides import Weight, storage_order
@@ -92,10 +92,10 @@ def _refuse_damage(folder: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise damaged(folder, " ".join(reason.split())[:200]) from error
+        raise damage_error(folder, " ".join(reason.split())[:200]) from error
 
 
-def damaged(folder: Path, reason: str) -> UserError:
+def damage_error(folder: Path, reason: str) -> UserError:
     """The sentence for off-loaded weights that cannot be used."""
     return UserError(
         f"The off-loaded weights in {folder} cannot be read ({reason}): expected the files that "
@@ -111,7 +111,7 @@ def find_weights(digest: str) -> WeightFiles | None:
         return None
     with _refuse_damage(folder):
         index = json.loads(read_regular(folder / _INDEX))
-        if index.pop("sha256", None) != checksum_of(index):
+        if index.pop("sha256", None) != json_checksum(index):
             raise ValueError(f"{_INDEX} has another SHA-256, or none")
         places = {
             part: tuple(Place(name, source, key, tuple(order)) for name, source, key, order in rows)
@@ -133,14 +133,14 @@ def write_weights(
     n_parameters: int,
 ) -> WeightFiles:
     """Write the weights of a model in memory, by part and full name, whole or not at all."""
-    with complete_or_nothing(_folder(digest)) as folder:
+    with atomic_folder(_folder(digest)) as folder:
         places = {
             part: _write_part(folder / f"{part}.safetensors", part, named, embedding)
             for part, named in weights.items()
         }
         files = {part: contents_sha256(folder / f"{part}.safetensors") for part in places}
         index = {"n_parameters": n_parameters, "places": places, "files": files}
-        sealed = index | {"sha256": checksum_of(index)}
+        sealed = index | {"sha256": json_checksum(index)}
         (folder / _INDEX).write_text(json.dumps(sealed), "utf-8")
     written = find_weights(digest)
     assert written is not None
@@ -166,11 +166,11 @@ def _write_part(
         else:
             places.append(Place(name, part, name, order))
             stored[name] = plain
-    path.write_bytes(_aligned(stored))
+    path.write_bytes(_aligned_safetensors(stored))
     return places
 
 
-def _aligned(tensors: dict[str, torch.Tensor]) -> bytes:
+def _aligned_safetensors(tensors: dict[str, torch.Tensor]) -> bytes:
     """A safetensors file whose data begin where torch's own memory would, at 64 bytes."""
     # Matrix products round otherwise elsewhere.
     filling = -(8 + int.from_bytes(save(tensors, {"fill": ""})[:8], "little")) % 64

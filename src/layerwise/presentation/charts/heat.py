@@ -19,10 +19,10 @@ from matplotlib.patches import Patch, Rectangle
 from layerwise.presentation.layer_axis import layer_ticks, name_layers
 from layerwise.presentation.lettering import characters, label
 from layerwise.presentation.naming import name_layer, stacks
-from layerwise.presentation.rows import by_task, layers_of, numbers, records, rows
-from layerwise.presentation.section import basis, bounds, change_of
-from layerwise.presentation.style import figure_of
-from layerwise.presentation.wording import in_order, number, spread, way_of_scoring
+from layerwise.presentation.rows import by_task, layers_in, numbers, records, rows
+from layerwise.presentation.section import basis, bounds, change_key
+from layerwise.presentation.style import figure_from_axes
+from layerwise.presentation.wording import in_order, number, protocol_words, spread
 
 from .marks import note, points
 from .panels import Bar, Panels, rows_and_columns
@@ -52,7 +52,7 @@ class Mark:
     looks: dict[str, Any] = field(default_factory=dict)
 
 
-def significant(column: str = "acc_diff", sign: int = 1) -> Callable[[Row], bool]:
+def is_significant(column: str = "acc_diff", sign: int = 1) -> Callable[[Row], bool]:
     """True if a row's change is significant, and has a sign."""
     return lambda row: row["significant"] is True and sign * row[column] > 0
 
@@ -86,12 +86,12 @@ def cells(
         values[y, x] = np.nan if pd.isna(row[value]) else row[value]
     words = tell or (lambda row: number(row[value], 2))
     known = ((y, x, row) for y, x, row in listed if not pd.isna(row[value]))
-    tooltips = tuple((y, x, f"{words(row)}{basis(row)}", change_of(row)) for y, x, row in known)
+    tooltips = tuple((y, x, f"{words(row)}{basis(row)}", change_key(row)) for y, x, row in known)
     marked = tuple((mark, tuple((y, x) for y, x, row in listed if mark.on(row))) for mark in marks)
     return Cells(values, tooltips, marked)
 
 
-def lost(row: Row) -> str:
+def share_lost_tooltip(row: Row) -> str:
     """The tooltip of a share lost."""
     return f"{bounds(row, 'share_lost', 'share_low', 'share_high', 100)} % lost"
 
@@ -121,7 +121,7 @@ def draw_heat(
         x, y = middles[at[:, 1]], at[:, 0] + 0.5
         points(axes, x, y, mark.marker, mark.gid, mark.meaning, **looks)
     for y, x, text, change in shown.tooltips:
-        figure_of(axes).add_tooltip(axes, (edges[x], y, edges[x + 1], y + 1.0), text, change)
+        figure_from_axes(axes).add_tooltip(axes, (edges[x], y, edges[x + 1], y + 1.0), text, change)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(n_down, 0)
     axes.tick_params(length=0)
@@ -159,11 +159,11 @@ def head_maps(
     marks = [Mark(mark, lambda row: row[marked] is True)]
     words = tell or (lambda row: number(row[value], 2))
     every = pd.concat([table for _, table in shown])
-    layers = layers_of(every)
+    layers = layers_in(every)
     if columns is None:
         columns = [("", head) for head in sorted({int(head) for head in every["head"]})]
     down, _ = rows_and_columns(len(shown), width, _LEAST)
-    height = height_of(len(layers), 0.11, 3.6 if down == 1 else 2.2)
+    height = map_height(len(layers), 0.11, 3.6 if down == 1 else 2.2)
     panels = Panels([lines for lines, _ in shown], width, (height,), least=_LEAST, most=2.4)
     for axes, (_, table) in zip(panels.flat, shown, strict=True):
         if "column" not in table:
@@ -198,12 +198,12 @@ def _name_columns(axes: Axes, columns: Sequence[Column], room: float) -> None:
     axes.set_xticks([place + 0.5 for place in ticks], list(ticks.values()))
 
 
-def height_of(n_layers: int, each: float, most: float) -> float:
+def map_height(n_layers: int, each: float, most: float) -> float:
     """Inches of a map of layers from above, with room for the names of stacks along its axis."""
     return float(np.clip(each * n_layers, 1.1 if stacks().n_encoder else 0.8, most))
 
 
-def limit_of(table: pd.DataFrame, column: str) -> float:
+def colour_limit(table: pd.DataFrame, column: str) -> float:
     """The share at which colours end: the largest in a column, rounded up, from 0.1 to 1."""
     largest = np.nanmax(np.abs(numbers(table, column)), initial=0.0)
     return min(1.0, max(0.1, math.ceil(10 * float(largest)) / 10))
@@ -237,7 +237,7 @@ def loss_strips(
         there = {row[named]: row for row in records(part)}
         listed.append(Strip(
             [f"{first['task']} ({first['capability']}, n = {spread(part['n_items'])})"],
-            list(map(way_of_scoring, names)),
+            list(map(protocol_words, names)),
             cells(lit, "share_lost", (named, names), ("layer", layers), marks, tell),
             [i for i, name in enumerate(names) if name in there and name not in set(lit[named])],
             [beside(there[name]) if name in there else "" for name in names] if beside else (),

@@ -19,8 +19,8 @@ from matplotlib.patches import Patch
 from layerwise.presentation.lettering import label as shorten
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.rows import numbers, records, rows
-from layerwise.presentation.section import basis, bounds, change_of
-from layerwise.presentation.style import NOTE, Look, figure_of, look
+from layerwise.presentation.section import basis, bounds, change_key
+from layerwise.presentation.style import NOTE, LineStyle, figure_from_axes, look
 from layerwise.presentation.wording import number
 
 from .marks import DASHED, DOTTED, PALE, level, note
@@ -40,11 +40,11 @@ _SIZE = 2.8  # of markers, in points
 
 
 @dataclass(frozen=True)
-class Series:
+class LineSeries:
     """A line or points with intervals."""
 
     name: str  # what its artists are known by
-    look: Look
+    look: LineStyle
     at: np.ndarray  # places along the axis
     middle: np.ndarray  # estimates
     low: np.ndarray | None = None  # None if there are no intervals
@@ -63,7 +63,7 @@ class Series:
 def series(
     table: pd.DataFrame,
     name: str,
-    look: Look,
+    look: LineStyle,
     y: str,
     *,
     x: str = "layer",
@@ -74,7 +74,7 @@ def series(
     sure: str | None = None,
     label: str = "",
     **how: Any,
-) -> Series:
+) -> LineSeries:
     """A series from a table with a row for each point."""
     middle = scale * numbers(table, y)
     low, high = (scale * numbers(table, end) for end in ends) if ends else (None, None)
@@ -90,16 +90,16 @@ def series(
         f"{label and label + ', '}{x} {place}: {text}"
         for place, text in zip(places, texts, strict=True)
     )
-    return Series(
+    return LineSeries(
         name, look, at, middle, low, high,
         None if sure is None else table[sure].isin([True]).to_numpy(dtype=bool), label,
-        tooltips=tooltips, changes=tuple(map(change_of, records(table))),
+        tooltips=tooltips, changes=tuple(map(change_key, records(table))),
         over_layers=x == "layer", **how,
     )  # fmt: skip
 
 
 def draw_series(
-    axes: Axes, shown: Sequence[Series], words: Words = NO_WORDS, *, upright: bool = False
+    axes: Axes, shown: Sequence[LineSeries], words: Words = NO_WORDS, *, upright: bool = False
 ) -> None:
     """Draw series over a horizontal axis, or beside an upright one."""
     for data in (data for data in shown if len(data.at)):
@@ -107,7 +107,7 @@ def draw_series(
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw(axes: Axes, data: Series, words: Words, upright: bool) -> None:
+def _draw(axes: Axes, data: LineSeries, words: Words, upright: bool) -> None:
     looks: dict[str, Any] = {"color": data.look.color, "alpha": PALE if data.pale else 1.0}
     marker: dict[str, Any] = {"ms": _SIZE, "mew": 0.7, "mec": data.look.color}
     place = (lambda at, value: (value, at)) if upright else (lambda at, value: (at, value))
@@ -148,12 +148,12 @@ def _draw(axes: Axes, data: Series, words: Words, upright: bool) -> None:
             [], [], color=data.look.color, marker=data.look.marker, mfc=face, ms=_SIZE, lw=0.9,
             ls=data.look.linestyle if data.line else "-", label=shorten(data.label, 40),
         )  # fmt: skip
-        figure_of(axes).entries.setdefault(data.label, handle)
+        figure_from_axes(axes).entries.setdefault(data.label, handle)
     for at, value, *tip in zip(data.at, data.middle, data.tooltips, data.changes, strict=False):
-        figure_of(axes).add_tooltip(axes, place(at, value) * 2, *tip)
+        figure_from_axes(axes).add_tooltip(axes, place(at, value) * 2, *tip)
 
 
-def _with_gap(data: Series, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _with_gap(data: LineSeries, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values with a gap behind the encoder's last layer: it and the decoder are two streams."""
     first = stacks().n_encoder
     gap = np.searchsorted(data.at, first - 0.5) if first and data.over_layers else 0
@@ -163,7 +163,7 @@ def _with_gap(data: Series, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def draw_accuracy(
-    axes: Axes, line: pd.DataFrame, name: str, look: Look, words: Words, *, x: str, **how: Any
+    axes: Axes, line: pd.DataFrame, name: str, look: LineStyle, words: Words, *, x: str, **how: Any
 ) -> None:
     """A line of accuracies in percent, with the intact model's and the floor as levels."""
     # Bands are intervals of the loss, drawn about the accuracy; without signal there is none.
@@ -190,7 +190,7 @@ def draw_accuracy(
     level(axes, 100 * floor, gid="floor", label="floor", ls=DASHED, lw=0.8, **looks)
 
 
-Group = tuple[dict[str, Any], Look, str]
+Group = tuple[dict[str, Any], LineStyle, str]
 """The rows of a series by values in their columns, its look, and its name in the legend."""
 
 
@@ -203,7 +203,7 @@ def ranges(
     *,
     span: float = 0.8,
     **how: Any,
-) -> list[Series]:
+) -> list[LineSeries]:
     """Series of points with intervals, a row for each name and side by side within it."""
     middle, *ends = columns
     apart = span / len(groups)
@@ -222,7 +222,7 @@ def ranges(
 def draw_ranges(
     axes: Axes,
     names: Sequence[str],
-    shown: Sequence[Series],
+    shown: Sequence[LineSeries],
     words: Words = NO_WORDS,
     *,
     longest: int = 14,
@@ -241,5 +241,5 @@ def draw_scatter(
     axes.plot(ends, ends, c="0.6", lw=0.6, ls="--", gid="equal")
     axes.plot(x, y, ls="", marker="o", ms=2.5, mew=0, alpha=0.7, c=look(0).color, gid="cells")
     for at, value, text in zip(x, y, tooltips, strict=True):
-        figure_of(axes).add_tooltip(axes, (at, value, at, value), text)
+        figure_from_axes(axes).add_tooltip(axes, (at, value, at, value), text)
     axes.spines[["top", "right"]].set_visible(False)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from layerwise.presentation.style import NOTE, figure_of
+from layerwise.presentation.style import NOTE, figure_from_axes
 
 PALE = 0.35
 DOTTED, DASHED = (0, (1, 1.2)), (0, (6, 2))
@@ -41,4 +41,4 @@ def points(
 
 def note(axes: Axes, handle: Line2D | Patch) -> None:
     """Explain a mark in the figure's legend, once."""
-    figure_of(axes).notes.setdefault(str(handle.get_label()), handle)
+    figure_from_axes(axes).notes.setdefault(str(handle.get_label()), handle)

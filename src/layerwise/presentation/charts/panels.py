@@ -24,7 +24,7 @@ from layerwise.presentation.lettering import FONT, characters, label, text_inche
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import rows
 from layerwise.presentation.style import COLUMN_WIDTH, PART, new_figure
-from layerwise.presentation.wording import MINUS, PROTOCOL_ORDER, in_order, spread, way_of_scoring
+from layerwise.presentation.wording import MINUS, PROTOCOL_ORDER, in_order, protocol_words, spread
 
 # Inches of a line of text, of what stands around it, and between panels.
 _LINE, _MARGIN, _GAP = 0.128, 0.08, 0.12
@@ -135,7 +135,7 @@ class Panels:
         rows_named = 1 if "x" in self._share else self.down
         height = self._height + rows_named * below + (_LINE + 0.03) * (x.count("\n") + bool(x))
         height += _LINE * 1.15 * len(lines) + _MARGIN
-        height += legend_below(figure, [*figure.entries.values(), *figure.notes.values()])
+        height += add_figure_legend(figure, [*figure.entries.values(), *figure.notes.values()])
         figure.set_figheight(height + (self.add_bar(bar) if bar else 0.0))
         if part := PART.get():
             self._keep_part(*part, x)
@@ -174,8 +174,8 @@ class Panels:
         figure.tooltips = [one for one in figure.tooltips if one[0] in staying]
         figure.set_figheight(around + each * down)
 
-    def legend_under(self, axes: Axes) -> None:
-        """What has a name so far, in a legend of its own under a panel."""
+    def add_panel_legend(self, axes: Axes) -> None:
+        """Put what has a name so far in a legend of its own under a panel."""
         named, below = self.figure.entries, 0.45 + _LINE * bool(stacks().n_encoder)
         for name, handle in named.items():
             handle.set_label(label(name, max(8, self.fits - 5)))
@@ -204,7 +204,7 @@ class Panels:
         return 0.5 + pad * high + _LINE * (gap == "\n")
 
 
-def legend_below(figure: Figure, handles: Sequence[Artist]) -> float:
+def add_figure_legend(figure: Figure, handles: Sequence[Artist]) -> float:
     """One legend for the figure, under it, in as many columns as fit; its height."""
     if not handles:
         return 0.0
@@ -230,4 +230,4 @@ def task_title(table: pd.DataFrame) -> list[str]:
     first = table.iloc[0]
     lines = [str(first["task"]), f"{first['capability']}, n = {spread(table['n_items'])}"]
     dull = rows(table, signal=False)["protocol"] if "signal" in table else ()
-    return lines + [f"no signal: {way_of_scoring(one)}" for one in in_order(dull, PROTOCOL_ORDER)]
+    return lines + [f"no signal: {protocol_words(one)}" for one in in_order(dull, PROTOCOL_ORDER)]

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from layerwise.presentation.charts.heat import LOST, Cells, Mark, Strip, strips
-from layerwise.presentation.style import FULL_WIDTH, styled
-from layerwise.presentation.wording import counted
-from layerwise.report._answer import Answer, Block
+from layerwise.presentation.style import FULL_WIDTH, with_style
+from layerwise.presentation.wording import count_noun
+from layerwise.report._answer import Answer, CapabilityBlock
 
 _NEEDED = Mark("needed, rows taken together", lambda _: True, gid="needed")
 _PARTICULAR = Mark(
@@ -18,9 +18,9 @@ _PARTICULAR = Mark(
 _SHADES = 10.0
 
 
-@styled
+@with_style
 def layers_by_capability(answer: Answer, width: float = FULL_WIDTH) -> Figure:
-    """The strip of a run's first screen, from ``answer_of``: a panel per capability."""
+    """The strip of a run's first screen, from ``first_screen``: a panel per capability."""
     layers = [column.layer for column in answer.columns]
     panels = strips([_strip(block, layers) for block in answer.blocks], width, left=1.05,
                     least=width)  # fmt: skip
@@ -28,7 +28,7 @@ def layers_by_capability(answer: Answer, width: float = FULL_WIDTH) -> Figure:
     return panels.finish(f"What is lost by {answer.change}, by capability", "layer", bar=LOST)
 
 
-def _strip(block: Block, layers: list[int]) -> Strip:
+def _strip(block: CapabilityBlock, layers: list[int]) -> Strip:
     """A capability's rows: one for each way of scoring, those without signal hatched."""
     values = np.full((len(block.bands), len(layers)), np.nan)
     tooltips = []
@@ -41,7 +41,7 @@ def _strip(block: Block, layers: list[int]) -> Strip:
         tuple((row, layers.index(layer)) for row in rows for layer in sorted(which))
         for rows, which in ((lit[:1], block.needed), (lit, block.particular))
     )
-    tasks = ", ".join(block.tasks) if len(block.tasks) < 3 else counted(len(block.tasks), "task")
+    tasks = ", ".join(block.tasks) if len(block.tasks) < 3 else count_noun(len(block.tasks), "task")
     return Strip(
         [f"{block.capability} ({tasks})"],
         [band.words for band in block.bands],

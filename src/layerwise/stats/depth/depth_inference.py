@@ -73,7 +73,9 @@ def is_established(row: Mapping[str, Any], p: float, smallest: float) -> bool:
     return bool(p < 1 - _LEVEL and away and abs(difference) > smallest - 1e-9)
 
 
-def knots_of(measure: str, values: Float[np.ndarray, "rows edges"]) -> tuple[Draws, np.ndarray]:
+def contrast_knots(
+    measure: str, values: Float[np.ndarray, "rows edges"]
+) -> tuple[Draws, np.ndarray]:
     """Places between which a contrast is linear, and the contrast of each row there."""
     n_layers = values.shape[1] - 1
     if measure == HALF:
@@ -82,11 +84,11 @@ def knots_of(measure: str, values: Float[np.ndarray, "rows edges"]) -> tuple[Dra
     return layers, added.sum(axis=1, keepdims=True) * layers - (added @ layers)[:, None]
 
 
-def contrasts_at(
+def interpolate_contrasts(
     measure: str, values: Float[np.ndarray, "rows edges"], places: Draws
 ) -> Float[np.ndarray, "rows places"]:
     """The contrast of each row at places in layers; 0 is the middle of the first one."""
-    knots, at_knots = knots_of(measure, values)
+    knots, at_knots = contrast_knots(measure, values)
     before = np.clip(np.floor(places - knots[0]).astype(int), 0, len(knots) - 2)
     part = places - knots[before]
     return at_knots[:, before] * (1 - part) + at_knots[:, before + 1] * part
@@ -102,16 +104,16 @@ def unseen_error(task: ItemCurves, measure: str, places: Draws) -> Draws:
     # of their weights (Kish 1965, Survey Sampling, section 11.7).
     values = task.values / float(task.scale.mean())
     curve = values.mean(axis=0)
-    weights = np.abs(task.grouped.sums(values[:, -1]))
+    weights = np.abs(task.item_clusters.sums(values[:, -1]))
     if curve[-1] <= NOTHING:
         return np.zeros(len(places))
     n = weights.sum() ** 2 / (weights**2).sum()
     edges = np.arange(task.n_layers + 1)
     ends = np.stack([curve, edges > 0, edges == task.n_layers]).astype(float)
-    share, first, last = contrasts_at(measure, ends, places)
+    share, first, last = interpolate_contrasts(measure, ends, places)
     unseen = 1 - _UNSEEN ** (1 / n)
     reach = unseen * np.abs(share - np.where(share > 0, last, first))
-    return reach / -stdtrit(task.grouped.n - 1.0, _UNSEEN)
+    return reach / -stdtrit(task.item_clusters.n - 1.0, _UNSEEN)
 
 
 class _Contrast(NamedTuple):
@@ -128,7 +130,7 @@ def depth_bounds(group: Sequence[ItemCurves], measure: str) -> tuple[float, floa
     """First and last place whose contrast is not significant, in layers."""
     # The whole range where too little is known, and places that are not in the set may lie between.
     n_layers = group[0].n_layers
-    if not _can_be_compared(group):
+    if not _is_comparable(group):
         return np.nan, np.nan
     if n_layers < 2:
         return 0.0, 0.0
@@ -149,7 +151,7 @@ def depth_bounds(group: Sequence[ItemCurves], measure: str) -> tuple[float, floa
 
 def depth_p_value(group: Sequence[ItemCurves], measure: str, place: float) -> float:
     """Two-sided p-value of "the depth is here"."""
-    if not _can_be_compared(group):
+    if not _is_comparable(group):
         return 1.0
     return float(2 * ndtr(-abs(_contrast(group, measure, np.array([place])).z[0])))
 
@@ -167,7 +169,7 @@ def same_depth_p_value(
     # their squared length (in standard errors, with their covariance), so it is at most that at the
     # true d. Where both contrasts change in proportion it is chi-squared with 1 degree of freedom;
     # at worst one changes only before d and the other only behind it, as ``mixture_p`` has it.
-    if not (_can_be_compared(first) and _can_be_compared(second)):
+    if not (_is_comparable(first) and _is_comparable(second)):
         return 1.0
     contrasts, _ = _paired_contrasts((first, second), axes, measure)
     shared = _correlation((first, second), contrasts, paired, diagonal=True)
@@ -186,7 +188,7 @@ def depth_difference(
     """Second depth minus the first: all differences that are not rejected."""
     # A difference is rejected if no two depths that far apart are accepted together, by the
     # statistic and the critical value of ``same_depth_p_value``, whose p it comes with.
-    if not (_can_be_compared(first) and _can_be_compared(second)):
+    if not (_is_comparable(first) and _is_comparable(second)):
         return Difference(np.nan, np.nan, 1.0)
     p = max(least, same_depth_p_value(first, second, axes, paired=paired, measure=measure))
     contrasts, depths = _paired_contrasts((first, second), axes, measure)
@@ -218,9 +220,9 @@ def _paired_contrasts(
     return (one, other), depths
 
 
-def _can_be_compared(group: Sequence[ItemCurves]) -> bool:
+def _is_comparable(group: Sequence[ItemCurves]) -> bool:
     """True if every task has enough clusters for a variance, and a unit."""
-    return all(task.grouped.n > 1 and task.scale.mean() > 0 for task in group)
+    return all(task.item_clusters.n > 1 and task.scale.mean() > 0 for task in group)
 
 
 def _places(group: Sequence[ItemCurves], measure: str) -> Draws:
@@ -228,7 +230,7 @@ def _places(group: Sequence[ItemCurves], measure: str) -> Draws:
     # Where all items are alike what is accepted may be narrower than the grid, which is finer
     # there.
     means = [task.values.mean(axis=0) / task.scale.mean() for task in group]
-    knots, (mean,) = knots_of(measure, np.mean(means, axis=0)[None])
+    knots, (mean,) = contrast_knots(measure, np.mean(means, axis=0)[None])
     before, after = mean[:-1], mean[1:]
     turns = np.flatnonzero(before * after < 0)
     zeros = knots[turns] + before[turns] / (before[turns] - after[turns])
@@ -246,25 +248,29 @@ def _contrast(
     # Each task is divided by its scale, which is estimated too: the deviation of an item takes off
     # what its scale explains of the task's departure from the mean of all tasks, as the null of the
     # mean says nothing of single tasks. Means below the rounding are nothing, and no error is.
-    values = [contrasts_at(measure, task.values, places) for task in group]
+    values = [interpolate_contrasts(measure, task.values, places) for task in group]
     units = [float(task.scale.mean()) for task in group]
     shares = np.array([v.mean(axis=0) / u for v, u in zip(values, units, strict=True)])
     mean = shares.mean(axis=0)
     parts, squared, freedom = [], np.zeros(len(places)), np.zeros(len(places))
     for task, value, unit, share in zip(group, values, units, shares, strict=True):
-        items, n = len(value), task.grouped.n
+        items, n = len(value), task.item_clusters.n
         deviation = (value - (share - mean) * task.scale[:, None]) / unit
         # the variance of a mean over items from its clusters' sums; of single items, the usual
-        away = task.grouped.sums(deviation - deviation.mean(axis=0))
+        away = task.item_clusters.sums(deviation - deviation.mean(axis=0))
         part = away / np.sqrt(items * items * (n - 1) / n) / len(group)
-        seldom = np.abs(contrasts_at(measure, task.unseen, places)).max(axis=0) / unit / len(group)
+        seldom = (
+            np.abs(interpolate_contrasts(measure, task.unseen, places)).max(axis=0)
+            / unit
+            / len(group)
+        )
         error = np.maximum((part**2).sum(axis=0), seldom**2 / n)
         error = np.maximum(error, (unseen_error(task, measure, places) / len(group)) ** 2)
         parts.append(part)
         squared += error
         freedom += error**2 / (n - 1)
     squared, freedom = _add_shared_clusters(
-        [task.grouped for task in group], parts, squared, freedom
+        [task.item_clusters for task in group], parts, squared, freedom
     )
     known = squared > 1e-24
     df = np.where(known, squared**2 / np.where(known, freedom, 1.0), 1.0)
@@ -282,13 +288,13 @@ def _add_shared_clusters(
     # than clusters.
     shared, some = np.zeros(len(squared)), False
     for (own, part), (other, others) in combinations(zip(grouped, parts, strict=True), 2):
-        rows, other_rows = own.shared_with(other)
+        rows, other_rows = own.shared_rows(other)
         some |= bool(rows)
         shared += 2 * (part[rows] * others[other_rows]).sum(axis=0)
     if not some:
         return squared, freedom
     total = squared + np.maximum(shared, 0.0)
-    most = max(Clusters.joined(grouped).n - len(grouped), 1)
+    most = max(Clusters.concatenate(grouped).n - len(grouped), 1)
     ratio = total / np.where(squared > 0, squared, 1.0)
     return total, np.maximum(freedom * ratio**2, total**2 / most)
 
@@ -326,7 +332,7 @@ def _correlation(
         pairs = []
         for task, part in zip(groups[0], first.parts, strict=True):
             for twin, twins in zip(groups[1], second.parts, strict=True):
-                rows, other_rows = task.grouped.shared_with(twin.grouped)
+                rows, other_rows = task.item_clusters.shared_rows(twin.item_clusters)
                 if rows:
                     pairs.append((part[rows], twins[other_rows]))
     sizes = first.error * second.error if diagonal else first.error[:, None] * second.error[None]

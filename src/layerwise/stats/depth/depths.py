@@ -8,7 +8,7 @@ from jaxtyping import Float
 from layerwise.stats.inference import percentile_bounds
 
 
-def accumulated(
+def cumulative_share(
     importance: Float[np.ndarray, "draws layers"],
 ) -> Float[np.ndarray, "draws edges"]:
     """Cumulative share of the importance, from 0 before the first layer to 1 after the last."""
@@ -42,7 +42,7 @@ def centre_of_mass(curve: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray,
     return np.clip(centre, 0.0, max(added.shape[1] - 1, 0))
 
 
-def later_by(
+def relative_depth_difference(
     first: Float[np.ndarray, " draws"], second: Float[np.ndarray, " draws"]
 ) -> Float[np.ndarray, " draws"]:
     """Second minus first relative depth; what differs by rounding alone is 0."""

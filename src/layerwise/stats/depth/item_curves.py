@@ -33,16 +33,16 @@ class ItemCurves(NamedTuple):
     clusters: Clusters | None = None
 
     @property
-    def grouped(self) -> Clusters:
+    def item_clusters(self) -> Clusters:
         """The clusters of its items."""
-        return self.clusters or Clusters.apart(len(self.values))
+        return self.clusters or Clusters.singletons(len(self.values))
 
     @property
     def n_layers(self) -> int:
         """Number of layers."""
         return self.values.shape[1] - 1
 
-    def within(self, layers: range) -> ItemCurves:
+    def restrict_to_layers(self, layers: range) -> ItemCurves:
         """The curves of some layers alone, from 0 before the first of these."""
         chosen = slice(layers.start, layers.stop + 1)
         values, unseen = (part[:, chosen] - part[:, [layers.start]]
@@ -78,7 +78,7 @@ def losses_by_item(
     lost = intact[:, None] - correct
     down, up = (lost > 0).sum(axis=0), (lost < 0).sum(axis=0)
     net = np.rint(lost).astype(int)
-    sure = holm(paired_p_values(net, clusters or Clusters.apart(len(net)))) < _ALPHA
+    sure = holm(paired_p_values(net, clusters or Clusters.singletons(len(net)))) < _ALPHA
     n = len(intact)
     unseen = unseen_spread(
         np.where(sure & (down > up), 0.0, down / n),
@@ -143,7 +143,7 @@ def _not_cheap(group: Sequence[ItemCurves], other: Sequence[ItemCurves]) -> set[
     part = _LITTLE * units[0] / units[1]
     most = np.clip(part * others, SMALLEST_LOSS, 0.5)
     # a loss of that size has no less spread, whatever the sample shows (a score test)
-    least = sum(most * (1 - most) / task.grouped.n for task in group) / len(group) ** 2
+    least = sum(most * (1 - most) / task.item_clusters.n for task in group) / len(group) ** 2
     error = np.sqrt(np.maximum(squared, least) + part**2 * unsure)
     # those that surely cost more are no tests, over which Bonferroni's correction is
     tested = [layer for layer in sorted(costly_layers(other))
@@ -162,7 +162,7 @@ def _beyond_median(group: Sequence[ItemCurves]) -> tuple[np.ndarray, np.ndarray]
     for task, loss in zip(group, losses, strict=True):
         # a sample in which all agree has no spread to see: one item more is taken to differ
         items = len(group) * len(loss)
-        away = task.grouped.sums(loss - loss.mean(axis=0)) / items
+        away = task.item_clusters.sums(loss - loss.mean(axis=0)) / items
         squared += np.maximum((away**2).sum(axis=0), items**-2.0)
     return mean - np.median(mean), squared
 

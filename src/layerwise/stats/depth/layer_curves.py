@@ -1,4 +1,4 @@
-"""What a method says about each task, layer by layer, in the sample and in resamples."""
+"""Curves of a method for each task, layer by layer, in the sample and in resamples."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from layerwise.errors import counted
+from layerwise.errors import count_noun
 from layerwise.ground.layer_names import COMPUTATION
 from layerwise.stats.inference import percentile_bounds
 from layerwise.stats.items.clusters import (
     Clusters,
     Counts,
-    clusters_of,
+    clusters_from_table,
     draws_of_tasks,
     sample_and_resamples,
     share_clusters,
@@ -30,7 +30,7 @@ Signal = Mapping[tuple[str, str], bool]
 TASK = ["task", "capability", "protocol"]
 
 
-class Tested(NamedTuple):
+class CriticalLayerTest(NamedTuple):
     """The test of which layers are critical, and its items."""
 
     clusters: Clusters  # which of the items ask for the same thing
@@ -63,7 +63,9 @@ class MethodCurve(NamedTuple):
     settled: Float[np.ndarray, " draws"] | None = None
     n_right: int = 0  # lenses: number of right answers
     settled_curves: ItemCurves | None = None  # lenses: the same item by item; otherwise None
-    tested: Tested | None = None  # ablation: how ``critical`` is found of draws; otherwise None
+    tested: CriticalLayerTest | None = (
+        None  # ablation: how ``critical`` is found of draws; otherwise None
+    )
     # Lenses: of each item the layer from which its answer stays on top if it is right, otherwise 0,
     # and whether it is right; otherwise None.
     settling: Float[np.ndarray, "items 2"] | None = None
@@ -88,7 +90,9 @@ class MethodCurve(NamedTuple):
         if tuple(items) == self.items:
             return self
         values = self.values[[self.items.index(item) for item in items]]
-        clusters = Clusters.of([self.clusters.labels[self.items.index(item)] for item in items])
+        clusters = Clusters.from_labels(
+            [self.clusters.labels[self.items.index(item)] for item in items]
+        )
         rows = self.curve(sampling.means(self.task, values, clusters))
         return self._replace(
             items=tuple(items), values=values, rows=rows, settled=None, settling=None,
@@ -96,7 +100,7 @@ class MethodCurve(NamedTuple):
         )  # fmt: skip
 
 
-def drawn_together(group: Sequence[MethodCurve], sampling: Sampling) -> list[MethodCurve]:
+def resample_jointly(group: Sequence[MethodCurve], sampling: Sampling) -> list[MethodCurve]:
     """Resample one method's curves of several tasks, shared clusters drawn together."""
     # Of tasks that share nothing it is what it was.
     every = [e.clusters for e in group]
@@ -114,7 +118,7 @@ def drawn_together(group: Sequence[MethodCurve], sampling: Sampling) -> list[Met
             e._replace(critical=test.critical(drawn))
             for e, test, drawn in zip(evidence, tests, counts, strict=True)
         ]
-    read = [(e.task, e.settling, e.settled_curves.grouped) for e in group
+    read = [(e.task, e.settling, e.settled_curves.item_clusters) for e in group
             if e.settling is not None and e.settled_curves is not None]  # fmt: skip
     counts = sampling.counts([task for task, *_ in read], [clusters for *_, clusters in read])
     settled = {
@@ -129,7 +133,7 @@ def mean_of_right(means: Float[np.ndarray, "draws 2"]) -> Float[np.ndarray, " dr
     return means[:, 0] / np.where(means[:, 1] > 0, means[:, 1], np.nan)
 
 
-def within(evidence: MethodCurve, layers: range) -> MethodCurve | None:
+def restrict_to_stack(evidence: MethodCurve, layers: range) -> MethodCurve | None:
     """A method's curve within one stack; None if its curve does not run through it."""
     # Which layers are critical is not tested anew: all layers of both stacks were tested together.
     # A prediction depth is none of a stack's, for answers may be settled before it begins.
@@ -142,7 +146,7 @@ def within(evidence: MethodCurve, layers: range) -> MethodCurve | None:
     return evidence._replace(
         rows=rows,
         curve=lambda means: evidence.curve(means)[:, chosen],
-        by_item=lambda *items: evidence.by_item(*items).within(layers),
+        by_item=lambda *items: evidence.by_item(*items).restrict_to_layers(layers),
         critical=None if critical is None else critical[:, chosen],
         settled=None,
         settling=None,
@@ -150,7 +154,7 @@ def within(evidence: MethodCurve, layers: range) -> MethodCurve | None:
     )
 
 
-class LeftOut(NamedTuple):
+class ExcludedTask(NamedTuple):
     """A task, or capability (``task`` is None), without a claim, and why."""
 
     capability: str
@@ -181,9 +185,11 @@ class Sampling(NamedTuple):
         return clusters.resampled_means(values, self.indices(task, clusters.n))
 
 
-def partly(done: str, measured: int, expected: int) -> str:
+def gap_reason(done: str, measured: int, expected: int) -> str:
     """Reason to leave out a curve that was not measured at all layers."""
-    return f"{done} at {measured} of {counted(expected, 'place')}: the curve over layers has gaps"
+    return (
+        f"{done} at {measured} of {count_noun(expected, 'place')}: the curve over layers has gaps"
+    )
 
 
 def progress(
@@ -196,22 +202,22 @@ def progress(
     why: str,
     *,
     from_first: bool = True,
-) -> MethodCurve | LeftOut:
+) -> MethodCurve | ExcludedTask:
     """Means over items by edge, as shares of the way to the last edge."""
     key = task_key(method, group)
     capability, protocol, _, task = key
     values = wide.to_numpy(dtype=float)
     if not signal.get((task, protocol), True):
-        return LeftOut(*key, "no signal: the intact model is not better than blind")
+        return ExcludedTask(*key, "no signal: the intact model is not better than blind")
     if not np.array_equal(wide.columns.to_numpy(dtype=int), edges):
-        return LeftOut(*key, partly("read", wide.shape[1], len(edges)))
+        return ExcludedTask(*key, gap_reason("read", wide.shape[1], len(edges)))
     if not np.isfinite(values).all():
-        return LeftOut(*key, "some values are missing or infinite")
-    clusters = clusters_of(group, wide.index)
+        return ExcludedTask(*key, "some values are missing or infinite")
+    clusters = clusters_from_table(group, wide.index)
     means = sampling.means(task, values, clusters)
     whole = means[:, -1:] - (means[:, :1] if from_first else 0)
     if len(values) < 2 or not percentile_bounds(whole[1:], 0.95).low[0] > 0:
-        return LeftOut(*key, why if len(values) > 1 else "a single item")
+        return ExcludedTask(*key, why if len(values) > 1 else "a single item")
     items = tuple(map(str, wide.index))
 
     def way(edges: np.ndarray) -> np.ndarray:

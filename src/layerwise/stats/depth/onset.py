@@ -1,4 +1,4 @@
-"""When a capability appears over a series of checkpoints, and whether its layers move.
+"""Onset of a capability over a series of checkpoints, and moves of its layers.
 
 All checkpoints are asked the same items, so both are inferred from item values over steps; no item
 is resampled, and nothing is assumed of how steps go together.
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise.stats.items.clusters import Clusters, mean_errors
-from layerwise.stats.share_tests.equivalence import log_evidence_of_less
+from layerwise.stats.share_tests.equivalence import log_evidence_below
 
 
 class Excess(NamedTuple):
@@ -66,7 +66,7 @@ def below_p_values(excess: Sequence[Excess], margin: float) -> Float[np.ndarray,
     """p-values of "from this step on never less than a margin above any control", by step."""
     # If that is so, the mean over any window of steps that begins here is no less than the margin.
     # Of windows of 1, 2, 4, ... steps, and of all controls, the evidence against it
-    # (``log_evidence_of_less``) has an expectation of at most 1 each; so has their mean, whatever
+    # (``log_evidence_below``) has an expectation of at most 1 each; so has their mean, whatever
     # they have to do with each other (Vovk and Wang 2021, Ann. Stat. 49), and p is its inverse.
     n_steps = excess[0].values.shape[1]
     whole_series = [control for control in excess if not np.isnan(control.values).any()]
@@ -76,7 +76,7 @@ def below_p_values(excess: Sequence[Excess], margin: float) -> Float[np.ndarray,
         evidence = []
         for control in whole_series:
             windows = np.stack([control.values[:, start:end].mean(axis=1) for end in ends], axis=1)
-            evidence.append(log_evidence_of_less(windows, margin, 1.0, control.clusters))
+            evidence.append(log_evidence_below(windows, margin, 1.0, control.clusters))
         whole = np.concatenate(evidence)
         log_p[start] = min(0.0, np.log(len(whole)) - np.logaddexp.reduce(whole))
     return np.exp(log_p)

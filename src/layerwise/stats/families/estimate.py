@@ -48,9 +48,9 @@ def estimate(
     tested = ~np.isnan(p)
     signal = table["signal"].fillna(True).to_numpy(dtype=bool) if "signal" in table else True
     claimed, rate = tested & signal, np.broadcast_to(np.asarray(by_rate, dtype=bool), len(p))
-    of_holm, of_rate = (corrected_within(table, by, how) for how in (holm, benjamini_hochberg))
+    of_holm, of_rate = (correct_within(table, by, how) for how in (holm, benjamini_hochberg))
     within = np.where(rate, of_rate, of_holm)
-    sizes = sizes_of(table.loc[tested], rate[tested], n_asked, part)
+    sizes = count_tests(table.loc[tested], rate[tested], n_asked, part)
     low, high = np.full((2, len(p)), np.nan)
     for rows, n_tests in zip((claimed & ~rate, claimed & rate), sizes, strict=True):
         low[rows], high[rows] = bounds(table.loc[rows], n_tests)
@@ -59,13 +59,13 @@ def estimate(
         p_bh=of_rate,
         p_corrected=within,
         significant=claimed & (within < ALPHA),
-        p_run=over_run(p, claimed, rate, sizes),
+        p_run=correct_run_wide(p, claimed, rate, sizes),
         run_tests=sizes.of_rows(claimed, rate).set_axis(table.index),
         **{f"{ends}low": low, f"{ends}high": high},
     )
 
 
-def corrected_within(
+def correct_within(
     table: pd.DataFrame, by: Sequence[str], correct: Callable[[np.ndarray], np.ndarray] = holm
 ) -> pd.Series:
     """p-values corrected over the rows that share columns; nan where a part is not tested."""
@@ -97,7 +97,7 @@ def with_holm(
     return corrected
 
 
-def resampled(
+def bootstrap_means(
     task: str,
     clusters: Clusters,
     seed: int,
@@ -163,7 +163,7 @@ def student(name: str) -> RunBounds:
     return bounds
 
 
-def known(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     """The value; None where there is none, or no end."""
     return float(value) if np.isfinite(value) else None
 
@@ -182,7 +182,7 @@ class Sizes(NamedTuple):
         return pd.Series(sizes, dtype="Int64").where(claimed)
 
 
-def sizes_of(
+def count_tests(
     table: pd.DataFrame,
     by_rate: Bool[np.ndarray, " rows"] | bool = False,
     n_asked: int | None = None,
@@ -198,7 +198,7 @@ def sizes_of(
     return Sizes(*counts)
 
 
-def over_run(
+def correct_run_wide(
     p: Float[np.ndarray, " rows"],
     claimed: Bool[np.ndarray, " rows"],
     by_rate: Bool[np.ndarray, " rows"] | bool = False,

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from layerwise.stats.items.clusters import Clusters, clusters_of
+from layerwise.stats.items.clusters import Clusters, clusters_from_table
 
-from .estimate import bounded_columns, resampled
+from .estimate import bootstrap_means, bounded_columns
 
 TASK = ["task", "capability", "protocol"]
 
@@ -51,8 +51,8 @@ def bounds_over_items(table: pd.DataFrame, cell: list[str], value: str, seed: in
     parts = []
     for _, group in table.groupby(TASK):
         wide = group.pivot_table(index="item", columns=cell, values=value, aggfunc="mean")
-        clusters, task = clusters_of(group, wide.index), str(group["task"].iloc[0])
-        draws = means_of_known(wide.to_numpy(dtype=float), clusters, task, seed)
+        clusters, task = clusters_from_table(group, wide.index), str(group["task"].iloc[0])
+        draws = nan_means(wide.to_numpy(dtype=float), clusters, task, seed)
         parts.append(
             wide.columns.to_frame(index=False).assign(
                 **{name: group[name].iloc[0] for name in TASK},
@@ -63,11 +63,11 @@ def bounds_over_items(table: pd.DataFrame, cell: list[str], value: str, seed: in
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def means_of_known(
+def nan_means(
     values: Float[np.ndarray, "items columns"], clusters: Clusters, task: str, seed: int
 ) -> Float[np.ndarray, "draws columns"]:
     """Means over the items that have a value, in the sample (row 0) and in resamples."""
     # An item may lack a cell, as a label that its prompt has no position for.
     there = ~np.isnan(values)
-    weight, means = resampled(task, clusters, seed, there, np.where(there, values, 0.0))
+    weight, means = bootstrap_means(task, clusters, seed, there, np.where(there, values, 0.0))
     return means / np.where(weight > 0, weight, np.nan)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from layerwise.stats.families.estimate import known
+from layerwise.stats.families.estimate import finite_or_none
 from layerwise.stats.inference import percentile_bounds, rank_correlations, two_sided_p
 
 # Orders of the columns that the test of independence draws; all there are, up to seven columns.
@@ -38,8 +38,8 @@ class RankCorrelation(NamedTuple):
 
     def columns(self, name: str, ends: str) -> dict[str, float | None]:
         """Its columns ``name``, and ``ends`` + low, high and p; null where there is no value."""
-        low, high = known(self.low), known(self.high)
-        columns = {name: known(self.estimate), f"{ends}low": low, f"{ends}high": high}
+        low, high = finite_or_none(self.low), finite_or_none(self.high)
+        columns = {name: finite_or_none(self.estimate), f"{ends}low": low, f"{ends}high": high}
         return columns | {f"{ends}p": self.p}
 
 

@@ -29,7 +29,7 @@ class Clusters:
     labels: tuple[str | None, ...]
 
     @classmethod
-    def of(cls, labels: Sequence[Any]) -> Clusters:
+    def from_labels(cls, labels: Sequence[Any]) -> Clusters:
         """Items with the same label together; those whose label is null each by itself."""
         named = tuple(None if pd.isna(label) else str(label) for label in labels)
         number: dict[Any, int] = {}
@@ -38,18 +38,20 @@ class Clusters:
         return cls(np.array(codes, dtype=int), len(number), named)
 
     @classmethod
-    def apart(cls, n_items: int) -> Clusters:
+    def singletons(cls, n_items: int) -> Clusters:
         """Items that each stand by themselves."""
         return cls(np.arange(n_items), n_items, (None,) * n_items)
 
     @classmethod
-    def joined(cls, several: Sequence[Clusters]) -> Clusters:
+    def concatenate(cls, several: Sequence[Clusters]) -> Clusters:
         """Of the items of several tasks, one after the other; what they share is one cluster."""
-        return cls.of([label for clusters in several for label in clusters.labels])
+        return cls.from_labels([label for clusters in several for label in clusters.labels])
 
-    def only(self, chosen: Bool[np.ndarray, " items"]) -> Clusters:
+    def select_items(self, chosen: Bool[np.ndarray, " items"]) -> Clusters:
         """Of some of the items alone."""
-        return Clusters.of([label for label, kept in zip(self.labels, chosen, strict=True) if kept])
+        return Clusters.from_labels(
+            [label for label, kept in zip(self.labels, chosen, strict=True) if kept]
+        )
 
     @property
     def are_items(self) -> bool:
@@ -62,7 +64,7 @@ class Clusters:
         pairs = zip(self.labels, self.codes.tolist(), strict=True)
         return {label: code for label, code in pairs if label is not None}
 
-    def shared_with(self, other: Clusters) -> tuple[list[int], list[int]]:
+    def shared_rows(self, other: Clusters) -> tuple[list[int], list[int]]:
         """Of the clusters that both ask for, the numbers here and there."""
         both = sorted(self.row_of_label.keys() & other.row_of_label.keys())
         return [self.row_of_label[b] for b in both], [other.row_of_label[b] for b in both]
@@ -105,14 +107,14 @@ class Clusters:
         return counted_sums(counts, self.sums(values)) / np.maximum(items, 1)
 
 
-def clusters_of(table: pd.DataFrame, items: Sequence[Any] | pd.Index) -> Clusters:
+def clusters_from_table(table: pd.DataFrame, items: Sequence[Any] | pd.Index) -> Clusters:
     """Clusters of items, by a table's column ``cluster``; each apart if it has none."""
     if "cluster" not in table:
-        return Clusters.apart(len(items))
+        return Clusters.singletons(len(items))
     first = ~table["item"].duplicated().to_numpy()
     columns = (table[name].to_numpy(dtype=object)[first] for name in ("item", "cluster"))
     of_item = dict(zip(*columns, strict=True))
-    return Clusters.of([of_item.get(item) for item in items])
+    return Clusters.from_labels([of_item.get(item) for item in items])
 
 
 def sample_and_resamples(
@@ -296,7 +298,7 @@ Counts = Int[np.ndarray, "draws clusters"]
 
 def share_clusters(several: Sequence[Clusters]) -> bool:
     """True if any of the tasks ask for the same thing as another."""
-    return Clusters.joined(several).n < sum(clusters.n for clusters in several)
+    return Clusters.concatenate(several).n < sum(clusters.n for clusters in several)
 
 
 def draws_of_tasks(
@@ -320,7 +322,7 @@ def sample_and_joint_resamples(
     # Tasks that ask for the same thing are no independent samples: drawn apart, the variance of a
     # mean over them lacks their covariance. So the clusters of all tasks are one sample (Davison
     # and Hinkley 1997, Bootstrap Methods and their Application, section 3.8).
-    together = Clusters.joined(several)
+    together = Clusters.concatenate(several)
     counts = resample_counts(sample_and_resamples(together.n, n_resamples, seed))
     by_task, start = [], 0
     for clusters in several:

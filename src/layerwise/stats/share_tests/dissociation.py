@@ -18,7 +18,7 @@ from layerwise.stats.items.clusters import Clusters, design_effects, with_design
 ALPHA = 0.05
 
 
-class Answers(NamedTuple):
+class ScoredAnswers(NamedTuple):
     """Right answers under one way of scoring."""
 
     intact: Bool[np.ndarray, " items"]  # of the intact model, by item
@@ -40,7 +40,7 @@ class Dissociation(NamedTuple):
     p_second: Float[np.ndarray, " layers"]  # of "the second loses no more than the first", likewise
 
     @property
-    def two_sided(self) -> Float[np.ndarray, " layers"]:
+    def two_sided_p(self) -> Float[np.ndarray, " layers"]:
         """p-values of "both lose alike", of tests that are not corrected over the layers."""
         return np.minimum(2 * np.minimum(self.p_first, self.p_second), 1.0)
 
@@ -55,7 +55,7 @@ class Dissociation(NamedTuple):
         return float(max(self.p_first.min(initial=1.0), self.p_second.min(initial=1.0)))
 
 
-class Crossed(NamedTuple):
+class CrossedDissociation(NamedTuple):
     """A crossed double dissociation: two layers whose order reverses between ways of asking."""
 
     apart: Dissociation  # the counts and tests of single layers, not corrected over them
@@ -66,7 +66,9 @@ class Crossed(NamedTuple):
     second: int | None = None  # of the one that loses more asked the second way
 
 
-def crossed(first: Answers, second: Answers, clusters: Clusters | None = None) -> Crossed:
+def crossing_test(
+    first: ScoredAnswers, second: ScoredAnswers, clusters: Clusters | None = None
+) -> CrossedDissociation:
     """Test of whether two layers turn round between two ways of asking."""
     # A double dissociation excludes that one way of asking is harder, item by item. Where items
     # that are hard one way are easy the other, layers of one kind can still show one. But of two
@@ -75,7 +77,7 @@ def crossed(first: Answers, second: Answers, clusters: Clusters | None = None) -
     # 95). Pairs are of layers that differ in either direction (Holm over the layers); of a pair the
     # larger of two exact p-values counts (Berger 1982, Technometrics 24), and pairs are corrected
     # by Bonferroni's method.
-    apart = losses_apart(first, second, clusters)
+    apart = dissociation_tests(first, second, clusters)
     double = apart.over_layers
     more = [np.flatnonzero(p < ALPHA).tolist() for p in (double.p_first, double.p_second)]
     turned = {
@@ -85,22 +87,24 @@ def crossed(first: Answers, second: Answers, clusters: Clusters | None = None) -
         for left, other in product(*more)
     }
     if not turned:
-        return Crossed(apart, 1.0)
+        return CrossedDissociation(apart, 1.0)
     clearest = min(turned, key=lambda pair: turned[pair])
     p = max(double.p, min(len(turned) * turned[clearest], 1.0))
-    return Crossed(apart, p, *clearest)
+    return CrossedDissociation(apart, p, *clearest)
 
 
-def _more_loss_p(answers: Answers, layer: int, than: int, clusters: Clusters | None) -> float:
+def _more_loss_p(answers: ScoredAnswers, layer: int, than: int, clusters: Clusters | None) -> float:
     """One-sided p-value of "one layer loses no more than another" under one way of asking."""
     one, other = (
         answers._replace(changed=answers.changed[:, [i]], luck=answers.luck[[i]])
         for i in (layer, than)
     )
-    return float(losses_apart(one, other, clusters).p_first[0])
+    return float(dissociation_tests(one, other, clusters).p_first[0])
 
 
-def losses_apart(first: Answers, second: Answers, clusters: Clusters | None = None) -> Dissociation:
+def dissociation_tests(
+    first: ScoredAnswers, second: ScoredAnswers, clusters: Clusters | None = None
+) -> Dissociation:
     """Tests of a double dissociation between two ways of scoring, by layer and not corrected."""
     # If one way is only harder, what a layer's loss makes wrong under the easier one is wrong under
     # the harder one, too: all layers differ in the same direction (Teuber 1955, Annu. Rev. Psychol.
@@ -114,7 +118,7 @@ def losses_apart(first: Answers, second: Answers, clusters: Clusters | None = No
     lost = [common[:, None] & ~answers.changed for answers in (first, second)]
     only_first, only_second, both = lost[0] & ~lost[1], lost[1] & ~lost[0], lost[0] & lost[1]
     gained = [~answers.intact[:, None] & answers.changed for answers in (first, second)]
-    together = Clusters.apart(len(common)) if clusters is None else clusters
+    together = Clusters.singletons(len(common)) if clusters is None else clusters
     return Dissociation(
         int(common.sum()), only_first.sum(axis=0), only_second.sum(axis=0), both.sum(axis=0),
         _more_p_values(only_first, (only_second, gained[0]), both, second.luck, together),

@@ -29,12 +29,12 @@ def no_loss_p_values(
 ) -> Float[np.ndarray, " columns"]:
     """One-sided p-values of "accuracy falls by the margin or more", on the same items."""
     # Of items that each stand by themselves ``score_p_values``; where some ask for the same thing,
-    # bets on the sums of clusters (``log_evidence_of_less``). A design effect would not do: where
+    # bets on the sums of clusters (``log_evidence_below``). A design effect would not do: where
     # whole clusters lose and a few single answers flip, it cannot be estimated.
     if clusters.are_items:
         lost, gained = (np.maximum(sign * change, 0).sum(axis=0) for sign in (1, -1))
         return score_p_values(lost, gained, np.full(len(lost), len(change)), margin)
-    return np.exp(np.minimum(0.0, -log_evidence_of_less(change, margin, 1.0, clusters)))
+    return np.exp(np.minimum(0.0, -log_evidence_below(change, margin, 1.0, clusters)))
 
 
 def score_p_values(
@@ -71,12 +71,12 @@ def no_loss_of_nats_p_values(
     # b, whose inverse is a p-value for any distribution (Waudby-Smith and Ramdas 2024, J. R. Stat.
     # Soc. B 86, sections 2 and 4, fixed bets; Markov's inequality). Of items that ask for the same
     # thing one bet is made on their sum, as a share of the largest cluster's.
-    capital = log_evidence_of_less(losses, margin, MOST_NATS, clusters)
+    capital = log_evidence_below(losses, margin, MOST_NATS, clusters)
     p = np.exp(np.minimum(0.0, -capital))
     return np.where(np.isnan(losses).any(axis=0), np.nan, p)
 
 
-def log_evidence_of_less(
+def log_evidence_below(
     losses: Float[np.ndarray, "n columns"],
     margin: float,
     most: float,
@@ -104,7 +104,7 @@ def excludable_loss(n: int, level: float) -> float:
 
 
 @dataclass(frozen=True)
-class Interest:
+class SmallestEffects:
     """The smallest effects of interest."""
 
     loss: float = SMALLEST_LOSS  # of accuracy, in 0..1
@@ -113,7 +113,7 @@ class Interest:
 
     def settings(self) -> dict[str, float]:
         """Settings of a run for non-default values."""
-        usual = Interest()
+        usual = SmallestEffects()
         return {
             f"smallest_{name}": value
             for name, value in vars(self).items()
@@ -121,7 +121,7 @@ class Interest:
         }
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Interest:
+    def from_settings(cls, settings: Mapping[str, Any]) -> SmallestEffects:
         """Those that a run was made with."""
         given = {name: settings.get(f"smallest_{name}") for name in vars(cls())}
         known = {name: value for name, value in given.items() if value is not None}
@@ -137,7 +137,7 @@ def refuse_negative_depth(smallest_depth: float) -> None:
         )
 
 
-def refuse_uninteresting(
+def check_smallest_effects(
     smallest_loss: float = SMALLEST_LOSS,
     smallest_nats: float = SMALLEST_NATS,
     smallest_depth: float = SMALLEST_DEPTH,

@@ -1,4 +1,4 @@
-"""Whether two contrasts can both be 0 at one place: the distance of their path from 0."""
+"""Test that two contrasts are both 0 at one place: the distance of their path from 0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether two shares lost are the same, whatever either has to lose: inverted tests of ratios.
+"""Test that two shares lost are the same, whatever either has to lose: inverted tests of ratios.
 
 A share lost is what is lost by what there is to lose. Where a model hardly knows the answers, the
 latter is known badly, and best liked where luck made it large. So a share s is judged by the
@@ -30,7 +30,7 @@ _N_ANGLES = 121
 _ROUNDING = 1e-12
 
 
-class LostOf(NamedTuple):
+class TaskLosses(NamedTuple):
     """Loss of each item of a task, and what it has to lose, in the same unit."""
 
     lost: Float[np.ndarray, " items"]
@@ -38,7 +38,7 @@ class LostOf(NamedTuple):
 
 
 def share_difference(
-    first: Sequence[LostOf], second: Sequence[LostOf], clusters: Clusters
+    first: Sequence[TaskLosses], second: Sequence[TaskLosses], clusters: Clusters
 ) -> Difference:
     """Difference of two mean shares lost over the same items: all that is not rejected."""
     # If both shares are s, both contrasts at s have mean 0. The statistic is the least, over all s,
@@ -48,7 +48,7 @@ def share_difference(
     every = [*first, *second]
     if clusters.n < 2 or not all(task.above.mean() > _ROUNDING for task in every):
         return Difference(-np.inf, np.inf, 1.0)
-    one, other = (_Contrast.of(tasks, clusters) for tasks in (first, second))
+    one, other = (_ShareContrast.from_tasks(tasks, clusters) for tasks in (first, second))
     shares = _shares((one.share, other.share))
     z = one.z(shares), other.z(shares)
     diagonal = np.einsum("ij,ij->j", one.directions(shares), other.directions(shares))
@@ -56,7 +56,7 @@ def share_difference(
     shared = np.clip(one.directions(shares).T @ other.directions(shares), -_ALIKE, _ALIKE)
     length = z[0][:, None] ** 2 - 2 * shared * z[0][:, None] * z[1] + z[1] ** 2
     accepted = length <= critical_distance(1 - _LEVEL) * (1 - shared**2)
-    accepted[one.at(shares), other.at(shares)] = True
+    accepted[one.nearest_share(shares), other.nearest_share(shares)] = True
     apart = (shares[None] - shares[:, None])[accepted]
     beyond = accepted[[0, -1]].any() or accepted[:, [0, -1]].any()
     if beyond:
@@ -84,7 +84,7 @@ def _shares(estimates: tuple[float, float]) -> Float[np.ndarray, " shares"]:
     return np.unique(np.round(np.concatenate([*around, [0.0, *estimates]]), 12))
 
 
-class _Contrast(NamedTuple):
+class _ShareContrast(NamedTuple):
     """The contrast of a mean share, lost - s * above, as sums over clusters."""
 
     lost: Float[np.ndarray, " clusters"]  # what each cluster adds to the mean share
@@ -92,7 +92,7 @@ class _Contrast(NamedTuple):
     n: int  # number of clusters
 
     @classmethod
-    def of(cls, tasks: Sequence[LostOf], clusters: Clusters) -> _Contrast:
+    def from_tasks(cls, tasks: Sequence[TaskLosses], clusters: Clusters) -> _ShareContrast:
         """Of the mean over tasks of what is lost by what there is to lose."""
         # What a task's own share departs from their mean is explained by what it has to lose, as
         # the null of the mean says nothing of single tasks.
@@ -110,11 +110,13 @@ class _Contrast(NamedTuple):
         """The mean share lost."""
         return float(self.lost.sum())
 
-    def at(self, shares: Float[np.ndarray, " shares"]) -> int:
+    def nearest_share(self, shares: Float[np.ndarray, " shares"]) -> int:
         """Index of the share that is the sample's own."""
         return int(np.abs(shares - self.share).argmin())
 
-    def _away(self, shares: Float[np.ndarray, " shares"]) -> Float[np.ndarray, "clusters shares"]:
+    def _cluster_deviations(
+        self, shares: Float[np.ndarray, " shares"]
+    ) -> Float[np.ndarray, "clusters shares"]:
         values = self.lost[:, None] - shares * self.above[:, None]
         return (values - values.mean(axis=0)) * np.sqrt(self.n / (self.n - 1))
 
@@ -122,11 +124,11 @@ class _Contrast(NamedTuple):
         self, shares: Float[np.ndarray, " shares"]
     ) -> Float[np.ndarray, "clusters shares"]:
         """Of each contrast the deviations of clusters, of length 1, or 0 where none deviates."""
-        away = self._away(shares)
+        away = self._cluster_deviations(shares)
         length = np.linalg.norm(away, axis=0)
         return np.where(length > _ROUNDING, away / np.where(length > _ROUNDING, length, 1.0), 0.0)
 
     def z(self, shares: Float[np.ndarray, " shares"]) -> Float[np.ndarray, " shares"]:
         """Contrasts as standard normal values, by Student's t over clusters."""
-        error = np.linalg.norm(self._away(shares), axis=0)
+        error = np.linalg.norm(self._cluster_deviations(shares), axis=0)
         return z_values(self.share - shares, error, self.n - 1)

@@ -16,12 +16,12 @@ from jaxtyping import Float
 
 from layerwise.stats import resampling
 from layerwise.stats.cells import BASELINES, Cell, cells
-from layerwise.stats.families.estimate import known, resampled
+from layerwise.stats.families.estimate import bootstrap_means, finite_or_none
 from layerwise.stats.inference import percentile_bounds, sign_flip_p_values
 
-from .dissociation import Answers, expected_agreement
-from .same_share import LostOf, no_surer, share_difference
-from .share_bounds import Scale, bounded, difference_wide_enough, share_scale
+from .dissociation import ScoredAnswers, expected_agreement
+from .same_share import TaskLosses, no_surer, share_difference
+from .share_bounds import Scale, bound_share, difference_wide_enough, share_scale
 
 Chance = Callable[[str, str], float]
 
@@ -78,17 +78,17 @@ class StepAnswers(NamedTuple):
     above: Float[np.ndarray, " items"]  # what each item has above the floor, right answers
 
     @property
-    def answers(self) -> Answers:
+    def answers(self) -> ScoredAnswers:
         """The answers as a dissociation is tested on them."""
-        return Answers(self.cell.intact, self.cell.correct, self.luck)
+        return ScoredAnswers(self.cell.intact, self.cell.correct, self.luck)
 
-    def only(self, kind: str, site: str) -> StepAnswers:
+    def select_changes(self, kind: str, site: str) -> StepAnswers:
         """The changes of one kind and site alone."""
         table = self.cell.interventions
         rows = ((table["kind"] == kind) & (table["site"] == site)).to_numpy(dtype=bool)
-        return StepAnswers(self.cell.only(rows), self.luck[rows], self.above)
+        return StepAnswers(self.cell.select_interventions(rows), self.luck[rows], self.above)
 
-    def lost(self) -> Float[np.ndarray, " items"]:
+    def mean_losses(self) -> Float[np.ndarray, " items"]:
         """Mean loss of each item over the changes, in right answers."""
         return self.cell.intact - self.cell.correct.mean(axis=1)
 
@@ -103,12 +103,14 @@ class StepAnswers(NamedTuple):
     def share(self, seed: int) -> Float[np.ndarray, "draws 1"]:
         """The mean share lost over the changes, in the sample and in resamples of the clusters."""
         cell = self.cell
-        lost, above = resampled(cell.task, cell.clusters, seed, self.lost(), self.above)
+        lost, above = bootstrap_means(
+            cell.task, cell.clusters, seed, self.mean_losses(), self.above
+        )
         return lost / np.where(above > 0, above, np.nan)
 
     def pseudo(self) -> Float[np.ndarray, " items"]:
         """Values of items whose mean is the share, and whose spread is that of the share."""
-        lost, above = self.lost(), self.above.mean()
+        lost, above = self.mean_losses(), self.above.mean()
         share = lost.mean() / above
         return share + (lost - share * self.above) / above
 
@@ -152,7 +154,7 @@ def step_difference(
     """Share of the way to the floor that a change costs more on the second step, on average."""
     draws = shares[1] - shares[0]
     own = [
-        bounded(of_rung, step.scale, len(step.cell.interventions))
+        bound_share(of_rung, step.scale, len(step.cell.interventions))
         for step, of_rung in zip((first, second), shares, strict=True)
     ]
     apart = percentile_bounds(draws[1:], 0.95)
@@ -160,10 +162,10 @@ def step_difference(
     difference = first.cell.clusters.sums((second.pseudo() - first.pseudo())[:, None])
     generator = resampling.generator(seed, first.cell.task, "ladder")
     p = float(sign_flip_p_values(difference, seed=generator)[0])
-    one, other = ([LostOf(each.lost(), each.above)] for each in (first, second))
+    one, other = ([TaskLosses(each.mean_losses(), each.above)] for each in (first, second))
     inverted = share_difference(one, other, first.cell.clusters)
     low, high, p = no_surer(float(low), float(high), p, inverted)
-    return float(draws[0, 0]), known(low), known(high), p
+    return float(draws[0, 0]), finite_or_none(low), finite_or_none(high), p
 
 
 def same_items(first: StepAnswers, second: StepAnswers) -> bool:

@@ -203,7 +203,7 @@ def wide_enough(
     )
 
 
-class Bounded(NamedTuple):
+class ShareBounds(NamedTuple):
     """A share's own bounds."""
 
     # Lower bounds, no narrower than unseen items allow; not finite where there are none.
@@ -215,8 +215,8 @@ class Bounded(NamedTuple):
 def difference_wide_enough(
     difference: Float[np.ndarray, " rows"],
     bounds: tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]],
-    first: Bounded,
-    second: Bounded,
+    first: ShareBounds,
+    second: ShareBounds,
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
     """Bounds of a difference of shares, no narrower than an answer on either side allows."""
     # Where few answers flip for nothing, a sample may show none of them on one side, and what its
@@ -241,7 +241,9 @@ def moved_by_an_answer(
     return float(np.mean([scale.item for scale in scales])) / n_changes
 
 
-def bounded(draws: Float[np.ndarray, "draws rows"], scale: Scale, n_changes: int = 1) -> Bounded:
+def bound_share(
+    draws: Float[np.ndarray, "draws rows"], scale: Scale, n_changes: int = 1
+) -> ShareBounds:
     """A share of one task with bounds of its own."""
     ends = wide_enough(percentile_bounds(draws[1:], 0.95), draws[:1], [scale])
-    return Bounded(*ends, moved_by_an_answer([scale], n_changes))
+    return ShareBounds(*ends, moved_by_an_answer([scale], n_changes))

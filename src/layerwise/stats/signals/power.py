@@ -1,4 +1,4 @@
-"""What a number of items can establish: the smallest loss found, and the fewest answers needed."""
+"""Power of a number of items: the smallest loss found, and the fewest answers needed."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def smallest_loss(answers: float, n_tests: int, power: float = POWER) -> float |
 
 
 @lru_cache(maxsize=1024)
-def answers_for(loss: float, n_tests: int, power: float = POWER) -> int:
-    """How many independent answers ``smallest_loss`` needs for a loss above 0, in 0..1."""
+def answers_needed(loss: float, n_tests: int, power: float = POWER) -> int:
+    """Number of independent answers that ``smallest_loss`` needs for a loss above 0, in 0..1."""
     top = 1 - 2 * GAINED
     level, wanted = LEVEL / max(n_tests, 1), min(loss, top)
     few, enough = 0, 1

@@ -11,16 +11,21 @@ from jaxtyping import Bool, Float, Int
 
 from layerwise.stats.cells import Blind as Blind
 from layerwise.stats.cells import Cell
-from layerwise.stats.cells import Guessed as Guessed
+from layerwise.stats.cells import GuesserResult as GuesserResult
 from layerwise.stats.inference import holm
-from layerwise.stats.items.clusters import Clusters, clusters_of, design_effects, with_design_effect
+from layerwise.stats.items.clusters import (
+    Clusters,
+    clusters_from_table,
+    design_effects,
+    with_design_effect,
+)
 from layerwise.stats.items.crossed import crossed_means
 
 # One-sided, as the lower end of a 95 % interval.
 LEVEL = 0.025
 
 
-class Answered(NamedTuple):
+class MethodAnswers(NamedTuple):
     """A method's own answers to a task, for its signal alone."""
 
     task: str  # the task's name
@@ -32,23 +37,23 @@ class Answered(NamedTuple):
     # Which items ask for the same thing; None if each stands by itself.
     clusters: Clusters | None = None
     # None, for such methods ask for first tokens, of which no options are offered.
-    guessed: Guessed | None = None
+    guessed: GuesserResult | None = None
     # None, for such methods ask with one draw of few-shot examples.
-    of_examples: tuple[Answered, ...] = ()
+    of_examples: tuple[MethodAnswers, ...] = ()
 
     @classmethod
-    def of_items(cls, items: pd.DataFrame, right: Bool[np.ndarray, " items"]) -> Answered:
+    def of_items(cls, items: pd.DataFrame, right: Bool[np.ndarray, " items"]) -> MethodAnswers:
         """From a table with a row per item."""
         task, protocol = (str(items[name].iloc[0]) for name in ("task", "protocol"))
         there = items["blind"].notna().to_numpy(dtype=bool)
         other = items["blind"].fillna(value=False).to_numpy(dtype=bool)
         blind = Blind(other.astype(int), there.astype(int)) if there.any() else None
-        clusters = clusters_of(items, items["item"].tolist())
+        clusters = clusters_from_table(items, items["item"].tolist())
         return cls(task, protocol, right, blind, clusters=clusters)
 
 
 # A task under a protocol, and whether the intact model was right.
-SignalCell = Cell | Answered
+SignalCell = Cell | MethodAnswers
 
 
 def above_chance_p_values(
@@ -82,7 +87,7 @@ def better_than_blind_p_value(
     p = poisson_binom.sf(intact[undecided].sum() - 1, probability[undecided])
     if clusters is None or clusters.are_items:
         return float(p)
-    kept = clusters.only(undecided)
+    kept = clusters.select_items(undecided)
     beyond = (intact - probability)[undecided]
     return float(with_design_effect(np.array([p]), design_effects(beyond[:, None], kept), kept)[0])
 
@@ -135,7 +140,7 @@ def _over_examples(cell: SignalCell, chance: Callable[[str, str], float]) -> flo
     # (``CrossedMeans``).
     each = cell.of_examples
     right = np.stack([draw.intact.astype(float) for draw in each])[:, :, None]
-    clusters = each[0].clusters or Clusters.apart(right.shape[1])
+    clusters = each[0].clusters or Clusters.singletons(right.shape[1])
     against = [right - chance(cell.task, cell.protocol)]
     without = [draw.no_layers for draw in each if draw.no_layers is not None]
     if len(without) == len(each):
@@ -147,7 +152,7 @@ def _over_examples(cell: SignalCell, chance: Callable[[str, str], float]) -> flo
         if len(control) == len(each) and was_asked.any():
             rates = np.stack([draw.rates for draw in control])
             means = crossed_means(
-                (right - rates[:, :, None])[:, was_asked], clusters.only(was_asked)
+                (right - rates[:, :, None])[:, was_asked], clusters.select_items(was_asked)
             )
             p_values.append(float(means.upper_p_values()[0]))
     return max(*p_values, float(np.median(signal_p_values(each, chance))))
@@ -170,7 +175,7 @@ def signals(
     }
 
 
-def signals_of(gate: pd.DataFrame) -> dict[tuple[str, str], bool]:
+def signals_from_table(gate: pd.DataFrame) -> dict[tuple[str, str], bool]:
     """Signal of each task and protocol, by a table with a row for each."""
     places = zip(gate["task"], gate["protocol"], strict=True)
     return dict(zip(places, gate["signal"].tolist(), strict=True))
@@ -191,7 +196,7 @@ def gate_table(cells: Sequence[SignalCell], floor: Callable[[str, str], float]) 
     return pd.DataFrame(columns).assign(p=p, signal=have_signal(p))
 
 
-class Answers(NamedTuple):
+class IntactAnswers(NamedTuple):
     """The intact model's answers to one task, as their difficulty is compared."""
 
     right: Bool[np.ndarray, " items"]  # whether it was right, by item
@@ -206,7 +211,9 @@ class AccuracyDifference(NamedTuple):
     p: float
 
 
-def accuracy_difference(first: Sequence[Answers], second: Sequence[Answers]) -> AccuracyDifference:
+def accuracy_difference(
+    first: Sequence[IntactAnswers], second: Sequence[IntactAnswers]
+) -> AccuracyDifference:
     """Mean accuracies of two groups of tasks, and whether they differ."""
     # Student's t of the difference, with the variance from sums over clusters (Liang and Zeger
     # 1986, Biometrika 73). What both groups ask for is one cluster, so that its answers are paired;
@@ -221,8 +228,8 @@ def accuracy_difference(first: Sequence[Answers], second: Sequence[Answers]) -> 
             weight = sign / (len(right) * len(group))
             shift += weight * right.sum()
             parts.append(weight * (right - right.mean()))
-            every.append(Clusters.of([*task.clusters.labels, None, None]))
-    together = Clusters.joined(every)
+            every.append(Clusters.from_labels([*task.clusters.labels, None, None]))
+    together = Clusters.concatenate(every)
     freedom = together.n - len(every)
     before, after = (
         float(np.mean([task.right.mean() for task in group])) for group in (first, second)

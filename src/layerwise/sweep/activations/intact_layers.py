@@ -16,8 +16,8 @@ from layerwise.models.instance.kinds import Model, is_seq2seq, n_encoder_layers,
 from layerwise.sweep.changes.interventions import intact
 from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.requests import LogLikelihood, Tokens, refuse_unknown_tokens
-from layerwise.sweep.walk.engine import Walk, Work
-from layerwise.sweep.walk.engine_run import plan_for, walk_for
+from layerwise.sweep.walk.engine import SweepWork, Walk
+from layerwise.sweep.walk.engine_run import make_walk, plan_for_model
 
 Paths = Sequence[tuple[int, ...]]
 
@@ -57,11 +57,13 @@ def intact_layers(
     requests = [LogLikelihood(prompt, (*decoded, 0)) for prompt, decoded in pairs]
     refuse_unknown_tokens(requests, *vocabularies(model))
     n_encoder = n_encoder_layers(model)
-    for batch in plan_for(model, [intact()], requests, memory_budget).batches:
-        walk = walk_for(model, [intact()], [requests[index] for index in batch.requests], Work())
+    for batch in plan_for_model(model, [intact()], requests, memory_budget).batches:
+        walk = make_walk(
+            model, [intact()], [requests[index] for index in batch.requests], SweepWork()
+        )
         stacks = list(_stacks(walk))
         for layer, seen in walk.layers(observe=True):
-            behind = walk.plan.side_of(layer)
+            behind = walk.plan.stack_index(layer)
             first = layer == n_encoder * behind
             yield IntactLayer(layer, first, seen, batch.requests, *stacks[behind])
 

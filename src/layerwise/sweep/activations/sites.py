@@ -1,4 +1,4 @@
-"""What the parts of an intact model write, and where a decoder looks at its encoder, of one walk.
+"""Outputs of an intact model's parts, and a decoder's attention to its encoder, of one walk.
 
 A decoder is read at each prompt's last position, or where it begins to answer, an encoder at all of
 the prompt. Nothing is changed here, and what is written is not read further.

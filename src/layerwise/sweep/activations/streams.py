@@ -22,8 +22,8 @@ from layerwise.sweep.changes.interventions import intact, skip_layers
 from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
 from layerwise.sweep.requests import LogLikelihood, Tokens
-from layerwise.sweep.walk.engine import Walk, Work
-from layerwise.sweep.walk.engine_run import plan_for, walk_for
+from layerwise.sweep.walk.engine import SweepWork, Walk
+from layerwise.sweep.walk.engine_run import make_walk, plan_for_model
 
 from .intact_layers import IntactLayer, Paths, intact_layers
 from .intact_run import Place, Residuals
@@ -145,10 +145,10 @@ def truncated_encoder(
     starts = list(accumulate(map(len, positions), initial=0))
     out = model.W_E.new_empty(len(changes), starts[-1], model.cfg.d_model)
     begin = len(model.prefix)
-    for batch in plan_for(model, changes, requests, memory_budget).batches:
+    for batch in plan_for_model(model, changes, requests, memory_budget).batches:
         batch_requests = [requests[index] for index in batch.requests]
         some = [changes[index] for index in batch.interventions]
-        walk = walk_for(model, some, batch_requests, Work())
+        walk = make_walk(model, some, batch_requests, SweepWork())
         walk.run(partial(_translate, walk, translate) if translate is not None else None)
         plan = walk.plan
         columns, rows = [], []

@@ -1,1 +1,1 @@
-"""What a sweep changes: interventions, and the edits within layers that they are made of."""
+"""Changes of a sweep: interventions, and the edits within layers that they are made of."""

@@ -94,8 +94,8 @@ class _Edit:
     """The field of a tensor, model or weights that count by which object they are."""
 
     @property
-    def given(self) -> object | None:
-        """That object, if it has one."""
+    def given_object(self) -> object | None:
+        """The object that was given, if it has one."""
         return None if self.given_as is None else getattr(self, self.given_as)
 
     @property
@@ -128,20 +128,22 @@ class _Edit:
     @property
     def identity(self) -> Hashable:
         """A key that two edits share exactly if they make the same change."""
-        return self, id(self.given)
+        return self, id(self.given_object)
 
     @property
     def value_key(self: Any) -> Hashable:
         """A key that edits of one layer share if they put the same values, on any rows or heads."""
-        return type(self), self.site, self.position, self.source_position, id(self.given)
+        return type(self), self.site, self.position, self.source_position, id(self.given_object)
 
-    def value_at(
+    def position_values(
         self, positions: Int[torch.Tensor, "group token"]
     ) -> Float[torch.Tensor, ...] | None:
         """Vectors that it puts, or adds, at positions; None if they are of another run."""
         return None
 
-    def taken(self, n_sequence: int, n_context: int, n_source: int) -> Iterator[tuple[int, int]]:
+    def source_positions(
+        self, n_sequence: int, n_context: int, n_source: int
+    ) -> Iterator[tuple[int, int]]:
         """Changed positions, each with its position of the other run."""
         return iter(())
 
@@ -188,7 +190,9 @@ class SetSite(_GivenSite):
         """True if positions have vectors of their own."""
         return self.value.ndim == (3 if self.site in BY_HEAD else 2)
 
-    def value_at(self, positions: Int[torch.Tensor, "group token"]) -> Float[torch.Tensor, ...]:
+    def position_values(
+        self, positions: Int[torch.Tensor, "group token"]
+    ) -> Float[torch.Tensor, ...]:
         """The given vectors; they broadcast to the site's activation."""
         value = self.value.to(positions.device)
         return value[positions.clamp(max=len(value) - 1)] if self.by_position else value
@@ -207,7 +211,9 @@ class AddSite(_GivenSite):
 
     adds = True
 
-    def value_at(self, positions: Int[torch.Tensor, "group token"]) -> Float[torch.Tensor, ...]:
+    def position_values(
+        self, positions: Int[torch.Tensor, "group token"]
+    ) -> Float[torch.Tensor, ...]:
         """The given vectors; they broadcast to the site's activation."""
         value = self.value.to(positions.device)
         return value[positions % len(value)]
@@ -231,7 +237,9 @@ class CopySite(_Edit):
     site: Site
     heads: tuple[int, ...] | None = None
 
-    def taken(self, n_sequence: int, n_context: int, n_source: int) -> Iterator[tuple[int, int]]:
+    def source_positions(
+        self, n_sequence: int, n_context: int, n_source: int
+    ) -> Iterator[tuple[int, int]]:
         """Every position, with that of the source run which stands for it."""
         for pos in range(n_sequence):
             yield pos, source_position(pos, n_context, n_source)
@@ -272,7 +280,9 @@ class PatchSite(_Edit):
         """The head; None for sites that have none."""
         return None if self.head is None else (self.head,)
 
-    def taken(self, n_sequence: int, n_context: int, n_source: int) -> Iterator[tuple[int, int]]:
+    def source_positions(
+        self, n_sequence: int, n_context: int, n_source: int
+    ) -> Iterator[tuple[int, int]]:
         """One position, with that of the source run."""
         pos = self.pos % n_context
         yield pos, pos if self.source_pos is None else self.source_pos % n_source
@@ -295,7 +305,9 @@ class DonorSite(_Edit):
         """The model."""
         return self.model
 
-    def taken(self, n_sequence: int, n_context: int, n_source: int) -> Iterator[tuple[int, int]]:
+    def source_positions(
+        self, n_sequence: int, n_context: int, n_source: int
+    ) -> Iterator[tuple[int, int]]:
         """Every position, with the same position of the donor's run."""
         return ((pos, pos) for pos in range(n_sequence))
 
@@ -325,7 +337,7 @@ SiteEdit = SetSite | AddSite | CopySite | PatchSite | DonorSite
 Edit = SkipLayer | SwapWeights | SiteEdit
 
 
-def heads_of(edit: SiteEdit, n_heads: int) -> tuple[int, ...] | None:
+def changed_heads(edit: SiteEdit, n_heads: int) -> tuple[int, ...] | None:
     """Indices of the changed heads out of ``n_heads``; None means all."""
     return None if edit.heads is None or len(edit.heads) == n_heads else edit.heads
 

@@ -191,7 +191,7 @@ def with_weights(named: str, site: str, edits: Sequence[SwapWeights]) -> Interve
     return Intervention(named, "transplant", site, tuple(edits))
 
 
-def donors_of(interventions: Iterable[Intervention]) -> list[Any]:
+def distinct_donors(interventions: Iterable[Intervention]) -> list[Any]:
     """All donor models of some interventions, each once."""
     donors = {
         id(edit.donor): edit.donor

@@ -1,4 +1,4 @@
-"""What is changed within one layer for one batch of activations, ready to be applied.
+"""Changes within one layer for one batch of activations, ready to be applied.
 
 Blocks ask what becomes of an output, and whether it need be computed at all. Edits of rows are made
 such replacements here. Knows no requests.
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from .edits import BY_HEAD, Edit, SiteEdit, SkipLayer, SwapWeights, heads_of
+from .edits import BY_HEAD, Edit, SiteEdit, SkipLayer, SwapWeights, changed_heads
 
 Activation = Float[torch.Tensor, "group token d_model"]
 OfLayout = Float[torch.Tensor, "_ _ d_model"]  # of one of several layouts
@@ -52,7 +52,7 @@ class LayerEdits:
         """True if a site is changed anywhere."""
         return bool(self.sites.get(site))
 
-    def where(self, site: str) -> Bool[torch.Tensor, "group token"] | None:
+    def changed_mask(self, site: str) -> Bool[torch.Tensor, "group token"] | None:
         """Mask of a changed site's positions; None means everywhere."""
         union: torch.Tensor | None = None
         for replacement in self.sites[site]:
@@ -72,12 +72,12 @@ class LayerEdits:
         else:
             out, rest = compute(), list(replacements)
         for replacement in rest:
-            out = self._replaced(out, replacement)
+            out = self._replace_values(out, replacement)
         if self.observe is not None:
             self.observe(site, out)
         return out
 
-    def changed(self, site: str, activation: AtSite) -> AtSite:
+    def apply_to(self, site: str, activation: AtSite) -> AtSite:
         """Apply the changes to a given activation of a site."""
         return self.output(site, lambda: activation, activation)
 
@@ -88,7 +88,7 @@ class LayerEdits:
         )
 
     @staticmethod
-    def _replaced(activation: AtSite, replacement: Replacement) -> AtSite:
+    def _replace_values(activation: AtSite, replacement: Replacement) -> AtSite:
         value = replacement.value.to(activation).expand_as(activation)
         if replacement.adds:
             value = activation + value
@@ -103,7 +103,7 @@ NO_EDITS = LayerEdits()
 Value = tuple[torch.Tensor, Bool[torch.Tensor, " token"] | None]
 
 
-def edits_of(
+def layer_edits(
     changes: Iterable[tuple[int | np.ndarray, Sequence[Edit]]],
     n_rows: int,
     n_tokens: int,
@@ -123,7 +123,7 @@ def edits_of(
             if key not in values:
                 values[key] = value_of(edit)
             value, where = values[key]
-            heads = heads_of(edit, n_heads)
+            heads = changed_heads(edit, n_heads)
             if n_rows > 1 or where is not None or heads is not None:
                 mask = torch.zeros(n_rows, n_tokens, dtype=torch.bool, device=device)
                 mask[row] = True if where is None else where
@@ -136,7 +136,7 @@ def edits_of(
     return LayerEdits({site: _merge_replacements(parts) for site, parts in replacements.items()})
 
 
-def taken_from(
+def source_tokens(
     edit: SiteEdit,
     n_tokens: int,
     paths: Sequence[Sequence[int]],
@@ -147,7 +147,7 @@ def taken_from(
     source_of = torch.full((n_tokens,), -1, dtype=torch.long)
     for path, source, given in zip(paths, sources, n_given, strict=True):
         assert source is not None, "the plan refuses such edits without a source"
-        for pos, source_pos in edit.taken(len(path), given, len(source)):
+        for pos, source_pos in edit.source_positions(len(path), given, len(source)):
             source_of[path[pos]] = source[source_pos]
     return source_of
 

@@ -1,4 +1,4 @@
-"""Whether the engine computes what a model computes, tried before the first sweep of it.
+"""Check that the engine computes what a model computes, before the first sweep of it.
 
 Models that ``load_model`` made equal their originals, and engine and models are held together by
 tests; a user's own model, or one that was changed since, may be something that nobody foresaw.
@@ -26,7 +26,7 @@ from layerwise.models.instance.kinds import (
     is_seq2seq,
     vocabularies,
 )
-from layerwise.models.instance.structure import Version, version_of
+from layerwise.models.instance.structure import Version, model_version
 from layerwise.sweep.changes.interventions import intact
 from layerwise.sweep.requests import (
     Generate,
@@ -61,13 +61,13 @@ def check_faithful(model: Model, method: str = "engine") -> None:
     if method == "reference":
         return refuse_for_reference(model)
     refuse_for_engine(model)
-    version = version_of(model)
+    version = model_version(model)
     unknown = isinstance(model, DecoderModel) and not is_tested(model.original)
     loaded = None if unknown else version_at_load(model)
     if version in (loaded, _TRIED.get(model)):
         return None
     _compare(model)
-    _TRIED[model] = version_of(model)  # a first run may make tables
+    _TRIED[model] = model_version(model)  # a first run may make tables
     return None
 
 

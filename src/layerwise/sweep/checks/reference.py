@@ -19,7 +19,7 @@ from layerwise.models.instance.kinds import (
     Model,
     before_answer,
     hook_name,
-    inputs_of,
+    model_inputs,
     n_encoder_layers,
 )
 from layerwise.sweep.changes.edits import (
@@ -77,7 +77,7 @@ def _generate(
     model: Model, intervention: Intervention, request: Generate, stopper: Stopper
 ) -> Generated:
     tokens: list[int] = []
-    while not tokens or not stopper.ended(tokens, request):
+    while not tokens or not stopper.stops(tokens, request):
         logits = _logits(model, intervention, request, tuple(tokens))
         tokens.append(_first_best(logits[-1]))
     return stopper.outcome(tokens, request)
@@ -108,7 +108,7 @@ def model_logits(
     """Logits that the model itself gives after a prompt and the answer so far."""
     # Not run_with_hooks, which passes by what is hung on the model as a whole.
     with model.hooks(fwd_hooks=hooks) if hooks else nullcontext():
-        return model(*inputs_of(model, [request.context], answer))[0]
+        return model(*model_inputs(model, [request.context], answer))[0]
 
 
 def _order(edit: Edit) -> int:
@@ -141,7 +141,7 @@ def _record_site(model: Any, name: str, prompt: Tokens, answer: Tokens = ()) -> 
     """The activation at a hook of a model on a prompt and the answer so far."""
     store: dict[str, torch.Tensor] = {}
     with model.hooks(fwd_hooks=[(name, partial(_remember, store=store))]):
-        model(*inputs_of(model, [prompt], answer))
+        model(*model_inputs(model, [prompt], answer))
     return store["site"]
 
 

@@ -1,4 +1,4 @@
-"""How far rounding alone can take the outcomes of a change, measured on the model itself.
+"""Rounding error of the outcomes of a change, measured on the model itself.
 
 Engine, reference and any other way of computing the same are held to it, for no fixed number
 fits all changes: without some layers of a deep model small differences grow, and how large they
@@ -18,7 +18,7 @@ import torch
 from layerwise.models.conversion.rounding import MULTIPLE, disturbances
 from layerwise.models.decoder import DecoderModel
 from layerwise.models.decoder.load import with_numbers
-from layerwise.models.instance.kinds import Model, moved
+from layerwise.models.instance.kinds import Model, to_dtype_device
 from layerwise.sweep.changes.interventions import Intervention
 from layerwise.sweep.requests import LogLikelihood, Outcome, Scored, Stopper
 
@@ -29,7 +29,7 @@ FLOOR = 1e-4
 
 
 @dataclass(frozen=True)
-class Rounding:
+class RoundingError:
     """Outcomes of a change in float64, and the rounding error of plain forwards."""
 
     truth: tuple[Scored, ...]  # outcomes of the same weights computed in float64, by request
@@ -38,7 +38,7 @@ class Rounding:
     largest: float
 
     @property
-    def bound(self) -> float:
+    def error_bound(self) -> float:
         """The largest error that rounding explains, in nats."""
         return max(FLOOR, MULTIPLE * self.largest)
 
@@ -51,12 +51,12 @@ class Rounding:
 @torch.inference_mode()
 def measure_rounding(
     model: Model, change: Intervention, requests: Sequence[LogLikelihood], seed: int = 0
-) -> Rounding:
+) -> RoundingError:
     """Measure the rounding error of log-probabilities of requests under a change."""
     # Forwards with weights disturbed in their last bit show how much a change amplifies rounding
-    # (``disturbed``). It costs ``DRAWS`` + 2 plain forwards a request, and memory for the weights
-    # once more in float64.
-    exact = Rounding(_score_requests(in_dtype(model, torch.float64), change, requests), 0.0)
+    # (``perturb_weights``). It costs ``DRAWS`` + 2 plain forwards a request, and memory for the
+    # weights once more in float64.
+    exact = RoundingError(_score_requests(in_dtype(model, torch.float64), change, requests), 0.0)
     plain = chain([model], disturbances(model, seed))
     errors = (exact.error(_score_requests(outcomes, change, requests)) for outcomes in plain)
     return replace(exact, largest=worst(errors))
@@ -73,7 +73,9 @@ def _score_requests(
 def in_dtype(model: Model, dtype: torch.dtype) -> Model:
     """A copy with the very same weights that computes in ``dtype``."""
     copied = copy.deepcopy(model)
-    return moved(with_numbers(copied) if isinstance(copied, DecoderModel) else copied, dtype)
+    return to_dtype_device(
+        with_numbers(copied) if isinstance(copied, DecoderModel) else copied, dtype
+    )
 
 
 def distance(outcomes: Outcome, other: Outcome) -> float:

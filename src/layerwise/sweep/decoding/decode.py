@@ -21,9 +21,9 @@ from layerwise.sweep.changes.edits import EMBED, END, in_place
 from layerwise.sweep.packed.layout import KeptKeysValues
 from layerwise.sweep.requests import Generate, Generated, Stopper, Tokens
 from layerwise.sweep.walk.engine import Walk
-from layerwise.sweep.walk.readout import CHUNK, embed_tokens, first_argmax, logits_of
+from layerwise.sweep.walk.readout import CHUNK, embed_tokens, final_logits, first_argmax
 
-from .decode_step import Beginning, Decoding, Job, Step
+from .decode_step import DecodedText, DecodingState, SharedPrefix, Step
 
 # A branch whose drafts are confirmed more rarely than this, after so many guesses, gets no more.
 LEAST_CONFIRMED, TRIAL = 0.2, 12
@@ -67,7 +67,7 @@ class Drafter:
         if tuple(tokens) not in texts:
             texts.append(tuple(tokens))
 
-    def measured(self, branch: int | None, offered: int, confirmed: int) -> None:
+    def count_confirmed(self, branch: int | None, offered: int, confirmed: int) -> None:
         """Count the confirmed tokens of a draft."""
         before = self.measures.get(branch, (0, 0))
         self.measures[branch] = (before[0] + offered, before[1] + confirmed)
@@ -79,12 +79,12 @@ SHORTEST_BEGINNING = 32
 STEP_ROOM = 16
 
 
-def beginnings(paths: Sequence[Sequence[int]], shortest: int) -> list[Beginning | None]:
+def beginnings(paths: Sequence[Sequence[int]], shortest: int) -> list[SharedPrefix | None]:
     """For each prompt the beginning that it shares with others, if it is long enough."""
     by_first: dict[int, list[int]] = {}
     for index, path in enumerate(paths):
         by_first.setdefault(path[0], []).append(index)
-    shared: list[Beginning | None] = [None] * len(paths)
+    shared: list[SharedPrefix | None] = [None] * len(paths)
     for members in by_first.values():
         if len(members) < 2:
             continue
@@ -97,11 +97,11 @@ def beginnings(paths: Sequence[Sequence[int]], shortest: int) -> list[Beginning 
         run = next((i for i in range(length) if first[i] != first[0] + i), length)
         if run >= shortest:
             for index in members:
-                shared[index] = Beginning(first[0], run)
+                shared[index] = SharedPrefix(first[0], run)
     return shared
 
 
-def begins_of(walk: Walk, requests: Sequence[int]) -> dict[int, Beginning | None]:
+def shared_beginnings(walk: Walk, requests: Sequence[int]) -> dict[int, SharedPrefix | None]:
     """Shared beginnings of a walk's prompts whose keys and values stay in the walk's cache."""
     if not walk.in_parts:
         return dict.fromkeys(requests)
@@ -115,18 +115,18 @@ class Decoder:
 
     walk: Walk  # which ran the prompts
     stopper: Stopper  # decides where texts end
-    waiting: deque[Job]  # texts that are not in the batch yet
+    waiting: deque[DecodedText]  # texts that are not in the batch yet
     capacity: int  # rows of the batch
-    done: Callable[[Job, Generated], None]  # told of each finished text
+    done: Callable[[DecodedText, Generated], None]  # told of each finished text
     # New tokens in one step; what rows leave of it is used for drafts.
     step_room: int = field(default_factory=lambda: STEP_ROOM)
     logit_rows: int = CHUNK  # so many rows' logits exist at once
-    rows: list[Job] = field(default_factory=list)
+    rows: list[DecodedText] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         walk = self.walk
         self.in_parts = walk.in_parts
-        self.begins = begins_of(walk, sorted({job.request for job in self.waiting}))
+        self.begins = shared_beginnings(walk, sorted({job.request for job in self.waiting}))
         self.capacity = min(self.capacity, len(self.waiting))
         self.free = list(range(self.capacity))[::-1]
         own = max((self._n_own(job) + job.generate.max_tokens for job in self.waiting), default=0)
@@ -136,7 +136,7 @@ class Decoder:
         lengths = np.array([len(path) for path in self.inputs] or [0] * len(walk.requests))
         caches = self._caches(own + self.drafter.longest)
         across = self._caches(int(lengths.max())) if self.inputs else {}
-        self.batch = Decoding(walk, self.begins, caches, across, lengths)
+        self.batch = DecodingState(walk, self.begins, caches, across, lengths)
 
     def _caches(self, n_tokens: int) -> dict[int, KeptKeysValues]:
         """Empty caches of all layers, for so many tokens of a row."""
@@ -146,7 +146,7 @@ class Decoder:
             for layer in self.layers
         }
 
-    def _n_own(self, job: Job) -> int:
+    def _n_own(self, job: DecodedText) -> int:
         """Number of prompt tokens behind the shared beginning."""
         begin = self.begins[job.request]
         return job.n_given - (begin.length if begin else 0)
@@ -160,30 +160,30 @@ class Decoder:
 
     def _refill(self) -> None:
         """Replace finished rows by waiting ones."""
-        staying: list[Job] = []
+        staying: list[DecodedText] = []
         for job in self.rows:
-            if not self._ended(job):
+            if not self._finish_if_ended(job):
                 staying.append(job)
             else:
                 self.free.append(job.slot)
-        new: list[Job] = []
+        new: list[DecodedText] = []
         while self.waiting and self.free:
             job = self.waiting.popleft()
-            if not self._ended(job):
+            if not self._finish_if_ended(job):
                 job.slot = self.free.pop()
                 new.append(job)
         self.rows = staying + new
         if new:
-            self._prompts_into(new)
+            self._copy_prompts(new)
 
-    def _ended(self, job: Job) -> bool:
-        if not self.stopper.ended(job.tokens, job.generate):
+    def _finish_if_ended(self, job: DecodedText) -> bool:
+        if not self.stopper.stops(job.tokens, job.generate):
             return False
         self.drafter.learn(job.request, job.tokens)
         self.done(job, self.stopper.outcome(job.tokens, job.generate))
         return True
 
-    def _prompts_into(self, new: list[Job]) -> None:
+    def _copy_prompts(self, new: list[DecodedText]) -> None:
         """Copy the rows' own part of their prompts to the cache, and what they look at."""
         walk, device, side = self.walk, self.walk.device, self.walk.side
         own = {job.slot: side.paths[job.request][-n:] for job in new if (n := self._n_own(job))}
@@ -198,14 +198,14 @@ class Decoder:
                 cache.keys[slots, :, : paths.shape[1]] = kept.keys[at]
                 cache.values[slots, :, : paths.shape[1]] = kept.values[at]
         for layer, cache in self.batch.across.items():
-            for weights, numbers in self.batch.apart(new, layer).items():
+            for weights, numbers in self.batch.group_by_weights(new, layer).items():
                 look = walk.looked_at[layer].get(weights)
                 if look is None:  # all pass the layer by
                     continue
                 rows = [new[number] for number in numbers]
                 inputs = {job.slot: self.inputs[job.request] for job in rows}
                 for jobs, slots, paths in self._of_one_length(rows, inputs):
-                    memories = [walk.plan.memory_of(job.branch) for job in jobs]
+                    memories = [walk.plan.encoder_output_index(job.branch) for job in jobs]
                     at = torch.tensor(memories, device=device)[:, None]
                     cache.keys[slots, :, : paths.shape[1]] = look.keys[at, paths].transpose(1, 2)
                     cache.values[slots, :, : paths.shape[1]] = look.values[at, paths].transpose(
@@ -213,10 +213,10 @@ class Decoder:
                     )
 
     def _of_one_length(
-        self, jobs: Sequence[Job], paths: Mapping[int, Sequence[int]]
-    ) -> Iterator[tuple[list[Job], torch.Tensor, torch.Tensor]]:
+        self, jobs: Sequence[DecodedText], paths: Mapping[int, Sequence[int]]
+    ) -> Iterator[tuple[list[DecodedText], torch.Tensor, torch.Tensor]]:
         """Texts whose packed tokens, by slot, are equally many; their slots and these tokens."""
-        by_length: dict[int, list[Job]] = {}
+        by_length: dict[int, list[DecodedText]] = {}
         for job in jobs:
             if job.slot in paths:
                 by_length.setdefault(len(paths[job.slot]), []).append(job)
@@ -249,21 +249,21 @@ class Decoder:
         step = Step(self.batch, self.rows, known, positions + begun[:, None], texts)
         tokens = torch.from_numpy(last_tokens).to(device)
         flat = torch.from_numpy(known.ravel()).to(device)
-        resid = self._embedded(tokens, flat)
+        resid = self._embed_tokens(tokens, flat)
         for layer in self.layers:
-            resid = step.through(layer, self.walk.runners[layer], resid)
+            resid = step.run_layer(layer, self.walk.runners[layer], resid)
         self.walk.work.token_passes += step.token_passes
         self.walk.work.row_passes += n_rows
         best = self._greedy(resid)
         for job, draft, confirmed in zip(self.rows, drafts, best.tolist(), strict=True):
             self._accept(job, draft, confirmed)
 
-    def _embedded(
+    def _embed_tokens(
         self, tokens: Int[torch.Tensor, "row new"], positions: Int[torch.Tensor, " flat"]
     ) -> Float[torch.Tensor, "row new d_model"]:
         """New tokens embedded, each row's by the embeddings of its branch."""
         resid = None
-        for weights, rows in self.batch.apart(self.rows, 0, EMBED).items():
+        for weights, rows in self.batch.group_by_weights(self.rows, 0, EMBED).items():
             with in_place(weights):
                 flat = embed_tokens(self.walk.model, tokens.flatten(), positions)
             embedded = flat.unflatten(0, tokens.shape)
@@ -276,7 +276,7 @@ class Decoder:
     def _greedy(self, resid: Float[torch.Tensor, "row new d_model"]) -> np.ndarray:
         """Greedy tokens, by the norm and unembedding of each row's branch."""
         model, best = self.walk.model, np.zeros(resid.shape[:2], dtype=np.int64)
-        apart = self.batch.apart(self.rows, model.cfg.n_layers, END)
+        apart = self.batch.group_by_weights(self.rows, model.cfg.n_layers, END)
         for weights, rows in apart.items():
             own_resid = resid if len(rows) == len(resid) else resid[rows]
             with in_place(weights):
@@ -284,16 +284,16 @@ class Decoder:
             best[rows] = tokens.reshape(len(rows), -1)
         return best
 
-    def _accept(self, job: Job, draft: Sequence[int], greedy: Sequence[int]) -> None:
+    def _accept(self, job: DecodedText, draft: Sequence[int], greedy: Sequence[int]) -> None:
         """Accept greedy tokens up to the first that differs from the draft."""
         accepted = 0
         for i, token in enumerate(greedy):
             job.tokens.append(token)
             self.walk.work.new_tokens += 1
-            if i >= len(draft) or draft[i] != token or self.stopper.ended(job.tokens, job.generate):
+            if i >= len(draft) or draft[i] != token or self.stopper.stops(job.tokens, job.generate):
                 break
             accepted += 1
-        self.drafter.measured(job.branch, len(draft), accepted)
+        self.drafter.count_confirmed(job.branch, len(draft), accepted)
 
     def _texts(self, last_tokens: np.ndarray) -> np.ndarray:
         """A number for each row, the same for rows with the same tokens, drafts included."""
@@ -309,15 +309,15 @@ class Decoder:
 def greedy_tokens(model: Model, resid: torch.Tensor, chunk: int) -> np.ndarray:
     """The greedy token of each row of final residual streams."""
     parts = [
-        first_argmax(logits_of(model, resid[start : start + chunk]))
+        first_argmax(final_logits(model, resid[start : start + chunk]))
         for start in range(0, len(resid), chunk)
     ]
     return torch.cat(parts).cpu().numpy()
 
 
-def capacity_for(walk: Walk, requests: Sequence[int], budget: int) -> int:
+def row_capacity(walk: Walk, requests: Sequence[int], budget: int) -> int:
     """Number of rows that fit a byte budget, at least one."""
-    begins = begins_of(walk, requests)
+    begins = shared_beginnings(walk, requests)
     n_encoder, sides = walk.plan.n_encoder, walk.plan.sides
     longest = 0
     for index in requests:

@@ -14,9 +14,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from layerwise.models.instance.kinds import n_heads_of
+from layerwise.models.instance.kinds import n_layer_heads
 from layerwise.sweep.changes.edits import BLOCK, SITES, OtherWeights, SiteEdit, SwapWeights
-from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Value, edits_of
+from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Value, layer_edits
 from layerwise.sweep.packed.blocks import BlockRunner
 from layerwise.sweep.packed.layout import KeptKeysValues, KeysValues, SharedKeys, StepLayout
 from layerwise.sweep.plans.branches import Branch
@@ -25,7 +25,7 @@ from layerwise.sweep.walk.engine import Walk
 
 
 @dataclass
-class Job:
+class DecodedText:
     """One text being generated."""
 
     branch: int | None  # the branch (row of the walk's group); None is the trunk
@@ -42,7 +42,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Beginning:
+class SharedPrefix:
     """The tokens with which several prompts begin."""
 
     start: int  # packed index of the first
@@ -50,11 +50,13 @@ class Beginning:
 
 
 @dataclass(frozen=True)
-class Decoding:
+class DecodingState:
     """State shared by all steps of a decode."""
 
     walk: Walk  # which ran the prompts
-    begins: Mapping[int, Beginning | None]  # by request, the beginning that it shares with others
+    begins: Mapping[
+        int, SharedPrefix | None
+    ]  # by request, the beginning that it shares with others
     caches: Mapping[int, KeptKeysValues]  # by layer, the rows' own keys and values
     # By layer, those of the encoder outputs that rows look at; and how many tokens these have.
     across: Mapping[int, KeptKeysValues]
@@ -69,28 +71,28 @@ class Decoding:
     def state(self) -> np.ndarray:
         """By layer and branch, whose forward pass it still is."""
         # It parts from ``sources`` where a branch begins inside a block.
-        return self._by_branch(self.walk.plan.followed)
+        return self._by_branch(self.walk.plan.branch_followed)
 
     def _by_branch(self, number: Callable[[int | None, int], int]) -> np.ndarray:
         branches = [None, *range(len(self.branches))]
         layers = range(self.walk.plan.n_layers)
         return np.array([[number(branch, layer) for branch in branches] for layer in layers])
 
-    def apart(
-        self, jobs: Sequence[Job], layer: int, place: str = BLOCK
+    def group_by_weights(
+        self, jobs: Sequence[DecodedText], layer: int, place: str = BLOCK
     ) -> dict[OtherWeights | None, np.ndarray]:
         """Numbers of the texts, by the weights that they use in a place of a layer."""
-        if (layer, place) not in self.swapped:
+        if (layer, place) not in self.swapped_places:
             return {None: np.arange(len(jobs))}
         numbers_by_weights: dict[OtherWeights | None, list[int]] = {}
         for number, job in enumerate(jobs):
-            branch = self.branch_of(job)
+            branch = self.job_branch(job)
             weights = None if branch is None else branch.weights(layer, place)
             numbers_by_weights.setdefault(weights, []).append(number)
         return {weights: np.array(numbers) for weights, numbers in numbers_by_weights.items()}
 
     @cached_property
-    def swapped(self) -> frozenset[tuple[int, str]]:
+    def swapped_places(self) -> frozenset[tuple[int, str]]:
         """Layers and places in which any branch has other weights than the model."""
         return frozenset(
             (layer, edit.site)
@@ -100,7 +102,7 @@ class Decoding:
             if isinstance(edit, SwapWeights)
         )
 
-    def branch_of(self, job: Job) -> Branch | None:
+    def job_branch(self, job: DecodedText) -> Branch | None:
         """The branch of a text; None is the trunk."""
         return None if job.branch is None else self.branches[job.branch]
 
@@ -115,8 +117,8 @@ class Step:
 
     def __init__(
         self,
-        batch: Decoding,
-        rows: Sequence[Job],
+        batch: DecodingState,
+        rows: Sequence[DecodedText],
         positions: np.ndarray,
         index: np.ndarray,
         texts: np.ndarray,
@@ -128,24 +130,24 @@ class Step:
         self.slots = np.array([job.slot for job in rows])
         self.token_passes = 0
 
-    def through(self, layer: int, runner: BlockRunner, resid: torch.Tensor) -> torch.Tensor:
+    def run_layer(self, layer: int, runner: BlockRunner, resid: torch.Tensor) -> torch.Tensor:
         """Run one layer for all rows; identical rows are computed once."""
         batch = self.batch
         device = resid.device
-        branches = [batch.branch_of(job) for job in self.rows]
+        branches = [batch.job_branch(job) for job in self.rows]
         idle = np.array([b is not None and b.idle(layer) for b in branches])
-        for weights, rows in batch.apart(self.rows, layer).items():
+        for weights, rows in batch.group_by_weights(self.rows, layer).items():
             running = rows[~idle[rows]]
             if len(running):
-                block = runner if weights is None else batch.walk.runner_of(layer, weights)
+                block = runner if weights is None else batch.walk.layer_runner(layer, weights)
                 resid = self._run(layer, block, running, resid)
         if idle.any():
             rows = np.flatnonzero(idle)
             edits = self._edits(layer, rows, ("resid_pre", "resid_post"), device)
             if edits is not NO_EDITS:
                 at = torch.from_numpy(rows).to(device)
-                entered = edits.changed("resid_pre", resid[at])
-                resid[at] = edits.changed("resid_post", entered)
+                entered = edits.apply_to("resid_pre", resid[at])
+                resid[at] = edits.apply_to("resid_post", entered)
         return resid
 
     def _run(
@@ -178,10 +180,10 @@ class Step:
             resid = resid.clone()
             resid[torch.from_numpy(running).to(device)] = out[inverse]
             if own is not None:
-                self._keep_for_others(layer, own, running, same, first)
+                self._copy_to_duplicates(layer, own, running, same, first)
         return resid
 
-    def _keep_for_others(
+    def _copy_to_duplicates(
         self, layer: int, own: KeysValues, running: np.ndarray, same: np.ndarray, first: np.ndarray
     ) -> None:
         """Copy keys and values to the rows that shared a computation, for when they diverge."""
@@ -214,13 +216,13 @@ class Step:
             torch.from_numpy(slots).to(device),
             span,
             self.batch.caches[layer],
-            tuple(self._shared(layer, rows, device)),
+            tuple(self._shared_keys(layer, rows, device)),
             self.batch.across.get(layer),
             torch.from_numpy(lengths).to(device),
             int(lengths.max()),
         )
 
-    def _shared(self, layer: int, rows: np.ndarray, device: torch.device) -> list[SharedKeys]:
+    def _shared_keys(self, layer: int, rows: np.ndarray, device: torch.device) -> list[SharedKeys]:
         """The beginnings that rows attend to, the trunk's apart from the branches'."""
         batch = self.batch
         kept = batch.walk.kept[layer]
@@ -269,15 +271,15 @@ class Step:
 
         def value_of(edit: SiteEdit) -> Value:
             """The vectors that an edit puts, or adds, at the new tokens."""
-            given = edit.value_at(torch.from_numpy(self.positions[rows]).to(device))
+            given = edit.position_values(torch.from_numpy(self.positions[rows]).to(device))
             if given is not None:
                 return given, None
             requests = torch.tensor([self.rows[row].request for row in rows])
             ends = self.batch.walk.source_ends[layer, edit.site]
             return ends[requests.to(device)][:, None], None
 
-        n_heads = n_heads_of(self.batch.walk.model, layer)
-        return edits_of(changes, len(rows), 1, n_heads, value_of, device)
+        n_heads = n_layer_heads(self.batch.walk.model, layer)
+        return layer_edits(changes, len(rows), 1, n_heads, value_of, device)
 
 
 def _by_source(

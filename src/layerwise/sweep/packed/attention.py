@@ -24,7 +24,7 @@ from .layout import (
     SharedKeys,
     SplitKeys,
     StepLayout,
-    hiding,
+    mask_to_bias,
 )
 
 Attended = Float[torch.Tensor, "group output head d_head"]
@@ -41,8 +41,8 @@ class PartialAttention(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """How scores come about, beside products of queries and keys."""
+class ScoreModifiers:
+    """Parts of attention scores beside products of queries and keys."""
 
     scale: float  # what products are multiplied by
     cap: float | None = None  # scores s become cap tanh(s / cap); None if they stay
@@ -52,17 +52,17 @@ class Scoring:
     relative: RelativeBias | None = None  # what distances add to scores of new tokens
 
     @property
-    def written_out(self) -> bool:
+    def needs_unfused(self) -> bool:
         """True if no fused kernel can be used: scores are modified, or weights are needed."""
         return self.cap is not None or self.sinks is not None
 
-    def merged(self, parts: list[PartialAttention], group: int) -> Grouped:
+    def merge_with_sinks(self, parts: list[PartialAttention], group: int) -> Grouped:
         """Merge partial attention, sinks included."""
         if self.sinks is not None:
-            parts = [*parts, self._to_nothing(parts[0], group)]
-        return parts[0].out if len(parts) == 1 else merged(parts)
+            parts = [*parts, self._sink_attention(parts[0], group)]
+        return parts[0].out if len(parts) == 1 else merge_partial(parts)
 
-    def _to_nothing(self, like: PartialAttention, group: int) -> PartialAttention:
+    def _sink_attention(self, like: PartialAttention, group: int) -> PartialAttention:
         """Attention sinks as a partial attention with zero values."""
         assert self.sinks is not None
         n_heads, n_query = like.out.shape[1], like.out.shape[2] // group
@@ -71,7 +71,7 @@ class Scoring:
         return PartialAttention(torch.zeros_like(like.out), each.expand_as(like.weight))
 
 
-def attend_step(queries: Heads, layout: StepLayout, group: int, scoring: Scoring) -> Heads:
+def attend_step(queries: Heads, layout: StepLayout, group: int, scoring: ScoreModifiers) -> Heads:
     """Each new token's attention to all keys before it and its own."""
     n_new = queries.shape[1]
     grouped = queries.unflatten(2, (-1, group)).permute(0, 2, 3, 1, 4).flatten(2, 3)
@@ -79,14 +79,14 @@ def attend_step(queries: Heads, layout: StepLayout, group: int, scoring: Scoring
     if weight is not None:
         parts = [
             PartialAttention(out, weight),
-            *(_attend_shared(grouped, s, layout, group, scoring) for s in layout.shared),
+            *(_attend_to_shared_keys(grouped, s, layout, group, scoring) for s in layout.shared),
         ]
-        out = scoring.merged(parts, group).to(queries.dtype)
+        out = scoring.merge_with_sinks(parts, group).to(queries.dtype)
     return out.unflatten(2, (group, n_new)).permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
 def _own(
-    queries: Grouped, layout: StepLayout, group: int, scoring: Scoring
+    queries: Grouped, layout: StepLayout, group: int, scoring: ScoreModifiers
 ) -> tuple[Grouped, Float[torch.Tensor, "row kv_head group_new 1"] | None]:
     """Attention to the rows' own keys; with its weight if there is more to attend to."""
     places = torch.arange(layout.n_own, device=queries.device)
@@ -94,11 +94,11 @@ def _own(
     if scoring.window is not None:
         # Own keys follow one another, so that their places are as far apart as their positions.
         seen &= layout.index[..., None] - places < scoring.window
-    bias = hiding(seen[:, None].expand(-1, group, -1, -1).flatten(1, 2)[:, None], queries)
+    bias = mask_to_bias(seen[:, None].expand(-1, group, -1, -1).flatten(1, 2)[:, None], queries)
     if scoring.relative is not None:  # one new token a row, at its place
-        distant = scoring.relative.between(layout.index[:, 0], places)
+        distant = scoring.relative.position_bias(layout.index[:, 0], places)
         bias = bias + distant.transpose(0, 1)[:, :, None].to(bias)
-    if not layout.shared and not scoring.written_out:
+    if not layout.shared and not scoring.needs_unfused:
         return attend_in_cache(queries, layout.own, bias, layout, scoring.scale), None
 
     def in_part(q: Any, keys: Any, values: Any, hidden: Any) -> PartialAttention:
@@ -169,8 +169,8 @@ def attend_part(
     return PartialAttention(out / total.clamp(min=least), highest + total.log())
 
 
-def _attend_shared(
-    queries: Grouped, shared: SharedKeys, layout: StepLayout, group: int, scoring: Scoring
+def _attend_to_shared_keys(
+    queries: Grouped, shared: SharedKeys, layout: StepLayout, group: int, scoring: ScoreModifiers
 ) -> PartialAttention:
     """Attention to a shared beginning: the rows of a source are more queries of it."""
     n_source, n_slot = shared.rows.shape
@@ -201,10 +201,10 @@ def _beyond(
     places = torch.arange(n_shared, device=like.device)
     hidden = layout.positions[shared.rows][..., None] - places >= window
     hidden = hidden[:, :, None].expand(-1, -1, group, -1, -1).flatten(1, 3)[:, None]
-    return hiding(~hidden, like)
+    return mask_to_bias(~hidden, like)
 
 
-def merged(parts: list[PartialAttention]) -> Grouped:
+def merge_partial(parts: list[PartialAttention]) -> Grouped:
     """Merge partial attention over disjoint keys."""
     weights = torch.stack([part.weight for part in parts])
     shares = torch.softmax(weights, dim=0)
@@ -214,7 +214,7 @@ def merged(parts: list[PartialAttention]) -> Grouped:
 class PackedAttention:
     """Causal attention of packed queries to the keys of their own sequences."""
 
-    def __init__(self, n_kv: int, group: int, d_head: int, scoring: Scoring) -> None:
+    def __init__(self, n_kv: int, group: int, d_head: int, scoring: ScoreModifiers) -> None:
         # n_kv: key/value heads; group: query heads that share one.
         # d_head: width of a head.
         self.n_kv, self.group, self.d_head = n_kv, group, d_head
@@ -225,7 +225,7 @@ class PackedAttention:
         self, queries: Attended, own: KeysValues, outside: KeysValues | None, layout: Layout
     ) -> Attended:
         """Attention, rectangle by rectangle; all branches of a rectangle as more heads."""
-        layout = layout.within(self.scoring.window)
+        layout = layout.windowed_layout(self.scoring.window)
         outputs: list[torch.Tensor] = []
         if layout.carried is None:
             for rows, bias in zip(layout.rows, layout.biases, strict=True):
@@ -296,7 +296,7 @@ class PackedAttention:
                         )
                     )
                 )
-            out = self.scoring.merged(parts, self.group).to(q.dtype)
+            out = self.scoring.merge_with_sinks(parts, self.group).to(q.dtype)
             out = out.unflatten(2, (self.group, -1)).flatten(1, 2)
             outputs.append(_as_tokens(out, len(queries[part])))
         return torch.cat(outputs)
@@ -309,15 +309,15 @@ class PackedAttention:
         bias: Float[torch.Tensor, "_ 1 grouped_query key"] | None,
     ) -> Float[torch.Tensor, "row branch_head query d_head"]:
         """Attention of a rectangle; heads that share keys are more queries of them."""
-        if bias is None and not self.scoring.written_out:
+        if bias is None and not self.scoring.needs_unfused:
             return F.scaled_dot_product_attention(
                 queries, keys, values, is_causal=True, scale=self.scale, enable_gqa=self.group > 1
             )
         folded = queries.unflatten(1, (-1, self.group)).flatten(2, 3)
-        if self.scoring.written_out:
+        if self.scoring.needs_unfused:
             bias = _causal_bias(queries, self.group) if bias is None else bias
             part = attend_part(folded, keys, values, self.scale, bias, self.cap)
-            out = self.scoring.merged([part], self.group).to(queries.dtype)
+            out = self.scoring.merge_with_sinks([part], self.group).to(queries.dtype)
         else:
             out = F.scaled_dot_product_attention(
                 folded, keys, values, attn_mask=bias, scale=self.scale

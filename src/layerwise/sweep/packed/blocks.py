@@ -1,7 +1,7 @@
-"""Which way of running its blocks a model gets, decided once per model.
+"""Choice of the way to run a model's blocks, made once per model.
 
 ``PackedBlock`` reads the block's modules and attends with ``scaled_dot_product_attention``;
-``HookedBlock`` calls TransformerLens's own block, for models whose attention is something else;
+``TransformerLensBlock`` calls TransformerLens's own block, for models with other attention;
 ``ModuleBlock`` calls the modules of the Hugging Face original, where that is what is run;
 ``StackBlock`` those of an encoder-decoder's.
 Where the weights are on disk, a runner reads those of its block when it is first used.
@@ -17,20 +17,20 @@ import torch
 from jaxtyping import Float, Int
 
 from layerwise.errors import UserError
-from layerwise.models.decoder.norms import FormulaOf, formula_of, formulas_once
+from layerwise.models.decoder.norms import FormulaOf, cached_formulas, norm_formula
 from layerwise.models.instance.kinds import (
     DecoderOnly,
     Model,
     heads_per_key,
-    over_original,
+    runs_original_modules,
 )
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.weights.offload import BlocksOnDisk, blocks_on_disk
 from layerwise.sweep.changes.edits import OtherWeights
 from layerwise.sweep.changes.layer_edits import Activation, HeadActivation, OfLayout
 
-from .attention import Attended, PackedAttention, Scoring
-from .hooked_block import HookedBlock
+from .attention import Attended, PackedAttention, ScoreModifiers
+from .hooked_block import TransformerLensBlock
 from .layout import KeysValues, Layout
 from .packed_block import PackedBlock
 from .stack_block import StackBlock
@@ -42,43 +42,45 @@ class ModuleBlock(PackedBlock):
     # Invariant: for each token the result is that of the layer on the token's own sequence, up to
     # rounding; keys are kept as attention reads them, rotated and normed.
 
-    def __init__(self, block: Any, cfg: Any, formula: FormulaOf = formula_of) -> None:
+    def __init__(self, block: Any, cfg: Any, formula: FormulaOf = norm_formula) -> None:
         self.block, self.cfg, self.parts = block, cfg, block.parts
         self.n_kv, self.group = cfg.n_key_value_heads, heads_per_key(cfg)
         attn = self.parts.attn
-        self.scoring = Scoring(attn.scale, attn.cap, attn.window, attn.sinks)
+        self.scoring = ScoreModifiers(attn.scale, attn.cap, attn.window, attn.sinks)
         self.attend = PackedAttention(self.n_kv, self.group, cfg.d_head, self.scoring)
         self.norm_1 = _quick(self.parts.attn_norm, cfg.d_model, formula)
         self.norm_2 = _quick(self.parts.mlp_norm, cfg.d_model, formula)
         # No method of the block's own: a circle would keep its weights in memory.
-        self.mlp = self.parts.mlp_added
+        self.mlp = self.parts.mlp_output
 
     def packed_several(
         self, parts: Sequence[tuple[OfLayout, Layout]], outside: KeysValues | None
     ) -> list[OfLayout]:
         """As of ``PackedBlock``; one layout after the other."""
-        return [self.packed(resid, layout, outside)[0] for resid, layout in parts]
+        return [self.run_packed(resid, layout, outside)[0] for resid, layout in parts]
 
     def _packed_heads(
         self, resid: OfLayout, layout: Layout, outside: KeysValues | None, kept: list[KeysValues]
     ) -> Attended:
         """Reading of each head, at the tokens that leave the block; keeps own keys and values."""
-        queries, own = self._queried(self.norm_1(resid), layout.positions, layout.longest)
+        queries, own = self._queries_keys_values(
+            self.norm_1(resid), layout.positions, layout.longest
+        )
         kept.append(own)
-        return self.attend(layout.leaving(queries), own, outside, layout)
+        return self.attend(layout.select_outputs(queries), own, outside, layout)
 
-    def _queried(
+    def _queries_keys_values(
         self, normed: Activation, positions: Int[torch.Tensor, ...], longest: int
     ) -> tuple[HeadActivation, KeysValues]:
         """Queries, and own keys and values, made at once."""
-        made = self.parts.attn.queried(normed, positions, longest)
+        made = self.parts.attn.queries_keys_values(normed, positions, longest)
         return made.queries, KeysValues(made.keys, made.values)
 
     def _keys_values(
         self, normed: Activation, positions: Int[torch.Tensor, ...], longest: int
     ) -> KeysValues:
         """Own keys and values."""
-        return self._queried(normed, positions, longest)[1]
+        return self._queries_keys_values(normed, positions, longest)[1]
 
     def _plain(self, resid: Activation, z: Float[torch.Tensor, ...]) -> Activation:
         """The block without changes, written in the place of what enters it."""
@@ -93,7 +95,7 @@ class ModuleBlock(PackedBlock):
         self, z: Float[torch.Tensor, "... head_d_head"]
     ) -> Float[torch.Tensor, "... d_model"]:
         """Output that attention adds to the stream."""
-        return self.parts.attn_added(z)
+        return self.parts.attn_output(z)
 
 
 def _quick(norm: Any, width: int, formula: FormulaOf) -> Any:
@@ -105,9 +107,9 @@ def _quick(norm: Any, width: int, formula: FormulaOf) -> Any:
     return norm if narrow else formula(norm, width) or norm
 
 
-def why_not_packed(model: DecoderOnly) -> str | None:
+def unpackable_reason(model: DecoderOnly) -> str | None:
     """The reason why a model cannot run on packed tokens; None if it can."""
-    if over_original(model):
+    if runs_original_modules(model):
         return None
     cfg: Any = model.cfg
     unknown = {
@@ -136,9 +138,9 @@ def attention_in_use(model: Model) -> str:
     """Attention that the engine uses for a model, in words."""
     if isinstance(model, Seq2SeqModel):
         return "scaled_dot_product_attention in both stacks"
-    if over_original(model):
+    if runs_original_modules(model):
         return "scaled_dot_product_attention on packed tokens, within Hugging Face's own layers"
-    reason = why_not_packed(model)
+    reason = unpackable_reason(model)
     if reason is None:
         return "scaled_dot_product_attention on packed tokens"
     return f"TransformerLens's own block ({reason})"
@@ -154,17 +156,17 @@ def block_runners(model: Model) -> Sequence[BlockRunner]:
     if on_disk is None:
         return [kind(block, model.cfg) for block in model.blocks]
     # A runner is made each time that its block is read: at each token that is written.
-    make = partial(ModuleBlock, formula=formulas_once()) if kind is ModuleBlock else kind
+    make = partial(ModuleBlock, formula=cached_formulas()) if kind is ModuleBlock else kind
     return RunnersOnDisk(on_disk, kind, make)
 
 
-def _runner_kind(model: DecoderOnly) -> type[ModuleBlock | PackedBlock | HookedBlock]:
-    if over_original(model):
+def _runner_kind(model: DecoderOnly) -> type[ModuleBlock | PackedBlock | TransformerLensBlock]:
+    if runs_original_modules(model):
         return ModuleBlock
-    return PackedBlock if why_not_packed(model) is None else HookedBlock
+    return PackedBlock if unpackable_reason(model) is None else TransformerLensBlock
 
 
-def runner_with(model: Model, layer: int, weights: OtherWeights) -> BlockRunner:
+def runner_with_weights(model: Model, layer: int, weights: OtherWeights) -> BlockRunner:
     """The runner of a block with other weights, which shares all others with the model's."""
     if isinstance(model, Seq2SeqModel):
         n_encoder = model.cfg.n_encoder_layers
@@ -209,10 +211,10 @@ class RunnerOnDisk:
         if name.startswith("_"):
             raise AttributeError(name)
         if self.runner is None:
-            block = self.on_disk.hold_for(self, self.layer)
+            block = self.on_disk.hold_while_used(self, self.layer)
             self.runner = self.make(block, self.on_disk.model.cfg)
         return getattr(self.runner, name)
 
 
-BlockRunner = PackedBlock | HookedBlock | StackBlock | RunnerOnDisk
+BlockRunner = PackedBlock | TransformerLensBlock | StackBlock | RunnerOnDisk
 """What pushes packed tokens, or a few new tokens per row, through one block."""

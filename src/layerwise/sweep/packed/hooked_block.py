@@ -28,7 +28,7 @@ class WholeBlock:
         self, parts: Sequence[tuple[OfLayout, Layout]], outside: KeysValues | None
     ) -> list[OfLayout]:
         """As of ``PackedBlock``; one layout after the other."""
-        return [self.packed(resid, layout, outside)[0] for resid, layout in parts]  # type: ignore[attr-defined]
+        return [self.run_packed(resid, layout, outside)[0] for resid, layout in parts]  # type: ignore[attr-defined]
 
     def from_sites(
         self, resid_pre: Activation, sites: Mapping[str, torch.Tensor], edits: LayerEdits
@@ -37,7 +37,7 @@ class WholeBlock:
         raise NotImplementedError("The block runs as a whole.")
 
 
-class HookedBlock(WholeBlock):
+class TransformerLensBlock(WholeBlock):
     """TransformerLens's own block, called on rectangles without any padding."""
 
     # Invariant: every call sees whole, gapless sequences (cached keys, then new tokens), so that
@@ -47,7 +47,7 @@ class HookedBlock(WholeBlock):
         self.block, self.cfg = block, cfg
         self.n_kv = cfg.n_key_value_heads or cfg.n_heads
 
-    def packed(
+    def run_packed(
         self,
         resid: Activation,
         layout: Layout,
@@ -56,7 +56,7 @@ class HookedBlock(WholeBlock):
         overwrite: bool = False,
     ) -> tuple[Float[torch.Tensor, "group output d_model"], KeysValues | None]:
         """As of ``PackedBlock``."""
-        resid = edits.changed("resid_pre", resid)
+        resid = edits.apply_to("resid_pre", resid)
         group, n_tokens, _ = resid.shape
         own = self._empty(group, n_tokens, resid)
         through = torch.empty_like(resid)
@@ -94,7 +94,7 @@ class HookedBlock(WholeBlock):
         edits: LayerEdits = NO_EDITS,
     ) -> tuple[Float[torch.Tensor, "row new d_model"], KeysValues | None]:
         """As of ``PackedBlock``; rows of one length go together, so that no row is padded."""
-        resid = edits.changed("resid_pre", resid)
+        resid = edits.apply_to("resid_pre", resid)
         through = torch.empty_like(resid)
         kept = self._empty(len(resid), 1, resid)
         positions = layout.index[:, 0]
@@ -105,7 +105,7 @@ class HookedBlock(WholeBlock):
                 resid[rows],
                 layout.own.keys[slots, :, :length].transpose(1, 2),
                 layout.own.values[slots, :, :length].transpose(1, 2),
-                edits.of_rows(rows).changed,
+                edits.of_rows(rows).apply_to,
             )
             through[rows], kept.keys[rows], kept.values[rows] = out, keys, values
         layout.own.keys[layout.slots, :, positions] = kept.keys[:, 0]
@@ -133,7 +133,7 @@ class HookedBlock(WholeBlock):
                 )
             }
         )
-        return cut.changed(site, x)
+        return cut.apply_to(site, x)
 
     def _call(
         self,

@@ -1,4 +1,4 @@
-"""Where the carried tokens of a batch lie, and how they attend: index tensors, no activations.
+"""Layout of a batch's carried tokens and their attention: index tensors, no activations.
 
 A layout is made once per batch and set of carried tokens and serves all layers and branches.
 """
@@ -27,7 +27,7 @@ class KeysValues:
     keys: Float[torch.Tensor, "group token kv_head d_head"]
     values: Float[torch.Tensor, "group token kv_head d_head"]
 
-    def of(self, members: Sequence[int] | slice) -> KeysValues:
+    def select_members(self, members: Sequence[int] | slice) -> KeysValues:
         """Keys and values of some members of the group."""
         return replace(self, keys=self.keys[members], values=self.values[members])
 
@@ -122,15 +122,15 @@ class Layout:
     # By window, the layout in which queries see no further than it.
     windowed: dict[int, Layout] = field(default_factory=dict, repr=False, compare=False)
 
-    def within(self, window: int | None) -> Layout:
+    def windowed_layout(self, window: int | None) -> Layout:
         """The layout for an attention window of so many tokens."""
         if window is None or self.longest <= window:
             return self
         if window not in self.windowed:
-            self.windowed[window] = self._within(window)
+            self.windowed[window] = self._make_windowed(window)
         return self.windowed[window]
 
-    def _within(self, window: int) -> Layout:
+    def _make_windowed(self, window: int) -> Layout:
         assert self.packed_positions is not None, "only layouts of make_layout have windows"
         rows = [_rows_to_device(r, self.positions.device) for r in self.rows]
         positions, biases, splits = self.leaving_positions, [], []
@@ -163,7 +163,7 @@ class Layout:
         """Number of tokens that leave the block."""
         return self.n_tokens if self.outputs is None else len(self.outputs)
 
-    def leaving(self, activation: Float[torch.Tensor, "_ token ..."]) -> torch.Tensor:
+    def select_outputs(self, activation: Float[torch.Tensor, "_ token ..."]) -> torch.Tensor:
         """An activation at the tokens that leave the block."""
         return activation if self.outputs is None else activation[:, self.outputs]
 
@@ -171,7 +171,7 @@ class Layout:
         """An activation of all packed tokens at those that are carried and leave the block."""
         if self.carried is not None:
             activation = activation[:, self.carried]
-        return self.leaving(activation)
+        return self.select_outputs(activation)
 
     def full(
         self, own: KeysValues, outside: KeysValues | None
@@ -270,7 +270,7 @@ def _mask_bias(
     """Mask of a rectangle as a term that is added to scores."""
     # Causal rows are all the same.
     seen = rows.mask[:1] if rows.causal else rows.mask
-    return hiding(seen, like).repeat(1, group, 1)[:, None]
+    return mask_to_bias(seen, like).repeat(1, group, 1)[:, None]
 
 
 def _split_keys(
@@ -302,15 +302,15 @@ def _split_keys(
     padded = not bool(outside_mask.all())
     return SplitKeys(
         pad_sequence(outside, batch_first=True).to(like.device),
-        hiding(outside_mask, like).repeat(1, group if within else 1, 1)[:, None]
+        mask_to_bias(outside_mask, like).repeat(1, group if within else 1, 1)[:, None]
         if padded
         else None,
         pad_sequence(own, batch_first=True).to(like.device),
-        hiding(own_mask, like).repeat(1, group, 1)[:, None],
+        mask_to_bias(own_mask, like).repeat(1, group, 1)[:, None],
     )
 
 
-def hiding(seen: Bool[torch.Tensor, ...], like: torch.Tensor) -> Float[torch.Tensor, ...]:
+def mask_to_bias(seen: Bool[torch.Tensor, ...], like: torch.Tensor) -> Float[torch.Tensor, ...]:
     """Additive mask: 0 where True, minus infinity elsewhere."""
     seen = seen.to(like.device)
     return like.new_zeros(seen.shape).masked_fill_(~seen, float("-inf"))

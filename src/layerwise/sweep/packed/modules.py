@@ -19,7 +19,7 @@ Rows = Float[torch.Tensor, "... d_model"]
 Norm = Callable[[Rows], Rows]
 
 
-def norm_of(module: Any) -> Norm:
+def norm_function(module: Any) -> Norm:
     """The norm that a module is."""
     if type(module) is RMSNorm:
         return lambda x: F.rms_norm(x, x.shape[-1:], module.w, module.eps)
@@ -47,15 +47,15 @@ class FusedMLP:
         """The MLP's output."""
         if not self.known:
             return self.module(x)
-        return F.linear(self._hidden(x), self.back.T, self.b_out)
+        return F.linear(self._hidden_activations(x), self.back.T, self.b_out)
 
     def add_to(self, resid: Rows, x: Rows) -> Rows:
         """The residual stream with what the MLP makes of ``x``, written in its place."""
         if not self.known:
             return resid.add_(self.module(x))
-        return add_product(resid, self._hidden(x), self.back, self.b_out)
+        return add_product(resid, self._hidden_activations(x), self.back, self.b_out)
 
-    def _hidden(self, x: Rows) -> Float[torch.Tensor, "... d_mlp"]:
+    def _hidden_activations(self, x: Rows) -> Float[torch.Tensor, "... d_mlp"]:
         if not self.gated:
             return _act(self.module.act_fn, F.linear(x, self.into, self.b_in))
         hidden = _act(self.module.act_fn, F.linear(x, self.into))

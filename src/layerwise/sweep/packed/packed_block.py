@@ -19,9 +19,9 @@ from layerwise.sweep.changes.layer_edits import (
     OfLayout,
 )
 
-from .attention import Attended, PackedAttention, Scoring, attend_step
+from .attention import Attended, PackedAttention, ScoreModifiers, attend_step
 from .layout import KeysValues, Layout, StepLayout
-from .modules import FusedMLP, add_product, norm_of
+from .modules import FusedMLP, add_product, norm_function
 
 
 class PackedBlock:
@@ -37,9 +37,9 @@ class PackedBlock:
 
     def __init__(self, block: Any, cfg: Any) -> None:
         self.block, self.attn, self.cfg = block, block.attn, cfg
-        self.norm_1 = norm_of(block.ln1)
+        self.norm_1 = norm_function(block.ln1)
         self.mlp = None if cfg.attn_only else FusedMLP(block.mlp)
-        self.norm_2 = None if cfg.attn_only else norm_of(block.ln2)
+        self.norm_2 = None if cfg.attn_only else norm_function(block.ln2)
         grouped = cfg.n_key_value_heads is not None
         self.n_kv = cfg.n_key_value_heads if grouped else cfg.n_heads
         self.group = heads_per_key(cfg)
@@ -53,10 +53,10 @@ class PackedBlock:
         ]
         self.w_out = self.attn.W_O.permute(2, 0, 1).reshape(cfg.d_model, -1)
         self.scale = 1.0 / float(self.attn.attn_scale)
-        self.scoring = Scoring(self.scale)
+        self.scoring = ScoreModifiers(self.scale)
         self.attend = PackedAttention(self.n_kv, self.group, cfg.d_head, self.scoring)
 
-    def packed(
+    def run_packed(
         self,
         resid: Activation,
         layout: Layout,
@@ -66,8 +66,8 @@ class PackedBlock:
     ) -> tuple[Float[torch.Tensor, "group output d_model"], KeysValues | None]:
         """Push packed tokens through; keys and values are None if nobody computed them."""
         # With ``overwrite`` the result may be written in the place of ``resid``.
-        resid = edits.changed("resid_pre", resid)
-        base = layout.leaving(resid)
+        resid = edits.apply_to("resid_pre", resid)
+        base = layout.select_outputs(resid)
         kept: list[KeysValues] = []
         heads = partial(self._packed_heads, resid, layout, outside, kept)
         if not layout.n_outputs:
@@ -76,7 +76,7 @@ class PackedBlock:
             own_place = overwrite or layout.outputs is not None
             out = self._plain(base if own_place else base.clone(), heads().flatten(2))
         else:
-            out = self._edited(base, heads, edits)
+            out = self._run_with_edits(base, heads, edits)
         return out, kept[0] if kept else None
 
     def packed_several(
@@ -86,7 +86,7 @@ class PackedBlock:
         shapes = [resid.shape[:2] for resid, _ in parts]
         normed = self.norm_1(_concat_tokens([resid for resid, _ in parts]))
         leaving = [
-            layout.leaving(x)
+            layout.select_outputs(x)
             for x, (_, layout) in zip(_split_tokens(normed, shapes), parts, strict=True)
         ]
         leaving_shapes = [x.shape[:2] for x in leaving]
@@ -101,10 +101,10 @@ class PackedBlock:
         )
         heads = []
         for queries, keys, values, (_, layout) in zip(q, k, v, parts, strict=True):
-            keys = self._turned(keys, "k", layout.positions, layout.longest)
-            queries = self._turned(queries, "q", layout.leaving_positions, layout.longest)
+            keys = self._norm_and_rotate(keys, "k", layout.positions, layout.longest)
+            queries = self._norm_and_rotate(queries, "q", layout.leaving_positions, layout.longest)
             heads.append(self.attend(queries, KeysValues(keys, values), outside, layout))
-        base = _concat_tokens([layout.leaving(resid) for resid, layout in parts])
+        base = _concat_tokens([layout.select_outputs(resid) for resid, layout in parts])
         out = self._plain(base, _concat_tokens(heads).flatten(2))
         return _split_tokens(out, leaving_shapes)
 
@@ -114,7 +114,7 @@ class PackedBlock:
         """Reading of each head, at the tokens that leave the block; keeps own keys and values."""
         normed = self.norm_1(resid)
         kept.append(self._keys_values(normed, layout.positions, layout.longest))
-        leaving = layout.leaving(normed)
+        leaving = layout.select_outputs(normed)
         queries = self._queries(leaving, layout.leaving_positions, layout.longest)
         return self.attend(queries, kept[-1], outside, layout)
 
@@ -124,19 +124,19 @@ class PackedBlock:
         """Output of the block, given its unchanged sites and changes after its attention."""
         group, attn_out = len(resid_pre), sites["attn_out"]
         if edits.changes("z"):
-            at = edits.where("z")
-            z = edits.changed("z", sites["z"].expand(group, -1, -1, -1))
+            at = edits.changed_mask("z")
+            z = edits.apply_to("z", sites["z"].expand(group, -1, -1, -1))
             if at is None:
                 attn_out = self._output(z.flatten(-2))
             else:
                 attn_out = attn_out.expand(group, -1, -1).clone()
                 attn_out[at] = self._output(z[at].flatten(-2))
-        attn_out = edits.changed("attn_out", attn_out.expand_as(resid_pre))
-        resid_mid = edits.changed("resid_mid", resid_pre + attn_out)
+        attn_out = edits.apply_to("attn_out", attn_out.expand_as(resid_pre))
+        resid_mid = edits.apply_to("resid_mid", resid_pre + attn_out)
         if self.mlp is None:
-            return edits.changed("resid_post", resid_mid)
+            return edits.apply_to("resid_post", resid_mid)
         known = sites["mlp_out"].expand_as(resid_mid)
-        mlp_out = partial(self._mlp_where, edits, resid_mid, known)
+        mlp_out = partial(self._mlp_at_changed, edits, resid_mid, known)
         return edits.output(
             "resid_post",
             lambda: resid_mid + edits.output("mlp_out", mlp_out, resid_pre),
@@ -150,13 +150,13 @@ class PackedBlock:
         edits: LayerEdits = NO_EDITS,
     ) -> tuple[Float[torch.Tensor, "row new d_model"], KeysValues | None]:
         """Push new tokens through; their keys and values go to the cache and are returned."""
-        resid = edits.changed("resid_pre", resid)
+        resid = edits.apply_to("resid_pre", resid)
         kept: list[KeysValues] = []
         heads = partial(self._step_heads, resid, layout, kept)
         if edits is NO_EDITS:
             out = self._plain(resid.clone(), heads().flatten(2))
         else:
-            out = self._edited(resid, heads, edits)
+            out = self._run_with_edits(resid, heads, edits)
         return out, kept[0] if kept else None
 
     def _step_heads(
@@ -166,28 +166,32 @@ class PackedBlock:
         kept: list[KeysValues],
     ) -> HeadActivation:
         """Reading of each head at the new tokens, whose keys and values go into the cache."""
-        queries, own = self._queried(self.norm_1(resid), layout.positions, layout.longest)
+        queries, own = self._queries_keys_values(
+            self.norm_1(resid), layout.positions, layout.longest
+        )
         kept.append(own)
         slots = layout.slots[:, None]
         layout.own.keys[slots, :, layout.index] = own.keys
         layout.own.values[slots, :, layout.index] = own.values
         return attend_step(queries, layout, self.group, self.scoring)
 
-    def _queried(
+    def _queries_keys_values(
         self, normed: Activation, positions: Int[torch.Tensor, ...], longest: int
     ) -> tuple[HeadActivation, KeysValues]:
         """Queries, and own keys and values."""
         own = self._keys_values(normed, positions, longest)
         return self._queries(normed, positions, longest), own
 
-    def _mlp_where(self, edits: LayerEdits, resid_mid: Activation, known: Activation) -> Activation:
+    def _mlp_at_changed(
+        self, edits: LayerEdits, resid_mid: Activation, known: Activation
+    ) -> Activation:
         """The MLP's output, computed only where its input has changed."""
         assert self.mlp is not None
         assert self.norm_2 is not None
         changed = [site for site in ("z", "attn_out", "resid_mid") if edits.changes(site)]
         if self.cfg.parallel_attn_mlp or not changed:
             return known
-        masks = [edits.where(site) for site in changed]
+        masks = [edits.changed_mask(site) for site in changed]
         where = torch.zeros_like(resid_mid[..., 0], dtype=torch.bool)
         for mask in masks:
             where |= mask if mask is not None else True
@@ -208,31 +212,33 @@ class PackedBlock:
         add_product(resid, z, self.w_out.T, bias)
         return self.mlp.add_to(resid, self.norm_2(resid))
 
-    def _edited(self, resid_pre: Activation, heads: Any, edits: LayerEdits) -> Activation:
+    def _run_with_edits(self, resid_pre: Activation, heads: Any, edits: LayerEdits) -> Activation:
         """Norms, sublayers and residual sums, with the edits in their places."""
-        through = partial(self._through, resid_pre, heads, edits)
+        through = partial(self._after_sublayers, resid_pre, heads, edits)
         return edits.output("resid_post", through, resid_pre)
 
-    def _through(self, resid_pre: Activation, heads: Any, edits: LayerEdits) -> Activation:
+    def _after_sublayers(self, resid_pre: Activation, heads: Any, edits: LayerEdits) -> Activation:
         """The stream after both sublayers."""
-        attn_out = edits.output("attn_out", partial(self._attn_out, heads, edits), resid_pre)
+        attn_out = edits.output(
+            "attn_out", partial(self._attention_output, heads, edits), resid_pre
+        )
         total = resid_pre + attn_out
         if self.mlp is None or self.norm_2 is None:
             return total
-        resid_mid = edits.changed("resid_mid", total)
+        resid_mid = edits.apply_to("resid_mid", total)
         source = resid_pre if self.cfg.parallel_attn_mlp else resid_mid
         mlp, norm = self.mlp, self.norm_2
         return resid_mid + edits.output("mlp_out", lambda: mlp(norm(source)), resid_pre)
 
-    def _attn_out(self, heads: Any, edits: LayerEdits) -> Activation:
-        return self._output(edits.changed("z", heads()).flatten(2))
+    def _attention_output(self, heads: Any, edits: LayerEdits) -> Activation:
+        return self._output(edits.apply_to("z", heads()).flatten(2))
 
     def _product(self, which: int, normed: Activation) -> Float[torch.Tensor, "group token out"]:
         """Queries (0), keys (1) or values (2), heads side by side."""
         weight, bias = self.weights[which]
         return F.linear(normed, weight, bias)
 
-    def _turned(
+    def _norm_and_rotate(
         self, x: HeadActivation, which: str, positions: Int[torch.Tensor, ...], longest: int
     ) -> HeadActivation:
         """Queries or keys, normed where the model does so, and rotated to their positions."""
@@ -246,7 +252,7 @@ class PackedBlock:
     ) -> HeadActivation:
         """Queries, rotated to their positions."""
         q = self._product(0, normed).unflatten(-1, (-1, self.cfg.d_head))
-        return self._turned(q, "q", positions, longest)
+        return self._norm_and_rotate(q, "q", positions, longest)
 
     def _keys_values(
         self, normed: Activation, positions: Int[torch.Tensor, ...], longest: int
@@ -255,7 +261,7 @@ class PackedBlock:
         k, v = (
             self._product(which, normed).unflatten(-1, (-1, self.cfg.d_head)) for which in (1, 2)
         )
-        return KeysValues(self._turned(k, "k", positions, longest), v)
+        return KeysValues(self._norm_and_rotate(k, "k", positions, longest), v)
 
     def _rotate(
         self, x: HeadActivation, positions: Int[torch.Tensor, ...], longest: int

@@ -17,13 +17,18 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import nn
 
-from layerwise.models.seq2seq.parts import AttentionParts, BlockParts, RelativeBias, StackParts
+from layerwise.models.seq2seq.parts import (
+    RelativeBias,
+    Seq2SeqAttentionParts,
+    Seq2SeqBlockParts,
+    StackParts,
+)
 from layerwise.sweep.changes.layer_edits import NO_EDITS, Activation, LayerEdits
 from layerwise.sweep.plans.trie import TokenTrie, restrict
 
-from .attention import Scoring, attend_in_cache, attend_step
+from .attention import ScoreModifiers, attend_in_cache, attend_step
 from .hooked_block import WholeBlock
-from .layout import KeysValues, Layout, StepLayout, hiding, span
+from .layout import KeysValues, Layout, StepLayout, mask_to_bias, span
 
 Heads = Float[torch.Tensor, "branch token head d_head"]
 Sources = Float[torch.Tensor, "source key_token _ d_head"]
@@ -37,20 +42,20 @@ class EncoderOutputs(KeysValues):
 
 
 @dataclass(frozen=True)
-class Picked:
+class TokenSelection:
     """Tokens in rows of one length."""
 
     at: slice | Int[torch.Tensor, " token"]  # a slice, which is a view, if they follow each other
     shape: tuple[int, int]
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Picked:
+    def from_rows(cls, rows: Sequence[Sequence[int]], device: torch.device) -> TokenSelection:
         """Tokens by row."""
         at = span(list(chain.from_iterable(rows)))
         index = at if isinstance(at, slice) else torch.tensor(at, device=device)
         return cls(index, (len(rows), len(rows[0])))
 
-    def out_of(self, x: Float[torch.Tensor, "_ token ..."]) -> torch.Tensor:
+    def gather(self, x: Float[torch.Tensor, "_ token ..."]) -> torch.Tensor:
         """Their activations, ``[source, row, place, ...]``."""
         return x[:, self.at].unflatten(1, self.shape)
 
@@ -59,14 +64,14 @@ class Picked:
 class Pattern:
     """Pattern of which tokens attend to which, runs of one shape as a rectangle."""
 
-    queries: tuple[Picked, ...]
-    keys: tuple[Picked, ...]
+    queries: tuple[TokenSelection, ...]
+    keys: tuple[TokenSelection, ...]
     biases: tuple[Bias | None, ...]  # what is added to the scores of all runs of a rectangle
     # Where each token is found in the rectangles' queries, one after the other.
     order: Int[torch.Tensor, " token"]
 
     @classmethod
-    def of(
+    def from_runs(
         cls, runs: Sequence[Run], bias: Callable[[int, int], Bias | None], device: torch.device
     ) -> Pattern:
         """The pattern of some runs, whose bias follows from their shape."""
@@ -74,7 +79,10 @@ class Pattern:
         for run in runs:
             shapes.setdefault((len(run[0]), len(run[1])), []).append(run)
         queries, keys = (
-            tuple(Picked.of([run[i] for run in group], device) for group in shapes.values())
+            tuple(
+                TokenSelection.from_rows([run[i] for run in group], device)
+                for group in shapes.values()
+            )
             for i in (0, 1)
         )
         flat = [query for group in shapes.values() for run in group for query in run[0]]
@@ -84,7 +92,7 @@ class Pattern:
     def attend(self, queries: Heads, keys: Sources, values: Sources, scale: float) -> Heads:
         """Reading of each head at each token; one source serves all branches."""
         outputs = [
-            _rectangle(at.out_of(queries), seen.out_of(keys), seen.out_of(values), bias, scale)
+            _rectangle(at.gather(queries), seen.gather(keys), seen.gather(values), bias, scale)
             for at, seen, bias in zip(self.queries, self.keys, self.biases, strict=True)
         ]
         if len(outputs) == 1 and self.queries[0].at == slice(0, queries.shape[1]):
@@ -112,7 +120,7 @@ def _rectangle(
     return out.transpose(1, 2).unflatten(0, (n_branches, n_runs)).flatten(1, 2)
 
 
-def bias_of(
+def attention_bias(
     n_query: int, n_key: int, causal: bool, relative: RelativeBias | None, like: torch.Tensor
 ) -> Bias | None:
     """The bias of the last ``n_query`` of ``n_key`` positions, on all that they may see."""
@@ -123,7 +131,7 @@ def bias_of(
     queries = keys[n_key - n_query :]
     bias = like.new_zeros(1, 1, n_query, n_key)
     if relative is not None:
-        bias = bias + relative.between(queries, keys)[None].to(like.dtype)
+        bias = bias + relative.position_bias(queries, keys)[None].to(like.dtype)
     return bias.masked_fill(keys > queries[:, None], float("-inf")) if ahead else bias
 
 
@@ -154,8 +162,8 @@ def stack_layout(
     across = None
     if looks is not None:
         seen = [(sorted(place[query] for query in tokens), path) for path, tokens in looks.items()]
-        across = Pattern.of(seen, lambda *shape: None, like.device)
-    bias = partial(bias_of, causal=causal, relative=relative, like=like)
+        across = Pattern.from_runs(seen, lambda *shape: None, like.device)
+    bias = partial(attention_bias, causal=causal, relative=relative, like=like)
     return StackLayout(
         carried=None if carried is None else at.to(like.device),
         outputs=None,
@@ -164,7 +172,7 @@ def stack_layout(
         rows=(),
         order=None,
         n_packed=len(trie),
-        own=Pattern.of(runs, bias, like.device),
+        own=Pattern.from_runs(runs, bias, like.device),
         across=across,
     )
 
@@ -172,11 +180,11 @@ def stack_layout(
 class StackBlock(WholeBlock):
     """A block's modules applied to packed tokens."""
 
-    def __init__(self, parts: BlockParts, stack: StackParts) -> None:
+    def __init__(self, parts: Seq2SeqBlockParts, stack: StackParts) -> None:
         self.parts, self.post_norm = parts, stack.post_norm
-        self.scoring = Scoring(parts.attn.scale, relative=stack.relative)
+        self.scoring = ScoreModifiers(parts.attn.scale, relative=stack.relative)
 
-    def packed(
+    def run_packed(
         self,
         resid: Activation,
         layout: Layout,
@@ -192,7 +200,7 @@ class StackBlock(WholeBlock):
             kept.append(own)
             return layout.own.attend(queries, own.keys, own.values, self.parts.attn.scale)
 
-        def look(queries: Heads, cross: AttentionParts) -> Heads:
+        def look(queries: Heads, cross: Seq2SeqAttentionParts) -> Heads:
             assert outside is not None
             assert layout.across is not None
             pattern, beside = layout.across, (outside.keys, outside.values, cross.scale)
@@ -221,17 +229,17 @@ class StackBlock(WholeBlock):
             layout.own.values[layout.slots, :, layout.index[:, 0]] = own.values[:, 0]
             return attend_step(queries, layout, 1, self.scoring)
 
-        def look(queries: Heads, cross: AttentionParts) -> Heads:
+        def look(queries: Heads, cross: Seq2SeqAttentionParts) -> Heads:
             assert layout.across is not None
             assert layout.lengths is not None
             places = torch.arange(layout.n_across, device=queries.device)
-            bias = hiding(places < layout.lengths[:, None], queries)[:, None, None]
+            bias = mask_to_bias(places < layout.lengths[:, None], queries)[:, None, None]
             q = queries.transpose(1, 2)
             return attend_in_cache(q, layout.across, bias, layout, cross.scale).transpose(1, 2)
 
         return self._run(resid, attend, look, edits), kept[0] if kept else None
 
-    def look_at(self, outputs: Float[torch.Tensor, "source token d_model"]) -> KeysValues:
+    def cross_keys_values(self, outputs: Float[torch.Tensor, "source token d_model"]) -> KeysValues:
         """Keys and values of encoder outputs, for cross-attention."""
         assert self.parts.cross_attn is not None, "only a decoder looks at an encoder"
         return _keys_values(self.parts.cross_attn, outputs)
@@ -240,29 +248,29 @@ class StackBlock(WholeBlock):
         self,
         resid: Activation,
         attend: Callable[[Heads, KeysValues], Heads],
-        look: Callable[[Heads, AttentionParts], Heads],
+        look: Callable[[Heads, Seq2SeqAttentionParts], Heads],
         edits: LayerEdits,
     ) -> Activation:
         parts = self.parts
 
         def attention(x: Activation) -> Activation:
             z = attend(_queries(parts.attn, x), _keys_values(parts.attn, x))
-            return parts.attn.out(edits.changed("z", z).flatten(2))
+            return parts.attn.out(edits.apply_to("z", z).flatten(2))
 
         def cross_attention(x: Activation) -> Activation:
             cross = parts.cross_attn
             assert cross is not None
             z = look(_queries(cross, x), cross)
-            return cross.out(edits.changed("cross_z", z).flatten(2))
+            return cross.out(edits.apply_to("cross_z", z).flatten(2))
 
         def sublayer(
             x: Activation, norm: nn.Module, compute: Any, out: str, after: str
         ) -> Activation:
             """Add a sublayer's output (first site) to the stream (second site)."""
             total = x + edits.output(out, lambda: compute(x if self.post_norm else norm(x)), x)
-            return edits.changed(after, norm(total) if self.post_norm else total)
+            return edits.apply_to(after, norm(total) if self.post_norm else total)
 
-        stream = edits.changed("resid_pre", resid)
+        stream = edits.apply_to("resid_pre", resid)
         stream = sublayer(stream, parts.attn_norm, attention, "attn_out", "resid_mid")
         if parts.cross_norm is not None:
             names = ("cross_attn_out", "resid_mid_cross")
@@ -270,10 +278,12 @@ class StackBlock(WholeBlock):
         return sublayer(stream, parts.mlp_norm, parts.mlp, "mlp_out", "resid_post")
 
 
-def _queries(attention: AttentionParts, x: Activation) -> Heads:
+def _queries(attention: Seq2SeqAttentionParts, x: Activation) -> Heads:
     return attention.q(x).unflatten(-1, (attention.n_heads, attention.d_head))
 
 
-def _keys_values(attention: AttentionParts, x: Float[torch.Tensor, "_ _ d_model"]) -> KeysValues:
+def _keys_values(
+    attention: Seq2SeqAttentionParts, x: Float[torch.Tensor, "_ _ d_model"]
+) -> KeysValues:
     split = (attention.n_heads, attention.d_head)
     return KeysValues(attention.k(x).unflatten(-1, split), attention.v(x).unflatten(-1, split))

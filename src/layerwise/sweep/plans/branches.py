@@ -1,4 +1,4 @@
-"""Which lines of computation a sweep follows: interventions that agree so far are one.
+"""Branches of computation in a sweep: interventions that agree so far are one.
 
 Invariant: up to a layer, a forward pass depends on the edits up to that layer only. So a branch
 runs on its own only from its ``first_layer`` on, where its edits first differ from those of its

@@ -1,4 +1,4 @@
-"""What a planned sweep costs: token-passes, arithmetic, and memory.
+"""Cost of a planned sweep: token-passes, arithmetic, and memory.
 
 Nothing here runs a model, and nothing knows how fast a machine is.
 """
@@ -17,7 +17,7 @@ from layerwise.sweep.requests import Generate, Request
 from layerwise.sweep.walk.readout import CHUNK
 
 from .branches import Branch
-from .plan import ModelShape, SweepPlan, walk_of
+from .plan import ModelShape, SweepPlan, batch_walk
 from .trie import TokenTrie, restrict
 from .walk_plan import WalkPlan
 
@@ -71,25 +71,25 @@ class WalkWork:
         """The trunk, and each group of branches, in each stack."""
         plan, passes = self.plan, Counter[tuple[int, int | None]]()
         for layer, group, n_tokens in plan.passes(self.shape.in_parts):
-            passes[plan.side_of(layer), group] += n_tokens
+            passes[plan.stack_index(layer), group] += n_tokens
         parts = []
         for (side, group), n_passes in passes.items():
             carried = None if group is None else plan.groups[group].carried[side]
             pairs = attention_work(plan.sides[side].trie, carried)
-            pairs += self._across(side, carried=carried is not None)
+            pairs += self._cross_pairs(side, carried=carried is not None)
             n_branches = 1 if group is None else len(plan.groups[group].branches)
-            n_tokens = plan.n_carried(group, side)
+            n_tokens = plan.n_carried_tokens(group, side)
             parts.append(PassBatch(side, n_passes, n_tokens, n_branches, pairs))
         return [part for part in parts if part.passes]
 
-    def _across(self, stack: int, *, carried: bool) -> int:
+    def _cross_pairs(self, stack: int, *, carried: bool) -> int:
         """Query-key pairs of a decoder that looks at encoder outputs."""
         if stack == 0:
             return 0
         return sum(len(path) * len(tokens) for path, tokens in self.plan.looks(carried).items())
 
     @cached_property
-    def looked_at(self) -> int:
+    def cross_kv_tokens(self) -> int:
         """Tokens of encoder outputs whose keys and values are made, over all layers."""
         plan = self.plan
         if not plan.n_encoder:
@@ -116,15 +116,15 @@ class WalkWork:
         branches = []
         n_layers, known, first = self.shape.n_layers, self.lengths, self.shape.n_encoder
         if self.plan.intact:
-            branches.append((self._more(known.intact), float(n_layers - first)))
+            branches.append((self._generated_tokens(known.intact), float(n_layers - first)))
         for branch in self.plan.branches:
             own = _layers(branch, max(branch.first_layer, first), n_layers)
             every = _layers(branch, first, n_layers)
             layers = known.agreed * own + (1 - known.agreed) * every
-            branches.append((self._more(known.changed), layers))
+            branches.append((self._generated_tokens(known.changed), layers))
         return branches
 
-    def _more(self, share: float) -> float:
+    def _generated_tokens(self, share: float) -> float:
         return sum((max(0.0, share * text.max_tokens - 1) for text in self.texts), start=0.0)
 
     @cached_property
@@ -155,17 +155,19 @@ class WalkWork:
         """Queries times keys that they meet in decoding, expected."""
         if not self.texts:
             return 0.0
-        longest = sum(self._n_before(text) + text.max_tokens / 2 for text in self.texts)
+        longest = sum(self._n_prompt_tokens(text) + text.max_tokens / 2 for text in self.texts)
         return self.text_passes * longest / len(self.texts)
 
-    def _n_before(self, text: Generate) -> int:
+    def _n_prompt_tokens(self, text: Generate) -> int:
         """Tokens before the answer: all that stacks read of a prompt."""
-        return sum(map(len, self.shape.tokens_of(text)))
+        return sum(map(len, self.shape.request_tokens(text)))
 
     @cached_property
     def longest_text(self) -> int:
         """Tokens whose keys and values are kept for a text, at most."""
-        return max((self._n_before(text) + text.max_tokens + 1 for text in self.texts), default=0)
+        return max(
+            (self._n_prompt_tokens(text) + text.max_tokens + 1 for text in self.texts), default=0
+        )
 
     def capacity(self, memory_budget: int) -> int:
         """Number of texts that are decoded at once."""
@@ -180,7 +182,7 @@ class WalkWork:
         n_packed, in_layers = len(sides[-1].trie), shape.n_layers - shape.n_encoder
         streams = sum(part.n_tokens * part.n_branches for part in self.parts)
         streams += 2 * sum(len(side.trie) for side in sides)
-        kept = self.looked_at // (1 if self.plan.generates else in_layers)
+        kept = self.cross_kv_tokens // (1 if self.plan.generates else in_layers)
         if self.plan.generates and shape.encoder:
             kept += n_packed * in_layers * (1 + len(self.plan.branches))
         elif self.plan.generates:
@@ -188,7 +190,7 @@ class WalkWork:
         texts = self.capacity(memory_budget) * self.longest_text * in_layers
         wide = 4 * shape.d_model + 3 * (shape.d_heads + shape.d_kv)
         wide += 3 * shape.d_mlp * shape.experts
-        pushed = max((part.pushed(tokens_at_once) for part in self.parts), default=0)
+        pushed = max((part.n_tokens_at_once(tokens_at_once) for part in self.parts), default=0)
         block = min(pushed * wide * shape.itemsize, memory_budget // 8)
         logits = min(CHUNK, self.n_ends * len(self.plan.read)) * shape.d_vocab
         standing = streams * shape.d_model + 2 * (kept + texts) * shape.d_kv
@@ -214,7 +216,7 @@ class PassBatch:
     n_branches: int
     pairs: int  # queries times keys that they meet, when one branch passes a block once
 
-    def pushed(self, tokens_at_once: int) -> int:
+    def n_tokens_at_once(self, tokens_at_once: int) -> int:
         """Number of tokens that pass a block at once; on average half of the branches are open."""
         room = max(1, tokens_at_once // max(1, self.n_tokens))
         return self.n_tokens * min(ceil(self.n_branches / 2), room)
@@ -270,7 +272,7 @@ class Cost:
         prompts = round(self.brute_force_token_passes - self.text_token_passes)
         return replace(self, prompt_token_passes=prompts)
 
-    def scaled(self, share: float) -> Cost:
+    def scale(self, share: float) -> Cost:
         """The cost of a share of the work."""
 
         def part(name: str) -> Any:
@@ -287,7 +289,7 @@ class Cost:
         return Cost(**{field.name: both(field.name) for field in fields(self)})
 
 
-def cost_of(
+def sweep_cost(
     plan: SweepPlan,
     interventions: Sequence[Intervention],
     requests: Sequence[Request],
@@ -300,7 +302,7 @@ def cost_of(
     """Cost of a planned sweep."""
     walks = [
         WalkWork(
-            walk_of(batch, interventions, requests, shape),
+            batch_walk(batch, interventions, requests, shape),
             [requests[index] for index in batch.requests],
             shape,
             lengths,
@@ -316,7 +318,7 @@ def cost_of(
     n_decoder = shape.n_layers - shape.n_encoder
     of_encoder = (p for w in walks for p in w.parts if p.side < len(w.plan.sides) - 1)
     encoded = sum(part.passes for part in of_encoder)
-    looked_at = sum(walk.looked_at for walk in walks)
+    looked_at = sum(walk.cross_kv_tokens for walk in walks)
     decoded = plan.token_passes - encoded
     return Cost(
         requests=len(requests),
@@ -338,7 +340,7 @@ def cost_of(
     )
 
 
-def cost_of_reading(n_rows: int, shape: ModelShape) -> Cost:
+def unembedding_cost(n_rows: int, shape: ModelShape) -> Cost:
     """The cost of unembedding rows of given residual streams."""
     return Cost(rows=n_rows, prompt_flop=matrix_flop(shape, 0, 0, n_rows))
 

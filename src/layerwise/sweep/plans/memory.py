@@ -1,4 +1,4 @@
-"""How much memory a sweep may take if nobody says: half of what is free, on whatever device."""
+"""Memory budget of a sweep if nobody gives one: half of what is free, on whatever device."""
 
 from __future__ import annotations
 

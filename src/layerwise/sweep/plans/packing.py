@@ -17,7 +17,7 @@ Path = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Side:
+class PackedStack:
     """The packed tokens of one stack."""
 
     trie: TokenTrie
@@ -31,7 +31,7 @@ def in_stacks(prompt: Tokens, answer: Tokens, prefix: Tokens) -> tuple[Tokens, .
     return (prompt, prefix + answer) if prefix else (prompt + answer,)
 
 
-def sequences_of(request: Request, prefix: Tokens = ()) -> tuple[Tokens, ...]:
+def run_sequences(request: Request, prefix: Tokens = ()) -> tuple[Tokens, ...]:
     """The tokens that must be run for a request: the last scored token is only read out."""
     answer = () if isinstance(request, Generate) else request.continuation[:-1]
     return in_stacks(request.context, answer, prefix)
@@ -60,15 +60,17 @@ class Packing:
     def add(self, request: Request) -> None:
         """Pack a request, and its source run."""
         key, source = share_key(request), request.source
-        self.paths.append(self._packed(sequences_of(request, self.prefix), key))
+        self.paths.append(self._add_paths(run_sequences(request, self.prefix), key))
         # A decoder's source run begins like its prompt; one that is encoded may serve many prompts.
         of_source = "source" if self.prefix else key
         self.sources.append(
-            None if source is None else self._packed(in_stacks(source, (), self.prefix), of_source)
+            None
+            if source is None
+            else self._add_paths(in_stacks(source, (), self.prefix), of_source)
         )
         self.n_given.append([*map(len, in_stacks(request.context, (), self.prefix))])
 
-    def _packed(self, sequences: tuple[Tokens, ...], key: Hashable) -> list[Path]:
+    def _add_paths(self, sequences: tuple[Tokens, ...], key: Hashable) -> list[Path]:
         """Paths of the tokens in each stack."""
         if len(sequences) == 2:  # an encoder sees all of its input, so that only equal ones share
             key = sequences[0], key
@@ -77,10 +79,10 @@ class Packing:
             for trie, sequence in zip(self.tries, sequences, strict=True)
         ]
 
-    def sides(self) -> tuple[Side, ...]:
+    def sides(self) -> tuple[PackedStack, ...]:
         """The packed tokens by stack."""
         return tuple(
-            Side(
+            PackedStack(
                 trie,
                 tuple(paths[number] for paths in self.paths),
                 tuple(None if paths is None else paths[number] for paths in self.sources),

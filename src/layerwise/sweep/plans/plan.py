@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from layerwise.errors import UserError, counted
+from layerwise.errors import UserError, count_noun
 from layerwise.ground.layer_names import layer_name
 from layerwise.sweep.changes.edits import (
     BY_HEAD,
@@ -21,11 +21,11 @@ from layerwise.sweep.changes.edits import (
     SetSite,
     SwapWeights,
 )
-from layerwise.sweep.changes.interventions import Intervention, donors_of
+from layerwise.sweep.changes.interventions import Intervention, distinct_donors
 from layerwise.sweep.requests import Generate, LogLikelihood, Request, Tokens
 
 from .branches import make_branches
-from .packing import Packing, sequences_of, share_key
+from .packing import Packing, run_sequences, share_key
 from .walk_plan import WalkPlan, plan_walk
 
 DEFAULT_MEMORY_BUDGET = 3 * 2**30
@@ -72,7 +72,7 @@ class ModelShape:
         """Tokens that a decoder behind an encoder begins with."""
         return () if self.encoder is None else self.encoder.prefix
 
-    def heads_of(self, layer: int) -> tuple[int, int]:
+    def layer_heads(self, layer: int) -> tuple[int, int]:
         """Query heads of a layer, and these times their width."""
         if self.encoder is not None and layer < self.n_encoder:
             return self.encoder.n_heads, self.encoder.d_heads
@@ -80,15 +80,15 @@ class ModelShape:
 
     def forward_passes(self, request: Request) -> int:
         """Tokens pushed through a block by one forward of a request, without its text."""
-        *encoded, decoded = map(len, self.tokens_of(request))
+        *encoded, decoded = map(len, self.request_tokens(request))
         return self.n_encoder * sum(encoded) + (self.n_layers - self.n_encoder) * decoded
 
-    def tokens_of(self, request: Request) -> tuple[Tokens, ...]:
+    def request_tokens(self, request: Request) -> tuple[Tokens, ...]:
         """The tokens that each stack reads of a request."""
-        return sequences_of(request, self.prefix)
+        return run_sequences(request, self.prefix)
 
     @property
-    def passing(self) -> int:
+    def block_bytes_per_token(self) -> int:
         """Bytes that a block needs per token."""
         return (8 * self.d_model + 3 * self.d_mlp) * self.itemsize
 
@@ -118,13 +118,14 @@ class SweepPlan:
 
     def __str__(self) -> str:
         lines = [
-            f"{counted(len(self.batches), 'walk')}, {self.token_passes:,} token-passes through a "
+            f"{count_noun(len(self.batches), 'walk')}, {self.token_passes:,} token-passes "
+            f"through a "
             f"block against {self.brute_force_token_passes:,} by brute force"
         ]
         lines += [
-            f"  walk {i}: {counted(len(b.requests), 'request')}, "
-            f"{counted(len(b.interventions), 'intervention')}, "
-            f"{counted(b.n_packed, 'packed token')}"
+            f"  walk {i}: {count_noun(len(b.requests), 'request')}, "
+            f"{count_noun(len(b.interventions), 'intervention')}, "
+            f"{count_noun(b.n_packed, 'packed token')}"
             for i, b in enumerate(self.batches)
         ]
         return "\n".join(lines)
@@ -157,7 +158,7 @@ def plan_sweep(
         at_once = (at_once + 1) // 2
 
     def passes(batches: list[Batch]) -> int:
-        walks = (walk_of(batch, interventions, requests, shape) for batch in batches)
+        walks = (batch_walk(batch, interventions, requests, shape) for batch in batches)
         return sum(walk.token_passes(shape.in_parts) for walk in walks)
 
     token_passes, batches = min(((passes(cut), cut) for cut in plans), key=lambda both: both[0])
@@ -176,9 +177,9 @@ def _cut_into_batches(
     # Half of the budget is for residual streams and kept keys and values; the rest is for what a
     # block makes of the tokens that are pushed through at once, for logits, and for texts' caches.
     # A walk's tokens go through a block in one piece, even if they are of one branch only.
-    half, passing = budget // 2, budget // 4 // shape.passing
+    half, passing = budget // 2, budget // 4 // shape.block_bytes_per_token
     longest = max(
-        (len(t) for r in requests for t in (*shape.tokens_of(r), r.source or ())), default=0
+        (len(t) for r in requests for t in (*shape.request_tokens(r), r.source or ())), default=0
     )
     generates = any(isinstance(request, Generate) for request in requests)
     per_token = partial(_bytes_per_token, interventions, shape, longest, generates)
@@ -224,7 +225,7 @@ def _bytes_per_token(
     """Bytes that a packed token takes at most, with so many interventions."""
     # Of a donor the stream and what is seen of one layer: before and after it, within it, the
     # outputs of its sublayers and of its heads.
-    streams = (n_branches + 3 + 7 * len(donors_of(interventions))) * shape.d_model
+    streams = (n_branches + 3 + 7 * len(distinct_donors(interventions))) * shape.d_model
     # Which keys a token may see: a bias and a mask. Its node in the trie: some 400 bytes.
     attended = longest * (shape.group * shape.itemsize + 1) + 400
     kept, n_layers = 0, shape.n_layers
@@ -242,7 +243,7 @@ def _bytes_per_token(
     return (streams + 2 * shape.d_kv * kept) * shape.itemsize + attended
 
 
-def walk_of(
+def batch_walk(
     batch: Batch,
     interventions: Sequence[Intervention],
     requests: Sequence[Request],
@@ -310,7 +311,7 @@ def _check_edit(shape: ModelShape, name: str, edit: Edit) -> None:
             f"Layer {edit.layer} of intervention {name!r} is out of range: "
             f"the model has layers 0 to {last}{stacks}."
         )
-    n_heads, d_heads = shape.heads_of(edit.layer)
+    n_heads, d_heads = shape.layer_heads(edit.layer)
     layer = layer_name(edit.layer, n_encoder) if n_encoder else "the model"
     for head in edit.heads or ():
         if not 0 <= head < n_heads:
@@ -348,7 +349,7 @@ def _check_edit(shape: ModelShape, name: str, edit: Edit) -> None:
 
 
 def _check_request(shape: ModelShape, number: int, request: Request) -> None:
-    *inputs, length = map(len, shape.tokens_of(request))
+    *inputs, length = map(len, shape.request_tokens(request))
     if isinstance(request, Generate):
         length += request.max_tokens
     if max(*inputs, length, len(request.source or ())) <= shape.n_ctx:
@@ -356,7 +357,7 @@ def _check_request(shape: ModelShape, number: int, request: Request) -> None:
     needed = f"needs {length} tokens, but the model's context is {shape.n_ctx}"
     if inputs:
         needed = (
-            f"has {counted(inputs[0], 'input token')} and {length} of the answer, but the model "
+            f"has {count_noun(inputs[0], 'input token')} and {length} of the answer, but the model "
             f"takes {shape.n_ctx} each"
         )
     raise UserError(
@@ -380,5 +381,5 @@ def _check_patch(shape: ModelShape, number: int, request: Request, edit: Edit) -
         if at is not None and not -n <= at < n:
             raise UserError(
                 f"Patch position {at} is out of range for request {number}, whose "
-                f"{'decoder begins with' if answers else what} {counted(n, 'token')}."
+                f"{'decoder begins with' if answers else what} {count_noun(n, 'token')}."
             )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Bool, Int
 
-from layerwise.sweep.requests import Tokens, n_shared
+from layerwise.sweep.requests import Tokens, n_common_tokens
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class TokenTrie:
                 run = runs[rest[0]] = _TokenRun(rest, tuple(range(n_packed, n_packed + len(rest))))
                 self.tokens += rest
                 self.positions += range(len(path), len(sequence))
-            same = n_shared(run.tokens, rest)
+            same = n_common_tokens(run.tokens, rest)
             if same < min(len(run.tokens), len(rest)):
                 run.fork(same)
             path += run.indices[:same]

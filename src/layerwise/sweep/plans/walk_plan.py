@@ -15,7 +15,7 @@ from layerwise.sweep.changes.interventions import Intervention
 from layerwise.sweep.requests import Generate, Request, Tokens
 
 from .branches import Branch, make_branches
-from .packing import Packing, Path, Side
+from .packing import PackedStack, Packing, Path
 
 # Sites of a block behind its attention's scores: a change there leaves what is before it as it was.
 INSIDE = ("z", "attn_out", "resid_mid", *CROSS_SITES, "mlp_out", "resid_post")
@@ -35,7 +35,7 @@ class GroupPlan:
 class WalkPlan:
     """One walk through the layers of a model's stacks."""
 
-    sides: tuple[Side, ...]  # the packed tokens of each stack
+    sides: tuple[PackedStack, ...]  # the packed tokens of each stack
     # Packed indices, in the last stack, of the tokens whose prediction is read, in ascending order.
     read: tuple[int, ...]
     # Interventions (as indices) that change nothing, or only what is the same in the source run.
@@ -45,11 +45,11 @@ class WalkPlan:
     n_encoder: int  # of these the encoder's
     generates: bool  # whether any request generates
 
-    def side_of(self, layer: int) -> int:
+    def stack_index(self, layer: int) -> int:
         """Number of a layer's stack."""
         return int(0 < self.n_encoder <= layer)
 
-    def n_carried(self, group: int | None, side: int) -> int:
+    def n_carried_tokens(self, group: int | None, side: int) -> int:
         """Number of tokens of a stack that each branch of a group carries, or the trunk."""
         carried = None if group is None else self.groups[group].carried[side]
         return len(self.sides[side].trie if carried is None else carried)
@@ -66,18 +66,18 @@ class WalkPlan:
         """The branches of all groups."""
         return [branch for group in self.groups for branch in group.branches]
 
-    def followed(self, branch: int | None, layer: int) -> int:
+    def branch_followed(self, branch: int | None, layer: int) -> int:
         """Forward pass that a branch of the one group still is: 0 the trunk's, 1 + i branch i."""
         while branch is not None and layer < self.branches[branch].first_layer:
             branch = self.branches[branch].parent
         return 0 if branch is None else 1 + branch
 
-    def memory_of(self, branch: int | None) -> int:
-        """Encoder output that a branch of two stacks reads, numbered as in ``followed``."""
-        return self.followed(branch, self.n_encoder - 1) if self.n_encoder else 0
+    def encoder_output_index(self, branch: int | None) -> int:
+        """Encoder output that a branch of two stacks reads, numbered as in ``branch_followed``."""
+        return self.branch_followed(branch, self.n_encoder - 1) if self.n_encoder else 0
 
     @cached_property
-    def sites_needed(self) -> tuple[bool, ...]:
+    def layers_with_sites(self) -> tuple[bool, ...]:
         """By layer, whether the trunk's activations within the block are asked for."""
         needed = [False] * self.n_layers
         for branch in self.branches:
@@ -115,13 +115,13 @@ class WalkPlan:
                     if branch.idle(layer) or (inside and in_parts):
                         continue
                     last = in_parts and layer == self.n_layers - 1
-                    whole = self.n_carried(number, self.side_of(layer))
+                    whole = self.n_carried_tokens(number, self.stack_index(layer))
                     yield layer, number, len(self.read) if last else whole
 
     def trunk_tokens(self, layer: int, in_parts: bool = True) -> int:
         """Number of tokens of the trunk that leave a layer."""
-        if not in_parts or layer < self.n_layers - 1 or self.sites_needed[layer]:
-            return len(self.sides[self.side_of(layer)].trie)
+        if not in_parts or layer < self.n_layers - 1 or self.layers_with_sites[layer]:
+            return len(self.sides[self.stack_index(layer)].trie)
         return len(self.read) if self.intact or self.opens_at_end else 0
 
     @cached_property
@@ -203,7 +203,7 @@ def plan_walk(
 
 
 def _changeable_tokens(
-    edits: Sequence[Edit], side: Side, requests: Sequence[Request]
+    edits: Sequence[Edit], side: PackedStack, requests: Sequence[Request]
 ) -> frozenset[int]:
     """Packed tokens that activations taken from source runs can change."""
     # What both runs begin with is one packed token: its activation is the same in both.
@@ -213,7 +213,9 @@ def _changeable_tokens(
             (
                 pos
                 for edit in edits
-                for pos, place in edit.taken(len(path), len(request.context), len(source or ()))
+                for pos, place in edit.source_positions(
+                    len(path), len(request.context), len(source or ())
+                )
                 if source is None or path[pos] != source[place]
             ),
             default=len(path),

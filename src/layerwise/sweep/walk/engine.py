@@ -15,11 +15,17 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float
 
-from layerwise.models.instance.kinds import Model, key_heads, n_heads_of
+from layerwise.models.instance.kinds import Model, key_heads, n_layer_heads
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.changes.edits import EMBED, MEMORY_NORM, OtherWeights, SiteEdit
-from layerwise.sweep.changes.layer_edits import NO_EDITS, LayerEdits, Value, edits_of, taken_from
-from layerwise.sweep.packed.blocks import BlockRunner, runner_with
+from layerwise.sweep.changes.layer_edits import (
+    NO_EDITS,
+    LayerEdits,
+    Value,
+    layer_edits,
+    source_tokens,
+)
+from layerwise.sweep.packed.blocks import BlockRunner, runner_with_weights
 from layerwise.sweep.packed.layout import (
     SCRATCH,
     KeptKeysValues,
@@ -42,7 +48,7 @@ Seen = dict[str, torch.Tensor]  # activations of one layer by site
 
 
 @dataclass
-class Work:
+class SweepWork:
     """Counters of the engine's work."""
 
     block_passes: int = 0  # (walk, branch, layer) triples pushed through a block
@@ -73,7 +79,7 @@ class Walk:
     runners: Sequence[BlockRunner]
     plan: WalkPlan
     requests: Sequence[Request]
-    work: Work
+    work: SweepWork
     tokens_at_once: int = TOKENS_AT_ONCE
     scratch: int = SCRATCH
     donors: Mapping[int, Iterator[Seen]] = field(default_factory=dict)
@@ -83,7 +89,7 @@ class Walk:
     # Keys and values by layer, where texts are written: of the trunk, then of the branches.
     kept: list[KeptKeysValues | None] = field(default_factory=list, init=False)
     # Encoder outputs, of the trunk and of the branches that were open then.
-    memories: Float[torch.Tensor, "memory token d_model"] = field(init=False)
+    encoder_outputs: Float[torch.Tensor, "memory token d_model"] = field(init=False)
     # By layer their keys and values, made with the model's weights or with others.
     looked_at: list[dict[OtherWeights | None, KeysValues]] = field(default_factory=list, init=False)
     seen: Seen = field(init=False)  # the trunk's activations in the layer, where they are needed
@@ -102,7 +108,7 @@ class Walk:
         """Embed a stack's tokens, for the trunk and the branches that are open."""
         self.stack = Stack(self.model, self.plan, number, self.exact, self.scratch)
         self.side = self.stack.side
-        self.trunk = self.stack.embedded(None)[None]
+        self.trunk = self.stack.embed_inputs(None)[None]
         self.trunk_layout = self.stack.layout(None)
         opened = [group.open for group in self.groups] or [0] * len(self.plan.groups)
         self.groups = []
@@ -114,7 +120,7 @@ class Walk:
             resid = self.trunk.new_empty(n_branches, layout.n_tokens, width)
             for row, branch in enumerate(plan.branches[:n_open]):
                 weights = branch.weights(0, EMBED)
-                embedded = self.trunk if weights is None else self.stack.embedded(weights)[None]
+                embedded = self.trunk if weights is None else self.stack.embed_inputs(weights)[None]
                 resid[row] = layout.of_trunk(embedded)[0]
             read = resid
             if last.outputs is not None:
@@ -140,13 +146,13 @@ class Walk:
     def layers(self, observe: bool = False) -> Iterator[tuple[int, Seen]]:
         """Push everything through layer by layer; with the trunk's sites if asked for."""
         for layer in range(self.plan.n_layers):
-            if self.plan.side_of(layer) > self.stack.number:
-                self._look_back()
+            if self.plan.stack_index(layer) > self.stack.number:
+                self._encode_branches()
                 self._enter(self.stack.number + 1)
             self._layer(layer, observe)
             yield layer, self.seen
 
-    def _look_back(self) -> None:
+    def _encode_branches(self) -> None:
         """Make the encoder outputs that decoders look at, that of the trunk first."""
         assert isinstance(self.model, Seq2SeqModel)
         self.bare = self.plan.reads_outputs(self.model.cfg.decoder_d_head)
@@ -157,12 +163,12 @@ class Walk:
                 resid = self.trunk.repeat(len(resid), 1, 1).index_copy_(1, carried, resid)
             memories.append(resid)
         streams = torch.cat(memories)
-        self.memories = norm(streams)
+        self.encoder_outputs = norm(streams)
         for row, branch in enumerate(self.plan.branches[: len(streams) - 1]):
             weights = branch.weights(self.plan.n_encoder - 1, MEMORY_NORM)
             if weights is not None:
                 with weights.in_place():
-                    self.memories[1 + row] = norm(streams[1 + row : 2 + row])[0]
+                    self.encoder_outputs[1 + row] = norm(streams[1 + row : 2 + row])[0]
 
     def _layer(self, layer: int, observe: bool) -> None:
         self.layer, runner, self.seen = layer, self.runners[layer], {}
@@ -187,9 +193,9 @@ class Walk:
         if len(self.groups) == 1:
             (group,), (rows,) = self.groups, plain
             for chunk in self._chunks(rows, self._ends(group)[0]):
-                self._through(None, group, chunk, NO_EDITS)
+                self._push_through_block(None, group, chunk, NO_EDITS)
         else:
-            self._push_together(plain)
+            self._push_plain_branches(plain)
         self.looked_at.append(self.looks if kept is not None else {})
         self.outside, self.looks = None, {}
 
@@ -198,10 +204,10 @@ class Walk:
         n_tokens = layout.n_tokens if observe else self.plan.trunk_tokens(layer, self.in_parts)
         if n_tokens < layout.n_tokens:
             layout = self.stack.layout(None, self.plan.read if n_tokens else ())
-        observing = observe or self.plan.sites_needed[layer]
+        observing = observe or self.plan.layers_with_sites[layer]
         edits = LayerEdits(observe=self.seen.__setitem__) if observing else NO_EDITS
         beside = self._beside(runner, None, [None])
-        self.trunk, own = runner.packed(self.trunk, layout, beside, edits, overwrite=True)
+        self.trunk, own = runner.run_packed(self.trunk, layout, beside, edits, overwrite=True)
         self._count(1, n_tokens)
         return own
 
@@ -211,14 +217,16 @@ class Walk:
         """Keys and values that rows attend to beside their own: encoder outputs or the trunk."""
         if not isinstance(runner, StackBlock) or self.stack.encodes:
             return self.outside
-        memories = [self.plan.memory_of(row) for row in rows]
+        memories = [self.plan.encoder_output_index(row) for row in rows]
         if self.bare and memories[0]:
-            outputs = self.memories[span(memories)][:, :, None]
+            outputs = self.encoder_outputs[span(memories)][:, :, None]
             return EncoderOutputs(outputs, outputs)
         if weights not in self.looks:
-            self.looks[weights] = runner.look_at(self.memories[:1] if self.bare else self.memories)
+            self.looks[weights] = runner.cross_keys_values(
+                self.encoder_outputs[:1] if self.bare else self.encoder_outputs
+            )
         alike = len(set(memories)) == 1
-        return self.looks[weights].of(span(memories[:1] if alike else memories))
+        return self.looks[weights].select_members(span(memories[:1] if alike else memories))
 
     def _keep_source_ends(self) -> None:
         """Keep source activations for copies at generated positions."""
@@ -238,17 +246,17 @@ class Walk:
             weights = branches[row].weights(layer, EMBED)
             left = self.trunk[0] if parent is None else streams[parent]
             if weights is not None:
-                left, parent = self.stack.embedded(weights), None
+                left, parent = self.stack.embed_inputs(weights), None
             streams[row] = left if carried is None or parent is not None else left[carried]
             group.open += 1
 
-    def runner_of(self, layer: int, weights: OtherWeights | None) -> BlockRunner:
+    def layer_runner(self, layer: int, weights: OtherWeights | None) -> BlockRunner:
         """The runner of a layer with replaced weights; kept for decoding."""
         if weights is None:
             return self.runners[layer]
         if weights in self.own_blocks:
             return self.own_blocks[weights]
-        runner = runner_with(self.model, layer, weights)
+        runner = runner_with_weights(self.model, layer, weights)
         if self.plan.generates:
             self.own_blocks[weights] = runner
         return runner
@@ -274,20 +282,22 @@ class Walk:
         layout, into = self._ends(group)
         if before:
             edits = self._edits(group, before, ("resid_pre",), group.layout)
-            group.resid[before] = edits.changed("resid_pre", group.resid[before])
+            group.resid[before] = edits.apply_to("resid_pre", group.resid[before])
         for weights, of_block in edited.items():
             for rows in self._chunks(of_block, layout):
-                self._through(weights, group, rows, self._edits(group, rows, INSIDE, layout))
+                self._push_through_block(
+                    weights, group, rows, self._edits(group, rows, INSIDE, layout)
+                )
         for rows in self._chunks(ways["inside"], layout):
             edits = self._edits(group, rows, INSIDE, layout)
             sites = {name: layout.of_trunk(x) for name, x in self.seen.items()}
-            leaving = layout.leaving(group.resid[rows])
+            leaving = layout.select_outputs(group.resid[rows])
             into[rows] = self.runners[layer].from_sites(leaving, sites, edits)
         for rows in self._chunks(ways["idle"], layout):
             edits = self._edits(group, rows, ("resid_post",), layout)
             if edits.changes("resid_post") or layout.outputs is not None:
-                leaving = layout.leaving(group.resid[rows])
-                into[rows] = edits.changed("resid_post", leaving)
+                leaving = layout.select_outputs(group.resid[rows])
+                into[rows] = edits.apply_to("resid_post", leaving)
         return ways["plain"]
 
     def _ends(self, group: Group) -> tuple[Layout, torch.Tensor]:
@@ -296,7 +306,7 @@ class Walk:
             return group.last, group.read
         return group.layout, group.resid
 
-    def _push_together(self, plain: Sequence[Sequence[int]]) -> None:
+    def _push_plain_branches(self, plain: Sequence[Sequence[int]]) -> None:
         """Push the unchanged branches of several groups through, as many at once as may be."""
         batch: list[tuple[Group, list[int]]] = []
         room = self.tokens_at_once
@@ -333,20 +343,20 @@ class Walk:
         at_once = max(1, self.tokens_at_once // max(1, layout.n_tokens))
         # Decoders that look at the intact encoder output share its keys and values.
         for intact in (True, False):
-            part = [row for row in rows if (self.plan.memory_of(row) == 0) is intact]
+            part = [row for row in rows if (self.plan.encoder_output_index(row) == 0) is intact]
             for start in range(0, len(part), at_once):
                 yield part[start : start + at_once]
 
-    def _through(
+    def _push_through_block(
         self, weights: OtherWeights | None, group: Group, rows: list[int], edits: LayerEdits
     ) -> None:
         """Push some branches of a group through the layer's block, or one with other weights."""
-        runner = self.runner_of(self.layer, weights)
+        runner = self.layer_runner(self.layer, weights)
         layout, into = self._ends(group)
         at = span(rows)
         resid = group.resid[at]
         beside = self._beside(runner, weights, rows)
-        out, own = runner.packed(resid, layout, beside, edits, overwrite=True)
+        out, own = runner.run_packed(resid, layout, beside, edits, overwrite=True)
         if out is not resid or isinstance(at, list):
             into[at] = out
         self._count(len(rows), layout.n_outputs)
@@ -365,11 +375,11 @@ class Walk:
         entering = sites == ("resid_pre",)
         of_rows = (group.branches[row].edits.get(self.layer, ()) for row in rows)
         changes = ([edit for edit in edits if edit.site in sites] for edits in of_rows)
-        return edits_of(
+        return layer_edits(
             enumerate(changes),
             len(rows),
             layout.n_tokens if entering else layout.n_outputs,
-            n_heads_of(self.model, self.layer),
+            n_layer_heads(self.model, self.layer),
             lambda edit: self._value(edit, layout, entering),
             self.device,
         )
@@ -377,13 +387,13 @@ class Walk:
     def _value(self, edit: SiteEdit, layout: Layout, entering: bool) -> Value:
         """The vectors that an edit puts at tokens of a layout, and their mask (None: all)."""
         positions = layout.positions if entering else layout.leaving_positions
-        given = edit.value_at(positions[None])
+        given = edit.position_values(positions[None])
         if given is not None:
             return given, None
         side, sources, activations = self.side, self.side.sources, self.seen
         if edit.donor is not None:
             sources, activations = side.paths, self.donated[id(edit.donor)]
-        source_of = taken_from(edit, layout.n_packed, side.paths, sources, side.n_given)
+        source_of = source_tokens(edit, layout.n_packed, side.paths, sources, side.n_given)
         source_of = source_of.to(self.device)
         if layout.carried is not None:
             source_of = source_of[layout.carried]
@@ -394,7 +404,7 @@ class Walk:
 
     def source(self, row: int | None, layer: int) -> int:
         """Place of the keys and values of a branch in a layer; None is the trunk."""
-        number = self.plan.followed(row, layer)
+        number = self.plan.branch_followed(row, layer)
         opened = number and layer == self.plan.branches[number - 1].first_layer
         inside = opened and self.starts_inside(self.groups[0], number - 1)
         return 0 if inside else number

@@ -25,10 +25,10 @@ from layerwise.models.instance.kinds import (
 )
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.changes.edits import END, OtherWeights, in_place
-from layerwise.sweep.changes.interventions import Intervention, donors_of, intact
-from layerwise.sweep.decoding.decode import Decoder, capacity_for
-from layerwise.sweep.decoding.decode_step import Job
-from layerwise.sweep.packed.blocks import BlockRunner, block_runners, why_not_packed
+from layerwise.sweep.changes.interventions import Intervention, distinct_donors, intact
+from layerwise.sweep.decoding.decode import Decoder, row_capacity
+from layerwise.sweep.decoding.decode_step import DecodedText
+from layerwise.sweep.packed.blocks import BlockRunner, block_runners, unpackable_reason
 from layerwise.sweep.packed.layout import SCRATCH
 from layerwise.sweep.plans.plan import (
     DEFAULT_MEMORY_BUDGET,
@@ -49,7 +49,7 @@ from layerwise.sweep.requests import (
     Stopper,
 )
 
-from .engine import TOKENS_AT_ONCE, Seen, Walk, Work
+from .engine import TOKENS_AT_ONCE, Seen, SweepWork, Walk
 from .readout import CHUNK, score_rows
 
 ROWS_AT_ONCE = 4096
@@ -136,7 +136,7 @@ Progress = Callable[[float], None]
 _WALKED = 0.5
 
 
-def plan_for(
+def plan_for_model(
     model: Model,
     interventions: Sequence[Intervention],
     requests: Sequence[Request],
@@ -158,7 +158,7 @@ def model_shape(model: Model) -> ModelShape:
         in_parts, experts = False, 1
     else:
         n_heads, gated = model.cfg.n_heads, model.cfg.gated_mlp
-        in_parts, experts = why_not_packed(model) is None, model.cfg.experts_per_token or 1
+        in_parts, experts = unpackable_reason(model) is None, model.cfg.experts_per_token or 1
     return ModelShape(
         n_layers=cfg.n_layers,
         d_model=cfg.d_model,
@@ -179,27 +179,29 @@ def model_shape(model: Model) -> ModelShape:
     )
 
 
-def walk_for(
+def make_walk(
     model: Model,
     interventions: Sequence[Intervention],
     requests: Sequence[Request],
-    work: Work,
+    work: SweepWork,
     tokens_at_once: int = TOKENS_AT_ONCE,
     scratch: int = SCRATCH,
     runners: Sequence[BlockRunner] | None = None,
 ) -> Walk:
     """The walk of some requests under some interventions, with walks of their donors in step."""
     # A donor's walk packs the same tokens in the same order, so that a token has one index in both.
-    donors = {id(donor): donor_layers(donor, requests, work) for donor in donors_of(interventions)}
+    donors = {
+        id(donor): donor_layers(donor, requests, work) for donor in distinct_donors(interventions)
+    }
     stacks = n_encoder_layers(model), decoder_prefix(model)
     plan = plan_walk(interventions, requests, model.cfg.n_layers, *stacks)
     runners = block_runners(model) if runners is None else runners
     return Walk(model, runners, plan, requests, work, tokens_at_once, scratch, donors)
 
 
-def donor_layers(model: Model, requests: Sequence[Request], work: Work) -> Iterator[Seen]:
+def donor_layers(model: Model, requests: Sequence[Request], work: SweepWork) -> Iterator[Seen]:
     """The activations of another model by layer, over the tokens of a walk."""
-    for _, seen in walk_for(model, [intact()], requests, work).layers(observe=True):
+    for _, seen in make_walk(model, [intact()], requests, work).layers(observe=True):
         yield seen
 
 
@@ -224,9 +226,9 @@ def engine_outcomes(
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     tokens_at_once: int = TOKENS_AT_ONCE,
     progress: Progress | None = None,
-) -> tuple[list[list[Outcome]], Work, SweepPlan]:
+) -> tuple[list[list[Outcome]], SweepWork, SweepPlan]:
     """Put every request to the model under every intervention, whatever the model is."""
-    plan = plan_for(model, interventions, requests, memory_budget)
+    plan = plan_for_model(model, interventions, requests, memory_budget)
     engine = Engine(model, interventions, requests, stopper, memory_budget, tokens_at_once)
     return engine.run(plan.batches, progress), engine.work, plan
 
@@ -245,7 +247,7 @@ class Engine:
     ) -> None:
         self.model, self.interventions, self.requests = model, interventions, requests
         self.stopper, self.memory_budget = stopper, memory_budget
-        self.tokens_at_once, self.work = tokens_at_once, Work()
+        self.tokens_at_once, self.work = tokens_at_once, SweepWork()
         self.runners = block_runners(model)
         self.outcomes: dict[tuple[int, int], Outcome] = {}
 
@@ -285,7 +287,7 @@ class Engine:
             walk, n_layers = self.walk(batch), self.model.cfg.n_layers
             walked = _WALKED if any(isinstance(r, Generate) for r in walk.requests) else 1.0
             walk.run(lambda layer: progressed(walked * (layer + 1) / n_layers))
-            self._read(batch, walk, lambda texts: progressed(walked + (1 - walked) * texts))
+            self._read_walk(batch, walk, lambda texts: progressed(walked + (1 - walked) * texts))
         except torch.OutOfMemoryError:
             return False
         return True
@@ -304,19 +306,19 @@ class Engine:
         changed = [self.interventions[index] for index in batch.interventions]
         requests = [self.requests[index] for index in batch.requests]
         at_once, scratch = self._tokens_at_once(), min(SCRATCH, self.memory_budget // 16)
-        return walk_for(self.model, changed, requests, self.work, at_once, scratch, self.runners)
+        return make_walk(self.model, changed, requests, self.work, at_once, scratch, self.runners)
 
     def _tokens_at_once(self) -> int:
         """As asked for, or as few as the budget has room for."""
-        room = self.memory_budget // 8 // model_shape(self.model).passing
+        room = self.memory_budget // 8 // model_shape(self.model).block_bytes_per_token
         return max(64, min(self.tokens_at_once, room))
 
-    def _read(self, batch: Batch, walk: Walk, progressed: Progress) -> None:
+    def _read_walk(self, batch: Batch, walk: Walk, progressed: Progress) -> None:
         """Score a finished walk's log-likelihoods, decode its texts, and report progress."""
         # Logits are there in the model's format and in float32.
         per_row = self.model.cfg.d_vocab * (4 + self.model.W_E.element_size())
         chunk = max(8, min(CHUNK, self.memory_budget // 8 // per_row))
-        jobs: list[Job] = []
+        jobs: list[DecodedText] = []
         members: dict[int | None, tuple[int, ...]] = {}
 
         def put(branch: int | None, index: int, outcome: Outcome) -> None:
@@ -333,10 +335,10 @@ class Engine:
                 else:
                     assert isinstance(answer, int)
                     n_given = walk.side.n_given[index]
-                    jobs.append(Job(branch, index, request, n_given, [answer]))
+                    jobs.append(DecodedText(branch, index, request, n_given, [answer]))
         n_texts, n_ended = len(jobs), 0
 
-        def done(job: Job, text: Generated) -> None:
+        def done(job: DecodedText, text: Generated) -> None:
             nonlocal n_ended
             put(job.branch, job.request, text)
             n_ended += 1
@@ -344,7 +346,7 @@ class Engine:
 
         if jobs:
             generating = sorted({job.request for job in jobs})
-            capacity = capacity_for(walk, generating, self.memory_budget // 4)
+            capacity = row_capacity(walk, generating, self.memory_budget // 4)
             Decoder(walk, self.stopper, deque(jobs), capacity, done, logit_rows=chunk).run()
 
 

@@ -37,20 +37,20 @@ def embed_tokens(
     return resid
 
 
-def logits_of(
+def final_logits(
     model: Model, resid: Float[torch.Tensor, "row d_model"]
 ) -> Float[torch.Tensor, "row d_vocab"]:
     """Logits in float32 from final (or, for a lens, any) residual streams."""
     # Applies the final norm with the scale of these very activations, the unembedding and the
     # model's logit soft-cap.
-    logits, cap = uncapped_logits_of(model, resid), logit_cap(model)
+    logits, cap = uncapped_logits(model, resid), logit_cap(model)
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
-def uncapped_logits_of(
+def uncapped_logits(
     model: Model, resid: Float[torch.Tensor, "row d_model"]
 ) -> Float[torch.Tensor, "row d_vocab"]:
-    """As ``logits_of``, before the soft-cap."""
+    """As ``final_logits``, before the soft-cap."""
     x = resid[None]
     if isinstance(model, Seq2SeqModel) or model.cfg.normalization_type is not None:
         x = model.ln_final(x)
@@ -75,7 +75,7 @@ def score_rows(
     bounds = torch.arange(0, len(resid) + chunk, chunk)
     starts = torch.searchsorted(target_rows, bounds).tolist()
     for number, start in enumerate(range(0, len(resid), chunk)):
-        logits = logits_of(model, resid[start : start + chunk])
+        logits = final_logits(model, resid[start : start + chunk])
         greedy.append(first_argmax(logits))
         here = slice(starts[number], starts[number + 1])
         rows = (target_rows[here] - start).to(resid.device)

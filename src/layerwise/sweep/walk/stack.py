@@ -13,7 +13,7 @@ from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.changes.edits import OtherWeights, in_place
 from layerwise.sweep.packed.layout import Layout, make_layout
 from layerwise.sweep.packed.stack_block import stack_layout
-from layerwise.sweep.plans.packing import Side
+from layerwise.sweep.plans.packing import PackedStack
 from layerwise.sweep.plans.walk_plan import WalkPlan
 
 from .readout import embed_tokens
@@ -30,7 +30,7 @@ class Stack:
     scratch: int  # as of ``Layout``
 
     @property
-    def side(self) -> Side:
+    def side(self) -> PackedStack:
         """Its packed tokens."""
         return self.plan.sides[self.number]
 
@@ -39,7 +39,7 @@ class Stack:
         """True if another stack looks at its output."""
         return self.number < len(self.plan.sides) - 1
 
-    def embedded(self, weights: OtherWeights | None) -> Float[torch.Tensor, "token d_model"]:
+    def embed_inputs(self, weights: OtherWeights | None) -> Float[torch.Tensor, "token d_model"]:
         """The residual stream that enters it, by the model's embeddings or by others."""
         trie, device = self.side.trie, self.model.W_E.device
         tokens, positions = (

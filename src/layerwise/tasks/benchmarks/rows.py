@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from layerwise.errors import shown
+from layerwise.errors import short_repr
 from layerwise.tasks.extractors import EXTRACTORS
 from layerwise.tasks.right_option import WrittenNumber, plain_text
 
@@ -28,7 +28,7 @@ def field(row: Row, name: str, kind: type = str) -> Any:
     if name not in row:
         raise ValueError(f"no field {name!r}")
     if not isinstance(row[name], kind):
-        raise ValueError(f"field {name!r} is {shown(row[name])}; expected {_NOUNS[kind]}")
+        raise ValueError(f"field {name!r} is {short_repr(row[name])}; expected {_NOUNS[kind]}")
     return row[name]
 
 
@@ -40,16 +40,16 @@ def texts(row: Row, name: str) -> list[str]:
     listed = field(row, name, list)
     for one in listed:
         if not isinstance(one, str):
-            raise ValueError(f"field {name!r} has {shown(one)}; expected texts")
+            raise ValueError(f"field {name!r} has {short_repr(one)}; expected texts")
     return listed
 
 
-def objects_of(row: Row, name: str) -> list[Row]:
+def object_list(row: Row, name: str) -> list[Row]:
     """A list of objects."""
     listed = field(row, name, list)
     for one in listed:
         if not isinstance(one, dict):
-            raise ValueError(f"field {name!r} has {shown(one)}; expected objects")
+            raise ValueError(f"field {name!r} has {short_repr(one)}; expected objects")
     return listed
 
 
@@ -65,7 +65,7 @@ def number(row: Row, name: str) -> str:
     """A number, or a text of one, with all of its digits; a whole one without a point."""
     text = scalar_text(row, name).strip()
     if not _DIGITS.fullmatch(text):
-        raise ValueError(f"field {name!r} is {shown(row[name])}; expected a number")
+        raise ValueError(f"field {name!r} is {short_repr(row[name])}; expected a number")
     if "e" in text.lower():
         text = scalar_text({name: WrittenNumber(text)}, name)
     whole = _WHOLE.fullmatch(text)
@@ -76,7 +76,9 @@ def worked_answer(row: Row, name: str) -> tuple[str, str]:
     """Steps that lead to a number, and the number behind the last ``####``."""
     worked, mark, answer = field(row, name).rpartition("####")
     if not mark or EXTRACTORS["final_number"].find(f"####{answer}") is None:
-        raise ValueError(f"field {name!r} is {shown(row[name])}; expected a number behind ####")
+        raise ValueError(
+            f"field {name!r} is {short_repr(row[name])}; expected a number behind ####"
+        )
     return worked.strip(), answer.strip()
 
 
@@ -84,7 +86,9 @@ def subject_template(row: Row, name: str) -> str:
     """A template with one ``{}``, which a subject is put in place of."""
     template = texts(row, name)[:1]
     if not template or not re.fullmatch(r"[^{}]*\{\}[^{}]*", template[0]):
-        raise ValueError(f"field {name!r} is {shown(row[name])}; expected texts with one {{}} each")
+        raise ValueError(
+            f"field {name!r} is {short_repr(row[name])}; expected texts with one {{}} each"
+        )
     if len(template[0]) > _LONGEST_TEMPLATE:
         raise ValueError(f"field {name!r} has a text of more than {_LONGEST_TEMPLATE} characters")
     return template[0]
@@ -105,9 +109,9 @@ def _python_list(options: str) -> list[str]:
             raise ValueError("too long")
         listed = ast.literal_eval(options)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise ValueError(f"the options {shown(options)} are no list of texts") from error
+        raise ValueError(f"the options {short_repr(options)} are no list of texts") from error
     if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
-        raise ValueError(f"the options {shown(options)} are no list of texts")
+        raise ValueError(f"the options {short_repr(options)} are no list of texts")
     return listed
 
 

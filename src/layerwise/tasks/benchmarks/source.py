@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from layerwise import stats
-from layerwise.errors import UserError, counted, shown, unknown_name
+from layerwise.errors import UserError, count_noun, short_repr, unknown_name
 from layerwise.ground.regular_files import open_regular
 from layerwise.tasks._lines import (
     bad_line,
@@ -24,11 +24,11 @@ from layerwise.tasks._lines import (
     some_names,
 )
 from layerwise.tasks._source_names import SourceName, read_source_name
-from layerwise.tasks.items import Item, chance_of, commonest_answer, repeats_joined
+from layerwise.tasks.items import Item, cluster_repeats, commonest_answer, guessing_chance
 from layerwise.tasks.task import Task, one_line_answers
 
 from .rows import Row
-from .table import BENCHMARKS, N_OPTIONS, Benchmark, mixed
+from .table import BENCHMARKS, N_OPTIONS, Benchmark, shuffle_options
 
 PREFIX = "benchmark"
 _MOST_BYTES = 2**26
@@ -48,7 +48,7 @@ def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
     # The items of each group by turns, so that all have their share of any beginning.
     places: Counter[str | None] = Counter()
     turns = []
-    for item in filter(_can_be_asked, read):
+    for item in filter(_is_complete, read):
         turns.append((places[item.group], item))
         places[item.group] += 1
     kept = [item for _, item in sorted(turns, key=lambda turn: turn[0])]
@@ -63,11 +63,15 @@ def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
         name=source.label,
         capability=benchmark.capability,
         description=benchmark.description
-        + (f"; {counted(dropped, 'row')} left out, with equal options or none" if dropped else ""),
-        items=repeats_joined(items),
+        + (
+            f"; {count_noun(dropped, 'row')} left out, with equal options or none"
+            if dropped
+            else ""
+        ),
+        items=cluster_repeats(items),
         fewshot=tuple(examples),
         generate=benchmark.generate or one_line_answers(kept),
-        chance=chance_of(items, max(commonest_answer(items), stated)),
+        chance=guessing_chance(items, max(commonest_answer(items), stated)),
         template=benchmark.template,
         source=name,
     )
@@ -125,7 +129,8 @@ def _matching_files(source: SourceName, patterns: Iterable[str]) -> list[tuple[s
                     return [(path.stem.removesuffix("_test"), path) for path in paths]
     except OSError as error:
         raise UserError(
-            f"Folder {shown(source.data)} cannot be read ({error.strerror}); expected the folder "
+            f"Folder {short_repr(source.data)} cannot be read ({error.strerror}); expected "
+            f"the folder "
             "of a benchmark; give its path behind data=."
         ) from error
     return []
@@ -155,7 +160,7 @@ def _items(
             item,
             id=f"{place}/{number:04d}",
             group=part if benchmark.part else item.group,
-            choices=mixed(item.choices, rng) if benchmark.mix else item.choices,
+            choices=shuffle_options(item.choices, rng) if benchmark.mix else item.choices,
         )
         for number, item in enumerate(made)
     ]
@@ -184,7 +189,7 @@ def _numbered_rows(path: Path) -> Iterator[tuple[int, Row]]:
         for number, row in csv_cells(str(path), strict=False):
             if row and row != fields:
                 if len(row) != len(fields):
-                    what = f"{counted(len(row), 'cell')}; expected {', '.join(fields)}"
+                    what = f"{count_noun(len(row), 'cell')}; expected {', '.join(fields)}"
                     raise bad_line(str(path), number, what)
                 yield number, dict(zip(fields, row, strict=True))
     else:
@@ -217,11 +222,12 @@ def _refuse_broken_texts(item: Item) -> None:
     for text in (*alone, *item.choices, *item.aliases, *changed):
         if text is not None and not is_whole(text):
             raise ValueError(
-                f"the text {shown(text)} has a null character or half of one (a lone surrogate)"
+                f"the text {short_repr(text)} has a null character or half of one (a lone "
+                f"surrogate)"
             )
 
 
-def _can_be_asked(item: Item) -> bool:
+def _is_complete(item: Item) -> bool:
     """True if it has a question, an answer, and options that differ, if it has any."""
     texts = (item.question, item.answer, *item.choices)
     return all(texts) and len(set(item.choices)) == len(item.choices) != 1
@@ -239,7 +245,7 @@ def _split_fewshot(
     dev = [
         item
         for part, path in files
-        for item in filter(_can_be_asked, _items(source, benchmark, part, path, seed, "dev"))
+        for item in filter(_is_complete, _items(source, benchmark, part, path, seed, "dev"))
     ]
     room = len(dev) if dev else 0 if whole else len(items) - 1
     usual = min(benchmark.fewshot, room if dev else room // 2)
@@ -247,7 +253,8 @@ def _split_fewshot(
     if not 0 <= count <= room:
         named = f", or name a {benchmark.part}" if whole else ""
         raise UserError(
-            f"Task {source.label!r} has {counted(room, 'row')} for few-shot examples, not {count}; "
+            f"Task {source.label!r} has {count_noun(room, 'row')} for few-shot examples, "
+            f"not {count}; "
             f"ask for a number from 0 to {room}{named}."
         )
     kept = len(items) if dev else len(items) - count

@@ -14,7 +14,7 @@ from itertools import islice
 
 import numpy as np
 
-from layerwise.errors import counted, shown
+from layerwise.errors import count_noun, short_repr
 from layerwise.tasks.items import Capability, Corruption, Item
 from layerwise.tasks.right_option import LETTERS, Reading, right_option
 from layerwise.tasks.task import GenerateSpec, Template
@@ -24,7 +24,7 @@ from .rows import (
     field,
     lettered_options,
     number,
-    objects_of,
+    object_list,
     scalar_text,
     subject_template,
     texts,
@@ -75,7 +75,7 @@ def openbookqa(row: Row) -> Item:
     """A science question, as published or rendered as an instruction."""
     if "instruction" not in row:
         question = field(row, "question", dict)
-        choices = objects_of(question, "choices")
+        choices = object_list(question, "choices")
         listed = [field(choice, "text") for choice in choices]
         labels = [field(choice, "label") for choice in choices]
         return _choice(field(question, "stem"), listed, row.get("answerKey"), labels)
@@ -105,7 +105,9 @@ def mathqa(row: Row) -> Item:
     labels, listed = lettered_options(options)
     letter = answer.strip().lower()
     if letter not in LETTERED:
-        raise ValueError(f"the answer is {shown(answer)}; expected one of {', '.join(LETTERED)}")
+        raise ValueError(
+            f"the answer is {short_repr(answer)}; expected one of {', '.join(LETTERED)}"
+        )
     # Some rows have an option's letter within another option, or not at all.
     return _choice(question, listed, letter, labels) if labels.count(letter) == 1 else _NOTHING
 
@@ -114,10 +116,14 @@ def truthfulqa(row: Row) -> Item:
     """A question with one true answer among false ones, which the file puts first (mc1)."""
     targets = field(row, "mc1_targets", dict)
     if any(value not in (0, 1) or isinstance(value, bool) for value in targets.values()):
-        raise ValueError(f"field 'mc1_targets' is {shown(targets)}; expected 0 or 1 for each text")
+        raise ValueError(
+            f"field 'mc1_targets' is {short_repr(targets)}; expected 0 or 1 for each text"
+        )
     right = [text for text, value in targets.items() if value]
     if len(right) != 1:
-        raise ValueError(f"field 'mc1_targets' has {counted(len(right), 'true answer')}, not one")
+        raise ValueError(
+            f"field 'mc1_targets' has {count_noun(len(right), 'true answer')}, not one"
+        )
     listed = [text for text in targets if text.strip()]
     if not right[0].strip():
         return _NOTHING
@@ -129,7 +135,9 @@ def key_values(rows: Iterable[Row], rng: np.random.Generator) -> Iterator[Item]:
     for row in rows:
         records, key, value = _pairs(row), field(row, "key"), field(row, "value")
         if records.get(key) != value or not value:
-            raise ValueError(f"the value {shown(value)} is not that of the key {shown(key)}")
+            raise ValueError(
+                f"the value {short_repr(value)} is not that of the key {short_repr(key)}"
+            )
         others = [other for other in records if records[other][:1] != value[0]]
         if not others:
             raise ValueError("field 'ordered_kv_records' has no value that begins otherwise")
@@ -137,7 +145,7 @@ def key_values(rows: Iterable[Row], rng: np.random.Generator) -> Iterator[Item]:
         context = "JSON data:\n" + json.dumps(records, indent=0)
         yield replace(
             _item(f'Key: "{key}"', value),
-            choices=mixed([value, *(records[other] for other in drawn)], rng),
+            choices=shuffle_options([value, *(records[other] for other in drawn)], rng),
             context=context,
             corruption=Corruption(f'Key: "{drawn[0]}"', records[drawn[0]], context),
         )
@@ -150,7 +158,9 @@ def _pairs(row: Row) -> dict[str, str]:
         if not (
             isinstance(pair, list) and len(pair) == 2 and all(isinstance(t, str) for t in pair)
         ):
-            raise ValueError(f"field 'ordered_kv_records' has {shown(pair)}; expected two texts")
+            raise ValueError(
+                f"field 'ordered_kv_records' has {short_repr(pair)}; expected two texts"
+            )
     pairs = dict(listed)
     if len(pairs) < len(listed):
         raise ValueError("field 'ordered_kv_records' has a key twice")
@@ -179,7 +189,7 @@ def relation(rows: Iterable[Row], rng: np.random.Generator) -> Iterator[Item]:
     (row,) = rows
     pattern = subject_template(row, "prompt_templates")
     objects: dict[str, list[str]] = defaultdict(list)
-    for sample in objects_of(row, "samples"):
+    for sample in object_list(row, "samples"):
         subject, answer = field(sample, "subject"), scalar_text(sample, "object")
         if subject.strip() and answer.strip():
             objects[subject].append(answer)
@@ -208,7 +218,9 @@ def _with_other_answers(
         wrong = list(dict.fromkeys(item.answer for item in tried))[: N_OPTIONS - 1]
         if wrong:
             twin = _twin(item, subject(item), tried, subject)
-            yield replace(item, choices=mixed([item.answer, *wrong], rng), corruption=twin)
+            yield replace(
+                item, choices=shuffle_options([item.answer, *wrong], rng), corruption=twin
+            )
 
 
 def _twin(
@@ -227,7 +239,9 @@ def _twin(
     return Corruption(item.question.replace(own, subject(best)), best.answer)
 
 
-def mixed(options: list[str] | tuple[str, ...], rng: np.random.Generator) -> tuple[str, ...]:
+def shuffle_options(
+    options: list[str] | tuple[str, ...], rng: np.random.Generator
+) -> tuple[str, ...]:
     """Options in a random order."""
     return tuple(options[place] for place in rng.permutation(len(options)).tolist())
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from .features import Feature
 from .guessers import Guesser, ranks
-from .options import Options
+from .options import TaskOptions
 
 _MOST_FITTED = 20_000
 # Only the first places have weights, so that their number does not grow with the options.
@@ -22,7 +22,7 @@ _MOST_PLACES = 32
 
 
 def naive_bayes_guesser(
-    options: Options, of: str, parts: Callable[[str], Iterable[str]]
+    options: TaskOptions, of: str, parts: Callable[[str], Iterable[str]]
 ) -> Guesser:
     """Bernoulli naive Bayes of the right option, from its parts (its words, its characters)."""
     from sklearn.feature_extraction import DictVectorizer
@@ -50,7 +50,7 @@ def naive_bayes_guesser(
     return Guesser(f"naive Bayes of {of}", "options", fit)
 
 
-def conditional_logit_guesser(options: Options, features: Mapping[str, Feature]) -> Guesser:
+def conditional_logit_guesser(options: TaskOptions, features: Mapping[str, Feature]) -> Guesser:
     """All features together: the option that a conditional logit model prefers."""
     inputs = conditional_logit_inputs(options, features)
 
@@ -63,7 +63,7 @@ def conditional_logit_guesser(options: Options, features: Mapping[str, Feature])
 
 
 def conditional_logit_inputs(
-    options: Options, features: Mapping[str, Feature]
+    options: TaskOptions, features: Mapping[str, Feature]
 ) -> Float[np.ndarray, "items options columns"]:
     """Of each feature the rank, how far that is from the middle, and the standard score."""
     width = options.offered.shape[1]

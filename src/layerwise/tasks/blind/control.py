@@ -23,9 +23,9 @@ from layerwise.tasks.task import Task
 
 from .classifiers import conditional_logit_guesser, naive_bayes_guesser
 from .cross_fitting import best_overall, best_per_quarter, cross_fit_halves
-from .features import features_of, mentions_of
+from .features import mention_features, option_features
 from .guessers import Guesser, describe_rule, rule_guessers
-from .options import Options, options_of, quarters_of
+from .options import TaskOptions, item_quarters, task_options
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def guesser_accuracies(task: Task, *, tokenizer: Tokenizer | None = None) -> pd.
         >>> bool((table["p_holm"] < 0.05).any())
         False
     """
-    options = options_of(task)
+    options = task_options(task)
     rows = []
     for guesser in all_guessers(options, tokenizer, context=True):
         fit = cross_fit_halves(options, guesser)
@@ -128,19 +128,19 @@ def question_only_baseline(
         >>> question_only_baseline(load_task("kv-words")).right.shape
         (200,)
     """
-    options = options_of(task)
+    options = task_options(task)
     fit = best_per_quarter(options, all_guessers(options, tokenizer, context=False))
     names, rules = zip(*fit.rules, strict=True)
     return QuestionOnlyBaseline(task.name, options.items, fit.right, names, "; ".join(rules))
 
 
 def all_guessers(
-    options: Options, tokenizer: Tokenizer | None, *, context: bool
+    options: TaskOptions, tokenizer: Tokenizer | None, *, context: bool
 ) -> Sequence[Guesser]:
     """All guessers; those that know the context only if that is asked for."""
-    features = features_of(options, tokenizer)
+    features = option_features(options, tokenizer)
     return [
-        *rule_guessers(options, features, mentions_of(options) if context else {}),
+        *rule_guessers(options, features, mention_features(options) if context else {}),
         naive_bayes_guesser(options, "texts", lambda text: (text,)),
         naive_bayes_guesser(options, "words", str.split),
         naive_bayes_guesser(options, "characters", iter),
@@ -189,7 +189,7 @@ def guesser_answers(
         right = {item.answer, *item.aliases}.intersection(item.choices)
         if len(item.choices) < 2 or right != {item.answer}:
             return None
-    options = options_of(replace(task, items=items))
+    options = task_options(replace(task, items=items))
     choose = best_overall if alone else best_per_quarter
     fit = choose(options, all_guessers(options, tokenizer, context=False))
     p = uniform_guessing_p_value(int(fit.right.sum()), 1 / options.counts)
@@ -205,7 +205,7 @@ def _most_frequent_answer(task: Task, items: Sequence[Item], alone: bool) -> Gue
 
     normalise = extractor(task.generate.extractor).normalise
     answers = [normalise(item.answer) for item in items]
-    quarter = quarters_of(items)
+    quarter = item_quarters(items)
     right, given = np.zeros(len(items), dtype=bool), []
     for own in range(4):
         others = [answer for answer, place in zip(answers, quarter, strict=True) if place != own]

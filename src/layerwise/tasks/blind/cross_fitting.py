@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from .guessers import Guesser
-from .options import Options
+from .options import TaskOptions
 
 
 class CrossFit(NamedTuple):
@@ -20,20 +20,20 @@ class CrossFit(NamedTuple):
     rules: tuple[tuple[str, str], ...]  # for each part of the items, the guesser's name and rule
 
 
-def cross_fit_halves(options: Options, guesser: Guesser) -> CrossFit:
+def cross_fit_halves(options: TaskOptions, guesser: Guesser) -> CrossFit:
     """One guesser on all items, each half with the rule that was fitted on the other."""
     halves = [options.quarter % 2 == half for half in (0, 1)]
     return _cross_fit(len(options.items), halves, lambda _: guesser)
 
 
-def best_per_quarter(options: Options, guessers: Sequence[Guesser]) -> CrossFit:
+def best_per_quarter(options: TaskOptions, guessers: Sequence[Guesser]) -> CrossFit:
     """For each quarter, the guesser that is best on the other three (itself cross-fitted)."""
     counts = np.array([_n_right_in_other_quarters(options, guesser) for guesser in guessers])
     best = counts.argmax(axis=0)
     return _cross_fit(len(options.items), _quarters(options), lambda at: guessers[int(best[at])])
 
 
-def best_overall(options: Options, guessers: Sequence[Guesser]) -> CrossFit:
+def best_overall(options: TaskOptions, guessers: Sequence[Guesser]) -> CrossFit:
     """The guesser that is right most often when each quarter's rule is fitted on the others."""
     # It is chosen by what it does on all items, so that it looks better than it is, where there are
     # few items by a lot; but no guesser that was tried is better.
@@ -59,11 +59,13 @@ def _cross_fit(
     return CrossFit(right, tuple(rules))
 
 
-def _quarters(options: Options) -> list[Bool[np.ndarray, " items"]]:
+def _quarters(options: TaskOptions) -> list[Bool[np.ndarray, " items"]]:
     return [options.quarter == quarter for quarter in range(4)]
 
 
-def _n_right_in_other_quarters(options: Options, guesser: Guesser) -> Int[np.ndarray, " quarters"]:
+def _n_right_in_other_quarters(
+    options: TaskOptions, guesser: Guesser
+) -> Int[np.ndarray, " quarters"]:
     """For each quarter, right guesses in the other three, each fitted without both quarters."""
     counts, quarters = np.zeros(4, dtype=int), _quarters(options)
     for first, second in combinations(range(4), 2):

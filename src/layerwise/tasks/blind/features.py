@@ -13,13 +13,13 @@ from jaxtyping import Float
 from layerwise.models.libraries.untrusted_tokenizer import try_texts
 from layerwise.tasks._encoding import Tokenizer
 
-from .options import Options
+from .options import TaskOptions
 
 Feature = Float[np.ndarray, "items options"]
 _NUMBER = re.compile(r"\s*[$€£]?\s*([-\u2212]?\d+(?:,\d{3})*(?:\.\d+)?)\s*%?\s*")
 
 
-def features_of(options: Options, tokenizer: Tokenizer | None) -> Mapping[str, Feature]:
+def option_features(options: TaskOptions, tokenizer: Tokenizer | None) -> Mapping[str, Feature]:
     """Every feature that tells at least some of the options apart, by name."""
     times = Counter(text for row in options.texts for text in row)
     alphabet = {text: place for place, text in enumerate(sorted(times, key=str.casefold))}
@@ -45,7 +45,7 @@ def features_of(options: Options, tokenizer: Tokenizer | None) -> Mapping[str, F
     return {name: feature for name, feature in features.items() if differs_within_items(feature)}
 
 
-def mentions_of(options: Options) -> Mapping[str, Feature]:
+def mention_features(options: TaskOptions) -> Mapping[str, Feature]:
     """Place and number of each option's mentions in contexts that list two or more options."""
     names = ("first mention", "last mention", "times mentioned")
     features = {f"{name} in the context": np.full(options.offered.shape, np.nan) for name in names}
@@ -66,14 +66,14 @@ def differs_within_items(feature: Feature) -> bool:
     return bool((low < high).any())
 
 
-def _measure_options(options: Options, measure: Callable[[str], float]) -> Feature:
+def _measure_options(options: TaskOptions, measure: Callable[[str], float]) -> Feature:
     known = {text: float(measure(text)) for text in {text for row in options.texts for text in row}}
     values = np.full(options.offered.shape, np.nan)
     values[options.offered] = [known[text] for row in options.texts for text in row]
     return values
 
 
-def _option_values(options: Options) -> Feature:
+def _option_values(options: TaskOptions) -> Feature:
     """Options' values where all of an item's options are numbers."""
     values = _measure_options(options, _parse_number)
     complete = (np.isfinite(values) | ~options.offered).all(axis=1)
@@ -101,7 +101,7 @@ def _distance_from_middle(
     return distances
 
 
-def _mean_overlap(options: Options, parts: Callable[[str], Iterable[Hashable]]) -> Feature:
+def _mean_overlap(options: TaskOptions, parts: Callable[[str], Iterable[Hashable]]) -> Feature:
     """The number of parts that an option shares with another one, on average."""
     values = np.full(options.offered.shape, np.nan)
     for index, row in enumerate(options.texts):

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from .features import Feature
-from .options import Options
+from .options import TaskOptions
 
 Sees = Literal["options", "options and context"]
 _MOST_CONSTANTS = 100
@@ -56,7 +56,7 @@ def _rule_guesser(
     return Guesser(name, sees, fit)
 
 
-def right_by_rank(options: Options, feature: Feature) -> Bool[np.ndarray, "rules items"]:
+def right_by_rank(options: TaskOptions, feature: Feature) -> Bool[np.ndarray, "rules items"]:
     """True where the k-th option by a feature is right, from the low end, then from the high."""
     low = ranks(options, feature)[np.arange(len(options.gold)), options.gold]
     places = np.arange(options.offered.shape[1])
@@ -69,7 +69,7 @@ def right_by_rank(options: Options, feature: Feature) -> Bool[np.ndarray, "rules
 
 
 def _rank_guesser(
-    options: Options,
+    options: TaskOptions,
     name: str,
     feature: Feature,
     ends: tuple[str, str] = (" from the low end", " from the high end"),
@@ -81,7 +81,7 @@ def _rank_guesser(
     return _rule_guesser(name, sees, rules, right_by_rank(options, feature))
 
 
-def _constant_guesser(options: Options, name: str, feature: Feature) -> Guesser:
+def _constant_guesser(options: TaskOptions, name: str, feature: Feature) -> Guesser:
     """The option nearest to a constant, any that the options themselves have (or 100 of them)."""
     known = feature[np.isfinite(feature)]
     values = np.unique(known)
@@ -92,14 +92,14 @@ def _constant_guesser(options: Options, name: str, feature: Feature) -> Guesser:
     return _rule_guesser(f"{name}, nearest to a constant", "options", rules, right)
 
 
-def ranks(options: Options, feature: Feature) -> Int[np.ndarray, "items options"]:
+def ranks(options: TaskOptions, feature: Feature) -> Int[np.ndarray, "items options"]:
     """Place of each option in the order of a feature, from 0; those without a value come last."""
     order = np.lexsort((options.jitter, feature, ~options.offered), axis=1)
     return order.argsort(axis=1)
 
 
 def rule_guessers(
-    options: Options, features: Mapping[str, Feature], mentions: Mapping[str, Feature]
+    options: TaskOptions, features: Mapping[str, Feature], mentions: Mapping[str, Feature]
 ) -> Iterator[Guesser]:
     """All guessers with a rule to choose that features allow."""
     places = np.where(options.offered, np.arange(options.offered.shape[1]), np.nan)

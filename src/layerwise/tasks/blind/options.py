@@ -16,7 +16,7 @@ from layerwise.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class Options:
+class TaskOptions:
     """The options of a task, without its questions."""
 
     items: tuple[str, ...]  # item ids
@@ -44,7 +44,7 @@ class Options:
         return np.where(highest & self.offered, self.jitter, -1.0).argmax(axis=1) == self.gold
 
 
-def options_of(task: Task) -> Options:
+def task_options(task: Task) -> TaskOptions:
     """The options of a task's items."""
     items = task.items
     if not items:
@@ -60,7 +60,7 @@ def options_of(task: Task) -> Options:
     gold = np.array([item.choices.index(item.answer) for item in items])
     jitter = np.zeros(offered.shape)
     jitter[offered] = [_hash(item.id, choice) for item in items for choice in item.choices]
-    return Options(
+    return TaskOptions(
         items=tuple(item.id for item in items),
         texts=tuple(item.choices for item in items),
         contexts=tuple(item.context for item in items),
@@ -93,8 +93,8 @@ def _quarters(items: Sequence[Item], gold: Int[np.ndarray, " items"]) -> Int[np.
     return quarter
 
 
-def quarters_of(items: Sequence[Item]) -> Int[np.ndarray, " items"]:
-    """Quarters as ``Options.quarter`` has them, of items with or without options."""
+def item_quarters(items: Sequence[Item]) -> Int[np.ndarray, " items"]:
+    """Quarters as ``TaskOptions.quarter`` has them, of items with or without options."""
     return _quarters(items, np.zeros(len(items), dtype=int))
 
 

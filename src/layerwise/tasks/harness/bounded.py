@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from layerwise.errors import UserError, counted, one_line
+from layerwise.errors import UserError, count_noun, one_line
 from layerwise.ground.limited import JobError, LimitedProcess, OverLimitError
 from layerwise.tasks._lines import is_whole
 
@@ -80,7 +80,8 @@ class Templates:
         except OverLimitError as limit:
             raise UserError(
                 f"A template of task {self._name!r} needs more than {limit} for "
-                f"{counted(len(documents), 'document')}; expected far less; correct the template."
+                f"{count_noun(len(documents), 'document')}; expected far less; correct the "
+                f"template."
             ) from limit
 
 
@@ -127,7 +128,7 @@ def quiet(templates: Templates | None = None) -> Iterator[None]:
         utils.env, utils.apply_template = usual, usual_render
 
 
-def reason_of(error: Exception) -> str:
+def error_reason(error: Exception) -> str:
     """Kind and message of an error, also of one in another process."""
     return (
         one_line(error)
@@ -139,12 +140,12 @@ def reason_of(error: Exception) -> str:
 _TEMPLATES: WeakKeyDictionary[Any, Templates] = WeakKeyDictionary()
 
 
-def templates_of(theirs: Any) -> Templates | None:
+def isolated_templates(theirs: Any) -> Templates | None:
     """The templates of one of the harness's tasks that are rendered apart; None if trusted."""
     return _TEMPLATES.get(theirs)
 
 
-def render_apart(theirs: Any, templates: Templates) -> None:
+def isolate_rendering(theirs: Any, templates: Templates) -> None:
     """Render a task's templates in a limited process from now on, all its documents together."""
     examples = getattr(getattr(theirs, "sampler", None), "df", ())
     templates.know([*theirs.eval_docs, *examples])
@@ -155,7 +156,7 @@ def render_apart(theirs: Any, templates: Templates) -> None:
 _OF_PATTERNS = ("regex", "multi_choice_regex", "regex_pos")
 
 
-def filter_apart(theirs: Any, name: str) -> None:
+def isolate_filters(theirs: Any, name: str) -> None:
     """Let a task's patterns meet the model's answers in a limited process only."""
     listed: list[Any] = theirs.get_config("filter_list") or []
     for one, pipeline in zip(listed, theirs._filters, strict=False):

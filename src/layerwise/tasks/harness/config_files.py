@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerwise.errors import shown
+from layerwise.errors import short_repr
 from layerwise.ground.regular_files import open_regular
 
 MOST_BYTES, MOST_FILES = 2**20, 100
@@ -49,7 +49,7 @@ def _merge_includes(path: Path, read: list[Path]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for one in named if isinstance(named, list) else [named]:
         if not isinstance(one, str):
-            raise ValueError(f"{path.name} includes {shown(one)}, which is no path")
+            raise ValueError(f"{path.name} includes {short_repr(one)}, which is no path")
         included = _merge_includes(path.parent / one, read)
         if merged.get("unsafe_code"):
             included["unsafe_code"] = True
@@ -136,12 +136,12 @@ def _loader(file: Path) -> Any:
     return Loader
 
 
-def functions_in(value: Any) -> list[Function]:
+def named_functions(value: Any) -> list[Function]:
     """All functions that a configuration names."""
     if isinstance(value, Function):
         return [value]
     parts = [*value, *value.values()] if isinstance(value, dict) else value
-    return [one for part in parts for one in functions_in(part)] if _is_nested(value) else []
+    return [one for part in parts for one in named_functions(part)] if _is_nested(value) else []
 
 
 def with_functions(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from layerwise.errors import UserError, shown
+from layerwise.errors import UserError, short_repr
 from layerwise.tasks._lines import is_whole
 
 from .config_files import Function
@@ -121,7 +121,8 @@ def _check(
 
 def _unfit(field: str, value: Any, expected: str, name: str) -> UserError:
     return UserError(
-        f"Field {field!r} of task {name!r} is {shown(value)}; expected {expected}; correct the "
+        f"Field {field!r} of task {name!r} is {short_repr(value)}; expected {expected}; "
+        f"correct the "
         "task's file."
     )
 
@@ -130,7 +131,8 @@ def _refuse_broken_texts(value: Any, name: str) -> None:
     """Refuse texts that no table or page can hold."""
     if isinstance(value, str) and not is_whole(value):
         raise UserError(
-            f"Task {name!r} has the text {shown(value)} with a null or half a character; expected "
+            f"Task {name!r} has the text {short_repr(value)} with a null or half a "
+            f"character; expected "
             "whole characters; correct the task's file."
         )
     parts = [*value, *value.values()] if isinstance(value, dict) else value

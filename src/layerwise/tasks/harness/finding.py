@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from layerwise.errors import UserError, one_line, shown
+from layerwise.errors import UserError, one_line, short_repr
 from layerwise.tasks._source_names import SourceName
 
 from .bounded import quiet
@@ -33,7 +33,7 @@ def members(source: SourceName, name: str) -> list[str]:
     for one in tasks:
         if ":" in one:  # what stands behind a colon could grant trust
             raise UserError(
-                f"Group {name!r} has the member {shown(one)}; expected names without a colon; "
+                f"Group {name!r} has the member {short_repr(one)}; expected names without a colon; "
                 "rename the file."
             )
     if source.data is not None:
@@ -63,7 +63,7 @@ def own_folder() -> Path:
 
 
 @lru_cache(maxsize=1)
-def everything() -> Any:
+def task_manager() -> Any:
     """All tasks of the harness, whose listing takes seconds."""
     with quiet():
         return harness().TaskManager()
@@ -74,7 +74,7 @@ def is_own(path: Path) -> bool:
     return path.resolve().is_relative_to(own_folder().resolve())
 
 
-def file_of(base: str) -> Path:
+def task_file(base: str) -> Path:
     """The file of a task, a group or a user; most are named like the task."""
     if base.endswith((".yaml", ".yml")):
         if not os.path.exists(base):
@@ -85,12 +85,12 @@ def file_of(base: str) -> Path:
         config = read_yaml(path, base)
         if base in (config.get("task"), config.get("group")):
             return path
-    entry = everything().task_index.get(base)
+    entry = task_manager().task_index.get(base)
     if entry is None or entry.yaml_path is None:
-        close = difflib.get_close_matches(base[:100], everything().all_tasks, n=1)
+        close = difflib.get_close_matches(base[:100], task_manager().all_tasks, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise UserError(
-            f"Unknown task {shown(base)} of lm-evaluation-harness.{hint} Expected a name that "
+            f"Unknown task {short_repr(base)} of lm-evaluation-harness.{hint} Expected a name that "
             "`lm_eval ls tasks` lists, or the path of a .yaml file."
         )
     return Path(entry.yaml_path)
@@ -123,11 +123,11 @@ def _leaves(base: str, name: str, seen: set[str]) -> Iterator[str]:
         return
     seen.add(base)
     try:
-        path = file_of(base)
+        path = task_file(base)
     except UserError:  # only the list of all tasks, which takes seconds, knows tags
-        if base.endswith((".yaml", ".yml")) or base not in everything().all_tags:
+        if base.endswith((".yaml", ".yml")) or base not in task_manager().all_tags:
             raise
-        yield from sorted(everything().task_index[base].tags)
+        yield from sorted(task_manager().task_index[base].tags)
         return
     config = read_yaml(path, name)
     if "group" in config:
@@ -142,14 +142,16 @@ def _of_group(listed: Any, path: Path, name: str, seen: set[str]) -> Iterator[st
             yield from _of_group(member["task"], path, name, seen)
         elif isinstance(member, Mapping) and set(member) - {"task", "task_alias"}:
             raise UserError(
-                f"The group {name!r} changes its task {shown(member.get('task'))}; expected tasks "
+                f"The group {name!r} changes its task {short_repr(member.get('task'))}; "
+                f"expected tasks "
                 "as they are; put each into a .yaml file of its own, and name these files."
             )
         else:
             one = member.get("task") if isinstance(member, Mapping) else member
             if not isinstance(one, str):
                 raise UserError(
-                    f"Group {name!r} has the member {shown(one)}; expected the name of a task; "
+                    f"Group {name!r} has the member {short_repr(one)}; expected the name "
+                    f"of a task; "
                     "correct the file."
                 )
             beside = path.parent / f"{one}.yaml"

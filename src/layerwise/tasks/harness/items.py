@@ -11,12 +11,12 @@ from itertools import takewhile
 from string import ascii_letters, digits
 from typing import Any
 
-from layerwise.errors import UserError, counted, shown, unknown_name
+from layerwise.errors import UserError, count_noun, short_repr, unknown_name
 from layerwise.tasks._lines import is_whole
-from layerwise.tasks.items import Item, chance_of, repeats_joined
+from layerwise.tasks.items import Item, cluster_repeats, guessing_chance
 from layerwise.tasks.task import GenerateSpec, Task, Template, one_line_answers
 
-from .bounded import quiet, reason_of, templates_of
+from .bounded import error_reason, isolated_templates, quiet
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,15 @@ class HarnessJudge:
         instance.resps = [text] * (self.theirs.config.repeats or 1)
         (pipeline,) = [one for one in self.theirs._filters if one.name == self.filter]
         try:
-            with quiet(templates_of(self.theirs)):
+            with quiet(isolated_templates(self.theirs)):
                 pipeline.apply([instance])
                 taken = instance.filtered_resps[self.filter]
                 value = self.theirs.process_results(document, [taken])[self.metric]
         except UserError:
             raise
         except Exception as error:
-            raise _unsupported(
-                self.theirs.task_name, f"cannot judge a text ({reason_of(error)})",
+            raise _unsupported_error(
+                self.theirs.task_name, f"cannot judge a text ({error_reason(error)})",
                 "a metric that says 0 or 1, and the packages that it needs",
             ) from error  # fmt: skip
         return bool(value == 1), taken if isinstance(taken, str) else repr(taken)
@@ -92,33 +92,35 @@ def as_task(
             "expected a task with an accuracy; run it in the harness with layerwise.lm_eval.LM."
         )
     if kind not in _MAKERS:
-        raise _unsupported(name, f"is of type {kind}", f"one of {', '.join(_MAKERS)}")
+        raise _unsupported_error(name, f"is of type {kind}", f"one of {', '.join(_MAKERS)}")
     examples = _build(theirs, name, seed, fewshot)
     label = f"lm-eval:{theirs.task_name}"
     documents = _by_document(theirs, label)
-    with quiet(templates_of(theirs)):
+    with quiet(isolated_templates(theirs)):
         try:
             made = _MAKERS[kind](theirs, documents, arguments, name)
         except UserError:
             raise
         except Exception as error:
-            raise _unsupported(
-                name, f"cannot be asked ({reason_of(error)})", "data with the fields that it names"
+            raise _unsupported_error(
+                name,
+                f"cannot be asked ({error_reason(error)})",
+                "data with the fields that it names",
             ) from error
     if not made.items:
-        raise _unsupported(name, "has no item that can be asked", "one at least")
+        raise _unsupported_error(name, "has no item that can be asked", "one at least")
     if examples or theirs.get_config("description") or theirs.get_config("gen_prefix"):
         made = replace(made, items=_with_turns(theirs, made.items, label, name, seed, fewshot))
     _refuse_broken_texts(made.items, name)
     left_out = len(documents) - len(made.items)
-    dropped = f"; {counted(left_out, 'document')} left out, with equal options or none right"
+    dropped = f"; {count_noun(left_out, 'document')} left out, with equal options or none right"
     capability: Any = arguments.get("capability", "knowledge")
     return Task(
         name=label + made.suffix,
         capability=capability,
-        description=f"{kind} of lm-evaluation-harness, {counted(examples, 'example')} in each "
+        description=f"{kind} of lm-evaluation-harness, {count_noun(examples, 'example')} in each "
         f"prompt{dropped if left_out else ''}",
-        items=repeats_joined(made.items),
+        items=cluster_repeats(made.items),
         fewshot=(),
         generate=made.generate or one_line_answers(made.items),
         chance=_chance(kind, made, examples),
@@ -130,7 +132,7 @@ def as_task(
 
 def _chance(kind: str, made: _TaskItems, examples: int) -> dict[str, float]:
     """Accuracy by guessing, under the protocols that the items can be asked under."""
-    chance = chance_of(made.items)
+    chance = guessing_chance(made.items)
     if any(item.ending is not None for item in made.items):
         return {"continuation": chance["continuation"]}
     if kind == "loglikelihood":
@@ -148,12 +150,12 @@ def _refuse_broken_texts(items: Sequence[Item], name: str) -> None:
         options = (item.answer, *item.choices, *item.aliases, item.ending or "")
         for text in (item.question, *options, *turns):
             if not isinstance(text, str) or not is_whole(text):
-                raise _unsupported(
-                    name, f"has an item with {shown(text)}", "texts of whole characters"
+                raise _unsupported_error(
+                    name, f"has an item with {short_repr(text)}", "texts of whole characters"
                 )
 
 
-def _unsupported(name: str, what: str, expected: str) -> UserError:
+def _unsupported_error(name: str, what: str, expected: str) -> UserError:
     return UserError(f"Task {name!r} {what}; expected {expected}.")
 
 
@@ -193,18 +195,21 @@ def _build(theirs: Any, name: str, seed: int, fewshot: int | None, **in_chat: An
     """Have the harness make its requests, and return how many examples each prompt has."""
     own = theirs.get_config("num_fewshot")
     if own == 0 and fewshot:
-        raise _unsupported(name, "sets its number of few-shot examples to 0", "no other number")
+        raise _unsupported_error(
+            name, "sets its number of few-shot examples to 0", "no other number"
+        )
     count = (own or 0) if fewshot is None else fewshot
     theirs.set_config("num_fewshot", count)
     theirs.set_fewshot_seed(_FEWSHOT_SEED + seed)
-    with quiet(templates_of(theirs)):
+    with quiet(isolated_templates(theirs)):
         try:
             theirs.build_all_requests(**in_chat)
         except UserError:
             raise
         except Exception as error:
             raise UserError(
-                f"Task {name!r} cannot make its prompts ({reason_of(error)}); expected data with "
+                f"Task {name!r} cannot make its prompts ({error_reason(error)}); expected "
+                f"data with "
                 f"its fields, and as many few-shot examples as the {count} that are asked for."
             ) from error
         finally:
@@ -218,7 +223,7 @@ Documents = Mapping[str, Sequence[Any]]
 def _choice_items(theirs: Any, documents: Documents, _: Mapping[str, str], name: str) -> _TaskItems:
     """Options behind one prompt, or each in a prompt of its own."""
     if theirs.multiple_target:
-        raise _unsupported(name, "has several answers", "one right option for each document")
+        raise _unsupported_error(name, "has several answers", "one right option for each document")
     _refuse_other_metrics(theirs, name)
     delimiter = theirs.config.target_delimiter
     if theirs.multiple_input:
@@ -244,7 +249,7 @@ def _are_distinct(options: Sequence[str]) -> bool:
 def _in_prompts(theirs: Any, documents: Documents, delimiter: str, name: str) -> _TaskItems:
     """Options that end a prompt each, with one text behind all of them (WinoGrande)."""
     if theirs.config.gen_prefix:
-        raise _unsupported(name, "has a gen_prefix behind options in several prompts", "none")
+        raise _unsupported_error(name, "has a gen_prefix behind options in several prompts", "none")
     items = []
     for number, instances in documents.items():
         document = instances[0].doc
@@ -268,7 +273,7 @@ def _continuation_items(
     """One continuation, which is right if each of its tokens is the most likely one."""
     _refuse_other_metrics(theirs, name)
     if any(len(instances) > 1 for instances in documents.values()):
-        raise _unsupported(name, "scores several texts for a document", "one for each")
+        raise _unsupported_error(name, "scores several texts for a document", "one for each")
     # The harness has no delimiter here: white space is part of the text, in a chat too.
     items = []
     for number, (one,) in documents.items():
@@ -283,7 +288,7 @@ def _generation_items(
     """A text that the model writes, judged by the task's own filter and metric."""
     settings = dict(next(iter(documents.values()))[0].args[1])
     if settings.get("do_sample") and settings.get("temperature", 1.0) > 0:
-        raise _unsupported(name, "draws texts at random (do_sample)", "greedy ones")
+        raise _unsupported_error(name, "draws texts at random (do_sample)", "greedy ones")
     filters = [one.name for one in theirs._filters]
     metrics = [str(one) for one in theirs.aggregation() if _is_accuracy(str(one))]
     pipeline = _named_or_first("filter", arguments, filters, name)
@@ -330,7 +335,9 @@ def _is_accuracy(metric: str) -> bool:
 def _refuse_other_metrics(theirs: Any, name: str) -> None:
     metrics = [str(one) for one in theirs.aggregation()]
     if callable(theirs.config.process_results) or not any(map(_is_accuracy, metrics)):
-        raise _unsupported(name, f"is scored by {', '.join(metrics)} of its own", "acc or acc_norm")
+        raise _unsupported_error(
+            name, f"is scored by {', '.join(metrics)} of its own", "acc or acc_norm"
+        )
 
 
 def _named_or_first(
@@ -338,7 +345,9 @@ def _named_or_first(
 ) -> str:
     """The filter or the metric that a name asks for; the first if it does not."""
     if not known:
-        raise _unsupported(name, f"has no {field} that says right or wrong", "exact_match or acc")
+        raise _unsupported_error(
+            name, f"has no {field} that says right or wrong", "exact_match or acc"
+        )
     if field in arguments and arguments[field] not in known:
         raise unknown_name(f"{field} of {name!r}", arguments[field], known)
     return arguments.get(field, known[0])

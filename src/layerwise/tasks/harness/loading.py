@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from layerwise.errors import UserError, one_line, shown
+from layerwise.errors import UserError, one_line, short_repr
 from layerwise.tasks._source_names import SourceName
 
-from .bounded import Templates, filter_apart, quiet, reason_of, render_apart
+from .bounded import Templates, error_reason, isolate_filters, isolate_rendering, quiet
 from .config_files import with_functions
 from .finding import harness, is_own, members
 from .trust import is_trusted, trusted_config
@@ -35,8 +35,8 @@ def load_theirs(source: SourceName, name: str) -> Any:
             loaded = harness().TaskManager(include_defaults=False).load(config)
             (theirs,) = loaded["tasks"].values()
             if templates is not None:
-                render_apart(theirs, templates)
-            filter_apart(theirs, name)
+                isolate_rendering(theirs, templates)
+            isolate_filters(theirs, name)
         except UserError:
             raise
         except ImportError as error:
@@ -58,7 +58,8 @@ def _local_data(config: Mapping[str, Any], source: SourceName, name: str) -> dic
         beside = sorted(os.listdir(folder)) if folder.exists() else []
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{shown(source.data)} cannot be listed ({one_line(error)}); expected a folder with "
+            f"{short_repr(source.data)} cannot be listed ({one_line(error)}); expected a "
+            f"folder with "
             "a file for each split."
         ) from error
     own = {key: str(config[key]) for key in _SPLITS if config.get(key)}
@@ -100,6 +101,6 @@ def _cannot_load(name: str, source: SourceName, error: Exception) -> UserError:
             "such as test.jsonl."
         )
     return UserError(
-        f"Task {name!r} cannot be made ({reason_of(error)}); expected a task that "
+        f"Task {name!r} cannot be made ({error_reason(error)}); expected a task that "
         "lm-evaluation-harness itself can load, and data with the fields that it names."
     )

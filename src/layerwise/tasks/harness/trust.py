@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from layerwise.errors import UserError, shown
+from layerwise.errors import UserError, short_repr
 from layerwise.tasks._source_names import SourceName
 
-from .config_files import Function, functions_in
+from .config_files import Function, named_functions
 from .fields import check_fields
-from .finding import file_of, is_own, read_yaml
+from .finding import is_own, read_yaml, task_file
 
 # Of the builders of data sets that come with ``datasets``, those that read plain values.
 _PLAIN = ("json", "csv", "parquet", "arrow", "text")
@@ -21,7 +21,7 @@ _OF_MACHINE = frozenset(("cache_dir", "download_config", "num_proc", "storage_op
 
 def trusted_config(source: SourceName, name: str) -> tuple[Path, dict[str, Any]]:
     """A task's file and configuration, with names of functions, unless it would run code."""
-    path = file_of(source.base)
+    path = task_file(source.base)
     config = read_yaml(path, name)
     code = None if is_trusted(source) else _foreign_code(path, config)
     if code:
@@ -47,7 +47,7 @@ def _foreign_code(path: Path, config: Mapping[str, Any]) -> str | None:
         return "it runs what the model writes (unsafe_code)"
     if not is_own(path):
         # A file of the harness, which this one includes, may name functions.
-        for function in functions_in(config):
+        for function in named_functions(config):
             if not is_own(function.file):
                 return f"{function.file.name} names a !function"
         for field in ("class", "use_prompt"):
@@ -79,5 +79,5 @@ def _foreign_metric(config: Mapping[str, Any]) -> str | None:
         named = metric.get("metric")
         own = isinstance(named, str) and (named in METRIC_REGISTRY or "process_results" in config)
         if metric.get("hf_evaluate") or not (own or isinstance(named, Function | None)):
-            return f"its metric {shown(named)} is fetched from the hub"
+            return f"its metric {short_repr(named)} is fetched from the hub"
     return None

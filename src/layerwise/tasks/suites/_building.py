@@ -1,4 +1,4 @@
-"""What all suites are built with: seeded draws, balanced options and positions, chance levels."""
+"""Parts of all suites: seeded draws, balanced options and positions, chance levels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from layerwise.errors import UserError
-from layerwise.tasks.items import Capability, Item, chance_of
+from layerwise.tasks.items import Capability, Item, guessing_chance
 from layerwise.tasks.task import MOST_FEWSHOT_SEEDS, GenerateSpec, Task, Template
 
 T = TypeVar("T")
@@ -59,10 +59,10 @@ def distinct(
         # A draft that happens to have the same choice twice is drawn again.
         return [draft] if len(set(draft.choices)) == len(draft.choices) else []
 
-    return turned_over(block, count, taken, key, tries=_MOST_MISSES)
+    return balanced_drafts(block, count, taken, key, tries=_MOST_MISSES)
 
 
-def turned_over(
+def balanced_drafts(
     make: Callable[[int], Sequence[Item]],
     count: int,
     taken: Collection[Item] = (),
@@ -152,7 +152,7 @@ def suite(
         fewshot=fewshot,
         other_fewshot=tuple(settle(rng, f"{begun}-{n}", redraw()) for n in numbers if redraw),
         generate=generate,
-        chance=chance_of(items, guess),
+        chance=guessing_chance(items, guess),
         template=template,
     )
 
@@ -163,6 +163,6 @@ def require(condition: bool, what: str) -> None:
         raise UserError(f"{what}; choose another value.")
 
 
-def within(low: int, value: int, high: int, things: str, there: str = "There are") -> None:
+def require_range(low: int, value: int, high: int, things: str, there: str = "There are") -> None:
     """Refuse a number of things that is too low or too high."""
     require(low <= value <= high, f"{there} {low} to {high} {things}, not {value}")

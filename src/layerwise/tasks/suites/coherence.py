@@ -10,7 +10,17 @@ import numpy as np
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
-from ._building import N_ITEMS, data, distinct, draw, generator, halves, require, suite, within
+from ._building import (
+    N_ITEMS,
+    data,
+    distinct,
+    draw,
+    generator,
+    halves,
+    require,
+    require_range,
+    suite,
+)
 
 _CLOSING = {"(": ")", "[": "]", "{": "}", "<": ">"}
 _THREADS = 3
@@ -130,7 +140,7 @@ def passage(seed: int = 0, *, n_between: int = 0, n_items: int = N_ITEMS) -> Tas
     # gold one has at least 12 words, so that its early and late tokens can be told apart. Under
     # ``generate`` its first word counts, which the start determines; later ones could be put in
     # other ways.
-    within(0, n_between, len(data("passages")["between"]), "sentences between")
+    require_range(0, n_between, len(data("passages")["between"]), "sentences between")
     rng = generator(seed, "passage")
     frames = data("passages")["frames"]
     kinds = {"names": data("words")["names"], **data("passages")["words"]}

@@ -19,9 +19,9 @@ from ._building import (
     generator,
     halves,
     require,
+    require_range,
     spread,
     suite,
-    within,
 )
 
 _BY_RARITY = ("facts", "facts_rarer")
@@ -145,13 +145,13 @@ def facts_open_book(
     """The same facts, each stated in the context among others of its kind."""
     # Item by item the pair of ``facts`` with the same choices: their difference under one change is
     # what the passage protects (Song et al. 2025, arXiv:2510.02091, on retrieval augmentation).
-    within(n_options, n_sentences, _MOST_SENTENCES, "facts", "The context holds")
+    require_range(n_options, n_sentences, _MOST_SENTENCES, "facts", "The context holds")
     return _fact_task(seed, n_options, rarity, n_sentences)
 
 
 def _fact_task(seed: int, n_options: int, rarity: int, n_sentences: int) -> Task:
     """Facts with so many sentences in the context; items are alike whether there are any or not."""
-    within(2, n_options, 6, "options")
+    require_range(2, n_options, 6, "options")
     require(rarity in (1, 2), f"Rarity is 1 or 2, not {rarity}")
     rng, order = generator(seed, "facts"), generator(seed, "facts-open-book")
     known = all_facts(rarity)
@@ -236,7 +236,7 @@ def open_book(seed: int = 0, *, n_statements: int = 4, n_items: int = N_ITEMS) -
     """Facts in the context that contradict the world, or that the world does not have."""
     # Half of the items state false facts, with the true answer among the choices (``contradicts``);
     # half are about made-up places (``absent``). The context states every option.
-    within(4, n_statements, _MOST_STATEMENTS, "statements")
+    require_range(4, n_statements, _MOST_STATEMENTS, "statements")
     rng = generator(seed, "open-book")
     known, relations = all_facts(), ("capital", "opposite", "past", "color", "currency")
     pool = fewshot_pool(rng, known, relations[:2], n_statements)
@@ -283,7 +283,7 @@ def _contradicting_item(rng: np.random.Generator, facts: Sequence[Fact], count: 
 def _invented_item(
     rng: np.random.Generator, vocabulary: Mapping[str, Sequence[str]], count: int
 ) -> Item:
-    """What no model can know, about places that do not exist."""
+    """An item that no model can know, about places that do not exist."""
     cloze, kind = draw(rng, _MADE_UP, 1)[0]
     places = draw(rng, vocabulary["places"], count)
     answers = draw(rng, vocabulary[kind], count)

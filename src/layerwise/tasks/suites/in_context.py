@@ -10,7 +10,17 @@ import numpy as np
 from layerwise.tasks.items import Corruption, Item
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
-from ._building import N_ITEMS, data, distinct, draw, generator, halves, settle, suite, within
+from ._building import (
+    N_ITEMS,
+    data,
+    distinct,
+    draw,
+    generator,
+    halves,
+    require_range,
+    settle,
+    suite,
+)
 
 _CHAINS = Template(answer_end=".", separator="\n", context_end=" ")
 _ONE_NAME = GenerateSpec((".", ",", "\n"), 4, "first_line")
@@ -21,7 +31,7 @@ def kv_words(
 ) -> Task:
     """Pairs of words, one looked up."""
     known = data("words")["nouns"]
-    within(4, n_pairs, len(known) // (2 * n_fewshot + 2), "pairs")
+    require_range(4, n_pairs, len(known) // (2 * n_fewshot + 2), "pairs")
     rng = generator(seed, "kv-words")
     shown, used = halves(rng, known, 2 * n_pairs * n_fewshot)
 
@@ -57,8 +67,8 @@ def kv_ids(
     """Pairs of random hexadecimal identifiers, one looked up, over sizes and positions."""
     # A small sibling of the task of "Lost in the Middle" (Liu et al. 2023, arXiv:2307.03172).
     for size in (min(sizes), max(sizes)):
-        within(4, size, 16, "pairs")
-    within(3, digits, 16, "digits")
+        require_range(4, size, 16, "pairs")
+    require_range(3, digits, 16, "digits")
     rng = generator(seed, "kv-ids")
     used: set[str] = set()
 
@@ -144,7 +154,7 @@ def _identifiers(rng: np.random.Generator, count: int, digits: int, used: set[st
 def order(seed: int = 0, *, n_people: int = 3, n_items: int = N_ITEMS, n_fewshot: int = 4) -> Task:
     """Each person is taller than the next one; which of the first and the last is taller?"""
     # Sentences and the two people come in random order: where a name stands says nothing.
-    within(3, n_people, 8, "people", "The row has")
+    require_range(3, n_people, 8, "people", "The row has")
     rng = generator(seed, "order")
     shown, used = halves(rng, data("words")["names"], n_people * n_fewshot)
 
@@ -170,7 +180,7 @@ def two_hop(
     seed: int = 0, *, n_chains: int = 4, n_items: int = N_ITEMS, n_fewshot: int = 2
 ) -> Task:
     """From a person to an animal, and from the animal to a place."""
-    within(4, n_chains, len(data("words")["places"]) // 2, "chains")
+    require_range(4, n_chains, len(data("words")["places"]) // 2, "chains")
     rng = generator(seed, "two-hop")
     kinds = [halves(rng, data("words")[kind], n_chains) for kind in ("names", "animals", "places")]
     shown, used = [kind[0] for kind in kinds], [kind[1] for kind in kinds]

@@ -13,7 +13,17 @@ import numpy as np
 from layerwise.tasks.items import Corruption, Item
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
-from ._building import N_ITEMS, data, draw, generator, halves, require, settle, suite, turned_over
+from ._building import (
+    N_ITEMS,
+    balanced_drafts,
+    data,
+    draw,
+    generator,
+    halves,
+    require,
+    settle,
+    suite,
+)
 
 # Many tokenizers make a token of its own of a space before a digit, and then all answers
 # would begin alike; sums of money have their digits right after the sign.
@@ -31,7 +41,7 @@ def value(numbers: Sequence[int], sign: str) -> int:
     return sum(numbers) if sign == "+" else numbers[0] - sum(numbers[1:])
 
 
-def written(numbers: Sequence[int], sign: str) -> str:
+def canonical_sum(numbers: Sequence[int], sign: str) -> str:
     """A sum as the fact that it is: 3 + 4 and 4 + 3 are one."""
     return f" {sign} ".join(map(str, sorted(numbers, reverse=sign == "-")))
 
@@ -54,7 +64,7 @@ def chain(rng: np.random.Generator, terms: int, total: int) -> list[int] | None:
     return draw(rng, rows[int(rng.integers(len(rows)))], terms) if rows else None
 
 
-def near(
+def nearby_values(
     rng: np.random.Generator,
     start: int,
     possible: Callable[[int], bool],
@@ -71,7 +81,7 @@ def near(
     )
 
 
-def spread_out(rng: np.random.Generator, start: int, values: Sequence[int]) -> list[int]:
+def distinct_values(rng: np.random.Generator, start: int, values: Sequence[int]) -> list[int]:
     """``start`` and three of the values, which begin with different digits as far as possible."""
     return _distinct_first_digits(
         start, [number for number in draw(rng, values, len(values)) if number != start]
@@ -121,9 +131,9 @@ def arithmetic(
 
         group = f"{n}-digit {'sum' if sign == '+' else 'difference'}"
         if n == 1:
-            options = spread_out(rng, start, range(19 if sign == "+" else 10))
+            options = distinct_values(rng, start, range(19 if sign == "+" else 10))
         else:
-            options = near(rng, start, lambda answer: numbers(answer) is not None)
+            options = nearby_values(rng, start, lambda answer: numbers(answer) is not None)
         return _block(rng, options, numbers, sign, group)
 
     return _task(rng, "arithmetic", "sums and differences of two numbers", make, n_items, n_fewshot)
@@ -145,9 +155,9 @@ def sum_chain(
         n = terms[turn % len(terms)]
         start = int(rng.integers(1, 10, n).sum())
         if turn // len(terms) % 2:
-            options = near(rng, start, lambda answer: n <= answer <= 9 * n, step=1)
+            options = nearby_values(rng, start, lambda answer: n <= answer <= 9 * n, step=1)
         else:
-            options = spread_out(rng, start, range(n, 9 * n + 1))
+            options = distinct_values(rng, start, range(n, 9 * n + 1))
         return _block(rng, options, lambda answer: chain(rng, n, answer), "+", f"{n} terms")
 
     return _task(rng, "sum-chain", "sums of several one-digit numbers", make, n_items, n_fewshot)
@@ -168,14 +178,14 @@ def _task(
         built: list[Item] = []
         for turn in range(n_fewshot):
             others = [*built, *taken]
-            built += turned_over(lambda n, turn=turn: make(turn + n)[:1], 1, others, by_cluster)
+            built += balanced_drafts(lambda n, turn=turn: make(turn + n)[:1], 1, others, by_cluster)
         return built
 
     def corrupted(drafts: Sequence[Item]) -> list[Item]:
         return [_corrupt(rng, draft) for draft in drafts]
 
     examples = make_examples()
-    drafts = turned_over(make, n_items, examples, by_cluster)
+    drafts = balanced_drafts(make, n_items, examples, by_cluster)
     items = settle(rng, name, corrupted(drafts))
     return suite(
         rng,
@@ -210,7 +220,7 @@ def _item(numbers: list[int], options: Sequence[int], sign: str, group: str) -> 
         answer=str(answer),
         choices=_choices(answer, options),
         group=group,
-        cluster=written(numbers, sign),
+        cluster=canonical_sum(numbers, sign),
     )
 
 
@@ -259,7 +269,7 @@ def word_problems(
         return [block[0] for block in blocks]
 
     examples = make_examples(shown_names, shown_things)
-    drafts = turned_over(lambda turn: _stories(rng, turn, largest, names, things), n_items)
+    drafts = balanced_drafts(lambda turn: _stories(rng, turn, largest, names, things), n_items)
     return suite(
         rng,
         "word-problems",
@@ -310,5 +320,5 @@ def _story(
         choices=_choices(answer, options),
         worked=f"{first} {sign} {second} = {answer}. The answer is {answer}.",
         group="sum" if sign == "+" else "difference",
-        cluster=written(numbers, sign),
+        cluster=canonical_sum(numbers, sign),
     )

@@ -16,25 +16,25 @@ import numpy as np
 from layerwise.models.organisms.language import (
     END,
     Language,
-    answered,
+    answered_question,
     ask,
-    ask_closing,
+    ask_closing_brackets,
     ask_fact,
     ask_twice,
     pair,
 )
-from layerwise.tasks.items import Capability, Corruption, Item, chance_of, commonest_answer
+from layerwise.tasks.items import Capability, Corruption, Item, commonest_answer, guessing_chance
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
 from ._building import (
     N_ITEMS,
+    balanced_drafts,
     distinct,
     draw,
     generator,
     require,
     spread,
     suite,
-    turned_over,
 )
 from .facts import Fact, option_groups
 
@@ -118,7 +118,7 @@ def facts_open_book(language: Language, seed: int = 0, *, n_items: int = N_ITEMS
         description="the same made-up facts, each stated in the context among others",
         items=tuple(items),
         # One of the answers that the context states, or the commonest one.
-        chance=chance_of(items, max(1 / _N_OPTIONS, commonest_answer(items))),
+        chance=guessing_chance(items, max(1 / _N_OPTIONS, commonest_answer(items))),
     )
 
 
@@ -158,7 +158,7 @@ def brackets(
     require(depth >= 4, f"At least 4 brackets must be open, not {depth}")
     name = f"{language.name}-brackets"
     rng = generator(seed, name)
-    drafts = turned_over(lambda _: _bracket_block(language, rng, depth, n_closed), n_items)
+    drafts = balanced_drafts(lambda _: _bracket_block(language, rng, depth, n_closed), n_items)
     what = f"{depth} open brackets of four kinds, to be closed"
     guess, generate = len(language.brackets) ** -depth, GenerateSpec((END,), depth + 2, "symbols")
     return _suite(rng, name, "coherence", what, drafts, guess=guess, generate=generate)
@@ -216,7 +216,7 @@ def _chain_item(
     pairs = [stated for both in pairwise(steps) for stated in map(pair, *both)]
     ask_for = ask if hops == 1 else ask_twice
     # Behind the pairs, questions about the first things in them that are no options.
-    before = list(map(answered, map(ask_for, steps[0]), ends))[_N_OPTIONS:][:n_before]
+    before = list(map(answered_question, map(ask_for, steps[0]), ends))[_N_OPTIONS:][:n_before]
     context = " ".join([*draw(rng, pairs, len(pairs)), *before])
     return Item(
         id="",
@@ -244,7 +244,7 @@ def _fact_item(
     last = next(combination for combination in mixed if language.for_tests(*combination, *wanted))
     before = [*[combination for combination in mixed if combination != last][: n_before - 1], last]
     context = " ".join(
-        answered(ask_fact(*combination), known[combination]) for combination in before
+        answered_question(ask_fact(*combination), known[combination]) for combination in before
     )
     return Item(
         id="",
@@ -288,11 +288,13 @@ def _bracket_block(
         items.append(
             Item(
                 id="",
-                question=ask_closing(_interleave_brackets(opened, closed, closing)),
+                question=ask_closing_brackets(_interleave_brackets(opened, closed, closing)),
                 answer=answer,
                 choices=(answer, *answers[:index], *answers[index + 1 :]),
                 corruption=Corruption(
-                    ask_closing(_interleave_brackets([*opened[:-1], other], closed, closing)),
+                    ask_closing_brackets(
+                        _interleave_brackets([*opened[:-1], other], closed, closing)
+                    ),
                     " ".join([closing[other], *answer.split()[1:]]),
                 ),
                 group=f"{depth} open",

@@ -9,26 +9,26 @@ from typing import Any
 
 from torch import nn
 
-from layerwise.models.decoder.parts import Parts
+from layerwise.models.decoder.parts import DecoderParts
 from layerwise.models.decoder.reading import FamilyTraits, read_parts
 
 from . import own_modules
 
 
-def _cohere(original: nn.Module) -> Parts:
+def _cohere(original: nn.Module) -> DecoderParts:
     """Command R: logits are scaled."""
     config: Any = original.config
     return read_parts(original, FamilyTraits(logit_scale=config.logit_scale))
 
 
-def _granite(original: nn.Module) -> Parts:
+def _granite(original: nn.Module) -> DecoderParts:
     """Granite: embeddings, outputs of sublayers and logits are scaled."""
     config: Any = original.config
     scales = config.embedding_multiplier, config.residual_multiplier, 1 / config.logits_scaling
     return read_parts(original, FamilyTraits(*scales))
 
 
-_PARTS_OF: dict[str, Callable[[nn.Module], Parts]] = {
+_PARTS_OF: dict[str, Callable[[nn.Module], DecoderParts]] = {
     **own_modules.PARTS_OF,
     **dict.fromkeys(("CohereForCausalLM", "Cohere2ForCausalLM"), _cohere),
     **dict.fromkeys(("GraniteForCausalLM", "GraniteMoeForCausalLM"), _granite),
@@ -51,6 +51,6 @@ WRITTEN = frozenset({"WiredDecoder"})
 """Classes of layerwise's own, which are held to TransformerLens with the same weights."""
 
 
-def parts_of(original: nn.Module) -> Parts:
+def decoder_parts(original: nn.Module) -> DecoderParts:
     """The parts of a Hugging Face decoder."""
     return _PARTS_OF.get(type(original).__name__, read_parts)(original)

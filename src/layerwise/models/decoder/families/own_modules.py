@@ -27,7 +27,7 @@ from transformers.models.gptj.modeling_gptj import apply_rotary_pos_emb as gptj_
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
 from layerwise.models.decoder.capture import Heads, attend
-from layerwise.models.decoder.parts import Parts
+from layerwise.models.decoder.parts import DecoderParts
 from layerwise.models.decoder.reading import (
     FamilyTraits,
     UnknownArchitecture,
@@ -38,7 +38,7 @@ from layerwise.models.decoder.reading import (
 Turns = Float[torch.Tensor, "rows pos _"]  # one row for all of a batch, or one for each
 
 
-class HandingOver(nn.Module):
+class InterfaceAttention(nn.Module):
     """An attention module whose ``forward`` is called as those that use transformers' interface."""
 
     def __init__(self, attention: nn.Module, **options: Any) -> None:
@@ -46,7 +46,7 @@ class HandingOver(nn.Module):
         self.attention: Any = attention  # the original's
         self.options = options  # what else its attention function is given, such as ``scaling``
 
-    def made(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
+    def project_qkv(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
         """Queries, keys and values, by head; of projections, if they are a product each."""
         own = self.attention
         query, key, value = (
@@ -59,7 +59,9 @@ class HandingOver(nn.Module):
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **given: Any
     ) -> Any:
         """As attention modules that use transformers' attention interface; see ``capture``."""
-        query, key, value = (heads.transpose(1, 2) for heads in self.made(hidden_states, **given))
+        query, key, value = (
+            heads.transpose(1, 2) for heads in self.project_qkv(hidden_states, **given)
+        )
         return attend(self, query, key, value, attention_mask, **self.options)
 
 
@@ -77,8 +79,8 @@ class TwoProducts(nn.Module):
         return self.down(self.act(self.up(x)))
 
 
-class _Falcon(HandingOver):
-    def made(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
+class _Falcon(InterfaceAttention):
+    def project_qkv(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
         """Queries, keys and values of one product, rotated."""
         own = self.attention
         query, key, value = own._split_heads(own.query_key_value(hidden_states))
@@ -88,7 +90,7 @@ class _Falcon(HandingOver):
         return turned[0].transpose(1, 2), turned[1].transpose(1, 2), value
 
 
-def _falcon(original: nn.Module) -> Parts:
+def _falcon(original: nn.Module) -> DecoderParts:
     config: Any = original.config
     if config.alibi:
         raise UnknownArchitecture(
@@ -115,36 +117,38 @@ class _Turns(nn.Module):
         return angles.sin().to(x.dtype), angles.cos().to(x.dtype)
 
 
-class _GPTJ(HandingOver):
-    def made(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
+class _GPTJ(InterfaceAttention):
+    def project_qkv(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
         """Queries and keys of which pairs of neighbours are turned, and values."""
-        query, key, value = super().made(hidden_states)
-        query, key = (self._turned(heads, *given["position_embeddings"]) for heads in (query, key))
+        query, key, value = super().project_qkv(hidden_states)
+        query, key = (
+            self._rotate_heads(heads, *given["position_embeddings"]) for heads in (query, key)
+        )
         return query, key, value
 
-    def _turned(self, heads: Heads, sin: Turns, cos: Turns) -> Heads:
+    def _rotate_heads(self, heads: Heads, sin: Turns, cos: Turns) -> Heads:
         """Heads of which the first so many numbers are turned; all if the width is None."""
         width = self.attention.rotary_dim
         turned = gptj_turned(heads[..., :width], sin, cos)
         return turned if width is None else torch.cat([turned, heads[..., width:]], dim=-1)
 
 
-def _gptj(original: nn.Module) -> Parts:
+def _gptj(original: nn.Module) -> DecoderParts:
     config: Any = original.config
     width = int(config.rotary_dim or config.n_embd)
     return read_parts(original, FamilyTraits(handing_over=_GPTJ, rotary=lambda base: _Turns(width)))
 
 
-def _neo_attention(attention: Any) -> HandingOver:
+def _neo_attention(attention: Any) -> InterfaceAttention:
     """Unscaled, and in every other layer to the last tokens alone."""
     window = attention.config.window_size if attention.attention_type == "local" else None
-    return HandingOver(attention, scaling=1.0, sliding_window=window)
+    return InterfaceAttention(attention, scaling=1.0, sliding_window=window)
 
 
 _LOW = 256
 
 
-class _AlibiAttention(HandingOver):
+class _AlibiAttention(InterfaceAttention):
     """Attention in which scores grow with a key's position."""
 
     # What is added is a product, and so more dimensions of queries and keys, written such that
@@ -158,7 +162,7 @@ class _AlibiAttention(HandingOver):
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **given: Any
     ) -> Any:
         """As attention modules that use transformers' attention interface; see ``capture``."""
-        query, key, value = (heads.transpose(1, 2) for heads in self.made(hidden_states))
+        query, key, value = (heads.transpose(1, 2) for heads in self.project_qkv(hidden_states))
         places = given["position_ids"][:, None].expand(*query.shape[:-1])
         slopes = torch.tensor(self.slopes, device=query.device)[:, None] / self.options["scaling"]
         grown = slopes.expand(places.shape)
@@ -175,7 +179,7 @@ class _BloomAttention(_AlibiAttention):
         alibi = build_alibi_tensor(torch.ones(1, 2), attention.num_heads, torch.float32)
         self.slopes = alibi[:, 0, 1].tolist()
 
-    def made(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
+    def project_qkv(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
         """Queries, keys and values of one product, head by head."""
         own = self.attention
         made = own.query_key_value(hidden_states).unflatten(-1, (own.num_heads, 3, own.head_dim))
@@ -205,7 +209,7 @@ class _BloomEmbedding(nn.Module):
         return self.norm(self.table(tokens))
 
 
-def _bloom(original: nn.Module) -> Parts:
+def _bloom(original: nn.Module) -> DecoderParts:
     config: Any = original.config
     if config.apply_residual_connection_post_layernorm:
         raise unknown(original, "adds what its layers make to the normed stream")
@@ -228,7 +232,7 @@ class _MptAttention(_AlibiAttention):
         alibi = build_mpt_alibi_tensor(attention.n_heads, 2)
         self.slopes = (alibi[:, 0, 1] - alibi[:, 0, 0]).tolist()
 
-    def made(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
+    def project_qkv(self, hidden_states: torch.Tensor, **given: Any) -> tuple[Heads, Heads, Heads]:
         """Queries, keys and values of one product, which may be clipped."""
         own = self.attention
         made = own.Wqkv(hidden_states)
@@ -238,7 +242,7 @@ class _MptAttention(_AlibiAttention):
         return query, key, value
 
 
-def _mpt(original: nn.Module) -> Parts:
+def _mpt(original: nn.Module) -> DecoderParts:
     how = FamilyTraits(
         handing_over=_MptAttention,
         rotary=lambda base: None,
@@ -248,7 +252,7 @@ def _mpt(original: nn.Module) -> Parts:
     return read_parts(original, how)
 
 
-def _fairseq(original: nn.Module) -> Parts:
+def _fairseq(original: nn.Module) -> DecoderParts:
     how = FamilyTraits(
         positions=_Positions,
         mlp=lambda layer: TwoProducts(layer.fc1, layer.activation_fn, layer.fc2),
@@ -257,7 +261,7 @@ def _fairseq(original: nn.Module) -> Parts:
         _refuse_other_opts(original)
         how = replace(how, within=lambda base: base.decoder)
     elif type(original).__name__ == "XGLMForCausalLM":
-        how = replace(how, handing_over=lambda attn: HandingOver(attn, scaling=attn.scaling))
+        how = replace(how, handing_over=lambda attn: InterfaceAttention(attn, scaling=attn.scaling))
     return read_parts(original, how)
 
 

@@ -1,4 +1,4 @@
-"""Which layer and head of a wired encoder-decoder does what.
+"""Layers and heads of a wired encoder-decoder by what they do.
 
 The weights that do it are written in ``_wiring``. Layers are numbered in the order of
 computation, all of the encoder before the decoder.
@@ -52,14 +52,16 @@ class WiredSeq2SeqLayout:
             (IN_DECODER, self.n_encoder_layers, self.n_decoder_layers, self.decoder_heads),
         ):
             for name in names:
-                inside = first <= self.layer_of(name) < first + n_layers
-                if not (inside and 0 <= self._head_of(name) < n_heads):
+                inside = first <= self.mechanism_layer(name) < first + n_layers
+                if not (inside and 0 <= self._mechanism_head(name) < n_heads):
                     raise UserError(
-                        f"The mechanism {name!r} is wired into layer {self.layer_of(name)}, head "
-                        f"{self._head_of(name)}; expected layers {first} to {first + n_layers - 1} "
+                        f"The mechanism {name!r} is wired into layer "
+                        f"{self.mechanism_layer(name)}, head "
+                        f"{self._mechanism_head(name)}; expected layers {first} to "
+                        f"{first + n_layers - 1} "
                         f"and heads 0 to {n_heads - 1}."
                     )
-        layers = {name: self.layer_of(name) for name in (*IN_ENCODER, *IN_DECODER)}
+        layers = {name: self.mechanism_layer(name) for name in (*IN_ENCODER, *IN_DECODER)}
         chain = [layers[name] for name in ("previous", "look_up", "second_hop", *IN_DECODER)]
         if chain != sorted(set(chain)) or len(set(layers.values())) < len(layers):
             raise UserError(
@@ -72,15 +74,15 @@ class WiredSeq2SeqLayout:
         """Layers of both stacks."""
         return self.n_encoder_layers + self.n_decoder_layers
 
-    def layer_of(self, mechanism: str) -> int:
+    def mechanism_layer(self, mechanism: str) -> int:
         """The layer that a mechanism is in."""
         return self.say if mechanism == "say" else getattr(self, mechanism).layer
 
-    def named(self, layer: int) -> str:
+    def name_of_layer(self, layer: int) -> str:
         """Name of a layer: ``encoder.3``, ``decoder.0``."""
         return layer_name(layer, self.n_encoder_layers)
 
-    def _head_of(self, mechanism: str) -> int:
+    def _mechanism_head(self, mechanism: str) -> int:
         return 0 if mechanism == "say" else getattr(self, mechanism).head
 
 

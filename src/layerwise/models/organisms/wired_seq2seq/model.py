@@ -13,7 +13,13 @@ from layerwise.models.organisms import _wiring as wiring
 from layerwise.models.organisms.language import START, WIRED, Language
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.seq2seq.model import Seq2SeqModel
-from layerwise.models.seq2seq.parts import AttentionParts, BlockParts, MlpParts, Parts, StackParts
+from layerwise.models.seq2seq.parts import (
+    MlpParts,
+    Seq2SeqAttentionParts,
+    Seq2SeqBlockParts,
+    Seq2SeqParts,
+    StackParts,
+)
 
 from .layout import WiredSeq2SeqLayout
 
@@ -49,7 +55,7 @@ def _mechanisms(
 ) -> tuple[list[wiring.Head], list[wiring.Gates]]:
     """Planted weights: look-ups and facts in the encoder, what copies and says in the decoder."""
     place, keys = spaces["place"], wiring.words(spaces, language, language.keys)
-    before = wiring.back(spaces, 1, clamped=True)
+    before = wiring.earlier_place(spaces, 1, clamped=True)
     heads = [
         wiring.Head(layout.previous, place, before, keys, spaces["before"]),
         *wiring.look_ups(layout, language, spaces, wiring.after_key(spaces, language)),
@@ -84,7 +90,7 @@ def _write(
         parameter.copy_(wiring.read_at_random(shape, shape[-1], rng, reads=name.endswith(reading)))
     weights.words.weight.copy_(torch.from_numpy(spaces["word"]))
     weights.places.weight.copy_(torch.from_numpy(spaces["place"]))
-    logits, bias = wiring.unembedding(language, spaces, rng)
+    logits, bias = wiring.unembed_weights(language, spaces, rng)
     weights.lm_head.weight.copy_(logits)
     weights.final_logits_bias.copy_(bias)
     heads, gates = _mechanisms(layout, language, spaces)
@@ -171,9 +177,9 @@ class WiredSeq2Seq(nn.Module):
         self.lm_head = nn.Linear(d_model, n_words, bias=False)
         self.register_buffer("final_logits_bias", torch.empty(n_words))
 
-    def parts(self) -> Parts:
+    def parts(self) -> Seq2SeqParts:
         """Parts that use the weights."""
-        return Parts(
+        return Seq2SeqParts(
             encoder=self._stack(self.encoder),
             decoder=self._stack(self.decoder),
             unembed=self.lm_head,
@@ -202,9 +208,9 @@ class _Block(nn.Module):
         self.cross_attn = _Attention(d_model, n_heads, d_head) if crosses else None
         self.up, self.down = nn.Linear(d_model, d_mlp), nn.Linear(d_mlp, d_model, bias=False)
 
-    def parts(self) -> BlockParts:
+    def parts(self) -> Seq2SeqBlockParts:
         cross = self.cross_attn
-        return BlockParts(
+        return Seq2SeqBlockParts(
             attn=self.attn.parts(),
             attn_norm=nn.Identity(),
             mlp=MlpParts(self.up, self.down, torch.relu),
@@ -222,5 +228,5 @@ class _Attention(nn.Module):
         self.k, self.v = (nn.Linear(d_model, width, bias=False) for _ in range(2))
         self.out = nn.Linear(width, d_model, bias=False)
 
-    def parts(self) -> AttentionParts:
-        return AttentionParts(self.q, self.k, self.v, self.out, self.n_heads, scale=1.0)
+    def parts(self) -> Seq2SeqAttentionParts:
+        return Seq2SeqAttentionParts(self.q, self.k, self.v, self.out, self.n_heads, scale=1.0)

@@ -1,4 +1,4 @@
-"""What of Hugging Face each family of encoder-decoder models needs.
+"""Needs of each family of encoder-decoder models of Hugging Face.
 
 A family, or several that are built alike, is a file with ``ARCHITECTURES``, ``parts_of`` and
 ``STORED``, its name in ``_FAMILIES``, and its line in the tests.
@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from layerwise.models.files.written_folder import StoredStack
-from layerwise.models.seq2seq.parts import Parts
+from layerwise.models.seq2seq.parts import Seq2SeqParts
 
 from . import fairseq, t5
 
 _FAMILIES = (t5, fairseq)
 
-PARTS_OF: dict[str, Callable[[Any], Parts]] = {
+PARTS_OF: dict[str, Callable[[Any], Seq2SeqParts]] = {
     architecture: family.parts_of for family in _FAMILIES for architecture in family.ARCHITECTURES
 }
 """By name of the Hugging Face class: its model to parts."""

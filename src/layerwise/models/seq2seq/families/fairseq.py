@@ -13,11 +13,11 @@ import torch
 
 from layerwise.models.files.written_folder import StoredStack
 from layerwise.models.seq2seq.parts import (
-    AttentionParts,
-    BlockParts,
     Embed,
     MlpParts,
-    Parts,
+    Seq2SeqAttentionParts,
+    Seq2SeqBlockParts,
+    Seq2SeqParts,
     StackParts,
     activation,
 )
@@ -53,11 +53,11 @@ _KINDS = {
 ARCHITECTURES = tuple(_KINDS)
 
 
-def parts_of(original: Any) -> Parts:
+def parts_of(original: Any) -> Seq2SeqParts:
     """The parts of a model with ``model.encoder``, ``model.decoder`` and ``lm_head``."""
     embed, post_norm = _KINDS[type(original).__name__]
     encoder, decoder = original.model.encoder, original.model.decoder
-    return Parts(
+    return Seq2SeqParts(
         encoder=_stack(encoder, embed, post_norm),
         decoder=_stack(decoder, embed, post_norm),
         unembed=original.lm_head,
@@ -75,9 +75,9 @@ def _stack(stack: Any, embed: Embed, post_norm: bool) -> StackParts:
     return StackParts(blocks, partial(embed, stack), final, post_norm, None)
 
 
-def _block(layer: Any) -> BlockParts:
+def _block(layer: Any) -> Seq2SeqBlockParts:
     cross = getattr(layer, "encoder_attn", None)
-    return BlockParts(
+    return Seq2SeqBlockParts(
         attn=_attention(layer.self_attn),
         attn_norm=layer.self_attn_layer_norm,
         mlp=MlpParts(layer.fc1, layer.fc2, activation(layer.activation_fn)),
@@ -87,9 +87,9 @@ def _block(layer: Any) -> BlockParts:
     )
 
 
-def _attention(attention: Any) -> AttentionParts:
+def _attention(attention: Any) -> Seq2SeqAttentionParts:
     projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
-    return AttentionParts(*projections, n_heads=attention.num_heads, scale=attention.scaling)
+    return Seq2SeqAttentionParts(*projections, n_heads=attention.num_heads, scale=attention.scaling)
 
 
 def _logits_bias(original: Any) -> torch.Tensor:

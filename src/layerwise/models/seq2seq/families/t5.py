@@ -9,11 +9,11 @@ import torch
 
 from layerwise.models.files.written_folder import StoredStack
 from layerwise.models.seq2seq.parts import (
-    AttentionParts,
-    BlockParts,
     MlpParts,
-    Parts,
     RelativeBias,
+    Seq2SeqAttentionParts,
+    Seq2SeqBlockParts,
+    Seq2SeqParts,
     StackParts,
     activation,
 )
@@ -27,12 +27,12 @@ STORED = (
 )
 
 
-def parts_of(original: Any) -> Parts:
+def parts_of(original: Any) -> Seq2SeqParts:
     """The parts of a ``T5ForConditionalGeneration`` or ``MT5ForConditionalGeneration``."""
     config = original.config
     # Only T5 itself scales the decoder's output, where it was trained with tied embeddings.
     scaled = getattr(config, "scale_decoder_outputs", False)
-    return Parts(
+    return Seq2SeqParts(
         encoder=_stack(original.encoder, bidirectional=True),
         decoder=_stack(original.decoder, bidirectional=False),
         unembed=original.lm_head,
@@ -62,11 +62,11 @@ def _without_positions(
     return embedding(tokens)
 
 
-def _block(block: Any) -> BlockParts:
+def _block(block: Any) -> Seq2SeqBlockParts:
     attn, *cross, mlp = block.layer
     dense = mlp.DenseReluDense
     gated = hasattr(dense, "wi_0")
-    return BlockParts(
+    return Seq2SeqBlockParts(
         attn=_attention(attn.SelfAttention),
         attn_norm=attn.layer_norm,
         mlp=MlpParts(
@@ -81,6 +81,6 @@ def _block(block: Any) -> BlockParts:
     )
 
 
-def _attention(attention: Any) -> AttentionParts:
+def _attention(attention: Any) -> Seq2SeqAttentionParts:
     parts = (attention.q, attention.k, attention.v, attention.o)
-    return AttentionParts(*parts, n_heads=attention.n_heads, scale=1.0)
+    return Seq2SeqAttentionParts(*parts, n_heads=attention.n_heads, scale=1.0)

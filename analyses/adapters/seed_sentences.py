@@ -1,4 +1,4 @@
-"""What the saved tables say of the trainings with further seeds, as sentences of the README.
+"""Sentences of the README on the trainings with further seeds, from the saved tables.
 
 A test holds the README to these, so that no number there is typed by hand.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.presentation.rows import records, rows
-from layerwise.presentation.wording import interval, joined, number, p_value
+from layerwise.presentation.wording import interval, join_words, number, p_value
 from layerwise.stats.families.estimate import exact_difference_bounds
 from layerwise.stats.signals.power import least_change
 
@@ -25,7 +25,7 @@ BY_ITSELF = "arithmetic"
 Tables = Mapping[str, pd.DataFrame]
 
 
-def learned_again(tables: Tables, case: str) -> Iterator[str]:
+def further_learning(tables: Tables, case: str) -> Iterator[str]:
     """Gains of further trainings on the suites that were trained, the same items asked.
 
     Args:
@@ -34,16 +34,16 @@ def learned_again(tables: Tables, case: str) -> Iterator[str]:
     """
     for seed, each in _by_seed(tables, GAINS, case):
         told = [
-            f"{_named(row)} {number(100 * row['acc_student'])} % before and "
+            f"{_task_and_protocol(row)} {number(100 * row['acc_student'])} % before and "
             f"{number(100 * row['acc_distilled'])} % after, {_bounds(row, 'gain')} points, "
             f"{row['n_gained']} won and {row['n_lost']} lost ({p_value(row['p_holm'])})"
-            f"{_share(row)}{_guessed(row)}"
+            f"{_share(row)}{_guessing_note(row)}"
             for row in records(each)
         ]
         yield f"Trained with seed {seed}, right of the same items: {'; '.join(told)}."
 
 
-def held_again(tables: Tables, case: str) -> Iterator[str]:
+def agreement_of_trainings(tables: Tables, case: str) -> Iterator[str]:
     """Number of trainings in which each suite is better, and how far apart they end.
 
     Args:
@@ -70,7 +70,7 @@ def held_again(tables: Tables, case: str) -> Iterator[str]:
     )
 
 
-def kept_again(tables: Tables, case: str) -> Iterator[str]:
+def further_side_effects(tables: Tables, case: str) -> Iterator[str]:
     """Changes of suites that were not trained.
 
     Args:
@@ -88,7 +88,8 @@ def kept_again(tables: Tables, case: str) -> Iterator[str]:
         ]
         yield (
             f"Trained with seed {seed}, points won of suites without training (p after Holm's "
-            f"correction): {joined(values)}; a loss is established of {len(lost)} of {len(told)}."
+            f"correction): {join_words(values)}; a loss is established of {len(lost)} of "
+            f"{len(told)}."
         )
 
 
@@ -102,7 +103,7 @@ def with_width(row: Mapping[str, Any]) -> tuple[float, float, float]:
     return float(row["difference"]), low, high
 
 
-def least_lost(told: pd.DataFrame) -> str:
+def least_significant_loss(told: pd.DataFrame) -> str:
     """The least loss of a suite that could be significant, by what is corrected together."""
     said = []
     for alone in (False, True):
@@ -113,7 +114,7 @@ def least_lost(told: pd.DataFrame) -> str:
                 f"{least} of {n} items lost and none won ({number(100 * least / n)} points) of "
                 + (f"`{BY_ITSELF}`" if alone else f"one of the {len(part)} others")
             )
-    return f"The least losses that could be significant are {joined(said)}"
+    return f"The least losses that could be significant are {join_words(said)}"
 
 
 def _by_seed(tables: Tables, name: str, case: str) -> Iterator[tuple[int, pd.DataFrame]]:
@@ -126,10 +127,10 @@ def _by_seed(tables: Tables, name: str, case: str) -> Iterator[tuple[int, pd.Dat
 
 
 def _these(counts: pd.Series) -> str:
-    return joined([f"`{task}` under `{protocol}`" for task, protocol in counts.index])
+    return join_words([f"`{task}` under `{protocol}`" for task, protocol in counts.index])
 
 
-def _named(row: Mapping[str, Any]) -> str:
+def _task_and_protocol(row: Mapping[str, Any]) -> str:
     return f"`{row['task']}` under `{row['protocol']}`"
 
 
@@ -139,7 +140,7 @@ def _share(row: Mapping[str, Any]) -> str:
     return f", {_bounds(row, 'closed')} % of the loss"
 
 
-def _guessed(row: Mapping[str, Any]) -> str:
+def _guessing_note(row: Mapping[str, Any]) -> str:
     more = row["p_holm"] < ALPHA and row["gain"] > 0
     return ", which guessing may account for" if more and not row["improved"] else ""
 

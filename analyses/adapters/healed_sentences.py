@@ -1,4 +1,4 @@
-"""What the saved tables say of the model without layers that was healed, as sentences.
+"""Sentences on the model without layers that was healed, from the saved tables.
 
 A test compares the pages with these, so that no number there is typed by hand.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
-from adapters_told import significant
-from seeds_told import held_again, learned_again
+from adapter_sentences import significant
+from seed_sentences import agreement_of_trainings, further_learning
 
 from layerwise.presentation.rows import rows
-from layerwise.presentation.wording import interval, joined, number, p_value, ranges
+from layerwise.presentation.wording import interval, join_words, number, p_value, ranges
 
 CASE, BASE, SWEPT, SAID = "healed", "base", "arithmetic", "generate"
 BEGIN, END = "<!-- findings on healing, made by run.py -->", "<!-- end of these findings -->"
@@ -29,7 +29,7 @@ def findings(tables: Tables) -> list[str]:
     return [*once, *(sentence for tell in AGAIN for sentence in tell(tables, CASE))]
 
 
-def opening(tables: Tables) -> Iterator[str]:
+def summary_sentences(tables: Tables) -> Iterator[str]:
     """Established results, in short: in how many trainings what was lost comes back."""
     every, again = rows(tables["gains"], case=CASE), rows(tables["further_gains"], case=CASE)
     lost = every[every["leads"]]
@@ -59,21 +59,22 @@ def verdict(tables: Tables) -> Iterator[str]:
 
 
 def _names(table: pd.DataFrame) -> str:
-    named = joined([_named(row) for row in table.to_dict("records")])
+    named = join_words([_task_and_protocol(row) for row in table.to_dict("records")])
     return f"{len(table)} ({named})" if named else "none"
 
 
-def came_back(tables: Tables) -> Iterator[str]:
+def recovery_sentences(tables: Tables) -> Iterator[str]:
     """Each suite under each protocol: whole, without the layers, healed."""
     for row in rows(tables["gains"], case=CASE).to_dict("records"):
         lead, gain, closed = (_bounds(row, name) for name in ("lead", "gain", "closed"))
         accuracies = [number(100 * row[f"acc_{host}"]) for host in HOSTS]
         share = f", {closed} % of the loss" if row["leads"] else ""
         silent = [word for host, word in HOSTS.items() if not row[f"signal_{host}"]]
-        without = f" No signal {joined(silent)}." if silent else ""
+        without = f" No signal {join_words(silent)}." if silent else ""
         yield (
-            f"{row['capability'].capitalize()} ({_named(row)}, {row['n_items']} items): "
-            f"{joined(accuracies)} % right whole, without the layers and healed; "
+            f"{row['capability'].capitalize()} ({_task_and_protocol(row)}, "
+            f"{row['n_items']} items): "
+            f"{join_words(accuracies)} % right whole, without the layers and healed; "
             f"{lead} points lost ({p_value(row['lead_p_holm'])}), {gain} come back "
             f"({p_value(row['p_holm'])}){share}.{without}"
         )
@@ -87,11 +88,11 @@ def course(tables: Tables) -> Iterator[str]:
     told = [number(points[step], 3) for step in (0, half, points.index.max())]
     yield (
         "Divergence from the whole model on held-out answers, in nats a token, before healing, "
-        f"after {half} steps and after {points.index.max()}: {joined(told)}."
+        f"after {half} steps and after {points.index.max()}: {join_words(told)}."
     )
 
 
-def needed(tables: Tables) -> Iterator[str]:
+def needed_layer_sentences(tables: Tables) -> Iterator[str]:
     """The layers that sums of two numbers need, before and after, by number in the whole model."""
     sets = {}
     for case, words in ((BASE, "The whole model needs"), (CASE, "The healed model needs")):
@@ -107,7 +108,7 @@ def needed(tables: Tables) -> Iterator[str]:
         )
 
 
-def moved(tables: Tables) -> Iterator[str]:
+def transplant_sentences(tables: Tables) -> Iterator[str]:
     """Healed layers that bring what came back, and whose return destroys it."""
     every = rows(tables["transplant"], case=CASE, task=SWEPT, set="single")
     if every.empty:
@@ -125,7 +126,7 @@ def moved(tables: Tables) -> Iterator[str]:
         yield (
             f"{words} is layer {row['original']}: {_bounds(row, 'share')} % of the gain on sums of "
             f"two numbers ({p_value(row['p_run'])} over the run); {len(sure)} single layers do so "
-            f"significantly{_listed(sure['original'])}."
+            f"significantly{_colon_and_layers(sure['original'])}."
         )
 
 
@@ -134,7 +135,7 @@ def in_readme(text: str, tables: Tables) -> str:
     told = findings(tables)
     if not told:
         return text
-    for (begin, end), found in ((OPENING, opening(tables)), ((BEGIN, END), told)):
+    for (begin, end), found in ((OPENING, summary_sentences(tables)), ((BEGIN, END), told)):
         if begin not in text:
             continue
         before, rest = text.split(begin)
@@ -143,7 +144,7 @@ def in_readme(text: str, tables: Tables) -> str:
     return text
 
 
-def _named(row: Mapping[str, object]) -> str:
+def _task_and_protocol(row: Mapping[str, object]) -> str:
     return f"`{row['task']}` under `{row['protocol']}`"
 
 
@@ -151,7 +152,7 @@ def _bounds(row: Mapping[str, float] | pd.Series, name: str) -> str:
     return interval(*(100 * float(row[end]) for end in (name, f"{name}_low", f"{name}_high")))
 
 
-def _listed(layers: Iterable[int]) -> str:
+def _colon_and_layers(layers: Iterable[int]) -> str:
     every = sorted(map(int, layers))
     return f": {ranges(every)}" if every else ""
 
@@ -163,5 +164,5 @@ WAYS = {
     "brings": "The healed layer that brings most by itself to the model without the layers",
     "destroys": "The layer whose return to what it was before healing destroys most",
 }
-TOLD = (verdict, came_back, course, needed, moved)
-AGAIN = (held_again, learned_again)
+TOLD = (verdict, recovery_sentences, course, needed_layer_sentences, transplant_sentences)
+AGAIN = (agreement_of_trainings, further_learning)

@@ -1,11 +1,11 @@
-"""What lenses read in wired encoder-decoders, and depths by all methods, beside the truth."""
+"""Readings of lenses in wired encoder-decoders, and depths by all methods, beside the truth."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from within import Row, halves
+from wired_methods import Row, halves
 
 import layerwise as lw
 from analyses.validity.wired_truth_seq2seq import PlantedSeq2Seq
@@ -33,10 +33,12 @@ def lenses(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) ->
         planted = [_readable(layout, capability, lens)]
         yield f"prediction depth, {lens} lens", str(capability), planted, depths
     patched = lw.patch_activations(model, "all", positions="answer", pairs=PAIRS, **options)
-    yield from placed([lw.ablate(model, "all", READ, **options), read, patched], layout)
+    yield from depth_rows([lw.ablate(model, "all", READ, **options), read, patched], layout)
 
 
-def tuned(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -> Iterator[Row]:
+def tuned_lens_rows(
+    model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options
+) -> Iterator[Row]:
     """Places where a trained lens reads what was not brought there, or misses what can be read.
 
     Between the two, what it must read does not follow from the layout. Training takes its time,
@@ -51,8 +53,8 @@ def tuned(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -> 
         for (name, capability), group in on_top.groupby(["lens", "capability"]):
             truth = PlantedSeq2Seq(layout, str(capability))
             in_encoder = name == "tuned decoder"
-            brought = truth.found_at if in_encoder else layout.copy.layer
-            readable = truth.found_at if in_encoder else truth.readable_from
+            brought = truth.finding_layer if in_encoder else layout.copy.layer
+            readable = truth.finding_layer if in_encoder else truth.readable_layer
             wrong = [
                 int(layer)
                 for layer, share in group.groupby("layer")["top"].mean().items()
@@ -61,15 +63,15 @@ def tuned(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -> 
             yield f"tuned lens, {kind}, {name}: read wrongly", truth.capability, [], wrong
 
 
-def placed(results: list[Any], layout: WiredSeq2SeqLayout) -> Iterator[Row]:
+def depth_rows(results: list[Any], layout: WiredSeq2SeqLayout) -> Iterator[Row]:
     """Half-effect depths on the axis of computation, in halves of a layer."""
     depths = lw.emergence(results, n_resamples=200).emergence
     whole = depths["axis"] == "computation"
     for row in depths.loc[whole & (depths["measure"] == HALF_EFFECT)].itertuples():
         truth = PlantedSeq2Seq(layout, str(row.capability))
         planted = {
-            "ablation": truth.half_effect_depth, "logit lens": truth.readable_from,
-            "decoder lens": truth.found_at, "activation patching": layout.copy.layer,
+            "ablation": truth.half_effect_depth, "logit lens": truth.readable_layer,
+            "decoder lens": truth.finding_layer, "activation patching": layout.copy.layer,
             "direct attribution": layout.say,
         }[str(row.method)]  # fmt: skip
         method = f"half-effect depth by {row.method}"
@@ -78,4 +80,4 @@ def placed(results: list[Any], layout: WiredSeq2SeqLayout) -> Iterator[Row]:
 
 def _readable(layout: WiredSeq2SeqLayout, capability: object, lens: object) -> int:
     truth = PlantedSeq2Seq(layout, str(capability))
-    return truth.found_at if lens == "decoder" else truth.readable_from
+    return truth.finding_layer if lens == "decoder" else truth.readable_layer

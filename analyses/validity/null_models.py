@@ -1,4 +1,4 @@
-"""How often a layer is said to matter in models in which none does."""
+"""Rates at which a layer is said to matter in models in which none does."""
 
 from __future__ import annotations
 
@@ -42,13 +42,15 @@ def measure(n_models: int = N_MODELS) -> pd.DataFrame:
             result = make(number)
             silent = {finding.kind for finding in findings([result])} == {SILENT}
             rows.append(
-                {"case": case, "model": number, **_said(result.effects()), "silent": silent}
+                {"case": case, "model": number, **_run_outcome(result.effects()), "silent": silent}
             )
-        rows.append({"case": REDRAWN, "model": number, **_said(redrawn(number)), "silent": None})
+        rows.append(
+            {"case": REDRAWN, "model": number, **_run_outcome(redrawn(number)), "silent": None}
+        )
     return pd.DataFrame(rows)
 
 
-def told(table: pd.DataFrame) -> pd.DataFrame:
+def false_claim_rates(table: pd.DataFrame) -> pd.DataFrame:
     """The family-wise rate of false claims, by case, with its exact 95 % interval."""
     rows = []
     for case, group in table.groupby("case", sort=False):
@@ -61,7 +63,7 @@ def told(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _said(effects: pd.DataFrame) -> dict[str, float | bool | int]:
+def _run_outcome(effects: pd.DataFrame) -> dict[str, float | bool | int]:
     return {
         "accuracy": float(effects["acc_intact"].iloc[0]),
         "signal": bool(effects["signal"].iloc[0]),
@@ -72,13 +74,13 @@ def _said(effects: pd.DataFrame) -> dict[str, float | bool | int]:
 def random_weights(seed: int, n_items: int = N_ITEMS) -> lw.AblationResult:
     """A randomly initialised model that is asked the look-up suite."""
     task = load_task("wired-lookup", seed=seed, limit=n_items)
-    return lw.ablate(untrained(seed), task, "continuation", progress=False)
+    return lw.ablate(untrained_model(seed), task, "continuation", progress=False)
 
 
 def shuffled_answers(seed: int, n_items: int = N_ITEMS) -> lw.AblationResult:
     """A model that solves the suite, with one of the choices, drawn at random, as the answer."""
     task = load_task("wired-lookup", seed=seed, limit=n_items)
-    return lw.ablate(_solver(), shuffled(task, seed), "continuation", progress=False)
+    return lw.ablate(_solver(), shuffle_answers(task, seed), "continuation", progress=False)
 
 
 def redrawn(seed: int, n_items: int = N_RECORDED) -> pd.DataFrame:
@@ -98,7 +100,7 @@ def redrawn(seed: int, n_items: int = N_RECORDED) -> pd.DataFrame:
     return effects_table(frame("records", rows), lambda task, protocol: CHANCE, seed)
 
 
-def shuffled(task: Task, seed: int) -> Task:
+def shuffle_answers(task: Task, seed: int) -> Task:
     """The same questions, each with one of its choices, drawn at random, as the answer."""
     rng = np.random.default_rng([seed, *b"shuffled"])
     drawn = [item.choices[int(rng.integers(len(item.choices)))] for item in task.items]
@@ -118,7 +120,7 @@ def _record(item: int, layer: int, correct: bool) -> dict[str, object]:
     }
 
 
-def untrained(seed: int) -> HookedTransformer:
+def untrained_model(seed: int) -> HookedTransformer:
     """A randomly initialised decoder of six layers, which speaks the wired models' language."""
     tokenizer = toy_tokenizer(WIRED)
     config = HookedTransformerConfig(

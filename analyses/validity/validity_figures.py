@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nothing
+import null_models
 import pandas as pd
+from depth_figures import depth_candidates, depth_grid
 from matplotlib.figure import Figure
-from shown_depths import depth_candidates, depth_grid
-from shown_planted import (
+from planted_figures import (
     HEADS,
     LAYERS,
     found_in_organisms,
-    planted_and_found,
+    planted_and_found_figure,
     planted_in_both_stacks,
 )  # fmt: skip
-from shown_tuned import tuned_lenses
+from tuned_lens_figures import tuned_lenses
 
 from analyses.organism_training.plan import N_LAYERS, PLANTED
 from layerwise.presentation.save import save_figure
@@ -28,8 +28,10 @@ def draw(results: Path) -> None:
     """Draw all figures into ``results/figures``."""
     with style():
         planted = pd.read_parquet(results / "planted.parquet")
-        save_figure(planted_and_found(planted, LAYERS), results / "figures", "planted_and_found")
-        save_figure(planted_and_found(planted, HEADS), results / "figures", "planted_heads")
+        save_figure(
+            planted_and_found_figure(planted, LAYERS), results / "figures", "planted_and_found"
+        )
+        save_figure(planted_and_found_figure(planted, HEADS), results / "figures", "planted_heads")
         both = planted_in_both_stacks(pd.read_parquet(results / "planted_seq2seq.parquet"))
         save_figure(both, results / "figures", "planted_seq2seq")
         trained = pd.read_parquet(results / "trained_layers.parquet")
@@ -40,7 +42,7 @@ def draw(results: Path) -> None:
             pd.read_parquet(results / f"tuned_{n}.parquet") for n in ("readings", "layers")
         )
         save_figure(tuned_lenses(read, far), results / "figures", "tuned_lens")
-        false = nothing.told(pd.read_parquet(results / "nothing.parquet"))
+        false = null_models.false_claim_rates(pd.read_parquet(results / "nothing.parquet"))
         save_figure(false_claims(false), results / "figures", "false_claims")
         names = ("intervals", "orders", "candidates")
         depths = {n: pd.read_parquet(results / f"depth_{n}.parquet") for n in names}

@@ -1,4 +1,4 @@
-"""What the methods beside ablation find in wired encoder-decoders, beside what was planted.
+"""Findings of the methods beside ablation in wired encoder-decoders, beside what was planted.
 
 Add a method by adding a function to ``PARTS``.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pandas as pd
-from read_seq2seq import PAIRS, READ, Options, lenses, placed, tuned
-from within import HALF, MUCH, TASKS, Row, spared_first
+from lens_readings_seq2seq import PAIRS, READ, Options, depth_rows, lenses, tuned_lens_rows
+from wired_methods import HALF, MUCH, TASKS, Row, spared_first
 
 import layerwise as lw
 from analyses.validity.wired_truth_seq2seq import PlantedSeq2Seq, spared
@@ -26,13 +26,15 @@ PARTS_OF = ("z", "cross_z", "mlp_out", "attn_out", "cross_attn_out")
 SEEN = 1e-3  # nats; less is rounding of a float32 that is as large as a difference of logits
 
 
-def found(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -> Iterator[Row]:
+def method_rows(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -> Iterator[Row]:
     """Findings of each method beside what was planted."""
     for part in PARTS:
         yield from part(model, layout, options)
 
 
-def _patched(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -> Iterator[Row]:
+def _patching_rows(
+    model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options
+) -> Iterator[Row]:
     """Streams and heads where the answer passes; keys, values and patterns at all positions."""
     options = {**options, "pairs": PAIRS}
     stream = lw.patch_activations(model, "all", positions=list(WHERE), **options).patching
@@ -40,17 +42,17 @@ def _patched(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) 
         truth = PlantedSeq2Seq(layout, str(capability))
         layers = sorted(set(group["layer"].astype(int)))
         planted = [k for k in layers if truth.recovers("resid_pre", k, WHERE[str(label)])]
-        yield f"patch resid_pre at {label}", truth.capability, planted, _carried(group)
+        yield f"patch resid_pre at {label}", truth.capability, planted, _carrying_layers(group)
     n_heads = model.cfg.n_heads
     for sites, labels in ((HEADS, ["last", "answer"]), (MEMORY, ["all"])):
         table = lw.patch_activations(model, "all", sites=sites, positions=labels, **options)
         for (site, capability), group in table.patching.groupby(["site", "capability"]):
             truth = PlantedSeq2Seq(layout, str(capability))
-            planted, per_layer = _passing(truth, str(site), n_heads)
-            yield f"patch {site}", truth.capability, planted, _carried(group, per_layer)
+            planted, per_layer = _passing_parts(truth, str(site), n_heads)
+            yield f"patch {site}", truth.capability, planted, _carrying_layers(group, per_layer)
 
 
-def _passing(truth: PlantedSeq2Seq, site: str, n_heads: int) -> tuple[list[int], int]:
+def _passing_parts(truth: PlantedSeq2Seq, site: str, n_heads: int) -> tuple[list[int], int]:
     """The heads or layers that pass the answer on, and how many numbers a layer has."""
     if site in HEADS:
         spots = truth.critical_heads(site, "resample")
@@ -61,7 +63,7 @@ def _passing(truth: PlantedSeq2Seq, site: str, n_heads: int) -> tuple[list[int],
     return [k for k in layers if truth.recovers_by_memory(site[-1], k)], 1  # type: ignore[arg-type]
 
 
-def _carried(group: pd.DataFrame, per_layer: int = 1) -> list[int]:
+def _carrying_layers(group: pd.DataFrame, per_layer: int = 1) -> list[int]:
     """The layers, or heads by number, whose patch brings the answer back in every pair."""
     heads = group["head"] if per_layer > 1 else 0
     least = group.groupby(group["layer"] * per_layer + heads)["recovered"].min()
@@ -72,7 +74,9 @@ def _idle(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -> 
     yield from spared_first(model, spared(layout, *NEEDED), options)
 
 
-def _estimated(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -> Iterator[Row]:
+def _gradient_rows(
+    model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options
+) -> Iterator[Row]:
     """The heads that a gradient credits, beside those whose true patch brings the answer back."""
     cells = lw.attribute_patches(
         model, "all", positions=("last", "answer"), pairs=FEW, sample=3, **options
@@ -86,7 +90,9 @@ def _estimated(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options
         yield f"attribution patching: {site}", str(capability), planted, credited
 
 
-def _sent(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -> Iterator[Row]:
+def _sender_rows(
+    model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options
+) -> Iterator[Row]:
     """The one sender to each receiver of the chain, from the logits back to the embedding."""
     for capability in NEEDED:
         links = PlantedSeq2Seq(layout, capability).links
@@ -109,7 +115,9 @@ def _sender(model: Seq2SeqModel, site: str, layer: int, head: int | None) -> int
     return before + (int(layer) if pd.isna(head) else int(layer) * n_heads + int(head))
 
 
-def _written(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -> Iterator[Row]:
+def _attribution_rows(
+    model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options
+) -> Iterator[Row]:
     """The parts of both stacks that are credited with some of the logit difference."""
     result = lw.attribution(model, "all", READ, **options)
     summary = result.summary()
@@ -120,10 +128,12 @@ def _written(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) 
         found = sorted(_sender(model, *row) for row in mine.itertuples(index=False))
         planted = [_sender(model, *PlantedSeq2Seq(layout, capability).links["logits"])]
         yield "direct attribution: heads, attention or MLP", capability, planted, found
-    yield from placed([result], layout)
+    yield from depth_rows([result], layout)
 
 
-def _scored(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -> Iterator[Row]:
+def _head_score_rows(
+    model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options
+) -> Iterator[Row]:
     """The heads, of every kind of attention, that look at the token before."""
     scored = lw.head_scores(model, sequences=3, progress=False).summary()
     heads = scored.loc[scored["previous_token"] > MUCH, ["site", "layer", "head"]]
@@ -132,4 +142,13 @@ def _scored(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -
     yield "head scores: previous-token heads", "all", planted, found
 
 
-PARTS = (lenses, _patched, _idle, _estimated, _sent, _scored, _written, tuned)
+PARTS = (
+    lenses,
+    _patching_rows,
+    _idle,
+    _gradient_rows,
+    _sender_rows,
+    _head_score_rows,
+    _attribution_rows,
+    tuned_lens_rows,
+)

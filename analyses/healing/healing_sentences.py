@@ -1,4 +1,4 @@
-"""What the saved tables of this study say, as the sentences of its pages.
+"""Sentences of this study's pages, from its saved tables.
 
 A test compares the pages with these, so that no number there is typed by hand.
 """
@@ -9,25 +9,25 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from healing_drawn import CASES, ORIGINAL, TASKS
-from healing_exchanged import moved
+from healing_figures import CASES, ORIGINAL, TASKS
 from healing_words import (
     ALPHA,
     CHOSEN,
     HALF,
     SAID,
     Tables,
-    braced,
-    count_of,
-    gains_of,
-    lost,
+    case_gains,
+    layer_set,
+    lost_suites,
     n_items,
-    without,
+    share_words,
+    without_layers_words,
 )
 from scipy.stats import t
+from transplant_sentences import transplant_sentences
 
 from layerwise.presentation.rows import rows
-from layerwise.presentation.wording import interval, joined, number, spread, when
+from layerwise.presentation.wording import interval, join_words, number, protocol_phrase, spread
 from layerwise.stats.signals.power import least_change, least_right
 
 PROTOCOLS = (SAID, CHOSEN)
@@ -35,23 +35,29 @@ BEGIN, END = "<!-- findings, made by run.py -->", "<!-- end of the findings -->"
 OPENING = "<!-- opening, made by run.py -->", "<!-- end of the opening -->"
 
 
-def opening(tables: Tables) -> Iterator[str]:
+def summary_sentences(tables: Tables) -> Iterator[str]:
     """Established results, in short: what comes back, in how many seeds, and where."""
     for case in CASES:
         for protocol in PROTOCOLS:
-            for task in lost(tables, case, protocol):
-                told = gains_of(tables, case, task, protocol)
+            for task in lost_suites(tables, case, protocol):
+                told = case_gains(tables, case, task, protocol)
                 if not told["improved"].any():
-                    yield f"{without(case)}, {TASKS[task]} are not shown to come back " + (
-                        f"{when(protocol)}."
+                    yield (
+                        f"{without_layers_words(case)}, {TASKS[task]} are not shown to come back "
+                        + (f"{protocol_phrase(protocol)}.")
                     )
                     continue
                 share = spread((100 * told["closed"]).round())
                 yield (
-                    f"{without(case)}, {TASKS[task]} come back {when(protocol)} in "
-                    f"{count_of(told['improved'])} seeds: {share} % of the loss."
+                    f"{without_layers_words(case)}, {TASKS[task]} come back "
+                    f"{protocol_phrase(protocol)} in "
+                    f"{share_words(told['improved'])} seeds: {share} % of the loss."
                 )
-                ways = list(placed(tables, case, task).values()) if protocol == SAID else []
+                ways = (
+                    list(needed_layers_by_seed(tables, case, task).values())
+                    if protocol == SAID
+                    else []
+                )
                 if ways and set(ways) == {"others"}:
                     count = _count(ways, "others")
                     yield f"They then need layers that the originals do not, in {count} seeds."
@@ -59,7 +65,8 @@ def opening(tables: Tables) -> Iterator[str]:
     if not spared["leads"].any():
         points = number(100 * float(spared["lead_high"].max()))
         yield (
-            f"{without('spare')}, no loss is established in {len(spared)} tests. Losses of "
+            f"{without_layers_words('spare')}, no loss is established in {len(spared)} "
+            f"tests. Losses of "
             f"{points} points are not excluded."
         )
 
@@ -79,41 +86,44 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
 def verdict(tables: Tables) -> Iterator[str]:
     """The sentence that each case earns: what came back, and in which layers."""
     for case in CASES:
-        for task in lost(tables, case, SAID):
-            told = gains_of(tables, case, task, SAID)
+        for task in lost_suites(tables, case, SAID):
+            told = case_gains(tables, case, task, SAID)
             came = (
-                f"{joined(_bounds(told, 'closed', 100))} % of the lost {TASKS[task]} come back "
+                f"{join_words(_bounds(told, 'closed', 100))} % of the lost {TASKS[task]} come back "
                 f"under `{SAID}`"
             )
             if not told["improved"].any():
                 yield (
-                    f"**{without(case)}, it is in no seed established that {TASKS[task]} come "
-                    f"back: {came}, which guessing may account for (fewer than {_guessed(told)} of "
+                    f"**{without_layers_words(case)}, it is in no seed established that "
+                    f"{TASKS[task]} come "
+                    f"back: {came}, which guessing may account for (fewer than "
+                    f"{_least_above_guessing(told)} of "
                     f"{n_items(told)} right cannot be told from it).**"
                 )
                 continue
-            ways = list(placed(tables, case, task).values())
+            ways = list(needed_layers_by_seed(tables, case, task).values())
             yield (
-                f"**{without(case)}, {came}, established in {count_of(told['improved'])} training "
+                f"**{without_layers_words(case)}, {came}, established in "
+                f"{share_words(told['improved'])} training "
                 f"seeds. Significant for them in the healed models under `{SAID}` are only layers "
                 f"that are so in the originals in {_count(ways, 'same')} seeds, others as well or "
                 f"instead in {_count(ways, 'others')}, and none can be told in "
-                f"{_count(ways, 'none')}.{_forced(tables, case, task)}**"
+                f"{_count(ways, 'none')}.{_nothing_left_note(tables, case, task)}**"
             )
 
 
-def _guessed(told: pd.DataFrame) -> int | None:
+def _least_above_guessing(told: pd.DataFrame) -> int | None:
     """Right answers that are above guessing by a single test at the level of signal."""
     return least_right(n_items(told), float(told["chance"].iloc[0]), level=ALPHA / 2)
 
 
-def _forced(tables: Tables, case: str, task: str) -> str:
+def _nothing_left_note(tables: Tables, case: str, task: str) -> str:
     """Says so where nothing that the originals needed is left."""
     left = [set(one) - set(CASES[case]) for one in critical_sets(tables, ORIGINAL, task).values()]
     return "" if any(left) else " (All that the originals needed is left out.)"
 
 
-def placed(tables: Tables, case: str, task: str) -> dict[int, str]:
+def needed_layers_by_seed(tables: Tables, case: str, task: str) -> dict[int, str]:
     """Comparison, by seed, of the layers that healed models and the originals need.
 
     ``none`` where the healed model has no signal, nothing is better than before healing, or no
@@ -134,13 +144,14 @@ def claims(tables: Tables) -> Iterator[str]:
     for task, cited in (("brackets", "the closing of brackets"), ("two-hops", "arithmetic")):
         said = []
         for case in CASES:
-            if task in lost(tables, case, SAID):
-                told = gains_of(tables, case, task, SAID)
+            if task in lost_suites(tables, case, SAID):
+                told = case_gains(tables, case, task, SAID)
                 away = [bool(high < HALF) for high in told["closed_high"]]
                 back = [bool(low > HALF) for low in told["closed_low"]]
                 said.append(
-                    f"{without(case).lower()} that {_verdict(away, back)} (less than half comes "
-                    f"back in {count_of(away)} seeds, more than half in {count_of(back)})"
+                    f"{without_layers_words(case).lower()} that {_verdict(away, back)} "
+                    f"(less than half comes "
+                    f"back in {share_words(away)} seeds, more than half in {share_words(back)})"
                 )
         yield (
             f"As cited, training does not restore what pruning takes of {cited} "
@@ -168,19 +179,20 @@ def spare(tables: Tables) -> Iterator[str]:
     )
 
 
-def came_back(tables: Tables) -> Iterator[str]:
+def recovery_sentences(tables: Tables) -> Iterator[str]:
     """Losses, and what of them came back, by case, suite and protocol."""
     for case in CASES:
         for protocol in PROTOCOLS:
-            for task in lost(tables, case, protocol):
-                told = gains_of(tables, case, task, protocol)
+            for task in lost_suites(tables, case, protocol):
+                told = case_gains(tables, case, task, protocol)
                 yield (
-                    f"{without(case)}, under `{protocol}`: {TASKS[task]} "
+                    f"{without_layers_words(case)}, under `{protocol}`: {TASKS[task]} "
                     f"{_percents(told['acc_teacher'])} % in the originals, "
                     f"{_percents(told['acc_student'])} % pruned, "
                     f"{_percents(told['acc_distilled'])} % healed, better than pruned by more than "
-                    f"guessing may account for in {count_of(told['improved'])} seeds; of the loss "
-                    f"{joined(_bounds(told, 'closed', 100))} % come back, "
+                    f"guessing may account for in {share_words(told['improved'])} seeds; "
+                    f"of the loss "
+                    f"{join_words(_bounds(told, 'closed', 100))} % come back, "
                     f"{_share_over_seeds(told['closed'])}."
                 )
 
@@ -193,7 +205,7 @@ def course(tables: Tables) -> Iterator[str]:
         points = read.groupby("step")["held_out_kl"].mean()
         half = points.index[points.index <= points.index.max() / 2].max()
         told = [number(points[step], 3) for step in (0, half, points.index.max())]
-        said.append(f"{without(case).lower()} {joined(told)}")
+        said.append(f"{without_layers_words(case).lower()} {join_words(told)}")
     yield (
         "Divergence from the original on held-out texts in nats a token, before healing, after "
         f"half of the steps and after all, means over seeds: {'; '.join(said)}."
@@ -205,7 +217,7 @@ def beside(tables: Tables) -> Iterator[str]:
     for case in CASES:
         said, same = [], []
         for protocol in PROTOCOLS:
-            rest = [task for task in TASKS if task not in lost(tables, case, protocol)]
+            rest = [task for task in TASKS if task not in lost_suites(tables, case, protocol)]
             told = rows(tables["gains"], case=case, protocol=protocol, task=rest)
             for task in rest:
                 one = rows(told, task=task)
@@ -217,30 +229,35 @@ def beside(tables: Tables) -> Iterator[str]:
         low, high = (number(100 * each) for each in (every["gain_low"].min(),
                                                      every["gain_high"].max()))  # fmt: skip
         yield (
-            f"{without(case)}, what was not significantly lost in all seeds changes by healing in "
+            f"{without_layers_words(case)}, what was not significantly lost in all seeds "
+            f"changes by healing in "
             f"points, over seeds: {''.join(f'{each}; ' for each in said)}{len(same)} "
             f"suite{'s' * (len(same) > 1)} under a protocol by no item net in any seed (bounds of "
             f"a seed from {low} to {high})."
         )
 
 
-def needed(tables: Tables) -> Iterator[str]:
+def needed_layer_sentences(tables: Tables) -> Iterator[str]:
     """The layers that are needed, by original number, before and after."""
     for case in CASES:
-        tasks = lost(tables, case, SAID) or ["two-hops"]
+        tasks = lost_suites(tables, case, SAID) or ["two-hops"]
         for task in tasks:
             before, after = (critical_sets(tables, one, task) for one in (ORIGINAL, case))
-            originals = joined(map(braced, before.values()))
+            originals = join_words(map(layer_set, before.values()))
             hush = silent(tables, case, task)
             if all(hush.values()):
                 yield (
-                    f"{without(case)}, {TASKS[task]} under `{SAID}` have no signal in the healed "
+                    f"{without_layers_words(case)}, {TASKS[task]} under `{SAID}` have no "
+                    f"signal in the healed "
                     f"models in any seed, so that no layer can be told (originals: {originals})."
                 )
                 continue
-            healed = joined("(no signal)" if hush[n] else braced(mine) for n, mine in after.items())
+            healed = join_words(
+                "(no signal)" if hush[n] else layer_set(mine) for n, mine in after.items()
+            )
             yield (
-                f"{without(case)}, {TASKS[task]} under `{SAID}` are lost significantly without "
+                f"{without_layers_words(case)}, {TASKS[task]} under `{SAID}` are lost "
+                f"significantly without "
                 f"layers {healed} of the healed models (originals: "
                 f"{originals}){_new(tables, case, task)}."
             )
@@ -266,11 +283,11 @@ def _new(tables: Tables, case: str, task: str) -> str:
                 f"{number(100 * most['acc_intact'])} points in seed {seed}"
             )
     words = "; of those that are not significant in the originals, most is lost without "
-    ending = f" (bounds over the run; over the run one is significant in {count_of(sure)} seeds)"
-    return f"{words}{joined(told)}{ending}" if told else ""
+    ending = f" (bounds over the run; over the run one is significant in {share_words(sure)} seeds)"
+    return f"{words}{join_words(told)}{ending}" if told else ""
 
 
-def read(tables: Tables) -> Iterator[str]:
+def readout_sentences(tables: Tables) -> Iterator[str]:
     """First layer from which the lens reads the answer, and the last position holds it."""
     for what, column, name, unit in (
         ("(their first tokens) on top of the logit lens for half of the items", "on_top", "lens",
@@ -281,7 +298,7 @@ def read(tables: Tables) -> Iterator[str]:
         told = rows(tables[name], case=ORIGINAL)
         said = []
         for case in CASES:
-            for task in lost(tables, case, SAID):
+            for task in lost_suites(tables, case, SAID):
                 after, before = (
                     [_first(rows(tables[name], case=host, task=task, seed=seed), column)
                      if not none else "no signal"
@@ -289,7 +306,7 @@ def read(tables: Tables) -> Iterator[str]:
                     for host in (case, ORIGINAL)
                 )  # fmt: skip
                 said.append(
-                    f"{without(case).lower()}, {TASKS[task]} {', '.join(after)} "
+                    f"{without_layers_words(case).lower()}, {TASKS[task]} {', '.join(after)} "
                     f"({', '.join(before)})"
                 )
         yield (
@@ -310,14 +327,18 @@ def depths(tables: Tables) -> Iterator[str]:
         ]
         listed = f" ({'; '.join(said)})" if said else ""
         yield (
-            f"{without(case)}, of {len(told)} relative depths {len(sure)} differ significantly "
+            f"{without_layers_words(case)}, of {len(told)} relative depths {len(sure)} "
+            f"differ significantly "
             f"from the originals', {len(large)} of these by a layer or more{listed}."
         )
 
 
 def in_readme(text: str, tables: Tables) -> str:
     """A page of the study with what it has of opening and findings made anew."""
-    for (begin, end), found in ((OPENING, opening(tables)), ((BEGIN, END), findings(tables))):
+    for (begin, end), found in (
+        (OPENING, summary_sentences(tables)),
+        ((BEGIN, END), findings(tables)),
+    ):
         if begin not in text:
             continue
         before, rest = text.split(begin)
@@ -375,4 +396,15 @@ def _count(ways: Sequence[str], way: str) -> str:
 
 LEAD = ("lead", "lead_low", "lead_high")
 LOSS = ("acc_diff", "acc_diff_run_low", "acc_diff_run_high")
-TOLD = (verdict, claims, spare, came_back, course, beside, needed, read, moved, depths)
+TOLD = (
+    verdict,
+    claims,
+    spare,
+    recovery_sentences,
+    course,
+    beside,
+    needed_layer_sentences,
+    readout_sentences,
+    transplant_sentences,
+    depths,
+)

@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from layerwise.presentation.charts.panels import legend_below
+from layerwise.presentation.charts.panels import add_figure_legend
 from layerwise.presentation.rows import rows
-from layerwise.presentation.style import FULL_WIDTH, look, new_figure, styled
+from layerwise.presentation.style import FULL_WIDTH, look, new_figure, with_style
 
 CASES = {
     "teacher": "teacher", "equal": "equal depth", "half": "half depth",
@@ -26,7 +26,7 @@ SETS = {
 }
 
 
-@styled
+@with_style
 def where_two_hops_went(layers: pd.DataFrame, transplant: pd.DataFrame) -> Figure:
     """Above: what skipping a layer costs. Below: what layers bring to the student as it was.
 
@@ -60,7 +60,7 @@ def where_two_hops_went(layers: pd.DataFrame, transplant: pd.DataFrame) -> Figur
     grid[1, 1].tick_params(labelleft=True)
     handles = [*grid[0, 1].get_legend_handles_labels()[0],
                *grid[1, 1].get_legend_handles_labels()[0]]  # fmt: skip
-    legend_below(figure, handles)
+    add_figure_legend(figure, handles)
     return figure
 
 

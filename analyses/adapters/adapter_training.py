@@ -1,4 +1,4 @@
-"""How this study trains the models of its cases."""
+"""Training of the models of this study's cases."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from adapters_measured import tasks_of
+from adapter_measurements import load_tasks
 
 import layerwise as lw
 
 
-class Trained(NamedTuple):
+class ModelPair(NamedTuple):
     """A model before and after training.
 
     Attributes:
@@ -26,7 +26,7 @@ class Trained(NamedTuple):
     tables: dict[str, pd.DataFrame]
 
 
-def trained(case: str, config: Mapping[str, Any], runs: Path, seed: int) -> Trained:
+def train_case(case: str, config: Mapping[str, Any], runs: Path, seed: int) -> ModelPair:
     """The model of a case, by low-rank adapters: made better on a suite, or healed.
 
     Args:
@@ -37,7 +37,7 @@ def trained(case: str, config: Mapping[str, Any], runs: Path, seed: int) -> Trai
     """
     asked, name = config[case], config["model"]
     out = runs / ("model" if seed == config["seed"] else f"model-of-seed-{seed}")
-    tasks = tasks_of(asked["tasks"], asked["fewshot"], config["seed"])
+    tasks = load_tasks(asked["tasks"], asked["fewshot"], config["seed"])
     rest = {"out": out, "limit": asked["items"], "seed": seed, **asked["training"]}
     if asked["remove"]:
         before: str | Path = runs / "pruned"
@@ -48,4 +48,4 @@ def trained(case: str, config: Mapping[str, Any], runs: Path, seed: int) -> Trai
         result = lw.distill(
             lw.load_model(name), lw.load_model(name), tasks, asked["protocols"], **rest
         )
-    return Trained(before, out, {"gains": result.gains(), "curve": result.distillation_curve})
+    return ModelPair(before, out, {"gains": result.gains(), "curve": result.distillation_curve})

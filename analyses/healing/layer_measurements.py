@@ -1,4 +1,4 @@
-"""What this study measures of the layers of each model."""
+"""Measurements of the layers of each model in this study."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from layerwise.results import AblationResult, LensResult, PatchingResult
 from layerwise.tasks import Task
 
 
-class Measured(NamedTuple):
+class ModelResults(NamedTuple):
     """The results of one model.
 
     Attributes:
@@ -32,7 +32,9 @@ class Measured(NamedTuple):
     folder: Path
 
 
-def measured(model: Model, tasks: Sequence[Task], asked: Mapping[str, Any], runs: Path) -> Measured:
+def measure_model(
+    model: Model, tasks: Sequence[Task], asked: Mapping[str, Any], runs: Path
+) -> ModelResults:
     """Skip, read and patch the layers of a model.
 
     Args:
@@ -41,7 +43,7 @@ def measured(model: Model, tasks: Sequence[Task], asked: Mapping[str, Any], runs
         asked: the configuration.
         runs: where interrupted runs go on.
     """
-    made = Measured(
+    made = ModelResults(
         lw.ablate(model, tasks, asked["protocols"], out=runs / "ablation"),
         lw.logit_lens(model, tasks, "continuation", out=runs / "lens"),
         lw.patch_activations(
@@ -54,7 +56,7 @@ def measured(model: Model, tasks: Sequence[Task], asked: Mapping[str, Any], runs
     return made
 
 
-def tables_of(one: Measured) -> dict[str, pd.DataFrame]:
+def model_tables(one: ModelResults) -> dict[str, pd.DataFrame]:
     """The tables of one model."""
     patched = rows(one.patching.effects(), metric="logit difference", pos_label="last")
     return {

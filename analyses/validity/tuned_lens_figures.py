@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from tuned import LENSES, ORGANISMS, WIRED
 
 from analyses.organism_training.plan import PLANTED
-from analyses.validity.wired_truth import Planted
+from analyses.validity.wired_truth import PlantedTruth
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.presentation.style import FULL_WIDTH, look
 
@@ -28,12 +28,14 @@ def tuned_lenses(readings: pd.DataFrame, layers: pd.DataFrame) -> Figure:
     capabilities = sorted(PLANTED, key=lambda c: max(PLANTED[c]))
     organisms = readings.loc[readings["model"].isin(ORGANISMS)]
     for axes, capability in zip(above, capabilities, strict=True):
-        _read(axes, organisms.loc[organisms["capability"] == capability], max(PLANTED[capability]))
+        _draw_readings(
+            axes, organisms.loc[organisms["capability"] == capability], max(PLANTED[capability])
+        )
         axes.set_title(capability, loc="left")
     for axes, name in zip(below, ORGANISMS, strict=True):
         _divergence(axes, layers.loc[layers["model"] == name])
         axes.set_title(name, loc="left")
-    _wired(wired, readings.loc[readings["model"] == WIRED])
+    _draw_wired(wired, readings.loc[readings["model"] == WIRED])
     for axes in (*below, wired):
         axes.set_xlabel("layer (-1: embedding)")
     _share(above, "answer on top\nafter layer (% of items)")
@@ -50,16 +52,16 @@ def _share(panels: Sequence[Axes], label: str) -> None:
         axes.tick_params(labelleft=False)
 
 
-def _wired(axes: Axes, readings: pd.DataFrame) -> None:
+def _draw_wired(axes: Axes, readings: pd.DataFrame) -> None:
     """Light grey where the answer is at the last position and not yet readable."""
-    truth = Planted(WiredLayout(), SHOWN)
-    _read(axes, readings.loc[readings["capability"] == SHOWN], truth.readable_from)
-    axes.axvspan(truth.brought_at - 0.4, truth.readable_from - 0.4, color="0.95", lw=0)
+    truth = PlantedTruth(WiredLayout(), SHOWN)
+    _draw_readings(axes, readings.loc[readings["capability"] == SHOWN], truth.readable_layer)
+    axes.axvspan(truth.bringing_layer - 0.4, truth.readable_layer - 0.4, color="0.95", lw=0)
     axes.set_title(f"{WIRED}: {SHOWN}", loc="left")
     axes.set_ylabel("answer on top (%)")
 
 
-def _read(axes: Axes, table: pd.DataFrame, readable_from: int) -> None:
+def _draw_readings(axes: Axes, table: pd.DataFrame, readable_from: int) -> None:
     """Means over models, and bars from the least to the most; grey where it is readable."""
     for index, lens in enumerate(LENSES):
         mine = table.loc[table["lens"] == lens].groupby("layer")["on_top"]

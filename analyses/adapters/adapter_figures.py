@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from layerwise.presentation.charts.panels import legend_below
+from layerwise.presentation.charts.panels import add_figure_legend
 from layerwise.presentation.rows import rows
-from layerwise.presentation.style import COLUMN_WIDTH, look, new_figure, styled
-from layerwise.presentation.wording import way_of_scoring
+from layerwise.presentation.style import COLUMN_WIDTH, look, new_figure, with_style
+from layerwise.presentation.wording import protocol_words
 
 # Whose losses are drawn, and of which suite.
 NEEDED = {
@@ -25,8 +25,8 @@ N_LAYERS = 30
 HEALED_HOSTS = {"teacher": "whole", "student": "without six layers", "distilled": "healed"}
 
 
-@styled
-def where_it_is_done(layers: pd.DataFrame, transplant: pd.DataFrame) -> Figure:
+@with_style
+def layer_effects_figure(layers: pd.DataFrame, transplant: pd.DataFrame) -> Figure:
     """Above: what skipping a layer costs. Below: what adapted layers bring and carry.
 
     Args:
@@ -51,11 +51,11 @@ def where_it_is_done(layers: pd.DataFrame, transplant: pd.DataFrame) -> Figure:
     below.set_ylabel("of the gain (%)")
     below.set_xlabel("layer")
     handles = [*above.get_legend_handles_labels()[0], *below.get_legend_handles_labels()[0]]
-    legend_below(figure, handles)
+    add_figure_legend(figure, handles)
     return figure
 
 
-@styled
+@with_style
 def what_healing_brings(gains: pd.DataFrame) -> Figure:
     """Accuracy of the whole model, without the six layers, and healed, by suite and protocol.
 
@@ -73,13 +73,13 @@ def what_healing_brings(gains: pd.DataFrame) -> Figure:
             at = [place + 0.22 * (i - 1) for place in range(len(of))]
             axes.plot(at, 100 * of[f"acc_{host}"], ls="", marker=seen.marker, ms=4, mew=0,
                       color=seen.color, label=label)  # fmt: skip
-        axes.set_title(way_of_scoring(protocol), loc="left")
+        axes.set_title(protocol_words(protocol), loc="left")
         axes.set_xticks(range(len(of)), list(of["task"]), rotation=30, ha="right")
         axes.set_xlim(-0.6, len(of) - 0.4)
         axes.set_ylim(-5, 105)
         axes.spines[["top", "right"]].set_visible(False)
     grid[0].set_ylabel("right (%)")
-    legend_below(figure, grid[0].get_legend_handles_labels()[0])
+    add_figure_legend(figure, grid[0].get_legend_handles_labels()[0])
     return figure
 
 

@@ -1,4 +1,4 @@
-"""What this study measures of each model."""
+"""Measurements of each model in this study."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from layerwise.results import AblationResult, LensResult, PatchingResult
 from layerwise.tasks import Task, load_task
 
 
-def tasks_of(names: Sequence[str], fewshot: int | Mapping[str, int], seed: int) -> list[Task]:
+def load_tasks(names: Sequence[str], fewshot: int | Mapping[str, int], seed: int) -> list[Task]:
     """Suites with their few-shot examples, one number for all or each its own."""
     shown = {name: fewshot if isinstance(fewshot, int) else fewshot[name] for name in names}
     return [load_task(name, seed=seed, fewshot=n) for name, n in shown.items()]
 
 
-def swept(
+def sweep_layers(
     model: Model, tasks: Sequence[Task], asked: Mapping[str, Any], runs: Path
 ) -> tuple[AblationResult, LensResult, PatchingResult]:
     """Skip, read and patch every layer of a model, and save all three in ``runs/swept``.
@@ -42,9 +42,11 @@ def swept(
     return made
 
 
-def kept(model: Model, asked: Mapping[str, Any], seed: int, runs: Path) -> AblationResult:
+def measure_other_abilities(
+    model: Model, asked: Mapping[str, Any], seed: int, runs: Path
+) -> AblationResult:
     """Ask a model what it could do before, with and without its first layer."""
-    tasks = tasks_of(asked["tasks"], asked["fewshot"], seed)
+    tasks = load_tasks(asked["tasks"], asked["fewshot"], seed)
     return lw.ablate(
         model, tasks, asked["protocols"], layers=[0], limit=asked["items"], out=runs / "kept"
     )
@@ -52,7 +54,7 @@ def kept(model: Model, asked: Mapping[str, Any], seed: int, runs: Path) -> Ablat
 
 def sums(model: Model, asked: Mapping[str, Any], seed: int, runs: Path) -> AblationResult:
     """Ask a model the sums of two numbers that the base is swept on, likewise."""
-    tasks = tasks_of(asked["base"], asked["fewshot"], seed)
+    tasks = load_tasks(asked["base"], asked["fewshot"], seed)
     return lw.ablate(
         model, tasks, asked["protocols"], layers=[0], limit=asked["items"], out=runs / "sums"
     )

@@ -106,11 +106,11 @@ def depth_candidates(table: pd.DataFrame) -> Figure:
         axes.set_xlim(-3, 103)
         axes.set_xlabel(words)
         axes.spines[["top", "right"]].set_visible(False)
-    left.set_yticks(range(len(cells)), [_wrapped(cell) for cell in cells])
+    left.set_yticks(range(len(cells)), [_wrap(cell) for cell in cells])
     left.set_ylim(len(cells) - 0.5, -0.5)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
-def _wrapped(text: str, width: int = 34) -> str:
+def _wrap(text: str, width: int = 34) -> str:
     return "\n".join(wrap(text, width))

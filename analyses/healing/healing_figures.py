@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from layerwise.presentation.charts.panels import legend_below
+from layerwise.presentation.charts.panels import add_figure_legend
 from layerwise.presentation.rows import rows
-from layerwise.presentation.style import COLUMN_WIDTH, look, new_figure, styled
+from layerwise.presentation.style import COLUMN_WIDTH, look, new_figure, with_style
 
 # The layers that are left out in each case.
 CASES = {"spare": (1,), "two-hops": (4,), "facts": (0,), "two": (3, 6)}
@@ -28,8 +28,8 @@ N_LAYERS = 8
 ORIGINAL = "original"
 
 
-@styled
-def what_came_back(gains: pd.DataFrame) -> Figure:
+@with_style
+def recovery_figure(gains: pd.DataFrame) -> Figure:
     """Accuracy under ``generate`` of originals, pruned and healed models, by suite and case.
 
     Long marks are means over the training seeds, small ones are seeds.
@@ -52,7 +52,7 @@ def what_came_back(gains: pd.DataFrame) -> Figure:
         axes.set_xlabel("layers left out")
     for axes in grid[:, 0]:
         axes.set_ylabel("right (%)")
-    legend_below(figure, grid[0, 0].get_legend_handles_labels()[0])
+    add_figure_legend(figure, grid[0, 0].get_legend_handles_labels()[0])
     return figure
 
 
@@ -66,8 +66,8 @@ def _marks(axes: Axes, told: pd.DataFrame, host: str, index: int) -> None:
         axes.plot([at - 0.11, at + 0.11], [right.mean()] * 2, lw=1.2, color=seen.color)
 
 
-@styled
-def where_it_lies(layers: pd.DataFrame) -> Figure:
+@with_style
+def layer_losses_figure(layers: pd.DataFrame) -> Figure:
     """Losses without each layer, in originals and in healed models, by original layer.
 
     Lines are means over the training seeds, marks are seeds; grey is what was left out.
@@ -92,7 +92,7 @@ def where_it_lies(layers: pd.DataFrame) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel("layer of the original")
     grid[1, 0].set_ylabel("lost without the layer (%)")
-    legend_below(figure, grid[-1, -1].get_legend_handles_labels()[0])
+    add_figure_legend(figure, grid[-1, -1].get_legend_handles_labels()[0])
     return figure
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from layer_claims import CHANCE, SMALLEST, Asked, made_up_cells, profile
+from layer_claims import CHANCE, SMALLEST, MadeUpCapability, made_up_cells, profile
 
 from layerwise.stats.capability_layers import layer_estimates, pools
 from layerwise.stats.cells import Cell
@@ -38,7 +38,7 @@ def chosen_tasks(n_runs: int, seed: int) -> Iterator[tuple[str, str, int, int]]:
     """A model right in 36 % that needs no layer; each layer makes all answers anew."""
     for n_tasks in (1, 3):
         rng, false = np.random.default_rng([seed, n_tasks]), 0
-        asked = [Asked((profile(),) * n_tasks, 100, 0.36, 3, 2 * 0.36 * 0.64, 0.0)] * 4
+        asked = [MadeUpCapability((profile(),) * n_tasks, 100, 0.36, 3, 2 * 0.36 * 0.64, 0.0)] * 4
         for _ in range(n_runs):
             cells = made_up_cells(rng, asked)
             signal = signals(cells, lambda task, protocol: CHANCE)
@@ -74,7 +74,7 @@ def weak_depths(n_runs: int, seed: int) -> Iterator[tuple[str, str, int, int]]:
 
 
 def _redrawn(rng: np.random.Generator, capability: str, protocol: str, right: float) -> Cell:
-    (cell,) = made_up_cells(rng, [Asked((profile(),), 100, right, 1)])
+    (cell,) = made_up_cells(rng, [MadeUpCapability((profile(),), 100, right, 1)])
     correct = rng.random((100, N_LAYERS)) < right
     correct[:, NEEDED] = rng.random(100) < CHANCE
     changes = pd.DataFrame({"layer": np.arange(N_LAYERS)})

@@ -1,4 +1,4 @@
-"""Where this study keeps what it finds: tables, figures and the findings of the README."""
+"""Files of this study's results: tables, figures and the findings of the README."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-from adapters_drawn import what_healing_brings, where_it_is_done
-from adapters_told import in_readme
-from healed_told import CASE
-from healed_told import in_readme as healed_in_readme
+from adapter_figures import layer_effects_figure, what_healing_brings
+from adapter_sentences import in_readme
+from healed_sentences import CASE
+from healed_sentences import in_readme as healed_in_readme
 
 from layerwise.presentation.rows import rows
 from layerwise.presentation.save import save_figure
@@ -19,7 +19,7 @@ RESULTS = HERE / "results"
 Named = dict[str, pd.DataFrame]
 
 
-def beside_saved(found: Mapping[str, Sequence[pd.DataFrame]], made: Sequence[str]) -> Named:
+def append_to_saved(found: Mapping[str, Sequence[pd.DataFrame]], made: Sequence[str]) -> Named:
     """The tables of the cases that were made now, behind those that were made and saved before."""
     whole = {path.stem: pd.read_parquet(path) for path in sorted(RESULTS.glob("*.parquet"))}
     for name, each in found.items():
@@ -33,7 +33,7 @@ def write(tables: Named) -> None:
     RESULTS.mkdir(exist_ok=True)
     for name, table in tables.items():
         table.to_parquet(RESULTS / f"{name}.parquet", index=False)
-    figure = where_it_is_done(tables["layers"], tables["transplant"])
+    figure = layer_effects_figure(tables["layers"], tables["transplant"])
     save_figure(figure, RESULTS / "figures", "where_it_is_done")
     if not rows(tables["gains"], case=CASE).empty:
         save_figure(what_healing_brings(tables["gains"]), RESULTS / "figures", "what_came_back")

@@ -1,4 +1,4 @@
-"""What was planted in wired models beside what was found, drawn from the saved tables."""
+"""Figures of what was planted in wired models beside what was found, from the saved tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from analyses.organism_training.plan import N_LAYERS, PLANTED
 from layerwise.models.organisms.layout import NEEDED, WiredLayout
 from layerwise.presentation.layer_axis import divide_stacks
 from layerwise.presentation.style import FULL_WIDTH, look
-from layerwise.presentation.wording import way_of_scoring
+from layerwise.presentation.wording import protocol_words
 
 # Methods that name layers, and methods that name heads.
 LAYERS = ("skip layer", "skip attn", "skip mlp", "resample attn", "resample mlp", "logit lens",
@@ -21,7 +21,7 @@ BOTH_STACKS = ("skip", "resample", "zero", "logit lens", "decoder lens", "predic
 HEADS = ("zero heads", "mean heads", "resample heads", "patch head", "attribution patching")
 
 
-def planted_and_found(table: pd.DataFrame, wanted: tuple[str, ...]) -> Figure:
+def planted_and_found_figure(table: pd.DataFrame, wanted: tuple[str, ...]) -> Figure:
     """The layers or heads planted and found in the default layout, by method and capability."""
     default = table.loc[(table["model"] == 0) & table["method"].str.startswith(wanted)]
     methods = sorted(set(default["method"]), key=lambda m: (_place(m, wanted), m))
@@ -109,7 +109,7 @@ def _panels(
 
 def _in_words(method: str) -> str:
     """A method with its way of scoring as figures name it."""
-    return ", ".join(map(way_of_scoring, method.split(", ")))
+    return ", ".join(map(protocol_words, method.split(", ")))
 
 
 def _by_head(method: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the saved tables of this study say, as the sentences of its pages.
+"""Sentences of this study's pages, from its saved tables.
 
 A test compares the pages with these, so that no number there is typed by hand.
 """
@@ -8,10 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
-from seeds_told import held_again, kept_again, learned_again, least_lost, with_width
+from seed_sentences import (
+    agreement_of_trainings,
+    further_learning,
+    further_side_effects,
+    least_significant_loss,
+    with_width,
+)
 
 from layerwise.presentation.rows import rows
-from layerwise.presentation.wording import interval, joined, number, p_value, ranges
+from layerwise.presentation.wording import interval, join_words, number, p_value, ranges
 from layerwise.stats.signals.power import least_change
 
 SAID, BASE, AFTER = "generate", "base", "adapted"
@@ -22,7 +28,7 @@ OPENING = "<!-- opening, made by run.py -->", "<!-- end of the opening -->"
 Tables = Mapping[str, pd.DataFrame]
 
 
-def opening(tables: Tables) -> Iterator[str]:
+def summary_sentences(tables: Tables) -> Iterator[str]:
     """Established results, in short, and what is open."""
     (told,) = rows(tables["gains"], case=AFTER).to_dict("records")
     before, after = (number(100 * told[f"acc_{host}"]) for host in ("student", "distilled"))
@@ -52,7 +58,7 @@ def findings(tables: Tables) -> list[str]:
     return [*once, *(sentence for tell in AGAIN for sentence in tell(tables, AFTER))]
 
 
-def learned(tables: Tables) -> Iterator[str]:
+def learning_sentences(tables: Tables) -> Iterator[str]:
     """Gain that the adapters brought on the suite that they were trained for."""
     (told,) = rows(tables["gains"], case=AFTER).to_dict("records")
     sure = "an established gain" if told["improved"] else "no established gain"
@@ -65,7 +71,7 @@ def learned(tables: Tables) -> Iterator[str]:
     )
 
 
-def earned(tables: Tables) -> Iterator[str]:
+def new_layers_sentences(tables: Tables) -> Iterator[str]:
     """Verdict on whether other layers do it, or those that did its like before."""
     before, after = needed_layers(tables, BASE, TWO), needed_layers(tables, AFTER, CHAIN)
     if not after:
@@ -77,7 +83,8 @@ def earned(tables: Tables) -> Iterator[str]:
     silent = "The base has no signal on chains, so they had no place before. "
     others = (
         f", and {len(new)} others (layers {ranges(new)}), without which the base loses "
-        f"{_from_to(rows(base, layer=new))} % of sums of two numbers, none of it significantly: "
+        f"{_share_range(rows(base, layer=new))} % of sums of two numbers, none of it "
+        f"significantly: "
         f"whether the base needs them is open"
         if new
         else ", and no others"
@@ -89,13 +96,13 @@ def earned(tables: Tables) -> Iterator[str]:
     )
 
 
-def _from_to(table: pd.DataFrame) -> str:
+def _share_range(table: pd.DataFrame) -> str:
     """The smallest and the largest share lost."""
     ends = (100 * table["share_lost"].min(), 100 * table["share_lost"].max())
     return " to ".join(number(end) for end in ends)
 
 
-def kept(tables: Tables) -> Iterator[str]:
+def side_effect_sentences(tables: Tables) -> Iterator[str]:
     """Changes of all other suites, each with its interval."""
     told = rows(tables["differences"], case=AFTER, family="accuracy")
     for row in told.to_dict("records"):
@@ -106,13 +113,15 @@ def kept(tables: Tables) -> Iterator[str]:
             f"{100 * row['estimate_second']:.0f} % after, {interval(*values)} points "
             f"({p_value(row['p_holm'])} after Holm's correction)."
         )
-    yield f"{least_lost(told)}."
+    yield f"{least_significant_loss(told)}."
     silent = rows(tables["signal"], case=BASE, signal=False)
     names = [f"`{row['task']}` under `{row['protocol']}`" for row in silent.to_dict("records")]
-    yield f"Without signal in the base, and not told where there is none after: {joined(names)}."
+    yield (
+        f"Without signal in the base, and not told where there is none after: {join_words(names)}."
+    )
 
 
-def needed(tables: Tables) -> Iterator[str]:
+def needed_layer_sentences(tables: Tables) -> Iterator[str]:
     """The layers that are needed before and after."""
     for case, task, words in (
         (BASE, TWO, "The base needs for sums of two numbers"),
@@ -134,7 +143,7 @@ def significant(told: pd.DataFrame, column: str) -> str:
         return "no layers: none was asked"
     sure = told[told["significant"] & (told["share_lost"] > 0)]
     right, n = round(float((told["acc_intact"] * told["n_items"]).iloc[0])), len(told)
-    needs = f"{len(sure)} layers significantly under `{SAID}`{_listed(sure[column])}"
+    needs = f"{len(sure)} layers significantly under `{SAID}`{_colon_and_layers(sure[column])}"
     if not told["signal"].all():
         return f"{needs} (it has no signal)"
     least = least_change(n)
@@ -157,7 +166,7 @@ def _alike(layers: Iterable[int]) -> str:
     return f"layer{'s' * (len(every) > 1)} {ranges(every)}"
 
 
-def read(tables: Tables) -> Iterator[str]:
+def readout_sentences(tables: Tables) -> Iterator[str]:
     """First layer from which the lens reads the answer, and the last position holds it."""
     for what, column, name, unit in (
         ("its first token on top of the logit lens for half of the items", "on_top", "lens",
@@ -179,7 +188,7 @@ def read(tables: Tables) -> Iterator[str]:
         )
 
 
-def moved(tables: Tables) -> Iterator[str]:
+def transplant_sentences(tables: Tables) -> Iterator[str]:
     """Effect of adapted layers on the base, and of their return."""
     every = rows(tables["transplant"], case=AFTER, task=CHAIN)
     if every.empty:
@@ -197,7 +206,7 @@ def moved(tables: Tables) -> Iterator[str]:
             f"{words} is {round(float(most['moved'].iloc[0] * n))} of {n} items "
             f"({_alike(most['layer'])}), {interval(*bounds)} points (bounds over the run) of a gap "
             f"of {gap} items under `{SAID}`; {len(sure)} single layers do so "
-            f"significantly{_listed(sure)}."
+            f"significantly{_colon_and_layers(sure)}."
         )
     n_tests = int(alone["run_tests"].max()) if "run_tests" in alone else len(alone)
     if least_change(n_tests) > gap:
@@ -210,7 +219,7 @@ def moved(tables: Tables) -> Iterator[str]:
         found = carriers(tables)
         yield (
             f"A single adapted layer carries the gain (brings it, and its return destroys it) in "
-            f"{len(found)} of {alone['layer'].nunique()} layers{_listed(found)}."
+            f"{len(found)} of {alone['layer'].nunique()} layers{_colon_and_layers(found)}."
         )
     for row in rows(tables["transplant_ranks"], case=AFTER, task=CHAIN).to_dict("records"):
         bounds = (row[name] for name in ("rho", "rho_low", "rho_high"))
@@ -229,12 +238,15 @@ def depths(tables: Tables) -> Iterator[str]:
         f"{' (established)' if row['significant'] else ''}"
         for row in told.to_dict("records")
     ]
-    yield f"Relative depths after minus before, where both have one: {joined(said) or 'none'}."
+    yield f"Relative depths after minus before, where both have one: {join_words(said) or 'none'}."
 
 
 def in_readme(text: str, tables: Tables) -> str:
     """A page of the study with what it has of opening and findings made anew."""
-    for (begin, end), found in ((OPENING, opening(tables)), ((BEGIN, END), findings(tables))):
+    for (begin, end), found in (
+        (OPENING, summary_sentences(tables)),
+        ((BEGIN, END), findings(tables)),
+    ):
         if begin not in text:
             continue
         before, rest = text.split(begin)
@@ -257,7 +269,7 @@ def carriers(tables: Tables) -> list[int]:
     return sorted(int(layer) for layer in ways[0] & ways[1])
 
 
-def _listed(layers: Iterable[int]) -> str:
+def _colon_and_layers(layers: Iterable[int]) -> str:
     """A colon and the layers, or nothing."""
     every = sorted(layers)
     return f": {ranges(every)}" if every else ""
@@ -273,5 +285,13 @@ WAYS = {
     "brings": "The most of the gain that a single adapted layer brings to the base",
     "destroys": "The most of it that the return of a single layer to the base's weights destroys",
 }
-TOLD = (learned, earned, kept, needed, read, moved, depths)
-AGAIN = (held_again, learned_again, kept_again)
+TOLD = (
+    learning_sentences,
+    new_layers_sentences,
+    side_effect_sentences,
+    needed_layer_sentences,
+    readout_sentences,
+    transplant_sentences,
+    depths,
+)
+AGAIN = (agreement_of_trainings, further_learning, further_side_effects)

@@ -1,4 +1,4 @@
-"""What the saved tables of this study say, as the sentences of its pages.
+"""Sentences of this study's pages, from its saved tables.
 
 A test compares the pages with these, so that no number there is typed by hand.
 """
@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from drawn import CASES
+from distillation_figures import CASES
 from scipy.stats import t
 
 from layerwise.presentation.rows import rows
-from layerwise.presentation.wording import interval, joined, number, ranges, spread
+from layerwise.presentation.wording import interval, join_words, number, ranges, spread
 from layerwise.stats.signals.power import least_change, least_right
 
 TWO_HOP, LOOK_UP, SAID = "two-hops", "look-up", "generate"
@@ -29,7 +29,7 @@ ALPHA = 0.05
 Tables = Mapping[str, pd.DataFrame]
 
 
-def opening(tables: Tables) -> Iterator[str]:
+def summary_sentences(tables: Tables) -> Iterator[str]:
     """Established results, in short: what holds with every training seed, and what is open."""
     yield f"In the teachers, two hops need layers {_always(tables, 'teacher')}."
     brings, changed = [], []
@@ -41,7 +41,7 @@ def opening(tables: Tables) -> Iterator[str]:
         verb = "learn" if hops["improved"].all() else "are not all shown to learn"
         yield f"{NAMES[case]}, students {verb} two hops: {right} % are right."
         yield f"{NAMES[case]}, two hops need layers {_always(tables, case)}."
-        alone = trained_alone(rows(tables["transplant"], case=case), case)
+        alone = single_trained_layers(rows(tables["transplant"], case=case), case)
         sure = rows(alone, direction="brings").query("p_run < @ALPHA and moved > 0")
         brings.append(len(sure))
     if not any(brings):
@@ -68,7 +68,7 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
     return float(every.mean()), float(every.mean() - half), float(every.mean() + half)
 
 
-def learned(tables: Tables) -> Iterator[str]:
+def learning_sentences(tables: Tables) -> Iterator[str]:
     """Abilities of each student after distillation, seed by seed."""
     for case in STUDENTS:
         told = rows(tables["gains"], case=case, task=TWO_HOP, protocol=SAID).sort_values("seed")
@@ -76,8 +76,8 @@ def learned(tables: Tables) -> Iterator[str]:
             f"{NAMES[case]}, {_percents(told['acc_distilled'])} % of {_n(told)} two-hop items are "
             f"right under `generate` (before: {_percents(told['acc_student'])} %, the teachers: "
             f"{_percents(told['acc_teacher'])} %), significantly better than before in "
-            f"{_of(told['improved'])} seeds; of the teachers' lead "
-            f"{joined(_bounds(told, 'closed', 100))} % are closed."
+            f"{_count_of(told['improved'])} seeds; of the teachers' lead "
+            f"{join_words(_bounds(told, 'closed', 100))} % are closed."
         )
 
 
@@ -86,26 +86,27 @@ def by_protocol(tables: Tables) -> Iterator[str]:
     signal = rows(tables["signal"], task=TWO_HOP)
     for protocol in ("continuation", "letter"):
         said = [
-            f"{CASES[case]}: {_percents(one['accuracy'])} %, signal in {_of(one['signal'])}"
+            f"{CASES[case]}: {_percents(one['accuracy'])} %, signal in {_count_of(one['signal'])}"
             for case in CASES
             if len(one := rows(signal, case=case, protocol=protocol).sort_values("seed"))
         ]
         yield f"Two hops under `{protocol}` ({'; '.join(said)} seeds)."
 
 
-def kept(tables: Tables) -> Iterator[str]:
+def look_up_sentences(tables: Tables) -> Iterator[str]:
     """Changes of look-ups."""
     for case in STUDENTS:
         told = rows(tables["gains"], case=case, task=LOOK_UP, protocol=SAID).sort_values("seed")
         yield (
             f"{NAMES[case]}, look-ups under `generate` change by "
-            f"{joined(_bounds(told, 'gain', 100))} points (significantly worse in "
-            f"{_of(told['worse'])} seeds, better in {_of(told['improved'])}; {least_change()} of "
+            f"{join_words(_bounds(told, 'gain', 100))} points (significantly worse in "
+            f"{_count_of(told['worse'])} seeds, better in {_count_of(told['improved'])}; "
+            f"{least_change()} of "
             f"{_n(told)} items lost and none won are the least that could be)."
         )
 
 
-def needed(tables: Tables) -> Iterator[str]:
+def needed_layer_sentences(tables: Tables) -> Iterator[str]:
     """The layers that two hops need, and what share of the losses lies where the teachers' do."""
     for case, name in {"teacher": "In the teachers", **NAMES}.items():
         sets = critical_sets(tables["layers"], case)
@@ -118,13 +119,13 @@ def needed(tables: Tables) -> Iterator[str]:
                 for seed in sorted(sets)]  # fmt: skip
         yield (
             f"{name}, two hops under `generate` are lost significantly without layers "
-            f"{joined(told)}; layers at the teachers' depths (2 to 4 of 8) hold "
-            f"{joined(_bounds(share, 'share', 100))} % of all that skipping costs, "
+            f"{join_words(told)}; layers at the teachers' depths (2 to 4 of 8) hold "
+            f"{join_words(_bounds(share, 'share', 100))} % of all that skipping costs, "
             f"{_share_over_seeds(tables, case)} % over seeds."
         )
 
 
-def missed(tables: Tables) -> Iterator[str]:
+def undetected_sentences(tables: Tables) -> Iterator[str]:
     """Losses too small to be significant, and what the teachers' last layer costs."""
     told = rows(tables["layers"], task=TWO_HOP, protocol=SAID)
     n_layers = int(told["layer"].max()) + 1
@@ -137,20 +138,21 @@ def missed(tables: Tables) -> Iterator[str]:
         one = rows(told, case=case, layer=PLANTED[-1]).sort_values("seed")
         if len(one):
             yield (
-                f"{NAMES[case]}, {joined(_bounds(one, 'share', 100, 'share_lost'))} % of two hops "
+                f"{NAMES[case]}, {join_words(_bounds(one, 'share', 100, 'share_lost'))} % "
+                f"of two hops "
                 f"under `generate` are lost without layer {PLANTED[-1]}, which does the second hop "
-                f"in the teachers, significantly in {_of(one['significant'])} seeds."
+                f"in the teachers, significantly in {_count_of(one['significant'])} seeds."
             )
 
 
-def shared(tables: Tables) -> Iterator[str]:
+def shared_layer_sentences(tables: Tables) -> Iterator[str]:
     """Layers at other depths that two hops need, and whether look-ups need them, too."""
     for case in STUDENTS:
         n_layers = int(rows(tables["layers"], case=case)["layer"].max()) + 1
         sets, others = (critical_sets(tables["layers"], case, task) for task in (TWO_HOP, LOOK_UP))
         always = set.intersection(*map(set, sets.values()))
         told = [
-            f"{layer} in {_of([layer in one for one in others.values()])}"
+            f"{layer} in {_count_of([layer in one for one in others.values()])}"
             for layer in sorted(always)
             if not _inside(layer, n_layers)
         ]
@@ -158,7 +160,7 @@ def shared(tables: Tables) -> Iterator[str]:
             yield (
                 f"{NAMES[case]}, of the layers at other depths that are significant for two hops "
                 f"under `generate` in all seeds, look-ups lose significantly without layer "
-                f"{joined(told)} seeds."
+                f"{join_words(told)} seeds."
             )
 
 
@@ -185,7 +187,7 @@ def verdict(tables: Tables) -> Iterator[str]:
         )
 
 
-def read(tables: Tables) -> Iterator[str]:
+def readout_sentences(tables: Tables) -> Iterator[str]:
     """First layer from which the lens reads the answer, and the last position holds it."""
     for what, column, name, unit in (
         ("on top of the logit lens for half of the items", "on_top", "lens", "items"),
@@ -205,37 +207,42 @@ def read(tables: Tables) -> Iterator[str]:
         )
 
 
-def brought(tables: Tables) -> Iterator[str]:
+def transplant_sentences(tables: Tables) -> Iterator[str]:
     """Effect of distilled layers on the student as it was, and of their return."""
     for case in STUDENTS:
         every = rows(tables["transplant"], case=case)
         if every.empty:
             yield f"{NAMES[case]}, there is no gap to move in any seed."
             continue
-        alone = trained_alone(every, case)
+        alone = single_trained_layers(every, case)
         chance = float(rows(tables["transplant_gaps"], case=case)["chance"].iloc[0])
         each = [one for _, one in rows(alone, direction="brings").groupby("seed")]
         sure = [bool(((one["p_run"] < ALPHA) & (one["moved"] > 0)).any()) for one in each]
         gaps = [number(100 * (one["acc_other"] - one["acc_base"]).iloc[0]) for one in each]
         yield (
             f"{NAMES[case]}, put into the student before, the most that a single trained layer "
-            f"brings is {joined(map(_most, each))} of {joined(gaps)} points gained (bounds over "
-            f"the run), significantly in {_of(sure)} seeds; {_least_brought(every, chance)} of "
+            f"brings is {join_words(map(_strongest_layer, each))} of {join_words(gaps)} "
+            f"points gained "
+            f"(bounds over "
+            f"the run), significantly in {_count_of(sure)} seeds; "
+            f"{_least_detectable(every, chance)} of "
             f"{_n(every)} items right are the least that can be told from guessing there. Put back "
-            f"as they were before, layers {joined(destroyers(alone))} significantly destroy a part "
+            f"as they were before, layers {join_words(destroyers(alone))} significantly "
+            f"destroy a part "
             f"(over the run); a layer carries the gain (it brings and its return destroys, each "
-            f"significantly over the run) in {_of(carriers(alone))} seeds; from the first layer "
-            f"on, half of the gain is there with layers up to {joined(cumulative(every))}."
+            f"significantly over the run) in {_count_of(carriers(alone))} seeds; from the "
+            f"first layer "
+            f"on, half of the gain is there with layers up to {join_words(cumulative(every))}."
         )
 
 
-def trained_alone(every: pd.DataFrame, case: str) -> pd.DataFrame:
+def single_trained_layers(every: pd.DataFrame, case: str) -> pd.DataFrame:
     """Single layers that were exchanged; those that were not trained are the same in both."""
     alone = rows(every, set="single")
     return alone[~alone["layer"].isin(FROZEN.get(case, ()))]
 
 
-def _most(one: pd.DataFrame) -> str:
+def _strongest_layer(one: pd.DataFrame) -> str:
     """Effect of the layer that moves most, and which it is, or how many are alike."""
     most = one[one["moved"] >= one["moved"].max() - 1e-9]
     bounds = (100 * most[name].max() for name in ("moved", "run_low", "run_high"))
@@ -244,7 +251,7 @@ def _most(one: pd.DataFrame) -> str:
     return f"{interval(*bounds)} ({which})"
 
 
-def _least_brought(every: pd.DataFrame, chance: float) -> int | None:
+def _least_detectable(every: pd.DataFrame, chance: float) -> int | None:
     """Right answers above guessing over the tests of a seed's run."""
     n_tests = int(every.groupby("seed").size().max())
     return least_right(_n(every), chance, n_tests)
@@ -294,7 +301,7 @@ def depths(tables: Tables) -> Iterator[str]:
             f"{_sure(row)}"
             for row in told.to_dict("records")
         ]
-        yield f"{NAMES[case]}, relative depths minus the teachers': {joined(said)}."
+        yield f"{NAMES[case]}, relative depths minus the teachers': {join_words(said)}."
 
 
 def _sure(row: Mapping[Any, Any]) -> str:
@@ -311,8 +318,8 @@ def claims(tables: Tables) -> Iterator[str]:
         n_layers = int(rows(tables["layers"], case=case)["layer"].max()) + 1
         many = [len(one) > n_layers / 2 for seed, one in sets.items() if sure[seed]]
         every = rows(tables["transplant"], case=case)
-        alone = rows(trained_alone(every, case), direction="brings")
-        ends = [_shares_over_run(one) for _, one in alone.groupby("seed")]
+        alone = rows(single_trained_layers(every, case), direction="brings")
+        ends = [_run_wide_shares(one) for _, one in alone.groupby("seed")]
         enough, less = [low >= HALF for low, _ in ends], [high < HALF for _, high in ends]
         yield (
             f"{NAMES[case]}, under `generate`: that reasoning comes to need certain layers, half "
@@ -321,7 +328,7 @@ def claims(tables: Tables) -> Iterator[str]:
         )
 
 
-def _shares_over_run(one: pd.DataFrame) -> tuple[float, float]:
+def _run_wide_shares(one: pd.DataFrame) -> tuple[float, float]:
     """The largest bounds of what a layer brings, as shares of the gain, over the run."""
     gap = one["acc_other"] - one["acc_base"]
     return float((one["run_low"] / gap).max()), float((one["run_high"] / gap).max())
@@ -336,7 +343,7 @@ def _certain(many: list[bool], n_seeds: int) -> str:
         "does not hold in every seed"
     )  # fmt: skip
     silent = f", no signal in {n_seeds - len(many)}" if len(many) < n_seeds else ""
-    return f"{word} (more are significant in {_of(many)} seeds{silent})"
+    return f"{word} (more are significant in {_count_of(many)} seeds{silent})"
 
 
 def _recovers(enough: list[bool], less: list[bool]) -> str:
@@ -344,14 +351,18 @@ def _recovers(enough: list[bool], less: list[bool]) -> str:
         return "is open (there is no gap to move)"
     word = "holds" if all(enough) else "does not hold" if all(less) else "is open"
     return (
-        f"{word} (by bounds over the run half or more in {_of(enough)} seeds, less than half in "
-        f"{_of(less)})"
+        f"{word} (by bounds over the run half or more in {_count_of(enough)} seeds, less "
+        f"than half in "
+        f"{_count_of(less)})"
     )
 
 
 def in_readme(text: str, tables: Tables) -> str:
     """A page of the study with what it has of opening and findings made anew."""
-    for (begin, end), found in ((OPENING, opening(tables)), ((BEGIN, END), findings(tables))):
+    for (begin, end), found in (
+        (OPENING, summary_sentences(tables)),
+        ((BEGIN, END), findings(tables)),
+    ):
         if begin not in text:
             continue
         before, rest = text.split(begin)
@@ -406,8 +417,20 @@ def _n(table: pd.DataFrame) -> int:
     return int(table["n_items"].iloc[0])
 
 
-def _of(values: Sequence[bool] | pd.Series) -> str:
+def _count_of(values: Sequence[bool] | pd.Series) -> str:
     return f"{sum(map(bool, values))} of {len(values)}"
 
 
-TOLD = (verdict, claims, learned, by_protocol, kept, needed, missed, shared, read, brought, depths)
+TOLD = (
+    verdict,
+    claims,
+    learning_sentences,
+    by_protocol,
+    look_up_sentences,
+    needed_layer_sentences,
+    undetected_sentences,
+    shared_layer_sentences,
+    readout_sentences,
+    transplant_sentences,
+    depths,
+)

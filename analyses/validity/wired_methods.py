@@ -1,4 +1,4 @@
-"""What the methods find that look within layers: heads, what is written, and direct paths."""
+"""Findings of the methods that look within layers: heads, what is written, and direct paths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 from transformer_lens import HookedTransformer
 
 import layerwise as lw
-from analyses.validity.wired_truth import Planted
+from analyses.validity.wired_truth import PlantedTruth
 from layerwise.analyses.emergence.api import HALF as HALF_EFFECT
 from layerwise.models.instance.kinds import Model
 from layerwise.models.organisms.layout import NEEDED, WiredLayout
@@ -24,7 +24,9 @@ TASKS = {"retrieval": "lookup", "knowledge": "facts", "reasoning": "two-hop"}
 Row = tuple[str, str, list[int], list[int]]
 
 
-def found(model: HookedTransformer, layout: WiredLayout, options: dict[str, Any]) -> Iterator[Row]:
+def method_rows(
+    model: HookedTransformer, layout: WiredLayout, options: dict[str, Any]
+) -> Iterator[Row]:
     """Findings of each method beside what was planted."""
     changes = [(kind, "z") for kind in ("zero", "mean", "resample")]
     changes += [("zero", "kv_group")] if layout.n_shared > 1 else []
@@ -36,7 +38,7 @@ def found(model: HookedTransformer, layout: WiredLayout, options: dict[str, Any]
     estimated = lw.attribute_patches(
         model, "all", sites="z", positions="last", pairs=PAIRS, **options
     ).cells()
-    yield from _estimated(estimated, layout)
+    yield from _gradient_rows(estimated, layout)
     scored = lw.head_scores(model, length=15, sequences=5, progress=False).summary()
     previous = number(layout, layout.previous.layer, layout.previous.head)
     numbers = _numbers(scored.loc[scored["previous_token"] > MUCH], layout)
@@ -57,21 +59,21 @@ def _numbers(table: pd.DataFrame, layout: WiredLayout) -> list[int]:
 
 def _heads(effects: pd.DataFrame, kind: str, site: str, layout: WiredLayout) -> Iterator[Row]:
     for capability, group in effects.groupby("capability"):
-        planted = Planted(layout, str(capability)).critical_heads(site, kind)
+        planted = PlantedTruth(layout, str(capability)).critical_heads(site, kind)
         numbers = sorted(number(layout, spot.layer, spot.head) for spot in planted)
         found = _numbers(group.loc[group["significant"]], layout)
         what = "heads" if site == "z" else "key/value groups"
         yield f"{kind} {what}", str(capability), numbers, found
 
 
-def placed(results: list[Any], layout: WiredLayout) -> Iterator[Row]:
+def depth_rows(results: list[Any], layout: WiredLayout) -> Iterator[Row]:
     """Half-effect depths by all methods that have one, in halves of a layer."""
     depths = lw.emergence(results, n_resamples=200).emergence
     for row in depths.loc[depths["measure"] == HALF_EFFECT].itertuples():
-        truth = Planted(layout, str(row.capability))
+        truth = PlantedTruth(layout, str(row.capability))
         planted = {
-            "ablation": truth.half_effect_depth, "activation patching": truth.moved_at,
-        }.get(str(row.method), truth.readable_from)  # fmt: skip
+            "ablation": truth.half_effect_depth, "activation patching": truth.moving_layer,
+        }.get(str(row.method), truth.readable_layer)  # fmt: skip
         method = f"half-effect depth by {row.method}, {row.protocol}"
         yield method, truth.capability, [round(2 * planted)], halves(row.layer)
 
@@ -82,12 +84,12 @@ def halves(depth: float) -> list[int]:
     return [near] if abs(depth - near / 2) <= 0.02 else []
 
 
-def written(result: lw.AttributionResult, layout: WiredLayout) -> Iterator[Row]:
+def attribution_rows(result: lw.AttributionResult, layout: WiredLayout) -> Iterator[Row]:
     """Attention and MLPs that are credited with part of the logit difference."""
     summary = result.summary()
     parts = summary.loc[(summary["metric"] == "logit_diff") & summary["significant"]]
     for capability, group in parts.groupby("capability"):
-        writer = Planted(layout, str(capability)).readable_from
+        writer = PlantedTruth(layout, str(capability)).readable_layer
         sublayers = group.loc[group["component"].isin(["attn_out", "mlp_out"])]
         # Attention counts from 0, MLPs after all of it.
         after = (sublayers["component"] == "mlp_out") * layout.n_layers
@@ -103,7 +105,7 @@ def written(result: lw.AttributionResult, layout: WiredLayout) -> Iterator[Row]:
 def _paths(
     model: HookedTransformer, layout: WiredLayout, capability: str, options: dict[str, Any]
 ) -> Iterator[Row]:
-    links = Planted(layout, capability).links
+    links = PlantedTruth(layout, capability).links
     task = load_task(f"wired-{TASKS[capability]}", limit=options["limit"])
     effects = lw.patch_paths(model, task, list(links), pairs=PAIRS, progress=False).effects()
     for receiver, senders in effects.groupby("receiver", sort=False):
@@ -113,9 +115,9 @@ def _paths(
         yield f"direct paths into {kind[str(receiver)[0]]}", capability, planted, sent
 
 
-def _estimated(cells: pd.DataFrame, layout: WiredLayout) -> Iterator[Row]:
+def _gradient_rows(cells: pd.DataFrame, layout: WiredLayout) -> Iterator[Row]:
     for capability, group in cells.groupby("capability"):
-        planted = Planted(layout, str(capability))
+        planted = PlantedTruth(layout, str(capability))
         heads = [s for s in planted.critical_heads() if planted.recovers_by_head("z", s)]
         numbers = sorted(number(layout, spot.layer, spot.head) for spot in heads)
         credited = _numbers(group.loc[group["estimate"].abs() > 1e-3], layout)
