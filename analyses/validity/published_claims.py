@@ -47,7 +47,7 @@ def falling(size: float) -> Damage:
     return size * np.exp(-np.arange(N_LAYERS) / 5)
 
 
-def cells_of(rng: np.random.Generator, world: World) -> list[Cell]:
+def made_up_cells(rng: np.random.Generator, world: World) -> list[Cell]:
     """Answers of a run in a world."""
     cells = []
     changes = pd.DataFrame({"layer": np.arange(N_LAYERS)})
@@ -66,7 +66,7 @@ def cells_of(rng: np.random.Generator, world: World) -> list[Cell]:
             correct = (margin[:, None] - taken > 0) | lucky
             cells.append(Cell(
                 task, capability, protocol, changes, intact, correct, taken, taken,
-                tuple(map(str, range(world.n))), Clusters.apart(world.n),
+                tuple(map(str, range(world.n))), Clusters.singletons(world.n),
             ))  # fmt: skip
     return cells
 
@@ -126,8 +126,8 @@ def verdict_rates(n_runs: int = N_RUNS, seed: int = 0) -> pd.DataFrame:
         counts = {(name, side): 0 for name in names for side in ("holds", "opposite")}
         tested = dict.fromkeys(names, 0)
         for _ in range(n_runs):
-            evidence = Evidence.of_cells(
-                cells_of(rng, world),
+            evidence = Evidence.from_cells(
+                made_up_cells(rng, world),
                 lambda task, protocol, w=world: w.chance.get(
                     protocol, 0.0 if protocol == "generate" else 0.25
                 ),

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analyses.validity import published_claims as made_up
-from layerwise.analyses.replication.api import claims_named, tasks_needed
+from layerwise.analyses.replication.api import select_claims, tasks_needed
 from layerwise.analyses.replication.claim import (
     SCALES,
     SMALL,
@@ -30,15 +30,15 @@ CHANCE = {"letter": 0.25, "continuation": 0.25, "generate": 0.0}
 
 def evidence_of(world: made_up.World, seed: int = 0, **tables: pd.DataFrame) -> Evidence:
     """The evidence of a made-up model."""
-    return Evidence.of_cells(
-        made_up.cells_of(np.random.default_rng(seed), world),
+    return Evidence.from_cells(
+        made_up.made_up_cells(np.random.default_rng(seed), world),
         lambda task, protocol: CHANCE[protocol], made_up.N_LAYERS, tables,
     )  # fmt: skip
 
 
 def verdicts(world: made_up.World, *names: str, seed: int = 0) -> dict[tuple[str, str], str]:
     """Verdicts on some claims by claim and part."""
-    table = judge(claims_named(names), evidence_of(world, seed))["verdicts"]
+    table = judge(select_claims(names), evidence_of(world, seed))["verdicts"]
     return {(row["claim"], row["part"]): row["verdict"] for row in table.to_dict("records")}
 
 
@@ -62,11 +62,11 @@ def test_a_claim_says_what_it_is_and_asks_for_what_there_is(claim):
 
 
 def test_what_all_claims_need_is_asked_once():
-    wanted = tasks_needed(claims_named(["all"]), SMALL, None)
+    wanted = tasks_needed(select_claims(["all"]), SMALL, None)
     assert len(set(wanted)) == len(wanted)
     assert wanted["facts"] == ("letter", "continuation", "generate")
     assert wanted["word-problems"] == ("generate",)
-    assert tasks_needed(claims_named(["lad-1"]), SMALL, None)["facts"] == ("continuation",)
+    assert tasks_needed(select_claims(["lad-1"]), SMALL, None)["facts"] == ("continuation",)
 
 
 def test_early_layers_that_matter_make_the_claims_about_depth_hold():
@@ -144,7 +144,7 @@ def test_a_model_that_guesses_gets_no_verdict():
 
 def test_a_shallow_model_cannot_be_asked():
     evidence = replace(evidence_of(world("no layer matters")), n_layers=4)
-    table = judge(claims_named(["song-9"]), evidence)["verdicts"]
+    table = judge(select_claims(["song-9"]), evidence)["verdicts"]
     assert table["verdict"].tolist() == [Verdict.NOT_ASKED]
     assert "4 layers" in table["note"].iloc[0]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp, ttest_rel
 
-from analyses.validity.published_claims import cells_of, flat, worlds
+from analyses.validity.published_claims import flat, made_up_cells, worlds
 from layerwise.stats.contrasts import (
     Contrast,
     at_least_p_value,
@@ -17,12 +17,12 @@ from layerwise.stats.contrasts import (
     unpaired,
 )
 from layerwise.stats.items.clusters import Clusters
-from layerwise.stats.pools import pool_of
+from layerwise.stats.pools import pool_cells
 
 
 def test_a_mean_contrast_is_students_test():
     values = np.random.default_rng(0).normal(0.3, 1, 40)
-    contrast = mean_contrast(values, Clusters.apart(40))
+    contrast = mean_contrast(values, Clusters.singletons(40))
     outside = ttest_1samp(values, 0.1)
     assert contrast.estimate == pytest.approx(values.mean())
     assert contrast.error == pytest.approx(values.std(ddof=1) / np.sqrt(40))
@@ -33,7 +33,7 @@ def test_a_mean_contrast_is_students_test():
 
 def test_bounds_are_those_of_scipy():
     values = np.random.default_rng(1).normal(0.3, 1, 25)
-    low, high = mean_contrast(values, Clusters.apart(25)).bounds()
+    low, high = mean_contrast(values, Clusters.singletons(25)).bounds()
     assert (low, high) == pytest.approx(tuple(ttest_1samp(values, 0).confidence_interval()))
 
 
@@ -41,15 +41,15 @@ def test_a_difference_of_contrasts_is_paired_by_item():
     rng = np.random.default_rng(2)
     first = rng.normal(size=30)
     second = first + rng.normal(0.2, 0.3, 30)
-    apart = Clusters.apart(30)
+    apart = Clusters.singletons(30)
     gap = mean_contrast(second, apart).minus(mean_contrast(first, apart))
     assert gap.p_above() == pytest.approx(ttest_rel(second, first, alternative="greater").pvalue)
 
 
 def test_items_of_a_cluster_move_a_mean_together():
     values = np.repeat(np.random.default_rng(3).normal(size=12), 5)
-    together = mean_contrast(values, Clusters.of([str(i // 5) for i in range(60)]))
-    alone = mean_contrast(values[::5], Clusters.apart(12))
+    together = mean_contrast(values, Clusters.from_labels([str(i // 5) for i in range(60)]))
+    alone = mean_contrast(values[::5], Clusters.singletons(12))
     assert together.error == pytest.approx(alone.error)
     assert together.n == 12
 
@@ -62,7 +62,7 @@ def test_equivalence_needs_both_bounds():
 
 
 def test_a_single_item_shows_nothing():
-    contrast = mean_contrast(np.ones(1), Clusters.apart(1))
+    contrast = mean_contrast(np.ones(1), Clusters.singletons(1))
     assert contrast.p_above() == 1.0
     assert np.isnan(contrast.bounds()).all()
 
@@ -82,9 +82,11 @@ def test_weights_are_a_mean_minus_a_mean():
 
 def test_the_error_of_a_share_is_that_of_the_jackknife():
     world = worlds()[1]._replace(damage=dict.fromkeys(worlds()[1].damage, flat(2.0)), n=60)
-    cells = [cell for cell in cells_of(np.random.default_rng(4), world) if cell.task == "facts"]
+    cells = [
+        cell for cell in made_up_cells(np.random.default_rng(4), world) if cell.task == "facts"
+    ]
     floors = {(c.task, c.protocol): np.full(60, 0.25) for c in cells}
-    pool = pool_of(cells, floors, 1)
+    pool = pool_cells(cells, floors, 1)
     weights = layer_weights(pool.layers, [0, 1, 2], [20, 21])
     contrast = share_contrast(pool, weights)
     left_out = []
@@ -98,9 +100,11 @@ def test_the_error_of_a_share_is_that_of_the_jackknife():
 
 def test_the_error_of_a_centre_is_that_of_the_jackknife():
     world = worlds()[6]._replace(n=60)
-    cells = [cell for cell in cells_of(np.random.default_rng(5), world) if cell.task == "facts"]
+    cells = [
+        cell for cell in made_up_cells(np.random.default_rng(5), world) if cell.task == "facts"
+    ]
     floors = {(c.task, c.protocol): np.full(60, 0.25) for c in cells}
-    pool = pool_of(cells, floors, 1)
+    pool = pool_cells(cells, floors, 1)
     contrast = centre_contrast(pool, without=[0])
     assert contrast is not None
     left_out = []
@@ -117,7 +121,7 @@ def test_the_error_of_a_centre_is_that_of_the_jackknife():
 
 def test_other_items_are_not_paired():
     first, second = (np.random.default_rng(i).normal(size=20) for i in (6, 7))
-    gap = unpaired(*(mean_contrast(x, Clusters.apart(20)) for x in (first, second)))
+    gap = unpaired(*(mean_contrast(x, Clusters.singletons(20)) for x in (first, second)))
     assert gap.estimate == pytest.approx(first.mean() - second.mean())
     assert gap.error == pytest.approx(np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / 20))
 

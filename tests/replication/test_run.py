@@ -16,7 +16,7 @@ from layerwise.models.organisms.wired import wired_model
 from layerwise.results import ReplicationResult
 from tests.models.tiny import tiny_model
 from tests.report.legible import assert_legible
-from tests.stopping import stopped_after
+from tests.stopping import stop_after
 
 EARLY = WiredLayout(  # but for the second hop, which reasoning alone needs
     12, 2, previous=Spot(0, 0), look_up=Spot(2, 0), facts=Spot(1, 0), second_hop=Spot(9, 0),
@@ -71,7 +71,7 @@ def test_a_random_model_gets_no_verdict():
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_verdicts(folder, tmp_path):
     out = tmp_path / "stopped"
-    with stopped_after(2):
+    with stop_after(2):
         lw.replicate(wired_model(EARLY), CLAIMS, limit=40, out=out, progress=False)
     lw.replicate(wired_model(EARLY), CLAIMS, limit=40, out=out, progress=False)
     whole, again = (replication_in(path) for path in (folder, out))

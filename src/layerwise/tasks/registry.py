@@ -113,9 +113,9 @@ def paired_names(language: str = TEXT) -> list[str]:
 
 def suites_like(name: str, language: str) -> list[str]:
     """The suites of a language that ask for the same as a suite: itself in its own language."""
-    if not is_suite(name) or _suites[base_of(name)].language == language:
+    if not is_suite(name) or _suites[suite_name(name)].language == language:
         return [name]
-    capability = _suites[base_of(name)].capability
+    capability = _suites[suite_name(name)].capability
     return [other for other in task_names(language) if _suites[other].capability == capability]
 
 

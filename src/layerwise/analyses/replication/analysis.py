@@ -8,10 +8,10 @@ import pandas as pd
 
 from layerwise.analyses.contract import Analysis
 from layerwise.presentation.claim import ESTABLISHED, OPEN, Claim, Estimate, source, weight
-from layerwise.presentation.columns import table_of
+from layerwise.presentation.columns import run_table_as_text
 from layerwise.presentation.rows import records
 from layerwise.presentation.section import FigureSpec, Section, Table
-from layerwise.presentation.wording import counted, joined
+from layerwise.presentation.wording import count_noun, join_words
 from layerwise.storage.run_tables import RunTables
 
 from .claim import Verdict
@@ -39,8 +39,8 @@ def findings(run: RunTables) -> list[Claim]:
         claims.append(
             Claim(
                 kind=KIND, evidence=OPEN, importance=weight(0.5, 0.0),
-                short=f"{counted(len(names), 'published claim')} of {len(verdicts)} stay open.",
-                details=(f"They are {joined(names)}.",),
+                short=f"{count_noun(len(names), 'published claim')} of {len(verdicts)} stay open.",
+                details=(f"They are {join_words(names)}.",),
                 source=source("verdicts", {"verdict": str(Verdict.OPEN)}),
             )
         )  # fmt: skip
@@ -112,7 +112,7 @@ def sections(run: RunTables) -> list[Section]:
             )
         )  # fmt: skip
     tables = (
-        *table_of(run, "verdicts", "Verdicts ({n})", COLUMNS, collapsed=False),
+        *run_table_as_text(run, "verdicts", "Verdicts ({n})", COLUMNS, collapsed=False),
         _texts(verdicts),
     )
     return [

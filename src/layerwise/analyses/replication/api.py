@@ -17,7 +17,7 @@ from layerwise.analyses.execute import execute
 from layerwise.analyses.similarity.api import Similarity
 from layerwise.analyses.similarity.result import SimilarityResult
 from layerwise.errors import UserError
-from layerwise.ground.argument_types import Names, one_of
+from layerwise.ground.argument_types import Names, known_name_validator
 from layerwise.ground.readers import AnyPath
 from layerwise.models import original_tokenizer
 from layerwise.models.arguments import LoadedModel
@@ -33,10 +33,10 @@ from layerwise.tasks.registry import TEXT, suites_like
 
 from .claim import FULL, SCALES, SMALL, PublishedClaim
 from .claims import BY_NAME
-from .result import ReplicationResult, replication_of
+from .result import ReplicationResult, judge_results
 
 ALL = "all"
-ClaimNames = Annotated[Names, one_of("claim", (*BY_NAME, ALL))]
+ClaimNames = Annotated[Names, known_name_validator("claim", (*BY_NAME, ALL))]
 """Names of published claims."""
 
 
@@ -60,7 +60,7 @@ def replicate(
     model: LoadedModel,
     claims: ClaimNames = ALL,
     *,
-    scale: Annotated[str, one_of("scale", SCALES)] = SMALL,
+    scale: Annotated[str, known_name_validator("scale", SCALES)] = SMALL,
     data: AnyPath | None = None,
     **run: Unpack[RunOptions],
 ) -> ReplicationResult:
@@ -89,12 +89,12 @@ def replicate(
         >>> result.verdicts[["claim", "verdict", "estimate", "low", "high"]]  # doctest: +SKIP
     """
     refuse_no_data(scale, data)
-    chosen = claims_named(claims)
+    chosen = select_claims(claims)
     language = tokenizer_language(original_tokenizer(model))
     wanted = tasks_needed(chosen, scale, data, language)
     protocols = list(dict.fromkeys(p for asked in wanted.values() for p in asked))
     setup = prepare(model, list(wanted), protocols, enough=enough_items, **run)
-    job = Replication.of(setup, chosen, list(wanted.values()))
+    job = Replication.for_setup(setup, chosen, list(wanted.values()))
     settings = setup.settings(analysis="replication", **job.settings(), scale=scale)
     results = execute(
         lambda parts, progress: job.run(parts, settings, progress),
@@ -104,7 +104,7 @@ def replicate(
     return next(result for result in results if isinstance(result, ReplicationResult))
 
 
-def claims_named(names: Sequence[str]) -> tuple[PublishedClaim, ...]:
+def select_claims(names: Sequence[str]) -> tuple[PublishedClaim, ...]:
     """The claims with some names, in their usual order; all of them for ``all``."""
     return tuple(claim for name, claim in BY_NAME.items() if ALL in names or name in names)
 
@@ -134,7 +134,7 @@ class Replication:
     similarity: Similarity | None
 
     @classmethod
-    def of(
+    def for_setup(
         cls, setup: Setup, claims: tuple[PublishedClaim, ...], asked: Sequence[tuple[str, ...]]
     ) -> Replication:
         """Of a setup of all tasks, each asked under its own ways of scoring."""
@@ -142,7 +142,7 @@ class Replication:
         for task, protocols in zip(setup.tasks, asked, strict=True):
             by_protocols.setdefault(protocols, []).append(task)
         layers = tuple(range(setup.model.cfg.n_layers))
-        change = AblationSpec.of(setup.model, "skip", None, layers)
+        change = AblationSpec.for_model(setup.model, "skip", None, layers)
         ablations = tuple(
             Ablation(
                 replace(setup, tasks=tuple(tasks), protocols=protocols),
@@ -179,9 +179,9 @@ class Replication:
         for ablation, amount in zip(self.ablations, amounts, strict=True):
             part = PartMeter(progress, amount)
             made.append(ablation.run(parts, settings, part))
-            part.only(0.0)
+            part.set_expected(0.0)
         measured = join_ablations(made)
         if self.similarity is not None:
             measured.append(self.similarity.run(parts, settings, progress))
-        progress.doing("testing claims")
-        return [*measured, replication_of(self.claims, measured)]
+        progress.set_activity("testing claims")
+        return [*measured, judge_results(self.claims, measured)]

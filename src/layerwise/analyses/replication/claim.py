@@ -69,7 +69,7 @@ class Number(NamedTuple):
     n_items: int
 
     @classmethod
-    def of(cls, label: str, contrast: Contrast) -> Number:
+    def from_contrast(cls, label: str, contrast: Contrast) -> Number:
         """A contrast with its 95 % interval."""
         return cls(label, contrast.estimate, *contrast.bounds(), contrast.n)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.columns import Column, named, p_column, plain
-from layerwise.presentation.wording import interval, number, way_of_scoring
+from layerwise.presentation.columns import Column, p_column, plain, text_column
+from layerwise.presentation.wording import interval, number, protocol_words
 from layerwise.tasks import PROTOCOLS
 
 from .claim import Verdict
@@ -24,7 +24,7 @@ def claim_name(row: dict[str, Any]) -> str:
 def part_words(row: dict[str, Any]) -> str:
     """The part that a verdict is of; a way of scoring in everyday words."""
     part = str(row["part"])
-    return way_of_scoring(part) if part in PROTOCOLS else part
+    return protocol_words(part) if part in PROTOCOLS else part
 
 
 def effect_words(row: dict[str, Any]) -> str:
@@ -46,19 +46,19 @@ def seen_words(row: dict[str, Any]) -> str:
 
 SHORT = (
     Column("claim", claim_name),
-    named("verdict", "verdict"),
+    text_column("verdict", "verdict"),
     Column("number", effect_words),
-    named("of", "effect"),
+    text_column("of", "effect"),
     p_column("p (all claims)", "p_run"),
 )
 COLUMNS = (
     Column("claim", claim_name),
     *plain("source", "sentence", "verdict"),
     Column("number [95 %]", effect_words),
-    named("what it is", "effect"),
-    named("n", "n_items"),
+    text_column("what it is", "effect"),
+    text_column("n", "n_items"),
     p_column("p", "p"),
     p_column("p (all claims)", "p_run"),
     Column("would be seen from", seen_words),
-    named("note", "note"),
+    text_column("note", "note"),
 )

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from layerwise.stats.cells import Cell, cells, layer_skips
 from layerwise.stats.contrasts import Contrast, mean_contrast
 from layerwise.stats.items.clusters import Clusters
-from layerwise.stats.pools import Pool, has_much_to_lose, pool_of
+from layerwise.stats.pools import Pool, has_much_to_lose, pool_cells
 from layerwise.stats.signals.signal import signals
 
 Chance = Callable[[str, str], float]
@@ -37,7 +37,7 @@ class Evidence:
     tables: Mapping[str, pd.DataFrame]
 
     @classmethod
-    def of(
+    def from_records(
         cls,
         records: pd.DataFrame,
         chance: Chance,
@@ -45,10 +45,10 @@ class Evidence:
         tables: Mapping[str, pd.DataFrame] | None = None,
     ) -> Evidence:
         """The evidence of an ablation's records."""
-        return cls.of_cells(list(cells(layer_skips(records))), chance, n_layers, tables)
+        return cls.from_cells(list(cells(layer_skips(records))), chance, n_layers, tables)
 
     @classmethod
-    def of_cells(
+    def from_cells(
         cls,
         every: Sequence[Cell],
         chance: Chance,
@@ -89,7 +89,7 @@ class Evidence:
         half = self.n_layers // 2
         return list(range(half)), list(range(self.n_layers - half, self.n_layers))
 
-    def under(self, *protocols: str, capability: str | None = None) -> list[list[Cell]]:
+    def cells_under(self, *protocols: str, capability: str | None = None) -> list[list[Cell]]:
         """Cells by way of scoring, of the tasks with signal under all of them."""
         tasks = {task for task, _ in self.cells}
         both = sorted(
@@ -98,13 +98,13 @@ class Evidence:
         each = [[self.cells[task, protocol] for task in both] for protocol in protocols]
         return [[cell for cell in some if capability in (None, cell.capability)] for some in each]
 
-    def of_capability(self, capability: str) -> list[Cell]:
+    def cells_of_capability(self, capability: str) -> list[Cell]:
         """All cells of a capability."""
         return [cell for cell in self.cells.values() if cell.capability == capability]
 
     def pool(self, chosen: Sequence[Cell]) -> Pool:
         """The answers of some cells together."""
-        return pool_of(chosen, self.floors, 1)
+        return pool_cells(chosen, self.floors, 1)
 
 
 def nats_contrast(chosen: Sequence[Cell], weights: Float[np.ndarray, " layers"]) -> Contrast:
@@ -115,4 +115,4 @@ def nats_contrast(chosen: Sequence[Cell], weights: Float[np.ndarray, " layers"])
         for cell in chosen
         for item, label in zip(cell.items, cell.clusters.labels, strict=True)
     ]
-    return mean_contrast(values, Clusters.of(labels))
+    return mean_contrast(values, Clusters.from_labels(labels))

@@ -13,7 +13,7 @@ from layerwise.presentation.charts.marks import level
 from layerwise.presentation.charts.panels import Panels
 from layerwise.presentation.lettering import characters, label, text_inches
 from layerwise.presentation.rows import records
-from layerwise.presentation.style import FULL_WIDTH, NOTE, look, new_figure, styled
+from layerwise.presentation.style import FULL_WIDTH, NOTE, look, new_figure, with_style
 from layerwise.presentation.wording import p_value
 
 from .claim import Verdict
@@ -35,7 +35,7 @@ _WIDE, _NARROW = (0.0, 0.165, 0.58, 0.60, 0.76), (0.0, 0.0, 0.40, 0.43, 0.70)
 _SENTENCES_FROM = 5.0  # inches
 
 
-@styled
+@with_style
 def verdict_table(verdicts: pd.DataFrame, model: str = "", width: float = FULL_WIDTH) -> Figure:
     """Each claim with its verdict and number; with its sentence, where there is room."""
     wide = width >= _SENTENCES_FROM
@@ -82,7 +82,7 @@ def _short(number: str) -> str:
     return number
 
 
-@styled
+@with_style
 def verdict_numbers(
     numbers: pd.DataFrame, verdict: dict[str, Any] | None = None, width: float = FULL_WIDTH
 ) -> Figure:

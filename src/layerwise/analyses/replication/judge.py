@@ -18,7 +18,7 @@ from .evidence import Evidence
 LEVEL, POWER = 0.05, 0.8
 
 
-def outcomes_of(
+def claim_outcomes(
     claims: Sequence[PublishedClaim], evidence: Evidence
 ) -> list[tuple[PublishedClaim, Outcome]]:
     """The outcome of each part of each claim."""
@@ -39,8 +39,8 @@ def judge(claims: Sequence[PublishedClaim], evidence: Evidence) -> Mapping[str, 
     Holm's method over all parts that were tested, so that any false verdict of a run, on either
     side, is as rare as 5 %.
     """
-    found = outcomes_of(claims, evidence)
-    p = np.array([_two_sided(outcome) for _, outcome in found], dtype=float)
+    found = claim_outcomes(claims, evidence)
+    p = np.array([_two_sided_p(outcome) for _, outcome in found], dtype=float)
     tested = ~np.isnan(p)
     p_run = np.full(len(p), np.nan)
     p_run[tested] = holm(p[tested])
@@ -54,7 +54,7 @@ def judge(claims: Sequence[PublishedClaim], evidence: Evidence) -> Mapping[str, 
             "claim": claim.name,
             "part": outcome.part,
             "unit": outcome.unit_of_numbers or outcome.unit,
-            **_known(number),
+            **_number_columns(number),
         }
         for claim, outcome in found
         if isinstance(outcome, ClaimTest)
@@ -67,14 +67,14 @@ def judge(claims: Sequence[PublishedClaim], evidence: Evidence) -> Mapping[str, 
     }
 
 
-def _two_sided(outcome: Outcome) -> float:
+def _two_sided_p(outcome: Outcome) -> float:
     """Twice the smaller p-value of both directions; nan of what was not tested."""
     if isinstance(outcome, NoTest):
         return np.nan
     return min(1.0, 2 * min(outcome.p_holds, outcome.p_opposite))
 
 
-def _known(number: Any) -> dict[str, Any]:
+def _number_columns(number: Any) -> dict[str, Any]:
     values = {name: getattr(number, name) for name in ("estimate", "low", "high")}
     finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
     return {"label": number.label, **finite, "n_items": number.n_items}
@@ -94,7 +94,7 @@ def _row(
     holds = outcome.p_holds <= outcome.p_opposite
     sure = p_run < LEVEL
     verdict = (Verdict.HOLDS if holds else Verdict.OPPOSITE) if sure else Verdict.OPEN
-    number = _known(outcome.estimate)
+    number = _number_columns(outcome.estimate)
     number.pop("label")
     return {
         **same,

@@ -11,8 +11,8 @@ import pandas as pd
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.similarity.result import SimilarityResult
 from layerwise.presentation.columns import in_short
-from layerwise.presentation.section import drawn
-from layerwise.storage.base import Result, heading
+from layerwise.presentation.section import draw_table
+from layerwise.storage.base import Result, heading_line
 from layerwise.storage.provenance import Facts, join_facts
 
 from .claim import PublishedClaim
@@ -43,7 +43,7 @@ class ReplicationResult(Result):
         """The verdicts, one line each."""
         from .figures import verdict_table
 
-        return drawn(self, verdict_table, self.verdicts, self.facts.model.name)
+        return draw_table(self, verdict_table, self.verdicts, self.facts.model.name)
 
     def summary_rows(self) -> pd.DataFrame:
         """One line for each part of each claim."""
@@ -57,12 +57,10 @@ class ReplicationResult(Result):
     def _heading(self) -> str:
         n_items = sum(task.n_items for task in self.facts.tasks)
         tasks = [task.name for task in self.facts.tasks]
-        return heading(self.facts, n_items, list(self.facts.protocols), tasks)
+        return heading_line(self.facts, n_items, list(self.facts.protocols), tasks)
 
 
-def replication_of(
-    claims: Sequence[PublishedClaim], results: Sequence[Result]
-) -> ReplicationResult:
+def judge_results(claims: Sequence[PublishedClaim], results: Sequence[Result]) -> ReplicationResult:
     """Verdicts on claims, from the results of one model."""
     (ablation,) = (result for result in results if isinstance(result, AblationResult))
     tables: dict[str, pd.DataFrame] = {}
@@ -73,5 +71,5 @@ def replication_of(
             measured = {"similarity": result.similarity, "prediction": result.predicts(ablation)}
             tables |= measured
     facts = join_facts([result.facts for result in results])
-    evidence = Evidence.of(ablation.records, facts.chance, facts.model.n_layers, tables)
+    evidence = Evidence.from_records(ablation.records, facts.chance, facts.model.n_layers, tables)
     return ReplicationResult(**judge(claims, evidence), facts=facts)

@@ -14,7 +14,7 @@ CSORDAS = Source(
 
 def second_half_does_less(evidence: Evidence) -> list[Outcome]:
     """csordas-1."""
-    (chosen,) = evidence.under("continuation")
+    (chosen,) = evidence.cells_under("continuation")
     if not chosen:
         return [no_test(evidence, "", "choosing", "continuation")]
     layers = chosen[0].interventions["layer"].to_numpy(dtype=int)
@@ -25,10 +25,11 @@ def second_half_does_less(evidence: Evidence) -> list[Outcome]:
     return [
         ClaimTest(
             "", "nats", "more without a layer of the first half than of the second",
-            Number.of("first half minus second, the smaller of both", least),
+            Number.from_contrast("first half minus second, the smaller of both", least),
             max(one.p_above() for one in each.values()),
             max(one.p_below() for one in each.values()), least.error,
-            tuple(Number.of(f"{name}: first half minus second", one) for name, one in each.items()),
+            tuple(Number.from_contrast(f"{name}: first half minus second", one)
+                  for name, one in each.items()),
         )
     ]  # fmt: skip
 

@@ -15,7 +15,7 @@ LAD = Source(
 
 def ends_matter_most(evidence: Evidence) -> list[Outcome]:
     """lad-1."""
-    (chosen,) = evidence.under("continuation")
+    (chosen,) = evidence.cells_under("continuation")
     if not chosen:
         return [no_test(evidence, "", "choosing", "continuation")]
     layers, n = chosen[0].interventions["layer"].to_numpy(dtype=int), evidence.n_layers
@@ -29,9 +29,10 @@ def ends_matter_most(evidence: Evidence) -> list[Outcome]:
     return [
         ClaimTest(
             "", NATS, "more without the first or last layers than a middle one",
-            Number.of("an end minus the middle half, the smaller of both", least),
+            Number.from_contrast("an end minus the middle half, the smaller of both", least),
             max(one.p_above() for one in each.values()), min(1.0, 2 * min(p_less)), least.error,
-            tuple(Number.of(f"{name} minus the middle half", one) for name, one in each.items()),
+            tuple(Number.from_contrast(f"{name} minus the middle half", one)
+                  for name, one in each.items()),
         )
     ]  # fmt: skip
 

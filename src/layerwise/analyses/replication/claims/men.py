@@ -51,7 +51,7 @@ def _numbers(rows: pd.DataFrame) -> tuple[Number, ...]:
     )
 
 
-def _refused(evidence: Evidence) -> Sequence[Outcome]:
+def _no_correlation(evidence: Evidence) -> Sequence[Outcome]:
     if "similarity" not in evidence.tables:
         return [NoTest("", Verdict.NOT_ASKED, "Block influence was not measured.")]
     return [no_test(evidence, "", "choosing", "continuation")]
@@ -61,7 +61,7 @@ def influence_tells(evidence: Evidence) -> Sequence[Outcome]:
     """men-1."""
     rows = _correlations(evidence)
     if rows.empty:
-        return _refused(evidence)
+        return _no_correlation(evidence)
     rho, p = (rows[name].to_numpy(dtype=float) for name in ("rho", "p"))
     least = int(np.argmin(rho))
     sides = [float(np.where(sign * rho > 0, p / 2, 1.0).max()) for sign in (1, -1)]
@@ -76,7 +76,7 @@ def influence_is_a_poor_proxy(evidence: Evidence) -> Sequence[Outcome]:
 
     rows = _correlations(evidence)
     if rows.empty:
-        return _refused(evidence)
+        return _no_correlation(evidence)
     rho, low, high = (rows[name].to_numpy(dtype=float) for name in ("rho", "low", "high"))
     # Bounds of 95 % are 1.96 standard errors away, of either side its own.
     above, below = ((end - rho) / 1.96 for end in (high, low))

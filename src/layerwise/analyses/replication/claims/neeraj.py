@@ -18,18 +18,18 @@ NAIM = Source("Naim et al. 2026", "TALE", "arXiv:2510.22767")
 NEERAJ = Source("Neeraj 2026", "", "blog, 25 January 2026")
 
 
-def _halves(cell: Cell) -> tuple[Bool[np.ndarray, " items"], Bool[np.ndarray, " items"]]:
+def _split_items(cell: Cell) -> tuple[Bool[np.ndarray, " items"], Bool[np.ndarray, " items"]]:
     """Items to choose a layer on, and the others; clusters stay together."""
     chosen_on = cell.clusters.codes % 2 == 0
     return chosen_on, ~chosen_on
 
 
-def _held_out(cell: Cell) -> tuple[int, Contrast, float]:
+def _held_out_gain(cell: Cell) -> tuple[int, Contrast, float]:
     """The layer whose removal gains most on half of the items, its gain on the others, and p."""
-    chosen_on, held_out = _halves(cell)
+    chosen_on, held_out = _split_items(cell)
     best = int(np.argmin(cell.net[chosen_on].sum(axis=0)))
     layer = int(cell.interventions["layer"].iloc[best])
-    clusters = cell.clusters.only(held_out)
+    clusters = cell.clusters.select_items(held_out)
     net = cell.net[held_out][:, [best]]
     p = float(paired_p_values(net, clusters)[0]) / 2 if net.sum() < 0 else 1.0
     return layer, mean_contrast(-cell.change[held_out, best], clusters), p
@@ -37,29 +37,29 @@ def _held_out(cell: Cell) -> tuple[int, Contrast, float]:
 
 def better_without_a_layer(evidence: Evidence, protocol: str) -> list[Outcome]:
     """The gain of the layer chosen on half of the items, on the other half."""
-    (chosen,) = evidence.under(protocol)
+    (chosen,) = evidence.cells_under(protocol)
     if not chosen:
         return [
             no_test(evidence, "", "writing" if protocol == "generate" else "choosing", protocol)
         ]
-    each = {cell.task: _held_out(cell) for cell in chosen}
+    each = {cell.task: _held_out_gain(cell) for cell in chosen}
     best = min(each, key=lambda task: (each[task][2], -each[task][1].estimate))
     layer, gain, p = each[best]
     none = [no_loss_p_values(-cell.change, SMALLEST_GAIN, cell.clusters).max() for cell in chosen]
     numbers = tuple(
-        Number.of(f"{task}, without layer {at}", _points(found))
+        Number.from_contrast(f"{task}, without layer {at}", _in_points(found))
         for task, (at, found, _) in each.items()
     )
     return [
         ClaimTest(
             "", "accuracy points", f"gained in {best} without layer {layer}, on held-out items",
-            Number.of(f"{best}, without layer {layer}", _points(gain)),
+            Number.from_contrast(f"{best}, without layer {layer}", _in_points(gain)),
             min(1.0, len(each) * p), float(max(none)), 100 * gain.error, numbers,
         )
     ]  # fmt: skip
 
 
-def _points(gain: Contrast) -> Contrast:
+def _in_points(gain: Contrast) -> Contrast:
     return Contrast(100 * gain.estimate, 100 * gain.moves, 100 * gain.least)
 
 

@@ -72,7 +72,7 @@ def most_are_spare(evidence: Evidence) -> list[Outcome]:
     """song-1, under each way of choosing."""
     outcomes: list[Outcome] = []
     for protocol in ("letter", _CHOOSES):
-        (chosen,) = evidence.under(protocol)
+        (chosen,) = evidence.cells_under(protocol)
         if not chosen:
             outcomes.append(no_test(evidence, protocol, "choosing", protocol))
             continue
@@ -104,7 +104,7 @@ def most_are_spare(evidence: Evidence) -> list[Outcome]:
 
 def letters_and_texts(evidence: Evidence) -> list[Outcome]:
     """song-2."""
-    sides = evidence.under("letter", _CHOOSES)
+    sides = evidence.cells_under("letter", _CHOOSES)
     if not sides[0]:
         return [no_test(evidence, "", "choosing by letter and by text", "letter", _CHOOSES)]
     pools = [evidence.pool(side) for side in sides]
@@ -138,7 +138,7 @@ def letters_and_texts(evidence: Evidence) -> list[Outcome]:
 
 def writing_needs_depth(evidence: Evidence) -> list[Outcome]:
     """song-3."""
-    sides = evidence.under(_CHOOSES, _WRITES)
+    sides = evidence.cells_under(_CHOOSES, _WRITES)
     if not sides[0]:
         return [no_test(evidence, "", "choosing and writing", _CHOOSES, _WRITES)]
     chooses, writes = (evidence.pool(side) for side in sides)
@@ -166,17 +166,17 @@ def writing_needs_depth(evidence: Evidence) -> list[Outcome]:
     ]  # fmt: skip
 
 
-def shallow(evidence: Evidence) -> list[Outcome]:
+def early_half_costs_more(evidence: Evidence) -> list[Outcome]:
     """song-4, of knowledge and of retrieval."""
     capabilities = {cell.capability for cell in evidence.cells.values()}
     needed = [
-        _needed(evidence.pool(evidence.of_capability(capability)))
+        _needed_layers(evidence.pool(evidence.cells_of_capability(capability)))
         for capability in sorted(capabilities)
     ]
     shared = set.intersection(*needed) if len(needed) > 1 else set()
     outcomes: list[Outcome] = []
     for capability in ("knowledge", "retrieval"):
-        chosen = evidence.of_capability(capability)
+        chosen = evidence.cells_of_capability(capability)
         if not chosen:
             outcomes.append(no_test(evidence, capability, capability))
             continue
@@ -205,7 +205,7 @@ def shallow(evidence: Evidence) -> list[Outcome]:
     return outcomes
 
 
-def _needed(pool: Pool) -> set[int]:
+def _needed_layers(pool: Pool) -> set[int]:
     """Layers that a capability is shown to need."""
     p = holm(paired_p_values(pool.net, pool.clusters))
     return set(pool.layers[(p < LEVEL) & (pool.net.sum(axis=0) > 0)].tolist())
@@ -215,7 +215,7 @@ def reasoning_is_deeper(evidence: Evidence) -> list[Outcome]:
     """song-5, against knowledge and against retrieval."""
     outcomes: list[Outcome] = []
     for other in ("knowledge", "retrieval"):
-        both = [evidence.of_capability(name) for name in ("reasoning", other)]
+        both = [evidence.cells_of_capability(name) for name in ("reasoning", other)]
         if not all(both):
             outcomes.append(no_test(evidence, other, f"reasoning and {other}"))
             continue
@@ -225,7 +225,7 @@ def reasoning_is_deeper(evidence: Evidence) -> list[Outcome]:
             outcomes.append(NoTest(other, Verdict.NO_SIGNAL, why))
             continue
         reasoning, second = compared
-        shared = _needed(reasoning) & _needed(second)
+        shared = _needed_layers(reasoning) & _needed_layers(second)
         centres = [centre_contrast(pool, shared) for pool in compared]
         note = f"Both need {few_layers(sorted(shared))}, which are left out." if shared else ""
         if centres[0] is None or centres[1] is None:
@@ -235,11 +235,11 @@ def reasoning_is_deeper(evidence: Evidence) -> list[Outcome]:
         outcomes.append(
             ClaimTest(
                 other, "layers", f"deeper than {other}, by the mean layer of what is lost",
-                Number.of("reasoning minus the other", gap),
+                Number.from_contrast("reasoning minus the other", gap),
                 max(gap.p_above(ONE_LAYER), _crossing_p(reasoning, second, deeper=True)),
                 max(gap.p_below(-ONE_LAYER), _crossing_p(reasoning, second, deeper=False)),
                 gap.error if centres else np.nan,
-                tuple(Number.of(f"mean layer, {name}", centre) for name, centre in
+                tuple(Number.from_contrast(f"mean layer, {name}", centre) for name, centre in
                       zip(("reasoning", other), centres, strict=False) if centre is not None),
                 note.strip(),
             )
@@ -249,7 +249,7 @@ def reasoning_is_deeper(evidence: Evidence) -> list[Outcome]:
 
 def _crossing_p(first: Pool, second: Pool, deeper: bool | None) -> float:
     """P-value of "no two layers cross", of all pairs or of those whose first side is deeper."""
-    p = crossing_p_values(Side.of(first), Side.of(second))
+    p = crossing_p_values(Side.from_pool(first), Side.from_pool(second))
     row, column = np.indices(p.shape)
     asked = row != column if deeper is None else (row > column if deeper else row < column)
     return float(min(1.0, p[asked].min() * asked.sum()))
@@ -362,7 +362,7 @@ CLAIMS = (
         "those that every capability needs",
         "a layer of the second half costs more, both ways",
         "Layers that all tasks need, such as the first, would make any task shallow. " + _SAME,
-        Needs(_BY_CAPABILITY, (_CHOOSES, _WRITES)), shallow,
+        Needs(_BY_CAPABILITY, (_CHOOSES, _WRITES)), early_half_costs_more,
     ),
     PublishedClaim(
         "song-5", SONG, "abstract",
