@@ -22,6 +22,7 @@ PAGE = Path(__file__).with_name("results.md")
 FRAMES = Path(__file__).with_name("frames.md")
 MARKER = "<!-- From here on made by `make docs` from every tables.toml of the package. -->\n"
 METHODS = Path(__file__).with_name("methods.md")
+CLAIMS = Path(__file__).with_name("claims.md")
 MADE = re.compile(
     r"(<!-- Made by `make docs` from (.+?)\. -->\n\n).*?(\n\n<!-- Until here\. -->)", re.DOTALL
 )
@@ -129,13 +130,43 @@ def extras() -> str:
     )
 
 
+def published_claims() -> str:
+    """Every published claim, with its source and what decides."""
+    from layerwise.analyses.replication.claims import BY_NAME
+
+    lines = ["| claim | says | source | it holds if | the opposite holds if | how it differs |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for name, claim in BY_NAME.items():
+        source = f"{claim.source.authors}, {claim.source.address}, {claim.where}"
+        cells = (name, claim.sentence, source, claim.holds, claim.opposite, claim.differs)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+PARTS = {
+    "every tables.toml": analyses,
+    "every ANALYSIS": extras,
+    "every published claim": published_claims,
+}
+
+
+def page_with_parts(path: Path) -> str:
+    """A page that is written by hand, with its tables made anew."""
+    return MADE.sub(lambda m: f"{m[1]}{PARTS[m[2]]()}{m[3]}", path.read_text("utf-8"))
+
+
 def methods_page() -> str:
     """The page of methods, with its table of analyses and its list of additions to a profile."""
-    parts = {"every tables.toml": analyses, "every ANALYSIS": extras}
-    return MADE.sub(lambda m: f"{m[1]}{parts[m[2]]()}{m[3]}", METHODS.read_text("utf-8"))
+    return page_with_parts(METHODS)
+
+
+def claims_page() -> str:
+    """The page of published claims, with their table."""
+    return page_with_parts(CLAIMS)
 
 
 if __name__ == "__main__":
     PAGE.write_text(page(), "utf-8")
     FRAMES.write_text(frames_page(), "utf-8")
     METHODS.write_text(methods_page(), "utf-8")
+    CLAIMS.write_text(claims_page(), "utf-8")

@@ -30,7 +30,7 @@ ORDER_WITHIN = {
     ),
     "stats": (
         "resampling", "inference", "items", "cells", "families", "signals", "pools", "share_tests",
-        "depth", "crossings", "effects", "capability_layers",
+        "depth", "contrasts", "crossings", "effects", "capability_layers",
     ),
 }  # fmt: skip
 # Pictures, sentences and pages are made of tables alone.
@@ -223,6 +223,7 @@ COMPOSED = {
     "pruning": {"ablation"},
     "removal": {"similarity"},  # by whose measures layers are ordered
     "similarity": {"ablation"},  # whose effects it predicts
+    "replication": {"ablation", "similarity"},
     "training": {"ablation", "comparison", "emergence", "logit_lens"},
     "transplant": {"ablation"},
 }

@@ -259,7 +259,9 @@ def command_words(name: str) -> list[str]:
 
 
 def test_every_command_says_what_it_does_before_anything_slow_is_imported(tmp_path):
-    asked = [command_words(name) for name in GROUP.commands if name not in ("models", "tasks")]
+    asked = [
+        command_words(name) for name in GROUP.commands if name not in ("models", "tasks", "claims")
+    ]
     asked += [["models", "here"], ["compare", "here", "there"]]
     asked.remove(["compare"])
     ended = subprocess.run(

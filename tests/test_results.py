@@ -208,7 +208,7 @@ def test_facts_describe_every_field():
 def test_loading_says_what_is_wrong(ablation, tmp_path):
     with pytest.raises(UserError, match="No folder"):
         load_results(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"No results in .*records\.parquet, .* or left_out"):
+    with pytest.raises(UserError, match=r"No results in .*records\.parquet, .* or verdicts"):
         load_results(tmp_path)
     with pytest.raises(UserError, match="missing, damaged or not a Parquet file"):
         AblationResult.load(tmp_path)
@@ -314,6 +314,7 @@ def test_the_page_is_what_make_docs_writes():
     assert made["PAGE"].read_text("utf-8") == made["page"]()
     assert made["FRAMES"].read_text("utf-8") == made["frames_page"]()
     assert made["METHODS"].read_text("utf-8") == made["methods_page"]()
+    assert made["CLAIMS"].read_text("utf-8") == made["claims_page"]()
 
 
 def test_every_analysis_has_its_row_among_the_methods():

@@ -45,7 +45,7 @@ def _claim_kinds(node: ast.AST) -> list[ast.expr]:
         return [one.value for one in node.keywords if one.arg == "kind"]
     if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_common":
         return node.args[1:2]
-    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "established":
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "layers_claim":
         return node.args[:1]
     if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "kind":
         return [one for one in ast.walk(node.value) if isinstance(one, ast.Name)]

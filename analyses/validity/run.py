@@ -19,6 +19,7 @@ import order_claims
 import overview
 import planted
 import planted_seq2seq
+import published_claims
 import scoring_claims
 import sentences
 import stated_claims
@@ -52,6 +53,7 @@ TABLES = {
     "order_claims": (order_claims.order_rates, lambda table: table),
     "order_rules": (order_claims.earlier_rates, lambda table: table),
     "lens_claims": (lens_claims.lens_rates, lambda table: table),
+    "published_claims": (published_claims.verdict_rates, lambda table: table),
     "stated": (stated_claims.rates, lambda table: table),
     "scoring_gaps": (scoring_claims.gap_rates, lambda table: table),
     "weak_interactions": (weak_interactions.rates, lambda table: table),

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .analyses.path_patching.api import patch_paths as patch_paths
     from .analyses.pruning.api import prune_model as prune_model
     from .analyses.removal.api import removal_order as removal_order
+    from .analyses.replication.api import replicate as replicate
     from .analyses.similarity.api import similarity as similarity
     from .analyses.training.api import compare_series as compare_series
     from .analyses.training.api import profile_training as profile_training
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from .results import PathPatchingResult as PathPatchingResult
     from .results import PruningResult as PruningResult
     from .results import RemovalResult as RemovalResult
+    from .results import ReplicationResult as ReplicationResult
     from .results import SimilarityResult as SimilarityResult
     from .results import TransplantResult as TransplantResult
     from .results import load_results as load_results

@@ -250,7 +250,7 @@ FIXED = {
     "models/conversion/parity.py": {"refuse_other_tokens"},
     "models/huggingface/parity_text.py": {"token_ids"},
     "models/seq2seq/load.py": {"_target_prefix"},
-    "analyses/heads/scoring.py": {"of"},
+    "analyses/heads/scoring.py": {"for_model"},
     "analyses/shared/texts.py": {"_pieces"},
     "tasks/_encoding.py": {"_begins_anew_at_spaces"},
 }

@@ -137,6 +137,14 @@ def tasks() -> None:
     say("or: a .jsonl, .csv or .parquet file with question, answer, optionally choices, context")
 
 
+def claims() -> None:
+    """List the published claims that `replicate` tests: what each says, and its source."""
+    from layerwise.analyses.replication.claims import BY_NAME
+
+    for name, claim in BY_NAME.items():
+        say(f"{name}: {claim.sentence} ({claim.source.authors}, {claim.source.address})")
+
+
 class _Commands(TyperGroup):
     """The commands; typer itself would end an interrupted one without a word."""
 
@@ -180,7 +188,7 @@ def settings(
     """Layers of a language model that retrieve, know and reason, and how sure that is."""
 
 
-for _function in (models, tasks):
+for _function in (models, tasks, claims):
     app.command()(_function)
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command.as_function())

@@ -209,6 +209,10 @@ COMMANDS: Mapping[str, Command] = {
     "early-exit": Command(f"{_ANALYSES}.early_exit.api:early_exit"),
     "similarity": Command(f"{_ANALYSES}.similarity.api:similarity"),
     "remove": Command(f"{_ANALYSES}.removal.api:removal_order", printing.show_removal),
+    "replicate": Command(
+        f"{_ANALYSES}.replication.api:replicate",
+        flags={"claims": Flag(("--claim", "--claims"), "Claim, such as song-3, or all.")},
+    ),
     "prune": Command(
         f"{_ANALYSES}.pruning.api:prune_model", printing.show_written_model,
         flags={

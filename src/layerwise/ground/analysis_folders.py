@@ -26,7 +26,7 @@ MEASURING = (
     "removal", "attribution_patching", "path_patching", "pruning", "interactions", "early_exit",
     "transplant", "distillation",
 )  # fmt: skip
-JOINING = ("emergence",)  # those that join results of one model
+JOINING = ("emergence", "replication")  # those that join results of one model
 COMPARING = ("comparison", "training")  # those that join runs of several models
 
 

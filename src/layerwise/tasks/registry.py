@@ -111,6 +111,14 @@ def paired_names(language: str = TEXT) -> list[str]:
     return ["kv-words", "facts"] if language == TEXT else task_names(language)
 
 
+def suites_like(name: str, language: str) -> list[str]:
+    """The suites of a language that ask for the same as a suite: itself in its own language."""
+    if not is_suite(name) or _suites[suite_name(name)].language == language:
+        return [name]
+    capability = _suites[suite_name(name)].capability
+    return [other for other in task_names(language) if _suites[other].capability == capability]
+
+
 def expand_task_names(names: Iterable[str], language: str = TEXT) -> list[str]:
     """Replace sets and capabilities by their suites; keep other names; drop repetitions.
 

@@ -341,17 +341,18 @@ class Ablation:
         pieces = [piece for stage in stages for piece in self._split_pieces(task, protocols, stage)]
         return sum((self.cost(piece) for piece in pieces), start=Cost())
 
+    def all_requests(self) -> Iterator[TaskRequest]:
+        """Exactly what is put to the model, its controls included."""
+        for task in self._tasks():
+            for draw in self._source_draws:
+                yield from self._requests(task, task.items, self.setup.protocols, draw)
+        for piece in self._pieces("intact" if self.only_with_signal else "swept"):
+            for item in self._blind(piece):
+                yield from item.requests
+
     def write_requests(self, folder: Path) -> None:
-        """Write exactly what was put to the model, one line per request."""
-        requests = (
-            request
-            for task in self._tasks()
-            for draw in self._source_draws
-            for request in self._requests(task, task.items, self.setup.protocols, draw)
-        )
-        first = self._pieces("intact" if self.only_with_signal else "swept")
-        blind = (r for piece in first for item in self._blind(piece) for r in item.requests)
-        write_requests(chain(requests, blind), folder)
+        """Write all requests, one per line."""
+        write_requests(self.all_requests(), folder)
 
 
 def _records(parts: CheckpointStore, pieces: Sequence[AblationPiece]) -> pd.DataFrame:

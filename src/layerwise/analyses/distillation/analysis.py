@@ -131,8 +131,10 @@ _OPTIONS = ("layers", "text", "on_policy", "rank", "n_texts", "batch", "steps")
 ANALYSIS = Analysis(
     "distillation", DistillationResult, sections, findings,
     plans=(
-        PlannableAnalysis("distill", partial(_jobs, "distilled"), options=("student", *_OPTIONS)),
-        PlannableAnalysis("heal", partial(_jobs, "healed"), options=("original", *_OPTIONS)),
+        PlannableAnalysis(
+            "distill", partial(_jobs, "plan_distillation"), options=("student", *_OPTIONS)
+        ),
+        PlannableAnalysis("heal", partial(_jobs, "plan_healing"), options=("original", *_OPTIONS)),
     ),
     done={
         "distillation": "A student was trained on the teacher's predictions.",

@@ -87,7 +87,7 @@ def from_bridge(bridge: Any) -> DecoderModel:
             parity_of = {"parity": difference if plain else None, "verified": VERIFIED}
             facts = describe(model, weights_hash(model), **parity_of)
             original: Any = model.original
-            settings = GenerationSettings.from_config(original.generation_config)
+            settings = GenerationSettings.from_generation_config(original.generation_config)
             assert model.tokenizer is not None
             attach_origin(model, Origin(facts, model.tokenizer, settings))
             _KNOWN[bridge] = model, state

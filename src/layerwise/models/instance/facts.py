@@ -210,7 +210,9 @@ def generation_settings(model: Model) -> GenerationSettings:
     else:
         config: Any = getattr(original_model(model), "generation_config", None)
         settings = (
-            GenerationSettings() if config is None else GenerationSettings.from_config(config)
+            GenerationSettings()
+            if config is None
+            else GenerationSettings.from_generation_config(config)
         )
     tokenizer = model.tokenizer if origin is None else origin.tokenizer
     end = getattr(tokenizer, "eos_token_id", None)

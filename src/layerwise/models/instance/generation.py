@@ -43,7 +43,7 @@ class GenerationSettings:
     unused: tuple[str, ...] = ()
 
     @classmethod
-    def from_config(cls, config: GenerationConfig) -> GenerationSettings:
+    def from_generation_config(cls, config: GenerationConfig) -> GenerationSettings:
         """The settings that ``generate`` of transformers would use."""
         named = config.eos_token_id
         ends = () if named is None else (named,) if isinstance(named, int) else tuple(named)
@@ -65,7 +65,7 @@ def read_generation_settings(folder: Path) -> GenerationSettings:
         with quiet():
             has_own = (folder / "generation_config.json").is_file()
             file, more = ("generation_config.json", {}) if has_own else ("config.json", _OF_MODEL)
-            return GenerationSettings.from_config(
+            return GenerationSettings.from_generation_config(
                 GenerationConfig.from_pretrained(folder, file, local_files_only=True, **more)
             )
     except Exception as error:

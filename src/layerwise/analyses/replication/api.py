@@ -1,0 +1,187 @@
+"""Test published claims on a model: what all of them need is measured once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any, Unpack
+
+from layerwise.analyses.ablation.api import enough_items
+from layerwise.analyses.ablation.job import Ablation
+from layerwise.analyses.ablation.result import AblationResult, join_ablations
+from layerwise.analyses.ablation.spec import AblationSpec
+from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.execute import execute
+from layerwise.analyses.similarity.api import Similarity
+from layerwise.analyses.similarity.result import SimilarityResult
+from layerwise.errors import UserError
+from layerwise.ground.argument_types import Names, known_name_validator
+from layerwise.ground.readers import AnyPath
+from layerwise.models import original_tokenizer
+from layerwise.models.arguments import LoadedModel
+from layerwise.models.instance.exclusive import exclusive
+from layerwise.models.instance.facts import tokenizer_language
+from layerwise.runs.checkpoints import CheckpointStore
+from layerwise.runs.options import RunOptions
+from layerwise.runs.progress import Meter, PartMeter
+from layerwise.runs.records import write_requests
+from layerwise.runs.setup import Setup, prepare
+from layerwise.storage.base import Result
+from layerwise.tasks.registry import TEXT, suites_like
+
+from .claim import FULL, SCALES, SMALL, PublishedClaim
+from .claims import BY_NAME
+from .result import ReplicationResult, judge_results
+
+ALL = "all"
+ClaimNames = Annotated[Names, known_name_validator("claim", (*BY_NAME, ALL))]
+"""Names of published claims."""
+
+
+def refuse_no_data(scale: str = SMALL, data: Path | None = None) -> None:
+    """Refuse benchmarks without their folder, and a folder that nothing reads."""
+    if scale == FULL and data is None:
+        raise UserError(
+            "The full scale asks benchmarks: expected the folder that holds them (mmlu, gsm8k and "
+            "so on); name it by data, or take the small scale."
+        )
+    if scale != FULL and data is not None:
+        raise UserError(
+            "The small scale asks the built-in suites and reads no folder: expected no data; leave "
+            "it out, or take the full scale."
+        )
+
+
+@check_arguments(refuse_no_data)
+@exclusive
+def replicate(
+    model: LoadedModel,
+    claims: ClaimNames = ALL,
+    *,
+    scale: Annotated[str, known_name_validator("scale", SCALES)] = SMALL,
+    data: AnyPath | None = None,
+    **run: Unpack[RunOptions],
+) -> ReplicationResult:
+    """Test whether published claims about layers hold for a model.
+
+    Each claim has a test that was written before any result was seen, in both directions. All that
+    the claims need is measured once, and their p-values are corrected together. ``docs/claims.md``
+    has the claims and how a verdict is made.
+
+    Args:
+        claims: names such as ``song-3``, or ``all``.
+        scale: ``small`` asks the built-in suites, ``full`` the benchmarks of the papers.
+        data: of the full scale, the folder that holds the benchmarks, each in a folder of its name.
+        limit: take the first so many items of each task; if None as many as show, in 8 of 10
+            runs, each layer that costs a capability 20 accuracy points.
+
+    Returns:
+        A verdict for each part of each claim: ``verdicts``; the numbers it stands on:
+        ``verdict_numbers``.
+
+    Raises:
+        UserError: for anything unknown, out of range or contradictory, before work begins.
+
+    Example:
+        >>> result = layerwise.replicate(model, "song-3")  # doctest: +SKIP
+        >>> result.verdicts[["claim", "verdict", "estimate", "low", "high"]]  # doctest: +SKIP
+    """
+    refuse_no_data(scale, data)
+    chosen = select_claims(claims)
+    language = tokenizer_language(original_tokenizer(model))
+    wanted = tasks_needed(chosen, scale, data, language)
+    protocols = list(dict.fromkeys(p for asked in wanted.values() for p in asked))
+    setup = prepare(model, list(wanted), protocols, enough=enough_items, **run)
+    job = Replication.for_setup(setup, chosen, list(wanted.values()))
+    settings = setup.settings(analysis="replication", **job.settings(), scale=scale)
+    results = execute(
+        lambda parts, progress: job.run(parts, settings, progress),
+        (AblationResult, SimilarityResult, ReplicationResult), run["out"], settings,
+        setup.refuse_changed, run["progress"], job.write_requests,
+    )  # fmt: skip
+    return next(result for result in results if isinstance(result, ReplicationResult))
+
+
+def select_claims(names: Sequence[str]) -> tuple[PublishedClaim, ...]:
+    """The claims with some names, in their usual order; all of them for ``all``."""
+    return tuple(claim for name, claim in BY_NAME.items() if ALL in names or name in names)
+
+
+def tasks_needed(
+    claims: Sequence[PublishedClaim], scale: str, data: Path | None, language: str = TEXT
+) -> dict[str, tuple[str, ...]]:
+    """Names of all tasks that claims need, each with the ways of scoring it is asked under.
+
+    A model of a toy language is asked the suites of its language for the same capabilities.
+    """
+    wanted: dict[str, list[str]] = {}
+    for claim in claims:
+        named = (name.format(data=data) for name in claim.needs.tasks[scale])
+        for name in (suite for each in named for suite in suites_like(each, language)):
+            protocols = wanted.setdefault(name, [])
+            protocols += [p for p in claim.needs.protocols if p not in protocols]
+    return {name: tuple(protocols) for name, protocols in wanted.items()}
+
+
+@dataclass(frozen=True)
+class Replication:
+    """A planned replication: ablations of tasks by ways of scoring, and what else is needed."""
+
+    claims: tuple[PublishedClaim, ...]
+    ablations: tuple[Ablation, ...]
+    similarity: Similarity | None
+
+    @classmethod
+    def for_setup(
+        cls, setup: Setup, claims: tuple[PublishedClaim, ...], asked: Sequence[tuple[str, ...]]
+    ) -> Replication:
+        """Of a setup of all tasks, each asked under its own ways of scoring."""
+        by_protocols: dict[tuple[str, ...], list[Any]] = {}
+        for task, protocols in zip(setup.tasks, asked, strict=True):
+            by_protocols.setdefault(protocols, []).append(task)
+        layers = tuple(range(setup.model.cfg.n_layers))
+        change = AblationSpec.for_model(setup.model, "skip", None, layers)
+        ablations = tuple(
+            Ablation(
+                replace(setup, tasks=tuple(tasks), protocols=protocols),
+                (change,), only_with_signal=True,
+            )
+            for protocols, tasks in by_protocols.items()
+        )  # fmt: skip
+        read = tuple(
+            task
+            for task, protocols in zip(setup.tasks, asked, strict=True)
+            if "continuation" in protocols
+        )
+        similarity = None
+        if any("similarity" in claim.needs.also for claim in claims) and read:
+            similarity = Similarity(replace(setup, tasks=read, protocols=("continuation",)))
+        return cls(claims, ablations, similarity)
+
+    def settings(self) -> dict[str, Any]:
+        """Settings that make it this replication and no other."""
+        return {"claims": [claim.name for claim in self.claims]}
+
+    def write_requests(self, folder: Path) -> None:
+        """Write what was asked, of all ablations."""
+        requests = (ablation.all_requests() for ablation in self.ablations)
+        write_requests(chain.from_iterable(requests), folder)
+
+    def run(
+        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
+    ) -> list[Result]:
+        """Make all that is needed, then the verdicts."""
+        amounts = [ablation.amount() for ablation in self.ablations]
+        progress.expect(sum(amounts))
+        made: list[Result] = []
+        for ablation, amount in zip(self.ablations, amounts, strict=True):
+            part = PartMeter(progress, amount)
+            made.append(ablation.run(parts, settings, part))
+            part.set_expected(0.0)
+        measured = join_ablations(made)
+        if self.similarity is not None:
+            measured.append(self.similarity.run(parts, settings, progress))
+        progress.set_activity("testing claims")
+        return [*measured, judge_results(self.claims, measured)]

@@ -1,0 +1,118 @@
+"""Whole replications of models whose truth is known, from weights to verdicts, files and page."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import layerwise as lw
+from layerwise.analyses.replication.claim import Verdict
+from layerwise.errors import UserError
+from layerwise.models.organisms.layout import Spot, WiredLayout
+from layerwise.models.organisms.wired import wired_model
+from layerwise.results import ReplicationResult
+from tests.models.tiny import tiny_model
+from tests.report.legible import assert_legible
+from tests.stopping import stop_after
+
+EARLY = WiredLayout(  # but for the second hop, which reasoning alone needs
+    12, 2, previous=Spot(0, 0), look_up=Spot(2, 0), facts=Spot(1, 0), second_hop=Spot(9, 0),
+    gate=Spot(11, 0),
+)  # fmt: skip
+LATE = WiredLayout(
+    12, 2, previous=Spot(3, 0), look_up=Spot(4, 0), facts=Spot(10, 0), second_hop=Spot(5, 0),
+    gate=Spot(11, 0),
+)  # fmt: skip
+CLAIMS = ("song-4", "song-5", "song-6", "men-1")
+
+
+def verdicts(result: ReplicationResult) -> dict[str, str]:
+    """Verdicts by claim and part."""
+    rows = result.verdicts.to_dict("records")
+    return {f"{row['claim']} {row['part']}".strip(): row["verdict"] for row in rows}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The folder of a whole run of a model whose early layers do everything."""
+    out = tmp_path_factory.mktemp("runs") / "early"
+    lw.replicate(wired_model(EARLY), CLAIMS, limit=40, out=out, progress=False)
+    return out
+
+
+def replication_in(folder: Path) -> ReplicationResult:
+    """The replication of a run's folder."""
+    return next(r for r in lw.load_results(folder) if isinstance(r, ReplicationResult))
+
+
+def test_a_wired_model_gets_the_verdicts_of_its_layout(folder):
+    told = verdicts(replication_in(folder))
+    assert told["song-5 knowledge"] == Verdict.HOLDS  # the second hop lies behind the facts
+    assert told["song-5 retrieval"] == Verdict.OPEN  # it is part of reasoning
+    assert told["song-4 knowledge"] == Verdict.HOLDS
+    assert told["song-4 retrieval"] == Verdict.HOLDS
+    assert told["song-6"] == Verdict.NO_SIGNAL
+
+
+def test_the_opposite_layout_gets_the_opposite_verdicts():
+    told = verdicts(lw.replicate(wired_model(LATE), CLAIMS, limit=40, progress=False))
+    assert told["song-5 knowledge"] == Verdict.OPPOSITE  # the facts lie behind the second hop
+    assert told["song-4 knowledge"] == Verdict.OPPOSITE
+
+
+def test_a_random_model_gets_no_verdict():
+    model = tiny_model("gpt2")
+    told = verdicts(lw.replicate(model, ["lad-1", "men-1"], limit=8, fewshot=0, progress=False))
+    assert set(told.values()) <= {Verdict.NO_SIGNAL, Verdict.NOT_ASKED}
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_verdicts(folder, tmp_path):
+    out = tmp_path / "stopped"
+    with stop_after(2):
+        lw.replicate(wired_model(EARLY), CLAIMS, limit=40, out=out, progress=False)
+    lw.replicate(wired_model(EARLY), CLAIMS, limit=40, out=out, progress=False)
+    whole, again = (replication_in(path) for path in (folder, out))
+    pd.testing.assert_frame_equal(whole.verdicts, again.verdicts)
+    pd.testing.assert_frame_equal(whole.verdict_numbers, again.verdict_numbers)
+
+
+def test_a_finished_run_is_read_not_made_again(folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    before = {path.name: path.stat().st_mtime_ns for path in copy.iterdir()}
+    again = lw.replicate(wired_model(EARLY), CLAIMS, limit=40, out=copy, progress=False)
+    assert verdicts(again) == verdicts(replication_in(folder))
+    assert {path.name: path.stat().st_mtime_ns for path in copy.iterdir()} == before
+
+
+def test_the_verdicts_are_on_the_page_and_in_its_figures(folder):
+    page = lw.report(lw.load_results(folder))
+    html = page.html
+    assert "Published claims" in html
+    assert "Reasoning relies on deeper layers." in html
+    names = set(page.figures)
+    assert "verdicts" in names
+    assert "verdict_song-5" in names
+
+
+def test_pictures_are_legible_at_both_widths(folder):
+    from layerwise.analyses.replication.figures import verdict_numbers, verdict_table
+
+    result = replication_in(folder)
+    numbers = result.verdict_numbers.query("claim == 'song-5'")
+    for width in (3.3, 6.9):
+        assert_legible(verdict_table(result.verdicts, "a model", width))
+        assert_legible(verdict_numbers(numbers, width=width))
+
+
+def test_data_belong_to_the_full_scale():
+    model = tiny_model("gpt2")
+    with pytest.raises(UserError, match="folder that holds them"):
+        lw.replicate(model, "song-3", scale="full")
+    with pytest.raises(UserError, match="reads no folder"):
+        lw.replicate(model, "song-3", data=".")
+    with pytest.raises(UserError, match="song-33"):
+        lw.replicate(model, "song-33")
