@@ -80,7 +80,9 @@ def test_what_is_left_out_has_its_default_and_the_nearest_class_decides():
 
 
 def test_an_unknown_option_is_refused_with_the_nearest_name():
-    with pytest.raises(TypeError, match=r"argument of asked 'limmit'\. Did you mean 'limit'\?"):
+    with pytest.raises(
+        TypeError, match=r"argument of echo_options 'limmit'\. Did you mean 'limit'\?"
+    ):
         echo_options("facts", limmit=1)  # pyright: ignore[reportCallIssue]
 
 

@@ -124,7 +124,9 @@ def test_the_headline_is_the_difference_that_most_capabilities_share(comparison:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("which", ["compared", pytest.param("grouped", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "which", ["comparison", pytest.param("grouped_comparison", marks=pytest.mark.long)]
+)
 def test_figures_are_readable(request, which: str, width: float):
     for drawing in _drawings(request.getfixturevalue(which)):
         assert_legible(drawing.draw(width=width))

@@ -88,10 +88,11 @@ def replicate(
         >>> result = layerwise.replicate(model, "song-3")  # doctest: +SKIP
         >>> result.verdicts[["claim", "verdict", "estimate", "low", "high"]]  # doctest: +SKIP
     """
-    refuse_no_data(scale, data)
+    folder = None if data is None else Path(data)
+    refuse_no_data(scale, folder)
     chosen = select_claims(claims)
     language = tokenizer_language(original_tokenizer(model))
-    wanted = tasks_needed(chosen, scale, data, language)
+    wanted = tasks_needed(chosen, scale, folder, language)
     protocols = list(dict.fromkeys(p for asked in wanted.values() for p in asked))
     setup = prepare(model, list(wanted), protocols, enough=enough_items, **run)
     job = Replication.for_setup(setup, chosen, list(wanted.values()))

@@ -87,7 +87,7 @@ def verdict_numbers(
     numbers: pd.DataFrame, verdict: dict[str, Any] | None = None, width: float = FULL_WIDTH
 ) -> Figure:
     """The estimates of one claim with their 95 % intervals, a line each."""
-    several = numbers["part"].nunique() > 1
+    several = len(set(numbers["part"])) > 1
     names = [
         f"{part_words(row)}: {row['label']}" if several and row["part"] else str(row["label"])
         for row in records(numbers)

@@ -26,13 +26,7 @@ from layerwise.sweep.changes.layer_edits import (
     source_tokens,
 )
 from layerwise.sweep.packed.blocks import BlockRunner, runner_with_weights
-from layerwise.sweep.packed.layout import (
-    SCRATCH,
-    KeptKeysValues,
-    KeysValues,
-    Layout,
-    span,
-)
+from layerwise.sweep.packed.layout import SCRATCH, KeptKeysValues, KeysValues, Layout, span
 from layerwise.sweep.packed.stack_block import EncoderOutputs, StackBlock
 from layerwise.sweep.plans.branches import Branch
 from layerwise.sweep.plans.walk_plan import INSIDE, WalkPlan
@@ -193,7 +187,7 @@ class Walk:
         if len(self.groups) == 1:
             (group,), (rows,) = self.groups, plain
             for chunk in self._chunks(rows, self._ends(group)[0]):
-                self._push_through_block(None, group, chunk, NO_EDITS)
+                self._push_block(None, group, chunk, NO_EDITS)
         else:
             self._push_plain_branches(plain)
         self.looked_at.append(self.looks if kept is not None else {})
@@ -222,9 +216,8 @@ class Walk:
             outputs = self.encoder_outputs[span(memories)][:, :, None]
             return EncoderOutputs(outputs, outputs)
         if weights not in self.looks:
-            self.looks[weights] = runner.cross_keys_values(
-                self.encoder_outputs[:1] if self.bare else self.encoder_outputs
-            )
+            outputs = self.encoder_outputs[:1] if self.bare else self.encoder_outputs
+            self.looks[weights] = runner.cross_keys_values(outputs)
         alike = len(set(memories)) == 1
         return self.looks[weights].select_members(span(memories[:1] if alike else memories))
 
@@ -285,9 +278,7 @@ class Walk:
             group.resid[before] = edits.apply_to("resid_pre", group.resid[before])
         for weights, of_block in edited.items():
             for rows in self._chunks(of_block, layout):
-                self._push_through_block(
-                    weights, group, rows, self._edits(group, rows, INSIDE, layout)
-                )
+                self._push_block(weights, group, rows, self._edits(group, rows, INSIDE, layout))
         for rows in self._chunks(ways["inside"], layout):
             edits = self._edits(group, rows, INSIDE, layout)
             sites = {name: layout.of_trunk(x) for name, x in self.seen.items()}
@@ -347,13 +338,12 @@ class Walk:
             for start in range(0, len(part), at_once):
                 yield part[start : start + at_once]
 
-    def _push_through_block(
+    def _push_block(
         self, weights: OtherWeights | None, group: Group, rows: list[int], edits: LayerEdits
     ) -> None:
         """Push some branches of a group through the layer's block, or one with other weights."""
         runner = self.layer_runner(self.layer, weights)
-        layout, into = self._ends(group)
-        at = span(rows)
+        (layout, into), at = self._ends(group), span(rows)
         resid = group.resid[at]
         beside = self._beside(runner, weights, rows)
         out, own = runner.run_packed(resid, layout, beside, edits, overwrite=True)
@@ -393,8 +383,8 @@ class Walk:
         side, sources, activations = self.side, self.side.sources, self.seen
         if edit.donor is not None:
             sources, activations = side.paths, self.donated[id(edit.donor)]
-        source_of = source_tokens(edit, layout.n_packed, side.paths, sources, side.n_given)
-        source_of = source_of.to(self.device)
+        tokens = source_tokens(edit, layout.n_packed, side.paths, sources, side.n_given)
+        source_of = tokens.to(self.device)
         if layout.carried is not None:
             source_of = source_of[layout.carried]
         if layout.outputs is not None and not entering:

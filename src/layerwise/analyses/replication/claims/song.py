@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -56,11 +56,11 @@ _CHOOSES, _WRITES = "continuation", "generate"
 
 def percent(label: str, contrast: Contrast) -> Number:
     """A contrast of shares in % of the score."""
-    low, high = contrast.bounds()
-    return Number(label, *(_PERCENT * x for x in (contrast.estimate, low, high)), contrast.n)
+    low, high = (_PERCENT * end for end in contrast.bounds())
+    return Number(label, _PERCENT * contrast.estimate, low, high, contrast.n)
 
 
-def group_shares(pool: Pool, groups: dict[str, Sequence[int]]) -> dict[str, Contrast]:
+def group_shares(pool: Pool, groups: Mapping[str, Sequence[int]]) -> dict[str, Contrast]:
     """Mean share of the score that a layer of each group costs."""
     return {
         name: share_contrast(pool, layer_weights(pool.layers, layers))
