@@ -89,7 +89,7 @@ def used(tmp_path_factory):
 def test_a_plugin_is_an_analysis_as_any_other(used):
     told, warned, out = used
     assert "BrokenPlugin" not in warned
-    assert told["analyses"][-2:] == ["certainty", "emergence"]
+    assert told["analyses"][-3:] == ["certainty", "emergence", "replication"]
     assert told["extra"] == "how sure the lens is after each layer"
     assert told["planned"]
     (claim,) = told["claims"]

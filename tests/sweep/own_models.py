@@ -126,7 +126,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "class of an attention": (
         "gpt2", _of_other_class("blocks.1.attn", EvenAttention), "EvenAttention.calculate",
     ),
-    "class of the model": ("gpt2", _of_other_class("", HalvedModule), "Halved.forward"),
+    "class of the model": ("gpt2", _of_other_class("", HalvedModule), "HalvedModule.forward"),
     "attention of one's own": (
         "gpt2", _assign("blocks.1", "attn", lambda m: nn.Identity()), "no blocks.1.attn.hook_z",
     ),
