@@ -225,12 +225,12 @@ def refuse_excess(frame: pd.DataFrame) -> None:
     for row in frame.itertuples():
         if row.block_passes > row.formula:
             raise SystemExit(
-                f"{row.of} {row.value}: {row.block_passes} block passes, "
+                f"{row.varied} {row.value}: {row.block_passes} block passes, "
                 f"expected at most {row.formula}."
             )
         if row.peak > row.budget:
             raise SystemExit(
-                f"{row.of} {row.value}: a peak of {row.peak / MIB:.0f} MiB, "
+                f"{row.varied} {row.value}: a peak of {row.peak / MIB:.0f} MiB, "
                 f"expected at most {row.budget / MIB:.0f}."
             )
 
@@ -258,7 +258,7 @@ def table(frame: pd.DataFrame) -> str:
     )
     rows = [
         [
-            row.of, f"{row.value}", f"{row.seconds:.2f}", f"{row.block_passes}",
+            row.varied, f"{row.value}", f"{row.seconds:.2f}", f"{row.block_passes}",
             f"{row.formula}", f"{row.walks}", f"{row.seconds / row.token_passes * 1e9:.0f}",
             f"{row.peak / MIB:.0f}", f"{row.cached / MIB:.0f}",
         ]
