@@ -39,7 +39,7 @@ def verdicts(result: ReplicationResult) -> dict[str, str]:
 def folder(tmp_path_factory) -> Path:
     """The folder of a whole run of a model whose early layers do everything."""
     out = tmp_path_factory.mktemp("runs") / "early"
-    lw.replicate(wired_model(EARLY), CLAIMS, limit=40, out=out, progress=False)
+    lw.replicate(wired_model(EARLY), CLAIMS, limit=24, out=out, progress=False)
     return out
 
 
@@ -58,7 +58,7 @@ def test_a_wired_model_gets_the_verdicts_of_its_layout(folder):
 
 
 def test_the_opposite_layout_gets_the_opposite_verdicts():
-    told = verdicts(lw.replicate(wired_model(LATE), CLAIMS, limit=40, progress=False))
+    told = verdicts(lw.replicate(wired_model(LATE), CLAIMS, limit=24, progress=False))
     assert told["song-5 knowledge"] == Verdict.OPPOSITE  # the facts lie behind the second hop
     assert told["song-4 knowledge"] == Verdict.OPPOSITE
 
@@ -72,8 +72,8 @@ def test_a_random_model_gets_no_verdict():
 def test_a_run_that_was_stopped_goes_on_to_the_same_verdicts(folder, tmp_path):
     out = tmp_path / "stopped"
     with stop_after(2):
-        lw.replicate(wired_model(EARLY), CLAIMS, limit=40, out=out, progress=False)
-    lw.replicate(wired_model(EARLY), CLAIMS, limit=40, out=out, progress=False)
+        lw.replicate(wired_model(EARLY), CLAIMS, limit=24, out=out, progress=False)
+    lw.replicate(wired_model(EARLY), CLAIMS, limit=24, out=out, progress=False)
     whole, again = (replication_in(path) for path in (folder, out))
     pd.testing.assert_frame_equal(whole.verdicts, again.verdicts)
     pd.testing.assert_frame_equal(whole.verdict_numbers, again.verdict_numbers)
@@ -83,7 +83,7 @@ def test_a_finished_run_is_read_not_made_again(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     before = {path.name: path.stat().st_mtime_ns for path in copy.iterdir()}
-    again = lw.replicate(wired_model(EARLY), CLAIMS, limit=40, out=copy, progress=False)
+    again = lw.replicate(wired_model(EARLY), CLAIMS, limit=24, out=copy, progress=False)
     assert verdicts(again) == verdicts(replication_in(folder))
     assert {path.name: path.stat().st_mtime_ns for path in copy.iterdir()} == before
 

@@ -41,6 +41,7 @@ SMALLEST_LOSS = 0.05  # a loss of accuracy that matters, fixed beforehand
 ONE_LAYER = 1.0  # a difference of depth that matters, fixed beforehand
 ALIKE = 0.1  # shares of the score that differ by less are alike, fixed beforehand
 SHARE = "% of the score"
+THIRDS: tuple[str, ...] = ("early", "middle", "deep")
 _PERCENT = 100
 SONG = Source(
     "Song et al. 2025",
@@ -108,7 +109,7 @@ def letters_and_texts(evidence: Evidence) -> list[Outcome]:
     if not sides[0]:
         return [no_test(evidence, "", "choosing by letter and by text", "letter", _CHOOSES)]
     pools = [evidence.pool(side) for side in sides]
-    names = ("early", "middle", "deep")
+    names = THIRDS
     groups = dict(zip(names, evidence.thirds, strict=True))
     letter, text = (group_shares(pool, groups) for pool in pools)
     gaps = {name: letter[name].minus(text[name]) for name in names}
@@ -142,7 +143,7 @@ def writing_needs_depth(evidence: Evidence) -> list[Outcome]:
     if not sides[0]:
         return [no_test(evidence, "", "choosing and writing", _CHOOSES, _WRITES)]
     chooses, writes = (evidence.pool(side) for side in sides)
-    names = ("early", "middle", "deep")
+    names = THIRDS
     groups = dict(zip(names, evidence.thirds, strict=True))
     shares = [group_shares(pool, groups) for pool in (chooses, writes)]
     gaps = {name: shares[1][name].minus(shares[0][name]) for name in names}
