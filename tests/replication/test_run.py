@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -116,3 +117,19 @@ def test_data_belong_to_the_full_scale():
         lw.replicate(model, "song-3", data=".")
     with pytest.raises(UserError, match="song-33"):
         lw.replicate(model, "song-33")
+
+
+def test_a_table_names_no_file_and_breaks_no_page(folder, tmp_path):
+    result = replication_in(folder)
+    odd = {"claim": "../../x", "verdict": "</script><b>", "sentence": r"$\frac"}
+    changed = replace(
+        result,
+        verdicts=pd.concat([result.verdicts, result.verdicts.head(1).assign(**odd)]),
+        verdict_numbers=result.verdict_numbers.assign(claim="../../x"),
+    )
+    page = lw.report([changed])
+    assert "verdicts" in page.figures
+    assert not [name for name in page.figures if "x" in name]
+    assert "</script><b>" not in page.html
+    page.save_figures(tmp_path / "figures")
+    assert {path.parent.name for path in tmp_path.rglob("*.png")} <= {"figures"}

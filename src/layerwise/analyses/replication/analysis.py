@@ -98,16 +98,18 @@ def sections(run: RunTables) -> list[Section]:
             "A table of claims with a mark and a word for each verdict, and a number.",
         )
     ]
-    for name in dict.fromkeys(numbers["claim"]):
+    # Names of files are made of those of known claims alone, whatever a table says.
+    for name, known in BY_NAME.items():
+        if name not in set(numbers["claim"]):
+            continue
         own = numbers.loc[numbers["claim"] == name]
         of = verdicts.loc[verdicts["claim"] == name]
         one = records(of)[0] if len(of) == 1 else None
-        known = BY_NAME.get(name)
-        says = f" It says: {known.sentence}" if known else ""
         figures.append(
             FigureSpec(
                 f"verdict_{name}", partial(verdict_numbers, own, one),
-                f"The numbers behind {name}, with 95 % intervals over items.{says}",
+                f"The numbers behind {name}, with 95 % intervals over items. It says: "
+                f"{known.sentence}",
                 f"Points with intervals: the estimates that the verdict on {name} stands on.",
             )
         )  # fmt: skip

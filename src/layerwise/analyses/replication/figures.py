@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -55,21 +56,25 @@ def verdict_table(verdicts: pd.DataFrame, model: str = "", width: float = FULL_W
     axes.set_ylim(height, 0)
     axes.axis("off")
     axes.set(xticks=[], yticks=[])
-    figure.entitle([f"Published claims, tested on {model}" if model else "Published claims"])
+    figure.entitle([f"Published claims, tested on {label(model, 40)}" if model else "Published claims"])
     y = 0.3
     for number, ((row, words), tall) in enumerate(zip(lines, heights, strict=True)):
         if number % 2:
             axes.axhspan(y - 0.02, y + tall - 0.02, color="0.955", lw=0)
         at = y + _LINE / 2
         verdict = str(row["verdict"])
-        axes.text(name_at, at, label(claim_name(row), 22), va="center")
+        write = partial(axes.text, va="center", parse_math=False)
+        write(name_at, at, label(claim_name(row), 22))
         for place, line in enumerate(words if wide else ()):
-            axes.text(words_at, at + place * _LINE, line, va="center")
-        axes.plot([mark_at], [at], ls="", ms=4.5, mew=1.0, clip_on=False, **_MARKS[verdict])
-        axes.text(verdict_at, at, verdict, va="center", color="0.0" if pd.notna(row["p"]) else NOTE)
+            write(words_at, at + place * _LINE, line)
+        mark = _MARKS.get(verdict, _MARKS[Verdict.OPEN])
+        axes.plot([mark_at], [at], ls="", ms=4.5, mew=1.0, clip_on=False, **mark)
+        write(verdict_at, at, verdict, color="0.0" if pd.notna(row["p"]) else NOTE)
         shown = effect_words(row)
-        axes.text(number_at if wide else 1.0, at, shown if wide else _short(shown), va="center",
-                  ha="left" if wide else "right")  # fmt: skip
+        if wide:
+            write(number_at, at, shown)
+        else:
+            write(1.0, at, _short(shown), ha="right")
         y += tall
     return figure
 
