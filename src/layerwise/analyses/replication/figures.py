@@ -56,7 +56,8 @@ def verdict_table(verdicts: pd.DataFrame, model: str = "", width: float = FULL_W
     axes.set_ylim(height, 0)
     axes.axis("off")
     axes.set(xticks=[], yticks=[])
-    figure.entitle([f"Published claims, tested on {label(model, 40)}" if model else "Published claims"])
+    of = f", tested on {label(model, 40)}" if model else ""
+    figure.entitle([f"Published claims{of}"])
     y = 0.3
     for number, ((row, words), tall) in enumerate(zip(lines, heights, strict=True)):
         if number % 2:
@@ -64,7 +65,7 @@ def verdict_table(verdicts: pd.DataFrame, model: str = "", width: float = FULL_W
         at = y + _LINE / 2
         verdict = str(row["verdict"])
         write = partial(axes.text, va="center", parse_math=False)
-        write(name_at, at, label(claim_name(row), 22))
+        axes.text(name_at, at, label(claim_name(row), 22), va="center")
         for place, line in enumerate(words if wide else ()):
             write(words_at, at + place * _LINE, line)
         mark = _MARKS.get(verdict, _MARKS[Verdict.OPEN])
