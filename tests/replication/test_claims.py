@@ -9,7 +9,11 @@ import pandas as pd
 import pytest
 
 from analyses.validity import published_claims as made_up
-from layerwise.analyses.replication.api import select_claims, tasks_needed
+from layerwise.analyses.replication.api import (
+    claim_tasks,
+    protocols_by_task,
+    select_claims,
+)
 from layerwise.analyses.replication.claim import (
     SCALES,
     SMALL,
@@ -62,11 +66,25 @@ def test_a_claim_says_what_it_is_and_asks_for_what_there_is(claim):
 
 
 def test_what_all_claims_need_is_asked_once():
-    wanted = tasks_needed(select_claims(["all"]), SMALL, None)
+    claims = select_claims(["all"])
+    tasks = claim_tasks(claims, SMALL, None)
+    wanted = protocols_by_task(claims, tasks)
     assert len(set(wanted)) == len(wanted)
     assert wanted["facts"] == ("letter", "continuation", "generate")
     assert wanted["word-problems"] == ("generate",)
-    assert tasks_needed(select_claims(["lad-1"]), SMALL, None)["facts"] == ("continuation",)
+    assert tasks["neeraj-2"] == ["word-problems", "arithmetic"]
+    only = select_claims(["lad-1"])
+    assert protocols_by_task(only, claim_tasks(only, SMALL, None))["facts"] == ("continuation",)
+
+
+def test_a_verdict_is_of_the_tasks_of_its_claim_alone():
+    evidence = evidence_of(world("one order, early first"))
+    claims, own = select_claims(["song-9"]), ["facts", "kv-words"]
+    alone = judge(claims, evidence.of_tasks(own))["verdicts"]
+    among = judge(claims, evidence, {"song-9": own})["verdicts"]
+    pd.testing.assert_frame_equal(alone, among)
+    every = judge(claims, evidence)["verdicts"]
+    assert every["estimate"].iloc[0] != among["estimate"].iloc[0]
 
 
 def test_early_layers_that_matter_make_the_claims_about_depth_hold():

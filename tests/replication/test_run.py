@@ -15,6 +15,7 @@ from layerwise.errors import UserError
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.models.organisms.wired import wired_model
 from layerwise.results import ReplicationResult
+from tests import commands
 from tests.models.tiny import tiny_model
 from tests.report.legible import assert_legible
 from tests.stopping import stop_after
@@ -97,6 +98,15 @@ def test_the_verdicts_are_on_the_page_and_in_its_figures(folder):
     names = set(page.figures)
     assert "verdicts" in names
     assert "verdict_song-5" in names
+
+
+def test_the_short_view_names_claims_and_verdicts(folder):
+    result = replication_in(folder)
+    assert "wired" in repr(result)
+    shown = result._repr_html_()
+    assert "song-5, knowledge" in shown
+    assert "holds" in shown
+    assert commands.run("show", folder).code == 0
 
 
 def test_pictures_are_legible_at_both_widths(folder):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -92,10 +92,13 @@ def replicate(
     refuse_no_data(scale, folder)
     chosen = select_claims(claims)
     language = tokenizer_language(original_tokenizer(model))
-    wanted = tasks_needed(chosen, scale, folder, language)
+    of_claims = claim_tasks(chosen, scale, folder, language)
+    wanted = protocols_by_task(chosen, of_claims)
     protocols = list(dict.fromkeys(p for asked in wanted.values() for p in asked))
     setup = prepare(model, list(wanted), protocols, enough=enough_items, **run)
-    job = Replication.for_setup(setup, chosen, list(wanted.values()))
+    names = dict(zip(wanted, (task.name for task in setup.tasks), strict=True))
+    tasks = {claim: [names[task] for task in asked] for claim, asked in of_claims.items()}
+    job = Replication.for_setup(setup, chosen, list(wanted.values()), tasks)
     settings = setup.settings(analysis="replication", **job.settings(), scale=scale)
     results = execute(
         lambda parts, progress: job.run(parts, settings, progress),
@@ -110,17 +113,29 @@ def select_claims(names: Sequence[str]) -> tuple[PublishedClaim, ...]:
     return tuple(claim for name, claim in BY_NAME.items() if ALL in names or name in names)
 
 
-def tasks_needed(
+def claim_tasks(
     claims: Sequence[PublishedClaim], scale: str, data: Path | None, language: str = TEXT
-) -> dict[str, tuple[str, ...]]:
-    """Names of all tasks that claims need, each with the ways of scoring it is asked under.
+) -> dict[str, list[str]]:
+    """Names of the tasks that each claim needs.
 
     A model of a toy language is asked the suites of its language for the same capabilities.
     """
+    named = {
+        claim.name: (n.format(data=data) for n in claim.needs.tasks[scale]) for claim in claims
+    }
+    return {
+        claim: list(dict.fromkeys(suite for n in names for suite in suites_like(n, language)))
+        for claim, names in named.items()
+    }
+
+
+def protocols_by_task(
+    claims: Sequence[PublishedClaim], tasks: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str, ...]]:
+    """All tasks that claims need, each with the ways of scoring it is asked under."""
     wanted: dict[str, list[str]] = {}
     for claim in claims:
-        named = (name.format(data=data) for name in claim.needs.tasks[scale])
-        for name in (suite for each in named for suite in suites_like(each, language)):
+        for name in tasks[claim.name]:
             protocols = wanted.setdefault(name, [])
             protocols += [p for p in claim.needs.protocols if p not in protocols]
     return {name: tuple(protocols) for name, protocols in wanted.items()}
@@ -131,12 +146,17 @@ class Replication:
     """A planned replication: ablations of tasks by ways of scoring, and what else is needed."""
 
     claims: tuple[PublishedClaim, ...]
+    tasks: Mapping[str, Sequence[str]]  # names of those of each claim
     ablations: tuple[Ablation, ...]
     similarity: Similarity | None
 
     @classmethod
     def for_setup(
-        cls, setup: Setup, claims: tuple[PublishedClaim, ...], asked: Sequence[tuple[str, ...]]
+        cls,
+        setup: Setup,
+        claims: tuple[PublishedClaim, ...],
+        asked: Sequence[tuple[str, ...]],
+        tasks: Mapping[str, Sequence[str]],
     ) -> Replication:
         """Of a setup of all tasks, each asked under its own ways of scoring."""
         by_protocols: dict[tuple[str, ...], list[Any]] = {}
@@ -146,24 +166,26 @@ class Replication:
         change = AblationSpec.for_model(setup.model, "skip", None, layers)
         ablations = tuple(
             Ablation(
-                replace(setup, tasks=tuple(tasks), protocols=protocols),
+                replace(setup, tasks=tuple(some), protocols=protocols),
                 (change,), only_with_signal=True,
             )
-            for protocols, tasks in by_protocols.items()
+            for protocols, some in by_protocols.items()
         )  # fmt: skip
-        read = tuple(
-            task
-            for task, protocols in zip(setup.tasks, asked, strict=True)
-            if "continuation" in protocols
-        )
+        compared = {
+            name
+            for claim in claims
+            if "similarity" in claim.needs.also
+            for name in tasks[claim.name]
+        }
+        read = tuple(task for task in setup.tasks if task.name in compared)
         similarity = None
-        if any("similarity" in claim.needs.also for claim in claims) and read:
+        if read:
             similarity = Similarity(replace(setup, tasks=read, protocols=("continuation",)))
-        return cls(claims, ablations, similarity)
+        return cls(claims, tasks, ablations, similarity)
 
     def settings(self) -> dict[str, Any]:
         """Settings that make it this replication and no other."""
-        return {"claims": [claim.name for claim in self.claims]}
+        return {"claims": {name: list(tasks) for name, tasks in self.tasks.items()}}
 
     def write_requests(self, folder: Path) -> None:
         """Write what was asked, of all ablations."""

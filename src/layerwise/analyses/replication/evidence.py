@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -71,6 +71,12 @@ class Evidence:
         }
         asked = frozenset((cell.task, cell.protocol) for cell in every)
         return cls(usable, floors, asked, n_layers, tables or {})
+
+    def of_tasks(self, tasks: Collection[str]) -> Evidence:
+        """The evidence of some tasks alone."""
+        cells = {key: cell for key, cell in self.cells.items() if key[0] in tasks}
+        asked = frozenset(key for key in self.asked if key[0] in tasks)
+        return replace(self, cells=cells, asked=asked)
 
     @property
     def middle(self) -> range:

@@ -19,27 +19,35 @@ LEVEL, POWER = 0.05, 0.8
 
 
 def claim_outcomes(
-    claims: Sequence[PublishedClaim], evidence: Evidence
+    claims: Sequence[PublishedClaim],
+    evidence: Evidence,
+    tasks: Mapping[str, Sequence[str]] | None = None,
 ) -> list[tuple[PublishedClaim, Outcome]]:
-    """The outcome of each part of each claim."""
+    """The outcome of each part of each claim, of its own tasks alone where these are named."""
     found: list[tuple[PublishedClaim, Outcome]] = []
     for claim in claims:
         if evidence.n_layers < claim.needs.n_layers:
             why = f"The model has {evidence.n_layers} layers; it takes {claim.needs.n_layers}."
             found.append((claim, NoTest("", Verdict.NOT_ASKED, why)))
             continue
-        found += [(claim, outcome) for outcome in claim.test(evidence)]
+        own = evidence if tasks is None else evidence.of_tasks(tasks[claim.name])
+        found += [(claim, outcome) for outcome in claim.test(own)]
     return found
 
 
-def judge(claims: Sequence[PublishedClaim], evidence: Evidence) -> Mapping[str, pd.DataFrame]:
+def judge(
+    claims: Sequence[PublishedClaim],
+    evidence: Evidence,
+    tasks: Mapping[str, Sequence[str]] | None = None,
+) -> Mapping[str, pd.DataFrame]:
     """``verdicts`` and ``verdict_numbers``: a row per part of each claim, and what it stands on.
 
     Each part is tested in both directions. Twice the smaller of its two p-values is corrected by
     Holm's method over all parts that were tested, so that any false verdict of a run, on either
-    side, is as rare as 5 %.
+    side, is as rare as 5 %. ``tasks`` are those of each claim by its name, so that no verdict
+    depends on what other claims ask.
     """
-    found = claim_outcomes(claims, evidence)
+    found = claim_outcomes(claims, evidence, tasks)
     p = np.array([_two_sided_p(outcome) for _, outcome in found], dtype=float)
     tested = ~np.isnan(p)
     p_run = np.full(len(p), np.nan)

@@ -54,7 +54,7 @@ class ReplicationResult(Result):
         untested = self.verdicts.loc[self.verdicts["p"].isna()]
         return [f"{row['claim']}: {row['note']}" for row in untested.to_dict("records")]
 
-    def _heading(self) -> str:
+    def _heading_line(self) -> str:
         n_items = sum(task.n_items for task in self.facts.tasks)
         tasks = [task.name for task in self.facts.tasks]
         return heading_line(self.facts, n_items, list(self.facts.protocols), tasks)
@@ -72,4 +72,5 @@ def judge_results(claims: Sequence[PublishedClaim], results: Sequence[Result]) -
             tables |= measured
     facts = join_facts([result.facts for result in results])
     evidence = Evidence.from_records(ablation.records, facts.chance, facts.model.n_layers, tables)
-    return ReplicationResult(**judge(claims, evidence), facts=facts)
+    tasks = facts.settings["claims"]  # by claim
+    return ReplicationResult(**judge(claims, evidence, tasks), facts=facts)
