@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from synthetic import Plan, facts
 
+from layerwise.ground import process
 from layerwise.ground.process import has_beside
 from layerwise.presentation import page
 from layerwise.presentation.naming import name_layer
@@ -84,6 +85,7 @@ def test_without_need_or_means_all_is_drawn_here(two_cores, monkeypatch, reason)
         monkeypatch.setattr(page.ProcessPoolExecutor, "submit", refuse_process)
     else:
         monkeypatch.setattr(page, "get_context", None)  # calling it would fail
+        monkeypatch.setattr(process, "_beside", False)  # whatever commands this process ran
         name, value = {"few": ("_FEWEST", 9), "one core": ("_n_cores", lambda: 1),
                        "not asked for": ("has_beside", has_beside)}[reason]  # fmt: skip
         monkeypatch.setattr(page, name, value)

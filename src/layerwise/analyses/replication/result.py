@@ -72,5 +72,5 @@ def judge_results(claims: Sequence[PublishedClaim], results: Sequence[Result]) -
             tables |= measured
     facts = join_facts([result.facts for result in results])
     evidence = Evidence.from_records(ablation.records, facts.chance, facts.model.n_layers, tables)
-    tasks = facts.settings["claims"]  # by claim
+    tasks: Any = facts.settings["claims"]  # names of those of each claim
     return ReplicationResult(**judge(claims, evidence, tasks), facts=facts)
