@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -16,7 +17,7 @@ from layerwise.storage.run_tables import RunTables
 
 from .claim import Verdict
 from .claims import BY_NAME
-from .columns import COLUMNS, claim_name, effect_words
+from .columns import COLUMNS, claim_name, effect_words, part_words
 from .result import ReplicationResult
 
 KIND = "published claim"
@@ -36,10 +37,11 @@ def findings(run: RunTables) -> list[Claim]:
     claims = [_verdict_claim(row) for row in records(decided)]
     if len(undecided):
         names = [claim_name(row) for row in records(undecided)]
+        every = count_noun(len(verdicts), "part")
         claims.append(
             Claim(
                 kind=KIND, evidence=OPEN, importance=weight(0.5, 0.0),
-                short=f"{count_noun(len(names), 'published claim')} of {len(verdicts)} stay open.",
+                short=f"{len(names)} of {every} of published claims stay open.",
                 details=(f"They are {join_words(names)}.",),
                 source=source("verdicts", {"verdict": str(Verdict.OPEN)}),
             )
@@ -47,10 +49,10 @@ def findings(run: RunTables) -> list[Claim]:
     return claims
 
 
-def _verdict_claim(row: dict[str, object]) -> Claim:
+def _verdict_claim(row: dict[str, Any]) -> Claim:
     holds = row["verdict"] == Verdict.HOLDS
-    of = f" ({row['part']})" if row["part"] else ""
-    value, low, high = (float(str(row[name])) for name in ("estimate", "low", "high"))
+    of = f" ({part_words(row)})" if row["part"] else ""
+    value, low, high = (float(row[name]) for name in ("estimate", "low", "high"))
     known = BY_NAME.get(str(row["claim"]))
     told = "holds" if holds else "does not hold, but its opposite does"
     return Claim(
@@ -60,7 +62,7 @@ def _verdict_claim(row: dict[str, object]) -> Claim:
         short=f"The claim {row['claim']}{of} of {row['source']} {told}.",
         details=(f"It says: {row['sentence']}", f"Here: {effect_words(row)}, {row['effect']}.")
         + ((str(row["note"]),) if row["note"] else ()),
-        p=float(str(row["p_run"])),
+        p=float(row["p_run"]),
         test=f"both directions, Holm over {row['run_tests']} parts of claims",
         estimate=Estimate(value, low, high, str(row["unit"]), digits=2),
         caveat="" if known is None else known.differs,
