@@ -14,7 +14,7 @@ from layerwise.stats.contrasts import (
     layer_weights,
     mean_contrast,
     share_contrast,
-    unpaired,
+    unpaired_difference,
 )
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.pools import pool_cells
@@ -121,7 +121,7 @@ def test_the_error_of_a_centre_is_that_of_the_jackknife():
 
 def test_other_items_are_not_paired():
     first, second = (np.random.default_rng(i).normal(size=20) for i in (6, 7))
-    gap = unpaired(*(mean_contrast(x, Clusters.singletons(20)) for x in (first, second)))
+    gap = unpaired_difference(*(mean_contrast(x, Clusters.singletons(20)) for x in (first, second)))
     assert gap.estimate == pytest.approx(first.mean() - second.mean())
     assert gap.error == pytest.approx(np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / 20))
 

@@ -115,7 +115,7 @@ def centre_contrast(pool: Pool, without: Collection[int] = ()) -> Contrast | Non
     return Contrast(centre, away * np.sqrt(n / max(n - 1, 1)), least)
 
 
-def unpaired(first: Contrast, second: Contrast) -> Contrast:
+def unpaired_difference(first: Contrast, second: Contrast) -> Contrast:
     """The difference of contrasts of other items."""
     least = float(np.hypot(first.least, second.least))
     moves = np.concatenate([first.moves, -second.moves])

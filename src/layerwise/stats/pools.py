@@ -176,6 +176,16 @@ def has_much_to_lose(
     return float((intact - floor).sum()) >= LEAST_TO_LOSE - 1e-9
 
 
+def clusters_of_cells(cells: Sequence[Cell]) -> Clusters:
+    """Clusters of the answers of some cells, one after the other; an item's own are one."""
+    labels = [
+        f"{cell.task}\0{item}" if label is None else label
+        for cell in cells
+        for item, label in zip(cell.items, cell.clusters.labels, strict=True)
+    ]
+    return Clusters.from_labels(labels)
+
+
 def pool_cells(cells: Sequence[Cell], floors: Mapping[Any, np.ndarray], n_choices: int) -> Pool:
     """The answers of some cells of one capability, as one pool."""
     swept = [cell.interventions["layer"].to_numpy(dtype=int) for cell in cells]
@@ -186,11 +196,6 @@ def pool_cells(cells: Sequence[Cell], floors: Mapping[Any, np.ndarray], n_choice
     if cells[0].of_examples:
         each = [np.stack([draw.change for draw in cell.of_examples]) for cell in cut]
         draws = np.concatenate(each, axis=1)
-    labels = [
-        f"{cell.task}\0{item}" if label is None else label
-        for cell in cells
-        for item, label in zip(cell.items, cell.clusters.labels, strict=True)
-    ]
     return Pool(
         cells[0].capability,
         np.array(layers, dtype=int),
@@ -201,7 +206,7 @@ def pool_cells(cells: Sequence[Cell], floors: Mapping[Any, np.ndarray], n_choice
         np.concatenate([floors[cell.task, cell.protocol] for cell in cells]),
         np.concatenate([np.full(len(cell.intact), cell.task) for cell in cells]),
         np.concatenate([np.full(len(cell.intact), cell.protocol) for cell in cells]),
-        Clusters.from_labels(labels),
+        clusters_of_cells(cells),
         n_choices,
         draws,
     )

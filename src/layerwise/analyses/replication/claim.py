@@ -69,9 +69,10 @@ class Number(NamedTuple):
     n_items: int
 
     @classmethod
-    def from_contrast(cls, label: str, contrast: Contrast) -> Number:
-        """A contrast with its 95 % interval."""
-        return cls(label, contrast.estimate, *contrast.bounds(), contrast.n)
+    def from_contrast(cls, label: str, contrast: Contrast, scale: int = 1) -> Number:
+        """A contrast with its 95 % interval, in units of one by ``scale``."""
+        low, high = (scale * end for end in contrast.bounds())
+        return cls(label, scale * contrast.estimate, low, high, contrast.n)
 
 
 class ClaimTest(NamedTuple):
@@ -100,6 +101,31 @@ class ClaimTest(NamedTuple):
     numbers: tuple[Number, ...] = ()
     note: str = ""
     unit_of_numbers: str = ""
+
+
+def hold_every_way(
+    part: str,
+    unit: str,
+    effect: str,
+    label: str,
+    ways: Mapping[str, Contrast],
+    scale: int = 1,
+    note: str = "",
+) -> ClaimTest:
+    """A test of contrasts by their labels, all of which must lie on one side of 0.
+
+    The larger p-value counts (Berger 1982, Technometrics 24), and the contrast nearest to 0 is
+    reported under ``label``.
+    """
+    nearest = min(ways.values(), key=lambda one: abs(one.estimate))
+    return ClaimTest(
+        part, unit, effect,
+        Number.from_contrast(label, nearest, scale),
+        max(one.p_above() for one in ways.values()),
+        max(one.p_below() for one in ways.values()),
+        scale * nearest.error,
+        tuple(Number.from_contrast(*one, scale) for one in ways.items()), note,
+    )  # fmt: skip
 
 
 class NoTest(NamedTuple):

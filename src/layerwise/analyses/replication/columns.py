@@ -31,17 +31,21 @@ def effect_words(row: dict[str, Any]) -> str:
     """``"13 [2, 24] % of the score"``: a verdict's number with its interval and unit."""
     if pd.isna(row["estimate"]):
         return "–"
-    digits = 0 if str(row["unit"]).startswith(_WHOLE) else 2
+    digits = _digits(row)
     if pd.isna(row["low"]):
         return f"{number(row['estimate'], digits)} {row['unit']}"
     return f"{interval(row['estimate'], row['low'], row['high'], digits)} {row['unit']}"
+
+
+def _digits(row: dict[str, Any]) -> int:
+    return 0 if str(row["unit"]).startswith(_WHOLE) else 2
 
 
 def seen_words(row: dict[str, Any]) -> str:
     """``"18"``: of an open claim, the effect that would have been shown in 8 of 10 runs."""
     if row["verdict"] != Verdict.OPEN or pd.isna(row["smallest"]):
         return "–"
-    return number(row["smallest"], 0 if str(row["unit"]).startswith(_WHOLE) else 2)
+    return number(row["smallest"], _digits(row))
 
 
 SHORT = (

@@ -11,8 +11,7 @@ from jaxtyping import Float
 
 from layerwise.stats.cells import Cell, cells, layer_skips
 from layerwise.stats.contrasts import Contrast, mean_contrast
-from layerwise.stats.items.clusters import Clusters
-from layerwise.stats.pools import Pool, has_much_to_lose, pool_cells
+from layerwise.stats.pools import Pool, clusters_of_cells, has_much_to_lose, pool_cells
 from layerwise.stats.signals.signal import signals
 
 Chance = Callable[[str, str], float]
@@ -95,14 +94,13 @@ class Evidence:
         half = self.n_layers // 2
         return list(range(half)), list(range(self.n_layers - half, self.n_layers))
 
-    def cells_under(self, *protocols: str, capability: str | None = None) -> list[list[Cell]]:
+    def cells_under(self, *protocols: str) -> list[list[Cell]]:
         """Cells by way of scoring, of the tasks with signal under all of them."""
         tasks = {task for task, _ in self.cells}
         both = sorted(
             task for task in tasks if all((task, protocol) in self.cells for protocol in protocols)
         )
-        each = [[self.cells[task, protocol] for task in both] for protocol in protocols]
-        return [[cell for cell in some if capability in (None, cell.capability)] for some in each]
+        return [[self.cells[task, protocol] for task in both] for protocol in protocols]
 
     def cells_of_capability(self, capability: str) -> list[Cell]:
         """All cells of a capability."""
@@ -116,9 +114,4 @@ class Evidence:
 def nats_contrast(chosen: Sequence[Cell], weights: Float[np.ndarray, " layers"]) -> Contrast:
     """Weighted sum over layers of the nats that the right answer loses without each of them."""
     values = np.concatenate([cell.nats @ weights for cell in chosen])
-    labels = [
-        f"{cell.task}\0{item}" if label is None else label
-        for cell in chosen
-        for item, label in zip(cell.items, cell.clusters.labels, strict=True)
-    ]
-    return mean_contrast(values, Clusters.from_labels(labels))
+    return mean_contrast(values, clusters_of_cells(chosen))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerwise.stats.contrasts import layer_weights
 
-from ..claim import FULL, SMALL, ClaimTest, Needs, Number, Outcome, PublishedClaim, Source, no_test
+from ..claim import FULL, SMALL, Needs, Outcome, PublishedClaim, Source, hold_every_way, no_test
 from ..evidence import Evidence, nats_contrast
 
 CSORDAS = Source(
@@ -20,18 +20,14 @@ def second_half_does_less(evidence: Evidence) -> list[Outcome]:
     layers = chosen[0].interventions["layer"].to_numpy(dtype=int)
     first, second = evidence.halves
     ways = {"all layers": (first, second), "without the first and last": (first[1:], second[:-1])}
-    each = {name: nats_contrast(chosen, layer_weights(layers, *way)) for name, way in ways.items()}
-    least = min(each.values(), key=lambda one: abs(one.estimate))
+    each = {
+        f"{name}: first half minus second": nats_contrast(chosen, layer_weights(layers, *way))
+        for name, way in ways.items()
+    }
+    effect = "more without a layer of the first half than of the second"
     return [
-        ClaimTest(
-            "", "nats", "more without a layer of the first half than of the second",
-            Number.from_contrast("first half minus second, the smaller of both", least),
-            max(one.p_above() for one in each.values()),
-            max(one.p_below() for one in each.values()), least.error,
-            tuple(Number.from_contrast(f"{name}: first half minus second", one)
-                  for name, one in each.items()),
-        )
-    ]  # fmt: skip
+        hold_every_way("", "nats", effect, "first half minus second, the smaller of both", each)
+    ]
 
 
 CLAIMS = (

@@ -13,6 +13,7 @@ from layerwise.stats.share_tests.equivalence import no_loss_p_values
 from ..claim import FULL, SMALL, ClaimTest, Needs, Number, Outcome, PublishedClaim, Source, no_test
 from ..evidence import Evidence
 
+_PERCENT = 100
 SMALLEST_GAIN = 0.05  # a gain of accuracy that matters, fixed beforehand
 NAIM = Source("Naim et al. 2026", "TALE", "arXiv:2510.22767")
 NEERAJ = Source("Neeraj 2026", "", "blog, 25 January 2026")
@@ -47,20 +48,16 @@ def better_without_a_layer(evidence: Evidence, protocol: str) -> list[Outcome]:
     layer, gain, p = each[best]
     none = [no_loss_p_values(-cell.change, SMALLEST_GAIN, cell.clusters).max() for cell in chosen]
     numbers = tuple(
-        Number.from_contrast(f"{task}, without layer {at}", _in_points(found))
+        Number.from_contrast(f"{task}, without layer {at}", found, _PERCENT)
         for task, (at, found, _) in each.items()
     )
     return [
         ClaimTest(
             "", "accuracy points", f"gained in {best} without layer {layer}, on held-out items",
-            Number.from_contrast(f"{best}, without layer {layer}", _in_points(gain)),
-            min(1.0, len(each) * p), float(max(none)), 100 * gain.error, numbers,
+            Number.from_contrast(f"{best}, without layer {layer}", gain, _PERCENT),
+            min(1.0, len(each) * p), float(max(none)), _PERCENT * gain.error, numbers,
         )
     ]  # fmt: skip
-
-
-def _in_points(gain: Contrast) -> Contrast:
-    return Contrast(100 * gain.estimate, 100 * gain.moves, 100 * gain.least)
 
 
 _HOLDS = "the layer that gains most on half of the items gains accuracy on the other half"

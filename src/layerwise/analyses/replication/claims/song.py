@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from layerwise.presentation.wording import few_layers
 from layerwise.stats.contrasts import (
@@ -14,7 +15,7 @@ from layerwise.stats.contrasts import (
     centre_contrast,
     layer_weights,
     share_contrast,
-    unpaired,
+    unpaired_difference,
 )
 from layerwise.stats.crossings import Side, crossing_p_values
 from layerwise.stats.inference import holm, joint_sign_flip_p
@@ -33,6 +34,7 @@ from ..claim import (
     PublishedClaim,
     Source,
     Verdict,
+    hold_every_way,
     no_test,
 )
 from ..evidence import Evidence
@@ -57,8 +59,7 @@ _CHOOSES, _WRITES = "continuation", "generate"
 
 def percent(label: str, contrast: Contrast) -> Number:
     """A contrast of shares in % of the score."""
-    low, high = (_PERCENT * end for end in contrast.bounds())
-    return Number(label, _PERCENT * contrast.estimate, low, high, contrast.n)
+    return Number.from_contrast(label, contrast, _PERCENT)
 
 
 def group_shares(pool: Pool, groups: Mapping[str, Sequence[int]]) -> dict[str, Contrast]:
@@ -120,7 +121,7 @@ def letters_and_texts(evidence: Evidence) -> list[Outcome]:
     vectors = items * np.sqrt(n) + estimates / np.sqrt(n)
     vectors = vectors - vectors.mean(axis=1, keepdims=True)
     widest = max(gaps.values(), key=lambda gap: abs(gap.estimate))
-    crossing = _crossing_p(*pools, deeper=None)
+    crossing = _crossing_p(_all_crossings(*pools), deeper=None)
     interaction = joint_sign_flip_p(vectors, seed=0)
     note = ""
     if interaction < LEVEL <= crossing:
@@ -151,7 +152,8 @@ def writing_needs_depth(evidence: Evidence) -> list[Outcome]:
     later = [gaps["middle"], gaps["deep"]]
     least = min(later, key=lambda gap: gap.estimate)
     more = max(gap.p_above() for gap in (*later, *beyond))
-    crossing = _crossing_p(writes, chooses, deeper=True)
+    crossings = _all_crossings(writes, chooses)
+    crossing = _crossing_p(crossings, deeper=True)
     note = ""
     if more < LEVEL <= crossing:
         note = "Writing loses more there, but no layers cross: it may only be harder."
@@ -160,7 +162,7 @@ def writing_needs_depth(evidence: Evidence) -> list[Outcome]:
             "", SHARE, "more when it writes, in middle and deep layers",
             percent("writing minus choosing, the smaller of both", least),
             max(more, crossing),
-            max(*(gap.p_below() for gap in later), _crossing_p(writes, chooses, deeper=False)),
+            max(*(gap.p_below() for gap in later), _crossing_p(crossings, deeper=False)),
             least.error * _PERCENT,
             tuple(percent(f"writing minus choosing, {name}", gaps[name]) for name in names), note,
         )
@@ -183,26 +185,21 @@ def early_half_costs_more(evidence: Evidence) -> list[Outcome]:
             continue
         pool = evidence.pool(chosen)
         halves = [[layer for layer in half if layer not in shared] for half in evidence.halves]
-        ways = [evidence.halves, halves]
-        each = [share_contrast(pool, layer_weights(pool.layers, *way)) for way in ways]
-        least = min(each, key=lambda one: abs(one.estimate))
-        left = pool.loss[:, np.isin(pool.layers, [*halves[0], *halves[1]])]
-        nothing = not (all(halves) and left.any())
+        ways = {"all layers": evidence.halves, "without shared layers": halves}
+        each = {
+            name: share_contrast(pool, layer_weights(pool.layers, *way))
+            for name, way in ways.items()
+        }
         note = f"All capabilities need {few_layers(sorted(shared))}." if shared else ""
-        if nothing:
-            least, note = each[0], f"{note} Nothing is left to be placed."
-        outcomes.append(
-            ClaimTest(
-                capability, SHARE, "more without an early layer than a late one",
-                percent("first half minus second", least),
-                1.0 if nothing else max(one.p_above() for one in each),
-                1.0 if nothing else max(one.p_below() for one in each),
-                np.nan if nothing else least.error * _PERCENT,
-                tuple(percent(*one) for one in zip(
-                    ("all layers", "without shared layers"), each, strict=True)),
-                note,
-            )
-        )  # fmt: skip
+        effect, label = "more without an early layer than a late one", "first half minus second"
+        test = hold_every_way(capability, SHARE, effect, label, each, _PERCENT, note)
+        left = pool.loss[:, np.isin(pool.layers, [*halves[0], *halves[1]])]
+        if not (all(halves) and left.any()):
+            test = test._replace(
+                estimate=percent(label, each["all layers"]), p_holds=1.0, p_opposite=1.0,
+                error=np.nan, note=f"{note} Nothing is left to be placed.",
+            )  # fmt: skip
+        outcomes.append(test)
     return outcomes
 
 
@@ -226,19 +223,20 @@ def reasoning_is_deeper(evidence: Evidence) -> list[Outcome]:
             outcomes.append(NoTest(other, Verdict.NO_SIGNAL, why))
             continue
         reasoning, second = compared
+        crossings = _all_crossings(reasoning, second)
         shared = _needed_layers(reasoning) & _needed_layers(second)
         centres = [centre_contrast(pool, shared) for pool in compared]
         note = f"Both need {few_layers(sorted(shared))}, which are left out." if shared else ""
         if centres[0] is None or centres[1] is None:
             centres, gap, note = [], Contrast(np.nan, np.zeros(0)), f"{note} Nothing else is lost."
         else:
-            gap = unpaired(centres[0], centres[1])
+            gap = unpaired_difference(centres[0], centres[1])
         outcomes.append(
             ClaimTest(
                 other, "layers", f"deeper than {other}, by the mean layer of what is lost",
                 Number.from_contrast("reasoning minus the other", gap),
-                max(gap.p_above(ONE_LAYER), _crossing_p(reasoning, second, deeper=True)),
-                max(gap.p_below(-ONE_LAYER), _crossing_p(reasoning, second, deeper=False)),
+                max(gap.p_above(ONE_LAYER), _crossing_p(crossings, deeper=True)),
+                max(gap.p_below(-ONE_LAYER), _crossing_p(crossings, deeper=False)),
                 gap.error if centres else np.nan,
                 tuple(Number.from_contrast(f"mean layer, {name}", centre) for name, centre in
                       zip(("reasoning", other), centres, strict=False) if centre is not None),
@@ -248,9 +246,13 @@ def reasoning_is_deeper(evidence: Evidence) -> list[Outcome]:
     return outcomes
 
 
-def _crossing_p(first: Pool, second: Pool, deeper: bool | None) -> float:
+def _all_crossings(first: Pool, second: Pool) -> Float[np.ndarray, "layers layers"]:
+    """P-values of crossings: the row costs the first more, the column the second."""
+    return crossing_p_values(Side.from_pool(first), Side.from_pool(second))
+
+
+def _crossing_p(p: Float[np.ndarray, "layers layers"], deeper: bool | None) -> float:
     """P-value of "no two layers cross", of all pairs or of those whose first side is deeper."""
-    p = crossing_p_values(Side.from_pool(first), Side.from_pool(second))
     row, column = np.indices(p.shape)
     asked = row != column if deeper is None else (row > column if deeper else row < column)
     return float(min(1.0, p[asked].min() * asked.sum()))
@@ -298,17 +300,8 @@ def deep_layers_do_less(evidence: Evidence) -> list[Outcome]:
     each = {
         name: share_contrast(pool, layer_weights(pool.layers, *way)) for name, way in ways.items()
     }
-    least = min(each.values(), key=lambda one: abs(one.estimate))
-    return [
-        ClaimTest(
-            "", SHARE, "more without an early layer than a deep one",
-            percent("early minus deep", least),
-            max(one.p_above() for one in each.values()),
-            max(one.p_below() for one in each.values()),
-            least.error * _PERCENT,
-            tuple(percent(*one) for one in each.items()),
-        )
-    ]  # fmt: skip
+    effect = "more without an early layer than a deep one"
+    return [hold_every_way("", SHARE, effect, "early minus deep", each, _PERCENT)]
 
 
 _SMALL = ("facts", "kv-words", "arithmetic")
