@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from layerwise.analyses.replication.api import select_claims
-from layerwise.analyses.replication.result import ReplicationResult, judge_results
-from layerwise.results import load_results
+from layerwise.analyses.replication.measurements import judge_results
+from layerwise.results import ReplicationResult, load_results
 
 STUDY = Path(__file__).parents[2] / "analyses" / "published_claims"
 RUNS = sorted(path for path in (STUDY / "results").iterdir() if path.is_dir())

@@ -54,6 +54,14 @@ class PlannedJob(Protocol):
         ...
 
 
+def planned_amount(job: object) -> float:
+    """The work of a job, at most; 0 of one that cannot count it before it is made."""
+    if not isinstance(job, PlannedJob):
+        return 0.0
+    pieces = job.setup.pieces()
+    return sum((job.expected_cost(task, protocol).amount for task, protocol in pieces), start=0.0)
+
+
 class PlannedTraining(Protocol):
     """Work that is no sweep: steps of a training."""
 

@@ -21,6 +21,7 @@ from layerwise.analyses.contract import (
     PlannedJobs,
     PlanOptions,
     ProfileStart,
+    planned_amount,
 )
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.execute import execute
@@ -172,14 +173,6 @@ def profile(
             return Profile(tuple(results), page, page.save(Path(out) / PAGE))
 
 
-def _amount(job: Any) -> float:
-    """The work of a job, at most; 0 of one that cannot count it before it is made."""
-    if not isinstance(job, PlannedJob):
-        return 0.0
-    pieces = job.setup.pieces()
-    return sum((job.expected_cost(task, protocol).amount for task, protocol in pieces), start=0.0)
-
-
 @dataclass(frozen=True)
 class Jobs:
     """The analyses of a profile, planned and checked."""
@@ -222,9 +215,9 @@ class Jobs:
     ) -> list[Result]:
         """Make all of them, one after the other."""
         setup, reads, pairs = self.ablation.setup, self.lens.setup, self.patching.pairs
-        first = [self.ablation.amount(), _amount(self.lens)]
+        first = [self.ablation.amount(), planned_amount(self.lens)]
         _, _, *others = self.planned_jobs().values()
-        later = sum(map(_amount, others))
+        later = sum(map(planned_amount, others))
         progress.expect(sum(first) + later)
 
         def made(job: Any, amount: float) -> Any:
@@ -245,7 +238,7 @@ class Jobs:
         more = (job for extra in extras if able.tasks or not extra.asks_tasks
                 for job in extra.jobs(start))  # fmt: skip
         jobs = [replace(self.patching, setup=of_pairs), *more]
-        amounts = [_amount(job) for job in jobs]
+        amounts = [planned_amount(job) for job in jobs]
         progress.expect(sum(amounts) - later)
         patching, *more = map(made, jobs, amounts)
         timed = self._plain_forward_timing(parts, progress)

@@ -13,9 +13,8 @@ from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.result import AblationResult, join_ablations
 from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import execute
-from layerwise.analyses.similarity.api import Similarity
-from layerwise.analyses.similarity.result import SimilarityResult
+from layerwise.analyses.contract import Job, planned_amount
+from layerwise.analyses.execute import JobOfSetup, execute
 from layerwise.errors import UserError
 from layerwise.ground.argument_types import Names, known_name_validator
 from layerwise.ground.readers import AnyPath
@@ -33,9 +32,11 @@ from layerwise.tasks.registry import TEXT, suites_like
 
 from .claim import FULL, SCALES, SMALL, PublishedClaim
 from .claims import BY_NAME
-from .result import ReplicationResult, judge_results
+from .measurements import MEASUREMENTS, judge_results
+from .result import ReplicationResult
 
 ALL = "all"
+READ = "continuation"
 ClaimNames = Annotated[Names, known_name_validator("claim", (*BY_NAME, ALL))]
 """Names of published claims."""
 
@@ -95,6 +96,7 @@ def replicate(
     of_claims = claim_tasks(chosen, scale, folder, language)
     wanted = protocols_by_task(chosen, of_claims)
     protocols = list(dict.fromkeys(p for asked in wanted.values() for p in asked))
+    protocols = protocols or [READ]  # where layers are never skipped, prompts are read
     setup = prepare(model, list(wanted), protocols, enough=enough_items, **run)
     names = dict(zip(wanted, (task.name for task in setup.tasks), strict=True))
     tasks = {claim: [names[task] for task in asked] for claim, asked in of_claims.items()}
@@ -102,7 +104,8 @@ def replicate(
     settings = setup.settings(analysis="replication", **job.settings(), scale=scale)
     results = execute(
         lambda parts, progress: job.run(parts, settings, progress),
-        (AblationResult, SimilarityResult, ReplicationResult), run["out"], settings,
+        (AblationResult, *(each.result for each in MEASUREMENTS.values()), ReplicationResult),
+        run["out"], settings,
         setup.refuse_changed, run["progress"], job.write_requests,
     )  # fmt: skip
     return next(result for result in results if isinstance(result, ReplicationResult))
@@ -148,7 +151,8 @@ class Replication:
     claims: tuple[PublishedClaim, ...]
     tasks: Mapping[str, Sequence[str]]  # names of those of each claim
     ablations: tuple[Ablation, ...]
-    similarity: Similarity | None
+    measurements: Mapping[str, JobOfSetup[Any]]  # what claims need beside them, by name
+    missing: Mapping[str, str]  # by the names of those that cannot be made, why
 
     @classmethod
     def for_setup(
@@ -170,22 +174,27 @@ class Replication:
                 (change,), only_with_signal=True,
             )
             for protocols, some in by_protocols.items()
+            if protocols
         )  # fmt: skip
-        compared = {
-            name
-            for claim in claims
-            if "similarity" in claim.needs.also
-            for name in tasks[claim.name]
-        }
-        read = tuple(task for task in setup.tasks if task.name in compared)
-        similarity = None
-        if read:
-            similarity = Similarity(replace(setup, tasks=read, protocols=("continuation",)))
-        return cls(claims, tasks, ablations, similarity)
+        measurements: dict[str, JobOfSetup[Any]] = {}
+        missing: dict[str, str] = {}
+        for name, measurement in MEASUREMENTS.items():
+            own = {
+                task for claim in claims if name in claim.needs.also for task in tasks[claim.name]
+            }
+            if own:
+                some = tuple(task for task in setup.tasks if task.name in own)
+                try:
+                    measurements[name] = measurement.job(replace(setup, tasks=some))
+                except UserError as refused:
+                    missing[name] = str(refused)
+        return cls(claims, tasks, ablations, measurements, missing)
 
     def settings(self) -> dict[str, Any]:
         """Settings that make it this replication and no other."""
-        return {"claims": {name: list(tasks) for name, tasks in self.tasks.items()}}
+        claims = {name: list(tasks) for name, tasks in self.tasks.items()}
+        also = {name: job.settings() for name, job in self.measurements.items()}
+        return {"claims": claims, "also": also, "missing": dict(self.missing)}
 
     def write_requests(self, folder: Path) -> None:
         """Write what was asked, of all ablations."""
@@ -196,15 +205,19 @@ class Replication:
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> list[Result]:
         """Make all that is needed, then the verdicts."""
-        amounts = [ablation.amount() for ablation in self.ablations]
-        progress.expect(sum(amounts))
-        made: list[Result] = []
-        for ablation, amount in zip(self.ablations, amounts, strict=True):
+        ablated = [ablation.amount() for ablation in self.ablations]
+        amounts = {name: planned_amount(job) for name, job in self.measurements.items()}
+        progress.expect(sum(ablated) + sum(amounts.values()))
+
+        def make(job: Job[Any], amount: float) -> Any:
             part = PartMeter(progress, amount)
-            made.append(ablation.run(parts, settings, part))
+            result = job.run(parts, settings, part)
             part.set_expected(0.0)
-        measured = join_ablations(made)
-        if self.similarity is not None:
-            measured.append(self.similarity.run(parts, settings, progress))
+            return result
+
+        made = [make(*each) for each in zip(self.ablations, ablated, strict=True)]
+        also = {name: make(job, amounts[name]) for name, job in self.measurements.items()}
+        found = (result for result in also.values() if len(result.to_pandas()))
+        measured = [*join_ablations(made), *found]
         progress.set_activity("testing claims")
         return [*measured, judge_results(self.claims, measured)]

@@ -48,8 +48,8 @@ class Needs:
 
     Attributes:
         tasks: names of tasks by scale; ``{data}`` in a name is the folder with benchmarks.
-        protocols: each task is asked under all of them.
-        also: further analyses, by the names of ``profile --also``.
+        protocols: each task is asked under all of them without each layer; none to skip no layer.
+        also: further measurements, by their names in ``measurements``.
         n_layers: a model with fewer layers cannot be asked.
     """
 

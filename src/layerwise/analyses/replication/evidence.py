@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from layerwise.stats.cells import Cell, cells, layer_skips
+from layerwise.stats.cells import Cell
 from layerwise.stats.contrasts import Contrast, mean_contrast
 from layerwise.stats.pools import Pool, clusters_of_cells, has_much_to_lose, pool_cells
 from layerwise.stats.signals.signal import signals
@@ -26,7 +26,8 @@ class Evidence:
         floors: accuracy of each item when all is lost.
         asked: tasks and ways of scoring that were asked, with or without signal.
         n_layers: layers of the model.
-        tables: tables of other analyses by name; empty ones where nothing was measured.
+        tables: tables of other measurements by name; empty ones where nothing was measured.
+        missing: measurements that could not be made, and why.
     """
 
     cells: Mapping[tuple[str, str], Cell]
@@ -34,17 +35,7 @@ class Evidence:
     asked: frozenset[tuple[str, str]]
     n_layers: int
     tables: Mapping[str, pd.DataFrame]
-
-    @classmethod
-    def from_records(
-        cls,
-        records: pd.DataFrame,
-        chance: Chance,
-        n_layers: int,
-        tables: Mapping[str, pd.DataFrame] | None = None,
-    ) -> Evidence:
-        """The evidence of an ablation's records."""
-        return cls.from_cells(list(cells(layer_skips(records))), chance, n_layers, tables)
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_cells(
@@ -53,8 +44,9 @@ class Evidence:
         chance: Chance,
         n_layers: int,
         tables: Mapping[str, pd.DataFrame] | None = None,
+        missing: Mapping[str, str] | None = None,
     ) -> Evidence:
-        """The same of its matrices."""
+        """The evidence of matrices of answers, of all that was asked."""
         signal = signals(every, chance)
         floors = {
             (cell.task, cell.protocol): cell.floor(chance(cell.task, cell.protocol))
@@ -69,7 +61,7 @@ class Evidence:
             and has_much_to_lose(cell.intact, floors[cell.task, cell.protocol])
         }
         asked = frozenset((cell.task, cell.protocol) for cell in every)
-        return cls(usable, floors, asked, n_layers, tables or {})
+        return cls(usable, floors, asked, n_layers, tables or {}, missing or {})
 
     def of_tasks(self, tasks: Collection[str]) -> Evidence:
         """The evidence of some tasks alone."""

@@ -30,6 +30,11 @@ def claim_outcomes(
             why = f"The model has {evidence.n_layers} layers; it takes {claim.needs.n_layers}."
             found.append((claim, NoTest("", Verdict.NOT_ASKED, why)))
             continue
+        why = " ".join(evidence.missing[name] for name in claim.needs.also
+                       if name in evidence.missing)  # fmt: skip
+        if why:
+            found.append((claim, NoTest("", Verdict.NOT_ASKED, why)))
+            continue
         own = evidence if tasks is None else evidence.of_tasks(tasks[claim.name])
         found += [(claim, outcome) for outcome in claim.test(own)]
     return found

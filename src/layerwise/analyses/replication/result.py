@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pandas as pd
 
-from layerwise.analyses.ablation.result import AblationResult
-from layerwise.analyses.similarity.result import SimilarityResult
 from layerwise.presentation.columns import in_short
 from layerwise.presentation.section import draw_table
 from layerwise.storage.base import Result, heading_line
-from layerwise.storage.provenance import Facts, join_facts
+from layerwise.storage.provenance import Facts
 
-from .claim import PublishedClaim
 from .columns import SHORT
-from .evidence import Evidence
-from .judge import judge
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -58,19 +52,3 @@ class ReplicationResult(Result):
         n_items = sum(task.n_items for task in self.facts.tasks)
         tasks = [task.name for task in self.facts.tasks]
         return heading_line(self.facts, n_items, list(self.facts.protocols), tasks)
-
-
-def judge_results(claims: Sequence[PublishedClaim], results: Sequence[Result]) -> ReplicationResult:
-    """Verdicts on claims, from the results of one model."""
-    (ablation,) = (result for result in results if isinstance(result, AblationResult))
-    tables: dict[str, pd.DataFrame] = {}
-    books = ablation.books()
-    tables |= {"books": books} if len(books) else {}
-    for result in results:
-        if isinstance(result, SimilarityResult):
-            measured = {"similarity": result.similarity, "prediction": result.predicts(ablation)}
-            tables |= measured
-    facts = join_facts([result.facts for result in results])
-    evidence = Evidence.from_records(ablation.records, facts.chance, facts.model.n_layers, tables)
-    tasks: Any = facts.settings["claims"]  # names of those of each claim
-    return ReplicationResult(**judge(claims, evidence, tasks), facts=facts)

@@ -52,7 +52,7 @@ def _numbers(rows: pd.DataFrame) -> tuple[Number, ...]:
 
 
 def _no_correlation(evidence: Evidence) -> Sequence[Outcome]:
-    if "similarity" not in evidence.tables:
+    if "prediction" not in evidence.tables:
         return [NoTest("", Verdict.NOT_ASKED, "Block influence was not measured.")]
     return [no_test(evidence, "", "choosing", "continuation")]
 
