@@ -8,6 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Unpack
 
+import pandas as pd
+
 from layerwise.analyses.ablation.api import enough_items
 from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.result import AblationResult, join_ablations
@@ -15,12 +17,13 @@ from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.contract import Job, planned_amount
 from layerwise.analyses.execute import JobOfSetup, execute
+from layerwise.analyses.transplant.spec import refuse_misfit
 from layerwise.errors import UserError
 from layerwise.ground.argument_types import Names, known_name_validator
 from layerwise.ground.readers import AnyPath
 from layerwise.models import original_tokenizer
 from layerwise.models.arguments import LoadedModel
-from layerwise.models.instance.exclusive import exclusive
+from layerwise.models.instance.exclusive import several_exclusive
 from layerwise.models.instance.facts import tokenizer_language
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import RunOptions
@@ -28,11 +31,12 @@ from layerwise.runs.progress import Meter, PartMeter
 from layerwise.runs.records import write_requests
 from layerwise.runs.setup import Setup, prepare
 from layerwise.storage.base import Result
+from layerwise.storage.parquet import frame
 from layerwise.tasks.registry import TEXT, suites_like
 
 from .claim import FULL, SCALES, SMALL, PublishedClaim
 from .claims import BY_NAME
-from .measurements import MEASUREMENTS, judge_results
+from .measurements import MEASUREMENTS, NO_TRAINED, TRAINED, judge_results
 from .result import ReplicationResult
 
 ALL = "all"
@@ -56,13 +60,13 @@ def refuse_no_data(scale: str = SMALL, data: Path | None = None) -> None:
 
 
 @check_arguments(refuse_no_data)
-@exclusive
 def replicate(
     model: LoadedModel,
     claims: ClaimNames = ALL,
     *,
     scale: Annotated[str, known_name_validator("scale", SCALES)] = SMALL,
     data: AnyPath | None = None,
+    also_distilled: LoadedModel | None = None,
     **run: Unpack[RunOptions],
 ) -> ReplicationResult:
     """Test whether published claims about layers hold for a model.
@@ -75,6 +79,8 @@ def replicate(
         claims: names such as ``song-3``, or ``all``.
         scale: ``small`` asks the built-in suites, ``full`` the benchmarks of the papers.
         data: of the full scale, the folder that holds the benchmarks, each in a folder of its name.
+        also_distilled: a model of the same architecture that was distilled, or trained further,
+            from this one, for the claims that compare the two.
         limit: take the first so many items of each task; if None as many as show, in 8 of 10
             runs, each layer that costs a capability 20 accuracy points.
 
@@ -92,22 +98,34 @@ def replicate(
     folder = None if data is None else Path(data)
     refuse_no_data(scale, folder)
     chosen = select_claims(claims)
-    language = tokenizer_language(original_tokenizer(model))
-    of_claims = claim_tasks(chosen, scale, folder, language)
-    wanted = protocols_by_task(chosen, of_claims)
-    protocols = list(dict.fromkeys(p for asked in wanted.values() for p in asked))
-    protocols = protocols or [READ]  # where layers are never skipped, prompts are read
-    setup = prepare(model, list(wanted), protocols, enough=enough_items, **run)
-    names = dict(zip(wanted, (task.name for task in setup.tasks), strict=True))
-    tasks = {claim: [names[task] for task in asked] for claim, asked in of_claims.items()}
-    job = Replication.for_setup(setup, chosen, list(wanted.values()), tasks)
-    settings = setup.settings(analysis="replication", **job.settings(), scale=scale)
-    results = execute(
-        lambda parts, progress: job.run(parts, settings, progress),
-        (AblationResult, *(each.result for each in MEASUREMENTS.values()), ReplicationResult),
-        run["out"], settings,
-        setup.refuse_changed, run["progress"], job.write_requests,
-    )  # fmt: skip
+    both = [model] if also_distilled is None else [model, also_distilled]
+    with several_exclusive(*both):
+        if also_distilled is not None:
+            refuse_misfit(model, also_distilled)
+        language = tokenizer_language(original_tokenizer(model))
+        of_claims = claim_tasks(chosen, scale, folder, language)
+        if also_distilled is None:  # nothing is asked for claims that compare two models
+            of_claims |= {claim.name: [] for claim in chosen if TRAINED in claim.needs.also}
+        wanted = protocols_by_task(chosen, of_claims)
+        protocols = list(dict.fromkeys(p for asked in wanted.values() for p in asked))
+        protocols = protocols or [READ]  # where layers are never skipped, prompts are read
+        if not wanted:
+            raise UserError(f"None of these claims can be asked. {NO_TRAINED}")
+        setup = prepare(model, list(wanted), protocols, enough=enough_items, **run)
+        if also_distilled is not None:
+            alike: RunOptions = {**run, "limit": None, "fewshot": None}  # which the tasks have
+            alike["memory_budget"] = setup.memory_budget
+            second = prepare(also_distilled, setup.tasks, setup.protocols, **alike)
+            setup = replace(setup, beside=(second,))
+        names = dict(zip(wanted, (task.name for task in setup.tasks), strict=True))
+        tasks = {claim: [names[task] for task in asked] for claim, asked in of_claims.items()}
+        job = Replication.for_setup(setup, chosen, tasks)
+        settings = setup.settings(analysis="replication", **job.settings(), scale=scale)
+        results = execute(
+            lambda parts, progress: job.run(parts, settings, progress),
+            (AblationResult, *(each.result for each in MEASUREMENTS.values()), ReplicationResult),
+            run["out"], settings, setup.refuse_changed, run["progress"], job.write_requests,
+        )  # fmt: skip
     return next(result for result in results if isinstance(result, ReplicationResult))
 
 
@@ -151,61 +169,65 @@ class Replication:
     claims: tuple[PublishedClaim, ...]
     tasks: Mapping[str, Sequence[str]]  # names of those of each claim
     ablations: tuple[Ablation, ...]
+    trained: tuple[Ablation, ...]  # those of the model that was trained from this one
     measurements: Mapping[str, JobOfSetup[Any]]  # what claims need beside them, by name
     missing: Mapping[str, str]  # by the names of those that cannot be made, why
+    beside: Mapping[str, str]  # hash of the weights of that model, by its name
 
     @classmethod
     def for_setup(
-        cls,
-        setup: Setup,
-        claims: tuple[PublishedClaim, ...],
-        asked: Sequence[tuple[str, ...]],
-        tasks: Mapping[str, Sequence[str]],
+        cls, setup: Setup, claims: tuple[PublishedClaim, ...], tasks: Mapping[str, Sequence[str]]
     ) -> Replication:
-        """Of a setup of all tasks, each asked under its own ways of scoring."""
-        by_protocols: dict[tuple[str, ...], list[Any]] = {}
-        for task, protocols in zip(setup.tasks, asked, strict=True):
-            by_protocols.setdefault(protocols, []).append(task)
-        layers = tuple(range(setup.model.cfg.n_layers))
-        change = AblationSpec.for_model(setup.model, "skip", None, layers)
-        ablations = tuple(
-            Ablation(
-                replace(setup, tasks=tuple(some), protocols=protocols),
-                (change,), only_with_signal=True,
-            )
-            for protocols, some in by_protocols.items()
-            if protocols
-        )  # fmt: skip
+        """Of a setup of all tasks, whose names are given by claim."""
         measurements: dict[str, JobOfSetup[Any]] = {}
         missing: dict[str, str] = {}
         for name, measurement in MEASUREMENTS.items():
-            own = {
-                task for claim in claims if name in claim.needs.also for task in tasks[claim.name]
-            }
-            if own:
-                some = tuple(task for task in setup.tasks if task.name in own)
-                try:
-                    measurements[name] = measurement.job(replace(setup, tasks=some))
-                except UserError as refused:
-                    missing[name] = str(refused)
-        return cls(claims, tasks, ablations, measurements, missing)
+            need = [claim for claim in claims if name in claim.needs.also]
+            if not need:
+                continue
+            asked = protocols_by_task(need, tasks)
+            own = replace(
+                setup,
+                tasks=tuple(task for task in setup.tasks if task.name in asked),
+                protocols=tuple(dict.fromkeys(p for each in asked.values() for p in each))
+                or (READ,),
+            )
+            try:
+                measurements[name] = measurement.job(own)
+            except UserError as refused:
+                missing[name] = str(refused)
+        compare = [claim for claim in claims if TRAINED in claim.needs.also]
+        if compare and not setup.beside:
+            missing[TRAINED] = NO_TRAINED
+        trained = [
+            ablation
+            for second in setup.beside
+            for ablation in skip_layers_of(
+                second, protocols_by_task(compare, tasks), "trained model"
+            )
+        ]
+        ablations = skip_layers_of(setup, protocols_by_task(claims, tasks))
+        beside = {second.loaded.name: second.loaded.hash for second in setup.beside}
+        return cls(claims, tasks, ablations, tuple(trained), measurements, missing, beside)
 
     def settings(self) -> dict[str, Any]:
         """Settings that make it this replication and no other."""
         claims = {name: list(tasks) for name, tasks in self.tasks.items()}
         also = {name: job.settings() for name, job in self.measurements.items()}
-        return {"claims": claims, "also": also, "missing": dict(self.missing)}
+        settings = {"claims": claims, "also": also, "missing": dict(self.missing)}
+        return settings | ({"also_distilled": dict(self.beside)} if self.beside else {})
 
     def write_requests(self, folder: Path) -> None:
         """Write what was asked, of all ablations."""
-        requests = (ablation.all_requests() for ablation in self.ablations)
+        requests = (ablation.all_requests() for ablation in (*self.ablations, *self.trained))
         write_requests(chain.from_iterable(requests), folder)
 
     def run(
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> list[Result]:
         """Make all that is needed, then the verdicts."""
-        ablated = [ablation.amount() for ablation in self.ablations]
+        both = (*self.ablations, *self.trained)
+        ablated = [ablation.amount() for ablation in both]
         amounts = {name: planned_amount(job) for name, job in self.measurements.items()}
         progress.expect(sum(ablated) + sum(amounts.values()))
 
@@ -215,9 +237,29 @@ class Replication:
             part.set_expected(0.0)
             return result
 
-        made = [make(*each) for each in zip(self.ablations, ablated, strict=True)]
+        made = [make(*each) for each in zip(both, ablated, strict=True)]
+        own, others = made[: len(self.ablations)], made[len(self.ablations) :]
         also = {name: make(job, amounts[name]) for name, job in self.measurements.items()}
-        found = (result for result in also.values() if len(result.to_pandas()))
-        measured = [*join_ablations(made), *found]
+        measured = [*join_ablations(own), *(one for one in also.values() if len(one.to_pandas()))]
         progress.set_activity("testing claims")
-        return [*measured, judge_results(self.claims, measured)]
+        trained = pd.concat([frame("trained_records", []), *(one.records for one in others)])
+        return [*measured, judge_results(self.claims, measured, trained)]
+
+
+def skip_layers_of(
+    setup: Setup, asked: Mapping[str, Sequence[str]], analysis: str = "ablation"
+) -> tuple[Ablation, ...]:
+    """Ablations that skip each layer, of some tasks under their own ways of scoring."""
+    by_protocols: dict[tuple[str, ...], list[Any]] = {}
+    for task in setup.tasks:
+        if asked.get(task.name):
+            by_protocols.setdefault(tuple(asked[task.name]), []).append(task)
+    layers = tuple(range(setup.model.cfg.n_layers))
+    change = AblationSpec.for_model(setup.model, "skip", None, layers)
+    return tuple(
+        Ablation(
+            replace(setup, tasks=tuple(some), protocols=protocols), (change,),
+            only_with_signal=True, analysis=analysis,
+        )
+        for protocols, some in by_protocols.items()
+    )  # fmt: skip

@@ -28,6 +28,7 @@ class Evidence:
         n_layers: layers of the model.
         tables: tables of other measurements by name; empty ones where nothing was measured.
         missing: measurements that could not be made, and why.
+        trained: the answers of a model that was trained from this one; None if none was asked.
     """
 
     cells: Mapping[tuple[str, str], Cell]
@@ -36,6 +37,7 @@ class Evidence:
     n_layers: int
     tables: Mapping[str, pd.DataFrame]
     missing: Mapping[str, str] = field(default_factory=dict)
+    trained: Evidence | None = None
 
     @classmethod
     def from_cells(
@@ -67,7 +69,8 @@ class Evidence:
         """The evidence of some tasks alone."""
         cells = {key: cell for key, cell in self.cells.items() if key[0] in tasks}
         asked = frozenset(key for key in self.asked if key[0] in tasks)
-        return replace(self, cells=cells, asked=asked)
+        trained = None if self.trained is None else self.trained.of_tasks(tasks)
+        return replace(self, cells=cells, asked=asked, trained=trained)
 
     @property
     def middle(self) -> range:

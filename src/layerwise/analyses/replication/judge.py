@@ -26,13 +26,13 @@ def claim_outcomes(
     """The outcome of each part of each claim, of its own tasks alone where these are named."""
     found: list[tuple[PublishedClaim, Outcome]] = []
     for claim in claims:
+        reasons = [evidence.missing[name] for name in claim.needs.also if name in evidence.missing]
         if evidence.n_layers < claim.needs.n_layers:
-            why = f"The model has {evidence.n_layers} layers; it takes {claim.needs.n_layers}."
-            found.append((claim, NoTest("", Verdict.NOT_ASKED, why)))
-            continue
-        why = " ".join(evidence.missing[name] for name in claim.needs.also
-                       if name in evidence.missing)  # fmt: skip
-        if why:
+            reasons.append(
+                f"The model has {evidence.n_layers} layers; it takes {claim.needs.n_layers}."
+            )
+        if reasons:
+            why = " ".join(dict.fromkeys(reasons))
             found.append((claim, NoTest("", Verdict.NOT_ASKED, why)))
             continue
         own = evidence if tasks is None else evidence.of_tasks(tasks[claim.name])

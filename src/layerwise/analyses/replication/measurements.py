@@ -12,6 +12,9 @@ from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.execute import JobOfSetup
 from layerwise.analyses.similarity.api import Similarity
 from layerwise.analyses.similarity.result import SimilarityResult
+from layerwise.analyses.transplant.job import Transplant
+from layerwise.analyses.transplant.spec import TransplantSpec
+from layerwise.errors import UserError
 from layerwise.runs.setup import Setup
 from layerwise.stats.cells import Cell, cells, layer_skips
 from layerwise.storage.base import Result
@@ -39,8 +42,26 @@ class Measurement:
     tables: Callable[[Any, AblationResult | None], Mapping[str, pd.DataFrame]]
 
 
+_CHOOSES = "continuation"
+TRAINED = "trained"  # what a claim also needs that compares with a second model
+NO_TRAINED = "It compares with a model that was trained from this one; name that by also_distilled."
+
+
 def _similarity(setup: Setup) -> Similarity:
-    return Similarity(replace(setup, protocols=("continuation",)))
+    return Similarity(replace(setup, protocols=(_CHOOSES,)))
+
+
+def _transplant(setup: Setup) -> Transplant:
+    if not setup.beside:
+        raise UserError(NO_TRAINED)
+    second = setup.beside[0]
+    base = replace(setup, protocols=(_CHOOSES,))
+    other = replace(second, tasks=base.tasks, protocols=base.protocols)
+    layers = tuple(range(setup.model.cfg.n_layers))
+    spec = TransplantSpec.for_models(
+        setup.model, second.model, "layer", layers, ("single",), 1, False, None, ("weights",)
+    )
+    return Transplant(base, other, spec)
 
 
 MEASUREMENTS = {
@@ -52,11 +73,16 @@ MEASUREMENTS = {
         ),
     ),
 }
-"""What ``Needs.also`` may name."""
+"""What ``Needs.also`` may name, beside ``TRAINED``."""
 
 
-def judge_results(claims: Sequence[PublishedClaim], results: Sequence[Result]) -> ReplicationResult:
-    """Verdicts on claims, from all that was measured of one model."""
+def judge_results(
+    claims: Sequence[PublishedClaim], results: Sequence[Result], trained: pd.DataFrame
+) -> ReplicationResult:
+    """Verdicts on claims, from all that was measured of one model.
+
+    ``trained`` are the answers of a model that was trained from it; empty if none was asked.
+    """
     ablation = next((one for one in results if isinstance(one, AblationResult)), None)
     facts = join_facts([result.facts for result in results])
     settings: Any = facts.settings  # the tasks of each claim, and what could not be measured
@@ -70,7 +96,11 @@ def judge_results(claims: Sequence[PublishedClaim], results: Sequence[Result]) -
         every = list(cells(layer_skips(ablation.records)))
         books = ablation.books()
         tables |= {"books": books} if len(books) else {}
-    evidence = Evidence.from_cells(
-        every, facts.chance, facts.model.n_layers, tables, settings.get("missing", {})
-    )
-    return ReplicationResult(**judge(claims, evidence, settings["claims"]), facts=facts)
+    n_layers = facts.model.n_layers
+    missing = settings["missing"]
+    evidence = Evidence.from_cells(every, facts.chance, n_layers, tables, missing)
+    if len(trained):
+        second = list(cells(layer_skips(trained)))
+        evidence = replace(evidence, trained=Evidence.from_cells(second, facts.chance, n_layers))
+    verdicts = judge(claims, evidence, settings["claims"])
+    return ReplicationResult(**verdicts, trained_records=trained, facts=facts)

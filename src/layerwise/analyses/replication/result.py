@@ -22,15 +22,18 @@ class ReplicationResult(Result):
     Attributes:
         verdicts: ``verdicts.parquet``: a row for each part of each claim.
         verdict_numbers: ``verdict_numbers.parquet``: the estimates that they stand on.
+        trained_records: ``trained_records.parquet``: answers of the model that was trained from
+            this one; empty if none was asked.
         facts: what is needed to repeat the run.
     """
 
-    tables: ClassVar[tuple[str, ...]] = ("verdicts", "verdict_numbers")
+    tables: ClassVar[tuple[str, ...]] = ("verdicts", "verdict_numbers", "trained_records")
     title: ClassVar[str] = "Published claims: do they hold for this model?"
     if_empty: ClassVar[str] = "No claim was asked."
 
     verdicts: pd.DataFrame
     verdict_numbers: pd.DataFrame
+    trained_records: pd.DataFrame
     facts: Facts
 
     def plot(self) -> Any:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from layerwise.stats.contrasts import interval_p_values
+
 from ..claim import (
     FULL,
     SMALL,
@@ -72,22 +74,16 @@ def influence_tells(evidence: Evidence) -> Sequence[Outcome]:
 
 def influence_is_a_poor_proxy(evidence: Evidence) -> Sequence[Outcome]:
     """hinostroza-1."""
-    from scipy.special import ndtr
-
     rows = _correlations(evidence)
     if rows.empty:
         return _no_correlation(evidence)
     rho, low, high = (rows[name].to_numpy(dtype=float) for name in ("rho", "low", "high"))
-    # Bounds of 95 % are 1.96 standard errors away, of either side its own.
-    above, below = ((end - rho) / 1.96 for end in (high, low))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        under = ndtr((rho - STRONG) / np.maximum(above, 1e-9))
-        over = ndtr((rho - STRONG) / np.minimum(below, -1e-9))
+    over, under = interval_p_values(rho, low, high, STRONG)
     most = int(np.argmax(rho))
     numbers = _numbers(rows)
     return [
         ClaimTest("", _RHO, "influence with nats lost, of the capability where it is highest",
-               numbers[most], float(np.max(under)), float(np.max(over)), numbers=numbers)
+               numbers[most], float(under.max()), float(over.max()), numbers=numbers)
     ]  # fmt: skip
 
 

@@ -173,7 +173,7 @@ def early_half_costs_more(evidence: Evidence) -> list[Outcome]:
     """song-4, of knowledge and of retrieval."""
     capabilities = {cell.capability for cell in evidence.cells.values()}
     needed = [
-        _needed_layers(evidence.pool(evidence.cells_of_capability(capability)))
+        needed_layers(evidence.pool(evidence.cells_of_capability(capability)))
         for capability in sorted(capabilities)
     ]
     shared = set.intersection(*needed) if len(needed) > 1 else set()
@@ -203,7 +203,7 @@ def early_half_costs_more(evidence: Evidence) -> list[Outcome]:
     return outcomes
 
 
-def _needed_layers(pool: Pool) -> set[int]:
+def needed_layers(pool: Pool) -> set[int]:
     """Layers that a capability is shown to need."""
     p = holm(paired_p_values(pool.net, pool.clusters))
     return set(pool.layers[(p < LEVEL) & (pool.net.sum(axis=0) > 0)].tolist())
@@ -224,7 +224,7 @@ def reasoning_is_deeper(evidence: Evidence) -> list[Outcome]:
             continue
         reasoning, second = compared
         crossings = _all_crossings(reasoning, second)
-        shared = _needed_layers(reasoning) & _needed_layers(second)
+        shared = needed_layers(reasoning) & needed_layers(second)
         centres = [centre_contrast(pool, shared) for pool in compared]
         note = f"Both need {few_layers(sorted(shared))}, which are left out." if shared else ""
         if centres[0] is None or centres[1] is None:
