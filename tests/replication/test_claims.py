@@ -71,7 +71,7 @@ def test_what_all_claims_need_is_asked_once():
     wanted = protocols_by_task(claims, tasks)
     assert len(set(wanted)) == len(wanted)
     assert wanted["facts"] == ("letter", "continuation", "generate")
-    assert wanted["word-problems"] == ("generate",)
+    assert set(wanted["word-problems"]) == {"generate", "continuation"}
     assert tasks["neeraj-2"] == ["word-problems", "arithmetic"]
     only = select_claims(["lad-1"])
     assert protocols_by_task(only, claim_tasks(only, SMALL, None))["facts"] == ("continuation",)

@@ -43,8 +43,10 @@ APART, ONE_ORDER, GENERAL = "different layers", "one order", "general"
 SHARED, NEEDED, MORE, SPARED, GAINED = "shared", "needed", "loses more", "spare", "gain"
 ORDER, SCORING, LENS, PATCHING = "order", "scoring", "lens", "patching"
 SILENT = "no signal"
+# How many published claims hold, and the verdict on each.
+PUBLISHED, VERDICT = "published claims", "published claim"
 ROLES = (APART, ONE_ORDER, GENERAL, SHARED, NEEDED, MORE, SPARED, GAINED)
-_FIRST = (*ROLES, ORDER, SCORING, LENS, PATCHING)
+_FIRST = (PUBLISHED, *ROLES, ORDER, SCORING, LENS, PATCHING)
 
 
 # A second claim of one kind says less that is new than the first.

@@ -112,6 +112,25 @@ class LayerGrid:
 
 
 @dataclass(frozen=True)
+class Line:
+    """A line of a list, and what opens under it.
+
+    Attributes:
+        cells: its texts, one for each column.
+        look: class of its mark; one of those that the page has a mark for.
+        words: terms and what is said of each.
+        drawing: its figure; None if it has none.
+        tables: its numbers.
+    """
+
+    cells: tuple[str, ...]
+    look: str
+    words: tuple[tuple[str, str], ...] = ()
+    drawing: FigureSpec | None = None
+    tables: tuple[Table, ...] = ()
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of the page: a heading, some words, figures and tables; layers to be opened."""
 
@@ -123,6 +142,12 @@ class Section:
     tables: tuple[Table, ...] = ()  # below the figures
     grid: LayerGrid | None = None  # between both
     kinds: tuple[str, ...] = ()  # kinds of claims that it is about; it opens with the first
+    lines: tuple[Line, ...] = ()  # lines that open; a page that has a section with them begins so
+
+    @property
+    def all_drawings(self) -> tuple[FigureSpec, ...]:
+        """Its figures, those of its lines included."""
+        return (*self.drawings, *(line.drawing for line in self.lines if line.drawing is not None))
 
     @property
     def choices(self) -> list[tuple[str, FigureSpec]]:

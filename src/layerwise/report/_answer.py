@@ -14,6 +14,7 @@ import pandas as pd
 
 from layerwise.analyses.ablation.claims_compared import different_layers
 from layerwise.analyses.ablation.saved_effects import ablations, select_effects
+from layerwise.analyses.replication.columns import verdict_lines
 from layerwise.presentation.claim import (
     APART,
     ESTABLISHED,
@@ -23,11 +24,13 @@ from layerwise.presentation.claim import (
     ONE_ORDER,
     ORDER,
     PATCHING,
+    PUBLISHED,
     ROLES,
     SCORING,
     SHARED,
     SILENT,
     SPARED,
+    VERDICT,
     Claim,
 )
 from layerwise.presentation.naming import model_layer_names, model_title, name_layer
@@ -121,6 +124,7 @@ class Answer:
     change: str  # what was done to a layer
     claims: tuple[Claim, ...]  # those of the first screen
     not_shown: tuple[str, ...]  # what must not be concluded
+    lines: tuple[str, ...] = ()  # verdicts on published claims, where a run has them
 
 
 def first_screen(run: RunTables, claims: Sequence[Claim]) -> Answer:
@@ -138,6 +142,7 @@ def first_screen(run: RunTables, claims: Sequence[Claim]) -> Answer:
             intervention_phrase(*kinds[0], "a layer") if kinds else "",
             _first(claims),
             _limits(run, claims, effects),
+            tuple(verdict_lines(run)),
         )
 
 
@@ -168,6 +173,8 @@ def _of_kind(claims: Sequence[Claim], kind: str, capability: str = "") -> frozen
 
 def _headline(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) -> str:
     model = run.facts.model.name
+    if published := [claim for claim in claims if claim.kind == PUBLISHED]:
+        return published[0].short
     spoken = [claim for claim in claims if claim.kind != SILENT]
     if effects.empty and spoken:
         return spoken[0].short
@@ -303,7 +310,8 @@ def _first(every: Sequence[Claim]) -> tuple[Claim, ...]:
     chosen = [claim for kind, n in most.items()
               for claim in [claim for claim in claims if claim.kind == kind][:n]]  # fmt: skip
     ids = {id(claim) for claim in chosen[:_MOST]}
-    apart = (*ROLES, SILENT)  # what has no signal is in the box
+    # What has no signal is in the box, verdicts are in their list.
+    apart = (*ROLES, SILENT, PUBLISHED, VERDICT)
     others = (claim for claim in claims if claim.kind not in apart and id(claim) not in ids)
     ids |= {id(claim) for claim, _ in zip(others, range(_MOST // 2 - len(ids)), strict=False)}
     shown = (claim for claim in claims if id(claim) in ids)

@@ -390,7 +390,7 @@ def _table(run: RunTables, title: str, layer: int, columns: dict[str, Mapping[An
 def sections(run: RunTables) -> list[Section]:
     """The parts of a run's page that there is something to show in."""
     every = [section for analysis in ANALYSES for section in analysis.sections(run)]
-    shown = [part for part in every if part.drawings or part.tables]
+    shown = [part for part in every if part.drawings or part.tables or part.lines]
     # The part that shows all layers at a glance is where each of them can be opened.
     return [
         replace(part, grid=layer_grid(run)) if part.anchor == "roles" else part

@@ -311,7 +311,7 @@ def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
              page.run.facts.model)
             for i, page in enumerate(pages, start=1)
             for drawing in [
-                *page.leading_figures, *(d for part in page.parts for d in part.drawings)
+                *page.leading_figures, *(d for part in page.parts for d in part.all_drawings)
             ]
         ]
     )  # fmt: skip

@@ -17,7 +17,7 @@ _ROOM = 26  # for the names of a row
 
 def answer_text(answer: Answer, sure: DetectableEffects | None) -> str:
     """The answer, the strip, the claims that fit, how sure that is, and what is not shown."""
-    before = [*_wrap(answer.about), *_wrap(answer.headline), *_strip(answer)]
+    before = [*_wrap(answer.about), *_wrap(answer.headline), *answer.lines, *_strip(answer)]
     after = [*_wrap("How sure: " + " ".join(sure.sentences) if sure else "")]
     after += _wrap("Not shown: " + " ".join(answer.not_shown) if answer.not_shown else "")
     room = MOST_LINES - len(before) - len(after)

@@ -101,7 +101,7 @@ def figures_for_paper(
         for drawing in _first_screen(run, claims):
             files |= dict(_figure_files(drawing, width, formats))
         for section in sections(run):
-            for drawing in section.drawings:
+            for drawing in section.all_drawings:
                 files |= dict(_figure_files(drawing, width, formats))
             for nth, table in enumerate(section.tables, start=1):
                 files |= dict(_files_of_table(f"{section.anchor}_{nth}", table))

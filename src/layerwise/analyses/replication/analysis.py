@@ -8,45 +8,65 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis
-from layerwise.presentation.claim import ESTABLISHED, OPEN, Claim, Estimate, source, weight
+from layerwise.presentation.claim import (
+    ESTABLISHED,
+    OPEN,
+    PUBLISHED,
+    VERDICT,
+    Claim,
+    Estimate,
+    source,
+    weight,
+)
 from layerwise.presentation.columns import run_table_as_text
 from layerwise.presentation.rows import records
-from layerwise.presentation.section import FigureSpec, Section, Table
-from layerwise.presentation.wording import count_noun, join_words
+from layerwise.presentation.section import FigureSpec, Line, Section, Table
+from layerwise.presentation.wording import count_noun, join_words, p_value
 from layerwise.storage.run_tables import RunTables
 
 from .claim import Verdict
 from .claims import BY_NAME
-from .columns import COLUMNS, claim_name, effect_words, part_words
+from .columns import COLUMNS, claim_name, effect_words, part_words, seen_words
 from .result import ReplicationResult
 
-KIND = "published claim"
 _WORDS = (
-    "Do claims that were published about layers hold for this model? Each has a test in both "
-    "directions, written before any result was seen. All p-values are corrected together."
+    "Each claim has a test in both directions, written before any result was seen. All p-values "
+    "are corrected together. A line opens to what the paper measured, and to the numbers."
 )
+_LOOKS = {
+    Verdict.HOLDS: "holds", Verdict.OPPOSITE: "opposite", Verdict.OPEN: "open",
+    Verdict.NO_SIGNAL: "silent", Verdict.NOT_ASKED: "silent",
+}  # fmt: skip
 
 
 def findings(run: RunTables) -> list[Claim]:
-    """A sentence for each verdict, and one for what is open."""
+    """How many claims hold, then a sentence for each verdict."""
     verdicts = run.table("verdicts")
     if verdicts is None or verdicts.empty:
         return []
     decided = verdicts.loc[verdicts["verdict"].isin([Verdict.HOLDS, Verdict.OPPOSITE])]
-    undecided = verdicts.loc[verdicts["verdict"] == Verdict.OPEN]
-    claims = [_verdict_claim(row) for row in records(decided)]
-    if len(undecided):
-        names = [claim_name(row) for row in records(undecided)]
-        every = count_noun(len(verdicts), "part")
-        claims.append(
-            Claim(
-                kind=KIND, evidence=OPEN, importance=weight(0.5, 0.0),
-                short=f"{len(names)} of {every} of published claims stay open.",
-                details=(f"They are {join_words(names)}.",),
-                source=source("verdicts", {"verdict": str(Verdict.OPEN)}),
-            )
-        )  # fmt: skip
-    return claims
+    return [_summary(verdicts, run.facts.model.name), *map(_verdict_claim, records(decided))]
+
+
+def _summary(verdicts: pd.DataFrame, model: str) -> Claim:
+    """How many parts of claims hold, and how many stay open."""
+    told = [
+        (Verdict.HOLDS, "{} hold", "{} holds"),
+        (Verdict.OPPOSITE, "the opposite of {} holds", "the opposite of {} holds"),
+        (Verdict.OPEN, "{} stay open", "{} stays open"),
+    ]
+    counts = [(int((verdicts["verdict"] == word).sum()), *words) for word, *words in told]
+    counts.append((int(verdicts["p"].isna().sum()), "{} could not be tested",
+                   "{} could not be tested"))  # fmt: skip
+    shown = [(one if n == 1 else many).format(n) for n, many, one in counts if n]
+    every = count_noun(len(verdicts), "part")
+    open_names = [claim_name(row) for row in records(verdicts) if row["verdict"] == Verdict.OPEN]
+    details = (f"Open are {join_words(open_names)}.",) if open_names else ()
+    return Claim(
+        kind=PUBLISHED, evidence=OPEN, importance=weight(1.0, 1.0),
+        short=f"Of {every} of published claims on {model}, {join_words(shown)}.",
+        details=details, source=source("verdicts", {}),
+    )  # fmt: skip
 
 
 def _verdict_claim(row: dict[str, Any]) -> Claim:
@@ -56,7 +76,7 @@ def _verdict_claim(row: dict[str, Any]) -> Claim:
     known = BY_NAME.get(str(row["claim"]))
     told = "holds" if holds else "does not hold, but its opposite does"
     return Claim(
-        kind=KIND,
+        kind=VERDICT,
         evidence=ESTABLISHED,
         importance=weight(0.7, 1.0 if holds else 0.9),
         short=f"The claim {row['claim']}{of} of {row['source']} {told}.",
@@ -70,58 +90,69 @@ def _verdict_claim(row: dict[str, Any]) -> Claim:
     )
 
 
-def _texts(verdicts: pd.DataFrame) -> Table:
-    """What each claim says, what the paper measured, and what decides."""
-    names = list(dict.fromkeys(verdicts["claim"]))
-    rows = [
-        [name, claim.sentence, f"{claim.source.authors}, {claim.where}", claim.measured,
-         claim.holds, claim.opposite, claim.differs]
-        for name in names
-        if (claim := BY_NAME.get(name)) is not None
-    ]  # fmt: skip
-    heads = ("claim", "says", "source", "measured there", "holds if", "the opposite holds if",
-             "how this differs")  # fmt: skip
-    return Table("The claims and their tests", heads, rows, collapsed=True)
+def _line(row: dict[str, Any], numbers: pd.DataFrame, drawing: FigureSpec | None) -> Line:
+    """A verdict, and what opens under it."""
+    number = effect_words(row) if pd.notna(row["estimate"]) else ""
+    cells = (claim_name(row), str(row["sentence"]), str(row["verdict"]), number)
+    words: list[tuple[str, str]] = []
+    if number:
+        words.append(("here", f"{number}, {row['effect']}"))
+        words.append(("p", f"{p_value(row['p_run'])} after correction over all claims"))
+    if row["verdict"] == Verdict.OPEN and pd.notna(row["smallest"]):
+        words.append(("would be seen from", f"{seen_words(row)} {row['unit']}"))
+    if row["note"]:
+        words.append(("note", str(row["note"])))
+    words.append(("source", str(row["source"])))
+    known = BY_NAME.get(str(row["claim"]))
+    if known is not None:
+        words += [
+            ("in the paper", known.where), ("measured there", known.measured),
+            ("holds if", known.holds), ("the opposite holds if", known.opposite),
+            ("how this differs", known.differs),
+        ]  # fmt: skip
+    heads = ("what", "estimate [95 %]", "n")
+    texts = [[str(one["label"]), effect_words(one), str(one["n_items"])]
+             for one in records(numbers)]  # fmt: skip
+    tables = (Table("Numbers", heads, texts),) if texts else ()
+    look = _LOOKS.get(Verdict(row["verdict"]), "open") if row["verdict"] in _LOOKS else "open"
+    return Line(cells, look, tuple(words), drawing, tables)
 
 
 def sections(run: RunTables) -> list[Section]:
-    """The table of verdicts, a figure for each claim, and the texts."""
+    """A line for each verdict, a figure for each claim, and the picture of all."""
     from .figures import verdict_numbers, verdict_table
 
     verdicts, numbers = run.table("verdicts"), run.table("verdict_numbers")
     if verdicts is None or numbers is None or verdicts.empty:
         return []
-    figures = [
+    figures = (
         FigureSpec(
             "verdicts",
             partial(verdict_table, verdicts, run.facts.model.name),
             "Published claims about layers, tested on this model. Numbers with pointwise 95 % "
             "intervals; verdicts by Holm's correction over all claims (5 %).",
             "A table of claims with a mark and a word for each verdict, and a number.",
-        )
-    ]
-    # Names of files are made of those of known claims alone, whatever a table says.
-    for name, known in BY_NAME.items():
-        if name not in set(numbers["claim"]):
-            continue
+        ),
+    )
+    lines, drawn = [], set()
+    for row in records(verdicts):
+        name, drawing = str(row["claim"]), None
         own = numbers.loc[numbers["claim"] == name]
-        of = verdicts.loc[verdicts["claim"] == name]
-        one = records(of)[0] if len(of) == 1 else None
-        figures.append(
-            FigureSpec(
+        # Names of files are made of those of known claims alone, whatever a table says.
+        if name in BY_NAME and len(own) and name not in drawn:
+            drawn.add(name)
+            one = row if (verdicts["claim"] == name).sum() == 1 else None
+            drawing = FigureSpec(
                 f"verdict_{name}", partial(verdict_numbers, own, one),
                 f"The numbers behind {name}, with 95 % intervals over items. It says: "
-                f"{known.sentence}",
+                f"{BY_NAME[name].sentence}",
                 f"Points with intervals: the estimates that the verdict on {name} stands on.",
-            )
-        )  # fmt: skip
-    tables = (
-        *run_table_as_text(run, "verdicts", "Verdicts ({n})", COLUMNS, collapsed=False),
-        _texts(verdicts),
-    )
+            )  # fmt: skip
+        lines.append(_line(row, own.loc[own["part"] == row["part"]], drawing))
+    tables = run_table_as_text(run, "verdicts", "Verdicts ({n})", COLUMNS, collapsed=True)
     return [
-        Section("published-claims", "Published claims", 3, _WORDS, tuple(figures), tables,
-                kinds=(KIND,))
+        Section("published-claims", "Published claims", 3, _WORDS, figures, (*tables,),
+                kinds=(VERDICT,), lines=tuple(lines))
     ]  # fmt: skip
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
 from layerwise.presentation.columns import Column, p_column, plain, text_column
+from layerwise.presentation.rows import records
 from layerwise.presentation.wording import interval, number, protocol_words
+from layerwise.storage.run_tables import RunTables
 from layerwise.tasks import PROTOCOLS
 
 from .claim import Verdict
@@ -46,6 +49,14 @@ def seen_words(row: dict[str, Any]) -> str:
     if row["verdict"] != Verdict.OPEN or pd.isna(row["smallest"]):
         return "–"
     return number(row["smallest"], _digits(row))
+
+
+def verdict_lines(run: RunTables) -> Iterator[str]:
+    """``"song-9        holds          13 [2, 24] % of the score"``: a line of text a verdict."""
+    table = run.table("verdicts")
+    for row in [] if table is None else records(table):
+        shown = row["verdict"] == Verdict.OPEN or pd.notna(row["estimate"])
+        yield f"{claim_name(row):<30}{row['verdict']:<21}{effect_words(row) * shown}".rstrip()
 
 
 SHORT = (
