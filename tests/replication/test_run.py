@@ -45,6 +45,14 @@ def folder(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def late(tmp_path_factory) -> Path:
+    """The folder of a model whose facts lie behind its second hop."""
+    out = tmp_path_factory.mktemp("runs") / "late"
+    lw.replicate(wired_model(LATE), CLAIMS, limit=24, out=out, progress=False)
+    return out
+
+
 def replication_in(folder: Path) -> ReplicationResult:
     """The replication of a run's folder."""
     return next(r for r in lw.load_results(folder) if isinstance(r, ReplicationResult))
@@ -59,8 +67,8 @@ def test_a_wired_model_gets_the_verdicts_of_its_layout(folder):
     assert told["song-6"] == Verdict.NO_SIGNAL
 
 
-def test_the_opposite_layout_gets_the_opposite_verdicts():
-    told = verdicts(lw.replicate(wired_model(LATE), CLAIMS, limit=24, progress=False))
+def test_the_opposite_layout_gets_the_opposite_verdicts(late):
+    told = verdicts(replication_in(late))
     assert told["song-5 knowledge"] == Verdict.OPPOSITE  # the facts lie behind the second hop
     assert told["song-4 knowledge"] == Verdict.OPPOSITE
 
@@ -98,6 +106,26 @@ def test_the_verdicts_are_on_the_page_and_in_its_figures(folder):
     names = set(page.figures)
     assert "verdicts" in names
     assert "verdict_song-5" in names
+    assert html.index('class="lines"') < html.index('class="strip"')
+
+
+def test_the_answer_counts_verdicts_and_lists_them(folder):
+    page = lw.report(lw.load_results(folder))
+    told = list(verdicts(replication_in(folder)).values())
+    assert f"{told.count('holds')} hold" in " ".join(page.text.split())
+    assert len(
+        [line for line in page.text.splitlines() if line.startswith(("song", "men"))]
+    ) == len(told)
+
+
+def test_verdicts_of_two_models_stand_in_one_table(folder, late, tmp_path):
+    comparison = lw.compare([folder, late])
+    assert set(comparison.verdicts["run"]) == {"early", "late"}
+    html = comparison.report().html
+    assert html.index("Published claims") < html.index("Accuracy of the intact models")
+    comparison.save(tmp_path / "both")
+    again = lw.Comparison.load(tmp_path / "both").verdicts
+    pd.testing.assert_frame_equal(again, comparison.verdicts)
 
 
 def test_the_short_view_names_claims_and_verdicts(folder):

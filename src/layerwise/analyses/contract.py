@@ -106,6 +106,8 @@ class PlannableAnalysis:
     paired: bool = False
     options: tuple[str, ...] = ()  # names of ``PlanOptions`` that its plan alone has
     enough: Enough | None = None  # how many items it asks where no limit is given; None for all
+    # Names of the tasks it asks, of a model and the plan's options, where nobody names them.
+    own_tasks: Callable[[Any, PlanOptions], Sequence[str]] | None = None
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ class Command:
     folder: Callable[[str], Path] | None = None  # where it writes if nobody says, by the model
     offload: bool = True  # whether it can run a model whose weights stay on disk
     beside: str | None = None  # the parameter that is a second model, named after the first
+    another: str | None = None  # the option that is a further model, where one is named
     called: str | None = None  # what help calls the first argument, if not by its name
     several: bool = False  # whether there may be several of the first
 
@@ -130,8 +131,12 @@ class Command:
             return function(*models, **arguments)
         from layerwise.ground.arguments import check_ahead
 
+        another = {} if self.another is None else {self.another: arguments.pop(self.another)}
         check_ahead(function, **arguments)
-        return function(*(load_for_process(model, **how) for model in models), **arguments)
+        loaded = [load_for_process(model, **how) for model in models]
+        for name, model in another.items():
+            arguments[name] = None if model is None else load_for_process(model, **how)
+        return function(*loaded, **arguments)
 
 
 def load_for_process(name: str, **how: Any) -> Any:
@@ -211,7 +216,11 @@ COMMANDS: Mapping[str, Command] = {
     "remove": Command(f"{_ANALYSES}.removal.api:removal_order", printing.show_removal),
     "replicate": Command(
         f"{_ANALYSES}.replication.api:replicate",
-        flags={"claims": Flag(("--claim", "--claims"), "Claim, such as song-3, or all.")},
+        another="also_distilled",
+        flags={
+            "claims": Flag(("--claim", "--claims"), "Claim, such as song-3, or all."),
+            "also_distilled": Flag(complete=complete_model),
+        },
     ),
     "prune": Command(
         f"{_ANALYSES}.pruning.api:prune_model", printing.show_written_model,
@@ -225,7 +234,10 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "plan": Command(
         "layerwise.planning.plan:plan_run", lambda plan, _: printing.say(plan),
-        flags={"tasks": Flag(("--task", "--tasks"), complete=complete_task)},
+        flags={
+            "tasks": Flag(("--task", "--tasks"), complete=complete_task),
+            "claims": Flag(("--claim", "--claims")),
+        },
     ),
 }  # fmt: skip
 """Every command that runs a model, by name."""

@@ -11,6 +11,8 @@ import pandas as pd
 from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.contract import PlannableAnalysis, PlannedJob, PlannedJobs
 from layerwise.analyses.registry import PLANS
+from layerwise.analyses.replication.api import ClaimNames
+from layerwise.analyses.replication.claim import SCALES
 from layerwise.errors import UserError
 from layerwise.ground.argument_types import known_name_validator
 from layerwise.ground.arguments import select_options, typed_dict_arguments
@@ -24,7 +26,7 @@ from layerwise.models.instance.kinds import Model
 from layerwise.models.meta_model import is_meta_model, load_meta_model
 from layerwise.profiling.api import PLANNED as PROFILE
 from layerwise.profiling.api import ExtraNames
-from layerwise.runs.options import ALSO, LoadingOptions, PlanOptions, PromptOptions
+from layerwise.runs.options import ALSO, CLAIMS, SCALE, LoadingOptions, PlanOptions, PromptOptions
 from layerwise.runs.progress import seconds_in_words
 from layerwise.runs.setup import Setup, prepare
 from layerwise.sweep.plans.cost import Cost
@@ -148,6 +150,8 @@ class ProfilePlanOptions(PlanOptions, total=False):
     """Options of a plan, with the names that a profile's additions have."""
 
     also: Annotated[ExtraNames, (), ALSO]
+    claims: Annotated[ClaimNames, "all", CLAIMS]
+    scale: Annotated[Annotated[str, known_name_validator("scale", SCALES)], "small", SCALE]
 
 
 @check_arguments(refuse_fewshot_seeds)
@@ -174,7 +178,7 @@ def plan_run(
         protocols: as for the analysis; what it takes if none are named, and for patching always
             ``continuation``.
         analysis: ``ablation``, ``lens``, ``patching``, ``attribution``, ``similarity``,
-            ``early-exit``, ``transplant``, ``profile``, ``distill`` or ``heal``.
+            ``early-exit``, ``transplant``, ``profile``, ``replicate``, ``distill`` or ``heal``.
         untimed: run no sample: no weights are read and no time is estimated.
 
     Raises:
@@ -185,6 +189,13 @@ def plan_run(
     _refuse_unused_options(planned, options)
     how = select_options(LoadingOptions, options)
     subject = model if isinstance(model, Model) else load_meta_model(model, **how)
+    if planned.own_tasks is not None:
+        if tasks is not None:
+            raise UserError(
+                f"Tasks were named, but {analysis} asks those of its claims: expected no tasks; "
+                "name claims instead."
+            )
+        tasks = list(planned.own_tasks(subject, options))
     if protocols is None or planned.paired:
         protocols = planned.protocols
     prepared = prepare(

@@ -203,6 +203,10 @@ ALSO = (
 )
 
 
+CLAIMS = "of a replication: names of published claims, such as ``song-3``, or ``all``."
+SCALE = "of a replication: ``small`` or ``full``."
+
+
 class PlanOptions(PromptOptions, ExampleOptions, LoadingOptions, total=False):
     """Options of a plan; those that some analyses lack are refused of these."""
 
@@ -228,6 +232,9 @@ class PlanOptions(PromptOptions, ExampleOptions, LoadingOptions, total=False):
         bool, False, "of a profile: skip layers also where the model has no signal."
     ]
     also: Annotated[Names, (), ALSO]
+    claims: Annotated[Names, "all", CLAIMS]
+    scale: Annotated[str, "small", SCALE]
+    data: Annotated[AnyPath | None, None, "of a replication: the folder of the benchmarks."]
     student: Annotated[
         ModelOrName | None,
         None,

@@ -98,12 +98,23 @@ def compare(
         frame("comparison_differences", differences),
         frame("comparison_groups", spread),
         frame("comparison_left_out", list(distinct.values())),
+        _verdicts(saved),
         ComparisonFacts(
             seed=seed,
             n_resamples=n_resamples,
             runs=run_facts,
             n_tests=n_tests([row["family"] for row in differences], n_planned),
         ),
+    )
+
+
+def _verdicts(runs: Sequence[SavedRun]) -> pd.DataFrame:
+    """The verdicts of all runs on published claims, run by run."""
+    found = [run.verdicts.assign(run=run.name) for run in runs if len(run.verdicts)]
+    return (
+        conform("comparison_verdicts", pd.concat(found))
+        if found
+        else frame("comparison_verdicts", [])
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from layerwise.analyses.replication.columns import claim_name, effect_words
 from layerwise.presentation.claim import Claim, drop_constant_columns, evidence
 from layerwise.presentation.columns import (
     Column,
@@ -60,6 +61,7 @@ class Comparison(JoinedRuns):
         differences: ``comparison_differences``: every two runs, or every two groups.
         groups: ``comparison_groups``: the spread within groups; empty without groups.
         left_out: ``comparison_left_out.parquet``: what was not compared, and why.
+        verdicts: ``comparison_verdicts.parquet``: the runs' verdicts on published claims.
         facts: what is needed to repeat it.
     """
 
@@ -71,6 +73,7 @@ class Comparison(JoinedRuns):
     differences: pd.DataFrame
     groups: pd.DataFrame
     left_out: pd.DataFrame
+    verdicts: pd.DataFrame
     facts: ComparisonFacts
 
     def report(self) -> Report:
@@ -134,7 +137,7 @@ def _page(
         or f"No difference is established between {join_words(names)}.",
         facts=comparison.facts,
         counts=(n_claimable, len(sure)),
-        accuracies=_accuracies(comparison),
+        accuracies=[*_verdicts(comparison), *_accuracies(comparison)],
         unclaimed=_unclaimed_note(len(comparison.differences) - n_claimable),
         n_tests=n_tests(comparison.differences),
         about=[*_unit_notes(comparison), *_reach(comparison.differences)],
@@ -171,6 +174,20 @@ def _accuracies(comparison: Comparison) -> list[Table]:
     note = not_shown_note(len(shares), len(cells), "are under Numbers")
     title = "Accuracy of the intact models (%)"
     return [Table(title, ("task", "protocol", *names), cells, note=note)] if cells else []
+
+
+def _verdicts(comparison: Comparison) -> list[Table]:
+    """A line for each published claim that a run tested, with a verdict for each run."""
+    told: dict[tuple[str, str], dict[str, str]] = {}
+    for row in records(comparison.verdicts):
+        at = told.setdefault((claim_name(row), str(row["sentence"])), {})
+        number = f": {effect_words(row)}" if pd.notna(row["p"]) else ""
+        at[str(row["run"])] = f"{row['verdict']}{number}"
+    names = list(dict.fromkeys(map(str, comparison.verdicts["run"])))
+    cells = [[*key, *(at.get(name, "–") for name in names)] for key, at in told.items()]
+    note = "Each run's verdicts are corrected over its own claims; no test compares them."
+    columns = ("claim", "says", *names)
+    return [Table("Published claims", columns, cells, note=note)] if cells else []
 
 
 def _unclaimed_note(n: int) -> list[str]:

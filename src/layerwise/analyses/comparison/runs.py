@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from pydantic import Field
 
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.loading import load_results
 from layerwise.analyses.measurements import curves_in_words, with_curves
+from layerwise.analyses.replication.result import ReplicationResult
 from layerwise.errors import UserError, count_noun
 from layerwise.storage.base import Result
 from layerwise.storage.joined_folder import JoinedFolder
+from layerwise.storage.parquet import frame
 from layerwise.storage.places import COMPARISON_PAGE
 from layerwise.storage.provenance import Facts, FrozenModel, StampedModel, TaskFacts, join_facts
 
@@ -80,6 +83,8 @@ class SavedRun:
     group: str | None  # None if there are no groups
     facts: Facts
     results: tuple[Result, ...]  # its results of the kinds that can be compared
+    # Its verdicts on published claims, if it tested any.
+    verdicts: pd.DataFrame = field(default_factory=lambda: frame("verdicts", []))
 
     @classmethod
     def from_results(cls, name: str, group: str | None, curves: Sequence[Result]) -> SavedRun:
@@ -101,13 +106,16 @@ def saved_runs(folders: Sequence[tuple[Path, str | None]]) -> list[SavedRun]:
     """Read the folders of runs, each with its group."""
     runs, names = [], _names([folder for folder, _ in folders])
     for name, (folder, group) in zip(names, folders, strict=True):
-        curves = with_curves(load_results(folder))
+        results = load_results(folder)
+        curves = with_curves(results)
         if not curves:
             raise UserError(
                 f"The run in {folder} has nothing to compare: expected an {curves_in_words()}; run "
                 "one of these, or a profile, with this folder."
             )
-        runs.append(SavedRun.from_results(name, group, curves))
+        run = SavedRun.from_results(name, group, curves)
+        tested = [one.verdicts for one in results if isinstance(one, ReplicationResult)]
+        runs.append(replace(run, verdicts=tested[0]) if tested else run)
     return runs
 
 

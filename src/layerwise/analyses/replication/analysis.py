@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from layerwise.analyses.contract import Analysis
+from layerwise.analyses.contract import Analysis, PlannableAnalysis, PlannedJobs, PlanOptions
 from layerwise.presentation.claim import (
     ESTABLISHED,
     OPEN,
@@ -23,11 +24,15 @@ from layerwise.presentation.rows import records
 from layerwise.presentation.section import FigureSpec, Line, Section, Table
 from layerwise.presentation.wording import count_noun, join_words, p_value
 from layerwise.storage.run_tables import RunTables
+from layerwise.tasks import Task
 
 from .claim import Verdict
 from .claims import BY_NAME
 from .columns import COLUMNS, claim_name, effect_words, part_words, seen_words
 from .result import ReplicationResult
+
+if TYPE_CHECKING:
+    from layerwise.runs.setup import Setup
 
 _WORDS = (
     "Each claim has a test in both directions, written before any result was seen. All p-values "
@@ -156,7 +161,28 @@ def sections(run: RunTables) -> list[Section]:
     ]  # fmt: skip
 
 
+def _enough(tasks: Sequence[Task], n_protocols: int, n_layers: int) -> int:
+    from layerwise.analyses.ablation.api import enough_items
+
+    return enough_items(tasks, n_protocols, n_layers)
+
+
+def _own_tasks(model: Any, options: PlanOptions) -> Sequence[str]:
+    from .api import own_tasks
+
+    return own_tasks(model, options)
+
+
+def _jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    from .api import planned_jobs
+
+    return planned_jobs(setup, options)
+
+
 ANALYSIS = Analysis(
     "replication", ReplicationResult, sections, findings,
+    plans=(PlannableAnalysis(
+        "replicate", _jobs, options=("claims", "scale", "data"), enough=_enough,
+        own_tasks=_own_tasks),),
     done={"verdicts": "Published claims about layers were tested, in both directions."},
 )  # fmt: skip

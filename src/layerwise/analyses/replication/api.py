@@ -15,7 +15,7 @@ from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.result import AblationResult, join_ablations
 from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.contract import Job, planned_amount
+from layerwise.analyses.contract import Job, PlannedJob, PlannedJobs, planned_amount
 from layerwise.analyses.execute import JobOfSetup, execute
 from layerwise.analyses.transplant.spec import refuse_misfit
 from layerwise.errors import UserError
@@ -26,7 +26,7 @@ from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import several_exclusive
 from layerwise.models.instance.facts import tokenizer_language
 from layerwise.runs.checkpoints import CheckpointStore
-from layerwise.runs.options import RunOptions
+from layerwise.runs.options import PlanOptions, RunOptions
 from layerwise.runs.progress import Meter, PartMeter
 from layerwise.runs.records import write_requests
 from layerwise.runs.setup import Setup, prepare
@@ -104,8 +104,8 @@ def replicate(
             refuse_misfit(model, also_distilled)
         language = tokenizer_language(original_tokenizer(model))
         of_claims = claim_tasks(chosen, scale, folder, language)
-        if also_distilled is None:  # nothing is asked for claims that compare two models
-            of_claims |= {claim.name: [] for claim in chosen if TRAINED in claim.needs.also}
+        if also_distilled is None:
+            of_claims = _asked_of_one_model(chosen, of_claims)
         wanted = protocols_by_task(chosen, of_claims)
         protocols = list(dict.fromkeys(p for asked in wanted.values() for p in asked))
         protocols = protocols or [READ]  # where layers are never skipped, prompts are read
@@ -129,6 +129,35 @@ def replicate(
     return next(result for result in results if isinstance(result, ReplicationResult))
 
 
+def own_tasks(model: Any, options: PlanOptions) -> list[str]:
+    """Names of the tasks that the claims of a plan ask."""
+    refuse_no_data(options["scale"], options["data"])
+    chosen, language = (
+        select_claims(options["claims"]),
+        tokenizer_language(original_tokenizer(model)),
+    )
+    of_claims = _asked_of_one_model(
+        chosen, claim_tasks(chosen, options["scale"], options["data"], language)
+    )
+    return list(protocols_by_task(chosen, of_claims))
+
+
+def planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    """The jobs of a replication of one model, by what they do."""
+    chosen, names = select_claims(options["claims"]), [task.name for task in setup.tasks]
+    language = tokenizer_language(setup.tokenizer)
+    asked = _asked_of_one_model(
+        chosen, claim_tasks(chosen, options["scale"], options["data"], language)
+    )
+    named = dict(zip(protocols_by_task(chosen, asked), names, strict=True))
+    tasks = {claim: [named[task] for task in own] for claim, own in asked.items()}
+    job = Replication.for_setup(setup, chosen, tasks)
+    skips = {f"layers, {'+'.join(each.setup.protocols)}": each for each in job.ablations}
+    also = {name: each for name, each in job.measurements.items() if isinstance(each, PlannedJob)}
+    notes = ["At most: layers are skipped only where the intact model is better than blind."]
+    return PlannedJobs({**skips, **also}, tuple(notes))
+
+
 def select_claims(names: Sequence[str]) -> tuple[PublishedClaim, ...]:
     """The claims with some names, in their usual order; all of them for ``all``."""
     return tuple(claim for name, claim in BY_NAME.items() if ALL in names or name in names)
@@ -148,6 +177,13 @@ def claim_tasks(
         claim: list(dict.fromkeys(suite for n in names for suite in suites_like(n, language)))
         for claim, names in named.items()
     }
+
+
+def _asked_of_one_model(
+    claims: Sequence[PublishedClaim], tasks: dict[str, list[str]]
+) -> dict[str, list[str]]:
+    """The tasks by claim; none of claims that compare two models."""
+    return tasks | {claim.name: [] for claim in claims if TRAINED in claim.needs.also}
 
 
 def protocols_by_task(
