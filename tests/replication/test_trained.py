@@ -10,12 +10,14 @@ import pytest
 
 import layerwise as lw
 from analyses.validity import published_claims as made_up
+from analyses.validity.trained_claims import trained_rates
 from layerwise.analyses.replication.api import select_claims
 from layerwise.analyses.replication.claim import Verdict
 from layerwise.analyses.replication.judge import judge
 from layerwise.errors import UserError
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.models.organisms.wired import wired_model
+from tests.cases import data_sets, most_errors
 from tests.models.tiny import tiny_model
 
 from .test_claims import evidence_of, world
@@ -115,6 +117,14 @@ def test_a_wired_model_whose_second_hop_moved(tmp_path):
             base, ["song-8", "nepal-1"], also_distilled=base, limit=24, out=tmp_path / "run",
             progress=False,
         )  # fmt: skip
+
+
+def test_false_verdicts_are_as_rare_as_stated():
+    n_runs = data_sets(6)
+    rates = trained_rates(n_runs)
+    false = rates.loc[rates["false"]]
+    assert len(false) > 5
+    assert (false["found"] <= most_errors(n_runs)).all(), false.query("found > 0").to_string()
 
 
 def test_without_a_second_model_these_claims_cannot_be_asked():

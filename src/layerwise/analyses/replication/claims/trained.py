@@ -15,7 +15,8 @@ from layerwise.stats.contrasts import (
     unpaired_difference,
 )
 from layerwise.stats.crossings import Side, crossing_p_values
-from layerwise.stats.families.rank_correlation import rank_correlation
+from layerwise.stats.families.rank_correlation import rank_correlation, unrelated_p
+from layerwise.stats.inference import rank_correlations
 from layerwise.stats.items.clusters import sample_and_resamples
 from layerwise.stats.pools import clusters_of_cells, compared_alike
 from layerwise.stats.resampling import generator, resample_counts
@@ -126,7 +127,8 @@ def same_layers_after_training(evidence: Evidence) -> list[Outcome]:
     ]  # fmt: skip
     if not pairs:
         return [NoTest("", Verdict.NO_SIGNAL, _NO_SIGNAL)]
-    rho, low, high, n = _rank_agreement(*map(list, zip(*pairs, strict=True)))
+    models = [list(cells) for cells in zip(*pairs, strict=True)]
+    rho, low, high, n = _rank_agreement(*models)
     ends = (np.array([value]) for value in (rho, low, high))
     is_more, _ = interval_p_values(*ends, SAME)
     ends = (np.array([value]) for value in (rho, low, high))
@@ -134,7 +136,8 @@ def same_layers_after_training(evidence: Evidence) -> list[Outcome]:
     return [
         ClaimTest(
             "", "rank correlation", "of the nats that each layer costs before and after training",
-            Number("base with trained", rho, low, high, n), float(is_more[0]), float(is_less[0]),
+            Number("base with trained", rho, low, high, n), float(is_more[0]),
+            max(float(is_less[0]), *map(_p_of_no_order, models)),
         )
     ]  # fmt: skip
 
@@ -153,6 +156,20 @@ def _rank_agreement(
     ]
     found = rank_correlation(*draws, clusters.n, generator(0, "rank agreement"))
     return found.estimate, found.low, found.high, clusters.n
+
+
+def _p_of_no_order(cells: Sequence[Cell]) -> float:
+    """One-sided p-value of "layers cost alike", by whether two halves of the items agree.
+
+    Where they do, a low correlation with another model says only that nothing is to be ranked.
+    """
+    first = clusters_of_cells(cells).codes % 2 == 0
+    nats = np.concatenate([cell.nats for cell in cells])
+    if first.all():
+        return 1.0
+    halves = nats[first].mean(axis=0), nats[~first].mean(axis=0)
+    agree = rank_correlations(halves[0][None], halves[1][None])[0] > 0
+    return unrelated_p(*halves, generator(0, "halves")) / 2 if agree else 1.0
 
 
 _TASKS = {SMALL: ("arithmetic", "word-problems"), FULL: ("benchmark:gsm8k:data={data}/gsm8k",)}
@@ -178,7 +195,7 @@ CLAIMS = (
         "Llama-3.1-8B and Qwen2.5-7B after instruction tuning, distillation and reinforcement "
         "learning; layers set to zero.",
         "the rank correlation of what each layer costs before and after is shown to be above 0.7",
-        "it is shown to be below 0.3",
+        "it is shown to be below 0.3, and in each model two halves of the items agree",
         f"{_DIFFERS} One trained model is compared.",
         Needs(_TASKS, (_NATS,), also=("trained",)), same_layers_after_training,
     ),

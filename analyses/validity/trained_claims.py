@@ -1,0 +1,101 @@
+"""How often claims on a model and one trained from it are called true, or reversed, in error.
+
+Both models answer the same made-up items as in ``published_claims``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from analyses.validity.published_claims import (
+    LEVEL,
+    N_LAYERS,
+    N_RUNS,
+    TASKS,
+    Damage,
+    World,
+    falling,
+    flat,
+    made_up_cells,
+)
+from layerwise.analyses.replication.claim import ClaimTest
+from layerwise.analyses.replication.claims import BY_NAME
+from layerwise.analyses.replication.evidence import Evidence
+from layerwise.stats.inference import exact_interval
+
+NAMES = ("song-8", "nepal-1")
+
+
+class Pair(NamedTuple):
+    """Two made-up models, and which verdicts on them are false."""
+
+    name: str
+    base: World
+    trained: World
+    false: Mapping[str, tuple[str, ...]]  # sides by claim
+
+
+def _own(*layers: int) -> Damage:
+    damage = np.zeros(N_LAYERS)
+    damage[list(layers)] = 6.0
+    return damage
+
+
+def pairs() -> list[Pair]:
+    """Pairs of models that differ in difficulty or fragility alone, or in their layers."""
+    order = {task: falling(8.0) for task in TASKS}
+    early = {task: _own(1) for task in TASKS} | {"arithmetic": _own(4, 6)}
+    late = early | {"arithmetic": _own(9, 11)}
+    rng = np.random.default_rng(7)
+    one, other = ({task: np.exp(rng.normal(size=N_LAYERS)) * 2 for task in TASKS} for _ in "ab")
+    same = {"song-8": ("holds",), "nepal-1": ("opposite",)}
+    apart = {"song-8": ("opposite",)}
+    return [
+        Pair("the same model again", World("", order), World("", order), same),
+        Pair("all layers alike in both", World("", {t: flat(2.0) for t in TASKS}),
+             World("", {t: flat(2.0) for t in TASKS}), {"nepal-1": ("holds", "opposite")}),
+        Pair("the trained model is only better", World("", order),
+             World("", order, margin=dict.fromkeys(TASKS, 6.0)), same),
+        Pair("the trained model is only more fragile", World("", order),
+             World("", order, fragile=dict.fromkeys(TASKS, 2.0)), same),
+        Pair("reasoning moved by five layers", World("", early), World("", late), apart),
+        Pair("layers of no relation", World("", one), World("", other), {"nepal-1": ("holds",)}),
+    ]  # fmt: skip
+
+
+def _evidence(rng: np.random.Generator, world: World) -> Evidence:
+    def chance(task: str, protocol: str) -> float:
+        return 0.0 if protocol == "generate" else 0.25
+
+    return Evidence.from_cells(made_up_cells(rng, world), chance, N_LAYERS)
+
+
+def trained_rates(n_runs: int = N_RUNS, seed: int = 0) -> pd.DataFrame:
+    """Rate of each verdict on pairs of models, were the claim asked alone."""
+    rows: list[dict[str, Any]] = []
+    for number, pair in enumerate(pairs()):
+        rng = np.random.default_rng([seed, 1, number])
+        counts = {(name, side): 0 for name in NAMES for side in ("holds", "opposite")}
+        tested = dict.fromkeys(NAMES, 0)
+        for _ in range(n_runs):
+            both = replace(_evidence(rng, pair.base), trained=_evidence(rng, pair.trained))
+            for name in NAMES:
+                parts = [p for p in BY_NAME[name].test(both) if isinstance(p, ClaimTest)]
+                tested[name] += bool(parts)
+                for side in ("holds", "opposite"):
+                    smallest = min((getattr(p, f"p_{side}") for p in parts), default=1.0)
+                    counts[name, side] += bool(parts) and 2 * len(parts) * smallest < LEVEL
+        for (name, side), found in counts.items():
+            bounds = exact_interval(found, n_runs)
+            rows.append({
+                "world": pair.name, "claim": name, "verdict": side,
+                "false": side in pair.false.get(name, ()), "runs": n_runs,
+                "tested": tested[name], "found": found, "rate": found / n_runs,
+                "low": bounds.low, "high": bounds.high,
+            })  # fmt: skip
+    return pd.DataFrame(rows)
