@@ -10,7 +10,10 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
+from layerwise.analyses.replication.api import select_claims, untestable_claims
 from layerwise.analyses.replication.claim import Verdict
+from layerwise.analyses.replication.evidence import Evidence
+from layerwise.analyses.replication.judge import judge
 from layerwise.errors import UserError
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.models.organisms.wired import wired_model
@@ -145,6 +148,30 @@ def test_pictures_are_legible_at_both_widths(folder):
     for width in (3.3, 6.9):
         assert_legible(verdict_table(result.verdicts, "a model", width))
         assert_legible(verdict_numbers(numbers, width=width))
+
+
+def test_benchmarks_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(UserError, match="mmlu") as refused:
+        lw.replicate(tiny_model("gpt2"), ["song-1", "lad-1"], scale="full", data=tmp_path)
+    assert "hellaswag" in str(refused.value)
+
+
+def test_a_claim_whose_benchmark_is_refused_does_not_stop_the_others():
+    claims = select_claims(["song-1", "lad-1", "nepal-1"])
+    tasks = {"song-1": ["benchmark:a", "facts"], "lad-1": ["facts"], "nepal-1": ["facts"]}
+
+    def check(name: str, protocols: list[str]) -> None:
+        assert protocols == ["letter", "continuation"]
+        raise UserError(f"{name} is too long.")
+
+    reasons = untestable_claims(claims, tasks, False, check)
+    assert set(reasons) == {"song-1", "nepal-1"}
+    assert reasons["song-1"] == "benchmark:a is too long."
+    assert "also_distilled" in reasons["nepal-1"]
+    evidence = Evidence.from_cells([], lambda task, protocol: 0.25, 12, {}, reasons)
+    told = judge(claims, evidence, tasks | dict.fromkeys(reasons, []))["verdicts"]
+    told = told.set_index("claim")["verdict"]
+    assert told["song-1"] == told["nepal-1"] == Verdict.NOT_ASKED
 
 
 def test_data_belong_to_the_full_scale():

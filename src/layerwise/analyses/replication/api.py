@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -32,7 +33,7 @@ from layerwise.runs.records import write_requests
 from layerwise.runs.setup import Setup, prepare
 from layerwise.storage.base import Result
 from layerwise.storage.parquet import frame
-from layerwise.tasks.registry import TEXT, suites_like
+from layerwise.tasks.registry import TEXT, is_suite, load_task, suites_like
 
 from .claim import FULL, SCALES, SMALL, PublishedClaim
 from .claims import BY_NAME
@@ -104,13 +105,16 @@ def replicate(
             refuse_misfit(model, also_distilled)
         language = tokenizer_language(original_tokenizer(model))
         of_claims = claim_tasks(chosen, scale, folder, language)
-        if also_distilled is None:
-            of_claims = _asked_of_one_model(chosen, of_claims)
+        untestable = untestable_claims(
+            chosen, of_claims, also_distilled is not None,
+            lambda name, asked: prepare(model, [name], asked, **{**run, "limit": 1}),
+        )  # fmt: skip
+        of_claims |= {name: [] for name in untestable}
         wanted = protocols_by_task(chosen, of_claims)
         protocols = list(dict.fromkeys(p for asked in wanted.values() for p in asked))
         protocols = protocols or [READ]  # where layers are never skipped, prompts are read
         if not wanted:
-            raise UserError(f"None of these claims can be asked. {NO_TRAINED}")
+            raise UserError("\n".join(dict.fromkeys(untestable.values())))
         setup = prepare(model, list(wanted), protocols, enough=enough_items, **run)
         if also_distilled is not None:
             alike: RunOptions = {**run, "limit": None, "fewshot": None}  # which the tasks have
@@ -119,7 +123,7 @@ def replicate(
             setup = replace(setup, beside=(second,))
         names = dict(zip(wanted, (task.name for task in setup.tasks), strict=True))
         tasks = {claim: [names[task] for task in asked] for claim, asked in of_claims.items()}
-        job = Replication.for_setup(setup, chosen, tasks)
+        job = Replication.for_setup(setup, chosen, tasks, untestable)
         settings = setup.settings(analysis="replication", **job.settings(), scale=scale)
         results = execute(
             lambda parts, progress: job.run(parts, settings, progress),
@@ -132,26 +136,19 @@ def replicate(
 def own_tasks(model: Any, options: PlanOptions) -> list[str]:
     """Names of the tasks that the claims of a plan ask."""
     refuse_no_data(options["scale"], options["data"])
-    chosen, language = (
-        select_claims(options["claims"]),
-        tokenizer_language(original_tokenizer(model)),
-    )
-    of_claims = _asked_of_one_model(
-        chosen, claim_tasks(chosen, options["scale"], options["data"], language)
-    )
-    return list(protocols_by_task(chosen, of_claims))
+    chosen = select_claims(options["claims"])
+    language = tokenizer_language(original_tokenizer(model))
+    return list(protocols_by_task(chosen, _tasks_of_one_model(chosen, language, options)))
 
 
 def planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     """The jobs of a replication of one model, by what they do."""
     chosen, names = select_claims(options["claims"]), [task.name for task in setup.tasks]
     language = tokenizer_language(setup.tokenizer)
-    asked = _asked_of_one_model(
-        chosen, claim_tasks(chosen, options["scale"], options["data"], language)
-    )
+    asked = _tasks_of_one_model(chosen, language, options)
     named = dict(zip(protocols_by_task(chosen, asked), names, strict=True))
     tasks = {claim: [named[task] for task in own] for claim, own in asked.items()}
-    job = Replication.for_setup(setup, chosen, tasks)
+    job = Replication.for_setup(setup, chosen, tasks, {})
     skips = {f"layers, {'+'.join(each.setup.protocols)}": each for each in job.ablations}
     also = {name: each for name, each in job.measurements.items() if isinstance(each, PlannedJob)}
     notes = ["At most: layers are skipped only where the intact model is better than blind."]
@@ -179,11 +176,42 @@ def claim_tasks(
     }
 
 
-def _asked_of_one_model(
-    claims: Sequence[PublishedClaim], tasks: dict[str, list[str]]
+def untestable_claims(
+    claims: Sequence[PublishedClaim],
+    tasks: Mapping[str, Sequence[str]],
+    two_models: bool,
+    check: Callable[[str, list[str]], object],
+) -> dict[str, str]:
+    """Reasons why claims cannot be tested, by name.
+
+    Their benchmarks are not there or too long for the model, which ``check`` refuses by name and
+    ways of scoring, or there is no second model.
+    """
+    unreadable: dict[str, str] = {}
+    for name, protocols in protocols_by_task(claims, tasks).items():
+        if not is_suite(name):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # the run itself says it of all items
+                    check(name, list(protocols) or [READ])
+            except UserError as refused:
+                unreadable[name] = str(refused)
+    reasons: dict[str, str] = {}
+    for claim in claims:
+        missing = [unreadable[task] for task in tasks[claim.name] if task in unreadable]
+        missing += [NO_TRAINED] * (TRAINED in claim.needs.also and not two_models)
+        if missing:
+            reasons[claim.name] = " ".join(missing)
+    return reasons
+
+
+def _tasks_of_one_model(
+    claims: Sequence[PublishedClaim], language: str, options: PlanOptions
 ) -> dict[str, list[str]]:
-    """The tasks by claim; none of claims that compare two models."""
-    return tasks | {claim.name: [] for claim in claims if TRAINED in claim.needs.also}
+    """The tasks by claim that a plan counts; none of claims that cannot be tested."""
+    tasks = claim_tasks(claims, options["scale"], options["data"], language)
+    missing = untestable_claims(claims, tasks, False, lambda name, _: load_task(name, limit=1))
+    return tasks | {name: [] for name in missing}
 
 
 def protocols_by_task(
@@ -207,18 +235,23 @@ class Replication:
     ablations: tuple[Ablation, ...]
     trained: tuple[Ablation, ...]  # those of the model that was trained from this one
     measurements: Mapping[str, JobOfSetup[Any]]  # what claims need beside them, by name
-    missing: Mapping[str, str]  # by the names of those that cannot be made, why
+    missing: Mapping[str, str]  # reasons, by names of claims and of measurements
     beside: Mapping[str, str]  # hash of the weights of that model, by its name
 
     @classmethod
     def for_setup(
-        cls, setup: Setup, claims: tuple[PublishedClaim, ...], tasks: Mapping[str, Sequence[str]]
+        cls,
+        setup: Setup,
+        claims: tuple[PublishedClaim, ...],
+        tasks: Mapping[str, Sequence[str]],
+        untestable: Mapping[str, str],
     ) -> Replication:
-        """Of a setup of all tasks, whose names are given by claim."""
+        """Of a setup of all tasks, whose names are given by claim; and claims without any."""
         measurements: dict[str, JobOfSetup[Any]] = {}
-        missing: dict[str, str] = {}
+        missing = dict(untestable)
         for name, measurement in MEASUREMENTS.items():
-            need = [claim for claim in claims if name in claim.needs.also]
+            testable = (claim for claim in claims if claim.name not in untestable)
+            need = [claim for claim in testable if name in claim.needs.also]
             if not need:
                 continue
             asked = protocols_by_task(need, tasks)
@@ -233,8 +266,6 @@ class Replication:
             except UserError as refused:
                 missing[name] = str(refused)
         compare = [claim for claim in claims if TRAINED in claim.needs.also]
-        if compare and not setup.beside:
-            missing[TRAINED] = NO_TRAINED
         trained = [
             ablation
             for second in setup.beside

@@ -27,7 +27,7 @@ class Evidence:
         asked: tasks and ways of scoring that were asked, with or without signal.
         n_layers: layers of the model.
         tables: tables of other measurements by name; empty ones where nothing was measured.
-        missing: measurements that could not be made, and why.
+        missing: claims that cannot be tested and measurements that could not be made, and why.
         trained: the answers of a model that was trained from this one; None if none was asked.
     """
 

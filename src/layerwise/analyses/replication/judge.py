@@ -26,7 +26,8 @@ def claim_outcomes(
     """The outcome of each part of each claim, of its own tasks alone where these are named."""
     found: list[tuple[PublishedClaim, Outcome]] = []
     for claim in claims:
-        reasons = [evidence.missing[name] for name in claim.needs.also if name in evidence.missing]
+        names = (claim.name, *claim.needs.also)
+        reasons = [evidence.missing[name] for name in names if name in evidence.missing]
         if evidence.n_layers < claim.needs.n_layers:
             reasons.append(
                 f"The model has {evidence.n_layers} layers; it takes {claim.needs.n_layers}."
