@@ -169,7 +169,7 @@ def test_a_claim_whose_benchmark_is_refused_does_not_stop_the_others():
     assert reasons["song-1"] == "benchmark:a is too long."
     assert "also_distilled" in reasons["nepal-1"]
     evidence = Evidence.from_cells([], lambda task, protocol: 0.25, 12, {}, reasons)
-    told = judge(claims, evidence, tasks | dict.fromkeys(reasons, []))["verdicts"]
+    told = judge(claims, evidence, tasks | {name: [] for name in reasons})["verdicts"]
     told = told.set_index("claim")["verdict"]
     assert told["song-1"] == told["nepal-1"] == Verdict.NOT_ASKED
 
