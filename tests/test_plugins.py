@@ -55,6 +55,10 @@ from layerwise.report.html import findings
 
 out = {out!r}
 model = lw.load_model("wired-decoder")
+# What is drawn is that of other tests.
+from tests.pages import blank_pages
+blank = blank_pages()
+blank.__enter__()
 found = certainty(
     model, "wired-lookup", "continuation", limit=8, out=out, progress=False
 )

@@ -26,6 +26,7 @@ from layerwise.runs.travel import pack, unpack
 from layerwise.storage.provenance import read_facts
 from tests import commands
 from tests.analysis import word_task, write_jsonl
+from tests.cases import in_long_runs
 from tests.models.tiny import tiny_model
 
 pytest.importorskip("ray")
@@ -121,7 +122,7 @@ def few_pairs(monkeypatch) -> None:
 PATCHED: dict[str, Any] = {"pairs": 5, "limit": 30, "progress": False}
 
 
-@pytest.mark.parametrize("analysis", [lw.patch_activations, lw.patch_paths])
+@pytest.mark.parametrize("analysis", [lw.patch_activations, *in_long_runs((lw.patch_paths,))])
 def test_workers_share_the_pairs_of_one_task(workers, analysis, few_pairs, tmp_path, monkeypatch):
     model = lw.load_model("organism-letters")
 
