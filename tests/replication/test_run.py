@@ -59,6 +59,7 @@ def test_a_wired_model_gets_the_verdicts_of_its_layout(folder):
     assert told["song-6"] == Verdict.NO_SIGNAL
 
 
+@pytest.mark.long
 def test_the_opposite_layout_gets_the_opposite_verdicts():
     told = verdicts(lw.replicate(wired_model(LATE), CLAIMS, limit=24, progress=False))
     assert told["song-5 knowledge"] == Verdict.OPPOSITE  # the facts lie behind the second hop
