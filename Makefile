@@ -82,8 +82,11 @@ test-kept: $(VENV)/.test build/quantized/.made
 
 # For the night: the engine against its reference on many random cases and on a real model, rates
 # of errors in many simulated data sets, and every combination of what make test tries in part.
-test-long: $(VENV)/.test
+# Quantized weights apart, as by day.
+test-long: $(VENV)/.test build/quantized/.made
 	LAYERWISE_CASES=$(CASES) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(LONG)
+	PYTHONPATH=build/quantized LAYERWISE_CASES=$(CASES) \
+		$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/quantized
 
 # Kills every command at random moments, damages every kind of file, makes up files, and puts
 # hostile texts everywhere. What failed is told with what it takes to repeat it; the counts last.

@@ -2,13 +2,18 @@
 
 LAYERWISE_CASES is their number altogether: 32 unless it says otherwise. From 1,000 on, tests
 marked ``long`` run too, and rates of errors are counted in as many data sets as they name, at
-least 120; that is ``make test-long``. Of tests that combine cases, those are marked whose parts
-others hold by day.
+least 120; that is ``make test-long``.
+
+What is tried by day is chosen by one rule. Of cases of one test, those are tried that take a branch
+of their own, among them an ordinary one and an extreme one; a fault that another of them would show
+is one of these or of a test of its own. All others are marked, and so is what combines parts that
+others hold.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -22,6 +27,17 @@ LONG = CASES >= 1000
 def in_long_runs(*cases: tuple[Any, ...]) -> list[Any]:
     """Cases of a test, each with a value for each of its parameters, that are not tried by day."""
     return [pytest.param(*case, marks=pytest.mark.long) for case in cases]
+
+
+def few_by_day(cases: Iterable[Any], *by_day: Any) -> list[Any]:
+    """All cases of a test, names or tuples, of which those named are tried by day."""
+    every = list(cases)
+    assert set(by_day) <= set(every), set(by_day) - set(every)
+    return [
+        pytest.param(*(case if isinstance(case, tuple) else (case,)),
+                     marks=() if case in by_day else pytest.mark.long)
+        for case in every
+    ]  # fmt: skip
 
 
 def data_sets(n: int) -> int:

@@ -184,6 +184,30 @@ def texts_tried_by_one_process():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def guess_the_same_items_once():
+    """Guessers that runs compare models with are fitted once for the same items.
+
+    Hundreds of tests run the same few tasks, and each run fits 80 classifiers.
+    """
+    from layerwise.runs import controls  # after its types are checked
+
+    guess, known, content = controls.guesser_answers, {}, ByContent()
+
+    def guess_once(task, protocol, *, tokenizer=None, alone=False):
+        if not hasattr(tokenizer, "backend_tokenizer"):
+            return guess(task, protocol, tokenizer=tokenizer, alone=alone)
+        asked = task.generate.extractor, task.chance.get("generate"), protocol == "generate"
+        key = task.items, task.unasked, *asked, alone, content.key(tokenizer)
+        if key not in known:
+            known[key] = guess(task, protocol, tokenizer=tokenizer, alone=alone)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(controls, "guesser_answers", guess_once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def texts_as_at_the_command_line():
     """Tables keep texts as they do there, which is quicker; in long runs as pandas has them."""
     from layerwise.ground.process import keep_texts_as_objects  # after its types are checked

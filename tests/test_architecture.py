@@ -132,8 +132,15 @@ def test_order_within_a_package_names_what_is_there(package):
     assert there == set(ORDER_WITHIN[package])
 
 
-def named_in_calls(name: str) -> Iterator[str]:
+@cache
+def named_in_calls(name: str) -> tuple[str, ...]:
     """Modules that one imports by a text, which ``imported_modules`` does not see."""
+    return tuple(_named_in_calls(name))
+
+
+def _named_in_calls(name: str) -> Iterator[str]:
+    if "import_module" not in MODULES[name].read_text("utf-8"):
+        return
     for node in ast.walk(ast.parse(MODULES[name].read_text("utf-8"))):
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             texts = [one.value for one in node.args if isinstance(one, ast.Constant)]

@@ -66,7 +66,7 @@ from layerwise.stats.signals.signal import (
 )
 from layerwise.storage.parquet import frame
 from tests import synthetic
-from tests.cases import data_sets, most_errors
+from tests.cases import data_sets, few_by_day, most_errors
 from tests.comparing import model, pair_rows, row
 from tests.interacting import interactions_result, with_pairs
 from tests.synthetic import ablation, cell_records, facts, planted_answers, task_facts
@@ -341,8 +341,13 @@ def test_what_goes_together_is_tested_together(case: Dependent):
     assert errors[1] <= most_errors(sets, case.rate)
 
 
-@pytest.mark.parametrize("together", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize(("n_clusters", "size"), [(20, 2), (40, 2), (20, 5)])
+@pytest.mark.parametrize(
+    ("n_clusters", "size", "together"),
+    few_by_day(
+        [(*size, part) for size in ((20, 2), (40, 2), (20, 5)) for part in (0.0, 0.5, 1.0)],
+        (20, 2, 0.0), (40, 2, 0.5), (20, 5, 0.5), (20, 5, 1.0),
+    ),
+)  # fmt: skip
 def test_a_model_that_guesses_facts_together_has_no_signal(n_clusters, size, together):
     """With 20 facts five times each, item by item 19 % pass at 2.5 % where facts go together."""
     sets, rng = data_sets(1600), np.random.default_rng(7)

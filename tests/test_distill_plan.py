@@ -88,9 +88,15 @@ def training_work(model: Model, **given: Any) -> TrainingWork:
 
 
 @pytest.mark.parametrize(
-    ("name", "memory"), [("llama", MEMORY), ("t5", LITTLE), *in_long_runs(("llama", LITTLE))]
-)
-@pytest.mark.parametrize("on_policy", [0.0, 0.5])
+    ("name", "memory", "on_policy"),
+    [
+        ("llama", MEMORY, 0.5), ("t5", LITTLE, 0.0),
+        *in_long_runs(
+            ("llama", MEMORY, 0.0), ("t5", LITTLE, 0.5), ("llama", LITTLE, 0.0),
+            ("llama", LITTLE, 0.5),
+        ),
+    ],
+)  # fmt: skip
 def test_a_training_reads_the_tokens_that_were_planned(name, memory, on_policy):
     """Also if only two of the longest texts fit; those that it writes are between bounds."""
     work = training_work(

@@ -11,7 +11,7 @@ import pytest
 import layerwise as lw
 from layerwise.errors import UserError
 from tests.analysis import documented_columns
-from tests.cases import in_long_runs
+from tests.cases import few_by_day
 from tests.every import ANALYSES, MODEL, measured_tables
 from tests.stopping import kept_parts, stop_after
 
@@ -82,15 +82,18 @@ def check(run: Any, model: Any, folder: Path, **other: Any) -> None:
     assert lw.verify(out).ok
 
 
+# By day one that is made item by item, pair by pair, step by step, sequence by sequence and of two
+# models, and one whose tables are of two kinds; others are made of such pieces, too.
 # Of profiles and of series of checkpoints see test_resume and test_training.
-@pytest.mark.parametrize("name", OTHER)
+BY_DAY = ("ablate", "patching", "removal", "heads", "transplant", "estimates")
+
+
+@pytest.mark.parametrize("name", few_by_day(OTHER, *BY_DAY))
 def test_an_analysis_goes_on_where_it_was_stopped_and_is_read_as_it_was_saved(name, tmp_path):
     check(ANALYSES[name], lw.load_model(MODEL), tmp_path, **OTHER[name])
 
 
 # Of the others only what they compute differs, which tests of their own hold.
-@pytest.mark.parametrize(
-    "name", ["ablate", "patching", *in_long_runs(("logit lens",), ("attribution",), ("heads",))]
-)
+@pytest.mark.parametrize("name", few_by_day(BOTH_STACKS, "ablate"))
 def test_an_analysis_of_two_stacks_goes_on_and_is_read(name, tmp_path):
     check(BOTH_STACKS[name], lw.load_model("organism-seq2seq"), tmp_path)

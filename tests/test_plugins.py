@@ -52,7 +52,10 @@ import layerwise as lw
 from layerwise_certainty import certainty
 from layerwise.analyses.registry import ANALYSES, EXTRAS, PLANS
 from layerwise.report.html import findings
+from tests.pages import blank_pages
 
+blank = blank_pages()  # pictures are drawn in other tests
+blank.__enter__()
 out = {out!r}
 model = lw.load_model("wired-decoder")
 found = certainty(
@@ -157,8 +160,10 @@ from layerwise.analyses.registry import ANALYSES
 from layerwise.results import load_results
 from layerwise.storage.schemas import SCHEMAS
 from layerwise.report import report
+from tests.pages import blank_pages
 results = load_results({out!r})
-text = report(results).html
+with blank_pages():
+    text = report(results).html
 print(json.dumps(dict(analyses=[each.name for each in ANALYSES], tables=list(SCHEMAS),
                       results=len(results), page=len(text))))
 """

@@ -275,7 +275,8 @@ def test_pairs_are_patched_where_the_model_is_better_than_blind():
 
 
 @pytest.mark.usefixtures("blank_pictures")
-@pytest.mark.parametrize("write", ["save_figures", *in_long_runs(("save",))])
+# By day test_verifying deletes the folders of other runs.
+@pytest.mark.parametrize("write", in_long_runs(("save_figures",), ("save",)))
 def test_a_profile_whose_folder_is_deleted_ends_in_a_sentence_and_begins_again(
     model, tmp_path, monkeypatch, write
 ):

@@ -6,7 +6,7 @@ import re
 import shutil
 import warnings
 from html import unescape
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -34,6 +34,7 @@ from layerwise.prompts.texts import (
     with_direction_mark,
 )
 from layerwise.sweep.walk import readout
+from tests.cases import in_long_runs
 
 from .commands import run
 from .models.decoder.tiny import tiny_decoder
@@ -97,8 +98,11 @@ def test_lens_grid_is_what_a_plain_run_shows(case):
     assert len(grid.table) == (len(layers) + 1) * len(last)
 
 
-@pytest.mark.parametrize("case", MODELS)
-@pytest.mark.parametrize("site", ["layer", "z"])
+@pytest.mark.parametrize(
+    ("case", "site"),
+    [*((case, "z") for case in MODELS), ("llama", "layer"),
+     *in_long_runs(*((case, "layer") for case in MODELS if case != "llama"))],
+)  # fmt: skip
 def test_skip_grid_is_what_a_plain_run_without_the_part_says(case, site):
     model = case_model(case)
     whole = hooked_logprobs(model, PROMPT)
@@ -152,9 +156,14 @@ PAIRS = {(PROMPT, OTHER): {n: n for n in range(5)}, UNEQUAL: {0: 0, 1: 1, 3: 2, 
 
 
 @pytest.mark.parametrize(
-    ("case", "prompts"), [*product(MODELS, [UNEQUAL]), ("llama", (PROMPT, OTHER))]
-)
-@pytest.mark.parametrize("site", ["resid_pre", "z"])
+    ("case", "prompts", "site"),
+    [
+        *((case, UNEQUAL, "z") for case in MODELS), ("llama", (PROMPT, OTHER), "resid_pre"),
+        *in_long_runs(
+            *((case, UNEQUAL, "resid_pre") for case in MODELS), ("llama", (PROMPT, OTHER), "z")
+        ),
+    ],
+)  # fmt: skip
 def test_patch_grid_is_what_a_plain_patched_run_gives_back(case, prompts, site):
     model, (clean, corrupted) = case_model(case), prompts
     grid = lw.patch_grid(model, clean, corrupted, 7, 8, site=site)

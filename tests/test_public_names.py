@@ -273,7 +273,7 @@ def test_docstrings_begin_with_what_is_computed_in_plain_words(name):
     assert not re.search(r"\b(told|asked|ask|say|says|stand in for|spare)\b", first)
 
 
-RUNS = 3
+RUNS = 2
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 

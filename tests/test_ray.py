@@ -26,6 +26,7 @@ from layerwise.runs.travel import pack, unpack
 from layerwise.storage.provenance import read_facts
 from tests import commands
 from tests.analysis import word_task, write_jsonl
+from tests.cases import in_long_runs
 from tests.models.tiny import tiny_model
 
 pytest.importorskip("ray")
@@ -51,6 +52,12 @@ def workers() -> Iterator[RayExecutor]:
 @pytest.fixture(scope="module")
 def model() -> Any:
     return tiny_model("llama")
+
+
+@pytest.fixture(scope="module")
+def connected(workers, model) -> None:
+    """The cluster is there."""
+    lw.ablate(model, [word_task(2)], "letter", layers=[0], executor=workers, progress=False)
 
 
 @pytest.fixture
@@ -121,7 +128,7 @@ def few_pairs(monkeypatch) -> None:
 PATCHED: dict[str, Any] = {"pairs": 5, "limit": 30, "progress": False}
 
 
-@pytest.mark.parametrize("analysis", [lw.patch_activations, lw.patch_paths])
+@pytest.mark.parametrize("analysis", [lw.patch_activations, *in_long_runs((lw.patch_paths,))])
 def test_workers_share_the_pairs_of_one_task(workers, analysis, few_pairs, tmp_path, monkeypatch):
     model = lw.load_model("organism-letters")
 
@@ -282,14 +289,12 @@ def test_a_text_names_a_cluster_and_what_workers_take():
     assert RayExecutor().device_of_workers == "cpu"
 
 
-def test_more_workers_than_a_machine_has_room_for_are_refused(workers, model):
-    ablation(model, executor=workers)  # the cluster is there
+def test_more_workers_than_a_machine_has_room_for_are_refused(connected, model):
     with pytest.raises(lw.UserError, match=r"64 worker\(s\) of 4 processor\(s\) and 1 GPU\(s\)"):
         ablation(model, executor=RayExecutor(actors=64, num_cpus=4, num_gpus=1))
 
 
-def test_a_second_cluster_in_one_process_is_refused(workers, model, monkeypatch):
-    ablation(model, executor=workers)
+def test_a_second_cluster_in_one_process_is_refused(connected, model, monkeypatch):
     monkeypatch.setattr("layerwise.runs.ray_executor.refuse_silent", lambda address: None)
     with pytest.raises(lw.UserError, match=r"connected to another Ray cluster \(.*'head:1'"):
         ablation(model, executor=RayExecutor("head:1"))

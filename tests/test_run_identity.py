@@ -29,6 +29,7 @@ from layerwise.storage.provenance import installed_versions, read_facts
 from layerwise.storage.run_tables import RunTables
 from tests import commands
 from tests.analysis import word_task, write_jsonl
+from tests.cases import few_by_day
 from tests.models.tiny import tiny_folder, tiny_model, tiny_tokenizer
 from tests.stopping import stop_after
 from tests.synthetic import list_anew
@@ -168,8 +169,12 @@ EDITS = {
 
 
 @pytest.mark.parametrize(
-    ("edit", "finished"), [*((edit, False) for edit in EDITS), ("capability", True)]
-)
+    ("edit", "finished"),
+    few_by_day(
+        [*((edit, False) for edit in EDITS), ("capability", True)],
+        ("a line", False), ("lines beyond the limit are gone", False), ("capability", True),
+    ),
+)  # fmt: skip
 def test_an_edited_file_of_questions_is_refused_in_words(edit, finished, tmp_path):
     model, out = tiny_model("llama"), tmp_path / "run"
     path = write_jsonl(tmp_path / "mine.jsonl", word_task(8, "mine").items, capability="knowledge")

@@ -27,7 +27,7 @@ from layerwise.storage.run_tables import RunTables
 from layerwise.tasks import Task
 from tests import synthetic
 from tests.analysis import with_preferred_answers, word_task
-from tests.cases import data_sets, most_errors
+from tests.cases import data_sets, in_long_runs, most_errors
 from tests.models.seq2seq.tiny import tiny_folder
 from tests.models.tiny import tiny_model
 from tests.planted import CAPABILITIES, small_task
@@ -91,7 +91,7 @@ def cosine(x: np.ndarray, y: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("protocol", ["letter", "continuation"])
+@pytest.mark.parametrize("protocol", ["letter", *in_long_runs(("continuation",))])
 def test_every_item_is_as_by_brute_force(case: str, protocol: str) -> None:
     for index in range(3):
         at, table = 0, case_similarity(case).similarity

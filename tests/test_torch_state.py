@@ -17,6 +17,7 @@ from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.errors import UserError
 from layerwise.sweep import LogLikelihood, intact, site_noise, sweep
 from tests.analysis import word_task
+from tests.cases import few_by_day
 from tests.models.tiny import tiny_model, tiny_tokenizer
 from tests.sweep.models import new_model, random_model
 from tests.test_patching import pair_task
@@ -58,7 +59,9 @@ def plain_tables() -> list[pd.DataFrame]:
     return tables(tiny_model("llama", seed=1))
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(
+    "state", few_by_day(STATES, "inference mode", "another default number format")
+)
 def test_what_is_set_in_torch_changes_no_number(state):
     expected = plain_tables()
     with STATES[state]():

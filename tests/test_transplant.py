@@ -24,7 +24,7 @@ from layerwise.presentation.rows import rows
 from layerwise.report.html import findings
 from layerwise.sweep import intact, sweep
 from tests.analysis import word_task
-from tests.cases import in_long_runs
+from tests.cases import LONG, in_long_runs
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_folder, tiny_model, tiny_tokenizer
 from tests.planted import small_model, small_task
@@ -105,7 +105,8 @@ def assert_models_swap_answers(result: Any, layer: int) -> None:
         assert joined["generated_x"].fillna("").equals(joined["generated_y"].fillna(""))
 
 
-@pytest.mark.parametrize("better", ["other", "base"])
+# The tables of either direction are in test_transplant_tables.
+@pytest.mark.parametrize("better", ["other", *in_long_runs(("base",))])
 def test_the_layer_in_which_two_decoders_differ_is_found_in_both_directions(better):
     whole = small_model(LAYOUT)
     broken = silence_parts(whole, (LAYOUT.look_up.layer, "attn_out"))
@@ -298,16 +299,15 @@ def test_a_layer_that_works_on_what_an_earlier_one_found_does_not_bring_it_by_we
 
 def test_texts_under_activations_are_those_of_the_other_model():
     whole, broken = small_model(LAYOUT), silence_parts(small_model(LAYOUT), (2, "mlp_out"))
-    task = small_task("knowledge")
+    task, protocols = small_task("knowledge"), ["generate", "continuation"][: 1 + LONG]
     found = exchange(
-        broken, whole, task, ["continuation", "generate"], site="mlp_out", layers=[1, 2],
-        exchange="activations",
+        broken, whole, task, protocols, site="mlp_out", layers=[1, 2], exchange="activations",
     )  # fmt: skip
     assert found.gaps()["found"].all()
-    for protocol in ("continuation", "generate"):
+    for protocol in protocols:
         of = rows(found.effects(), protocol=protocol, direction="brings")
         assert list(of["share"].round(6)) == [0, 1]
-    (told, _) = [o.full for o in findings([found]) if o.kind == "transplant"]
+    told, *_ = [o.full for o in findings([found]) if o.kind == "transplant"]
     assert "lies in the MLP output of layer 2." in told
     table = found.transplant.query("protocol == 'generate' and layer == 2 and host == 'base'")
     plain = found.transplant.query("protocol == 'generate' and kind == 'intact'")

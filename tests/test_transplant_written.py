@@ -59,11 +59,11 @@ CASES = [("qwen2", "layer", (0, 2)), ("gpt2", "attn_out", (1,)), ("qwen3", "mlp_
 @pytest.mark.parametrize(
     ("family", "site", "layers"),
     [
-        *CASES[:2], ("llama", "ln_final", ()), ("t5", "layer", (1, 3)),
-        ("gemma 2", "attn_out", (1,)), ("deepseek 3", "layer", (1, 2)),
+        *CASES[:2], ("t5", "layer", (1, 3)), ("deepseek 3", "layer", (1, 2)),
         # Others have their names of weights, and others theirs of the site.
         *in_long_runs(
             CASES[2], ("qwen3", "unembed", ()), ("gpt2", "embed", ()), ("t5", "embed", ()),
+            ("llama", "ln_final", ()), ("gemma 2", "attn_out", (1,)),
             ("gemma 2", "mlp_out", (0, 2)), ("cohere 2", "unembed", ()),
         ),
     ],

@@ -259,7 +259,7 @@ def interrupt_after(writes: int, monkeypatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("writes", [0, 1, 3, 4])
+@pytest.mark.parametrize("writes", [1, 3, *in_long_runs((0,), (4,))])
 def test_a_save_that_is_killed_leaves_no_table_that_differs_from_the_list(
     folder, ablation, monkeypatch, writes
 ):
@@ -516,9 +516,8 @@ def test_a_piece_of_which_one_part_is_damaged_is_made_again(
     ("owner", "write", "nth"),
     [
         (RunFolder, "write_part", 2),
-        (base, "write_table", 1),
-        (records, "write_atomically", 1),
         (runs_folder, "write_run_file", 2),
+        *in_long_runs((base, "write_table", 1), (records, "write_atomically", 1)),
     ],
 )
 def test_a_run_whose_folder_is_deleted_ends_in_a_sentence_and_begins_again(

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from layerwise.models.decoder.load import refuse_wrong_sites
-from tests.models.decoder.tiny import BY_DAY, CASES, tiny_decoder
+from tests.cases import few_by_day
+from tests.models.decoder.tiny import CASES, tiny_decoder
 from tests.models.refusal import expect_refusal
 from tests.models.seq2seq.tiny import tiny_seq2seq
 
@@ -27,10 +28,10 @@ SAID = torch.randint(3, 300, (2, 4), generator=torch.Generator().manual_seed(6))
 TABLES = ("biogpt", "gpt-2", "gpt-2, by layer", "gpt-bigcode", "gpt-neo", "opt", "xglm")
 TWO_STACKS = ("t5", "flan-t5", "mt5", "bart", "mbart", "marian", "pegasus")
 EVERY = [*CASES, *TWO_STACKS]
-FAMILIES = [
-    pytest.param(case, marks=() if case in (*BY_DAY, "t5", "bart", "mbart") else pytest.mark.long)
-    for case in EVERY
-]
+# Of those that stand for what a layer may have, the ones whose sites are others.
+FAMILIES = few_by_day(
+    EVERY, "gemma 2", "cohere 2", "qwen 3 moe", "gpt-2, by layer", "gpt-oss", "t5", "mbart"
+)
 
 
 def case_model(case: str) -> Any:

@@ -23,6 +23,7 @@ from layerwise.models.organisms.wired_seq2seq.model import wired_seq2seq_model
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.tasks import Task, load_task, task_names
 from layerwise.tasks.suites import toy
+from tests.cases import in_long_runs
 from tests.planted import CAPABILITIES, SMALL, layouts, small_model, small_task
 from tests.planted_seq2seq import prompt, seq2seq_layouts, small_seq2seq
 
@@ -170,10 +171,16 @@ def test_the_seed_decides_the_weights_and_nothing_else(kind):
     assert all_right(other, small_task("reasoning", 6))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+DECODER_SIZES, TWO_STACK_SIZES = ("wired-decoder", (10, 0, 4)), ("wired-seq2seq", (14, 8, 4))
+
+
 @pytest.mark.parametrize(
-    ("name", "sizes"), [("wired-decoder", (10, 0, 4)), ("wired-seq2seq", (14, 8, 4))]
-)
+    ("name", "sizes", "dtype"),
+    [
+        (*DECODER_SIZES, "float32"), (*TWO_STACK_SIZES, "float16"),
+        *in_long_runs((*DECODER_SIZES, "float16"), (*TWO_STACK_SIZES, "float32")),
+    ],
+)  # fmt: skip
 def test_it_is_loaded_by_name_in_any_format(name, sizes, dtype):
     model = load_model(name, dtype=dtype)
     facts = model_facts(model)

@@ -27,9 +27,10 @@ from layerwise.models.huggingface.originals import load_original
 from layerwise.models.meta_model import load_meta_model
 from layerwise.sweep import LogLikelihood, Scored, intact, skip, sweep
 from tests.analysis import word_task
+from tests.cases import few_by_day
 from tests.commands import run_cleanly
 from tests.models.decoder.test_loading import tiny_family_folder
-from tests.models.decoder.tiny import CASES
+from tests.models.decoder.tiny import BY_DAY, CASES
 from tests.models.refusal import expect_refusal
 from tests.models.seq2seq import tiny as seq2seq
 from tests.models.test_refusals import edit_config
@@ -120,7 +121,10 @@ def test_all_but_what_is_packed_has_the_number_format_asked_for(dtype, quantized
     assert 0 < float((ours - theirs).abs().max()) < 1.0
 
 
-@pytest.mark.parametrize("name", ANALYSES)
+# By day one that skips, one that reads weights themselves, and one that takes gradients.
+@pytest.mark.parametrize(
+    "name", few_by_day(ANALYSES, "skips", "attribution", "attribution patching")
+)
 def test_every_analysis_gives_the_tables_of_the_numbers(
     name: str, kept_and_dequantized: list[Any]
 ) -> None:
@@ -143,7 +147,7 @@ def test_grids_of_a_prompt_are_those_of_the_numbers(kept_and_dequantized: list[A
         assert ours["text"].tolist() == theirs["text"].tolist()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", few_by_day(CASES, "llama", "falcon", *BY_DAY))
 def test_families_equal_their_reference_and_the_numbers(case: str, tmp_path: Path) -> None:
     folder = tiny_family_folder(case, tmp_path)
     packed = by_bitsandbytes(folder, tmp_path / "packed", "nf4")

@@ -82,6 +82,7 @@ def test_a_random_model_gets_no_verdict():
     assert set(told.values()) <= {Verdict.NO_SIGNAL, Verdict.NOT_ASKED}
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_goes_on_to_the_same_verdicts(folder, tmp_path):
     out = tmp_path / "stopped"
     with stop_after(2):

@@ -151,6 +151,11 @@ BY_DAY: dict[str, Draw] = {
     ),
     "training": curve_of_many_steps,
 }
+# Drawn by the function of another one, with no more in it.
+ALIKE = {
+    "attribution of cross heads", "attribution in two stacks", "head scores in two stacks",
+    "patched heads", "paths in two stacks", "interactions in two stacks", "transplanted heads",
+}  # fmt: skip
 IN_LONG_RUNS: dict[str, Draw] = {
     **{
         f"{name}, least": draw_run_table(*drawn, 1, 2, "letter", "generate")
@@ -177,8 +182,9 @@ IN_LONG_RUNS: dict[str, Draw] = {
     ("name", "width"),
     [
         # Texts get into each other's way in the narrow picture first.
-        *((name, COLUMN_WIDTH) for name in BY_DAY),
+        *((name, COLUMN_WIDTH) for name in BY_DAY if name not in ALIKE),
         *in_long_runs(
+            *((name, COLUMN_WIDTH) for name in sorted(ALIKE)),
             *((name, FULL_WIDTH) for name in BY_DAY),
             *((name, width) for name in IN_LONG_RUNS for width in (COLUMN_WIDTH, FULL_WIDTH)),
         ),

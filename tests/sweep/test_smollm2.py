@@ -13,6 +13,7 @@ from layerwise.models import original_tokenizer
 from layerwise.sweep import intact, skip, sweep
 from layerwise.sweep.requests import make_stopper
 from layerwise.tasks import PROTOCOLS, build_requests, load_task
+from tests.cases import LONG
 from tests.models.real import smollm2
 
 N_LAYERS = 30
@@ -27,7 +28,7 @@ def same_work(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def suite_requests(tokenizer: Any, suites: tuple[str, ...], n_items: int) -> dict[str, list[Any]]:
-    """The requests by protocol, each task with one example."""
+    """The requests by protocol, each task with one example; letters in long runs."""
     tasks = [load_task(name, limit=n_items, fewshot=1) for name in suites]
     return {
         protocol: [
@@ -37,6 +38,7 @@ def suite_requests(tokenizer: Any, suites: tuple[str, ...], n_items: int) -> dic
             for one in build_requests(task, item, protocol, tokenizer)
         ]
         for protocol in PROTOCOLS
+        if LONG or protocol != "letter"
     }
 
 
