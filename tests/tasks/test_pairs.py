@@ -107,6 +107,7 @@ def test_shared_first_tokens() -> None:
         ("sum-chain", 0.7, 0.5),
         ("order", 0.6, 1.0),
         ("two-hop", 0.95, 1.0),
+        ("hops", 0.95, 1.0),
         ("brackets", 0.0, 1.0),
         ("repetition", 0.0, 1.0),
         ("passage", 0.0, 1.0),
