@@ -148,6 +148,7 @@ def protocols_by_task(
 class Replication:
     """A planned replication: ablations of tasks by ways of scoring, and what else is needed."""
 
+    setup: Setup
     claims: tuple[PublishedClaim, ...]
     tasks: Mapping[str, Sequence[str]]  # names of those of each claim
     ablations: tuple[Ablation, ...]
@@ -188,7 +189,7 @@ class Replication:
                     measurements[name] = measurement.job(replace(setup, tasks=some))
                 except UserError as refused:
                     missing[name] = str(refused)
-        return cls(claims, tasks, ablations, measurements, missing)
+        return cls(setup, claims, tasks, ablations, measurements, missing)
 
     def settings(self) -> dict[str, Any]:
         """Settings that make it this replication and no other."""
@@ -207,7 +208,7 @@ class Replication:
         """Make all that is needed, then the verdicts."""
         ablated = [ablation.amount() for ablation in self.ablations]
         amounts = {name: planned_amount(job) for name, job in self.measurements.items()}
-        progress.expect(sum(ablated) + sum(amounts.values()))
+        progress.expect(sum([*ablated, *amounts.values()], 0.0))
 
         def make(job: Job[Any], amount: float) -> Any:
             part = PartMeter(progress, amount)
@@ -220,4 +221,6 @@ class Replication:
         found = (result for result in also.values() if len(result.to_pandas()))
         measured = [*join_ablations(made), *found]
         progress.set_activity("testing claims")
-        return [*measured, judge_results(self.claims, measured)]
+        # Where nothing could be measured, the run's own facts say what was asked.
+        facts = None if measured else self.setup.facts(settings)
+        return [*measured, judge_results(self.claims, measured, facts)]

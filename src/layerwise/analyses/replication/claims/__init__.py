@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from ..claim import PublishedClaim
-from . import csordas, lad, men, neeraj, song
+from . import csordas, geva, hu, lad, men, meng, neeraj, song
 
 BY_NAME: dict[str, PublishedClaim] = {
-    claim.name: claim for paper in (song, lad, csordas, men, neeraj) for claim in paper.CLAIMS
+    claim.name: claim
+    for paper in (song, lad, csordas, hu, men, meng, geva, neeraj)
+    for claim in paper.CLAIMS
 }
