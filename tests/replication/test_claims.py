@@ -25,6 +25,7 @@ from layerwise.analyses.replication.claim import (
 from layerwise.analyses.replication.claims import BY_NAME
 from layerwise.analyses.replication.evidence import Evidence
 from layerwise.analyses.replication.judge import judge
+from layerwise.analyses.replication.measurements import MEASUREMENTS, TRAINED
 from layerwise.tasks import PROTOCOLS
 from layerwise.tasks.registry import is_suite
 from tests.cases import data_sets, most_errors
@@ -56,6 +57,7 @@ def world(name: str, **changes: object) -> made_up.World:
 def test_a_claim_says_what_it_is_and_asks_for_what_there_is(claim):
     assert set(claim.needs.tasks) == set(SCALES)
     assert set(claim.needs.protocols) <= set(PROTOCOLS)
+    assert set(claim.needs.also) <= {*MEASUREMENTS, TRAINED}
     assert all(map(is_suite, claim.needs.tasks[SMALL]))
     for text in (claim.sentence, claim.measured, claim.differs):
         assert text.endswith(".")

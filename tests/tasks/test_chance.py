@@ -32,6 +32,13 @@ GUESSERS: dict[str, Guess] = {
     "open-book": random_guess(in_sentences),
     "facts-open-book": random_guess(in_sentences),
     "order": random_guess(lambda item: re.findall(r"[A-Z]\w+", item.question)[1:]),
+    "hops": random_guess(
+        lambda item: [
+            name
+            for name in re.findall(r"to (\w+)\.", item.context or "")
+            if not item.question.startswith(name)
+        ]
+    ),
     "two-hop": random_guess(lambda item: re.findall(r"is in the (\w+)", item.context or "")),
 }
 
@@ -94,7 +101,8 @@ def winners(name: str, first: int) -> set[str]:
 
 TOYS = [*task_names("organism"), *task_names("letters"), *task_names("wired")]
 MATCHED_NAMES = {name for sets in MATCHED.values() for names in sets.values() for name in names}
-VARIANTS = sorted(name for name in MATCHED_NAMES if ":" in name)
+HOPS = [f"hops:hops={n}" for n in (1, 3, 4)]
+VARIANTS = sorted(name for name in (*MATCHED_NAMES, *HOPS) if ":" in name)
 
 
 @pytest.mark.parametrize(

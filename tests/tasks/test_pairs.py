@@ -102,6 +102,7 @@ def test_shared_first_tokens() -> None:
         ("facts", 0.85, 0.98),
         ("sum-chain", 0.7, 0.5),
         ("order", 0.6, 1.0),
+        ("hops", 0.95, 1.0),
         ("brackets", 0.0, 1.0),
         *in_long_runs(
             ("kv-words", 0.95, 1.0),

@@ -38,6 +38,7 @@ def test_names_go_by_capability() -> None:
         "sum-chain",
         "order",
         "two-hop",
+        "hops",
         "word-problems",
         "brackets",
         "repetition",
@@ -92,7 +93,7 @@ def test_tasks_that_results_could_not_tell_apart(names, first, second, label):
 KNOWN = (
     "a path to a .jsonl, .csv, .parquet or .toml file, all, arithmetic, "
     "benchmark:NAME:data=FOLDER, brackets, coherence, facts, facts-open-book, "
-    "hf:NAME:question=COLUMN:data=FOLDER, hf:OWNER/NAME:SPLIT:question=COLUMN, "
+    "hf:NAME:question=COLUMN:data=FOLDER, hf:OWNER/NAME:SPLIT:question=COLUMN, hops, "
     "knowledge, kv-ids, kv-words, letters-facts, letters-"
     "lookup, lm-eval:NAME, matched, matched-generate, open-book, order, organism-brackets, "
     "organism-facts, organism-lookup, organism-two-hop, passage, reasoning, repetition, "

@@ -202,6 +202,41 @@ def test_two_hop_takes_two_steps() -> None:
             assert place[has[who]] == answer
 
 
+def follow(context: str, start: str, hops: int) -> str:
+    """Who has the ball after so many throws."""
+    throws = dict(re.findall(r"(\w+) throws to (\w+)", context))
+    assert len(throws) == len(set(throws.values())) == context.count(".") == 9
+    for _ in range(hops):
+        start = throws[start]
+    return start
+
+
+@pytest.mark.parametrize("hops", [1, 2, 3, 4])
+def test_hops_are_as_many_as_asked(hops: int) -> None:
+    for item in all_items(f"hops:hops={hops}"):
+        assert item.corruption is not None
+        assert item.corruption.context == item.context
+        for question, answer in (
+            (item.question, item.answer),
+            (item.corruption.question, item.corruption.answer),
+        ):
+            who, number = re.findall(r"(\w+) has the ball. Throw (\d) goes to", question)[0]
+            assert int(number) == hops
+            assert follow(item.context or "", who, hops) == answer
+        assert set(item.choices) <= set(re.findall(r"[A-Z]\w+", item.context or ""))
+
+
+def test_hops_differ_in_nothing_but_their_number() -> None:
+    shapes = {
+        re.sub(r"[A-Z]\w+ (has|throws)|to [A-Z]\w+|\d", "", f"{item.context} {item.question}")
+        for hops in (1, 2, 3, 4)
+        for item in all_items(f"hops:hops={hops}")
+    }
+    assert len(shapes) == 1
+    contexts = [{item.context for item in all_items(f"hops:hops={hops}")} for hops in (1, 2, 3, 4)]
+    assert len(set.union(*contexts)) == sum(map(len, contexts))
+
+
 def test_passage_rest_goes_on_with_what_the_start_determines() -> None:
     for item in all_items("passage"):
         (first_word,) = item.aliases
@@ -235,6 +270,7 @@ def test_difficulty_is_a_parameter() -> None:
     assert max(int(item.answer) for item in suites.word_problems(largest=60).items) > 60
     assert len((suites.order(n_people=5).items[0].context or "").split(".")) == 5
     assert (suites.two_hop(n_chains=6).items[0].context or "").count(" has the ") == 6
+    assert {item.group for item in suites.hops(hops=3).items} == {"3 hops"}
     assert len(suites.sum_chain(terms=(6,)).items[0].question.split()) == 11
     assert len(suites.brackets(depth=6).items[0].answer.split()) == 6
     assert len(suites.repetition(length=20, shown=5).items[0].answer.split()) == 15
@@ -258,6 +294,7 @@ def test_difficulty_is_a_parameter() -> None:
         (lambda: suites.open_book(n_statements=3), "There are 4 to 6 statements, not 3"),
         (lambda: suites.arithmetic(digits=(0,)), "Digits are 1 to 4, not (0,)"),
         (lambda: suites.word_problems(largest=4), "The largest number is 5 or more, not 4"),
+        (lambda: suites.hops(hops=5), "There are 1 to 4 hops, not 5; choose another value."),
         (lambda: suites.passage(n_between=7), "There are 0 to 6 sentences between, not 7"),
         (lambda: suites.sum_chain(terms=(2, 3)), "A chain has 3 to 12 terms, not (2, 3)"),
         (

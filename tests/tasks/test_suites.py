@@ -29,8 +29,8 @@ MATCHED_NAMES = {name for sets in MATCHED.values() for names in sets.values() fo
 EVERY = sorted({*NAMES, *task_names("organism"), *MATCHED_NAMES})
 SUMS = ("arithmetic", "sum-chain", "word-problems")
 CORRUPTED = (
-    "kv-words", "kv-ids", "open-book", "facts-open-book", "two-hop", "order", "facts",
-    "arithmetic", "sum-chain",
+    "kv-words", "kv-ids", "open-book", "facts-open-book", "two-hop", "hops", "order",
+    "facts", "arithmetic", "sum-chain",
 )  # fmt: skip
 
 
@@ -99,7 +99,8 @@ def test_tasks_are_the_same_in_another_process() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["kv-words", "kv-ids", "open-book", "facts", "facts-open-book", "two-hop", "order"]
+    "name",
+    ["kv-words", "kv-ids", "open-book", "facts", "facts-open-book", "two-hop", "hops", "order"],
 )
 def test_fewshot_answers_are_no_answers_of_items(name: str) -> None:
     task = suite(name)
@@ -109,7 +110,7 @@ def test_fewshot_answers_are_no_answers_of_items(name: str) -> None:
 
 def test_items_that_ask_for_one_fact_share_a_cluster() -> None:
     clusters = {name: {item.cluster for item in suite(name).items} for name in NAMES}
-    none = ("kv-words", "kv-ids", "order", "two-hop", "brackets", "repetition", "passage")
+    none = ("kv-words", "kv-ids", "order", "two-hop", "hops", "brackets", "repetition", "passage")
     assert all(clusters[name] == {None} for name in none)
     assert clusters["facts"] == clusters["facts-open-book"]
     assert len(clusters["facts"]) == len(suite("facts").items)

@@ -115,6 +115,17 @@ def centre_contrast(pool: Pool, without: Collection[int] = ()) -> Contrast | Non
     return Contrast(centre, away * np.sqrt(n / max(n - 1, 1)), least)
 
 
+def ratio_contrast(
+    part: Float[np.ndarray, " answers"], whole: Float[np.ndarray, " answers"], clusters: Clusters
+) -> Contrast:
+    """Sum of one value over answers, divided by the sum of another, which is not 0."""
+    total, n = whole.sum(), clusters.n
+    ratio = float(part.sum() / total)
+    # The influence of an answer on a ratio of sums.
+    away = clusters.sums((part - ratio * whole) / total)
+    return Contrast(ratio, away * np.sqrt(n / max(n - 1, 1)))
+
+
 def unpaired_difference(first: Contrast, second: Contrast) -> Contrast:
     """The difference of contrasts of other items."""
     least = float(np.hypot(first.least, second.least))

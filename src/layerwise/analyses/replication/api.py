@@ -230,6 +230,7 @@ def protocols_by_task(
 class Replication:
     """A planned replication: ablations of tasks by ways of scoring, and what else is needed."""
 
+    setup: Setup
     claims: tuple[PublishedClaim, ...]
     tasks: Mapping[str, Sequence[str]]  # names of those of each claim
     ablations: tuple[Ablation, ...]
@@ -275,7 +276,7 @@ class Replication:
         ]
         ablations = skip_layers_of(setup, protocols_by_task(claims, tasks))
         beside = {second.loaded.name: second.loaded.hash for second in setup.beside}
-        return cls(claims, tasks, ablations, tuple(trained), measurements, missing, beside)
+        return cls(setup, claims, tasks, ablations, tuple(trained), measurements, missing, beside)
 
     def settings(self) -> dict[str, Any]:
         """Settings that make it this replication and no other."""
@@ -296,7 +297,7 @@ class Replication:
         both = (*self.ablations, *self.trained)
         ablated = [ablation.amount() for ablation in both]
         amounts = {name: planned_amount(job) for name, job in self.measurements.items()}
-        progress.expect(sum(ablated) + sum(amounts.values()))
+        progress.expect(sum([*ablated, *amounts.values()], 0.0))
 
         def make(job: Job[Any], amount: float) -> Any:
             part = PartMeter(progress, amount)
@@ -310,7 +311,9 @@ class Replication:
         measured = [*join_ablations(own), *(one for one in also.values() if len(one.to_pandas()))]
         progress.set_activity("testing claims")
         trained = pd.concat([frame("trained_records", []), *(one.records for one in others)])
-        return [*measured, judge_results(self.claims, measured, trained)]
+        # Where nothing could be measured, the run's own facts say what was asked.
+        facts = None if measured else self.setup.facts(settings)
+        return [*measured, judge_results(self.claims, measured, trained, facts)]
 
 
 def skip_layers_of(

@@ -10,20 +10,27 @@ import pandas as pd
 
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.execute import JobOfSetup
+from layerwise.analyses.patching.api import Patching
+from layerwise.analyses.patching.result import PatchingResult
+from layerwise.analyses.patching.tables import signals_of_pairs
 from layerwise.analyses.similarity.api import Similarity
 from layerwise.analyses.similarity.result import SimilarityResult
 from layerwise.analyses.transplant.job import Transplant
+from layerwise.analyses.transplant.result import TransplantResult
 from layerwise.analyses.transplant.spec import TransplantSpec
 from layerwise.errors import UserError
+from layerwise.models.instance.kinds import is_seq2seq
 from layerwise.runs.setup import Setup
 from layerwise.stats.cells import Cell, cells, layer_skips
 from layerwise.storage.base import Result
-from layerwise.storage.provenance import join_facts
+from layerwise.storage.provenance import Facts, join_facts
 
 from .claim import PublishedClaim
 from .evidence import Evidence
 from .judge import judge
 from .result import ReplicationResult
+
+_PAIRS = 32  # of a task, of which states are restored
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,25 @@ def _transplant(setup: Setup) -> Transplant:
     return Transplant(base, other, spec)
 
 
+def _patching(setup: Setup) -> Patching:
+    if is_seq2seq(setup.model):
+        raise UserError(
+            "What attention and MLPs restore is asked of decoders alone, but the model has an "
+            "encoder; expected a decoder-only model."
+        )
+    return Patching(
+        replace(setup, protocols=("continuation",)), _PAIRS, ("mlp_out", "attn_out"),
+        positions=("last changed", "last"), align=True, strict=False,
+    )  # fmt: skip
+
+
+def _rows_with_signal(patching: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the tasks of which the model solves more pairs than it has the wrong way round."""
+    signals = signals_of_pairs(patching)
+    keys = zip(patching["task"], patching["protocol"], strict=True)
+    return patching.loc[[bool(signals[key]) for key in keys]]
+
+
 MEASUREMENTS = {
     "similarity": Measurement(
         SimilarityResult,
@@ -72,19 +98,36 @@ MEASUREMENTS = {
             {} if ablation is None else {"prediction": result.predicts(ablation)}
         ),
     ),
+    "transplant": Measurement(
+        TransplantResult,
+        _transplant,
+        lambda result, ablation: {"moved": result.effects()},
+    ),
+    "patching": Measurement(
+        PatchingResult,
+        _patching,
+        lambda result, ablation: {"patching": _rows_with_signal(result.patching)},
+    ),
 }
 """What ``Needs.also`` may name, beside ``TRAINED``."""
 
 
 def judge_results(
-    claims: Sequence[PublishedClaim], results: Sequence[Result], trained: pd.DataFrame
+    claims: Sequence[PublishedClaim],
+    results: Sequence[Result],
+    trained: pd.DataFrame,
+    facts: Facts | None = None,
 ) -> ReplicationResult:
     """Verdicts on claims, from all that was measured of one model.
 
-    ``trained`` are the answers of a model that was trained from it; empty if none was asked.
+    Args:
+        claims: the claims.
+        results: what was measured.
+        trained: answers of a model that was trained from it; empty if none was asked.
+        facts: those of the run; those that all results share if None.
     """
     ablation = next((one for one in results if isinstance(one, AblationResult)), None)
-    facts = join_facts([result.facts for result in results])
+    facts = join_facts([result.facts for result in results]) if facts is None else facts
     settings: Any = facts.settings  # the tasks of each claim, and what could not be measured
     tables: dict[str, pd.DataFrame] = {}
     every: list[Cell] = []

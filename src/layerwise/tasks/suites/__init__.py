@@ -9,7 +9,7 @@ from layerwise.tasks.task import Task
 
 from .coherence import brackets, passage, repetition
 from .facts import facts, facts_open_book, open_book
-from .in_context import kv_ids, kv_words, order, two_hop
+from .in_context import hops, kv_ids, kv_words, order, two_hop
 from .sums import arithmetic, sum_chain, word_problems
 
 BUILT_IN: tuple[tuple[str, Capability, Callable[..., Task]], ...] = (
@@ -22,6 +22,7 @@ BUILT_IN: tuple[tuple[str, Capability, Callable[..., Task]], ...] = (
     ("sum-chain", "reasoning", sum_chain),
     ("order", "reasoning", order),
     ("two-hop", "reasoning", two_hop),
+    ("hops", "reasoning", hops),
     ("word-problems", "reasoning", word_problems),
     ("brackets", "coherence", brackets),
     ("repetition", "coherence", repetition),

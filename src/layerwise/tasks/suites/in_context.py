@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from layerwise.errors import count_noun
 from layerwise.tasks.items import Corruption, Item
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
@@ -24,6 +25,8 @@ from ._building import (
 
 _CHAINS = Template(answer_end=".", separator="\n", context_end=" ")
 _ONE_NAME = GenerateSpec((".", ",", "\n"), 4, "first_line")
+# People in a ring of ``hops``, and the most hops: fewer than the way back round the ring.
+_RING, _MOST_HOPS = 9, 4
 
 
 def kv_words(
@@ -201,6 +204,57 @@ def two_hop(
         generate=_ONE_NAME,
         guess=1 / n_chains,  # the context names as many places as there are chains
         template=_CHAINS,
+    )
+
+
+def hops(seed: int = 0, *, hops: int = 2, n_items: int = N_ITEMS, n_fewshot: int = 3) -> Task:
+    """Nine people throw a ball round a ring; who has it after so many throws?"""
+    # Whatever the hops, a prompt has the same form and length: all links are stated, and nothing
+    # but the number in the question differs. In a ring each name stands twice, as who throws and
+    # as who catches, and the options are any four names: neither shows where a ring is entered, or
+    # how far it is followed.
+    require_range(1, hops, _MOST_HOPS, "hops")
+    # Variants share no rings, so that their items are independent.
+    rng = generator(seed, f"hops-{hops}")
+    shown, used = halves(rng, data("words")["names"], _RING * n_fewshot)
+
+    def make_examples(people: Sequence[str]) -> list[Item]:
+        return [_ring(rng, people[index::n_fewshot], hops) for index in range(n_fewshot)]
+
+    drafts = distinct(lambda _: _ring(rng, draw(rng, used, _RING), hops), n_items)
+    return suite(
+        rng,
+        "hops",
+        "reasoning",
+        f"nine people who throw a ball round a ring, followed for {hops} throws",
+        settle(rng, f"hops-{hops}", drafts),
+        make_examples(shown),
+        lambda: make_examples(draw(rng, shown, len(shown))),
+        generate=_ONE_NAME,
+        guess=1 / (_RING - 1),  # the context names as many people beside the one who begins
+        template=_CHAINS,
+        ids=f"hops-{hops}",
+    )
+
+
+def _ring(rng: np.random.Generator, people: Sequence[str], hops: int) -> Item:
+    links = [f"{one} throws to {other}." for one, other in pairwise([*people, people[0]])]
+    context = " ".join(draw(rng, links, len(links)))
+    begins, other = draw(rng, range(len(people)), 2)
+    after, after_other = (people[(start + hops) % len(people)] for start in (begins, other))
+    beside = draw(rng, [name for name in people if name != after], 3)
+
+    def question(start: int) -> str:
+        return f"{people[start]} has the ball. Throw {hops} goes to"
+
+    return Item(
+        id="",
+        question=question(begins),
+        answer=after,
+        choices=(after, *beside),
+        context=context,
+        corruption=Corruption(question(other), after_other, context),
+        group=count_noun(hops, "hop"),
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..claim import PublishedClaim
-from . import csordas, lad, men, neeraj, song, trained
+from . import csordas, geva, hu, lad, men, meng, neeraj, song, trained
 
 BY_NAME: dict[str, PublishedClaim] = {
     claim.name: claim
-    for paper in (song, lad, csordas, men, neeraj, trained)
+    for paper in (song, lad, csordas, hu, men, meng, geva, neeraj, trained)
     for claim in paper.CLAIMS
 }

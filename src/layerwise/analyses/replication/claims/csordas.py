@@ -5,11 +5,13 @@ from __future__ import annotations
 from layerwise.stats.contrasts import layer_weights
 
 from ..claim import FULL, SMALL, Needs, Outcome, PublishedClaim, Source, hold_every_way, no_test
+from ..depth import Variants, compare_variants
 from ..evidence import Evidence, nats_contrast
 
 CSORDAS = Source(
     "Csordás et al. 2025", "Do Language Models Use Their Depth Efficiently?", "arXiv:2505.13898"
 )
+_HOPS = ("hops:hops=1", "hops:hops=2", "hops:hops=3", "hops:hops=4")
 
 
 def second_half_does_less(evidence: Evidence) -> list[Outcome]:
@@ -41,5 +43,20 @@ CLAIMS = (
         Needs({SMALL: ("facts", "kv-words", "arithmetic"),
                FULL: ("benchmark:mmlu:data={data}/mmlu",)}, ("continuation",)),
         second_half_does_less,
+    ),
+    PublishedClaim(
+        "csordas-2", CSORDAS, "abstract",
+        "Questions of more hops use no more depth.",
+        "Llama 3.1 and Qwen 3 on MQuAKE and MATH: residual erasure and integrated gradients.",
+        "the mean layer of what questions of more hops lose is within one layer of that of one "
+        "hop, also without layers that both need where other ones are needed too",
+        "it is more than one layer deeper, likewise, and a deep and an early layer cross that way",
+        "Hops are followed in the context, and each layer is skipped. Questions that need the same "
+        "layers and deeper ones too cannot be told from questions that are only more fragile; they "
+        "stay open.",
+        Needs({SMALL: _HOPS, FULL: _HOPS}, ("continuation", "generate")),
+        lambda evidence: compare_variants(
+            evidence, [Variants(f"{n} hops", _HOPS[0], _HOPS[n - 1]) for n in (2, 3, 4)]
+        ),
     ),
 )  # fmt: skip

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from layerwise.presentation.wording import few_layers
 from layerwise.stats.contrasts import (
@@ -17,7 +16,6 @@ from layerwise.stats.contrasts import (
     share_contrast,
     unpaired_difference,
 )
-from layerwise.stats.crossings import Side, crossing_p_values
 from layerwise.stats.inference import holm, joint_sign_flip_p
 from layerwise.stats.items.clusters import paired_p_values
 from layerwise.stats.pools import LEVEL, Pool, compared_alike
@@ -37,10 +35,10 @@ from ..claim import (
     hold_every_way,
     no_test,
 )
+from ..depth import ONE_LAYER, all_crossings, crossing_p, needed_layers
 from ..evidence import Evidence
 
 SMALLEST_LOSS = 0.05  # a loss of accuracy that matters, fixed beforehand
-ONE_LAYER = 1.0  # a difference of depth that matters, fixed beforehand
 ALIKE = 0.1  # shares of the score that differ by less are alike, fixed beforehand
 SHARE = "% of the score"
 THIRDS: tuple[str, ...] = ("early", "middle", "deep")
@@ -121,7 +119,7 @@ def letters_and_texts(evidence: Evidence) -> list[Outcome]:
     vectors = items * np.sqrt(n) + estimates / np.sqrt(n)
     vectors = vectors - vectors.mean(axis=1, keepdims=True)
     widest = max(gaps.values(), key=lambda gap: abs(gap.estimate))
-    crossing = _crossing_p(_all_crossings(*pools), deeper=None)
+    crossing = crossing_p(all_crossings(*pools), deeper=None)
     interaction = joint_sign_flip_p(vectors, seed=0)
     note = ""
     if interaction < LEVEL <= crossing:
@@ -152,8 +150,8 @@ def writing_needs_depth(evidence: Evidence) -> list[Outcome]:
     later = [gaps["middle"], gaps["deep"]]
     least = min(later, key=lambda gap: gap.estimate)
     more = max(gap.p_above() for gap in (*later, *beyond))
-    crossings = _all_crossings(writes, chooses)
-    crossing = _crossing_p(crossings, deeper=True)
+    crossings = all_crossings(writes, chooses)
+    crossing = crossing_p(crossings, deeper=True)
     note = ""
     if more < LEVEL <= crossing:
         note = "Writing loses more there, but no layers cross: it may only be harder."
@@ -162,7 +160,7 @@ def writing_needs_depth(evidence: Evidence) -> list[Outcome]:
             "", SHARE, "more when it writes, in middle and deep layers",
             percent("writing minus choosing, the smaller of both", least),
             max(more, crossing),
-            max(*(gap.p_below() for gap in later), _crossing_p(crossings, deeper=False)),
+            max(*(gap.p_below() for gap in later), crossing_p(crossings, deeper=False)),
             least.error * _PERCENT,
             tuple(percent(f"writing minus choosing, {name}", gaps[name]) for name in names), note,
         )
@@ -203,12 +201,6 @@ def early_half_costs_more(evidence: Evidence) -> list[Outcome]:
     return outcomes
 
 
-def needed_layers(pool: Pool) -> set[int]:
-    """Layers that a capability is shown to need."""
-    p = holm(paired_p_values(pool.net, pool.clusters))
-    return set(pool.layers[(p < LEVEL) & (pool.net.sum(axis=0) > 0)].tolist())
-
-
 def reasoning_is_deeper(evidence: Evidence) -> list[Outcome]:
     """song-5, against knowledge and against retrieval."""
     outcomes: list[Outcome] = []
@@ -223,7 +215,7 @@ def reasoning_is_deeper(evidence: Evidence) -> list[Outcome]:
             outcomes.append(NoTest(other, Verdict.NO_SIGNAL, why))
             continue
         reasoning, second = compared
-        crossings = _all_crossings(reasoning, second)
+        crossings = all_crossings(reasoning, second)
         shared = needed_layers(reasoning) & needed_layers(second)
         centres = [centre_contrast(pool, shared) for pool in compared]
         note = f"Both need {few_layers(sorted(shared))}, which are left out." if shared else ""
@@ -235,8 +227,8 @@ def reasoning_is_deeper(evidence: Evidence) -> list[Outcome]:
             ClaimTest(
                 other, "layers", f"deeper than {other}, by the mean layer of what is lost",
                 Number.from_contrast("reasoning minus the other", gap),
-                max(gap.p_above(ONE_LAYER), _crossing_p(crossings, deeper=True)),
-                max(gap.p_below(-ONE_LAYER), _crossing_p(crossings, deeper=False)),
+                max(gap.p_above(ONE_LAYER), crossing_p(crossings, deeper=True)),
+                max(gap.p_below(-ONE_LAYER), crossing_p(crossings, deeper=False)),
                 gap.error if centres else np.nan,
                 tuple(Number.from_contrast(f"mean layer, {name}", centre) for name, centre in
                       zip(("reasoning", other), centres, strict=False) if centre is not None),
@@ -244,18 +236,6 @@ def reasoning_is_deeper(evidence: Evidence) -> list[Outcome]:
             )
         )  # fmt: skip
     return outcomes
-
-
-def _all_crossings(first: Pool, second: Pool) -> Float[np.ndarray, "layers layers"]:
-    """P-values of crossings: the row costs the first more, the column the second."""
-    return crossing_p_values(Side.from_pool(first), Side.from_pool(second))
-
-
-def _crossing_p(p: Float[np.ndarray, "layers layers"], deeper: bool | None) -> float:
-    """P-value of "no two layers cross", of all pairs or of those whose first side is deeper."""
-    row, column = np.indices(p.shape)
-    asked = row != column if deeper is None else (row > column if deeper else row < column)
-    return float(min(1.0, p[asked].min() * asked.sum()))
 
 
 def passages_protect(evidence: Evidence) -> list[Outcome]:

@@ -14,7 +14,6 @@ from layerwise.stats.contrasts import (
     interval_p_values,
     unpaired_difference,
 )
-from layerwise.stats.crossings import Side, crossing_p_values
 from layerwise.stats.families.rank_correlation import rank_correlation, unrelated_p
 from layerwise.stats.inference import rank_correlations
 from layerwise.stats.items.clusters import sample_and_resamples
@@ -33,8 +32,9 @@ from ..claim import (
     Source,
     Verdict,
 )
+from ..depth import ONE_LAYER, all_crossings, crossing_p, needed_layers
 from ..evidence import Evidence
-from .song import ONE_LAYER, SONG, needed_layers
+from .song import SONG
 
 REASONING = "reasoning"
 SMALLEST_GAIN = 0.05  # accuracy that matters, fixed beforehand
@@ -69,9 +69,7 @@ def _depths_apart(evidence: Evidence) -> Outcome:
     if centres[0] is None or centres[1] is None:
         return NoTest(_MOVES, Verdict.NO_SIGNAL, f"{note} Nothing else is lost.".strip())
     gap = unpaired_difference(centres[1], centres[0])
-    p = crossing_p_values(Side.from_pool(second), Side.from_pool(base))
-    places = ~np.eye(len(p), dtype=bool)
-    crossing = min(1.0, float(p[places].min() * places.sum()))
+    crossing = crossing_p(all_crossings(second, base), deeper=None)
     apart = min(1.0, 2 * min(gap.p_above(ONE_LAYER), gap.p_below(-ONE_LAYER)))
     numbers = (
         Number.from_contrast("base", centres[0]),
