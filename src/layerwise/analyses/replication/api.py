@@ -15,6 +15,7 @@ from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.contract import Job, planned_amount
 from layerwise.analyses.execute import JobOfSetup, execute
+from layerwise.analyses.shared.texts import read_texts
 from layerwise.errors import UserError
 from layerwise.ground.argument_types import Names, known_name_validator
 from layerwise.ground.readers import AnyPath
@@ -26,13 +27,14 @@ from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import RunOptions
 from layerwise.runs.progress import Meter, PartMeter
 from layerwise.runs.records import write_requests
-from layerwise.runs.setup import Setup, prepare
+from layerwise.runs.setup import Setup, prepare, prepare_model
 from layerwise.storage.base import Result
-from layerwise.tasks.registry import TEXT, suites_like
+from layerwise.tasks.registry import TEXT as TEXT_SUITES
+from layerwise.tasks.registry import suites_like
 
 from .claim import FULL, SCALES, SMALL, PublishedClaim
 from .claims import BY_NAME
-from .measurements import MEASUREMENTS, judge_results
+from .measurements import MEASUREMENTS, TEXT, judge_results
 from .result import ReplicationResult
 
 ALL = "all"
@@ -55,7 +57,20 @@ def refuse_no_data(scale: str = SMALL, data: Path | None = None) -> None:
         )
 
 
-@check_arguments(refuse_no_data)
+def refuse_unread_text(claims: ClaimNames = ALL, text: AnyPath | None = None) -> None:
+    """Refuse a text that no claim reads, and a file that holds none."""
+    if text is None:
+        return
+    if not any(TEXT in claim.needs.also for claim in select_claims(claims)):
+        readers = ", ".join(name for name, claim in BY_NAME.items() if TEXT in claim.needs.also)
+        raise UserError(
+            f"None of these claims reads a text: expected one that does ({readers}); leave the "
+            "text out, or ask for one of them."
+        )
+    read_texts(Path(text))
+
+
+@check_arguments(refuse_no_data, refuse_unread_text)
 @exclusive
 def replicate(
     model: LoadedModel,
@@ -63,6 +78,7 @@ def replicate(
     *,
     scale: Annotated[str, known_name_validator("scale", SCALES)] = SMALL,
     data: AnyPath | None = None,
+    text: AnyPath | None = None,
     **run: Unpack[RunOptions],
 ) -> ReplicationResult:
     """Test whether published claims about layers hold for a model.
@@ -75,6 +91,7 @@ def replicate(
         claims: names such as ``song-3``, or ``all``.
         scale: ``small`` asks the built-in suites, ``full`` the benchmarks of the papers.
         data: of the full scale, the folder that holds the benchmarks, each in a folder of its name.
+        text: a ``.txt`` or ``.jsonl`` file for claims on running text, as for ``text_loss``.
         limit: take the first so many items of each task; if None as many as show, in 8 of 10
             runs, each layer that costs a capability 20 accuracy points.
 
@@ -91,16 +108,22 @@ def replicate(
     """
     folder = None if data is None else Path(data)
     refuse_no_data(scale, folder)
+    refuse_unread_text(claims, text)
     chosen = select_claims(claims)
     language = tokenizer_language(original_tokenizer(model))
     of_claims = claim_tasks(chosen, scale, folder, language)
     wanted = protocols_by_task(chosen, of_claims)
     protocols = list(dict.fromkeys(p for asked in wanted.values() for p in asked))
     protocols = protocols or [READ]  # where layers are never skipped, prompts are read
-    setup = prepare(model, list(wanted), protocols, enough=enough_items, **run)
+    setup = (
+        prepare(model, list(wanted), protocols, enough=enough_items, **run)
+        if wanted
+        else prepare_model(model, **run)
+    )
     names = dict(zip(wanted, (task.name for task in setup.tasks), strict=True))
     tasks = {claim: [names[task] for task in asked] for claim, asked in of_claims.items()}
-    job = Replication.for_setup(setup, chosen, list(wanted.values()), tasks)
+    read = None if text is None else Path(text)
+    job = Replication.for_setup(setup, chosen, list(wanted.values()), tasks, read)
     settings = setup.settings(analysis="replication", **job.settings(), scale=scale)
     results = execute(
         lambda parts, progress: job.run(parts, settings, progress),
@@ -117,7 +140,7 @@ def select_claims(names: Sequence[str]) -> tuple[PublishedClaim, ...]:
 
 
 def claim_tasks(
-    claims: Sequence[PublishedClaim], scale: str, data: Path | None, language: str = TEXT
+    claims: Sequence[PublishedClaim], scale: str, data: Path | None, language: str = TEXT_SUITES
 ) -> dict[str, list[str]]:
     """Names of the tasks that each claim needs.
 
@@ -161,8 +184,9 @@ class Replication:
         claims: tuple[PublishedClaim, ...],
         asked: Sequence[tuple[str, ...]],
         tasks: Mapping[str, Sequence[str]],
+        text: Path | None = None,
     ) -> Replication:
-        """Of a setup of all tasks, each asked under its own ways of scoring."""
+        """Of a setup of all tasks, each asked under its own ways of scoring, and a text."""
         by_protocols: dict[tuple[str, ...], list[Any]] = {}
         for task, protocols in zip(setup.tasks, asked, strict=True):
             by_protocols.setdefault(protocols, []).append(task)
@@ -179,13 +203,12 @@ class Replication:
         measurements: dict[str, JobOfSetup[Any]] = {}
         missing: dict[str, str] = {}
         for name, measurement in MEASUREMENTS.items():
-            own = {
-                task for claim in claims if name in claim.needs.also for task in tasks[claim.name]
-            }
-            if own:
+            asking = [claim.name for claim in claims if name in claim.needs.also]
+            own = {task for claim in asking for task in tasks[claim]}
+            if asking:
                 some = tuple(task for task in setup.tasks if task.name in own)
                 try:
-                    measurements[name] = measurement.job(replace(setup, tasks=some))
+                    measurements[name] = measurement.job(replace(setup, tasks=some), text)
                 except UserError as refused:
                     missing[name] = str(refused)
         return cls(claims, tasks, ablations, measurements, missing)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.execute import JobOfSetup
+from layerwise.analyses.running_text.api import TextLoss, refused_swaps
+from layerwise.analyses.running_text.result import CHANGES, SKIP, TextLossResult
 from layerwise.analyses.similarity.api import Similarity
 from layerwise.analyses.similarity.result import SimilarityResult
 from layerwise.runs.setup import Setup
@@ -29,20 +32,28 @@ class Measurement:
 
     Attributes:
         result: type of its result.
-        job: the planned job, of a setup with the tasks of the claims that need it. Raises a
-            ``UserError`` where the model or its tasks do not allow it.
+        job: the planned job, of a setup with the tasks of the claims that need it, and of a file
+            of text. Raises a ``UserError`` where the model or its tasks do not allow it.
         tables: the tables that claims read, by name, of its result and the answers without layers.
     """
 
     result: type[Result]
-    job: Callable[[Setup], JobOfSetup[Any]]
+    job: Callable[[Setup, Path | None], JobOfSetup[Any]]
     tables: Callable[[Any, AblationResult | None], Mapping[str, pd.DataFrame]]
 
 
-def _similarity(setup: Setup) -> Similarity:
+def _similarity(setup: Setup, text: Path | None) -> Similarity:
     return Similarity(replace(setup, protocols=("continuation",)))
 
 
+def _running_text(setup: Setup, text: Path | None) -> TextLoss:
+    model = setup.model
+    possible = len(refused_swaps(model)) < model.cfg.n_layers - 1
+    alone = replace(setup, tasks=(), protocols=())
+    return TextLoss.for_setup(alone, text, CHANGES if possible else (SKIP,))
+
+
+TEXT = "text"
 MEASUREMENTS = {
     "similarity": Measurement(
         SimilarityResult,
@@ -50,6 +61,9 @@ MEASUREMENTS = {
         lambda result, ablation: (
             {} if ablation is None else {"prediction": result.predicts(ablation)}
         ),
+    ),
+    TEXT: Measurement(
+        TextLossResult, _running_text, lambda result, _: {"text_loss": result.text_loss}
     ),
 }
 """What ``Needs.also`` may name."""

@@ -18,6 +18,7 @@ from ..claim import (
     PublishedClaim,
     Source,
     Verdict,
+    bound_p_values,
     no_test,
 )
 from ..evidence import Evidence
@@ -72,22 +73,15 @@ def influence_tells(evidence: Evidence) -> Sequence[Outcome]:
 
 def influence_is_a_poor_proxy(evidence: Evidence) -> Sequence[Outcome]:
     """hinostroza-1."""
-    from scipy.special import ndtr
-
     rows = _correlations(evidence)
     if rows.empty:
         return _no_correlation(evidence)
-    rho, low, high = (rows[name].to_numpy(dtype=float) for name in ("rho", "low", "high"))
-    # Bounds of 95 % are 1.96 standard errors away, of either side its own.
-    above, below = ((end - rho) / 1.96 for end in (high, low))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        under = ndtr((rho - STRONG) / np.maximum(above, 1e-9))
-        over = ndtr((rho - STRONG) / np.minimum(below, -1e-9))
-    most = int(np.argmax(rho))
     numbers = _numbers(rows)
+    under, over = zip(*(bound_p_values(number, STRONG) for number in numbers), strict=True)
+    highest = max(numbers, key=lambda number: number.estimate)
     return [
         ClaimTest("", _RHO, "influence with nats lost, of the capability where it is highest",
-               numbers[most], float(np.max(under)), float(np.max(over)), numbers=numbers)
+               highest, max(under), max(over), numbers=numbers)
     ]  # fmt: skip
 
 
