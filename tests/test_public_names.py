@@ -85,6 +85,7 @@ NAMES = [
     "skip_grid",
     "task_from_prompts",
     "task_names",
+    "text_loss",
     "train_lens",
     "transplant",
     "verify",

@@ -124,13 +124,13 @@ def test_layers_of_other_weights_are_refused():
 
 @pytest.mark.parametrize("layer", [-1, 3, 40])
 def test_the_last_layer_has_no_next_one(layer):
-    with pytest.raises(UserError, match="no next layer .* expected 0 to 2"):
+    with pytest.raises(UserError, match=r"no next layer .* expected 0 to 2"):
         swap_layers(random_model("gpt2"), layer)
 
 
 def test_weights_on_disk_are_refused(tmp_path):
     model = lw.load_model(tiny_folder(tmp_path, "llama"), offload="disk")
-    with pytest.raises(UserError, match="Layers 0 and 1 cannot change places: .* on disk"):
+    with pytest.raises(UserError, match=r"Layers 0 and 1 cannot change places: .* on disk"):
         swap_layers(model, 0)
 
 

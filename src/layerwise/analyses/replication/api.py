@@ -211,6 +211,10 @@ class Replication:
                     measurements[name] = measurement.job(replace(setup, tasks=some), text)
                 except UserError as refused:
                     missing[name] = str(refused)
+        if not (ablations or measurements):
+            raise UserError(
+                f"None of the claims can be asked of this model. {' '.join(missing.values())}"
+            )
         return cls(claims, tasks, ablations, measurements, missing)
 
     def settings(self) -> dict[str, Any]:
@@ -230,7 +234,7 @@ class Replication:
         """Make all that is needed, then the verdicts."""
         ablated = [ablation.amount() for ablation in self.ablations]
         amounts = {name: planned_amount(job) for name, job in self.measurements.items()}
-        progress.expect(sum(ablated) + sum(amounts.values()))
+        progress.expect(sum((*ablated, *amounts.values()), start=0.0))
 
         def make(job: Job[Any], amount: float) -> Any:
             part = PartMeter(progress, amount)

@@ -32,7 +32,7 @@ from layerwise.sweep.plans.cost import Cost
 from layerwise.sweep.requests import Generated, Scored
 
 from .pieces import BUILT_IN, Piece, pieces_hash, read_pieces
-from .result import CHANGES, SWAP, TextLossResult
+from .result import CHANGES, SKIP, SWAP, TextLossResult
 
 PIECES = 100
 ChangeNames = Annotated[Names, known_name_validator("change", CHANGES)]
@@ -150,12 +150,13 @@ class TextLoss:
 
     def _changes(self) -> list[Intervention]:
         """The intact model, then all changes."""
-        model, n = self.setup.model, self.setup.model.cfg.n_layers
-        by_kind = {
-            "skip": [skip(layer) for layer in range(n)],
-            SWAP: [swap_layers(model, at) for at in range(n - 1) if at not in self.not_swapped],
-        }
-        return [intact(), *(change for kind in self.kinds for change in by_kind[kind])]
+        model, layers = self.setup.model, range(self.setup.model.cfg.n_layers)
+        changes = [intact()]
+        if SKIP in self.kinds:
+            changes += [skip(layer) for layer in layers]
+        if SWAP in self.kinds:
+            changes += [swap_layers(model, at) for at in layers[:-1] if at not in self.not_swapped]
+        return changes
 
     def _cost(self, piece: Piece) -> Cost:
         """Expected cost of a piece: that of the intact model alone, and of all changes."""

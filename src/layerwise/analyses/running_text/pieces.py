@@ -18,6 +18,8 @@ PROSE = Path(__file__).with_name("prose.txt")
 BUILT_IN = "built-in prose"
 # A shorter piece, such as the end of a long text, says next to nothing.
 FEWEST_TOKENS = 16
+# A larger share of tokens that stand for unknown words is no text in the tokenizer's language.
+MOST_UNKNOWN = 0.1
 
 
 class Piece(NamedTuple):
@@ -70,8 +72,8 @@ def read_pieces(setup: Setup, text: Path | None, most: int) -> tuple[Piece, ...]
     order = stats.generator(setup.seed, "pieces of text").permutation(len(every))
     cut = [
         Piece(at, cluster, tokens[:n_start], tokens[n_start:], _n_bytes(setup, tokens[n_start:]))
-        for at, (cluster, tokens) in enumerate(every)
-        if at in set(order[:most].tolist())
+        for at in sorted(order[:most].tolist())
+        for cluster, tokens in every[at : at + 1]
     ]
     pieces = tuple(piece for piece in cut if piece.n_bytes)
     if len(pieces) < 2:
@@ -79,6 +81,7 @@ def read_pieces(setup: Setup, text: Path | None, most: int) -> tuple[Piece, ...]
             f"Only {count_noun(len(pieces), 'piece')} of text came from {source}; expected 2 at "
             f"least, of {FEWEST_TOKENS} tokens of this model or more: give a longer text."
         )
+    _refuse_unknown_words(setup.tokenizer, pieces, source)
     requests = [piece.likelihood() for piece in pieces]
     refuse_unknown_tokens(requests, setup.model.cfg.d_vocab, setup.model.cfg.d_vocab_out)
     return pieces
@@ -93,3 +96,14 @@ def _n_bytes(setup: Setup, tokens: Tokens) -> int:
     tokenizer: Any = setup.tokenizer
     text = tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)
     return len(text.encode("utf-8", "replace"))
+
+
+def _refuse_unknown_words(tokenizer: Any, pieces: Sequence[Piece], source: str) -> None:
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    scored = [token for piece in pieces for token in piece.scored]
+    share = scored.count(unknown) / len(scored)
+    if share > MOST_UNKNOWN:
+        raise UserError(
+            f"The tokenizer does not know {share:.0%} of the words of {source}: expected a text in "
+            "the language of the model; give a file with one."
+        )
