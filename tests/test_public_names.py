@@ -44,6 +44,7 @@ NAMES = [
     "Report",
     "SimilarityResult",
     "Task",
+    "TextLossResult",
     "TrainingSeries",
     "TransplantResult",
     "UserError",

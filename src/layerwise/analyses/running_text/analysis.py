@@ -26,7 +26,8 @@ _WORDS = (
 )
 
 
-def _two_sided(contrast: Contrast) -> float:
+def two_sided(contrast: Contrast) -> float:
+    """P-value of "it is 0", two-sided."""
     return min(1.0, 2 * min(contrast.p_above(), contrast.p_below()))
 
 
@@ -61,7 +62,7 @@ def findings(run: RunTables) -> list[Claim]:
     n = count_noun(len(skips.bits) or len(swaps.bits), "piece")
     of_skips = costliest_layer(skips)
     gap = skips_minus_swaps(skips, swaps) if len(skips.layers) and len(swaps.layers) else None
-    raw = [1.0 if of_skips is None else of_skips[2], 1.0 if gap is None else _two_sided(gap)]
+    raw = [1.0 if of_skips is None else of_skips[2], 1.0 if gap is None else two_sided(gap)]
     p = holm(np.array(raw))
     claims = []
     if of_skips is not None and p[0] < LEVEL:
