@@ -74,7 +74,7 @@ def findings(run: RunTables) -> list[Claim]:
             estimate=Estimate(lost.estimate, *lost.bounds(), _BITS, digits=2), p=float(p[0]),
             test="paired t-tests against every other layer, the largest p for all layers, Holm "
             "over 2 claims", items=n,
-            source=source("text_effects", {"kind": SKIP}, layer=layer),
+            source=source("text_effects", dict(kind=SKIP), layer=layer),
         ))  # fmt: skip
     if gap is not None and p[1] < LEVEL:
         less = "more" if gap.estimate > 0 else "less"
