@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 import layerwise as lw
@@ -15,6 +19,17 @@ LETTERS = {"limit": 12, "progress": False, "seed": 1}
 
 def other_model() -> Any:
     return lw.load_model(OTHER_MODEL)
+
+
+@functools.cache
+def toy_text(n_texts: int = 8, n_words: int = 24) -> Path:
+    """A file of texts in the toy language."""
+    rng = np.random.default_rng(0)
+    words = [f"{kind}{n}" for kind in "kv" for n in range(40)]
+    texts = [" ".join(rng.choice(words, n_words)) for _ in range(n_texts)]
+    path = Path(tempfile.mkdtemp(prefix="layerwise-text-")) / "toy.txt"
+    path.write_text("\n\n".join(texts), "utf-8")
+    return path
 
 
 ANALYSES: dict[str, Callable[..., Any]] = {
@@ -35,6 +50,9 @@ ANALYSES: dict[str, Callable[..., Any]] = {
     ),
     "heads": lambda model, **more: lw.head_scores(
         model, sequences=4, length=8, progress=False, **more
+    ),
+    "text loss": lambda model, **more: lw.text_loss(
+        model, text=toy_text(), pieces=4, progress=False, seed=1, **more
     ),
     "transplant": lambda model, **more: lw.transplant(
         model, other_model(), "all", "letter", **LETTERS, **more

@@ -230,7 +230,7 @@ COMPOSED = {
     "pruning": {"ablation"},
     "removal": {"similarity"},  # by whose measures layers are ordered
     "similarity": {"ablation"},  # whose effects it predicts
-    "replication": {"ablation", "similarity"},
+    "replication": {"ablation", "running_text", "similarity"},
     "training": {"ablation", "comparison", "emergence", "logit_lens"},
     "transplant": {"ablation"},
 }

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .analyses.pruning.api import prune_model as prune_model
     from .analyses.removal.api import removal_order as removal_order
     from .analyses.replication.api import replicate as replicate
+    from .analyses.running_text.api import text_loss as text_loss
     from .analyses.similarity.api import similarity as similarity
     from .analyses.training.api import compare_series as compare_series
     from .analyses.training.api import profile_training as profile_training
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from .results import RemovalResult as RemovalResult
     from .results import ReplicationResult as ReplicationResult
     from .results import SimilarityResult as SimilarityResult
+    from .results import TextLossResult as TextLossResult
     from .results import TransplantResult as TransplantResult
     from .results import load_results as load_results
     from .runs.ray_executor import RayExecutor as RayExecutor

@@ -92,6 +92,9 @@ def model_commands(kind: str) -> list[Command]:
              "--text", "texts.txt", "--steps", 5, *BUDGET, "--out", "run"),
             _texts,
         ),
+        *([Command("text-loss", ("text-loss", kind_model(kind), "--text", "texts.txt",
+                                 "--pieces", 3, *BUDGET, "--out", "run"), _texts)]
+          if kind == "decoder" else []),
         Command(f"heads-{kind}", ("heads", kind_model(kind), "--sequences", 2, "--length", 8,
                                   "--out", "run")),
     ]  # fmt: skip

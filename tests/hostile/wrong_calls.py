@@ -84,6 +84,11 @@ def scoring(**options: Any) -> Callable[[Place], object]:
     return lambda at: lw.head_scores(at.model, **options)
 
 
+def reading_text(**options: Any) -> Callable[[Place], object]:
+    """Text loss with some options."""
+    return lambda at: lw.text_loss(at.model, **options)
+
+
 WHOLE = "expected a whole number, such as"
 LISTED = "expected a list of whole numbers, such as [0, 1]"
 NAMED = "expected a text or a list of texts, such as"
@@ -187,6 +192,18 @@ CALLS = [
     Call("kind of lens unknown", of(train_lens, kind="affine"), ("Unknown kind of tuned lens",)),
     Call("text is no text", of(train_lens, text="a.md"), ("Cannot take text", "a .txt file, or")),
     Call("text name too long", of(train_lens, text=LONG), ("a name of 300 bytes", "shorter")),
+    Call("one piece of text", reading_text(pieces=1), ("1 pieces of text", "expected 2 at least")),
+    Call("running text is no text", reading_text(text="a.md"), ("Cannot take text", "a .txt")),
+    Call("running text is not there", reading_text(text="no.txt"), ("Cannot read", "check the")),
+    Call("running text has lines of tasks", reading_text(text="good.jsonl"),
+         ("line 1", "a field 'text'")),
+    Call("running text name too long", reading_text(text=LONG), ("300 bytes", "shorter")),
+    Call("change of text unknown", reading_text(changes="skpi"), ("Unknown change", "'skip'?")),
+    Call("no change of text", reading_text(changes=[]), ("'changes' is empty", "name at least")),
+    Call("text that no claim reads",
+         lambda at: lw.replicate(at.model, "song-3", text="no.txt"), ("None of these", "leave")),
+    Call("text of claims is no text",
+         lambda at: lw.replicate(at.model, "lad-2", text="a.md"), ("Cannot take text", "a .txt")),
     Call("patch of no pairs", of(lw.patch_activations), ("has no pairs", "patching")),
     Call("patch of no site", of(lw.patch_activations, sites=[]), ("'sites' is empty", NAMED)),
     Call("patch at a number", of(lw.patch_activations, positions=[3]), ("'positions' is 3", NAMED)),
@@ -300,6 +317,10 @@ COMMANDS = [
             ("not a tuned lens", "train it again")),
     Command("lens text of a pipe", ("train-lens", MODEL, *WORDS[:2], "--text", "pipe.jsonl"),
             ("a pipe or a device", "no ordinary file")),
+    Command("running text of a pipe", ("text-loss", MODEL, "--text", "pipe.jsonl"),
+            ("a pipe or a device", "no ordinary file")),
+    Command("running text of a folder", ("text-loss", MODEL, "--text", "folder.jsonl"),
+            ("(Is a directory)",)),
     Command("a task as a log", ("compare", "good.jsonl", "good.jsonl"),
             ("line 1: field 'doc_id' is missing", "--log_samples")),
     Command("a log and a run", ("compare", "good.jsonl", "a"), ("two at a time", "two files")),

@@ -54,10 +54,19 @@ class PlannedJob(Protocol):
         ...
 
 
+@runtime_checkable
+class CountedJob(Protocol):
+    """A job that asks no task and knows how much work it is."""
+
+    def amount(self) -> float:
+        """The work of all of it."""
+        ...
+
+
 def planned_amount(job: object) -> float:
     """The work of a job, at most; 0 of one that cannot count it before it is made."""
     if not isinstance(job, PlannedJob):
-        return 0.0
+        return job.amount() if isinstance(job, CountedJob) else 0.0
     pieces = job.setup.pieces()
     return sum((job.expected_cost(task, protocol).amount for task, protocol in pieces), start=0.0)
 

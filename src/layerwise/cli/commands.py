@@ -213,6 +213,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "early-exit": Command(f"{_ANALYSES}.early_exit.api:early_exit"),
     "similarity": Command(f"{_ANALYSES}.similarity.api:similarity"),
+    "text-loss": Command(f"{_ANALYSES}.running_text.api:text_loss"),
     "remove": Command(f"{_ANALYSES}.removal.api:removal_order", printing.show_removal),
     "replicate": Command(
         f"{_ANALYSES}.replication.api:replicate",

@@ -23,6 +23,7 @@ from layerwise.analyses.pruning.result import PruningResult as PruningResult
 from layerwise.analyses.registry import RESULTS as RESULTS
 from layerwise.analyses.removal.result import RemovalResult as RemovalResult
 from layerwise.analyses.replication.result import ReplicationResult as ReplicationResult
+from layerwise.analyses.running_text.result import TextLossResult as TextLossResult
 from layerwise.analyses.similarity.result import SimilarityResult as SimilarityResult
 from layerwise.analyses.transplant.result import TransplantResult as TransplantResult
 from layerwise.analyses.tuned_lens.result import TunedLensResult as TunedLensResult

@@ -168,11 +168,14 @@ class Setup:
         )
 
     def cost(
-        self, task: Task, interventions: Sequence[Intervention], requests: Sequence[Request]
+        self,
+        task: Task | None,
+        interventions: Sequence[Intervention],
+        requests: Sequence[Request],
     ) -> Cost:
-        """Cost of putting requests of a task to the model under interventions."""
+        """Cost of putting requests of a task, or of none, to the model under interventions."""
         plan = plan_for_model(self.model, interventions, requests, self.memory_budget)
-        lengths = self.lengths.get(task.name, UNKNOWN_LENGTHS)
+        known = None if task is None else self.lengths.get(task.name)
         return sweep_cost(
             plan,
             interventions,
@@ -180,7 +183,7 @@ class Setup:
             model_shape(self.model),
             tokens_at_once=self.tokens_at_once,
             memory_budget=self.memory_budget,
-            lengths=lengths,
+            lengths=known or UNKNOWN_LENGTHS,
         )
 
     def settings(self, **more: Any) -> dict[str, Any]:
@@ -272,6 +275,35 @@ def run_model_facts(loaded: LoadedFacts, model: Model) -> ModelFacts:
     )
 
 
+def prepare_model(model: Model, *, method: str = "engine", **run: Unpack[RunOptions]) -> Setup:
+    """Check what an analysis starts from that asks no task."""
+    # What is not given and decides how a sweep is cut, and so its rounding, is taken from the run
+    # that is to go on in ``out``; otherwise the memory from what is free on this machine now.
+    given: dict[str, Any] = {**DEFAULTS, **run}
+    executor = given["executor"] or LOCAL
+    executor.admit(model)
+    if is_meta_model(model):
+        loaded = meta_model_facts(model)
+    else:
+        loaded = model_facts(model)
+        # Weights may have been edited since they were loaded.
+        refuse_nonfinite(loaded.name, model)
+        check_faithful(model, method)
+    before: dict[str, Any] = {}
+    with contextlib.suppress(UserError):  # told when the folder is opened
+        before = read_run_file(Path(given["out"]))["settings"] if given["out"] else {}
+    known = {key: value for key, value in before.items() if type(value) is int}
+    memory = (
+        given["memory_budget"]
+        or known.get("memory_budget")
+        or max(SMALLEST, default_memory_budget(loaded.device) // executor.beside)
+    )
+    return Setup(
+        model, loaded, original_tokenizer(model), (), (), given["seed"], given["chat"], memory,
+        known.get("tokens_at_once") or TOKENS_AT_ONCE, executor=executor,
+    )  # fmt: skip
+
+
 def prepare(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] | None,
@@ -284,8 +316,6 @@ def prepare(
     **run: Unpack[RunOptions],
 ) -> Setup:
     """Load and check what an analysis starts from; ``paired`` if it asks pairs of prompts."""
-    # What is not given and decides how a sweep is cut, and so its rounding, is taken from the run
-    # that is to go on in ``out``; otherwise the memory from what is free on this machine now.
     given: dict[str, Any] = {**DEFAULTS, **run}
     executor, limit, seed = given["executor"] or LOCAL, given["limit"], given["seed"]
     executor.admit(model)
@@ -305,36 +335,13 @@ def prepare(
         loaded_tasks = tuple(take(task, limit) for task in loaded_tasks)
     if given["chat"]:
         loaded_tasks = tuple(map(for_chat, loaded_tasks))
-    if is_meta_model(model):
-        loaded = meta_model_facts(model)
-    else:
-        loaded = model_facts(model)
-        # Weights may have been edited since they were loaded.
-        refuse_nonfinite(loaded.name, model)
-        check_faithful(model, method)
+    alone = prepare_model(model, method=method, **run)
     refuse_unknown_words(tokenizer, loaded_tasks)
     if "generate" in wanted:
         _warn_of_unused_settings(generation_settings(model).unused)
         loaded_tasks = _with_room(loaded_tasks, tokenizer, apart=is_seq2seq(model))
-    before: dict[str, Any] = {}
-    with contextlib.suppress(UserError):  # told when the folder is opened
-        before = read_run_file(Path(given["out"]))["settings"] if given["out"] else {}
-    known = {key: value for key, value in before.items() if type(value) is int}
-    setup = Setup(
-        model,
-        loaded,
-        tokenizer,
-        loaded_tasks,
-        tuple(dict.fromkeys(wanted)),
-        seed,
-        given["chat"],
-        given["memory_budget"]
-        or known.get("memory_budget")
-        or max(SMALLEST, default_memory_budget(loaded.device) // executor.beside),
-        known.get("tokens_at_once") or TOKENS_AT_ONCE,
-        interest or SmallestEffects(),
-        executor=executor,
-    )
+    names, effects = tuple(dict.fromkeys(wanted)), interest or SmallestEffects()
+    setup = replace(alone, tasks=loaded_tasks, protocols=names, interest=effects)
     if not given["skip_long"]:
         return setup
     kept, too_long = without_long_items(

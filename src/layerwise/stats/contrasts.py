@@ -148,22 +148,3 @@ def at_least_p_value(p_values: Float[np.ndarray, " tests"], n: int) -> float:
     if not 1 <= n <= len(p_values):
         return 1.0
     return float(min(1.0, (len(p_values) - n + 1) * np.sort(p_values)[n - 1]))
-
-
-def interval_p_values(
-    estimate: Float[np.ndarray, "*shape"],
-    low: Float[np.ndarray, "*shape"],
-    high: Float[np.ndarray, "*shape"],
-    bound: float,
-) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
-    """One-sided p-values of "it is ``bound`` or less" and "``bound`` or more", of 95 % intervals.
-
-    Each end of an interval is 1.96 standard errors away, of either side its own.
-    """
-    from scipy.special import ndtr
-
-    below, above = (estimate - low) / 1.96, (high - estimate) / 1.96
-    least = 1e-9
-    is_more = ndtr((bound - estimate) / np.maximum(below, least))
-    is_less = ndtr((estimate - bound) / np.maximum(above, least))
-    return np.nan_to_num(is_more, nan=1.0), np.nan_to_num(is_less, nan=1.0)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .changes.interventions import skip_layers as skip_layers
     from .changes.interventions import together as together
     from .changes.interventions import zero as zero
+    from .changes.layer_swaps import swap_layers as swap_layers
     from .plans.plan import SweepPlan as SweepPlan
     from .plans.plan import plan_sweep as plan_sweep
     from .run import Sweep as Sweep
@@ -59,6 +60,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "of_kv_group",
             "zero",
         ],
+        "changes.layer_swaps": ["swap_layers"],
         "plans.plan": ["SweepPlan", "plan_sweep"],
         "activations.intact_run": [
             "last_residuals",

@@ -18,6 +18,7 @@ from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.contract import Job, PlannedJob, PlannedJobs, planned_amount
 from layerwise.analyses.execute import JobOfSetup, execute
+from layerwise.analyses.shared.texts import read_texts
 from layerwise.analyses.transplant.spec import refuse_misfit
 from layerwise.errors import UserError
 from layerwise.ground.argument_types import Names, known_name_validator
@@ -30,14 +31,15 @@ from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import PlanOptions, RunOptions
 from layerwise.runs.progress import Meter, PartMeter
 from layerwise.runs.records import write_requests
-from layerwise.runs.setup import Setup, prepare
+from layerwise.runs.setup import Setup, prepare, prepare_model
 from layerwise.storage.base import Result
 from layerwise.storage.parquet import frame
-from layerwise.tasks.registry import TEXT, is_suite, load_task, suites_like
+from layerwise.tasks.registry import TEXT as TEXT_SUITES
+from layerwise.tasks.registry import is_suite, load_task, suites_like
 
 from .claim import FULL, SCALES, SMALL, PublishedClaim
 from .claims import BY_NAME
-from .measurements import MEASUREMENTS, NO_TRAINED, TRAINED, judge_results
+from .measurements import MEASUREMENTS, NO_TRAINED, TEXT, TRAINED, judge_results
 from .result import ReplicationResult
 
 ALL = "all"
@@ -60,7 +62,20 @@ def refuse_no_data(scale: str = SMALL, data: Path | None = None) -> None:
         )
 
 
-@check_arguments(refuse_no_data)
+def refuse_unread_text(claims: ClaimNames = ALL, text: AnyPath | None = None) -> None:
+    """Refuse a text that no claim reads, and a file that holds none."""
+    if text is None:
+        return
+    if not any(TEXT in claim.needs.also for claim in select_claims(claims)):
+        readers = ", ".join(name for name, claim in BY_NAME.items() if TEXT in claim.needs.also)
+        raise UserError(
+            f"None of these claims reads a text: expected one that does ({readers}); leave the "
+            "text out, or ask for one of them."
+        )
+    read_texts(Path(text))
+
+
+@check_arguments(refuse_no_data, refuse_unread_text)
 def replicate(
     model: LoadedModel,
     claims: ClaimNames = ALL,
@@ -68,6 +83,7 @@ def replicate(
     scale: Annotated[str, known_name_validator("scale", SCALES)] = SMALL,
     data: AnyPath | None = None,
     also_distilled: LoadedModel | None = None,
+    text: AnyPath | None = None,
     **run: Unpack[RunOptions],
 ) -> ReplicationResult:
     """Test whether published claims about layers hold for a model.
@@ -82,6 +98,7 @@ def replicate(
         data: of the full scale, the folder that holds the benchmarks, each in a folder of its name.
         also_distilled: a model of the same architecture that was distilled, or trained further,
             from this one, for the claims that compare the two.
+        text: a ``.txt`` or ``.jsonl`` file for claims on running text, as for ``text_loss``.
         limit: take the first so many items of each task; if None as many as show, in 8 of 10
             runs, each layer that costs a capability 20 accuracy points.
 
@@ -98,6 +115,7 @@ def replicate(
     """
     folder = None if data is None else Path(data)
     refuse_no_data(scale, folder)
+    refuse_unread_text(claims, text)
     chosen = select_claims(claims)
     both = [model] if also_distilled is None else [model, also_distilled]
     with several_exclusive(*both):
@@ -109,13 +127,17 @@ def replicate(
             chosen, of_claims, also_distilled is not None,
             lambda name, asked: prepare(model, [name], asked, **{**run, "limit": 1}),
         )  # fmt: skip
+        if len(untestable) == len(chosen):
+            raise UserError("\n".join(dict.fromkeys(untestable.values())))
         of_claims |= {name: [] for name in untestable}
         wanted = protocols_by_task(chosen, of_claims)
         protocols = list(dict.fromkeys(p for asked in wanted.values() for p in asked))
         protocols = protocols or [READ]  # where layers are never skipped, prompts are read
-        if not wanted:
-            raise UserError("\n".join(dict.fromkeys(untestable.values())))
-        setup = prepare(model, list(wanted), protocols, enough=enough_items, **run)
+        setup = (
+            prepare(model, list(wanted), protocols, enough=enough_items, **run)
+            if wanted
+            else prepare_model(model, **run)
+        )
         if also_distilled is not None:
             alike: RunOptions = {**run, "limit": None, "fewshot": None}  # which the tasks have
             alike["memory_budget"] = setup.memory_budget
@@ -123,7 +145,8 @@ def replicate(
             setup = replace(setup, beside=(second,))
         names = dict(zip(wanted, (task.name for task in setup.tasks), strict=True))
         tasks = {claim: [names[task] for task in asked] for claim, asked in of_claims.items()}
-        job = Replication.for_setup(setup, chosen, tasks, untestable)
+        read = None if text is None else Path(text)
+        job = Replication.for_setup(setup, chosen, tasks, untestable, read)
         settings = setup.settings(analysis="replication", **job.settings(), scale=scale)
         results = execute(
             lambda parts, progress: job.run(parts, settings, progress),
@@ -161,7 +184,7 @@ def select_claims(names: Sequence[str]) -> tuple[PublishedClaim, ...]:
 
 
 def claim_tasks(
-    claims: Sequence[PublishedClaim], scale: str, data: Path | None, language: str = TEXT
+    claims: Sequence[PublishedClaim], scale: str, data: Path | None, language: str = TEXT_SUITES
 ) -> dict[str, list[str]]:
     """Names of the tasks that each claim needs.
 
@@ -246,8 +269,9 @@ class Replication:
         claims: tuple[PublishedClaim, ...],
         tasks: Mapping[str, Sequence[str]],
         untestable: Mapping[str, str],
+        text: Path | None = None,
     ) -> Replication:
-        """Of a setup of all tasks, whose names are given by claim; and claims without any."""
+        """Of a setup of all tasks, named by claim; of claims without any; and of a text."""
         measurements: dict[str, JobOfSetup[Any]] = {}
         missing = dict(untestable)
         for name, measurement in MEASUREMENTS.items():
@@ -263,7 +287,7 @@ class Replication:
                 or (READ,),
             )
             try:
-                measurements[name] = measurement.job(own)
+                measurements[name] = measurement.job(own, text)
             except UserError as refused:
                 missing[name] = str(refused)
         compare = [claim for claim in claims if TRAINED in claim.needs.also]
@@ -275,6 +299,10 @@ class Replication:
             )
         ]
         ablations = skip_layers_of(setup, protocols_by_task(claims, tasks))
+        if not (ablations or measurements):
+            raise UserError(
+                f"None of the claims can be asked of this model. {' '.join(missing.values())}"
+            )
         beside = {second.loaded.name: second.loaded.hash for second in setup.beside}
         return cls(setup, claims, tasks, ablations, tuple(trained), measurements, missing, beside)
 
@@ -297,7 +325,7 @@ class Replication:
         both = (*self.ablations, *self.trained)
         ablated = [ablation.amount() for ablation in both]
         amounts = {name: planned_amount(job) for name, job in self.measurements.items()}
-        progress.expect(sum([*ablated, *amounts.values()], 0.0))
+        progress.expect(sum((*ablated, *amounts.values()), start=0.0))
 
         def make(job: Job[Any], amount: float) -> Any:
             part = PartMeter(progress, amount)

@@ -128,6 +128,16 @@ def hold_every_way(
     )  # fmt: skip
 
 
+def bound_p_values(number: Number, bound: float) -> tuple[float, float]:
+    """One-sided p-values for "it is below a bound" and "above it", from a 95 % interval."""
+    # Bounds of 95 % are 1.96 standard errors away, of either side its own.
+    from scipy.special import ndtr
+
+    above, below = ((end - number.estimate) / 1.96 for end in (number.high, number.low))
+    away = number.estimate - bound
+    return float(ndtr(away / max(above, 1e-9))), float(ndtr(away / min(below, -1e-9)))
+
+
 class NoTest(NamedTuple):
     """A part of a claim that was not tested, and why."""
 

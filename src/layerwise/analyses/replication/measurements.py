@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,8 @@ from layerwise.analyses.execute import JobOfSetup
 from layerwise.analyses.patching.api import Patching
 from layerwise.analyses.patching.result import PatchingResult
 from layerwise.analyses.patching.tables import signals_of_pairs
+from layerwise.analyses.running_text.api import TextLoss, refused_swaps
+from layerwise.analyses.running_text.result import CHANGES, SKIP, TextLossResult
 from layerwise.analyses.similarity.api import Similarity
 from layerwise.analyses.similarity.result import SimilarityResult
 from layerwise.analyses.transplant.job import Transplant
@@ -39,13 +42,13 @@ class Measurement:
 
     Attributes:
         result: type of its result.
-        job: the planned job, of a setup with the tasks of the claims that need it. Raises a
-            ``UserError`` where the model or its tasks do not allow it.
+        job: the planned job, of a setup with the tasks of the claims that need it, and of a file
+            of text. Raises a ``UserError`` where the model or its tasks do not allow it.
         tables: the tables that claims read, by name, of its result and the answers without layers.
     """
 
     result: type[Result]
-    job: Callable[[Setup], JobOfSetup[Any]]
+    job: Callable[[Setup, Path | None], JobOfSetup[Any]]
     tables: Callable[[Any, AblationResult | None], Mapping[str, pd.DataFrame]]
 
 
@@ -54,11 +57,11 @@ TRAINED = "trained"  # what a claim also needs that compares with a second model
 NO_TRAINED = "It compares with a model that was trained from this one; name that by also_distilled."
 
 
-def _similarity(setup: Setup) -> Similarity:
+def _similarity(setup: Setup, text: Path | None) -> Similarity:
     return Similarity(replace(setup, protocols=(_CHOOSES,)))
 
 
-def _transplant(setup: Setup) -> Transplant:
+def _transplant(setup: Setup, text: Path | None) -> Transplant:
     if not setup.beside:
         raise UserError(NO_TRAINED)
     second = setup.beside[0]
@@ -71,7 +74,7 @@ def _transplant(setup: Setup) -> Transplant:
     return Transplant(base, other, spec)
 
 
-def _patching(setup: Setup) -> Patching:
+def _patching(setup: Setup, text: Path | None) -> Patching:
     if is_seq2seq(setup.model):
         raise UserError(
             "What attention and MLPs restore is asked of decoders alone, but the model has an "
@@ -90,6 +93,14 @@ def _rows_with_signal(patching: pd.DataFrame) -> pd.DataFrame:
     return patching.loc[[bool(signals[key]) for key in keys]]
 
 
+def _running_text(setup: Setup, text: Path | None) -> TextLoss:
+    model = setup.model
+    possible = len(refused_swaps(model)) < model.cfg.n_layers - 1
+    alone = replace(setup, tasks=(), protocols=())
+    return TextLoss.for_setup(alone, text, CHANGES if possible else (SKIP,))
+
+
+TEXT = "text"
 MEASUREMENTS = {
     "similarity": Measurement(
         SimilarityResult,
@@ -107,6 +118,9 @@ MEASUREMENTS = {
         PatchingResult,
         _patching,
         lambda result, ablation: {"patching": _rows_with_signal(result.patching)},
+    ),
+    TEXT: Measurement(
+        TextLossResult, _running_text, lambda result, _: {"text_loss": result.text_loss}
     ),
 }
 """What ``Needs.also`` may name, beside ``TRAINED``."""

@@ -143,12 +143,18 @@ def read_texts(path: Path) -> list[str]:
     return [text.strip() for text in whole.split("\n\n") if text.strip()]
 
 
+def start_tokens(tokenizer: Any, text: str = "") -> Tokens:
+    """Tokens that a tokenizer puts before a text."""
+    whole = encode(tokenizer, text)  # tried there, too
+    plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return whole[: len(whole) - len(plain)]
+
+
 def _pieces(text: str, setup: Setup, length: int) -> Iterator[Text]:
     """A text's tokens in pieces, each with what the tokenizer puts before a text."""
     tokenizer = setup.tokenizer
-    whole = encode(tokenizer, text)  # tried there, too
+    start = start_tokens(tokenizer, text)
     plain = tokenizer(text, add_special_tokens=False)["input_ids"]
-    start = whole[: len(whole) - len(plain)]
     room = length - len(start)
     for at in range(0, len(plain), room):
         yield Text((*start, *plain[at : at + room]))

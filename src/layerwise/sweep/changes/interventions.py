@@ -34,7 +34,8 @@ class Intervention:
 
     Attributes:
         id: e.g. ``"skip:layer=7"``, ``"zero:attn_out,layer=3"``, ``"intact"``.
-        kind: ``intact``, ``skip``, ``zero``, ``mean``, ``resample``, ``noise`` or ``patch``.
+        kind: ``intact``, ``skip``, ``zero``, ``mean``, ``resample``, ``noise``, ``patch`` or
+            ``swap``.
         site: ``layer`` for a skipped layer, ``layers`` for several, the site's name otherwise,
             ``kv_group`` for all heads that share a key/value head; None for intact.
         edits: what is changed; none for the intact model. Within one layer a change of

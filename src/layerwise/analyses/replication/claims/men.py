@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from layerwise.stats.contrasts import interval_p_values
-
 from ..claim import (
     FULL,
     SMALL,
@@ -20,6 +18,7 @@ from ..claim import (
     PublishedClaim,
     Source,
     Verdict,
+    bound_p_values,
     no_test,
 )
 from ..evidence import Evidence
@@ -77,13 +76,12 @@ def influence_is_a_poor_proxy(evidence: Evidence) -> Sequence[Outcome]:
     rows = _correlations(evidence)
     if rows.empty:
         return _no_correlation(evidence)
-    rho, low, high = (rows[name].to_numpy(dtype=float) for name in ("rho", "low", "high"))
-    over, under = interval_p_values(rho, low, high, STRONG)
-    most = int(np.argmax(rho))
     numbers = _numbers(rows)
+    under, over = zip(*(bound_p_values(number, STRONG) for number in numbers), strict=True)
+    highest = max(numbers, key=lambda number: number.estimate)
     return [
         ClaimTest("", _RHO, "influence with nats lost, of the capability where it is highest",
-               numbers[most], float(under.max()), float(over.max()), numbers=numbers)
+                highest, max(under), max(over), numbers=numbers)
     ]  # fmt: skip
 
 

@@ -11,7 +11,6 @@ from layerwise.presentation.wording import few_layers
 from layerwise.stats.cells import Cell
 from layerwise.stats.contrasts import (
     centre_contrast,
-    interval_p_values,
     unpaired_difference,
 )
 from layerwise.stats.families.rank_correlation import rank_correlation, unrelated_p
@@ -31,6 +30,7 @@ from ..claim import (
     PublishedClaim,
     Source,
     Verdict,
+    bound_p_values,
 )
 from ..depth import ONE_LAYER, all_crossings, crossing_p, needed_layers
 from ..evidence import Evidence
@@ -98,20 +98,20 @@ def _single_layers_carry(evidence: Evidence) -> Outcome:
     if moved.empty:
         why = "The trained model is not clearly better at reasoning than the base."
         return NoTest(_CARRIES, Verdict.NO_SIGNAL, why)
-    gain, low, high, p = (moved[n].to_numpy(dtype=float) for n in
-                          ("moved", "moved_low", "moved_high", "p"))  # fmt: skip
+    numbers = [
+        Number(f"{row['task']}, layer {int(row['layer'])}", 100 * row["moved"],
+               100 * row["moved_low"], 100 * row["moved_high"], int(row["n_items"]))
+        for row in moved.to_dict("records")
+    ]  # fmt: skip
+    gain, p = (moved[name].to_numpy(dtype=float) for name in ("moved", "p"))
     one_sided = np.where(gain > 0, p / 2, 1.0)
-    _, is_less = interval_p_values(gain, low, high, SMALLEST_GAIN)
+    below = [bound_p_values(number, 100 * SMALLEST_GAIN)[0] for number in numbers]
     best = int(np.lexsort((-gain, one_sided))[0])
-    row = moved.iloc[best]
-    number = Number(
-        f"{row['task']}, layer {int(row['layer'])}", 100 * gain[best], 100 * low[best],
-        100 * high[best], int(row["n_items"]),
-    )  # fmt: skip
+    row, number = moved.iloc[best], numbers[best]
     effect = f"gained by the base with layer {int(row['layer'])} of the trained model"
     return ClaimTest(
         _CARRIES, "accuracy points", effect, number,
-        min(1.0, float(one_sided.min() * len(moved))), float(is_less.max()),
+        min(1.0, float(one_sided.min() * len(moved))), max(below),
     )  # fmt: skip
 
 
@@ -127,15 +127,13 @@ def same_layers_after_training(evidence: Evidence) -> list[Outcome]:
         return [NoTest("", Verdict.NO_SIGNAL, _NO_SIGNAL)]
     models = [list(cells) for cells in zip(*pairs, strict=True)]
     rho, low, high, n = _rank_agreement(*models)
-    ends = (np.array([value]) for value in (rho, low, high))
-    is_more, _ = interval_p_values(*ends, SAME)
-    ends = (np.array([value]) for value in (rho, low, high))
-    _, is_less = interval_p_values(*ends, OTHER)
+    number = Number("base with trained", rho, low, high, n)
+    _, is_more = bound_p_values(number, SAME)
+    is_less, _ = bound_p_values(number, OTHER)
     return [
         ClaimTest(
             "", "rank correlation", "of the nats that each layer costs before and after training",
-            Number("base with trained", rho, low, high, n), float(is_more[0]),
-            max(float(is_less[0]), *map(_p_of_no_order, models)),
+            number, is_more, max(is_less, *map(_p_of_no_order, models)),
         )
     ]  # fmt: skip
 
