@@ -111,7 +111,7 @@ def _single_layers_carry(evidence: Evidence) -> Outcome:
     effect = f"gained by the base with layer {int(row['layer'])} of the trained model"
     return ClaimTest(
         _CARRIES, "accuracy points", effect, number,
-        min(1.0, float(one_sided.min() * len(moved))), max(below),
+        min(1.0, float(one_sided.min() * len(moved))), float(np.nan_to_num(below, nan=1.0).max()),
     )  # fmt: skip
 
 
