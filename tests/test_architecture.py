@@ -217,13 +217,14 @@ COMPOSED = {
     "comparison": {"ablation", "emergence"},
     "early_exit": {"logit_lens"},  # which reads what it is made of
     "emergence": {"ablation"},  # of which protocols interact
+    "head_sets": {"heads"},  # of which some are induction heads
     "interactions": {"ablation"},
     "logit_lens": {"tuned_lens"},  # trained first, if it is to be read with
     "path_patching": {"patching"},  # of the same pairs
     "pruning": {"ablation"},
     "removal": {"similarity"},  # by whose measures layers are ordered
     "similarity": {"ablation"},  # whose effects it predicts
-    "replication": {"ablation", "similarity"},
+    "replication": {"ablation", "head_sets", "similarity"},
     "training": {"ablation", "comparison", "emergence", "logit_lens"},
     "transplant": {"ablation"},
 }

@@ -32,7 +32,7 @@ from layerwise.tasks.registry import TEXT, suites_like
 
 from .claim import FULL, SCALES, SMALL, PublishedClaim
 from .claims import BY_NAME
-from .measurements import MEASUREMENTS, judge_results
+from .measurements import MEASUREMENTS, join_measured, judge_results
 from .result import ReplicationResult
 
 ALL = "all"
@@ -96,6 +96,8 @@ def replicate(
     of_claims = claim_tasks(chosen, scale, folder, language)
     wanted = protocols_by_task(chosen, of_claims)
     protocols = list(dict.fromkeys(p for asked in wanted.values() for p in asked))
+    also = (MEASUREMENTS[name].protocols for claim in chosen for name in claim.needs.also)
+    protocols = list(dict.fromkeys([*protocols, *chain.from_iterable(also)]))
     protocols = protocols or [READ]  # where layers are never skipped, prompts are read
     setup = prepare(model, list(wanted), protocols, enough=enough_items, **run)
     names = dict(zip(wanted, (task.name for task in setup.tasks), strict=True))
@@ -104,7 +106,9 @@ def replicate(
     settings = setup.settings(analysis="replication", **job.settings(), scale=scale)
     results = execute(
         lambda parts, progress: job.run(parts, settings, progress),
-        (AblationResult, *(each.result for each in MEASUREMENTS.values()), ReplicationResult),
+        tuple(dict.fromkeys([
+            AblationResult, *(each.result for each in MEASUREMENTS.values()), ReplicationResult,
+        ])),
         run["out"], settings,
         setup.refuse_changed, run["progress"], job.write_requests,
     )  # fmt: skip
@@ -148,6 +152,7 @@ def protocols_by_task(
 class Replication:
     """A planned replication: ablations of tasks by ways of scoring, and what else is needed."""
 
+    setup: Setup  # of all tasks
     claims: tuple[PublishedClaim, ...]
     tasks: Mapping[str, Sequence[str]]  # names of those of each claim
     ablations: tuple[Ablation, ...]
@@ -188,7 +193,7 @@ class Replication:
                     measurements[name] = measurement.job(replace(setup, tasks=some))
                 except UserError as refused:
                     missing[name] = str(refused)
-        return cls(claims, tasks, ablations, measurements, missing)
+        return cls(setup, claims, tasks, ablations, measurements, missing)
 
     def settings(self) -> dict[str, Any]:
         """Settings that make it this replication and no other."""
@@ -217,7 +222,12 @@ class Replication:
 
         made = [make(*each) for each in zip(self.ablations, ablated, strict=True)]
         also = {name: make(job, amounts[name]) for name, job in self.measurements.items()}
-        found = (result for result in also.values() if len(result.to_pandas()))
-        measured = [*join_ablations(made), *found]
+        found = (
+            result
+            for result in also.values()
+            if any(len(getattr(result, name)) for name in result.tables)
+        )
+        measured = join_measured([*join_ablations(made), *found])
         progress.set_activity("testing claims")
-        return [*measured, judge_results(self.claims, measured)]
+        facts = self.setup.facts(settings)
+        return [*measured, judge_results(self.claims, measured, facts)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from ..claim import PublishedClaim
-from . import csordas, lad, men, neeraj, song
+from . import csordas, lad, men, neeraj, olsson, song, song_heads, wu
 
 BY_NAME: dict[str, PublishedClaim] = {
-    claim.name: claim for paper in (song, lad, csordas, men, neeraj) for claim in paper.CLAIMS
+    claim.name: claim
+    for paper in (song, song_heads, lad, csordas, men, neeraj, wu, olsson)
+    for claim in paper.CLAIMS
 }
