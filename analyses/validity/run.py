@@ -54,6 +54,7 @@ TABLES = {
     "order_rules": (order_claims.earlier_rates, lambda table: table),
     "lens_claims": (lens_claims.lens_rates, lambda table: table),
     "published_claims": (published_claims.verdict_rates, lambda table: table),
+    "head_set_claims": (published_claims.head_verdict_rates, lambda table: table),
     "stated": (stated_claims.rates, lambda table: table),
     "scoring_gaps": (scoring_claims.gap_rates, lambda table: table),
     "weak_interactions": (weak_interactions.rates, lambda table: table),

@@ -67,7 +67,7 @@ COPYING, COST, INDUCTION = WAYS = ("copying", "cost", "induction")
 """Scores by which heads are ranked."""
 SHARE, RANDOM_SETS = 0.05, 20
 # Runs that an item takes to be ranked by: a backward pass counts as two.
-_RUNS = {COPYING: 1, COST: 3}
+_RUNS = {COPYING: 1.0, COST: 3.0}
 
 
 def refuse_sets(share: float, random_sets: int) -> None:

@@ -21,6 +21,8 @@ from layerwise.sweep.walk.readout import final_logits
 Head = tuple[int, int]
 # So many draws for each random set that is wanted, until that many different ones are found.
 _TRIES = 50
+# Of the highest score: float32 leaves so much of a head that does nothing.
+_NOTHING = 1e-6
 
 
 @torch.inference_mode()
@@ -98,7 +100,8 @@ def top_heads(scores: Float[np.ndarray, "layer head"], n: int) -> list[Head]:
     """At most ``n`` heads with the highest scores, of those above 0; the first ones of ties."""
     order = np.argsort(-scores, axis=None, kind="stable")[:n]
     heads = zip(*np.unravel_index(order, scores.shape), strict=True)
-    return sorted((int(layer), int(head)) for layer, head in heads if scores[layer, head] > 0)
+    least = max(0.0, _NOTHING * float(scores.max()))
+    return sorted((int(layer), int(head)) for layer, head in heads if scores[layer, head] > least)
 
 
 def random_head_sets(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.head_sets.result import CHOSEN, records_by_set, tables_by_target
+from layerwise.errors import count_noun
 from layerwise.stats.cells import cells
 from layerwise.stats.contrasts import Contrast, layer_weights, share_contrast
 from layerwise.stats.pools import Pool
@@ -63,7 +64,8 @@ def set_test(
     """
     random = pool.layers[pool.layers != CHOSEN]
     if len(random) < FEWEST_RANDOM:
-        why = f"Only {len(random)} random sets could be drawn; it takes {FEWEST_RANDOM}."
+        drawn = count_noun(len(random), "random set")
+        why = f"Only {drawn} could be drawn; it takes {FEWEST_RANDOM}."
         return NoTest(part, Verdict.NOT_ASKED, why)
 
     def contrast(more_of: list[int], less_of: list[int]) -> Contrast:
