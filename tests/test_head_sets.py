@@ -19,7 +19,7 @@ from layerwise.analyses.head_sets.ranking import (
     random_head_sets,
     top_heads,
 )
-from layerwise.analyses.head_sets.result import losses_table
+from layerwise.analyses.head_sets.tables import losses_table
 from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
 from layerwise.errors import UserError
 from layerwise.models.organisms.wired import wired_model

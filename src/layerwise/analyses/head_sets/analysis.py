@@ -14,7 +14,8 @@ from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import count_noun, count_range, protocol_phrase
 from layerwise.storage.run_tables import RunTables
 
-from .result import CHOSEN, LOSSES, RANKED, HeadSetsResult
+from .result import LOSSES, RANKED, HeadSetsResult
+from .tables import CHOSEN
 
 KIND = "set of heads"
 _WORDS = (

@@ -13,7 +13,7 @@ from layerwise.presentation.rows import numbers
 from layerwise.presentation.style import FULL_WIDTH, NOTE, look, with_style
 from layerwise.presentation.wording import protocol_words
 
-from .result import CHOSEN
+from .tables import CHOSEN
 
 _ROW, _LONGEST = 0.3, 30
 _HEADS = {"copying": "that copy", "cost": "by cost", "induction": "of induction"}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.head_sets.result import CHOSEN, records_by_set, tables_by_target
+from layerwise.analyses.head_sets.tables import CHOSEN, records_by_set, tables_by_target
 from layerwise.errors import count_noun
 from layerwise.stats.cells import cells
 from layerwise.stats.contrasts import Contrast, layer_weights, share_contrast
