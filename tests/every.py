@@ -36,6 +36,9 @@ ANALYSES: dict[str, Callable[..., Any]] = {
     "heads": lambda model, **more: lw.head_scores(
         model, sequences=4, length=8, progress=False, **more
     ),
+    "head sets": lambda model, **more: lw.head_sets(
+        model, "all", "letter", by="copying", random_sets=2, **LETTERS, **more
+    ),
     "transplant": lambda model, **more: lw.transplant(
         model, other_model(), "all", "letter", **LETTERS, **more
     ),

@@ -354,7 +354,8 @@ class HeadSets:
         entry = work_entry("head sets", task.name, spent) | {
             "seconds": time.perf_counter() - started
         }
-        entry |= planned_work(self._test_cost(task, setup.protocols))
+        cost = cost_of_sweeps(setup, task, partial(self._answers, task, sets))
+        entry |= planned_work(cost)
         names = self._names(target, task)
         return dict(zip(names, (pd.DataFrame([entry]), frame("head_sets", kept)), strict=True))
 
