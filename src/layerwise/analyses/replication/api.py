@@ -212,7 +212,7 @@ class Replication:
         """Make all that is needed, then the verdicts."""
         ablated = [ablation.amount() for ablation in self.ablations]
         amounts = {name: planned_amount(job) for name, job in self.measurements.items()}
-        progress.expect(sum(ablated) + sum(amounts.values()))
+        progress.expect(sum([*ablated, *amounts.values()], start=0.0))
 
         def make(job: Job[Any], amount: float) -> Any:
             part = PartMeter(progress, amount)
