@@ -54,6 +54,9 @@ ANALYSES: dict[str, Callable[..., Any]] = {
     "text loss": lambda model, **more: lw.text_loss(
         model, text=toy_text(), pieces=4, progress=False, seed=1, **more
     ),
+    "head sets": lambda model, **more: lw.head_sets(
+        model, "all", "letter", by="copying", random_sets=2, **LETTERS, **more
+    ),
     "transplant": lambda model, **more: lw.transplant(
         model, other_model(), "all", "letter", **LETTERS, **more
     ),

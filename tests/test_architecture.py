@@ -221,19 +221,22 @@ def imported_analyses(start: str) -> set[str]:
 # What an analysis is built on beside what is shared: its records are theirs, or it joins theirs.
 COMPOSED = {
     "attribution_patching": {"patching"},  # a sample is truly patched
-    "comparison": {"ablation", "emergence"},
+    "comparison": {"ablation", "emergence", "replication"},
     "early_exit": {"logit_lens"},  # which reads what it is made of
     "emergence": {"ablation"},  # of which protocols interact
+    "head_sets": {"heads"},  # of which some are induction heads
     "interactions": {"ablation"},
     "logit_lens": {"tuned_lens"},  # trained first, if it is to be read with
     "path_patching": {"patching"},  # of the same pairs
     "pruning": {"ablation"},
     "removal": {"similarity"},  # by whose measures layers are ordered
     "similarity": {"ablation"},  # whose effects it predicts
-    "replication": {"ablation", "running_text", "similarity"},
+    "replication": {  # with whose jobs it measures
+        "ablation", "head_sets", "patching", "running_text", "similarity", "transplant",
+    },
     "training": {"ablation", "comparison", "emergence", "logit_lens"},
     "transplant": {"ablation"},
-}
+}  # fmt: skip
 
 
 def test_analyses_share_what_is_shared_and_a_few_are_composed_of_others():

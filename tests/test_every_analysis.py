@@ -34,7 +34,7 @@ OTHER = {
     "patching": {"directions": "noising"}, "path patching": {"direction": "denoising"},
     "estimates": {"direction": "noising"}, "interactions": {"permutations": 2},
     "heads": {"threshold": 0.3}, "text loss": {"changes": "skip"}, "transplant": {"steps": 2},
-    "removal": {},
+    "head sets": {"share": 0.1}, "removal": {},
 }  # fmt: skip
 
 

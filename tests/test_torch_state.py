@@ -137,6 +137,7 @@ def test_every_analysis_refuses_what_the_engine_would_not_see_but_for_the_refere
         "patch_paths": lambda: lw.patch_paths(model, pairs, **quiet),
         "attribute_patches": lambda: lw.attribute_patches(model, pairs, **quiet),
         "head_scores": lambda: lw.head_scores(model, progress=False),
+        "head_sets": lambda: lw.head_sets(model, task, **quiet),
         "profile": lambda: lw.profile(model, task, **quiet),
     }
     for use in uses.values():

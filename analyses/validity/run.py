@@ -12,6 +12,7 @@ import depth_candidates
 import depth_curves
 import depth_grid
 import guessing
+import head_claims
 import layer_claims
 import lens_claims
 import null_models
@@ -23,7 +24,9 @@ import published_claims
 import scoring_claims
 import sentences
 import stated_claims
+import text_claims
 import trained
+import trained_claims
 import trained_methods
 import tuned
 import validity_figures
@@ -54,6 +57,9 @@ TABLES = {
     "order_rules": (order_claims.earlier_rates, lambda table: table),
     "lens_claims": (lens_claims.lens_rates, lambda table: table),
     "published_claims": (published_claims.verdict_rates, lambda table: table),
+    "text_claims": (text_claims.text_verdict_rates, lambda table: table),
+    "trained_claims": (trained_claims.trained_rates, lambda table: table),
+    "head_set_claims": (head_claims.head_verdict_rates, lambda table: table),
     "stated": (stated_claims.rates, lambda table: table),
     "scoring_gaps": (scoring_claims.gap_rates, lambda table: table),
     "weak_interactions": (weak_interactions.rates, lambda table: table),

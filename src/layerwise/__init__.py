@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .analyses.distillation.api import heal as heal
     from .analyses.early_exit.api import early_exit as early_exit
     from .analyses.emergence.api import emergence as emergence
+    from .analyses.head_sets.api import head_sets as head_sets
     from .analyses.heads.api import head_scores as head_scores
     from .analyses.interactions.api import interactions as interactions
     from .analyses.logit_lens.api import logit_lens as logit_lens
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from .results import DistillationResult as DistillationResult
     from .results import EarlyExitResult as EarlyExitResult
     from .results import EmergenceResult as EmergenceResult
+    from .results import HeadSetsResult as HeadSetsResult
     from .results import HeadsResult as HeadsResult
     from .results import InteractionsResult as InteractionsResult
     from .results import LensResult as LensResult

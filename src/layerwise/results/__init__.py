@@ -13,6 +13,7 @@ from layerwise.analyses.attribution_patching.result import (
 from layerwise.analyses.distillation.result import DistillationResult as DistillationResult
 from layerwise.analyses.early_exit.result import EarlyExitResult as EarlyExitResult
 from layerwise.analyses.emergence.result import EmergenceResult as EmergenceResult
+from layerwise.analyses.head_sets.result import HeadSetsResult as HeadSetsResult
 from layerwise.analyses.heads.result import HeadsResult as HeadsResult
 from layerwise.analyses.interactions.result import InteractionsResult as InteractionsResult
 from layerwise.analyses.loading import load_results as load_results

@@ -39,7 +39,14 @@ from layerwise.tasks.registry import is_suite, load_task, suites_like
 
 from .claim import FULL, SCALES, SMALL, PublishedClaim
 from .claims import BY_NAME
-from .measurements import MEASUREMENTS, NO_TRAINED, TEXT, TRAINED, judge_results
+from .measurements import (
+    MEASUREMENTS,
+    NO_TRAINED,
+    TEXT,
+    TRAINED,
+    join_measured,
+    judge_results,
+)
 from .result import ReplicationResult
 
 ALL = "all"
@@ -131,8 +138,9 @@ def replicate(
             raise UserError("\n".join(dict.fromkeys(untestable.values())))
         of_claims |= {name: [] for name in untestable}
         wanted = protocols_by_task(chosen, of_claims)
-        protocols = list(dict.fromkeys(p for asked in wanted.values() for p in asked))
-        protocols = protocols or [READ]  # where layers are never skipped, prompts are read
+        also = (MEASUREMENTS[name].protocols for claim in chosen for name in claim.needs.also
+                if name != TRAINED)  # fmt: skip
+        protocols = list(dict.fromkeys(chain(*wanted.values(), *also))) or [READ]
         setup = (
             prepare(model, list(wanted), protocols, enough=enough_items, **run)
             if wanted
@@ -150,7 +158,8 @@ def replicate(
         settings = setup.settings(analysis="replication", **job.settings(), scale=scale)
         results = execute(
             lambda parts, progress: job.run(parts, settings, progress),
-            (AblationResult, *(each.result for each in MEASUREMENTS.values()), ReplicationResult),
+            (AblationResult, *dict.fromkeys(each.result for each in MEASUREMENTS.values()),
+             ReplicationResult),
             run["out"], settings, setup.refuse_changed, run["progress"], job.write_requests,
         )  # fmt: skip
     return next(result for result in results if isinstance(result, ReplicationResult))
@@ -253,7 +262,7 @@ def protocols_by_task(
 class Replication:
     """A planned replication: ablations of tasks by ways of scoring, and what else is needed."""
 
-    setup: Setup
+    setup: Setup  # of all tasks
     claims: tuple[PublishedClaim, ...]
     tasks: Mapping[str, Sequence[str]]  # names of those of each claim
     ablations: tuple[Ablation, ...]
@@ -280,12 +289,8 @@ class Replication:
             if not need:
                 continue
             asked = protocols_by_task(need, tasks)
-            own = replace(
-                setup,
-                tasks=tuple(task for task in setup.tasks if task.name in asked),
-                protocols=tuple(dict.fromkeys(p for each in asked.values() for p in each))
-                or (READ,),
-            )
+            some = tuple(task for task in setup.tasks if task.name in asked)
+            own = replace(setup, tasks=some, protocols=measurement.protocols)
             try:
                 measurements[name] = measurement.job(own, text)
             except UserError as refused:
@@ -336,11 +341,15 @@ class Replication:
         made = [make(*each) for each in zip(both, ablated, strict=True)]
         own, others = made[: len(self.ablations)], made[len(self.ablations) :]
         also = {name: make(job, amounts[name]) for name, job in self.measurements.items()}
-        measured = [*join_ablations(own), *(one for one in also.values() if len(one.to_pandas()))]
+        found = (
+            result
+            for result in also.values()
+            if any(len(getattr(result, name)) for name in result.tables)
+        )
+        measured = join_measured([*join_ablations(own), *found])
         progress.set_activity("testing claims")
         trained = pd.concat([frame("trained_records", []), *(one.records for one in others)])
-        # Where nothing could be measured, the run's own facts say what was asked.
-        facts = None if measured else self.setup.facts(settings)
+        facts = self.setup.facts(settings)
         return [*measured, judge_results(self.claims, measured, trained, facts)]
 
 

@@ -11,6 +11,8 @@ import pandas as pd
 
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.execute import JobOfSetup
+from layerwise.analyses.head_sets.api import COPYING, COST, INDUCTION, HeadSets
+from layerwise.analyses.head_sets.result import HeadSetsResult, join_head_sets
 from layerwise.analyses.patching.api import Patching
 from layerwise.analyses.patching.result import PatchingResult
 from layerwise.analyses.patching.tables import signals_of_pairs
@@ -30,9 +32,14 @@ from layerwise.storage.provenance import Facts, join_facts
 
 from .claim import PublishedClaim
 from .evidence import Evidence
+from .head_sets import TABLE
 from .judge import judge
 from .result import ReplicationResult
 
+TEXT = "text"
+TRAINED = "trained"  # what a claim also needs that compares with a second model
+NO_TRAINED = "It compares with a model that was trained from this one; name that by also_distilled."
+_CHOOSES, _WRITES = ("continuation",), ("generate",)
 _PAIRS = 32  # of a task, of which states are restored
 
 
@@ -44,34 +51,26 @@ class Measurement:
         result: type of its result.
         job: the planned job, of a setup with the tasks of the claims that need it, and of a file
             of text. Raises a ``UserError`` where the model or its tasks do not allow it.
+        protocols: ways of scoring that it asks, beside those of layers.
         tables: the tables that claims read, by name, of its result and the answers without layers.
     """
 
     result: type[Result]
     job: Callable[[Setup, Path | None], JobOfSetup[Any]]
+    protocols: tuple[str, ...]
     tables: Callable[[Any, AblationResult | None], Mapping[str, pd.DataFrame]]
-
-
-_CHOOSES = "continuation"
-TRAINED = "trained"  # what a claim also needs that compares with a second model
-NO_TRAINED = "It compares with a model that was trained from this one; name that by also_distilled."
-
-
-def _similarity(setup: Setup, text: Path | None) -> Similarity:
-    return Similarity(replace(setup, protocols=(_CHOOSES,)))
 
 
 def _transplant(setup: Setup, text: Path | None) -> Transplant:
     if not setup.beside:
         raise UserError(NO_TRAINED)
     second = setup.beside[0]
-    base = replace(setup, protocols=(_CHOOSES,))
-    other = replace(second, tasks=base.tasks, protocols=base.protocols)
+    other = replace(second, tasks=setup.tasks, protocols=setup.protocols)
     layers = tuple(range(setup.model.cfg.n_layers))
     spec = TransplantSpec.for_models(
         setup.model, second.model, "layer", layers, ("single",), 1, False, None, ("weights",)
     )
-    return Transplant(base, other, spec)
+    return Transplant(setup, other, spec)
 
 
 def _patching(setup: Setup, text: Path | None) -> Patching:
@@ -81,8 +80,8 @@ def _patching(setup: Setup, text: Path | None) -> Patching:
             "encoder; expected a decoder-only model."
         )
     return Patching(
-        replace(setup, protocols=("continuation",)), _PAIRS, ("mlp_out", "attn_out"),
-        positions=("last changed", "last"), align=True, strict=False,
+        setup, _PAIRS, ("mlp_out", "attn_out"), positions=("last changed", "last"), align=True,
+        strict=False,
     )  # fmt: skip
 
 
@@ -100,30 +99,61 @@ def _running_text(setup: Setup, text: Path | None) -> TextLoss:
     return TextLoss.for_setup(alone, text, CHANGES if possible else (SKIP,))
 
 
-TEXT = "text"
+def _head_sets(by: str, rank_on: tuple[str, ...] | None = None) -> Measurement:
+    """Sets of heads by one way to rank them, asked to write."""
+    return Measurement(
+        HeadSetsResult,
+        lambda setup, text: HeadSets(setup, by, rank_on=rank_on),
+        _WRITES,
+        lambda result, ablation: {TABLE: _with_chance(result)},
+    )
+
+
+def _with_chance(result: HeadSetsResult) -> pd.DataFrame:
+    table = result.head_sets
+    keys = zip(table["task"], table["protocol"], strict=True)
+    return table.assign(chance=[result.facts.chance(task, protocol) for task, protocol in keys])
+
+
 MEASUREMENTS = {
     "similarity": Measurement(
         SimilarityResult,
-        _similarity,
+        lambda setup, text: Similarity(setup),
+        _CHOOSES,
         lambda result, ablation: (
             {} if ablation is None else {"prediction": result.predicts(ablation)}
         ),
     ),
-    "transplant": Measurement(
-        TransplantResult,
-        _transplant,
-        lambda result, ablation: {"moved": result.effects()},
-    ),
     "patching": Measurement(
         PatchingResult,
         _patching,
+        _CHOOSES,
         lambda result, ablation: {"patching": _rows_with_signal(result.patching)},
     ),
-    TEXT: Measurement(
-        TextLossResult, _running_text, lambda result, _: {"text_loss": result.text_loss}
+    "transplant": Measurement(
+        TransplantResult,
+        _transplant,
+        _CHOOSES,
+        lambda result, ablation: {"moved": result.effects()},
     ),
+    TEXT: Measurement(
+        TextLossResult,
+        _running_text,
+        (),
+        lambda result, ablation: {"text_loss": result.text_loss},
+    ),
+    "copying heads": _head_sets(COPYING, ("retrieval",)),
+    "costly heads": _head_sets(COST),
+    "induction heads": _head_sets(INDUCTION),
 }
 """What ``Needs.also`` may name, beside ``TRAINED``."""
+
+
+def join_measured(results: Sequence[Result]) -> list[Result]:
+    """The results with all sets of heads among them made one, behind the others."""
+    sets = [result for result in results if isinstance(result, HeadSetsResult)]
+    others = [result for result in results if not isinstance(result, HeadSetsResult)]
+    return [*others, join_head_sets(sets)] if sets else others
 
 
 def judge_results(
@@ -138,10 +168,10 @@ def judge_results(
         claims: the claims.
         results: what was measured.
         trained: answers of a model that was trained from it; empty if none was asked.
-        facts: those of the run; those that all results share if None.
+        facts: those of the run, where nothing may have been measured.
     """
     ablation = next((one for one in results if isinstance(one, AblationResult)), None)
-    facts = join_facts([result.facts for result in results]) if facts is None else facts
+    facts = join_facts([*(result.facts for result in results), *([facts] if facts else [])])
     settings: Any = facts.settings  # the tasks of each claim, and what could not be measured
     tables: dict[str, pd.DataFrame] = {}
     every: list[Cell] = []
@@ -154,8 +184,7 @@ def judge_results(
         books = ablation.books()
         tables |= {"books": books} if len(books) else {}
     n_layers = facts.model.n_layers
-    missing = settings["missing"]
-    evidence = Evidence.from_cells(every, facts.chance, n_layers, tables, missing)
+    evidence = Evidence.from_cells(every, facts.chance, n_layers, tables, settings["missing"])
     if len(trained):
         second = list(cells(layer_skips(trained)))
         evidence = replace(evidence, trained=Evidence.from_cells(second, facts.chance, n_layers))

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from ..claim import PublishedClaim
-from . import csordas, geva, hu, lad, men, meng, neeraj, song, trained
+from . import (
+    csordas,
+    geva,
+    hu,
+    lad,
+    men,
+    meng,
+    neeraj,
+    olsson,
+    song,
+    song_heads,
+    trained,
+    wu,
+)
 
+PAPERS = (
+    song, song_heads, trained, lad, csordas, hu, men, meng, geva, neeraj, wu, olsson,
+)  # fmt: skip
 BY_NAME: dict[str, PublishedClaim] = {
-    claim.name: claim
-    for paper in (song, lad, csordas, hu, men, meng, geva, neeraj, trained)
-    for claim in paper.CLAIMS
+    claim.name: claim for paper in PAPERS for claim in paper.CLAIMS
 }
