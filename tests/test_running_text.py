@@ -14,7 +14,7 @@ import torch
 from scipy.stats import ttest_1samp
 
 import layerwise as lw
-from analyses.validity import published_claims as made_up
+from analyses.validity import text_claims as made_up
 from layerwise.analyses.running_text.analysis import (
     costliest_layer,
     skips_minus_swaps,

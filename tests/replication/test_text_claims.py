@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import norm, spearmanr
 
 import layerwise as lw
-from analyses.validity import published_claims as made_up
+from analyses.validity import text_claims as made_up
 from layerwise.analyses.replication.api import select_claims
 from layerwise.analyses.replication.claim import Number, Verdict, bound_p_values
 from layerwise.analyses.replication.evidence import Evidence

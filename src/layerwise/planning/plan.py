@@ -11,8 +11,6 @@ import pandas as pd
 from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.contract import PlannableAnalysis, PlannedJob, PlannedJobs
 from layerwise.analyses.registry import PLANS
-from layerwise.analyses.replication.api import ClaimNames
-from layerwise.analyses.replication.claim import SCALES
 from layerwise.errors import UserError
 from layerwise.ground.argument_types import known_name_validator
 from layerwise.ground.arguments import select_options, typed_dict_arguments
@@ -26,7 +24,7 @@ from layerwise.models.instance.kinds import Model
 from layerwise.models.meta_model import is_meta_model, load_meta_model
 from layerwise.profiling.api import PLANNED as PROFILE
 from layerwise.profiling.api import ExtraNames
-from layerwise.runs.options import ALSO, CLAIMS, SCALE, LoadingOptions, PlanOptions, PromptOptions
+from layerwise.runs.options import ALSO, LoadingOptions, PlanOptions, PromptOptions
 from layerwise.runs.progress import seconds_in_words
 from layerwise.runs.setup import Setup, prepare
 from layerwise.sweep.plans.cost import Cost
@@ -150,8 +148,6 @@ class ProfilePlanOptions(PlanOptions, total=False):
     """Options of a plan, with the names that a profile's additions have."""
 
     also: Annotated[ExtraNames, (), ALSO]
-    claims: Annotated[ClaimNames, "all", CLAIMS]
-    scale: Annotated[Annotated[str, known_name_validator("scale", SCALES)], "small", SCALE]
 
 
 @check_arguments(refuse_fewshot_seeds)

@@ -20,7 +20,7 @@ from layerwise.analyses.contract import Job, PlannedJob, PlannedJobs, planned_am
 from layerwise.analyses.execute import JobOfSetup, execute
 from layerwise.analyses.shared.texts import read_texts
 from layerwise.analyses.transplant.spec import refuse_misfit
-from layerwise.errors import UserError
+from layerwise.errors import UserError, unknown_name
 from layerwise.ground.argument_types import Names, known_name_validator
 from layerwise.ground.readers import AnyPath
 from layerwise.models import original_tokenizer
@@ -167,6 +167,11 @@ def replicate(
 
 def own_tasks(model: Any, options: PlanOptions) -> list[str]:
     """Names of the tasks that the claims of a plan ask."""
+    known = {"claim": (*BY_NAME, ALL), "scale": SCALES}
+    for what, names in (("claim", options["claims"]), ("scale", [options["scale"]])):
+        for name in names:
+            if name not in known[what]:
+                raise unknown_name(what, name, known[what])
     refuse_no_data(options["scale"], options["data"])
     chosen = select_claims(options["claims"])
     language = tokenizer_language(original_tokenizer(model))
@@ -304,10 +309,6 @@ class Replication:
             )
         ]
         ablations = skip_layers_of(setup, protocols_by_task(claims, tasks))
-        if not (ablations or measurements):
-            raise UserError(
-                f"None of the claims can be asked of this model. {' '.join(missing.values())}"
-            )
         beside = {second.loaded.name: second.loaded.hash for second in setup.beside}
         return cls(setup, claims, tasks, ablations, tuple(trained), measurements, missing, beside)
 
