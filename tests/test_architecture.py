@@ -223,7 +223,7 @@ COMPOSED = {
     "pruning": {"ablation"},
     "removal": {"similarity"},  # by whose measures layers are ordered
     "similarity": {"ablation"},  # whose effects it predicts
-    "replication": {"ablation", "similarity"},
+    "replication": {"ablation", "patching", "similarity"},
     "training": {"ablation", "comparison", "emergence", "logit_lens"},
     "transplant": {"ablation"},
 }
