@@ -53,6 +53,17 @@ def test_facts_come_back_in_mlps_of_some_third(middle, verdict):
     assert verdicts(table_of(made_up.peak(middle, size=0.4)))["meng-1"] == verdict
 
 
+def test_a_first_mlp_that_tells_tokens_apart_is_no_recall():
+    """It brings the whole subject back, whatever the layers behind it do."""
+    first = np.zeros(made_up.N_LAYERS)
+    first[0] = 1.0
+    table = table_of(made_up.peak(11, size=0.05) + first, last=made_up.peak(16, size=0.3))
+    assert verdicts(table)["meng-1"] == Verdict.OPEN
+    (found,) = enriched_before_extracted(evidence_of(table))
+    assert isinstance(found, ClaimTest)
+    assert found.estimate.estimate < 10  # from layer 11, not from layer 0
+
+
 def test_attention_that_brings_back_as_much_as_mlps_leaves_it_open():
     bump = made_up.peak(11, size=0.4)
     assert verdicts(table_of(bump, attention=bump))["meng-1"] == Verdict.OPEN
@@ -72,7 +83,7 @@ def test_mlps_before_or_behind_attention(mlps, attention, verdict):
     assert verdicts(table)["geva-1"] == verdict
     (found,) = enriched_before_extracted(evidence_of(table))
     assert isinstance(found, ClaimTest)
-    assert found.estimate.low < attention - mlps < found.estimate.high
+    assert found.estimate.estimate == pytest.approx(attention - mlps, abs=1.5)
 
 
 def test_a_side_that_brings_nothing_back_has_no_depth():
@@ -149,7 +160,7 @@ def test_a_model_that_recalls_at_the_last_token_gets_neither_verdict(recalled):
 
 
 def test_a_model_that_solves_no_pair_gets_no_verdict():
-    result = lw.replicate(tiny_model("gpt2"), CLAIMS, limit=8, fewshot=0, progress=False)
+    result = lw.replicate(tiny_model("gpt2", n_layer=6), CLAIMS, limit=8, fewshot=0, progress=False)
     assert set(result.verdicts["verdict"]) == {Verdict.NO_SIGNAL}
 
 

@@ -64,10 +64,10 @@ class Restored:
         """Weighted sum over layers of the share of the way that comes back."""
         return ratio_contrast(self.gains[where] @ weights, self.whole, self.clusters)
 
-    def centre(self, where: tuple[str, str]) -> Contrast | None:
-        """Mean layer of what comes back, each weighted by how much; None if nothing does."""
-        gains = self.gains[where]
+    def centre(self, where: tuple[str, str], layers: Sequence[int]) -> Contrast | None:
+        """Mean layer of what comes back in some layers, by how much; None if nothing does."""
+        gains = self.gains[where][:, list(layers)]
         if gains.sum() <= 0:
             return None
-        layers = np.arange(gains.shape[1], dtype=float)
-        return ratio_contrast(gains @ layers, gains.sum(axis=1), self.clusters)
+        numbers = np.array(layers, dtype=float)
+        return ratio_contrast(gains @ numbers, gains.sum(axis=1), self.clusters)
