@@ -33,7 +33,8 @@ OTHER = {
     "attribution": {"against": "best"}, "similarity": {"protocols": "letter"},
     "patching": {"directions": "noising"}, "path patching": {"direction": "denoising"},
     "estimates": {"direction": "noising"}, "interactions": {"permutations": 2},
-    "heads": {"threshold": 0.3}, "head sets": {"share": 0.1}, "transplant": {"steps": 2}, "removal": {},
+    "heads": {"threshold": 0.3}, "head sets": {"share": 0.1}, "transplant": {"steps": 2},
+    "removal": {},
 }  # fmt: skip
 
 
