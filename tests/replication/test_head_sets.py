@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
 import layerwise as lw
 from analyses.validity import head_claims as made_up
 from layerwise.analyses.replication.api import select_claims
 from layerwise.analyses.replication.claim import Verdict
 from layerwise.analyses.replication.evidence import Evidence
+from layerwise.analyses.replication.head_sets import further_set_p_value
 from layerwise.analyses.replication.judge import judge
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.models.organisms.wired import wired_model
@@ -67,6 +69,18 @@ def test_one_random_set_that_costs_as_much_is_enough_to_leave_it_open():
     assert set(found.values()) == {Verdict.OPEN}
 
 
+def test_a_further_set_is_a_t_test_with_the_spread_of_a_new_value():
+    random = np.random.default_rng(0).normal(0.2, 0.1, 20)
+    n, mean, spread = 20, random.mean(), random.std(ddof=1)
+    expected = float(t.sf((0.5 - mean) / (spread * np.sqrt(1 + 1 / n)), n - 1))
+    assert further_set_p_value(0.5, random, 0.0) == pytest.approx(expected)
+    assert further_set_p_value(0.5, np.zeros(20), 0.2) > 0.01  # few items show no spread
+    drawn = np.random.default_rng(1).normal(size=(4000, 21))
+    p = np.array([further_set_p_value(row[0], row[1:], 0.0) for row in drawn])
+    assert (p < 0.05).mean() == pytest.approx(0.05, abs=0.012)
+    assert (p < 0.01).mean() == pytest.approx(0.01, abs=0.006)
+
+
 def test_a_model_that_guesses_gets_no_verdict_on_heads():
     found = verdicts(made_up.HeadWorld("guesses", 1.0, 1.0, margin=-20.0))
     assert set(found.values()) == {Verdict.NO_SIGNAL}
@@ -76,7 +90,7 @@ def test_without_sets_nothing_is_asked():
     evidence = Evidence({}, {}, frozenset(), made_up.N_LAYERS, {})
     table = judge(select_claims(CLAIMS), evidence)["verdicts"]
     assert set(table["verdict"]) == {Verdict.NOT_ASKED}
-    assert table["note"].str.startswith("No head was chosen").all()
+    assert all(note.startswith("No head was chosen") for note in table["note"])
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +113,8 @@ def test_a_wired_model_gets_the_verdicts_of_its_heads(folder):
         "song-7 retrieval": Verdict.HOLDS,
         "song-7 reasoning": Verdict.HOLDS,
     }
-    lost = result.verdict_numbers.query("claim == 'wu-1'").set_index("label")["estimate"]
+    numbers = result.verdict_numbers.query("claim == 'wu-1'")
+    lost = dict(zip(numbers["label"], numbers["estimate"], strict=True))
     assert lost["lost without the set"] == pytest.approx(100)
     assert lost["lost without a random set"] == pytest.approx(0)
     assert lw.verify(folder).ok

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis
@@ -69,7 +70,7 @@ def sections(run: RunTables) -> list[Section]:
     if losses is None or ranked is None or losses.empty:
         return []
     figures = []
-    if losses["share_lost"].notna().any():
+    if np.isfinite(numbers(losses, "share_lost")).any():
         caption = (
             "Share of the accuracy above the floor that is lost without a set of heads (n = "
             f"{count_range(losses['n_items'], 'held-out item')} a task). Circles: the chosen "

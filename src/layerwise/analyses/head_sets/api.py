@@ -261,9 +261,11 @@ class HeadSets:
         if task is None:
             job = fitting_heads(self.setup.model, self.setup.loaded, THRESHOLD, self.setup.seed)
             summary = job.run(CheckpointStore(), job.settings(), Meter()).summary()
-            table = summary[["layer", "head", "prefix_matching", "induction_head"]]
-            named = {"prefix_matching": "score", "induction_head": "chosen"}
-            table = table.rename(columns=named).assign(n_items=summary["n_sequences"])
+            named = {
+                "layer": "layer", "head": "head", "score": "prefix_matching",
+                "chosen": "induction_head", "n_items": "n_sequences",
+            }  # fmt: skip
+            table = pd.DataFrame({name: summary[column] for name, column in named.items()})
         else:
             score = copy_scores if self.by == COPYING else cost_estimates
             each = [score(self.setup.model, *gold) for gold in self._gold(task, SELECTION)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -9,7 +11,7 @@ from layerwise.presentation.charts.lines import Words, draw_ranges, ranges
 from layerwise.presentation.charts.marks import level, points
 from layerwise.presentation.charts.panels import Panels
 from layerwise.presentation.lettering import label, text_inches
-from layerwise.presentation.rows import numbers
+from layerwise.presentation.rows import numbers, records
 from layerwise.presentation.style import FULL_WIDTH, NOTE, look, with_style
 from layerwise.presentation.wording import protocol_words
 
@@ -19,7 +21,7 @@ _ROW, _LONGEST = 0.3, 30
 _HEADS = {"copying": "that copy", "cost": "by cost", "induction": "of induction"}
 
 
-def row_name(row: pd.Series) -> str:
+def row_name(row: dict[str, Any]) -> str:
     """``"kv-words, by cost"``: what a set was tested on, and how its heads were chosen."""
     return f"{row['task']}, {_HEADS.get(row['by'], row['by'])}"
 
@@ -34,9 +36,7 @@ def set_losses(losses: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     ``losses`` is the table ``head_set_losses``.
     """
     table = losses.loc[losses["share_lost"].notna()]
-    table = table.assign(
-        row=[row_name(row) for _, row in table.iterrows()], sure=table["p_holm"] < 0.05
-    )
+    table = table.assign(row=[row_name(row) for row in records(table)], sure=table["p_holm"] < 0.05)
     for end in ("share_lost", "share_low", "share_high"):
         table[end] = 100 * numbers(table, end)
     protocols = list(dict.fromkeys(table["protocol"]))

@@ -25,7 +25,8 @@ CLAIMS = (
         "Small attention-only models and models with MLPs: loss late in a text minus loss early, "
         "without single heads.",
         "without all heads with a prefix-matching score above 0.4, looking up what stands in the "
-        "prompt loses more than without random heads (than their mean, and than each set)",
+        "prompt loses more than without random heads (than their mean, each set, and one more set "
+        "by their spread)",
         "it is shown to lose less than 5 accuracy points, or less than without the median random "
         "set",
         "Their causal part is of small models. A pair of words is repeated here; loss by position "

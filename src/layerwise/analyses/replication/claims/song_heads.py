@@ -36,7 +36,7 @@ CLAIMS = (
         "Llama-3.1-8B and others: single heads set to zero, with the keys and values they share.",
         "without the 5 % of heads that seem to bring most on half of the items, the other half "
         "loses more than half of its score, and more than without random heads (than their mean, "
-        "and than each set)",
+        "each set, and one more set by their spread)",
         "it is shown to lose less than 5 accuracy points, or less than without the median random "
         "set",
         "Heads are ranked by a gradient, which does not see a head that only moves attention that "

@@ -38,7 +38,8 @@ CLAIMS = (
         "less.",
         "Llama-2, Mistral, Qwen and others: needles in long texts, extractive questions, MMLU.",
         "without the 5 % of heads with the highest copy scores, retrieval loses more than without "
-        "random heads (than their mean, and than each set), and a larger share than facts do",
+        "random heads (than their mean, each set, and one more set by their spread), and a larger "
+        "share than facts do",
         "it is shown to lose less than 5 accuracy points, or less than without the median random "
         "set",
         "The contexts are short, and the right answer is given while heads are scored. What random "
