@@ -20,7 +20,6 @@ from tests.cases import LONG, data_sets, few_by_day, in_long_runs, most_errors
 from tests.comparing import CHANCE, answers
 
 LETTERED = tuple(PLANS)
-# By day a decoder of the one kind and an encoder-decoder of the other.
 
 
 @pytest.fixture(scope="module")
