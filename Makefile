@@ -36,7 +36,7 @@ SEED ?= 0
 
 # What test-long tries: every file in which something is left to long runs.
 LONG ?= $(shell grep -rlE 'mark\.long|cases import|WIDTHS' tests --include='test_*.py' \
-	| grep -v tests/hostile | sort)
+	| grep -vE 'tests/(hostile|quantized)/' | sort)
 
 # What test-settings and test-lowest try.
 NUMERIC ?= tests/sweep tests/models

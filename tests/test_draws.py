@@ -226,6 +226,7 @@ def test_items_have_draws_of_their_own_whatever_else_they_are_asked(model):
     assert [change.id for change in both] == [change.id for change in changes]
 
 
+@pytest.mark.long
 def test_runs_of_other_seeds_find_what_the_intervals_allow(model):
     """Of draws that all items share, 10 of 135 intervals are disjoint here."""
     options = {"kind": "noise", "site": "mlp_out", "protocols": "continuation", "progress": False}

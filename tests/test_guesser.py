@@ -27,7 +27,7 @@ from layerwise.tasks.blind import guesser_answers
 from layerwise.tasks.blind.control import ABOVE_CHANCE
 from layerwise.tasks.task import Task, take
 from tests.analysis import word_task
-from tests.cases import data_sets, most_errors
+from tests.cases import data_sets, in_long_runs, most_errors
 from tests.models.tiny import tiny_model
 from tests.tasks.test_blind import nearest, numbers, planted_task, value
 
@@ -112,7 +112,7 @@ def test_options_that_count_as_right_beside_the_answer_leave_nothing_to_guess() 
     assert guesser_answers(replace(task, items=doubled), "continuation") is None
 
 
-@pytest.mark.parametrize(("n_task", "n"), [(200, 40), (200, 100)])
+@pytest.mark.parametrize(("n_task", "n"), [(200, 100), *in_long_runs((200, 40))])
 def test_a_model_that_uses_what_options_give_away_rarely_passes(n_task: int, n: int) -> None:
     """It answers as well as the rule, on other items than the rule; chance lets most pass.
 

@@ -16,15 +16,10 @@ from layerwise.stats.cells import cells
 from layerwise.stats.share_tests.scoring_steps import SCORING_STEPS, step_records
 from layerwise.stats.signals.signal import signals
 from tests import synthetic, weak
-from tests.cases import LONG, data_sets, in_long_runs, most_errors
+from tests.cases import LONG, data_sets, few_by_day, in_long_runs, most_errors
 from tests.comparing import CHANCE, answers
 
 LETTERED = tuple(PLANS)
-# By day a decoder of the one kind and an encoder-decoder of the other.
-ONE_OF_EACH = [
-    name if ("other" in name) == ("seq2seq" in name) else pytest.param(name, marks=pytest.mark.long)
-    for name in LETTERED
-]
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +121,7 @@ def test_records_without_places_have_the_steps_that_are_protocols(brackets) -> N
     assert steps["next_rung"].all()
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH)
+@pytest.mark.parametrize("name", few_by_day(LETTERED, "organism-letters"))
 def test_other_layers_are_claimed_of_the_model_that_has_them(name: str) -> None:
     """One model says letters and words by one layer, which letters need, too; the other by two."""
     plan = PLANS[name]

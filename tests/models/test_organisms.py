@@ -32,7 +32,7 @@ from layerwise.report.html import findings
 from layerwise.results import AblationResult
 from layerwise.tasks import PROTOCOLS, Task
 from layerwise.tasks.suites.toy import toy_suites
-from tests.cases import in_long_runs
+from tests.cases import few_by_day, in_long_runs
 from tests.models.refusal import expect_refusal
 
 NAMES = [name for name in BUNDLED if name.startswith("organism")]
@@ -145,7 +145,7 @@ def test_held_out_accuracy(name):
     assert all(row["accuracy"] >= least and row["n_items"] >= 360 for row in kept)
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", few_by_day(SEEDS, "organism-decoder"))
 def test_ablation_finds_the_planted_layers(name):
     """Skipping a planted layer costs much of what it carries, and another one next to nothing."""
     planted = organism_plan(name).PLANTED

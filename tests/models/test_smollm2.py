@@ -36,6 +36,8 @@ def test_it_knows_a_capital(model):
     assert tokenizer.decode([int(best)]) == " Paris"
 
 
+# Of small models test_parity and test_gguf hold it by day.
+@pytest.mark.long
 def test_loading_again_neither_converts_nor_checks(model, monkeypatch):
     def fail(*_):
         raise AssertionError("done again")

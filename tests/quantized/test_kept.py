@@ -30,7 +30,7 @@ from tests.analysis import word_task
 from tests.cases import few_by_day
 from tests.commands import run_cleanly
 from tests.models.decoder.test_loading import tiny_family_folder
-from tests.models.decoder.tiny import BY_DAY, CASES
+from tests.models.decoder.tiny import CASES
 from tests.models.refusal import expect_refusal
 from tests.models.seq2seq import tiny as seq2seq
 from tests.models.test_refusals import edit_config
@@ -147,7 +147,11 @@ def test_grids_of_a_prompt_are_those_of_the_numbers(kept_and_dequantized: list[A
         assert ours["text"].tolist() == theirs["text"].tolist()
 
 
-@pytest.mark.parametrize("case", few_by_day(CASES, "llama", "falcon", *BY_DAY))
+# By day linear modules, experts, what has no linear modules, and a class of modules of its own.
+@pytest.mark.parametrize(
+    "case",
+    few_by_day(CASES, "llama", "gemma 2", "qwen 3 moe", "gpt-oss", "gpt-2, by layer", "falcon"),
+)
 def test_families_equal_their_reference_and_the_numbers(case: str, tmp_path: Path) -> None:
     folder = tiny_family_folder(case, tmp_path)
     packed = by_bitsandbytes(folder, tmp_path / "packed", "nf4")

@@ -45,6 +45,8 @@ def test_choosing_has_one_name_in_protocols_and_steps() -> None:
     assert protocol_words("a way of one's own") == "a way of one's own"
 
 
+# By day test_legible looks at each kind of figure.
+@pytest.mark.long
 def test_every_figure_of_a_page_is_in_everyday_words(page: Report) -> None:
     assert len(page.figures) > 10
     for figure in page.figures.values():

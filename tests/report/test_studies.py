@@ -43,6 +43,7 @@ from layerwise.presentation.claim import (
 from layerwise.presentation.rows import rows
 from layerwise.report.html import findings
 from layerwise.storage.parquet import frame
+from tests.cases import few_by_day
 
 STUDIES = Path(__file__).parents[2] / "analyses"
 CLAIMS = sorted(STUDIES.rglob("claims.json"))
@@ -115,14 +116,18 @@ def test_quoted_claims_are_saved_ones(study):
 
 
 SAVED_RUNS = [path for path in CLAIMS if (path.parent / "run.json").exists()]
-LARGEST = max(SAVED_RUNS, key=lambda path: path.stat().st_size)
+
+
+def table_bytes(claims: Path) -> int:
+    return sum(path.stat().st_size for path in claims.parent.glob("*.parquet"))
+
+
+SMALLEST = sorted(SAVED_RUNS, key=table_bytes)[:3]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=[pytest.mark.long] * (path == LARGEST)) for path in SAVED_RUNS],
-)
+# By day those with the smallest tables.
+@pytest.mark.parametrize("path", few_by_day(SAVED_RUNS, *SMALLEST))
 def test_saved_claims_of_roles_are_made_again_from_the_tables(path):
     """The same layers of the same capabilities, as surely; words and examples may be others."""
     again = [claim.record() for claim in findings(load_results(path.parent))]
