@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Annotated, Any, NamedTuple, Unpack
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -55,6 +55,7 @@ from layerwise.tasks.items import Item
 
 from .ranking import (
     Head,
+    Target,
     copy_scores,
     cost_estimates,
     random_head_sets,
@@ -122,18 +123,6 @@ def head_sets(
     chosen_on = None if rank_on is None else tuple(rank_on)
     job = HeadSets(setup, by, share, random_sets, chosen_on)
     return execute_job(job, HeadSetsResult, "head sets", run)
-
-
-class Target(NamedTuple):
-    """A set of heads to be chosen, and what it is tested on."""
-
-    ranked_on: tuple[Task, ...]  # none if heads are ranked on random tokens
-    tested_on: tuple[Task, ...]
-
-    @property
-    def name(self) -> str | None:
-        """The tasks that rank; None if none does."""
-        return ", ".join(task.name for task in self.ranked_on) or None
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """Scores by which heads are chosen, and the sets that are removed.
 
-A head is a layer and its number within it. Nothing here knows what a task is.
+A head is a layer and its number within it. Nothing here knows what a task asks.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,12 +17,25 @@ from layerwise.models.instance.kinds import DecoderOnly, embedding_hooks, hook_n
 from layerwise.sweep import Intervention, skip, together
 from layerwise.sweep.requests import Tokens
 from layerwise.sweep.walk.readout import final_logits
+from layerwise.tasks import Task
 
 Head = tuple[int, int]
 # So many draws for each random set that is wanted, until that many different ones are found.
 _TRIES = 50
 # Of the highest score: float32 leaves so much of a head that does nothing.
 _NOTHING = 1e-6
+
+
+class Target(NamedTuple):
+    """A set of heads to be chosen, and what it is tested on."""
+
+    ranked_on: tuple[Task, ...]  # none if heads are ranked on random tokens
+    tested_on: tuple[Task, ...]
+
+    @property
+    def name(self) -> str | None:
+        """The tasks that rank; None if none does."""
+        return ", ".join(task.name for task in self.ranked_on) or None
 
 
 @torch.inference_mode()
