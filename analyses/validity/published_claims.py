@@ -154,7 +154,7 @@ def verdict_rates(n_runs: int = N_RUNS, seed: int = 0) -> pd.DataFrame:
 def rates_in_world(
     world: str,
     evidence: Callable[[], Evidence],
-    false: Mapping[str, Sequence[str]],
+    false: Mapping[Any, Sequence[str]],
     n_runs: int,
 ) -> list[dict[str, Any]]:
     """Rates of verdicts on claims, each asked alone, with the sides on which they are false."""
@@ -197,7 +197,7 @@ def variant_worlds() -> list[tuple[World, tuple[str, ...]]]:
     rising = dict.fromkeys(tasks, falling(8.0)[::-1].copy())
     none = dict.fromkeys(tasks, flat(0.0))
     deeper = {task: np.roll(peak(8), 0 if task in (HOPS[0], PAIRS[0]) else 1) for task in tasks}
-    differ = {"only difficulty differs": {"margin": margin},
+    differ: dict[str, dict[str, Any]] = {"only difficulty differs": {"margin": margin},
               "only fragility differs": {"fragile": fragile}}  # fmt: skip
     same = [
         World(f"variants: {name}, {how}", damage, **changes)
@@ -241,7 +241,7 @@ class PairWorld(NamedTuple):
     mlps: Damage  # at the last token that differs, by layer
     attention: Damage  # there
     last: Damage  # of attention at the last token
-    false: Mapping[str, Sequence[str]]  # sides of claims that are false
+    false: Mapping[Any, Sequence[str]]  # sides of claims that are false
     n: int = 24
     spread: float = 0.3  # of the ways between the runs of a pair, as a lognormal
 

@@ -151,7 +151,7 @@ def test_a_model_that_recalls_at_the_last_token_gets_neither_verdict(recalled):
     told = replication.verdicts.set_index("claim")["verdict"].to_dict()
     assert told == dict.fromkeys(CLAIMS, Verdict.OPEN)
     numbers = replication.verdict_numbers.query("claim == 'meng-1'")["estimate"]
-    assert numbers.abs().max() == pytest.approx(0, abs=1e-6)
+    assert float(np.abs(numbers).max()) == pytest.approx(0, abs=1e-6)
     patching = next(r for r in recalled if isinstance(r, PatchingResult)).patching
     assert set(patching["pos_label"]) == {"last changed", "last"}
     attention = patching.loc[(patching["site"] == "attn_out") & (patching["pos_label"] == "last")]
@@ -167,4 +167,5 @@ def test_a_model_that_solves_no_pair_gets_no_verdict():
 def test_a_model_with_an_encoder_cannot_be_asked():
     result = lw.replicate(wired_seq2seq_model(), ["meng-1"], limit=8, progress=False)
     assert result.verdicts["verdict"].tolist() == [Verdict.NOT_ASKED]
-    assert "expected a decoder-only model" in result.verdicts["note"].iloc[0]
+    (note,) = result.verdicts["note"].tolist()
+    assert "expected a decoder-only model" in note

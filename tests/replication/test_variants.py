@@ -53,7 +53,8 @@ def verdict(evidence: Evidence) -> str:
 def test_variants_that_need_the_same_layers_use_no_more_depth():
     same = damage(4, 8, 12)
     assert verdict(evidence_of(same, same, 300)) == Verdict.HOLDS
-    alike = evidence_of(*[made_up.flat(3.0)] * 2, 300, margin={HARD: 3.0})
+    flat = made_up.flat(3.0)
+    alike = evidence_of(flat, flat, 300, margin={HARD: 3.0})
     assert verdict(alike) == Verdict.HOLDS
 
 
@@ -74,7 +75,7 @@ def test_a_harder_variant_in_shallower_layers_is_neither():
 
 def test_a_null_claim_needs_an_interval_inside_the_bound():
     """Few items show no difference, which is no evidence that there is none."""
-    assert verdict(evidence_of(*[made_up.flat(2.0)] * 2, 30)) == Verdict.OPEN
+    assert verdict(evidence_of(made_up.flat(2.0), made_up.flat(2.0), 30)) == Verdict.OPEN
     found = outcome(evidence_of(damage(8), damage(9), 300))
     assert isinstance(found, ClaimTest)
     assert found.p_holds > 0.05

@@ -56,7 +56,7 @@ class Restored:
             why = "Too few pairs have a token between what differs and the last one."
             return NoTest("", Verdict.NOT_ASKED, why)
         ways = rows.groupby("item")["whole"].first().reindex(wide.index)
-        gains = {(site, label): wide[site][label].to_numpy(dtype=float) for site, label in wanted}
+        gains = {place: np.asarray(wide[place[0]][place[1]], dtype=float) for place in wanted}
         clusters = clusters_from_table(rows, wide.index)
         return cls(gains, ways.to_numpy(dtype=float), clusters)
 
