@@ -69,10 +69,11 @@ class PlannedSetup(Setup):
     sweeps: list[PlannedSweep] = field(default_factory=list, repr=False, compare=False)
 
     def cost(
-        self, task: Task, interventions: Sequence[Intervention], requests: Sequence[Request]
+        self, task: Task | None, interventions: Sequence[Intervention], requests: Sequence[Request]
     ) -> Cost:
-        """Cost of putting requests of a task to the model under interventions."""
-        self.sweeps.append(PlannedSweep(task, interventions, requests))
+        """Cost of putting requests, of a task if they are of one, to the model."""
+        if task is not None:
+            self.sweeps.append(PlannedSweep(task, interventions, requests))
         return super().cost(task, interventions, requests)
 
 

@@ -60,9 +60,10 @@ def _summary(verdicts: pd.DataFrame, model: str) -> Claim:
         (Verdict.OPPOSITE, "the opposite of {} holds", "the opposite of {} holds"),
         (Verdict.OPEN, "{} stay open", "{} stays open"),
     ]
-    counts = [(int((verdicts["verdict"] == word).sum()), *words) for word, *words in told]
-    counts.append((int(verdicts["p"].isna().sum()), "{} could not be tested",
-                   "{} could not be tested"))  # fmt: skip
+    every_verdict = [str(verdict) for verdict in verdicts["verdict"]]
+    counts = [(every_verdict.count(word), *words) for word, *words in told]
+    untested = len(verdicts) - sum(n for n, *_ in counts)
+    counts.append((untested, "{} could not be tested", "{} could not be tested"))
     shown = [(one if n == 1 else many).format(n) for n, many, one in counts if n]
     every = count_noun(len(verdicts), "part")
     open_names = [claim_name(row) for row in records(verdicts) if row["verdict"] == Verdict.OPEN]
@@ -146,7 +147,7 @@ def sections(run: RunTables) -> list[Section]:
         # Names of files are made of those of known claims alone, whatever a table says.
         if name in BY_NAME and len(own) and name not in drawn:
             drawn.add(name)
-            one = row if (verdicts["claim"] == name).sum() == 1 else None
+            one = row if len(verdicts.loc[verdicts["claim"] == name]) == 1 else None
             drawing = FigureSpec(
                 f"verdict_{name}", partial(verdict_numbers, own, one),
                 f"The numbers behind {name}, with 95 % intervals over items. It says: "

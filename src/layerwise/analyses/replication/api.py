@@ -55,7 +55,7 @@ ClaimNames = Annotated[Names, known_name_validator("claim", (*BY_NAME, ALL))]
 """Names of published claims."""
 
 
-def refuse_no_data(scale: str = SMALL, data: Path | None = None) -> None:
+def refuse_no_data(scale: str = SMALL, data: AnyPath | None = None) -> None:
     """Refuse benchmarks without their folder, and a folder that nothing reads."""
     if scale == FULL and data is None:
         raise UserError(
@@ -246,7 +246,8 @@ def _tasks_of_one_model(
     claims: Sequence[PublishedClaim], language: str, options: PlanOptions
 ) -> dict[str, list[str]]:
     """The tasks by claim that a plan counts; none of claims that cannot be tested."""
-    tasks = claim_tasks(claims, options["scale"], options["data"], language)
+    folder = None if options["data"] is None else Path(options["data"])
+    tasks = claim_tasks(claims, options["scale"], folder, language)
     missing = untestable_claims(claims, tasks, False, lambda name, _: load_task(name, limit=1))
     return tasks | {name: [] for name in missing}
 

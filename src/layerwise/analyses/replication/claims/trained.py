@@ -146,11 +146,11 @@ def _rank_agreement(
     counts = resample_counts(
         sample_and_resamples(clusters.n, N_RESAMPLES, generator(0, "layers after training"))
     )
-    draws = [
+    one, other = (
         clusters.means_of_counts(np.concatenate([cell.nats for cell in cells]), counts)
         for cells in (base, trained)
-    ]
-    found = rank_correlation(*draws, clusters.n, generator(0, "rank agreement"))
+    )
+    found = rank_correlation(one, other, clusters.n, generator(0, "rank agreement"))
     return found.estimate, found.low, found.high, clusters.n
 
 
