@@ -31,7 +31,7 @@ def test_saved_verdicts_follow_from_the_saved_answers(results):
     before = saved(results)
     claims = select_claims(list(before.facts.settings["claims"]))
     measured = [one for one in results if not isinstance(one, ReplicationResult)]
-    again = judge_results(claims, measured)
+    again = judge_results(claims, measured, before.trained_records)
     pd.testing.assert_frame_equal(again.verdicts, before.verdicts)
     pd.testing.assert_frame_equal(again.verdict_numbers, before.verdict_numbers)
 
