@@ -99,7 +99,7 @@ def _n_bytes(setup: Setup, tokens: Tokens) -> int:
 
 
 def _refuse_unknown_words(tokenizer: Any, pieces: Sequence[Piece], source: str) -> None:
-    unknown = getattr(tokenizer, "unk_token_id", None)
+    unknown: Any = getattr(tokenizer, "unk_token_id", None)
     scored = [token for piece in pieces for token in piece.scored]
     share = scored.count(unknown) / len(scored)
     if share > MOST_UNKNOWN:

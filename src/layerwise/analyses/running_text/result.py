@@ -127,7 +127,7 @@ class TextLossResult(Result):
         return [f"Layers that differ in more than their weights were not swapped: {named}."]
 
     def _heading_line(self) -> str:
-        n = count_noun(int(self.text_loss["piece"].nunique()), "piece")
+        n = count_noun(len(set(self.text_loss["piece"])), "piece")
         return f"{self.facts.model.name}; {n} of {self.facts.settings.get('text', 'text')}"
 
 
