@@ -39,8 +39,14 @@ ChangeNames = Annotated[Names, known_name_validator("change", CHANGES)]
 """Names of changes: ``skip``, ``swap``."""
 
 
-def refuse_text(text: AnyPath | None = None, pieces: int = PIECES) -> None:
-    """Refuse a file without texts, and too few pieces to see how much they differ."""
+def refuse_text(
+    text: AnyPath | None = None, pieces: int = PIECES, changes: ChangeNames = CHANGES
+) -> None:
+    """Refuse no change, a file without texts, and too few pieces to see how much they differ."""
+    if not changes:
+        raise UserError(
+            f"Argument 'changes' is empty: expected {' or '.join(CHANGES)}; name at least one."
+        )
     if pieces < 2:
         raise UserError(
             f"{pieces} pieces of text were asked for; expected 2 at least, as intervals are over "
@@ -85,7 +91,7 @@ def text_loss(
         >>> result = layerwise.text_loss(model)  # doctest: +SKIP
         >>> result.effects()[["kind", "layer", "bits", "low", "high", "agree"]]  # doctest: +SKIP
     """
-    refuse_text(text, pieces)
+    refuse_text(text, pieces, changes)
     setup = prepare_model(model, seed=seed, memory_budget=memory_budget, **run)
     job = TextLoss.for_setup(setup, None if text is None else Path(text), tuple(changes), pieces)
     return execute_job(job, TextLossResult, "text loss", run)

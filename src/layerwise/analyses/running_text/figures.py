@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from layerwise.presentation.charts.lines import LineSeries, Words, draw_series, series
 from layerwise.presentation.charts.panels import Panels
@@ -34,6 +35,7 @@ def text_curves(effects: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     draw_series(loss, _series(clipped, "bits", ("low", "high"), 1, sure="significant"), words)
     draw_series(same, _series(effects, "agree", ("agree_low", "agree_high"), 100, unit=" %"))
     plain_log_scale(loss)
+    loss.yaxis.set_major_locator(LogLocator(numticks=12))
     loss.set_ylim(bottom=0.8 * FLOOR)
     same.set_ylim(0, 104)
     same.grid(axis="y", color="0.92", lw=0.5)

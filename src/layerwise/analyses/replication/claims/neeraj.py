@@ -77,11 +77,11 @@ def text_says_nothing_of_reasoning(evidence: Evidence) -> list[Outcome]:
     kept = max(_reliability(bits), 0.0) * max(_reliability(lost), 0.0)
     numbers, within = (number,), 1.0
     if kept > 0:
-        value, low, high = (end / kept**0.5 for end in rho[:3])
-        true = Number("the same without noise", value, low, high, n)
+        estimate, low, high = (end / kept**0.5 for end in rho[:3])
+        true = Number("the same without noise", estimate, low, high, n)
         within = max(bound_p_values(true, WEAK)[0], bound_p_values(true, -WEAK)[1])
-        value, low, high = (min(max(end, -1.0), 1.0) for end in (value, low, high))
-        numbers = (number, Number(true.label, value, low, high, n))
+        ends = [min(max(end, -1.0), 1.0) for end in (estimate, low, high)]
+        numbers = (number, Number(true.label, ends[0], ends[1], ends[2], n))
     # Where no layer costs answers, their order is luck, and of course related to nothing.
     some = min(1.0, len(pool.layers) * float(pool.p_more(pool.net).min()))
     above = rho.p / 2 if rho.estimate > 0 else 1.0
