@@ -27,7 +27,8 @@ def main() -> None:
     config = tomllib.loads((HERE / "config.toml").read_text())
     for name, asked in config["models"].items():
         out = RESULTS / name
-        result = lw.replicate(lw.load_model(asked["model"]), limit=asked["limit"], out=out)
+        model = lw.load_model(asked["model"])
+        result = lw.replicate(model, asked["claims"], limit=asked["limit"], out=out)
         for file, width in WIDTHS.items():
             figure = verdict_table(result.verdicts, result.facts.model.name, width)
             figure.savefig(out / file, dpi=200)
