@@ -48,7 +48,7 @@ def _made_up_sets(
     rng: np.random.Generator, world: HeadWorld, by: str, task: str, ranked_on: str | None
 ) -> pd.DataFrame:
     """Rows of a task: the intact model, the chosen heads and the random sets."""
-    n, n_sets = world.n, 1 + N_SETS
+    n, n_sets = world.n, 1 + (2 * N_SETS if by == "cost" else N_SETS)
     sizes = np.where(np.arange(n_sets) == 0, world.chosen, world.random)
     sizes = sizes * np.exp(world.spread * rng.standard_normal(n_sets))
     margin = world.margin + 2.0 * rng.standard_normal(n)

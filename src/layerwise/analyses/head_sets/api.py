@@ -6,7 +6,6 @@ scores and what the comparison can say.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -324,7 +323,7 @@ class HeadSets:
         self, target: Target, task: Task, sets: Sequence[Sequence[Head]]
     ) -> dict[str, pd.DataFrame]:
         """The answers of a task's items without each set, with the controls, and their cost."""
-        setup, started = self.setup, time.perf_counter()
+        setup = self.setup
         items = self.split_items(task)[HELD_OUT]
         requests = item_requests(setup, task, items, setup.protocols)
         blind = asked_blind(setup, task, items, setup.protocols)
@@ -335,18 +334,14 @@ class HeadSets:
         rows += guessed_rows(setup, task, items, setup.protocols)
         number = {change.id: at for at, change in enumerate(changes[2:])}
         same = {"by": self.by, "ranked_on": target.name}
-        wanted = set(SCHEMAS["head_sets"].names)
         kept = [
-            {name: value for name, value in row.items() if name in wanted}
+            {name: value for name, value in row.items() if name in SCHEMAS["head_sets"].names}
             | {"set": number.get(row["intervention"])} | same
             for row in rows
         ]  # fmt: skip
         spent = sum((sweep.stats for sweep in sweeps[1:]), start=sweeps[0].stats)
-        entry = work_entry("head sets", task.name, spent) | {
-            "seconds": time.perf_counter() - started
-        }
         cost = cost_of_sweeps(setup, task, partial(self._answers, task, sets))
-        entry |= planned_work(cost)
+        entry = work_entry("head sets", task.name, spent) | planned_work(cost)
         names = self._names(target, task)
         return dict(zip(names, (pd.DataFrame([entry]), frame("head_sets", kept)), strict=True))
 
@@ -384,9 +379,11 @@ class HeadSets:
         cfg = self.setup.model.cfg
         n = max(1, round(self.share * cfg.n_layers * cfg.n_heads))
         layers = np.linspace(0, cfg.n_layers - 1, n).astype(int)
-        heads = list(
-            dict.fromkeys((int(layer), at % cfg.n_heads) for at, layer in enumerate(layers))
-        )
+        places = dict.fromkeys((int(layer), at % cfg.n_heads) for at, layer in enumerate(layers))
+        sets = [  # unlike each other, as equal ones would be counted once
+            [(layer, (head + number) % cfg.n_heads) for layer, head in places]
+            for number in range(1 + self.random_sets)
+        ]
         some = replace(self, setup=replace(self.setup, protocols=tuple(protocols)))
-        make = partial(some._answers, task, [heads] * (1 + self.random_sets))
+        make = partial(some._answers, task, sets)
         return cost_of_sweeps(self.setup, task, make)

@@ -11,7 +11,13 @@ import pandas as pd
 
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.execute import JobOfSetup
-from layerwise.analyses.head_sets.api import COPYING, COST, INDUCTION, HeadSets
+from layerwise.analyses.head_sets.api import (
+    COPYING,
+    COST,
+    INDUCTION,
+    RANDOM_SETS,
+    HeadSets,
+)
 from layerwise.analyses.head_sets.result import HeadSetsResult, join_head_sets
 from layerwise.analyses.patching.api import Patching
 from layerwise.analyses.patching.result import PatchingResult
@@ -99,11 +105,13 @@ def _running_text(setup: Setup, text: Path | None) -> TextLoss:
     return TextLoss.for_setup(alone, text, CHANGES if possible else (SKIP,))
 
 
-def _head_sets(by: str, rank_on: tuple[str, ...] | None = None) -> Measurement:
-    """Sets of heads by one way to rank them, asked to write."""
+def _head_sets(
+    by: str, rank_on: tuple[str, ...] | None = None, random_sets: int = RANDOM_SETS
+) -> Measurement:
+    """Sets of heads by one way to rank them, asked to write, beside random sets."""
     return Measurement(
         HeadSetsResult,
-        lambda setup, text: HeadSets(setup, by, rank_on=rank_on),
+        lambda setup, text: HeadSets(setup, by, random_sets=random_sets, rank_on=rank_on),
         _WRITES,
         lambda result, ablation: {TABLE: _with_chance(result)},
     )
@@ -143,7 +151,8 @@ MEASUREMENTS = {
         lambda result, ablation: {"text_loss": result.text_loss},
     ),
     "copying heads": _head_sets(COPYING, ("retrieval",)),
-    "costly heads": _head_sets(COST),
+    # Two sets are tested, each of which may be the costliest by luck: so twice as many others.
+    "costly heads": _head_sets(COST, random_sets=2 * RANDOM_SETS),
     "induction heads": _head_sets(INDUCTION),
 }
 """What ``Needs.also`` may name, beside ``TRAINED``."""
