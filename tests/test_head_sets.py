@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import layerwise as lw
+from analyses.validity.head_claims import head_worlds, made_up_head_sets
 from layerwise.analyses.head_sets.api import HeadSets
 from layerwise.analyses.head_sets.figures import set_losses
 from layerwise.analyses.head_sets.ranking import (
@@ -24,6 +25,7 @@ from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
 from layerwise.errors import UserError
 from layerwise.models.organisms.wired import wired_model
 from layerwise.runs.setup import prepare
+from tests.cases import data_sets, most_errors
 from tests.models.seq2seq.tiny import CASES, tiny_seq2seq
 from tests.models.tiny import tiny_model
 from tests.report.legible import WIDTHS, assert_legible
@@ -275,3 +277,14 @@ def test_bad_input_gets_a_sentence(wired):
     seq2seq = tiny_seq2seq(next(iter(CASES)))
     with pytest.raises(UserError, match="encoder-decoder"):
         lw.head_sets(seq2seq, "arithmetic", "generate", limit=4, fewshot=0, progress=False)
+
+
+def test_sets_that_cost_the_same_are_rarely_told_apart():
+    """A test over items of the chosen heads beside random sets that cost as much."""
+    n_runs, rng = data_sets(20), np.random.default_rng(0)
+    world = next(one for one in head_worlds() if one.name == "sets of heads all alike")
+    found = 0
+    for _ in range(n_runs):
+        losses = losses_table(made_up_head_sets(rng, world), lambda task, protocol: 0.0)
+        found += bool((losses["p_holm"] < 0.05).any())
+    assert found <= most_errors(n_runs)
