@@ -232,7 +232,7 @@ class PlanOptions(PromptOptions, ExampleOptions, LoadingOptions, total=False):
         bool, False, "of a profile: skip layers also where the model has no signal."
     ]
     also: Annotated[Names, (), ALSO]
-    claims: Annotated[Names, "all", CLAIMS]
+    claims: Annotated[Names, ("all",), CLAIMS]
     scale: Annotated[str, "small", SCALE]
     data: Annotated[AnyPath | None, None, "of a replication: the folder of the benchmarks."]
     student: Annotated[
