@@ -126,7 +126,9 @@ def refusal(name: str, parameter: str, value: Any) -> str:
 
 @pytest.mark.parametrize(("name", "parameter"), OPTIONS)
 def test_wrong_values_of_every_option_are_refused_in_a_sentence(name, parameter):
-    wrong = [*WRONG[annotation_words(parameter)], object(), float("nan")]
+    usual = WRONG[annotation_words(parameter)]
+    wrong = [value for value in usual if value is not None or parameter.default is not None]
+    wrong += [object(), float("nan")]
     if parameter.default is not None and parameter.name != "limit":
         wrong.append(None)
     for value in wrong:

@@ -377,7 +377,7 @@ def test_a_comparison_is_not_written_into_another_kind_of_folder(comparison, tmp
 def test_results_are_not_written_into_the_folder_of_a_comparison(comparison, ablation, tmp_path):
     comparison.save(tmp_path)
     before = commands.contents(tmp_path)
-    with pytest.raises(UserError, match=r"something else .comparison_left_out\.parquet, \.\.\."):
+    with pytest.raises(UserError, match=r"something else .comparison_verdicts\.parquet, \.\.\."):
         ablation.save(tmp_path)
     with pytest.raises(UserError, match=r"and no run\.json: expected an empty folder or that of"):
         RunFolder.open(tmp_path, {})

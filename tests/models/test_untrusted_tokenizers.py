@@ -251,7 +251,7 @@ FIXED = {
     "models/huggingface/parity_text.py": {"token_ids"},
     "models/seq2seq/load.py": {"_target_prefix"},
     "analyses/heads/scoring.py": {"for_model"},
-    "analyses/shared/texts.py": {"_pieces"},
+    "analyses/shared/texts.py": {"_pieces", "start_tokens"},
     "tasks/_encoding.py": {"_begins_anew_at_spaces"},
 }
 
