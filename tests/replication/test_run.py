@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
-from layerwise.analyses.replication.api import select_claims, untestable_claims
+from layerwise.analyses.replication.api import select_claims, select_testable_tasks
 from layerwise.analyses.replication.claim import Verdict
 from layerwise.analyses.replication.evidence import Evidence
 from layerwise.analyses.replication.judge import judge
@@ -165,12 +165,13 @@ def test_a_claim_whose_benchmark_is_refused_does_not_stop_the_others():
         assert protocols == ["letter", "continuation"]
         raise UserError(f"{name} is too long.")
 
-    reasons = untestable_claims(claims, tasks, False, check)
+    asked, reasons = select_testable_tasks(claims, tasks, False, check)
+    assert asked == {"song-1": [], "lad-1": ["facts"], "nepal-1": []}
     assert set(reasons) == {"song-1", "nepal-1"}
     assert reasons["song-1"] == "benchmark:a is too long."
     assert "also_distilled" in reasons["nepal-1"]
     evidence = Evidence.from_cells([], lambda task, protocol: 0.25, 12, {}, reasons)
-    told = judge(claims, evidence, tasks | {name: [] for name in reasons})["verdicts"]
+    told = judge(claims, evidence, asked)["verdicts"]
     told = told.set_index("claim")["verdict"]
     assert told["song-1"] == told["nepal-1"] == Verdict.NOT_ASKED
 

@@ -110,12 +110,8 @@ def compare(
 
 def _verdicts(runs: Sequence[SavedRun]) -> pd.DataFrame:
     """The verdicts of all runs on published claims, run by run."""
-    found = [run.verdicts.assign(run=run.name) for run in runs if len(run.verdicts)]
-    return (
-        conform("comparison_verdicts", pd.concat(found))
-        if found
-        else frame("comparison_verdicts", [])
-    )
+    found = [run.verdicts.assign(run=run.name) for run in runs]
+    return conform("comparison_verdicts", pd.concat(found))
 
 
 def runs_or_groups(

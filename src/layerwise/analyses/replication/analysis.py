@@ -38,7 +38,7 @@ _WORDS = (
     "Each claim has a test in both directions, written before any result was seen. All p-values "
     "are corrected together. A line opens to what the paper measured, and to the numbers."
 )
-_LOOKS = {
+_LOOKS: dict[str, str] = {
     Verdict.HOLDS: "holds", Verdict.OPPOSITE: "opposite", Verdict.OPEN: "open",
     Verdict.NO_SIGNAL: "silent", Verdict.NOT_ASKED: "silent",
 }  # fmt: skip
@@ -120,8 +120,7 @@ def _line(row: dict[str, Any], numbers: pd.DataFrame, drawing: FigureSpec | None
     texts = [[str(one["label"]), effect_words(one), str(one["n_items"])]
              for one in records(numbers)]  # fmt: skip
     tables = (Table("Numbers", heads, texts),) if texts else ()
-    look = _LOOKS.get(Verdict(row["verdict"]), "open") if row["verdict"] in _LOOKS else "open"
-    return Line(cells, look, tuple(words), drawing, tables)
+    return Line(cells, _LOOKS.get(row["verdict"], "open"), tuple(words), drawing, tables)
 
 
 def sections(run: RunTables) -> list[Section]:

@@ -129,14 +129,12 @@ def replicate(
         if also_distilled is not None:
             refuse_misfit(model, also_distilled)
         language = tokenizer_language(original_tokenizer(model))
-        of_claims = claim_tasks(chosen, scale, folder, language)
-        untestable = untestable_claims(
-            chosen, of_claims, also_distilled is not None,
+        of_claims, untestable = select_testable_tasks(
+            chosen, claim_tasks(chosen, scale, folder, language), also_distilled is not None,
             lambda name, asked: prepare(model, [name], asked, **{**run, "limit": 1}),
         )  # fmt: skip
         if len(untestable) == len(chosen):
             raise UserError("\n".join(dict.fromkeys(untestable.values())))
-        of_claims |= {name: [] for name in untestable}
         wanted = protocols_by_task(chosen, of_claims)
         also = (MEASUREMENTS[name].protocols for claim in chosen for name in claim.needs.also
                 if name != TRAINED)  # fmt: skip
@@ -175,17 +173,18 @@ def own_tasks(model: Any, options: PlanOptions) -> list[str]:
     refuse_no_data(options["scale"], options["data"])
     chosen = select_claims(options["claims"])
     language = tokenizer_language(original_tokenizer(model))
-    return list(protocols_by_task(chosen, _tasks_of_one_model(chosen, language, options)))
+    tasks, _ = _tasks_of_one_model(chosen, language, options)
+    return list(protocols_by_task(chosen, tasks))
 
 
 def planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     """The jobs of a replication of one model, by what they do."""
     chosen, names = select_claims(options["claims"]), [task.name for task in setup.tasks]
     language = tokenizer_language(setup.tokenizer)
-    asked = _tasks_of_one_model(chosen, language, options)
+    asked, untestable = _tasks_of_one_model(chosen, language, options)
     named = dict(zip(protocols_by_task(chosen, asked), names, strict=True))
     tasks = {claim: [named[task] for task in own] for claim, own in asked.items()}
-    job = Replication.for_setup(setup, chosen, tasks, {})
+    job = Replication.for_setup(setup, chosen, tasks, untestable)
     skips = {f"layers, {'+'.join(each.setup.protocols)}": each for each in job.ablations}
     also = {name: each for name, each in job.measurements.items() if isinstance(each, PlannedJob)}
     notes = ["At most: layers are skipped only where the intact model is better than blind."]
@@ -213,13 +212,13 @@ def claim_tasks(
     }
 
 
-def untestable_claims(
+def select_testable_tasks(
     claims: Sequence[PublishedClaim],
-    tasks: Mapping[str, Sequence[str]],
+    tasks: Mapping[str, list[str]],
     two_models: bool,
     check: Callable[[str, list[str]], object],
-) -> dict[str, str]:
-    """Reasons why claims cannot be tested, by name.
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """The tasks by claim, none of claims that cannot be tested, and the reasons by claim.
 
     Their benchmarks are not there or too long for the model, which ``check`` refuses by name and
     ways of scoring, or there is no second model.
@@ -239,17 +238,16 @@ def untestable_claims(
         missing += [NO_TRAINED] * (TRAINED in claim.needs.also and not two_models)
         if missing:
             reasons[claim.name] = " ".join(missing)
-    return reasons
+    return {**tasks, **{name: [] for name in reasons}}, reasons
 
 
 def _tasks_of_one_model(
     claims: Sequence[PublishedClaim], language: str, options: PlanOptions
-) -> dict[str, list[str]]:
-    """The tasks by claim that a plan counts; none of claims that cannot be tested."""
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """The tasks that a plan counts, and why claims cannot be tested."""
     folder = None if options["data"] is None else Path(options["data"])
     tasks = claim_tasks(claims, options["scale"], folder, language)
-    missing = untestable_claims(claims, tasks, False, lambda name, _: load_task(name, limit=1))
-    return tasks | {name: [] for name in missing}
+    return select_testable_tasks(claims, tasks, False, lambda name, _: load_task(name, limit=1))
 
 
 def protocols_by_task(
@@ -275,7 +273,6 @@ class Replication:
     trained: tuple[Ablation, ...]  # those of the model that was trained from this one
     measurements: Mapping[str, JobOfSetup[Any]]  # what claims need beside them, by name
     missing: Mapping[str, str]  # reasons, by names of claims and of measurements
-    beside: Mapping[str, str]  # hash of the weights of that model, by its name
 
     @classmethod
     def for_setup(
@@ -310,15 +307,15 @@ class Replication:
             )
         ]
         ablations = skip_layers_of(setup, protocols_by_task(claims, tasks))
-        beside = {second.loaded.name: second.loaded.hash for second in setup.beside}
-        return cls(setup, claims, tasks, ablations, tuple(trained), measurements, missing, beside)
+        return cls(setup, claims, tasks, ablations, tuple(trained), measurements, missing)
 
     def settings(self) -> dict[str, Any]:
         """Settings that make it this replication and no other."""
         claims = {name: list(tasks) for name, tasks in self.tasks.items()}
         also = {name: job.settings() for name, job in self.measurements.items()}
         settings = {"claims": claims, "also": also, "missing": dict(self.missing)}
-        return settings | ({"also_distilled": dict(self.beside)} if self.beside else {})
+        second = {setup.loaded.name: setup.loaded.hash for setup in self.setup.beside}
+        return settings | ({"also_distilled": second} if second else {})
 
     def write_requests(self, folder: Path) -> None:
         """Write what was asked, of all ablations."""

@@ -55,8 +55,8 @@ def verdict_lines(run: RunTables) -> Iterator[str]:
     """``"song-9        holds          13 [2, 24] % of the score"``: a line of text a verdict."""
     table = run.table("verdicts")
     for row in [] if table is None else records(table):
-        shown = row["verdict"] == Verdict.OPEN or pd.notna(row["estimate"])
-        yield f"{claim_name(row):<30}{row['verdict']:<21}{effect_words(row) * shown}".rstrip()
+        number = effect_words(row) if pd.notna(row["estimate"]) else ""
+        yield f"{claim_name(row):<30}{row['verdict']:<21}{number}".rstrip()
 
 
 SHORT = (
