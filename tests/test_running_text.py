@@ -18,7 +18,6 @@ from analyses.validity import text_claims as made_up
 from layerwise.analyses.running_text.analysis import (
     costliest_layer,
     skips_minus_swaps,
-    two_sided,
 )
 from layerwise.analyses.running_text.figures import text_curves
 from layerwise.analyses.running_text.pieces import PROSE, read_pieces
@@ -242,7 +241,7 @@ def test_swaps_that_cost_as_much_as_skips_are_told_apart_as_rarely_as_stated():
             TextEffects(np.arange(each.shape[1]), each, each, Clusters.singletons(30))
             for each in both
         )
-        n_wrong += two_sided(skips_minus_swaps(skips, swaps)) < 0.05
+        n_wrong += skips_minus_swaps(skips, swaps).p_either_side() < 0.05
     assert n_wrong <= most_errors(200)
 
 

@@ -124,29 +124,18 @@ def verdict_rates(n_runs: int = N_RUNS, seed: int = 0) -> pd.DataFrame:
     names = (*COMPARE, *PLACE, *GAINS)
     for number, world in enumerate(worlds()):
         rng = np.random.default_rng([seed, number])
-        counts = {(name, side): 0 for name in names for side in ("holds", "opposite")}
-        tested = dict.fromkeys(names, 0)
-        for _ in range(n_runs):
-            evidence = Evidence.from_cells(
-                made_up_cells(rng, world),
-                lambda task, protocol, w=world: w.chance.get(
-                    protocol, 0.0 if protocol == "generate" else 0.25
-                ),
-                N_LAYERS,
-            )
-            for name in names:
-                parts = [p for p in BY_NAME[name].test(evidence) if isinstance(p, ClaimTest)]
-                tested[name] += bool(parts)
-                for side in ("holds", "opposite"):
-                    smallest = min((getattr(p, f"p_{side}") for p in parts), default=1.0)
-                    counts[name, side] += 2 * len(parts) * smallest < LEVEL
-        for (name, side), found in counts.items():
-            bounds = exact_interval(found, n_runs)
-            rows.append({
-                "world": world.name, "claim": name, "verdict": side, "false": is_false(
-                    name, side, world), "runs": n_runs, "tested": tested[name], "found": found,
-                "rate": found / n_runs, "low": bounds.low, "high": bounds.high,
-            })  # fmt: skip
+        false = {
+            name: [side for side in ("holds", "opposite") if is_false(name, side, world)]
+            for name in names
+        }
+
+        def evidence(rng: np.random.Generator = rng, world: World = world) -> Evidence:
+            def chance(task: str, protocol: str) -> float:
+                return world.chance.get(protocol, 0.0 if protocol == "generate" else 0.25)
+
+            return Evidence.from_cells(made_up_cells(rng, world), chance, N_LAYERS)
+
+        rows += rates_in_world(world.name, evidence, false, n_runs)
     own = [variant_rates(n_runs, seed), restored_rates(n_runs, seed)]
     return pd.concat([pd.DataFrame(rows), *own], ignore_index=True)
 
@@ -167,7 +156,7 @@ def rates_in_world(
             tested[name] += bool(parts)
             for side in ("holds", "opposite"):
                 smallest = min((getattr(p, f"p_{side}") for p in parts), default=1.0)
-                counts[name, side] += 2 * len(parts) * smallest < LEVEL
+                counts[name, side] += bool(parts) and 2 * len(parts) * smallest < LEVEL
     return [
         {
             "world": world, "claim": name, "verdict": side, "false": side in false[name],

@@ -14,7 +14,6 @@ import pandas as pd
 from scipy.optimize import brentq
 
 from analyses.validity.published_claims import (
-    LEVEL,
     N_LAYERS,
     N_RUNS,
     TASKS,
@@ -22,11 +21,9 @@ from analyses.validity.published_claims import (
     World,
     flat,
     made_up_cells,
+    rates_in_world,
 )
-from layerwise.analyses.replication.claim import ClaimTest
-from layerwise.analyses.replication.claims import BY_NAME
 from layerwise.analyses.replication.evidence import Evidence
-from layerwise.stats.inference import exact_interval
 from layerwise.storage.parquet import conform
 
 N_PIECES, N_POSITIONS = 36, 100
@@ -139,25 +136,17 @@ def text_verdict_rates(n_runs: int = N_RUNS, seed: int = 0) -> pd.DataFrame:
     for claim, every in (("neeraj-1", text_worlds()), ("lad-2", kept_worlds())):
         for number, world in enumerate(every):
             rng = np.random.default_rng([seed, 100 + number])
-            counts, tested = {"holds": 0, "opposite": 0}, 0
-            for _ in range(n_runs):
+
+            def evidence(
+                rng: np.random.Generator = rng, world: TextWorld = world, claim: str = claim
+            ) -> Evidence:
                 cells = made_up_cells(rng, world.answers) if claim == "neeraj-1" else []
-                evidence = Evidence.from_cells(
+                return Evidence.from_cells(
                     [cell for cell in cells if cell.task == TEXT_TASK],
                     lambda _, protocol: 0.0 if protocol == "generate" else 0.25,
                     N_LAYERS, {"text_loss": made_up_text(rng, world)},
                 )  # fmt: skip
-                (part,) = BY_NAME[claim].test(evidence)
-                if isinstance(part, ClaimTest):
-                    tested += 1
-                    for side in counts:
-                        counts[side] += 2 * getattr(part, f"p_{side}") < LEVEL
-            for side, found in counts.items():
-                bounds = exact_interval(found, n_runs)
-                rows.append({
-                    "world": world.name, "claim": claim, "verdict": side,
-                    "false": not getattr(world, side), "runs": n_runs, "tested": tested,
-                    "found": found, "rate": found / n_runs, "low": bounds.low,
-                    "high": bounds.high,
-                })  # fmt: skip
+
+            false = [side for side in ("holds", "opposite") if not getattr(world, side)]
+            rows += rates_in_world(world.name, evidence, {claim: false}, n_runs)
     return pd.DataFrame(rows)

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from analyses.validity.published_claims import (
-    LEVEL,
     N_LAYERS,
     N_RUNS,
     TASKS,
@@ -22,11 +21,9 @@ from analyses.validity.published_claims import (
     falling,
     flat,
     made_up_cells,
+    rates_in_world,
 )
-from layerwise.analyses.replication.claim import ClaimTest
-from layerwise.analyses.replication.claims import BY_NAME
 from layerwise.analyses.replication.evidence import Evidence
-from layerwise.stats.inference import exact_interval
 
 NAMES = ("song-8", "nepal-1")
 
@@ -80,22 +77,10 @@ def trained_rates(n_runs: int = N_RUNS, seed: int = 0) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for number, pair in enumerate(pairs()):
         rng = np.random.default_rng([seed, 1, number])
-        counts = {(name, side): 0 for name in NAMES for side in ("holds", "opposite")}
-        tested = dict.fromkeys(NAMES, 0)
-        for _ in range(n_runs):
-            both = replace(_evidence(rng, pair.base), trained=_evidence(rng, pair.trained))
-            for name in NAMES:
-                parts = [p for p in BY_NAME[name].test(both) if isinstance(p, ClaimTest)]
-                tested[name] += bool(parts)
-                for side in ("holds", "opposite"):
-                    smallest = min((getattr(p, f"p_{side}") for p in parts), default=1.0)
-                    counts[name, side] += bool(parts) and 2 * len(parts) * smallest < LEVEL
-        for (name, side), found in counts.items():
-            bounds = exact_interval(found, n_runs)
-            rows.append({
-                "world": pair.name, "claim": name, "verdict": side,
-                "false": side in pair.false.get(name, ()), "runs": n_runs,
-                "tested": tested[name], "found": found, "rate": found / n_runs,
-                "low": bounds.low, "high": bounds.high,
-            })  # fmt: skip
+
+        def evidence(rng: np.random.Generator = rng, pair: Pair = pair) -> Evidence:
+            return replace(_evidence(rng, pair.base), trained=_evidence(rng, pair.trained))
+
+        false = {name: pair.false.get(name, ()) for name in NAMES}
+        rows += rates_in_world(pair.name, evidence, false, n_runs)
     return pd.DataFrame(rows)

@@ -10,7 +10,7 @@ import layerwise as lw
 from analyses.validity import published_claims as made_up
 from layerwise.analyses.replication.api import select_claims
 from layerwise.analyses.replication.claim import ClaimTest, NoTest, Verdict
-from layerwise.analyses.replication.claims.geva import enriched_before_extracted
+from layerwise.analyses.replication.claims.geva import attention_lies_behind_mlps
 from layerwise.analyses.replication.claims.meng import middle_mlps_recall
 from layerwise.analyses.replication.evidence import Evidence
 from layerwise.analyses.replication.judge import judge
@@ -59,7 +59,7 @@ def test_a_first_mlp_that_tells_tokens_apart_is_no_recall():
     first[0] = 1.0
     table = table_of(made_up.peak(11, size=0.05) + first, last=made_up.peak(16, size=0.3))
     assert verdicts(table)["meng-1"] == Verdict.OPEN
-    (found,) = enriched_before_extracted(evidence_of(table))
+    (found,) = attention_lies_behind_mlps(evidence_of(table))
     assert isinstance(found, ClaimTest)
     assert found.estimate.estimate < 10  # from layer 11, not from layer 0
 
@@ -81,7 +81,7 @@ def test_attention_that_brings_back_as_much_as_mlps_leaves_it_open():
 def test_mlps_before_or_behind_attention(mlps, attention, verdict):
     table = table_of(made_up.peak(mlps, size=0.3), last=made_up.peak(attention, size=0.3), n=40)
     assert verdicts(table)["geva-1"] == verdict
-    (found,) = enriched_before_extracted(evidence_of(table))
+    (found,) = attention_lies_behind_mlps(evidence_of(table))
     assert isinstance(found, ClaimTest)
     assert found.estimate.estimate == pytest.approx(attention - mlps, abs=1.5)
 
@@ -89,7 +89,7 @@ def test_mlps_before_or_behind_attention(mlps, attention, verdict):
 def test_a_side_that_brings_nothing_back_has_no_depth():
     none = np.zeros(made_up.N_LAYERS)
     assert verdicts(table_of(made_up.peak(6), last=none))["geva-1"] == Verdict.OPEN
-    (found,) = enriched_before_extracted(evidence_of(table_of(-made_up.peak(6), last=none)))
+    (found,) = attention_lies_behind_mlps(evidence_of(table_of(-made_up.peak(6), last=none)))
     assert isinstance(found, ClaimTest)
     assert found.p_holds == found.p_opposite == 1.0
     assert "bring nothing back" in found.note

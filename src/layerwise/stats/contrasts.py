@@ -68,6 +68,10 @@ class Contrast:
         """One-sided p-value of "it is ``bound`` or more"; 1 of a single item."""
         return Contrast(-self.estimate, -self.moves, self.least).p_above(-bound)
 
+    def p_either_side(self, bound: float = 0.0) -> float:
+        """P-value of "it is within ``bound`` of 0", two-sided; 1 of a single item."""
+        return min(1.0, 2 * min(self.p_above(bound), self.p_below(-bound)))
+
     def p_within(self, bound: float) -> float:
         """P-value of "it is ``bound`` or more away from 0": two one-sided tests.
 

@@ -207,7 +207,7 @@ class HeadSets:
         make_missing(executor, parts, progress, ranks, self._ranked_part)
         tables, sets = [], []
         for target in targets:
-            ranked = self._ranked(target, parts)
+            ranked = self._rank_heads(target, parts)
             sets.append(self._sets(target, ranked))
             tables.append(self._ranked_rows(target, ranked, sets[-1]))
         units = [
@@ -273,7 +273,7 @@ class HeadSets:
                     yield request.request.context, request.request.continuation
                     break
 
-    def _ranked(self, target: Target, parts: CheckpointStore) -> pd.DataFrame:
+    def _rank_heads(self, target: Target, parts: CheckpointStore) -> pd.DataFrame:
         """Scores of all heads, each task that ranks with the same weight, and those chosen."""
         tables = [
             parts.read_part(self._score_part(task)).sort_values(["layer", "head"])

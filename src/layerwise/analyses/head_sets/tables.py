@@ -69,6 +69,6 @@ def _cell_rows(cell: Cell, chance: Chance, signal: bool) -> Iterator[dict[str, A
                 others = [other for other in sets if other != CHOSEN]
                 more = share_contrast(pool, layer_weights(pool.layers, [CHOSEN], others))
                 low, high = more.bounds()
-                p = min(1.0, 2 * min(more.p_above(), more.p_below()))
+                p = more.p_either_side()
                 row |= {"more": more.estimate, "more_low": low, "more_high": high, "p": p}
         yield row

@@ -44,7 +44,7 @@ from .measurements import (
     NO_TRAINED,
     TEXT,
     TRAINED,
-    join_measured,
+    join_sets_of_heads,
     judge_results,
 )
 from .result import ReplicationResult
@@ -345,7 +345,7 @@ class Replication:
             for result in also.values()
             if any(len(getattr(result, name)) for name in result.tables)
         )
-        measured = join_measured([*join_ablations(own), *found])
+        measured = join_sets_of_heads([*join_ablations(own), *found])
         progress.set_activity("testing claims")
         trained = pd.concat([frame("trained_records", []), *(one.records for one in others)])
         facts = self.setup.facts(settings)

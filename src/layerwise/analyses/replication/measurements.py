@@ -158,7 +158,7 @@ MEASUREMENTS = {
 """What ``Needs.also`` may name, beside ``TRAINED``."""
 
 
-def join_measured(results: Sequence[Result]) -> list[Result]:
+def join_sets_of_heads(results: Sequence[Result]) -> list[Result]:
     """The results with all sets of heads among them made one, behind the others."""
     sets = [result for result in results if isinstance(result, HeadSetsResult)]
     others = [result for result in results if not isinstance(result, HeadSetsResult)]

@@ -26,11 +26,6 @@ _WORDS = (
 )
 
 
-def two_sided(contrast: Contrast) -> float:
-    """P-value of "it is 0", two-sided."""
-    return min(1.0, 2 * min(contrast.p_above(), contrast.p_below()))
-
-
 def costliest_layer(effects: TextEffects) -> tuple[int, Contrast, float] | None:
     """The layer that costs most when skipped, its cost, and p against every other layer."""
     # The largest of many is tested against each other one; the largest p-value counts, times how
@@ -62,7 +57,7 @@ def findings(run: RunTables) -> list[Claim]:
     n = count_noun(len(skips.bits) or len(swaps.bits), "piece")
     of_skips = costliest_layer(skips)
     gap = skips_minus_swaps(skips, swaps) if len(skips.layers) and len(swaps.layers) else None
-    raw = [1.0 if of_skips is None else of_skips[2], 1.0 if gap is None else two_sided(gap)]
+    raw = [1.0 if of_skips is None else of_skips[2], 1.0 if gap is None else gap.p_either_side()]
     p = holm(np.array(raw))
     claims = []
     if of_skips is not None and p[0] < LEVEL:

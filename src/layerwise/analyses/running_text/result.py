@@ -56,7 +56,7 @@ def text_effects(table: pd.DataFrame, kind: str) -> TextEffects:
     return TextEffects(nats.columns.to_numpy(dtype=int), bits, agree.to_numpy(), clusters)
 
 
-def mean_of_known(values: Float[np.ndarray, " pieces"], clusters: Clusters) -> Contrast:
+def mean_where_finite(values: Float[np.ndarray, " pieces"], clusters: Clusters) -> Contrast:
     """Mean over the pieces that have a value."""
     known = ~np.isnan(values)
     return mean_contrast(values[known], clusters.select_items(known))
@@ -70,11 +70,11 @@ def effects_table(table: pd.DataFrame) -> pd.DataFrame:
         for column, layer in enumerate(layers):
             lost = mean_contrast(bits[:, column], clusters)
             low, high = lost.bounds()
-            p = min(1.0, 2 * min(lost.p_above(), lost.p_below()))
+            p = lost.p_either_side()
             row = {"kind": kind, "layer": int(layer), "n_pieces": len(bits), "bits": lost.estimate}
             rows.append(row | {"n_clusters": clusters.n, "low": low, "high": high, "p": p})
             if not np.isnan(agree[:, column]).all():
-                same = mean_of_known(agree[:, column], clusters)
+                same = mean_where_finite(agree[:, column], clusters)
                 ends = (min(max(end, 0.0), 1.0) for end in same.bounds())
                 names = ("agree", "agree_low", "agree_high")
                 rows[-1] |= dict(zip(names, (same.estimate, *ends), strict=True))

@@ -22,7 +22,7 @@ _SIDES = {_MLPS: ("mlp_out", "last changed"), _ATTENTION: ("attn_out", "last")}
 _NOTHING = Contrast(np.nan, np.zeros(0))
 
 
-def enriched_before_extracted(evidence: Evidence) -> list[Outcome]:
+def attention_lies_behind_mlps(evidence: Evidence) -> list[Outcome]:
     """The half of geva-1 that needs no cut edges of attention."""
     restored = Restored.from_evidence(evidence, tuple(_SIDES.values()))
     if isinstance(restored, NoTest):
@@ -76,6 +76,6 @@ CLAIMS = (
         "No edge of attention is cut, so that what moves between the two tokens is not seen. Mean "
         "layers of restored states are compared.",
         Needs(RECALL, (), ("patching",)),
-        enriched_before_extracted,
+        attention_lies_behind_mlps,
     ),
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from layerwise.analyses.running_text.result import CHANGES, SWAP, mean_of_known, text_effects
+from layerwise.analyses.running_text.result import CHANGES, SWAP, mean_where_finite, text_effects
 from layerwise.stats.contrasts import Contrast, layer_weights
 
 from ..claim import (
@@ -54,7 +54,7 @@ def ends_matter_most(evidence: Evidence) -> list[Outcome]:
     ]  # fmt: skip
 
 
-def _kept(evidence: Evidence, kind: str) -> Contrast | None:
+def _share_that_stays(evidence: Evidence, kind: str) -> Contrast | None:
     """Mean share of next tokens that stay, over changes of the middle half; None without any."""
     text, middle = text_effects(evidence.tables["text_loss"], kind), evidence.middle
     # Both layers of a swap are in the middle.
@@ -62,14 +62,14 @@ def _kept(evidence: Evidence, kind: str) -> Contrast | None:
     chosen = (text.layers >= middle[0]) & (text.layers <= last)
     if not chosen.any() or np.isnan(text.agree).all():
         return None
-    return mean_of_known(text.agree[:, chosen].mean(axis=1), text.clusters)
+    return mean_where_finite(text.agree[:, chosen].mean(axis=1), text.clusters)
 
 
 def predictions_survive(evidence: Evidence) -> list[Outcome]:
     """lad-2."""
     if "text_loss" not in evidence.tables:
         return [NoTest("", Verdict.NOT_ASKED, "No running text was read.")]
-    kept = {kind: _kept(evidence, kind) for kind in CHANGES}
+    kept = {kind: _share_that_stays(evidence, kind) for kind in CHANGES}
     known = {kind: one for kind, one in kept.items() if one is not None}
     if len(known) < len(kept):
         why = "No layers of the middle half can be swapped: they differ in more than weights."

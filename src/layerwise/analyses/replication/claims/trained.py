@@ -70,7 +70,7 @@ def _depths_apart(evidence: Evidence) -> Outcome:
         return NoTest(_MOVES, Verdict.NO_SIGNAL, f"{note} Nothing else is lost.".strip())
     gap = unpaired_difference(centres[1], centres[0])
     crossing = crossing_p(all_crossings(second, base), deeper=None)
-    apart = min(1.0, 2 * min(gap.p_above(ONE_LAYER), gap.p_below(-ONE_LAYER)))
+    apart = gap.p_either_side(ONE_LAYER)
     numbers = (
         Number.from_contrast("base", centres[0]),
         Number.from_contrast("trained", centres[1]),
