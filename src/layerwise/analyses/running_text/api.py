@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Unpack
 
@@ -141,8 +142,7 @@ class TextLoss:
     ) -> TextLossResult:
         """Read the pieces that are missing, and join all of them."""
         works = []
-        for piece in self.pieces:
-            cost = self._cost(piece)
+        for piece, cost in zip(self.pieces, self._costs, strict=True):
             names = (f"text work {piece.name}", f"text {piece.name}")
             works.append(WorkUnit(names, "reading text", cost.amount, (piece, cost)))
         make_missing(self.setup.executor, parts, progress, works, self._tables)
@@ -152,7 +152,7 @@ class TextLoss:
 
     def amount(self) -> float:
         """The work of all pieces."""
-        return sum((self._cost(piece).amount for piece in self.pieces), start=0.0)
+        return sum((cost.amount for cost in self._costs), start=0.0)
 
     def _changes(self) -> list[Intervention]:
         """The intact model, then all changes."""
@@ -164,11 +164,15 @@ class TextLoss:
             changes += [swap_layers(model, at) for at in layers[:-1] if at not in self.not_swapped]
         return changes
 
-    def _cost(self, piece: Piece) -> Cost:
-        """Expected cost of a piece: that of the intact model alone, and of all changes."""
+    @cached_property
+    def _costs(self) -> tuple[Cost, ...]:
+        """Expected cost of each piece: that of the intact model alone, and of all changes."""
         # The positions at which a token is asked for are those at which the piece is scored.
-        before = self.setup.cost(None, [intact()], piece.next_tokens())
-        return before + self.setup.cost(None, self._changes(), [piece.likelihood()])
+        cost, changes = self.setup.cost, self._changes()
+        return tuple(
+            cost(None, [intact()], piece.next_tokens()) + cost(None, changes, [piece.likelihood()])
+            for piece in self.pieces
+        )
 
     def _tables(self, piece: Piece, cost: Cost) -> dict[str, pd.DataFrame]:
         """The rows of a piece, and what they took."""
