@@ -42,6 +42,14 @@ class Source:
     address: str
 
 
+def benchmarks(*names: str, folder: str = "") -> tuple[str, ...]:
+    """Names of benchmarks as tasks of the full scale, in a folder of their name or the one given.
+
+    ``{data}`` stands for the folder with all of them.
+    """
+    return tuple(f"benchmark:{name}:data={{data}}/{folder or name}" for name in names)
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a claim takes: tasks by scale, ways of scoring, and further analyses.

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from layerwise.stats.contrasts import layer_weights
 
-from ..claim import FULL, SMALL, Needs, Outcome, PublishedClaim, Source, hold_every_way, no_test
+from ..claim import (
+    FULL,
+    SMALL,
+    Needs,
+    Outcome,
+    PublishedClaim,
+    Source,
+    benchmarks,
+    hold_every_way,
+    no_test,
+)
 from ..depth import Variants, compare_variants
 from ..evidence import Evidence, nats_contrast
 
@@ -41,7 +51,7 @@ CLAIMS = (
         "a layer of the second half costs more nats, both ways",
         "Norms of contributions and effects on later tokens are not measured.",
         Needs({SMALL: ("facts", "kv-words", "arithmetic"),
-               FULL: ("benchmark:mmlu:data={data}/mmlu",)}, ("continuation",)),
+               FULL: benchmarks("mmlu")}, ("continuation",)),
         second_half_does_less,
     ),
     PublishedClaim(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..claim import FULL, SMALL, Needs, PublishedClaim, Source
+from ..claim import FULL, SMALL, Needs, PublishedClaim, Source, benchmarks
 from ..depth import Variants, compare_variants
 
 HU = Source("Hu et al. 2025", "", "arXiv:2512.14064")
@@ -27,8 +27,8 @@ CLAIMS = (
         "it is more than one layer deeper, likewise, and a deep and an early layer cross that way",
         "Removed layers are read, not the stream. Questions that need the same layers and deeper "
         "ones too cannot be told from questions that are only more fragile; they stay open.",
-        Needs({SMALL: _SMALL, FULL: (*_SMALL, *(
-            f"benchmark:{name}:data={{data}}/mmlu" for name in (_SCHOOL.easy, _SCHOOL.hard)))},
+        Needs({SMALL: _SMALL, FULL: (
+            *_SMALL, *benchmarks(_SCHOOL.easy, _SCHOOL.hard, folder="mmlu"))},
             ("continuation", "generate")),
         lambda evidence: compare_variants(evidence, (*_SUITES, _SCHOOL)),
     ),

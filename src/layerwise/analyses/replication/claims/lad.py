@@ -18,6 +18,7 @@ from ..claim import (
     PublishedClaim,
     Source,
     Verdict,
+    benchmarks,
     no_test,
 )
 from ..evidence import Evidence, nats_contrast
@@ -97,7 +98,7 @@ CLAIMS = (
         "a layer of the middle half costs more nats than one of either end",
         "Nats of the right answers to questions are read; next tokens of text are in lad-2.",
         Needs({SMALL: ("facts", "kv-words", "arithmetic"),
-               FULL: ("benchmark:hellaswag:data={data}/hellaswag",)}, ("continuation",)),
+               FULL: benchmarks("hellaswag")}, ("continuation",)),
         ends_matter_most,
     ),
     PublishedClaim(

@@ -18,6 +18,7 @@ from ..claim import (
     PublishedClaim,
     Source,
     Verdict,
+    benchmarks,
     bound_p_values,
     no_test,
 )
@@ -88,9 +89,7 @@ def influence_is_a_poor_proxy(evidence: Evidence) -> Sequence[Outcome]:
 _NEEDS = Needs(
     {
         SMALL: ("facts", "kv-words", "arithmetic"),
-        FULL: tuple(
-            f"benchmark:{name}:data={{data}}/{name}" for name in ("mmlu", "hellaswag", "openbookqa")
-        ),
+        FULL: benchmarks("mmlu", "hellaswag", "openbookqa"),
     },
     ("continuation",),
     also=("similarity",),

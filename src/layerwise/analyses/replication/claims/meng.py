@@ -16,6 +16,7 @@ from ..claim import (
     Outcome,
     PublishedClaim,
     Source,
+    benchmarks,
 )
 from ..evidence import Evidence
 from ..restored import Restored
@@ -58,7 +59,7 @@ def middle_mlps_recall(evidence: Evidence) -> list[Outcome]:
     ]  # fmt: skip
 
 
-RECALL = {SMALL: ("facts",), FULL: ("benchmark:known_1000:data={data}/known_1000",)}
+RECALL = {SMALL: ("facts",), FULL: benchmarks("known_1000")}
 
 CLAIMS = (
     PublishedClaim(

@@ -26,6 +26,7 @@ from ..claim import (
     PublishedClaim,
     Source,
     Verdict,
+    benchmarks,
     bound_p_values,
     no_test,
 )
@@ -146,8 +147,8 @@ CLAIMS = (
         "layer costs writing something",
         "it is shown to be above 0",
         "Text and word problems are other ones. A correlation of 0.3 supports both sides.",
-        Needs({SMALL: ("word-problems", "arithmetic"), FULL: (
-            "benchmark:gsm8k:data={data}/gsm8k",)}, ("generate",), also=("text",)),
+        Needs({SMALL: ("word-problems", "arithmetic"), FULL: benchmarks("gsm8k")},
+              ("generate",), also=("text",)),
         text_says_nothing_of_reasoning,
     ),
     PublishedClaim(
@@ -156,8 +157,8 @@ CLAIMS = (
         "Five models, nine tasks; layers are removed greedily while validation accuracy is kept.",
         _HOLDS, _OPPOSITE,
         "A single layer is removed here, and chosen on other items than it is tested on.",
-        Needs({SMALL: ("facts", "kv-words", "arithmetic"), FULL: tuple(
-            f"benchmark:{name}:data={{data}}/{name}" for name in ("mmlu", "openbookqa"))},
+        Needs({SMALL: ("facts", "kv-words", "arithmetic"), FULL: benchmarks(
+            "mmlu", "openbookqa")},
             ("continuation",)),
         lambda evidence: better_without_a_layer(evidence, "continuation"),
     ),
@@ -167,8 +168,7 @@ CLAIMS = (
         "Llama-3.1-8B, 100 items of GSM8K: 48 to 59 right without layer 28, the best of 32.",
         _HOLDS, _OPPOSITE,
         "The layer is chosen on other items than it is tested on; theirs is the best of 32.",
-        Needs({SMALL: ("word-problems", "arithmetic"), FULL: (
-            "benchmark:gsm8k:data={data}/gsm8k",)}, ("generate",)),
+        Needs({SMALL: ("word-problems", "arithmetic"), FULL: benchmarks("gsm8k")}, ("generate",)),
         lambda evidence: better_without_a_layer(evidence, "generate"),
     ),
 )  # fmt: skip

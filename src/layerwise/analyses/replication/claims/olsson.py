@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..claim import FULL, SMALL, Needs, Outcome, PublishedClaim, Source
+from ..claim import FULL, SMALL, Needs, Outcome, PublishedClaim, Source, benchmarks
 from ..evidence import Evidence
 from ..head_sets import evidence_of_sets, no_set_test, set_test
 
@@ -31,7 +31,7 @@ CLAIMS = (
         "set",
         "Their causal part is of small models. A pair of words is repeated here; loss by position "
         "in a text is not measured.",
-        Needs({SMALL: ("kv-words",), FULL: ("benchmark:kv_retrieval:data={data}/kv_retrieval",)},
+        Needs({SMALL: ("kv-words",), FULL: benchmarks("kv_retrieval")},
               (), also=("induction heads",)),
         induction_heads_carry_repetition,
     ),

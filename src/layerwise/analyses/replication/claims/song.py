@@ -32,6 +32,7 @@ from ..claim import (
     PublishedClaim,
     Source,
     Verdict,
+    benchmarks,
     hold_every_way,
     no_test,
 )
@@ -285,12 +286,10 @@ def deep_layers_do_less(evidence: Evidence) -> list[Outcome]:
 
 
 _SMALL = ("facts", "kv-words", "arithmetic")
-_FULL = tuple(f"benchmark:{name}:data={{data}}/{name}" for name in ("mmlu", "hellaswag"))
+_FULL = benchmarks("mmlu", "hellaswag")
 _BY_CAPABILITY = {
     SMALL: _SMALL,
-    FULL: tuple(
-        f"benchmark:{name}:data={{data}}/{name}" for name in ("openbookqa", "kv_retrieval", "gsm8k")
-    ),
+    FULL: benchmarks("openbookqa", "kv_retrieval", "gsm8k"),
 }
 _SAME = "The models, the tasks and their number of items are other ones."
 
@@ -355,9 +354,8 @@ CLAIMS = (
         "some layer loses more answers without the passage than with it, and none loses fewer",
         "some layer loses more answers with the passage, and none loses fewer",
         "The passage is given, not retrieved. It may only make the question easier. " + _SAME,
-        Needs({SMALL: ("facts", "facts-open-book"), FULL: tuple(
-            f"benchmark:{name}:data={{data}}/openbookqa" for name in (
-                "openbookqa", "openbookqa_facts"))}, (_CHOOSES, _WRITES)),
+        Needs({SMALL: ("facts", "facts-open-book"), FULL: benchmarks(
+            "openbookqa", "openbookqa_facts", folder="openbookqa")}, (_CHOOSES, _WRITES)),
         passages_protect,
     ),
     PublishedClaim(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerwise.stats.contrasts import Contrast, layer_weights, share_contrast
 
-from ..claim import FULL, SMALL, Needs, Outcome, PublishedClaim
+from ..claim import FULL, SMALL, Needs, Outcome, PublishedClaim, benchmarks
 from ..evidence import Evidence
 from ..head_sets import CHOSEN, evidence_of_sets, no_set_test, set_test
 from .song import SONG
@@ -41,8 +41,8 @@ CLAIMS = (
         "set",
         "Heads are ranked by a gradient, which does not see a head that only moves attention that "
         "is sure already; other heads might carry more. Keys and values are left as they are.",
-        Needs({SMALL: ("kv-words", "arithmetic"), FULL: tuple(
-            f"benchmark:{name}:data={{data}}/{name}" for name in ("kv_retrieval", "gsm8k"))},
+        Needs({SMALL: ("kv-words", "arithmetic"), FULL: benchmarks(
+            "kv_retrieval", "gsm8k")},
             (), also=("costly heads",)),
         few_heads_carry,
     ),

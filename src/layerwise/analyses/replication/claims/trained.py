@@ -30,6 +30,7 @@ from ..claim import (
     PublishedClaim,
     Source,
     Verdict,
+    benchmarks,
     bound_p_values,
 )
 from ..depth import ONE_LAYER, all_crossings, crossing_p, needed_layers
@@ -168,7 +169,7 @@ def _p_of_no_order(cells: Sequence[Cell]) -> float:
     return unrelated_p(*halves, generator(0, "halves")) / 2 if agree else 1.0
 
 
-_TASKS = {SMALL: ("arithmetic", "word-problems"), FULL: ("benchmark:gsm8k:data={data}/gsm8k",)}
+_TASKS = {SMALL: ("arithmetic", "word-problems"), FULL: benchmarks("gsm8k")}
 _DIFFERS = "The models and the tasks are other ones. Layers are skipped."
 
 CLAIMS = (
@@ -180,8 +181,8 @@ CLAIMS = (
         "layer of the trained model makes the base better",
         "the difference is inside one layer; a gain of 5 points is excluded for every layer",
         f"{_DIFFERS} nepal-1 says the opposite of the first part.",
-        Needs({SMALL: (*_TASKS[SMALL], "facts"), FULL: (*_TASKS[FULL],
-               "benchmark:openbookqa:data={data}/openbookqa")}, (_NATS, "generate"),
+        Needs({SMALL: (*_TASKS[SMALL], "facts"), FULL: benchmarks(
+            "gsm8k", "openbookqa")}, (_NATS, "generate"),
               also=("trained", "transplant")),
         distillation_moves_reasoning,
     ),

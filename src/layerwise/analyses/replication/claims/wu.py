@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerwise.stats.contrasts import layer_weights, share_contrast, unpaired_difference
 
-from ..claim import FULL, SMALL, Needs, Outcome, PublishedClaim, Source
+from ..claim import FULL, SMALL, Needs, Outcome, PublishedClaim, Source, benchmarks
 from ..evidence import Evidence
 from ..head_sets import CHOSEN, evidence_of_sets, no_set_test, set_test
 
@@ -44,8 +44,8 @@ CLAIMS = (
         "set",
         "The contexts are short, and the right answer is given while heads are scored. What random "
         "heads cost under long reasoning is not asked.",
-        Needs({SMALL: ("kv-words", "facts"), FULL: tuple(
-            f"benchmark:{name}:data={{data}}/{name}" for name in ("kv_retrieval", "openbookqa"))},
+        Needs({SMALL: ("kv-words", "facts"), FULL: benchmarks(
+            "kv_retrieval", "openbookqa")},
             (), also=("copying heads",)),
         copying_heads_carry_retrieval,
     ),
