@@ -18,11 +18,11 @@ from layerwise.presentation.wording import protocol_words
 from .tables import CHOSEN
 
 _ROW, _LONGEST = 0.3, 30
-_HEADS = {"copying": "that copy", "cost": "by cost", "induction": "of induction"}
+_HEADS = {"copying": "copying heads", "cost": "costly heads", "induction": "induction heads"}
 
 
 def row_name(row: dict[str, Any]) -> str:
-    """``"kv-words, by cost"``: what a set was tested on, and how its heads were chosen."""
+    """``"kv-words, costly heads"``: what a set was tested on, and how its heads were chosen."""
     return f"{row['task']}, {_HEADS.get(row['by'], row['by'])}"
 
 
