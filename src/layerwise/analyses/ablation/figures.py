@@ -324,8 +324,9 @@ def book_losses(
     """The share lost at each layer without a passage and with it, and their paired difference.
 
     A column of two panels per protocol. Above: the share of the above-floor accuracy that is lost,
-    closed and open book. Below: closed minus open, bootstrap 95 % intervals; triangles mark layers
-    that lose more items without the passage (up) or with it (down), of those right both ways.
+    closed and open book. Below: the share lost without the passage minus that with it, with
+    bootstrap 95 % intervals. Triangles mark layers that lose more items without the passage (up)
+    or with it (down), of those right both ways.
 
     ``books`` is the table ``books``, of one pair of tasks and of single layers.
     """
@@ -363,4 +364,4 @@ def book_losses(
     panels.axes[0][1].set_ylim(LIMITS[0] if lowest > LIMITS[0] + 10 else -LIMITS[1], LIMITS[1])
     panels.over_layers(layers_in(shown))
     title = f"{capitalise(intervention_phrase(kind, site, 'one layer'))}: what the passage protects"
-    return panels.finish(title, "layer", [LOST_UNIT, "closed minus\nopen (points)"])
+    return panels.finish(title, "layer", [LOST_UNIT, "without minus\nwith (points)"])
