@@ -6,8 +6,9 @@ least 120; that is ``make test-long``.
 
 What is tried by day is chosen by one rule. Of cases of one test, those are tried that take a branch
 of their own, among them an ordinary one and an extreme one; a fault that another of them would show
-is one of these or of a test of its own. All others are marked, and so is what combines parts that
-others hold.
+is one of these or of a test of its own. All others are marked, by ``few_by_day`` where they are
+made or by ``long(but=[...])``, which names the cases that stay. What combines parts that others
+hold is marked as a whole: long runs, and rates of errors in many data sets.
 """
 
 from __future__ import annotations

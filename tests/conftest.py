@@ -11,6 +11,7 @@ import contextlib
 import gc
 import re
 import sys
+from collections import defaultdict
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -62,8 +63,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         reasons["long"] = "takes minutes: make test-long or make test-hostile"
     for item in items:
         for name, reason in reasons.items():
-            if item.get_closest_marker(name):
+            marker = item.get_closest_marker(name)
+            if marker and _case(item) not in marker.kwargs.get("but", ()):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    _check_cases_by_day(items)
+
+
+def _case(item: pytest.Item) -> str | None:
+    return (
+        item.callspec.id
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        else None
+    )
+
+
+def _check_cases_by_day(items: list[pytest.Item]) -> None:
+    """Refuse cases named by ``long(but=[...])`` that a test does not have."""
+    cases = defaultdict(set)
+    for item in items:
+        cases[item.nodeid.partition("[")[0]].add(_case(item))
+    for item in items:
+        marker, there = item.get_closest_marker("long"), cases[item.nodeid.partition("[")[0]]
+        missing = set(marker.kwargs.get("but", ()) if marker else ()) - there
+        # Where one case alone is asked for, others are not collected.
+        if missing and len(there) > 1:
+            raise pytest.UsageError(f"{item.nodeid} has no cases {sorted(missing)}")
 
 
 @pytest.fixture(scope="module", autouse=True)

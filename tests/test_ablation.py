@@ -53,6 +53,7 @@ def ablation_records(*args, **options) -> pd.DataFrame:
     return found.loc[~found["kind"].isin(CONTROLS)].set_index(KEY)
 
 
+@pytest.mark.long(but=["gpt2-reference"])
 @pytest.mark.parametrize("method", ["engine", "reference"])
 def test_a_record_for_every_intervention_item_and_protocol(model, method):
     result = ablate(model, TASK, method=method, progress=False)
@@ -146,6 +147,7 @@ def test_engine_and_reference_agree(model, kind, site):
     assert_engine_agrees(model, task, ("continuation", "generate"), kind=kind, site=site, **options)
 
 
+@pytest.mark.long(but=["more2-llama"])
 @any_model
 @pytest.mark.parametrize("more", [{"block": 2}, {"as_one": True}, {"mean_by": "position"}])
 def test_engine_and_reference_agree_on_blocks_sets_and_means_by_position(model, more):

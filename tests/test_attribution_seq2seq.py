@@ -95,6 +95,7 @@ def test_layers_and_heads_have_the_numbers_of_the_order_of_computation(case):
     assert norms.isna().sum() == 1
 
 
+@pytest.mark.long
 def test_layers_of_the_summary_have_cross_attention():
     result = organism()
     summary, table = result.summary(), result.attribution

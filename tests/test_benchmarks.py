@@ -68,6 +68,7 @@ def benchmark(name: str) -> Any:
     return importlib.import_module(name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "arguments"), RUNS)
 def test_a_table_with_ratios_is_printed(name, arguments, folder, capsys):
     benchmark(name).main(["--quick", "--threads", "1", "--model", str(folder), *arguments])
@@ -281,6 +282,7 @@ def test_growth_beyond_what_is_promised_is_refused():
             growth.refuse_excess(pd.DataFrame([good, {**good, **bad}]))
 
 
+@pytest.mark.long
 def test_growth_of_whole_runs_is_measured():
     growth = benchmark("growth_of_runs")
     sizes = [growth.Size(items=n, options=3, layers=2) for n in (4, 8)]

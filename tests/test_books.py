@@ -181,6 +181,7 @@ def test_items_of_that_name_that_ask_for_something_else_are_no_pair(books: Ablat
 # Models of known answer
 
 
+@pytest.mark.long
 def test_layers_that_know_are_protected_and_layers_that_read_are_not() -> None:
     layout = WiredLayout(reads_facts=True)
     tasks = [toy.facts(WIRED, n_items=48), toy.facts_open_book(WIRED, n_items=48)]
@@ -201,6 +202,7 @@ def organism() -> HookedTransformer:
     return load_model("organism-decoder")
 
 
+@pytest.mark.long
 def test_what_a_trained_model_knows_by_its_first_layer_it_reads_where_it_is_stated(organism):
     """Its look-ups find entities too, and what it knows stands in for them: one sort of layers."""
     tasks = [toy.facts(ORGANISM, n_items=40), toy.facts_open_book(ORGANISM, n_items=40)]
@@ -213,6 +215,7 @@ def test_what_a_trained_model_knows_by_its_first_layer_it_reads_where_it_is_stat
     assert "it may only make the questions easier or harder" in finding.caveat
 
 
+@pytest.mark.long
 def test_a_passage_that_a_model_cannot_read_protects_nothing(organism) -> None:
     """Facts that are stated as they are asked are no pairs of a key and a value."""
     closed, opened = toy.facts(ORGANISM, n_items=40), toy.facts_open_book(ORGANISM, n_items=40)

@@ -137,6 +137,7 @@ def test_kinds_sites_and_layers(working_folder, options, interventions):
     assert measured & {GUESSER, GUESSER_AT_CHANCE}
 
 
+@pytest.mark.long
 def test_number_formats_and_methods(working_folder):
     base = ["ablate", model_folder(), "--task", "other.jsonl", "--protocol", "continuation"]
     run_cleanly(*base, "--out", "run")

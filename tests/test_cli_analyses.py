@@ -40,6 +40,7 @@ def test_a_lens_is_trained_and_read_with():
     pd.testing.assert_frame_equal(read, only_result("by_file").lens)
 
 
+@pytest.mark.long
 def test_a_lens_is_read_at_sites_and_positions_and_over_texts():
     base = ["lens", MODEL, *LOOKUP]
     said = run_cleanly(*base, "--protocol", "letter", "--site", "resid_pre", "--site", "resid_mid",
@@ -108,6 +109,7 @@ def test_attribution_patching():
     assert "rank correlation" in said
 
 
+@pytest.mark.long
 def test_interactions_of_layers_and_of_heads():
     said = run_cleanly("interactions", MODEL, *LOOKUP, "--layers", "2-4", "--permutations", 3,
                 "--out", "run")  # fmt: skip

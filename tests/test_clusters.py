@@ -391,6 +391,7 @@ def test_tasks_draw_what_they_share_together_and_the_rest_by_itself():
         assert np.array_equal(counts, stats.resample_counts(alone))
 
 
+@pytest.mark.long
 def test_facts_asked_in_two_tasks_are_missed_no_more_often_than_stated():
     """Of 40 facts each asked in two tasks; drawn apart, intervals miss in one of seven."""
     n, missed = data_sets(80), 0
@@ -429,6 +430,7 @@ def asked_twice(
     return parts
 
 
+@pytest.mark.long
 def test_shares_by_protocol_and_their_difference_miss_no_more_often_than_stated():
     """Drawn apart, both miss in one of seven."""
     n, missed = data_sets(80), np.zeros(2, dtype=int)
@@ -461,6 +463,7 @@ def two_runs(seed: int, n_resamples: int) -> list[PreparedRun]:
     ]
 
 
+@pytest.mark.long
 def test_thirds_of_two_models_alike_miss_no_more_often_than_stated():
     """Drawn apart, intervals of the difference miss in one of six."""
     n, missed = data_sets(60), 0
@@ -629,6 +632,7 @@ def test_layers_beside_each_other_are_told_apart_though_no_item_differs():
     assert p < 1e-4
 
 
+@pytest.mark.long
 def test_shares_of_removed_layers_without_width_cover_what_seemed_certain():
     n, missed, certain = data_sets(120), 0, 0
     for seed in range(n):

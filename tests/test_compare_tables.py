@@ -144,6 +144,7 @@ def test_accuracies_of_items_that_are_all_alike_have_exact_bounds():
         assert (own["low"], own["high"]) == pytest.approx((1 - unseen, 1.0))
 
 
+@pytest.mark.long
 def test_where_nothing_differs_tests_keep_their_level():
     """Pairs of models of one truth: p < 0.05 as often as that, and Holm's family less."""
     hits, families = defaultdict(list), defaultdict(list)
@@ -159,6 +160,7 @@ def test_where_nothing_differs_tests_keep_their_level():
         assert sum(found) <= most_errors(len(found)), what
 
 
+@pytest.mark.long
 def test_models_that_need_the_same_layers_do_not_differ_in_them_if_one_is_right_more_often():
     """Half of the layers cost each two fifths of what it has above the floor; only that differs.
 

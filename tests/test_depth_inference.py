@@ -286,6 +286,7 @@ def test_few_wrong_items_do_not_make_intervals_too_sure():
     assert missed[False] > n_sets / 5
 
 
+@pytest.mark.long
 def test_a_comparison_of_models_that_need_the_same_layer_finds_no_difference():
     n_sets, claims, told = data_sets(40), 0, 0
     for seed in range(n_sets):
@@ -325,6 +326,7 @@ def _layer_losses(background: float, **layers: float) -> np.ndarray:
     return lost
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("first", "second"),
     [

@@ -87,6 +87,7 @@ def training_work(model: Model, **given: Any) -> TrainingWork:
     return TrainingWork(model, model, Training(**(options | given)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "memory", "on_policy"),
     [
@@ -117,6 +118,7 @@ def test_a_training_reads_the_tokens_that_were_planned(name, memory, on_policy):
 
 
 # What is trained, in one family; then each other way to keep weights and each other kind of model.
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "trained"),
     [

@@ -301,6 +301,7 @@ class KilledError(BaseException):
     """Error that ends a process in the middle of its work."""
 
 
+@pytest.mark.long(but=["adapters"])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, options):
     given = OPTIONS[options]
@@ -432,6 +433,7 @@ def test_texts_of_a_file_are_trained_on(tmp_path):
         "| loss |")[1].splitlines()[0]  # fmt: skip
 
 
+@pytest.mark.long
 def test_an_encoder_decoder_is_distilled(tmp_path):
     result = lw.distill(
         load_model("organism-seq2seq"), load_model("organism-seq2seq-1"), "organism-lookup",
@@ -546,6 +548,7 @@ def pruned_folders(tmp_path_factory) -> tuple[Path, Path]:
     return folder, place / "short"
 
 
+@pytest.mark.long
 def test_healing_is_the_distillation_from_the_original(pruned_folders, tmp_path):
     folder, short = pruned_folders
     before = contents(short)

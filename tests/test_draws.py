@@ -47,6 +47,7 @@ def test_the_first_draw_is_what_it_is_without_others(model, kind):
     assert "draws" not in alone.facts.settings
 
 
+@pytest.mark.long(but=["noise"])
 @pytest.mark.parametrize("kind", DRAWN)
 def test_the_engine_gives_every_draw_what_the_reference_gives(model, kind):
     one, other = (

@@ -180,6 +180,7 @@ def test_effects_of_a_full_run_are_quick():
     assert time.process_time() - start < 6
 
 
+@pytest.mark.long(but=["0.5"])
 @pytest.mark.slow
 @pytest.mark.parametrize("accuracy", [0.5, 0.9])
 def test_noise_is_called_significant_no_more_often_than_it_may(accuracy):

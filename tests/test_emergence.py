@@ -124,6 +124,7 @@ def test_lens_and_patching_name_the_same_layer_as_ablation():
     assert np.allclose(late.emergence["layer"], 5.0, atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_noisy_lens_interval_covers_the_truth():
     covered, n_sets = dict.fromkeys(DEPTHS, 0), data_sets(60)
@@ -141,6 +142,7 @@ def test_noisy_lens_interval_covers_the_truth():
     assert n_sets - min(covered.values()) <= most_errors(n_sets)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_noisy_ablation_interval_covers_the_truth():
     covered, found, n_sets = 0, 0, data_sets(60)
@@ -233,6 +235,7 @@ def test_order_is_within_protocol_method_and_measure_and_corrected_over_all():
     assert order["p_holm"].tolist() == pytest.approx(corrected.tolist())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_equal_depths_are_rarely_called_different():
     n_sets = data_sets(60)
@@ -246,6 +249,7 @@ def test_equal_depths_are_rarely_called_different():
 # --- nothing to find ------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_noise_is_claimed_no_more_often_than_it_may():
     n_sets, rng, claims, depths = data_sets(80), np.random.default_rng(2), 0, 0
@@ -465,6 +469,7 @@ def test_suites_of_a_capability_that_lie_at_other_depths_are_named():
     assert claim.p == row["p_tasks"] < 0.05
 
 
+@pytest.mark.long
 def test_suites_that_need_the_same_layer_rarely_disagree():
     found = [suites_of_retrieval(5, 5, n=30, seed=seed).emergence for seed in range(6)]
     assert sum(table["p_tasks"].notna().any() for table in found) <= 1
@@ -490,6 +495,7 @@ def depths(found: EmergenceResult, axis: str, capability: str) -> pd.DataFrame:
     return found.emergence.query("axis == @axis and capability == @capability").set_index("measure")
 
 
+@pytest.mark.long
 def test_each_stack_is_told_by_its_own_layers():
     result = of_two_stacks(retrieval=(1, 3, 6), knowledge=(0, 5))
     found = emergence([result], n_resamples=200)

@@ -286,6 +286,7 @@ def test_a_plan_from_the_configuration_alone(tmp_path) -> None:
     assert plan.total.flop / plan.total.token_passes > 2 * 512 * (4 * 384 + 3 * 1024)
 
 
+@pytest.mark.long
 def test_short_tables_name_layers_by_their_stack() -> None:
     model, task = small_seq2seq(SMALL), small_task("knowledge")
     n_encoder, n_decoder = model.cfg.n_encoder_layers, model.cfg.n_decoder_layers

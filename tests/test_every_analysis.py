@@ -89,12 +89,14 @@ def check(run: Any, model: Any, folder: Path, **other: Any) -> None:
 BY_DAY = ("ablate", "patching", "removal", "heads", "transplant", "estimates")
 
 
+@pytest.mark.long(but=["patching", "heads"])
 @pytest.mark.parametrize("name", few_by_day(OTHER, *BY_DAY))
 def test_an_analysis_goes_on_where_it_was_stopped_and_is_read_as_it_was_saved(name, tmp_path):
     check(ANALYSES[name], lw.load_model(MODEL), tmp_path, **OTHER[name])
 
 
 # Of the others only what they compute differs, which tests of their own hold.
+@pytest.mark.long
 @pytest.mark.parametrize("name", few_by_day(BOTH_STACKS, "ablate"))
 def test_an_analysis_of_two_stacks_goes_on_and_is_read(name, tmp_path):
     check(BOTH_STACKS[name], lw.load_model("organism-seq2seq"), tmp_path)

@@ -129,6 +129,7 @@ def test_draws_that_are_not_there_are_refused(model, task, number, told):
         ablate(model, task, fewshot_seeds=number, progress=False)
 
 
+@pytest.mark.long
 def test_what_does_not_know_of_draws_leaves_them_out_or_refuses_them(model):
     result = ablate(model, with_draws(), fewshot_seeds=3, progress=False)
     assert result.ladder().empty
@@ -269,6 +270,7 @@ def test_changes_that_cost_nothing_over_draws_are_seldom_significant(n, n_draws)
             assert (alone < 0.05).mean() > 0.2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_draws", [3, *in_long_runs((5,))])
 def test_a_model_that_guesses_on_average_over_draws_has_signal_seldom(n_draws):
     """Blind where the draws do not matter, and where a draw makes it lucky or unlucky."""

@@ -162,6 +162,7 @@ def check_effects(of: Kind, layout: Any, site: str, change: str, effects: pd.Dat
 
 
 # By day each kind and each site; what a kind does to a site is held by the tests of the sweep.
+@pytest.mark.long(but=["layer-skip"])
 @pytest.mark.parametrize(
     ("of", "site", "change"),
     cases(
@@ -183,6 +184,7 @@ def test_ablation_finds_the_planted_layers(of, site, change):
     check_effects(of, of.layout, site, change, effects)
 
 
+@pytest.mark.long(but=["decoder"])
 @anywhere(*BOTH)
 def test_ablation_finds_them_wherever_they_are(of, layout, seed):
     result = of.ablate(layout, seed, ("continuation", "generate"))
@@ -203,6 +205,7 @@ def check_heads(of: Kind, layout: Any, site: str, change: str, effects: pd.DataF
         assert not rest["nats"].abs().gt(ROUNDING).any()
 
 
+@pytest.mark.long(but=["kv_group-skip"])
 @pytest.mark.parametrize(
     ("of", "site", "change"),
     cases(
@@ -228,6 +231,7 @@ def test_ablation_finds_the_heads_wherever_they_are(of, layout, seed):
         check_heads(of, layout, site, "zero", result.effects())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("of", "site", "change"),
     cases(
@@ -244,6 +248,7 @@ def test_resampling_finds_the_layers_that_carry_what_is_asked_about(of, site, ch
         assert_only_layers(of, site, change, group, of.truth(of.layout, str(capability)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("of", "site", "change"),
     cases(
@@ -326,6 +331,7 @@ def tuned_shares(of: Kind, layout: Any, change: str, n_texts: int, steps: int) -
     return tops.groupby(["capability", "lens", "layer"])["top"].mean()
 
 
+@pytest.mark.long
 def test_a_tuned_lens_reads_the_answer_once_it_was_brought_and_not_before():
     """Biases read what the logit lens reads; a map, what was looked up and not yet let out."""
     for kind, steps in (("bias", 15), ("full", 60)):
@@ -409,6 +415,7 @@ def test_capabilities_emerge_at_the_planted_depth(of, layout, seed):
         assert set(critical) == planted.critical("layer")
 
 
+@pytest.mark.long
 @anywhere("seq2seq")
 def test_capabilities_of_two_stacks_emerge_at_the_planted_depth(of, layout, seed):
     """On one axis of computation, the encoder first, and in the order of each stack alone."""
@@ -499,6 +506,7 @@ def test_layers_that_nothing_needs_are_removed_first(capabilities):
     assert n == len(idle) or (steps.loc[~free, "acc"] < 1).any()
 
 
+@pytest.mark.long
 @anywhere(*BOTH)
 def test_idle_layers_turn_nothing_and_go_first_by_effect_and_by_influence(of, layout, seed):
     model, idle = of.model(layout, seed), of.spared(layout, *CAPABILITIES)
@@ -514,6 +522,7 @@ def test_idle_layers_turn_nothing_and_go_first_by_effect_and_by_influence(of, la
         assert last == dict.fromkeys(ways, tuple(idle))
 
 
+@pytest.mark.long(but=["decoder"])
 @anywhere(*BOTH)
 def test_attribution_credits_only_the_mlp_that_says_the_answer(of, layout, seed):
     """Found and copied answers are only prepared; neither heads nor the encoder add anything."""
@@ -568,6 +577,7 @@ def test_head_scores_find_the_previous_token_head_in_the_encoder(of, layout, see
     assert found.induction_heads() == []
 
 
+@pytest.mark.long(but=["decoder"])
 @anywhere(*BOTH)
 def test_each_link_of_the_chain_is_the_one_direct_path(of, layout, seed):
     """From the logits, through the decoder, cross-attention and the encoder, to the embedding."""

@@ -112,6 +112,7 @@ def test_options_that_count_as_right_beside_the_answer_leave_nothing_to_guess() 
     assert guesser_answers(replace(task, items=doubled), "continuation") is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("n_task", "n"), [(200, 100), *in_long_runs((200, 40))])
 def test_a_model_that_uses_what_options_give_away_rarely_passes(n_task: int, n: int) -> None:
     """It answers as well as the rule, on other items than the rule; chance lets most pass.
@@ -130,6 +131,7 @@ def test_a_model_that_uses_what_options_give_away_rarely_passes(n_task: int, n: 
     assert by_guesser <= most_errors(n_sets * 20, 0.05)
 
 
+@pytest.mark.long
 def test_where_it_is_alone_few_items_do_not_let_a_model_pass() -> None:
     """Of 40 items in all a cross-fitted guesser is worse than the rule; the best of all is not."""
     rng = np.random.default_rng(4)
@@ -146,6 +148,7 @@ def test_where_it_is_alone_few_items_do_not_let_a_model_pass() -> None:
     assert passed[False] > 2 * passed[True]
 
 
+@pytest.mark.long
 def test_a_question_blind_model_passes_as_rarely_as_stated_with_all_controls() -> None:
     """Other questions hold the level where the guesser has not found what gives answers away."""
     rng = np.random.default_rng(5)

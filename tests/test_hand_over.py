@@ -68,6 +68,7 @@ def _misses(mine: pd.DataFrame) -> tuple[bool, bool] | None:
     return not low <= MOVED <= high, any(away)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["layer", "share"])
 def test_bounds_of_hand_overs_cover_together_over_all_tasks_of_a_run(what):
     assert miss_counts()[what] <= most_errors(data_sets(30))

@@ -173,6 +173,7 @@ def test_the_head_that_copies_is_found_and_facts_do_not_need_it(wired):
     assert set(result.head_sets["ranked_on"]) == {"wired-lookup"}
 
 
+@pytest.mark.long
 def test_heads_that_facts_choose_do_not_carry_look_ups(wired):
     result = lw.head_sets(
         wired, ["wired-lookup", "wired-facts"], "generate", rank_on="wired-facts", **QUIET

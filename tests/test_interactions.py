@@ -154,6 +154,7 @@ def test_of_generated_texts_accuracy_alone_is_measured_without_a_verdict():
     assert set(found.summary_rows()["unit"]) == {"accuracy"}
 
 
+@pytest.mark.long
 def test_sampled_shapley_values_share_out_the_cost_of_removing_all():
     """Exact values of the game: 1 and 2 stand in for each other, 3 and 7 take all alone."""
     model, task, layers = small_model(COPY), small_task("retrieval"), [1, 2, 3, 7]

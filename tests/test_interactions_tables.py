@@ -63,6 +63,7 @@ def test_an_interaction_is_what_both_cost_beyond_the_sum():
         np.testing.assert_allclose(group["p_bh"], stats.benjamini_hochberg(group["p"].to_numpy()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("n", "shared"), [(12, True), *in_long_runs((40, False))])
 def test_pairs_without_interaction_are_named_at_most_at_the_nominal_rate(n, shared):
     rng, n_sets, wrong, tests = np.random.default_rng(n), data_sets(80), 0, []
@@ -223,6 +224,7 @@ def test_of_all_orders_sampled_values_are_the_exact_ones():
     assert set(table["n_permutations"]) == {24}
 
 
+@pytest.mark.long
 def test_sampling_errors_cover_the_exact_values():
     rng = np.random.default_rng(1)
     costs = random_game(rng, 4)

@@ -121,6 +121,7 @@ def test_records_without_places_have_the_steps_that_are_protocols(brackets) -> N
     assert steps["next_rung"].all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", few_by_day(LETTERED, "organism-letters"))
 def test_other_layers_are_claimed_of_the_model_that_has_them(name: str) -> None:
     """One model says letters and words by one layer, which letters need, too; the other by two."""
@@ -174,6 +175,7 @@ def scoring_step_records(
     return compare_steps(records, scores, facts)["ladder_steps"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("accuracy", "hits"), [(0.36, {}), *in_long_runs((0.4, {}), (0.4, {2: 1.0}), (0.45, {2: 1.0}))]
 )

@@ -68,6 +68,7 @@ def test_of_long_prompts_fewer_pieces_are_counted(setup, monkeypatch):
     assert cost.token_passes == pytest.approx(every.token_passes, rel=0.1)
 
 
+@pytest.mark.long
 def test_a_run_is_the_same_however_many_of_its_pieces_were_counted(
     setup: Setup, one_at_a_time: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

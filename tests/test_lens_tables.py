@@ -157,6 +157,7 @@ def test_nothing_settles_later_whose_mean_does_not():
         assert all("no order of the capabilities" in claim.caveat for claim in said)
 
 
+@pytest.mark.long
 def test_answers_with_fewer_rivals_make_no_order():
     """They are on top and probable earlier, where the answer's logit rises alike."""
     study = part("lens_claims")

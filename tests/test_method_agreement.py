@@ -137,6 +137,7 @@ def test_what_was_left_out_is_not_compared():
     assert found.method_agreement.empty
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_equal_depths_are_rarely_called_different():
     n_sets, claims = data_sets(40), 0

@@ -39,6 +39,7 @@ def run_cells(cells: list[str]) -> dict[str, Any]:
     return names
 
 
+@pytest.mark.long(but=["1-given0"])
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "given"), RUNS)
 def test_a_notebook_runs_with_other_parameters(number, given, monkeypatch):

@@ -62,6 +62,7 @@ def test_both_sides_do_the_same_work_and_a_difference_ends_it(benchmark, sides):
             benchmark.largest_gap(memory, other)
 
 
+@pytest.mark.long
 def test_a_peak_can_begin_anew():
     """In a process of its own: other tests' memory comes and goes."""
     program = """

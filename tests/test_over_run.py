@@ -152,6 +152,7 @@ def run_effects(rng: np.random.Generator, keep: np.ndarray, n: int = 40) -> pd.D
     return effects_table(pd.concat(tables, ignore_index=True), lambda task, protocol: 0.1, 0)
 
 
+@pytest.mark.long
 def test_the_largest_of_a_run_is_covered_where_a_bootstrap_misses_it():
     """Many layers lose about the same: the largest looks larger than it is."""
     truth_kept = np.full((3, 20), 0.5)

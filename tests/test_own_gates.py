@@ -118,6 +118,7 @@ def test_a_model_that_knows_is_found_by_its_lens():
         assert np.mean(found) > 0.95
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("says", ["the most frequent", "as often as it is right"])
 def test_a_lens_that_says_the_same_of_every_item_has_signal_as_rarely_as_stated(says):
     """Three tasks; 60 % of the answers begin alike, where guessing among four gives 25 %."""

@@ -63,6 +63,7 @@ def one_at_a_time(student: Student, example: Example, tokenizer: Any, seed: int)
     return wrote[0, first:].tolist()
 
 
+@pytest.mark.long(but=["t5"])
 @pytest.mark.parametrize("name", MODELS)
 def test_texts_of_a_batch_are_those_that_are_written_one_at_a_time(name):
     """Also where memory has room for three at once."""

@@ -57,6 +57,7 @@ def test_the_config_plans_with_all_that_it_asks(study, tiny):
     assert {row.protocol for row in whole.rows} == set(CONFIG["asked"]["protocols"])
 
 
+@pytest.mark.long
 def test_a_pair_is_asked_compared_and_exchanged(study, tiny, tmp_path):
     pair, config = tiny
     said = list(study.study_pair(pair, config, tmp_path))

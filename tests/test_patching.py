@@ -136,6 +136,7 @@ def check(model: Model, task: Task, table: pd.DataFrame, n_rows: int) -> None:
                 assert (row.unpatched_kl, row.patched_kl) == pytest.approx(away, abs=1e-5)
 
 
+@pytest.mark.long(but=["llama-True"])
 @pytest.mark.parametrize(
     ("case", "kl"),
     [

@@ -38,6 +38,7 @@ def test_the_planted_copy_is_found_in_the_values_at_the_prompts_end(layout, seed
         assert row.recovered == pytest.approx(expected, abs=1e-3), row
 
 
+@pytest.mark.long(but=["knowledge"])
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_a_capability_emerges_where_the_decoder_copies_it(capability):
     """On one axis of computation; the report says where the encoder moves it before that."""

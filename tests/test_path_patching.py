@@ -207,6 +207,7 @@ def test_who_is_not_heard_has_no_effect(case: str):
     assert names >= (there if case in FAMILIES else {"embedding", "head 1.0", "mlp 2"})
 
 
+@pytest.mark.long(but=["bart-receivers2-denoising"])
 @pytest.mark.parametrize("direction", ["noising", "denoising"])
 @pytest.mark.parametrize(
     ("case", "receivers"),

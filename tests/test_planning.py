@@ -70,6 +70,7 @@ def n_token_passes(result) -> int:
     return sum(entry["token_passes"] for entry in result.facts.work)
 
 
+@pytest.mark.long(but=["options0"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -132,6 +133,7 @@ def test_a_lens_and_a_profile_are_planned_by_their_own_pieces():
     assert profile.notes[0].startswith("At most")
 
 
+@pytest.mark.long
 def test_a_transplant_does_what_was_planned_where_there_is_a_gap():
     whole = small_model(LAYOUT)
     broken = silence_parts(whole, (1, "attn_out"))
@@ -322,6 +324,7 @@ def clock(monkeypatch) -> list[float]:
     return spent
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", MODELS)
 def test_speeds_are_found_again(kind, clock):
     model = MODELS[kind]()
@@ -340,6 +343,7 @@ def test_speeds_are_found_again(kind, clock):
     )
 
 
+@pytest.mark.long
 def test_a_sample_takes_about_as_long_as_it_should(clock):
     plan = plan_run(tiny_model("llama"), word_task(400), "letter")
     assert plan.seconds is not None
@@ -390,6 +394,7 @@ def test_patches_are_timed_on_patches(clock):
     assert plan.seconds == pytest.approx(FLOP * plan.total.prompt_flop)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "protocol"),
     [
@@ -425,6 +430,7 @@ JOBS = {
 }
 
 
+@pytest.mark.long(but=["ablation-0.0009765625-1"])
 @pytest.mark.parametrize(
     ("name", "share", "n_lines"),
     [("ablation", 1, 0), *((name, 1 / 1024, 1) for name in JOBS)],

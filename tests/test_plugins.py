@@ -89,6 +89,7 @@ def used(tmp_path_factory):
     return told, warned, out
 
 
+@pytest.mark.long
 def test_a_plugin_is_an_analysis_as_any_other(used):
     told, warned, out = used
     assert "BrokenPlugin" not in warned

@@ -86,6 +86,7 @@ def test_a_plan_says_how_long_enough_items_take():
     assert re.search(r" takes \d+, about [\d.]+ s\.$", timed)
 
 
+@pytest.mark.long
 def test_a_profile_asks_as_many_items_as_show_twenty_points():
     model = tiny_model("llama")
     enough = answers_needed(0.2, model.cfg.n_layers)

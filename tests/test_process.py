@@ -50,6 +50,7 @@ print(taken(), gc.get_freeze_count(), gc.get_threshold()[0])
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks for glibc's allocator")
 def test_freed_memory_is_kept_and_what_is_loaded_is_not_looked_at_again() -> None:
     def run(how: str) -> list[int]:

@@ -29,6 +29,7 @@ def model():
     return load_model("organism-decoder")
 
 
+@pytest.mark.long
 def test_everything_is_made_shown_and_read_again(model, tmp_path, monkeypatch):
     """One test, so that the profile is made by one process only."""
     folder = tmp_path / "run"
@@ -122,6 +123,7 @@ def test_help_names_every_addition_of_this_package():
             assert f"``{extra.name}``" in str(inspect.getdoc(lw.profile)), extra.name
 
 
+@pytest.mark.long
 def test_draws_of_examples_are_in_effects_and_what_has_but_the_first_is_told(model, tmp_path):
     whole = load_task("organism-lookup")
     draws = [whole.items[150 + i : 151 + i] for i in range(3)]
@@ -155,6 +157,7 @@ def test_draws_of_examples_are_in_effects_and_what_has_but_the_first_is_told(mod
         lw.profile(model, task, "continuation", fewshot_seeds=11, progress=False)
 
 
+@pytest.mark.long
 def test_closed_and_open_book_are_not_compared_over_draws_of_examples(model, tmp_path):
     """Answers are compared one by one, which means over draws are not; all else is as for one."""
     tasks = []

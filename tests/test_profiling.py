@@ -151,6 +151,7 @@ def test_layers_are_changed_only_where_there_is_signal(root, command_output):
     )
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("blank_pictures")
 def test_the_function_finds_the_same(root, command_output, model):
     names = [str(root / "solved.jsonl"), str(root / "random.jsonl")]
@@ -168,6 +169,7 @@ def no_model(*_, **__):
     raise AssertionError("a model was asked for")
 
 
+@pytest.mark.long
 def test_the_report_is_made_again_without_a_model(root, command_output, tmp_path, monkeypatch):
     monkeypatch.setattr("layerwise.models.load_model", no_model)
     monkeypatch.setattr("layerwise.sweep.walk.engine_run.block_runners", no_model)
@@ -196,6 +198,7 @@ def test_a_finished_profile_is_read_and_not_made_again(
     assert found.work["token_passes"] > 0
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("blank_pictures")
 def test_a_run_without_any_depth_has_a_report(root, tmp_path):
     """Not all layers are changed, so that no curve runs over them and nothing can be placed."""
@@ -231,6 +234,7 @@ def test_all_work_is_counted_before_the_first_piece_and_done_at_the_end(model, m
         assert max(totals) <= totals[0] * (1 + 1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("blank_pictures")
 def test_exhaustive_changes_layers_everywhere(model):
     task = word_task(6, seed=3)

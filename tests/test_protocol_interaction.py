@@ -66,6 +66,7 @@ NULLS = {
 }
 
 
+@pytest.mark.long(but=["all matter more"])
 @pytest.mark.parametrize(
     "null", [*in_long_runs(("nothing matters",)), "the same matters", "all matter more"]
 )
@@ -81,6 +82,7 @@ def test_no_more_false_claims_than_stated(null):
         assert 0.35 < np.mean(found) < 0.65
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("accuracy", "floors", "broken"),
     [
@@ -156,6 +158,7 @@ def test_shares_and_their_pseudo_values_agree_with_a_plain_count():
     assert (found["difference"] <= found["high"]).all()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_intervals_cover_the_truth():
     covered, n_sets = 0, data_sets(100)

@@ -128,6 +128,7 @@ def few_pairs(monkeypatch) -> None:
 PATCHED: dict[str, Any] = {"pairs": 5, "limit": 30, "progress": False}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("analysis", [lw.patch_activations, *in_long_runs((lw.patch_paths,))])
 def test_workers_share_the_pairs_of_one_task(workers, analysis, few_pairs, tmp_path, monkeypatch):
     model = lw.load_model("organism-letters")
@@ -328,6 +329,7 @@ def test_a_job_travels_without_its_model_and_finds_another(model):
     assert measure.__self__.setup.tasks == setup.tasks
 
 
+@pytest.mark.long
 def test_the_machine_of_a_piece_that_is_made_again_here_is_forgotten():
     parts = CheckpointStore()
     note_machine(parts, "a", None)

@@ -279,6 +279,7 @@ def test_the_interval_of_a_share_resamples_the_floor_along():
     assert (curve["share_low"], curve["share_high"]) == pytest.approx((low, high), abs=0.03)
 
 
+@pytest.mark.long
 def test_a_model_that_does_not_read_the_question_gets_an_order_as_rarely_as_stated():
     """Three tasks whose options give 55 % away, where guessing among four gives 25 %."""
     sets, rng, found = data_sets(120), np.random.default_rng(1), 0
@@ -361,6 +362,7 @@ def result(result_and_measurements):
     return result_and_measurements[0]
 
 
+@pytest.mark.long
 def test_orders_that_are_made_together_are_those_made_alone(model, task, greedy, result):
     angular = removal_order(model, task, n_removed=3, by="angular", progress=False)
     for by, alone in (("greedy", greedy), ("angular", angular)):

@@ -217,6 +217,7 @@ def test_no_block_is_in_two_stacks_and_none_is_a_whole_stack() -> None:
 
 
 # Without layers this one guesses so well that two hops are told from luck by 16 items, not by 12.
+@pytest.mark.long
 @example(
     replace(
         LAYOUT, n_encoder_layers=5, n_decoder_layers=4, encoder_heads=1, decoder_heads=3,

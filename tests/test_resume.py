@@ -110,6 +110,7 @@ def test_a_killed_run_goes_on_to_the_same_records(command, uninterrupted_run, tm
     assert_same_run(folder, uninterrupted_run)
 
 
+@pytest.mark.long
 @needs_fork
 @pytest.mark.slow
 def test_an_interrupted_run_says_so_and_goes_on_to_the_same_records(

@@ -95,6 +95,7 @@ def clock(monkeypatch) -> Clock:
     return found
 
 
+@pytest.mark.long
 def test_a_template_with_the_date_does_not_mix_two_days(model, clock, tmp_path):
     task, out = word_task(4), tmp_path / "run"
     begin(model, task, out, chat=True)

@@ -156,6 +156,7 @@ def answers(rng: np.random.Generator, cell: Truth) -> tuple[np.ndarray, np.ndarr
     return np.concatenate([intact, none], axis=1), changed, (accuracy - left) / (accuracy - floor)
 
 
+@pytest.mark.long
 def test_shares_cover_whether_or_not_all_items_are_alike() -> None:
     """24 to 100 items; resamples, and what unseen items leave open."""
     rng, missed, n_sets = np.random.default_rng(0), {}, data_sets(80)
@@ -198,6 +199,7 @@ def two_shares(rng: np.random.Generator, cell: tuple[Any, ...]) -> Iterator[tupl
         yield answers(rng, (n, accuracy, floor, share, odd))
 
 
+@pytest.mark.long
 def test_differences_of_shares_cover() -> None:
     """By percentiles of the difference alone a third is missed of items of which few flip."""
     rng, n_sets = np.random.default_rng(1), data_sets(60)

@@ -278,6 +278,7 @@ def unrelated_similarity(seed: int, n_layers: int = 12, n_items: int = 60):
     return records.assign(gold_logprob=-nats.ravel()), frame("similarity", similar), cka
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_layers_whose_need_has_nothing_to_do_with_similarity_are_rarely_told(monkeypatch):
     monkeypatch.setattr(similarity_tables, "N_RESAMPLES", 400)
@@ -292,6 +293,7 @@ def test_layers_whose_need_has_nothing_to_do_with_similarity_are_rarely_told(mon
     assert by_items > sets / 2
 
 
+@pytest.mark.long
 def test_a_result_predicts_an_ablation_of_the_same_items_and_the_report_shows_it():
     model = case_model("llama")
     task = with_preferred_answers(model, word_task(24))
@@ -334,6 +336,7 @@ def similarity_and_ablation() -> tuple[SimilarityResult, AblationResult]:
     return found, lw.ablate(model, tasks, "continuation", progress=False)
 
 
+@pytest.mark.long
 def test_effects_are_predicted_over_both_stacks_and_over_each() -> None:
     found, ablation = similarity_and_ablation()
     table, n = found.predicts(ablation), LAYOUT.n_encoder_layers

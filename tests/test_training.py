@@ -66,6 +66,7 @@ def test_the_step_of_a_link_is_in_its_own_name(tmp_path: Path, monkeypatch: pyte
     assert [*dict(read_checkpoints("checkpoints", [".", "../elsewhere-3"]))] == [3, 7]
 
 
+@pytest.mark.long
 def test_the_onset_and_the_layers_are_those_that_were_planted(series: lw.TrainingSeries):
     (row,) = series.onsets.to_dict("records")
     assert (row["onset"], row["low"], row["high"]) == (30, 30, 30)
@@ -185,6 +186,7 @@ def test_checkpoints_come_one_by_one(monkeypatch):
     assert found.facts.steps == (0, 30)
 
 
+@pytest.mark.long
 def test_a_place_that_moves_is_told_and_one_that_stays_is_not():
     accuracies = np.array([0.25] + [0.95] * 6)
     moved = made_up_checkpoints(accuracies, np.array([1] * 4 + [4] * 3))
@@ -228,6 +230,7 @@ def organism(name: str, step: int) -> str:
     return f"{step}={WEIGHTS / name}"
 
 
+@pytest.mark.long
 def test_the_commands_profile_checkpoints_and_join_their_runs(tmp_path):
     checkpoints = [organism("organism-decoder", 100), organism("organism-decoder-1", 200)]
     asked = ["--task", "organism-facts", "--protocol", "continuation", "--limit", "24"]

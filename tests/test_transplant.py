@@ -106,6 +106,7 @@ def assert_models_swap_answers(result: Any, layer: int) -> None:
 
 
 # The tables of either direction are in test_transplant_tables.
+@pytest.mark.long
 @pytest.mark.parametrize("better", ["other", *in_long_runs(("base",))])
 def test_the_layer_in_which_two_decoders_differ_is_found_in_both_directions(better):
     whole = small_model(LAYOUT)
@@ -125,6 +126,7 @@ def test_the_layer_in_which_two_decoders_differ_is_found_in_both_directions(bett
     assert "the base is right in 100 %, the other model in 100 %" in none.full
 
 
+@pytest.mark.long
 def test_the_part_in_which_two_decoders_differ_is_found_and_the_other_part_moves_nothing():
     whole = small_model(LAYOUT)
     broken = silence_parts(whole, (LAYOUT.facts.layer, "mlp_out"))
@@ -137,6 +139,7 @@ def test_the_part_in_which_two_decoders_differ_is_found_and_the_other_part_moves
     assert any("exchanges is established to move" in one for one in told)
 
 
+@pytest.mark.long
 def test_the_layer_in_which_two_encoder_decoders_differ_is_found_in_both_directions():
     whole = small_seq2seq(SMALL_SEQ2SEQ)
     broken = silence_parts(whole, (SMALL_SEQ2SEQ.copy.layer, "cross_attn_out"))

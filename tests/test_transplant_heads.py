@@ -182,6 +182,7 @@ def without_head(model: Any, site: str, layer: int, head: int) -> Any:
     return broken
 
 
+@pytest.mark.long
 def test_the_head_in_which_two_decoders_differ_is_found_in_both_directions():
     whole = small_model(LAYOUT)
     broken = without_head(whole, "z", LAYOUT.look_up.layer, LAYOUT.look_up.head)
@@ -209,6 +210,7 @@ def test_a_query_head_is_told_from_its_siblings_and_a_group_from_its_heads():
     assert_single_carrier(found, "key/value group 1.1", 1, 1)
 
 
+@pytest.mark.long
 def test_sets_of_heads_add_one_head_after_the_other(tmp_path):
     whole = small_model(LAYOUT)
     broken = without_head(whole, "z", 1, 0)

@@ -106,6 +106,7 @@ def test_layers_and_what_is_outside_are_all_of_a_model(case):
     assert all(w.ndim == 1 for w in norms)
 
 
+@pytest.mark.long
 def test_the_unembedding_in_which_two_decoders_differ_is_found():
     whole = small_model(LAYOUT)
     broken = copy.deepcopy(whole)

@@ -229,6 +229,7 @@ def is_within_rate(n_false: int, n: int, rate: float = 0.05) -> bool:
     return binomtest(n_false, n, rate, alternative="greater").pvalue > 0.01
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("claims", "n"),
     [*((claims, n) for claims, n, _ in RARELY if n),

@@ -56,6 +56,7 @@ def make_spec(base: Any, other: Any, site: str = "layer", layers: tuple[int, ...
 CASES = [("qwen2", "layer", (0, 2)), ("gpt2", "attn_out", (1,)), ("qwen3", "mlp_out", (1, 2))]
 
 
+@pytest.mark.long(but=["deepseek 3-layer-layers3", "t5-layer-layers2"])
 @pytest.mark.parametrize(
     ("family", "site", "layers"),
     [

@@ -152,6 +152,7 @@ def affine_model() -> tuple[HookedTransformer, torch.Tensor, torch.Tensor]:
     return model, matrix, shift
 
 
+@pytest.mark.long
 def test_a_full_lens_recovers_layers_that_are_an_affine_map(tmp_path):
     model, matrix, shift = affine_model()
     exact = TunedLens(

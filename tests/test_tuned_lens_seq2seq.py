@@ -206,6 +206,7 @@ def test_texts_are_read_out_together_as_far_as_memory_goes():
     torch.testing.assert_close(joined, streams.final)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("case", "kind"),
     [("t5", "full"), *in_long_runs(("bart", "bias"), ("marian", "full"))],
@@ -302,6 +303,7 @@ def test_positions_are_those_where_what_is_said_is_predicted():
         assert len(read) == len(set(read)) == min(READS, n_said)
 
 
+@pytest.mark.long
 def test_emergence_and_the_page_take_a_tuned_lens_of_two_stacks(tmp_path):
     model = lw.load_model("wired-seq2seq")
     options = {"limit": 12, "progress": False}

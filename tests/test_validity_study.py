@@ -56,6 +56,7 @@ def test_shuffled_answers_are_drawn_evenly_from_the_choices():
     assert [i.question for i in mixed.items] == [i.question for i in task.items]
 
 
+@pytest.mark.long
 def test_redrawn_answers_have_signal_and_no_effect_on_average():
     tables = [nothing.redrawn(seed) for seed in range(24)]
     assert np.mean([table["signal"].all() for table in tables]) > 0.9

@@ -93,6 +93,7 @@ def test_families(case: str, tmp_path: Path) -> None:
     assert parity < 1e-4
 
 
+@pytest.mark.long
 def test_analyses_take_it_for_the_model() -> None:
     handed = boot(ORGANISM_WEIGHTS / "organism-decoder")
     named = load_model("organism-decoder", backend="hugging-face")

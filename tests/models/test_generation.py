@@ -79,6 +79,7 @@ def test_a_decoder_stops_where_generate_does(tmp_path, cache):
     assert_texts_are_those_of_generate(load_model(folder), original)
 
 
+@pytest.mark.long
 def test_an_encoder_decoder_stops_where_generate_does(tmp_path, cache):
     folder = tmp_path / "t5"
     two_stacks.tiny_original("t5").save_pretrained(folder)

@@ -113,6 +113,7 @@ def model(folder):
     return from_disk(folder, HOOKED)
 
 
+@pytest.mark.long(but=["hugging-face-gpt-2, by layer"])
 @pytest.mark.parametrize(("backend", "case"), MODELS)
 def test_outcomes_are_those_of_the_model_in_memory(backend, case, tmp_path):
     folder = write_model_folder(backend, tmp_path, case)
@@ -131,6 +132,7 @@ def test_outcomes_are_those_of_the_model_in_memory(backend, case, tmp_path):
     assert all_on_disk(model)
 
 
+@pytest.mark.long(but=["transformer-lens"])
 @both
 def test_brute_force_hooks_means_and_residuals(backend, tmp_path):
     folder = write_model_folder(backend, tmp_path)
@@ -240,6 +242,7 @@ def test_tied_embeddings_over_own_modules_are_one_weight(tmp_path):
     assert model_facts(model) == model_facts(in_memory(folder))
 
 
+@pytest.mark.long
 def test_models_with_the_same_weights_keep_their_own_settings(tmp_path):
     """One folder of weights serves both, and rotations are each model's own."""
     folders = [tiny_family_folder(case, tmp_path) for case in ("llama 3", "llama, yarn")]
@@ -413,6 +416,7 @@ def test_what_is_interrupted_leaves_the_weights_on_disk(model, monkeypatch):
     assert sweep(model, CHANGES, ASKED).outcomes == expected
 
 
+@pytest.mark.long
 @hooked
 def test_a_run_goes_on_with_the_other_kind(tmp_path):
     write_jsonl(tmp_path / "words.jsonl", word_task(9).items)

@@ -253,6 +253,7 @@ LEARN: dict[str, Callable[[], Any]] = {
 STAGES = {"decoder": {"middle", "answer"}, "seq2seq": {"middle", "encoded", "answer"}}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["decoder", *in_long_runs(*((one,) for one in list(LEARN)[1:]))])
 def test_a_short_training_lowers_the_loss_and_is_the_same_again(monkeypatch, kind):
     monkeypatch.setattr(training_loop, "TOLD_EVERY", 4)

@@ -44,6 +44,7 @@ def test_weights_are_the_numbers_that_they_stand_for(method, dtype, tmp_path):
     assert torch.equal(model(tokens), twin(tokens))
 
 
+@pytest.mark.long
 def test_they_are_off_loaded_and_pruned_like_any_other(tmp_path: Path) -> None:
     folder, twin = of_mxfp4(tmp_path)
     on_disk, whole = load_model(folder, offload="disk"), load_model(twin)
@@ -116,6 +117,7 @@ def test_a_configuration_that_calls_for_more_than_is_stored_is_refused(tmp_path:
         load_model(folder)
 
 
+@pytest.mark.long
 def test_an_exchange_is_made_in_memory_and_not_written(tmp_path: Path) -> None:
     """In the files a scale is beside each weight."""
     folder, twin = of_fp8(tmp_path)

@@ -210,6 +210,7 @@ def test_the_smallest_effect_is_found_in_eight_of_ten_runs():
     assert shown.mean() == pytest.approx(0.8, abs=0.005)
 
 
+@pytest.mark.long
 def test_false_verdicts_are_as_rare_as_stated():
     n_runs = data_sets(12)
     rates = made_up.verdict_rates(n_runs)

@@ -106,6 +106,7 @@ def replication_in(folder) -> ReplicationResult:
     return next(r for r in lw.load_results(folder) if isinstance(r, ReplicationResult))
 
 
+@pytest.mark.long
 def test_a_wired_model_gets_the_verdicts_of_its_heads(folder):
     result = replication_in(folder)
     assert told(result.verdicts) == {
@@ -120,6 +121,7 @@ def test_a_wired_model_gets_the_verdicts_of_its_heads(folder):
     assert lw.verify(folder).ok
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_goes_on_to_the_same_verdicts(folder, tmp_path):
     out = tmp_path / "stopped"
     with stop_after(3):
@@ -145,6 +147,7 @@ def test_an_encoder_decoder_cannot_be_asked():
     assert "encoder-decoder" in result.verdicts["note"].iloc[0]
 
 
+@pytest.mark.long
 def test_false_verdicts_on_heads_are_as_rare_as_stated():
     n_runs = data_sets(8)
     rates = made_up.head_verdict_rates(n_runs)

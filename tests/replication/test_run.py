@@ -70,6 +70,7 @@ def test_a_wired_model_gets_the_verdicts_of_its_layout(folder):
     assert told["song-6"] == Verdict.NO_SIGNAL
 
 
+@pytest.mark.long
 def test_the_opposite_layout_gets_the_opposite_verdicts(late):
     told = verdicts(replication_in(late))
     assert told["song-5 knowledge"] == Verdict.OPPOSITE  # the facts lie behind the second hop
@@ -113,6 +114,7 @@ def test_the_verdicts_are_on_the_page_and_in_its_figures(folder):
     assert html.index('class="lines"') < html.index('class="strip"')
 
 
+@pytest.mark.long
 def test_the_answer_counts_verdicts_and_lists_them(folder):
     page = lw.report(lw.load_results(folder))
     told = list(verdicts(replication_in(folder)).values())
@@ -122,6 +124,7 @@ def test_the_answer_counts_verdicts_and_lists_them(folder):
     ) == len(told)
 
 
+@pytest.mark.long
 def test_verdicts_of_two_models_stand_in_one_table(folder, late, tmp_path):
     comparison = lw.compare([folder, late])
     assert set(comparison.verdicts["run"]) == {"early", "late"}
@@ -132,6 +135,7 @@ def test_verdicts_of_two_models_stand_in_one_table(folder, late, tmp_path):
     pd.testing.assert_frame_equal(again, comparison.verdicts)
 
 
+@pytest.mark.long
 def test_the_short_view_names_claims_and_verdicts(folder):
     result = replication_in(folder)
     assert "wired" in repr(result)

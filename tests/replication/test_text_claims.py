@@ -69,6 +69,7 @@ def test_the_correlation_is_spearmans_of_the_means():
     assert row["estimate"] == pytest.approx(rho)
 
 
+@pytest.mark.long
 def test_layers_that_cost_no_answers_are_no_evidence():
     rows = [verdict("neeraj-1", evidence_of(text_world("no layer costs answers"), seed))
             for seed in range(6)]  # fmt: skip
@@ -127,6 +128,7 @@ def replicated(model, *claims: str, **options) -> list:
     return lw.load_results(options["out"])
 
 
+@pytest.mark.long
 def test_a_claim_that_needs_no_task_is_asked_alone_and_goes_on(tmp_path):
     model, text = lw.load_model("organism-letters"), toy_text()
     whole = replicated(model, "lad-2", text=text, out=tmp_path / "whole")
@@ -159,6 +161,7 @@ def test_a_text_that_no_claim_reads_is_refused():
         lw.replicate(tiny_model("gpt2"), "song-3", text=toy_text())
 
 
+@pytest.mark.long
 def test_false_verdicts_on_text_are_as_rare_as_stated():
     n_runs = data_sets(8)
     rates = made_up.text_verdict_rates(n_runs)

@@ -98,6 +98,7 @@ def layout(second_hop: int) -> WiredLayout:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_wired_model_whose_second_hop_moved(tmp_path):
     base, trained = (wired_model(layout(hop)) for hop in (3, 9))
     result = lw.replicate(

@@ -145,6 +145,7 @@ def wired_outcome(layout: WiredLayout) -> ClaimTest:
     return found
 
 
+@pytest.mark.long
 def test_a_second_hop_in_a_wired_model_stays_open_and_says_why():
     """It needs the same layers and one more, as a question that is only more fragile would."""
     layout = WiredLayout(

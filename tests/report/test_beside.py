@@ -98,6 +98,7 @@ def refuse_process(*_):
     raise BlockingIOError("no more processes")
 
 
+@pytest.mark.long
 def test_after_an_interrupt_nothing_more_is_begun(two_cores, monkeypatch) -> None:
     begun, submit = [], page.ProcessPoolExecutor.submit
 

@@ -46,6 +46,7 @@ def test_lines_and_marks_are_those_of_the_table(books: AblationResult) -> None:
             assert tuple(mine.loc[mine["loses_more"] == name, "layer"]) in layers
 
 
+@pytest.mark.long
 def test_the_page_has_the_figure_the_tables_and_the_sentence():
     page = report([planted_books()]).html
     assert "What a passage protects" in page

@@ -101,6 +101,7 @@ def made_up_run_and_claims(request: pytest.FixtureRequest) -> tuple[RunTables, l
     return run_and_claims(request.param)
 
 
+@pytest.mark.long
 def test_made_up_runs_earn_most_kinds_of_claims() -> None:
     kinds = {claim.kind for seed in SEEDS for claim in run_and_claims(seed)[1]}
     others = {"scoring", "no loss", "no signal", "open book"}

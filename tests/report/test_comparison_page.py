@@ -158,6 +158,7 @@ def test_filled_points_are_the_established_ones(comparison: lw.Comparison, page:
     assert (filled + hollow, filled) == (len(shown), int(shown["significant"].sum()))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("blank_pictures")
 def test_groups_tell_of_runs(grouped_comparison: lw.Comparison):
     told = difference_claims(grouped_comparison.differences)

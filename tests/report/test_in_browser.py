@@ -167,6 +167,7 @@ def test_nothing_is_cut_at_any_width(browser: Any, page_file: Path, width: int) 
     page.close()
 
 
+@pytest.mark.long
 def test_without_script_all_is_there_and_fits_on_paper(browser: Any, page_file: Path) -> None:
     context = browser.new_context(java_script_enabled=False, viewport={"width": 800, "height": 860})
     page = context.new_page()

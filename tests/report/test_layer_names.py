@@ -43,6 +43,7 @@ def lines(figure: Figure) -> list[tuple[Axes, float]]:
     return found
 
 
+@pytest.mark.long
 def test_every_figure_of_layers_has_the_line_and_the_names(page: Report):
     assert len(page.figures) > 5
     for name, figure in page.figures.items():

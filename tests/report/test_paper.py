@@ -110,6 +110,7 @@ def tall(n_panels: int, width: float) -> object:
     return panels.finish("", "layer", bar=LOST)
 
 
+@pytest.mark.long
 def test_a_tall_figure_comes_in_parts_with_the_axis_under_each():
     spec = FigureSpec("tall", partial(tall, 11), "Caption.", "alt")
     files = dict(paper._figure_files(spec, 3.3, ("png",)))

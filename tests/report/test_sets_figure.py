@@ -95,6 +95,7 @@ def test_sets_in_an_encoder_decoder_are_named_by_stack(ablation):
         assert set_name([1, 2]) == "encoder.1 and decoder.0"
 
 
+@pytest.mark.long
 def test_the_page_has_a_section_and_only_where_there_are_sets(ablation):
     page = report([ablation])
     assert "Ablation of blocks and sets" in page.html

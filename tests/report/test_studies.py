@@ -125,6 +125,7 @@ def table_bytes(claims: Path) -> int:
 SMALLEST = sorted(SAVED_RUNS, key=table_bytes)[:3]
 
 
+@pytest.mark.long(but=["path4"])
 @pytest.mark.slow
 # By day those with the smallest tables.
 @pytest.mark.parametrize("path", few_by_day(SAVED_RUNS, *SMALLEST))
@@ -212,6 +213,7 @@ def drawn_values(figure: Any, markers: str, along: str = "y") -> np.ndarray:
     return np.sort(np.concatenate([getattr(line, f"get_{along}data")() for line in drawn]))
 
 
+@pytest.mark.long
 def test_figures_are_legible_and_have_every_seed():
     layers, moved = saved_table("distillation", "layers"), saved_table("distillation", "transplant")
     figure = module("distillation", "distillation_figures").where_two_hops_went(layers, moved)

@@ -300,6 +300,7 @@ def test_the_list_is_ordered_and_cut_but_keeps_roles_and_what_has_no_signal(run:
         assert sum(len(claim.short) for claim in others) <= most * CHARACTERS
 
 
+@pytest.mark.long
 def test_nothing_is_claimed_about_noise() -> None:
     plan = Plan(
         n_layers=12, critical={"letter": (), "continuation": (), "generate": ()}, n_items=50

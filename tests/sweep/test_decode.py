@@ -87,6 +87,7 @@ def test_texts_of_different_prompts_are_kept_apart_even_if_they_begin_alike(kind
     assert len({text[0] for text in texts}) < len({text[:2] for text in texts})
 
 
+@pytest.mark.long
 def test_a_branch_that_begins_inside_a_block_is_not_the_trunk_there():
     """Its keys in that layer are the trunk's, but what it writes is not, at new tokens neither."""
     model = random_model("llama-gqa")
@@ -125,6 +126,7 @@ def test_a_draft_is_taken_over_as_far_as_it_is_confirmed_and_the_text_goes_on(dr
     assert decoder.walk.work.new_tokens == len(taken)
 
 
+@pytest.mark.long(but=["resid_mid"])
 @pytest.mark.parametrize("site", ["resid_mid", "z"])
 def test_texts_under_copies_go_on_with_their_own_sources(site):
     model = random_model("llama-gqa")

@@ -46,6 +46,7 @@ def assert_close(found: Any, plain: Any) -> None:
         np.testing.assert_allclose(one.token_logprobs, reference.token_logprobs, atol=1e-4)
 
 
+@pytest.mark.long(but=["t5-2147483648"])
 @pytest.mark.parametrize(
     ("case", "memory_budget"),
     [

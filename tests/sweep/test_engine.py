@@ -103,6 +103,7 @@ def test_all_sets_of_layers_equal_reference(kind):
     assert_reference(model, changes, requests, Sizes(beginning=1, tokens_at_once=9, capacity=7))
 
 
+@pytest.mark.long
 def test_one_context_with_several_sources_and_lengths():
     """Patches are relative to a context and its source, and some begin like others."""
     model = random_model("llama-gqa")

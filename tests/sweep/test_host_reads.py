@@ -135,6 +135,7 @@ def read_meta_as_zeros() -> Iterator[None]:
         yield
 
 
+@pytest.mark.long(but=["bart", "gpt2"])
 @pytest.mark.parametrize("kind", ["llama-gqa", "neox", "gpt2", "t5", "bart"])
 def test_all_of_a_sweep_is_on_the_models_device(kind):
     """A tensor that was made on another device would be refused by the first operation on both."""

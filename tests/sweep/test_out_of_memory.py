@@ -87,6 +87,7 @@ def values(outcomes: Any) -> torch.Tensor:
     )
 
 
+@pytest.mark.long(but=["gpt2-0.7"])
 @pytest.mark.parametrize(
     ("kind", "share"),
     [
@@ -108,6 +109,7 @@ def test_halved_batches_have_the_same_outcomes(kind: str, share: float) -> None:
     assert max(told) <= 1
 
 
+@pytest.mark.long(but=["t5"])
 @pytest.mark.parametrize("kind", ["llama-gqa", "t5"])
 def test_texts_are_the_same_too(kind: str) -> None:
     model = tiny_seq2seq(kind) if kind == "t5" else random_model(kind)

@@ -73,6 +73,7 @@ def test_without_a_limit_the_peak_is_larger(growth, size, items):
     assert found.peak > BUDGET + 2 * ALLOWANCE
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak cannot be set back")
 def test_what_is_allocated_and_freed_is_seen(growth):
     assert growth.measure_in_new_processes([growth.Point(layers=2, branches=2)])[0].peak < BUDGET

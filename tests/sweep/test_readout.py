@@ -62,6 +62,7 @@ def twins(kind: str, loud: float):
     return model
 
 
+@pytest.mark.long(but=["gpt2-0.01"])
 @pytest.mark.parametrize(
     ("kind", "loud"),
     [

@@ -31,6 +31,7 @@ def shift_logprob(swept: Sweep, nats: float) -> Sweep:
     return replace(swept, outcomes=[[wrong, *swept.outcomes[0][1:]], *swept.outcomes[1:]])
 
 
+@pytest.mark.long
 def test_rounding_that_a_model_amplifies_is_no_fault_and_what_is_above_it_is():
     model = amplifying_model()
     fast = sweep(model, CHANGES, REQUESTS)

@@ -91,6 +91,7 @@ SHORTCUTS: dict[str, tuple[Callable[[np.random.Generator], list[str]], Gold]] = 
 }  # fmt: skip
 
 
+@pytest.mark.long(but=["characters", "words"])
 @pytest.mark.parametrize("name", SHORTCUTS)
 def test_a_planted_shortcut_is_found_by_its_guesser(name: str) -> None:
     table = guesser_accuracies(planted_task(*SHORTCUTS[name])).set_index("guesser")
@@ -153,6 +154,7 @@ def test_where_nothing_tells_nothing_is_found() -> None:
     assert claims <= most_errors(n)
 
 
+@pytest.mark.long
 def test_the_best_of_many_is_no_better_than_chance_where_nothing_tells() -> None:
     n = data_sets(72)
     right = [

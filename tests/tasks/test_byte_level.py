@@ -125,6 +125,7 @@ def test_nothing_is_known_if_the_model_lacks_tokens() -> None:
     assert ByteLevel.from_tokenizer(byte_level(), largest + 1) is not None
 
 
+@pytest.mark.long
 @pytest.mark.smollm2
 def test_smollm2_is_known_though_it_lacks_some_bytes() -> None:
     assert ByteLevel.from_tokenizer(smollm2_tokenizer(), 49152) is not None

@@ -43,6 +43,7 @@ GUESSERS: dict[str, Guess] = {
 }
 
 
+@pytest.mark.long(but=["kv-ids", "order"])
 @pytest.mark.parametrize("name", GUESSERS)
 def test_guessing_from_the_context_reaches_the_stated_chance(name: str) -> None:
     task = load_task(name)

@@ -58,6 +58,7 @@ def test_the_answer_is_the_first_that_is_named(items, text, right, extracted):
     assert score_text(named_answer_task(*items), items[0], text) == (right, extracted)
 
 
+@pytest.mark.long
 def test_a_text_that_names_every_answer_is_right_no_more_often_than_a_guess() -> None:
     task = for_chat(load_task("facts"))
     every = sorted({item.answer for item in task.items})

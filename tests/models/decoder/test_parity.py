@@ -76,6 +76,7 @@ def test_stopping_early_gives_the_stream_that_enters_a_layer() -> None:
             assert torch.equal(model(TOKENS, stop_at_layer=layer), kept[names[layer]])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", ["bloom", *in_long_runs(("mpt",))])
 def test_slopes_of_long_texts_are_not_rounded_away_in_a_narrow_format(case: str) -> None:
     """Bloom's original rounds a slope times a position, thousands, to bfloat16: 2 nats here."""
