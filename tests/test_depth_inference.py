@@ -258,6 +258,7 @@ def simulate_curves(
     return losses_by_item(intact.astype(float), after.astype(float), case.chance)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cell", range(len(CELLS)))
 @pytest.mark.parametrize("paired", [False, True])
 def test_equal_depths_of_unequal_noise_and_effect_are_rarely_told_apart(cell, paired):

@@ -213,6 +213,7 @@ def test_no_layer_is_said_to_lose_more_where_both_lose_alike(name: str, n: int) 
     assert not found[:, 2].any()
 
 
+@pytest.mark.long
 @by_size
 @pytest.mark.parametrize("name", ONE_SORT)
 def test_other_layers_are_rarely_claimed_where_one_way_is_only_harder(name: str, n: int) -> None:

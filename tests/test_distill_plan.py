@@ -202,6 +202,7 @@ def test_a_distillation_is_planned_as_it_is_run(tmp_path, monkeypatch):
     assert bare.seconds is None
 
 
+@pytest.mark.long
 def test_healing_is_planned_from_the_pruned_folder(tmp_path):
     task, original = word_task(30), tiny_folder(session_folder(), "llama", seed=1)
     lw.prune_model(load_model(original), [1], tmp_path / "pruned", task, "continuation", limit=4)
@@ -215,6 +216,7 @@ def test_healing_is_planned_from_the_pruned_folder(tmp_path):
         plan_run(original, task, "continuation", analysis="heal")
 
 
+@pytest.mark.long
 def test_the_command_plans_a_distillation():
     folder = session_folder()
     printed = run_cleanly(

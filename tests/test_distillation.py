@@ -189,6 +189,7 @@ def distilled_student(tmp_path_factory):
     return result, out
 
 
+@pytest.mark.long
 def test_a_student_learns_what_its_teacher_can_do(distilled_student):
     result, _ = distilled_student
     (lookup,) = result.gains().to_dict("records")

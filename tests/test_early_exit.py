@@ -170,6 +170,7 @@ def test_claims_name_the_first_safe_exit_and_a_last_layer_that_is_needed():
     assert findings(silent) == []
 
 
+@pytest.mark.long
 def test_a_profile_reads_no_prompt_twice_for_it():
     asked = (small_model(LAYOUT), small_task("knowledge", n_items=20), "continuation")
     found = lw.profile(*asked, pairs=1, also="early-exit", progress=False)

@@ -230,6 +230,7 @@ def test_positions_that_the_decoder_does_not_have() -> None:
         lw.logit_lens(wired_model(), "wired-lookup", positions="all", limit=LIMIT, progress=False)
 
 
+@pytest.mark.long
 def test_a_profile_joins_both_stacks() -> None:
     found = lw.profile(
         small_seq2seq(SMALL), [small_task("knowledge"), small_task("reasoning")], "generate",

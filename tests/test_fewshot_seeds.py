@@ -89,6 +89,7 @@ def test_the_first_draw_is_what_it_is_without_others(model):
     )
 
 
+@pytest.mark.long
 def test_a_run_of_several_draws_goes_on_and_is_read_again(model, tmp_path):
     given = {"layers": [1], "fewshot_seeds": 3, "progress": False, "protocols": "continuation"}
     whole = ablate(model, with_draws(40), out=tmp_path / "run", **given)

@@ -76,6 +76,7 @@ def test_it_is_fitted_on_the_whole_task_also_on_what_is_not_asked() -> None:
     assert set(alone.right) == {item.id for item in short.items}
 
 
+@pytest.mark.long
 def test_a_guesser_at_chance_is_not_held_unless_no_other_question_can_be_asked() -> None:
     chances = [
         guesser_answers(near_fifteen(0.25, 60, seed), "continuation")

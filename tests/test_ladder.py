@@ -36,6 +36,7 @@ def scores(brackets: AblationResult) -> pd.DataFrame:
     return brackets.ladder()
 
 
+@pytest.mark.long
 def test_each_step_is_the_mean_of_its_column(brackets: AblationResult, scores: pd.DataFrame):
     records = brackets.records
     for step in SCORING_STEPS[1:]:

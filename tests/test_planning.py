@@ -244,6 +244,7 @@ def test_nothing_is_timed_before_a_run(monkeypatch):
     assert ran == [4 * 3, n_blind(task) * 3]
 
 
+@pytest.mark.long
 def test_lengths_of_texts_are_tried_where_they_matter():
     model = tiny_model("llama")
     long = word_task(6, generate=lw.load_task("word-problems").generate)
@@ -351,6 +352,7 @@ def test_a_sample_takes_about_as_long_as_it_should(clock):
     assert timing.SECONDS / 2 <= sum(clock) <= 3 * timing.SECONDS
 
 
+@pytest.mark.long
 def test_long_prompts_are_timed_in_a_few_layers(clock, monkeypatch):
     """A prompt that takes minutes is not run whole to say so."""
     model = tiny_model("llama", num_hidden_layers=12)

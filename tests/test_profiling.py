@@ -212,6 +212,7 @@ def test_a_run_without_any_depth_has_a_report(root, tmp_path):
         found.plot()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("blank_pictures")
 @pytest.mark.parametrize("also", [("similarity", "removal", "head-scores"), *in_long_runs(((),))])
 def test_all_work_is_counted_before_the_first_piece_and_done_at_the_end(model, monkeypatch, also):
@@ -265,6 +266,7 @@ def test_random_weights_get_no_verdicts(model):
     assert drawn[1].plot().get_axes()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("blank_pictures")
 def test_pairs_are_patched_where_the_model_is_better_than_blind():
     task = small_task("retrieval", 16)

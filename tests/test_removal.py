@@ -57,6 +57,7 @@ def greedy(model, task):
     return removal_order(model, task, n_removed=3, progress=False)
 
 
+@pytest.mark.long
 def test_held_out_items_are_others_and_drawn_by_the_seed(model, task, greedy):
     seen, held = split_items_of(greedy, SELECTION), split_items_of(greedy, HELD_OUT)
     assert not seen & held
@@ -99,6 +100,7 @@ def test_accuracy_counts_first_then_nats_then_depth(first, second, best):
     assert best_candidate(table) == best_candidate(table[::-1]) == (8, best)
 
 
+@pytest.mark.long
 def test_tasks_with_signal_decide_together_with_the_same_weight(model, task):
     small = decided_by_layers(model, word_task(N_TRIED, "small", 3), 16)
     dull = word_task(12, "dull", 5, chance={"continuation": 0.9})

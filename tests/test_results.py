@@ -350,6 +350,7 @@ def ablate_tiny(**changes) -> AblationResult:
     return ablate(tiny_model("llama"), TASK, progress=False, **changes)
 
 
+@pytest.mark.long
 def test_joined_ablations_are_the_same_as_one_run_of_all():
     first, second = ablate_tiny(layers=[0]), ablate_tiny(layers=[1, 2])
     parts = [

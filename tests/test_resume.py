@@ -164,6 +164,7 @@ def whole_profile(tasks, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("writes", [9, *in_long_runs((3,), (15,))])
 def test_a_profile_goes_on_wherever_it_was_stopped(

@@ -70,6 +70,7 @@ def test_what_is_set_in_torch_changes_no_number(state):
         pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
+@pytest.mark.long
 def test_a_chat_template_that_fails_gets_a_sentence(monkeypatch):
     model = tiny_model("llama", seed=1)
     tokenizer = lw.models.original_tokenizer(model)

@@ -266,6 +266,7 @@ def shares(result: Any, what: str, direction: str = "brings") -> list[float]:
     return list(effects.sort_values(by="layer")["share"].round(6))
 
 
+@pytest.mark.long
 def test_weights_bring_it_at_their_layer_and_streams_from_there_on(tmp_path):
     pair = small_model(LAYOUT), silence_parts(small_model(LAYOUT), (1, "attn_out"))
     found = exchange(
@@ -300,6 +301,7 @@ def test_a_layer_that_works_on_what_an_earlier_one_found_does_not_bring_it_by_we
     assert "it may be what reaches the layer" in stream
 
 
+@pytest.mark.long
 def test_texts_under_activations_are_those_of_the_other_model():
     whole, broken = small_model(LAYOUT), silence_parts(small_model(LAYOUT), (2, "mlp_out"))
     task, protocols = small_task("knowledge"), ["generate", "continuation"][: 1 + LONG]
@@ -318,6 +320,7 @@ def test_texts_under_activations_are_those_of_the_other_model():
     assert table.set_index("item")["generated"].equals(texts.loc[table["item"]])
 
 
+@pytest.mark.long
 def test_the_output_of_a_head_is_found_and_its_siblings_move_nothing():
     whole = small_model(LAYOUT)
     broken = copy.deepcopy(whole)

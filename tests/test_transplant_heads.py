@@ -192,6 +192,7 @@ def test_the_head_in_which_two_decoders_differ_is_found_in_both_directions():
     assert found.ranks()["n_layers"].eq(4).all()
 
 
+@pytest.mark.long
 def test_a_query_head_is_told_from_its_siblings_and_a_group_from_its_heads():
     whole, task = small_model(GROUPED), small_task("retrieval")
     broken = without_head(whole, "z", 1, 2)

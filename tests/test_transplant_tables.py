@@ -284,6 +284,7 @@ def two_abilities() -> Any:
     return replace(first, items=tuple(items))
 
 
+@pytest.mark.long
 def test_the_layer_of_the_larger_part_comes_first_and_the_other_next(tmp_path):
     whole, broken = (
         small_model(LAYOUT),

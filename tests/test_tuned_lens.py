@@ -174,6 +174,7 @@ def test_a_full_lens_recovers_layers_that_are_an_affine_map(tmp_path):
     assert float(divergence(streams.final, at_layer_0).max()) < 1e-4
 
 
+@pytest.mark.long
 def test_an_interrupted_training_goes_on_and_ends_the_same(tmp_path, monkeypatch):
     model = tiny_model("gpt2")
     whole = train_quickly(tmp_path, model, steps=30, out=tmp_path / "whole")

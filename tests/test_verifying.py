@@ -106,6 +106,7 @@ def test_tables_that_follow_from_the_records_are_made_again(folder, damage):
     load_results(folder)
 
 
+@pytest.mark.long
 def test_depths_are_joined_again_from_as_many_draws(ablation, folder):
     emergence([ablation], n_resamples=20).save(folder)
     whole = pd.read_parquet(folder / "estimates.parquet")
@@ -408,6 +409,7 @@ def make_tiny_run():
     return lambda folder: ablate(model, task, "letter", out=folder, progress=False)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "damage"),
     [("records.parquet", truncate), ("estimates.parquet", truncate), (REQUESTS, Path.unlink)],

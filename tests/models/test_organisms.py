@@ -120,6 +120,7 @@ def test_weights_are_those_that_were_recorded_and_it_is_its_original(name):
     assert facts.d_vocab == len(language.words)
 
 
+@pytest.mark.long(but=["organism-decoder"])
 @pytest.mark.parametrize(
     "name", [*ASKED, *LETTERED[:1], *in_long_runs(*((name,) for name in LETTERED[1:]))]
 )

@@ -180,6 +180,7 @@ def test_the_page_opens_with_the_answer(run: RunTables) -> None:
     assert page.text.splitlines()[0].startswith("tiny <b>model</b>")
 
 
+@pytest.mark.long
 def test_the_first_screen_of_a_saved_run_reads_no_items(tmp_path, monkeypatch) -> None:
     result = AblationResult(synthetic.records(TWO), synthetic.facts(TWO))
     result.save(tmp_path / "run")

@@ -129,6 +129,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks processes up in /proc")
 def test_it_gives_the_same_pictures_and_ends_with_the_first_process(tmp_path) -> None:
     script = tmp_path / "waiting.py"

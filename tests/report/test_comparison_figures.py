@@ -36,6 +36,7 @@ def hard(table: pd.DataFrame) -> pd.DataFrame:
     return harder.assign(**dict.fromkeys(bounds, np.nan))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", WIDTHS)
 def test_texts_are_readable_and_apart(width, interaction, agreement):
     few = rows(interaction, capability="retrieval", first="letter", second="generate")
@@ -74,6 +75,7 @@ def test_points_of_agreement_are_the_table(agreement):
     assert np.allclose(ends, [[0.28, 0.55], [0.68, 0.95]])
 
 
+@pytest.mark.long
 def test_the_interaction_is_told_with_its_test_and_the_groups(run: RunTables):
     depends, none = interactions(run)
     assert depends.short.startswith(

@@ -70,6 +70,7 @@ def grouped_comparison(tmp_path_factory) -> lw.Comparison:
     )
 
 
+@pytest.mark.long
 def test_every_sentence_of_a_difference_stands_on_a_test(comparison: lw.Comparison):
     found = difference_claims(comparison.differences)
     sure = rows(comparison.differences, significant=True, measure=list(MEASURES))

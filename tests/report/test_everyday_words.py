@@ -53,6 +53,7 @@ def test_every_figure_of_a_page_is_in_everyday_words(page: Report) -> None:
         assert_everyday_words(figure)
 
 
+@pytest.mark.long
 def test_the_tables_of_a_page_are_in_everyday_words(page: Report) -> None:
     texts = PageWords(page.html).texts
     # The facts name the keys beside the words, for the command that repeats the run.

@@ -23,6 +23,7 @@ from layerwise.report.html import findings_from_tables
 from layerwise.results import AblationResult, EmergenceResult, PatchingResult
 
 
+@pytest.mark.long
 def test_every_sentence_of_a_page_opens_to_its_rows(small_run, page):
     found = findings_from_tables(small_run)
     assert len(found) > 3
@@ -111,6 +112,7 @@ def page_tables(run) -> list[Table]:
     return [table for section in sections(run) for table in section.tables]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "title"),
     [

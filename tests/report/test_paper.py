@@ -39,6 +39,7 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.mark.long
 def test_each_figure_has_a_picture_a_caption_and_its_values(folder, tmp_path):
     files = lw.figures_for_paper(folder, tmp_path, formats=("pdf", "png"))
     names = {file.name for file in files}

@@ -254,6 +254,7 @@ def test_results_are_sorted_into_runs(small: Plan) -> None:
     assert group_by_run([ablation, ablation]) == [[ablation], [ablation]]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("blank_pictures")
 def test_folders_give_the_same_page_as_results(tmp_path: Path) -> None:
     told = synthetic.facts(TINY)
@@ -270,6 +271,7 @@ def test_folders_give_the_same_page_as_results(tmp_path: Path) -> None:
     assert "The runs do not have the same items" not in pair.html
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("blank_pictures")
 def test_saved_depths_stay_until_what_they_are_joined_from_is_made_again(tmp_path, small):
     planted, said = synthetic.results(small)[-1], "retrieval comes before knowledge"
@@ -299,6 +301,7 @@ def test_a_notebook_gets_the_page_in_a_frame(two_runs: Report) -> None:
     assert repr(two_runs).startswith("Report(findings=")
 
 
+@pytest.mark.long
 def test_pictures_are_drawn_once_and_not_for_its_sentences(small: Plan, monkeypatch) -> None:
     drawn = []
 

@@ -90,6 +90,7 @@ def test_copies_equal_reference(kind, requests, interventions, sizes):
     assert_reference(model, interventions, requests, sizes, tokenizer=Letters(None))
 
 
+@pytest.mark.long(but=["llama-gqa"])
 @pytest.mark.parametrize("kind", ["llama-gqa", "soft-caps"])
 def test_all_sets_of_layers_equal_reference(kind):
     """Branches that leave branches, in every order of opening, also while texts are decoded."""

@@ -220,6 +220,7 @@ def test_unequal_numbers_of_options_have_their_own_chance() -> None:
     )
 
 
+@pytest.mark.long(but=["2-0.01"])
 @pytest.mark.parametrize(("n_options", "tolerance"), [(2, 0.01), (4, 0.06)])
 def test_weights_are_those_of_a_conditional_logit(n_options: int, tolerance: float) -> None:
     """Of so many items its penalty does not show: statsmodels' own, of more options nearly."""
