@@ -200,7 +200,9 @@ def gather_evidence(
         if SPARE in questions:
             either[1][:, mine] = ordered.at_rounds(ordered.spare_suprema(measure), n_rounds)
     compared = list(combinations(range(len(every)), 2)) if CROSSING in questions else []
-    return Evidence(*either, _gather_crossings(every, compared, starts, measure, n_rounds))
+    return Evidence(
+        either[0], either[1], _gather_crossings(every, compared, starts, measure, n_rounds)
+    )
 
 
 def _gather_crossings(
