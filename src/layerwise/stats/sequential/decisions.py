@@ -219,7 +219,7 @@ def _of_pool(
     return [
         {
             "capability": pool.capability,
-            "tasks": ", ".join(pool.tasks),
+            "tasks": ", ".join(sorted(pool.tasks)),
             "protocol": pool.protocols[0],
             "layer": int(pool.layers[i]),
             "measure": measure.name,
