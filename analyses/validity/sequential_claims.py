@@ -213,6 +213,24 @@ def _one_order_in_nats(rng: np.random.Generator) -> list[Cell]:
     ]
 
 
+def _opposite_tasks(rng: np.random.Generator) -> list[Cell]:
+    """A capability of two tasks, of which one loses under every layer what the other gains."""
+    return [
+        nats_cell(sign * 0.5 + 0.3 * rng.standard_normal((100, N_LAYERS)), 0)._replace(task=name)
+        for name, sign in (("loses", 1), ("gains", -1))
+    ]
+
+
+def mixed_worlds() -> list[World]:
+    """Worlds of which no single item is like the mean: the order of the items mixes the tasks."""
+    return [World("one task loses what another gains", _opposite_tasks, {NEEDED: _of_layers(ALL)})]
+
+
+def every_world() -> list[World]:
+    """All worlds; a new one goes to the end, so that the others are drawn as before."""
+    return [*nats_worlds(), *answer_worlds(), *crossing_worlds(), *mixed_worlds()]
+
+
 def false_rates(n_runs: int = N_RUNS, seed: int = 0) -> pd.DataFrame:
     """Rate at which anything false is decided in a run, of each question.
 
@@ -223,7 +241,7 @@ def false_rates(n_runs: int = N_RUNS, seed: int = 0) -> pd.DataFrame:
         stopping after rounds has more of them.
     """
     rows = []
-    for number, world in enumerate([*nats_worlds(), *answer_worlds(), *crossing_worlds()]):
+    for number, world in enumerate(every_world()):
         rng = np.random.default_rng([seed, number])
         false, worst = (dict.fromkeys(world.false, 0) for _ in range(2))
         for run in range(n_runs):
