@@ -240,28 +240,34 @@ def false_rates(n_runs: int = N_RUNS, seed: int = 0) -> pd.DataFrame:
         ``worst``: runs with a false verdict at any round, if no layer ever leaves. No rule of
         stopping after rounds has more of them.
     """
-    rows = []
-    for number, world in enumerate(every_world()):
-        rng = np.random.default_rng([seed, number])
-        false, worst = (dict.fromkeys(world.false, 0) for _ in range(2))
-        for run in range(n_runs):
-            made = world.make(rng)
-            decided = _decided(made, world, run)
-            if decided is None:
-                continue
-            sizes = family_sizes(made, max(len(one.layers) for one in decided.pools))
-            for question, is_false in world.false.items():
-                wrong = is_false(decided)
-                last, first = _of_question(decided, question)
-                false[question] += bool((np.isfinite(first) & wrong).any())
-                worst[question] += bool((rejects(last, LEVEL, sizes[question]) & wrong).any())
-        for question in world.false:
-            rows.append(
-                {"world": world.name, "question": question, "runs": n_runs}
-                | _rate(false[question], n_runs)
-                | {f"worst_{key}": value for key, value in _rate(worst[question], n_runs).items()}
-            )
+    rows = [
+        row
+        for number, world in enumerate(every_world())
+        for row in world_rates(world, n_runs, np.random.default_rng([seed, number]))
+    ]
     return pd.DataFrame([*rows, *_rates_of_others(n_runs, seed)])
+
+
+def world_rates(world: World, n_runs: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Rows of ``false_rates`` of one world."""
+    false, worst = (dict.fromkeys(world.false, 0) for _ in range(2))
+    for run in range(n_runs):
+        made = world.make(rng)
+        decided = _decided(made, world, run)
+        if decided is None:
+            continue
+        sizes = family_sizes(made, max(len(one.layers) for one in decided.pools))
+        for question, is_false in world.false.items():
+            wrong = is_false(decided)
+            last, first = _of_question(decided, question)
+            false[question] += bool((np.isfinite(first) & wrong).any())
+            worst[question] += bool((rejects(last, LEVEL, sizes[question]) & wrong).any())
+    return [
+        {"world": world.name, "question": question, "runs": n_runs}
+        | _rate(false[question], n_runs)
+        | {f"worst_{key}": value for key, value in _rate(worst[question], n_runs).items()}
+        for question in world.false
+    ]
 
 
 def _rates_of_others(n_runs: int, seed: int) -> list[dict[str, Any]]:
