@@ -61,6 +61,7 @@ TABLES = {
     "text_claims": (text_claims.text_verdict_rates, lambda table: table),
     "trained_claims": (trained_claims.trained_rates, lambda table: table),
     "sequential_claims": (sequential_claims.false_rates, lambda table: table),
+    "sequential_crossings": (sequential_claims.crossing_power, lambda table: table),
     "sequential_saved": (sequential_claims.work_saved, lambda table: table),
     "head_set_claims": (head_claims.head_verdict_rates, lambda table: table),
     "stated": (stated_claims.rates, lambda table: table),

@@ -471,6 +471,37 @@ def saved_records(n_orders: int = N_ORDERS) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def crossing_power(n_runs: int = crossing_claims.N_POWER, seed: int = 0) -> pd.DataFrame:
+    """Rate at which the planted crossing of ``crossing_claims.power`` is decided, on its data.
+
+    There the answers of both protocols are one sample. Here each protocol is decided by itself.
+    """
+    rows = []
+    for n in (24, 70, 100):
+        for points in (20, 40, 60):
+            for n_tasks in (1, 2):
+                rng = np.random.default_rng([seed, n, points, n_tasks])
+                found = 0
+                for run in range(n_runs):
+                    made = crossing_claims._crossing_cells(rng, n, points / 100, n_tasks)
+                    world = World("", lambda _: [], {CROSSING: _of_layers(ALL)}, ACCURACY)
+                    decided = _decided(made, world, run)
+                    found += decided is not None and _has_planted_crossing(decided)
+                about = {"items of a task": n, "points": points, "tasks": n_tasks}
+                rows.append({**about, "runs": n_runs, "crossing": found / n_runs})
+    return pd.DataFrame(rows)
+
+
+def _has_planted_crossing(decided: Decided) -> bool:
+    """True if layer 17 is found to be particular to reasoning."""
+    names = [(one.pool.capability, layer) for one in decided.pools for layer in one.pool.layers]
+    first = decided.race.particular(decided.evidence.crossings)
+    return any(
+        name == ("reasoning", 17) and np.isfinite(number)
+        for name, number in zip(names, first, strict=True)
+    )
+
+
 def _saved(
     case: str, measure: str, n: int, runs: Sequence[list[Cell]], seeds: Sequence[int]
 ) -> dict[str, Any]:
