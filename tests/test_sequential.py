@@ -124,7 +124,7 @@ def slow_above(values: list[float], bound: float, low: float) -> list[float]:
     for value in values:
         for k in range(N_BETS):
             capital[k] *= 1 + (k + 1) / N_BETS / (bound - low) * (value - bound)
-        logs.append(float(np.log(np.mean(capital))))
+        logs.append(float(np.log(2 / 3 * np.mean(capital) + 1 / 3 * capital[-1])))
     return logs
 
 
@@ -154,12 +154,15 @@ def test_many_columns_in_chunks_equal_columns_alone(monkeypatch):
 
 
 @pytest.mark.parametrize("sizes", [[1] * 30, [3, 1, 2, 4] * 3])
-def test_evidence_of_all_items_is_that_of_the_fixed_test(sizes):
+def test_evidence_of_all_items_is_the_fixed_tests_and_a_third_on_the_largest_bet(sizes):
     clusters = some_clusters(sizes)
     losses = np.random.default_rng(2).normal(0.05, 0.6, (len(clusters.codes), 5))
     fixed = log_evidence_below(losses, 0.1, 1.0, clusters)
-    last = mean_below_evidence(np.clip(losses, -1, 1), 0.1, 1.0, clusters)[-1]
-    assert last == pytest.approx(fixed, abs=1e-9)
+    clipped = np.clip(losses, -1, 1)
+    last = mean_below_evidence(clipped, 0.1, 1.0, clusters)[-1]
+    shares = clusters.sums(clipped - 0.1) / max(sizes) / 0.9
+    largest = np.prod(1 - np.minimum(shares, 1.0), axis=0)
+    assert np.exp(last) == pytest.approx(2 / 3 * np.exp(fixed) + 1 / 3 * largest, rel=1e-9)
 
 
 def test_majority_evidence_equals_the_integral_over_jeffreys_prior():
