@@ -30,7 +30,7 @@ ORDER_WITHIN = {
     ),
     "stats": (
         "resampling", "inference", "items", "cells", "families", "signals", "pools", "share_tests",
-        "depth", "contrasts", "crossings", "effects", "capability_layers",
+        "depth", "contrasts", "crossings", "effects", "capability_layers", "sequential",
     ),
 }  # fmt: skip
 # Pictures, sentences and pages are made of tables alone.

@@ -23,6 +23,7 @@ import planted_seq2seq
 import published_claims
 import scoring_claims
 import sentences
+import sequential_claims
 import stated_claims
 import text_claims
 import trained
@@ -59,6 +60,9 @@ TABLES = {
     "published_claims": (published_claims.verdict_rates, lambda table: table),
     "text_claims": (text_claims.text_verdict_rates, lambda table: table),
     "trained_claims": (trained_claims.trained_rates, lambda table: table),
+    "sequential_claims": (sequential_claims.false_rates, lambda table: table),
+    "sequential_crossings": (sequential_claims.crossing_power, lambda table: table),
+    "sequential_saved": (sequential_claims.work_saved, lambda table: table),
     "head_set_claims": (head_claims.head_verdict_rates, lambda table: table),
     "stated": (stated_claims.rates, lambda table: table),
     "scoring_gaps": (scoring_claims.gap_rates, lambda table: table),

@@ -42,6 +42,8 @@ class Pool(NamedTuple):
     n_choices: int  # in how many ways as many tasks and protocols could have had signal
     # Losses with each draw of few-shot examples, where there are several.
     draws: Float[np.ndarray, "draws answers layers"] | None = None
+    # Nats that the right answer's log-probability loses; nan where it has none.
+    nats: Float[np.ndarray, "answers layers"] | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -77,6 +79,7 @@ class Pool(NamedTuple):
             floor=self.floor[chosen],
             clusters=self.clusters.select_items(chosen),
             draws=None if self.draws is None else self.draws[:, chosen],
+            nats=None if self.nats is None else self.nats[chosen],
         )
 
     def select_signal_in_all(self, protocols: Sequence[str]) -> Pool:
@@ -209,6 +212,7 @@ def pool_cells(cells: Sequence[Cell], floors: Mapping[Any, np.ndarray], n_choice
         clusters_of_cells(cells),
         n_choices,
         draws,
+        np.concatenate([cell.nats for cell in cut]),
     )
 
 

@@ -1,0 +1,1 @@
+"""Sequential decisions: tests and intervals that hold whenever one stops asking items."""
