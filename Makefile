@@ -1,6 +1,6 @@
 # make demo | notebook | test | test-suite | test-kept | test-long | test-hostile | test-mutants |
 # test-mistakes | test-settings | test-lowest | test-transformer-lens-4 | test-quantized |
-# test-cuda | lint | docs | lock | clean.
+# test-cuda | lint | docs | wheel | lock | clean.
 # Needs make and Python 3.11 or newer; pip does the rest, with whatever index, cache and
 # certificates it is configured for.
 
@@ -50,7 +50,8 @@ BRIDGED ?= tests/models tests/sweep tests/test_ablation.py tests/test_logit_lens
 	tests/test_cli.py tests/test_commands.py tests/test_public_names.py tests/test_benchmarks.py
 
 .PHONY: demo notebook test test-suite test-kept test-long test-hostile test-mutants test-mistakes \
-	test-settings test-lowest test-transformer-lens-4 test-quantized test-cuda lint docs lock clean
+	test-settings test-lowest test-transformer-lens-4 test-quantized test-cuda lint docs \
+	wheel lock clean
 .DELETE_ON_ERROR:
 
 # The same command goes on with a run that was interrupted, and makes the report of a finished
@@ -145,6 +146,11 @@ lint: $(VENV)/.test
 docs: $(VENV)/.package
 	$(BIN)/python docs/make_results.py
 	$(BIN)/python docs/make_signatures.py
+
+# Builds the source distribution and both wheels into dist, installs them where this repository is
+# not, and profiles an organism there.
+wheel: $(VENV)/.package
+	$(BIN)/python tests/distributions.py dist
 
 # Newest releases that the ranges in pyproject.toml allow, but for TransformerLens, of which the
 # tests need the models that releases from 4.0 on have not. No local versions (torch's +cpu) and

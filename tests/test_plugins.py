@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,34 @@ def test_a_plugin_is_an_analysis_as_any_other(used):
     for folder in (out, Path(f"{out}2")):
         listed = json.loads((folder / "run.json").read_text("utf-8"))["files"]
         assert {"certainty.parquet", "estimates.parquet"} <= set(listed)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Code of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_the_page_for_contributors_leads_to_an_analysis(tmp_path):
+    page = (SOURCE.parents[1] / "CONTRIBUTING.md").read_text("utf-8")
+    (tmp_path / "tests").symlink_to(SOURCE.parent)
+    (copy,) = (block for block in blocks(page, "") if block.startswith("mkdir mine"))
+    subprocess.run(["bash", "-ec", copy], check=True, cwd=tmp_path)
+    mine = tmp_path / "mine"
+    (project,) = map(tomllib.loads, blocks(page, "toml"))
+    (points,) = project["project"]["entry-points"].values()
+    assert list(project["project"]["entry-points"]) == [GROUP]
+    (package,) = project["tool"]["setuptools"]["packages"]
+    assert project["tool"]["setuptools"]["package-data"] == {package: ["tables.toml"]}
+    assert {path.suffix for path in (mine / package).iterdir()} - {""} == {".py", ".toml"}
+    install(mine, package, *(f"{name} = {value}" for name, value in points.items()), files={})
+    (code,) = blocks(page, "python")
+    told, warned = run(
+        mine, f"import os; os.chdir({str(mine)!r})\n{code}\nprint(len(result.layers()))"
+    )
+    assert told == 11
+    assert "BrokenPlugin" not in warned
+    assert (mine / "runs" / "divergence" / "divergence.parquet").is_file()
 
 
 def test_a_run_is_read_without_the_plugin_that_added_to_it(used):

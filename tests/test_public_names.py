@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,10 @@ HEAVY = (
 def test_the_public_names_are_these():
     assert lw.__all__ == NAMES
     assert set(dir(lw)) == {*NAMES, *PARTS}
+
+
+def test_the_version_is_that_of_the_installed_package():
+    assert lw.__version__ == metadata.version("layerwise")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,7 +5,7 @@ costs nothing.
 """
 
 from importlib import import_module as _import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lazy_loader
 
@@ -88,6 +88,8 @@ if TYPE_CHECKING:
     from .tasks import load_task as load_task
     from .tasks import task_names as task_names
 
+    __version__: str
+
 # Beside those that each analysis names in its folder.
 _ATTRIBUTES = {
     "profiling.api": ["Profile", "profile"],
@@ -113,12 +115,19 @@ _ATTRIBUTES |= {
 # The documented parts of the package, each with public names of its own.
 _PARTS = ["errors", "models", "planning", "results", "stats", "sweep", "tasks"]
 
-__getattr__, _, _ = lazy_loader.attach(
-    __name__, submodules=["report", *_PARTS], submod_attrs=_ATTRIBUTES
-)
+_load, _, _ = lazy_loader.attach(__name__, submodules=["report", *_PARTS], submod_attrs=_ATTRIBUTES)
 
 _LISTED = [name for names in _ATTRIBUTES.values() for name in names]
 __all__ = sorted(["UserError", "report", *_LISTED])  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name, or read the version of the installed package."""
+    if name != "__version__":
+        return _load(name)
+    from importlib.metadata import version  # takes longer to import than this package
+
+    return version("layerwise")
 
 
 def __dir__() -> list[str]:

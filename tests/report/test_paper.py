@@ -197,10 +197,13 @@ def test_references_name_an_address_only_if_the_package_does(monkeypatch):
     facts = synthetic.small_ablation().facts
     own = references(facts).partition("@article")[0]
     assert "author = {{The layerwise authors}}" in own
+    assert "url" not in own  # the paper that layerwise follows is not the address of its code
     named = email.message.Message()
-    named["Project-URL"] = "Homepage, https://example.org/layerwise"
+    named["Project-URL"] = "Paper, https://example.org/paper"
+    named["Project-URL"] = "Repository, https://example.org/layerwise"
     monkeypatch.setattr("importlib.metadata.metadata", lambda name: named)
-    assert "  url = {https://example.org/layerwise}," in references(facts)
+    own = references(facts).partition("@article")[0]
+    assert "  url = {https://example.org/layerwise}," in own
 
 
 def test_a_folder_of_figures_is_written_again_but_never_what_is_not_its_own(

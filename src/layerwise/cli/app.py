@@ -188,12 +188,34 @@ def settings(
     """Layers of a language model that retrieve, know and reason, and how sure that is."""
 
 
-for _function in (models, tasks, claims):
-    app.command()(_function)
-for _name, _command in COMMANDS.items():
-    app.command(_name)(_command.as_function())
-for _function in (look, report, show, figures, items, verify, compare):
-    app.command()(_function)
+GROUPS = {
+    "See: what is each layer needed for?": (
+        "profile", "look", "ablate", "score", "interactions", "head-sets", "text-loss",
+    ),
+    "Explain: where is the answer, and how does it get there?": (
+        "lens", "train-lens", "patch", "path-patch", "attribution-patch", "attribution", "heads",
+        "similarity",
+    ),
+    "Change: how can a model be made smaller?": (
+        "remove", "prune", "heal", "early-exit", "distill",
+    ),
+    "Compare: do models, checkpoints and papers agree?": (
+        "compare", "transplant", "profile-training", "replicate",
+    ),
+    "Read a run: what did it find?": ("show", "items", "report", "figures", "verify"),
+    "Look up: what is there, and what does it take?": ("models", "tasks", "claims", "plan"),
+}  # fmt: skip
+"""Commands by the question that they answer, the most asked first."""
+
+_functions = {name: command.as_function() for name, command in COMMANDS.items()} | {
+    function.__name__: function
+    for function in (
+        models, tasks, claims, look, report, show, figures, items, verify, compare,
+    )
+}  # fmt: skip
+for _question, _names in GROUPS.items():
+    for _name in _names:
+        app.command(_name, rich_help_panel=_question)(_functions[_name])
 
 
 _NO_ROOM = (

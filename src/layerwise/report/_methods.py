@@ -55,7 +55,7 @@ def _model_sentences(facts: Facts) -> Iterator[str]:
     yield (
         f"We measured {model.name} ({model.n_layers} layers, computed in {model.dtype}{weights}"
         f"{merged}; SHA-256 of the weights in memory {model.hash[:12]}) with layerwise "
-        f"{versions.get('layerwise', '0.1.0')} (torch {versions.get('torch', 'unknown')})."
+        f"{facts.layerwise} (torch {versions.get('torch', 'unknown')})."
     )
     tasks = ", ".join(f"{task.name} (n = {task.n_items})" for task in facts.tasks)
     ways = join_words(f"{protocol_words(one)} ({one})" for one in facts.protocols)
@@ -113,8 +113,9 @@ def _statistics_sentences(run: RunTables) -> Iterator[str]:
 
 def references(facts: Facts) -> str:
     """Works to cite, as BibTeX."""
-    version, year = facts.versions.get("layerwise", "0.1.0"), str(facts.created)[:4]
-    # As the installed package names it; none is made up.
-    urls = metadata.metadata("layerwise").get_all("Project-URL") or []
-    url = "".join(f"\n  url = {{{one.partition(', ')[2]}}}," for one in urls[:1])
-    return _BIBTEX.format(version=version, year=year, url=url)
+    # As the installed package names them; none is made up, and a paper's is not the software's.
+    named = metadata.metadata("layerwise").get_all("Project-URL") or []
+    addresses = dict(one.split(", ", 1) for one in named)
+    address = addresses.get("Homepage", addresses.get("Repository", ""))
+    url = f"\n  url = {{{address}}}," if address else ""
+    return _BIBTEX.format(version=facts.layerwise, year=str(facts.created)[:4], url=url)

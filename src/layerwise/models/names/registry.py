@@ -68,7 +68,7 @@ class PackagedModel:
     folder: Path  # where it is
     weights_sha256: str  # SHA-256 of its ``model.safetensors``
     files_sha256: str  # SHA-256 over names and contents of its files (see ``folder_sha256``)
-    install: str = ""
+    install: str = ""  # the command that brings it, if the wheel of this package has it not
 
     def locate(self) -> Path | None:
         """The weights here, or None if the package was installed without them."""
@@ -138,13 +138,16 @@ _ORGANISMS = {
     ),
 }
 
+_IN_THE_WHEEL = ("organism-decoder", "organism-seq2seq")  # a clone has all of them
+
 
 def _organisms() -> Iterator[PackagedModel]:
     for (kind, what), hashes in _ORGANISMS.items():
         for seed, (weights, files) in enumerate(zip(hashes[::2], hashes[1::2], strict=True)):
             name = f"{kind}-{seed}" if seed else kind
             summary = f"a toy model ({what}) trained to known answers, seed {seed}"
-            yield PackagedModel(name, summary, ORGANISM_WEIGHTS / name, weights, files)
+            install = "" if name in _IN_THE_WHEEL else "pip install 'layerwise[organisms]'"
+            yield PackagedModel(name, summary, ORGANISM_WEIGHTS / name, weights, files, install)
 
 
 BUNDLED: dict[str, BundledModel | PackagedModel] = {

@@ -269,6 +269,11 @@ def _shortened_name(name: str) -> str:
 
 def _refuse_other_files(model: PackagedModel) -> None:
     path = model.locate()
+    if path is None and model.install and not model.folder.exists():
+        raise UserError(
+            f"Model {model.name!r} needs the package layerwise-organisms, which is not installed "
+            f"here; install it with: {model.install}"
+        )
     if path is None or contents_sha256(path) != model.weights_sha256:
         raise UserError(
             f"The weights of {model.name!r} in {model.folder} are missing or changed: expected a "
