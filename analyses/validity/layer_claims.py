@@ -28,7 +28,7 @@ from layerwise.stats.pools import pools
 from layerwise.stats.signals.signal import signals
 
 N_LAYERS, CHANCE, SMALLEST = 30, 0.25, 0.05
-N_RUNS, N_POWER, N_GAINS = 100, 60, 200
+N_RUNS, N_POWER, N_GAINS = 300, 60, 200
 Losses = Float[np.ndarray, " layers"]
 HIDDEN, RAISED = ("hidden", 17), ("raised", 17)
 
