@@ -24,6 +24,7 @@ import published_claims
 import scoring_claims
 import sentences
 import sequential_claims
+import sequential_work
 import stated_claims
 import text_claims
 import trained
@@ -61,8 +62,8 @@ TABLES = {
     "text_claims": (text_claims.text_verdict_rates, lambda table: table),
     "trained_claims": (trained_claims.trained_rates, lambda table: table),
     "sequential_claims": (sequential_claims.false_rates, lambda table: table),
-    "sequential_crossings": (sequential_claims.crossing_power, lambda table: table),
-    "sequential_saved": (sequential_claims.work_saved, lambda table: table),
+    "sequential_crossings": (sequential_work.crossing_power, lambda table: table),
+    "sequential_saved": (sequential_work.work_saved, lambda table: table),
     "head_set_claims": (head_claims.head_verdict_rates, lambda table: table),
     "stated": (stated_claims.rates, lambda table: table),
     "scoring_gaps": (scoring_claims.gap_rates, lambda table: table),
