@@ -45,6 +45,11 @@ def test_the_citation_is_that_of_the_entry_for_a_paper(cited):
     assert entry.get("url") == cited.get("repository-code")
 
 
+def test_the_page_on_citing_names_the_same_version(cited):
+    page = (ROOT / "docs" / "index.md").read_text("utf-8")
+    assert re.findall(r"^  version = {(.*)},$", page, re.MULTILINE) == [cited["version"]]
+
+
 def test_the_papers_reference_is_that_of_its_entry(cited):
     (paper,) = cited["references"]
     entry = bibtex_entry("article")
