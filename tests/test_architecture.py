@@ -310,6 +310,26 @@ def test_carrying_out_one_analysis_needs_no_other():
     assert needed_analyses("layerwise.analyses.execute") == set()
 
 
+# Where tests are corrected for being many; the rest of the package calls what is there.
+MULTIPLICITY = ("layerwise.stats", "layerwise.stats.inference")
+MULTIPLICITY += ("layerwise.stats.families.multiplicity",)
+
+
+def names_used(name: str) -> Iterator[str]:
+    """Names that a module imports from others, and attributes that it reads."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            yield from (one.name for one in node.names)
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+
+
+def test_p_values_are_corrected_in_one_place():
+    corrections = {"holm", "benjamini_hochberg", "false_discovery_control"}
+    users = {name for name in MODULES if corrections & set(names_used(name))}
+    assert users == set(MULTIPLICITY)
+
+
 def test_studies_and_benchmarks_import_what_is_there():
     """They are run by hand, so that nothing else would find out."""
     top = ROOT.parents[1]
