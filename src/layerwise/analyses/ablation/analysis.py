@@ -36,10 +36,10 @@ from layerwise.stats.items.clusters import Counts, resampled_tests
 from layerwise.stats.signals.signal import signals, signals_from_table
 from layerwise.storage.written import REQUESTS_FILE
 
-from .findings import findings, silent
-from .questions import QUESTIONS
-from .report import sections
+from .claims.findings import findings, silent
+from .page.sections import sections
 from .result import AblationResult
+from .tables.questions import QUESTIONS
 
 if TYPE_CHECKING:
     from layerwise.runs.setup import Setup

@@ -40,7 +40,7 @@ from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
-from .names import DISTILLED, HOSTS, STUDENT, TEACHER
+from .training.names import DISTILLED, HOSTS, STUDENT, TEACHER
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -48,7 +48,7 @@ from layerwise.stats.signals.signal import (
 from layerwise.storage.parquet import conform, frame
 from layerwise.tasks import Task
 
-from .names import BASE, BRINGS, DESTROYS, HOSTS, OTHER, SINGLE, WEIGHTS
+from .exchange.names import BASE, BRINGS, DESTROYS, HOSTS, OTHER, SINGLE, WEIGHTS
 
 # What statistics of effects call the columns of moved accuracy.
 _AS_EFFECTS = {

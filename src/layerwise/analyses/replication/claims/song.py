@@ -22,7 +22,7 @@ from layerwise.stats.items.clusters import paired_p_values
 from layerwise.stats.pools import LEVEL, Pool, compared_alike
 from layerwise.stats.share_tests.equivalence import no_loss_p_values
 
-from ..claim import (
+from ..verdicts.claim import (
     FULL,
     SMALL,
     ClaimTest,
@@ -37,8 +37,8 @@ from ..claim import (
     hold_every_way,
     no_test,
 )
-from ..depth import ONE_LAYER, all_crossings, crossing_p, needed_layers
-from ..evidence import Evidence
+from ..verdicts.depth import ONE_LAYER, all_crossings, crossing_p, needed_layers
+from ..verdicts.evidence import Evidence
 
 SMALLEST_LOSS = 0.05  # a loss of accuracy that matters, fixed beforehand
 ALIKE = 0.1  # shares of the score that differ by less are alike, fixed beforehand

@@ -43,9 +43,15 @@ from layerwise.stats.families.multiplicity import correct_family
 from layerwise.stats.share_tests.equivalence import SmallestEffects, excludable_loss
 from layerwise.storage.run_tables import RunTables
 
-from .claims import claims
-from .findings_scoring import passage_findings, step_findings
-from .saved_effects import HEADS, ablations, effects_of_layers, intervention_words, select_effects
+from ..tables.saved_effects import (
+    HEADS,
+    ablations,
+    effects_of_layers,
+    intervention_words,
+    select_effects,
+)
+from .roles import claims
+from .scoring_steps import passage_findings, step_findings
 
 NO_LOSS = "no loss"
 Row = dict[str, Any]
