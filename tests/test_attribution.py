@@ -263,7 +263,7 @@ def test_the_unembedding_is_scaled_once_for_all_tokens(case, monkeypatch):
     model = tiny_decoder(case)
     unembedding, reads = model.W_U, []
     monkeypatch.setattr(type(model), "W_U", property(lambda _: reads.append(1) or unembedding))
-    monkeypatch.setattr(decompose, "_COLUMNS", 50)
+    monkeypatch.setattr(decoder, "_COLUMNS", 50)
     pulls = torch.randn(1, 2, unembedding.shape[1], generator=torch.Generator().manual_seed(0))
     direction = decoder._pull_through_unembedding(model, pulls.double())
     assert torch.allclose(direction, pulls.double() @ unembedding.double().T)
