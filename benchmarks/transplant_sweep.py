@@ -26,8 +26,8 @@ from same_work import mean_gap, token_gap
 from texts import distinct_prompts, scored_items
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from layerwise.analyses.transplant.spec import Change
-from layerwise.analyses.transplant.weights import Exchange, with_weights_of
+from layerwise.analyses.transplant.exchange.spec import Change
+from layerwise.analyses.transplant.exchange.weights import Exchange, with_weights_of
 from layerwise.models import DEFAULT_MODEL, load_model, original_tokenizer
 from layerwise.models.names.sources import find_source
 from layerwise.sweep import Generate, LogLikelihood, intact, sweep

@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from layerwise.analyses.plugins import own_analyses
 from layerwise.ground.analysis_folders import JOINING, MEASURING, OWN
-from layerwise.storage.estimates import layouts, vocabulary
 from layerwise.storage.schemas import (
+    LAYOUTS,
+    QUANTITIES,
     SCHEMAS,
     SHARED,
     TABLES,
@@ -76,7 +77,7 @@ def shared_rows() -> list[str]:
 
 def place(table: str) -> str:
     """Place of a table: in a file, or given by a result."""
-    return f"`{table}`" if table in layouts() else f"`{table}.parquet`"
+    return f"`{table}`" if table in LAYOUTS else f"`{table}.parquet`"
 
 
 def reference(frames: bool) -> str:
@@ -85,7 +86,7 @@ def reference(frames: bool) -> str:
     fold = ""
     for name, table in TABLES.items():
         fold = table.get("fold", fold)
-        if (name in layouts()) == frames:
+        if (name in LAYOUTS) == frames:
             folds.setdefault(fold, []).extend(rows(name))
     return "\n\n".join(
         "\n".join([f"<details><summary>Columns: {fold}</summary>\n", HEAD, *lines, "\n</details>"])
@@ -98,7 +99,7 @@ def quantities() -> str:
     lines = ["### Quantities", "", "| quantity | unit | meaning |", "|---|---|---|"]
     lines += [
         f"| `{name}` | {unit or ''} | {text} |"
-        for name, (unit, text) in sorted(vocabulary().items(), key=lambda item: item[0].casefold())
+        for name, (unit, text) in sorted(QUANTITIES.items(), key=lambda item: item[0].casefold())
     ]
     return "\n".join(lines)
 

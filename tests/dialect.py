@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from layerwise.storage.estimates import layouts, vocabulary
-from layerwise.storage.schemas import SCHEMAS
+from layerwise.storage.schemas import LAYOUTS, QUANTITIES, SCHEMAS
 
 DOCS = Path(__file__).parents[1] / "docs"
 IS_P = re.compile(r"p(_\w+)?|\w+_p(_holm)?")
@@ -21,12 +20,12 @@ def counts(names: set[str]) -> dict[str, int]:
 
 def report() -> dict[str, dict[str, int]]:
     """These counts of what is saved and of the frames that results give, and words of the page."""
-    frames = set(layouts())
+    frames = set(LAYOUTS)
     words = len((DOCS / "results.md").read_text("utf-8").split())
     return {
         "saved": counts(set(SCHEMAS) - frames) | {"words of results.md": words},
         "frames": counts(frames),
-        "vocabulary": {"quantities": len(vocabulary())},
+        "vocabulary": {"quantities": len(QUANTITIES)},
     }
 
 

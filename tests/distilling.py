@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.distillation.names import HOSTS
 from layerwise.analyses.distillation.result import DistillationResult
+from layerwise.analyses.distillation.training.names import HOSTS
 from layerwise.storage.parquet import frame
 from tests.synthetic import facts, task_facts
 

@@ -48,7 +48,7 @@ FAULTS = [
     ),
     Fault(
         "heads sliced after the output projection, in attribution",
-        "analyses/shared/decompose.py",
+        "analyses/shared/decompose/decoder.py",
         'return einsum(z, by_head, "item head d, item metric head d -> item metric head")',
         'projected = einsum(z, weight, "item head d, head d d_model -> item d_model")\n'
         "    even = projected.shape[-1] // z.shape[1] * z.shape[1]\n"
@@ -114,14 +114,14 @@ FAULTS = [
     ),
     Fault(
         "the norm's scale of another stream, in attribution",
-        "analyses/shared/decompose.py",
+        "analyses/shared/decompose/decoder.py",
         "before_norm(norm, sites.final, reading.direction)",
         "before_norm(norm, sites.embedding, reading.direction)",
         ("tests/test_direct.py::test_parts_sum_to_the_differences_of_the_models_own_logits",),
     ),
     Fault(
         "the norm's scale of another stream, in attribution of a post-norm model",
-        "analyses/shared/decompose_seq2seq.py",
+        "analyses/shared/decompose/seq2seq.py",
         "        entered.append(stream + one.out)\n        stream = one.norm(entered[-1])\n",
         "        entered.append(stream)\n        stream = one.norm(stream + one.out)\n",
         (

@@ -192,14 +192,21 @@ def test_no_module_imports_itself_by_a_circle():
     assert [found for found in map(circle, MODULES) if found is not None] == []
 
 
-def test_no_part_of_the_analyses_imports_itself_by_a_circle_of_folders():
+ANALYSES = sorted({name.split(".")[2] for name in MODULES if name.count(".") > 2
+                   and folder(name) == "analyses"})  # fmt: skip
+
+
+@pytest.mark.parametrize("package", ["analyses", *(f"analyses.{one}" for one in ANALYSES)])
+def test_no_parts_of_a_folder_import_each_other_in_a_circle(package):
     """Modules without a circle can stand in folders that have one."""
+    start = f"layerwise.{package}."
     parts: dict[str, set[str]] = {}
     for name, others in imports().items():
-        if folder(name) == "analyses" and name.count(".") > 1:
-            reached = (other.split(".")[2] for other in others if folder(other) == "analyses"
-                       and other.count(".") > 1)  # fmt: skip
-            parts.setdefault(name.split(".")[2], set()).update(reached)
+        if name.startswith(start):
+            reached = (other.removeprefix(start) for other in others if other.startswith(start))
+            part = name.removeprefix(start).split(".")[0]
+            parts.setdefault(part, set()).update(other.split(".")[0] for other in reached)
+    assert parts
     left = {part: others - {part} for part, others in parts.items()}
     while ready := [part for part, others in left.items() if not others & left.keys()]:
         left = {part: others for part, others in left.items() if part not in ready}
@@ -310,6 +317,26 @@ def test_carrying_out_one_analysis_needs_no_other():
     assert needed_analyses("layerwise.analyses.execute") == set()
 
 
+# Where tests are corrected for being many; the rest of the package calls what is there.
+MULTIPLICITY = ("layerwise.stats", "layerwise.stats.inference")
+MULTIPLICITY += ("layerwise.stats.families.multiplicity",)
+
+
+def names_used(name: str) -> Iterator[str]:
+    """Names that a module imports from others, and attributes that it reads."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            yield from (one.name for one in node.names)
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+
+
+def test_p_values_are_corrected_in_one_place():
+    corrections = {"holm", "benjamini_hochberg", "false_discovery_control"}
+    users = {name for name in MODULES if corrections & set(names_used(name))}
+    assert users == set(MULTIPLICITY)
+
+
 def test_studies_and_benchmarks_import_what_is_there():
     """They are run by hand, so that nothing else would find out."""
     top = ROOT.parents[1]
@@ -323,6 +350,20 @@ def test_studies_and_benchmarks_import_what_is_there():
         and node.module not in MODULES
     ]
     assert not wrong
+
+
+# Folders that are a list, of a module for each entry.
+LISTS = {"layerwise.analyses.replication.claims"}
+
+
+def test_a_folder_of_an_analysis_holds_eight_things_or_fewer():
+    held: dict[str, set[str]] = {}
+    for name in MODULES:
+        parent, _, part = name.rpartition(".")
+        if any(parent.startswith(f"layerwise.analyses.{one}") for one in ANALYSES):
+            held.setdefault(parent, set()).add(part)
+    assert held.keys() >= LISTS
+    assert {one: len(parts) for one, parts in held.items() if len(parts) > 8}.keys() == LISTS
 
 
 def test_no_file_is_longer_than_a_reader_will_follow():

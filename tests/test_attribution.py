@@ -12,7 +12,7 @@ from scipy.stats import false_discovery_control, ttest_1samp
 from statsmodels.stats.multitest import multipletests
 
 from layerwise.analyses.attribution.api import Attribution, attribution
-from layerwise.analyses.shared import decompose
+from layerwise.analyses.shared.decompose import decoder
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.results import AttributionResult
@@ -263,9 +263,9 @@ def test_the_unembedding_is_scaled_once_for_all_tokens(case, monkeypatch):
     model = tiny_decoder(case)
     unembedding, reads = model.W_U, []
     monkeypatch.setattr(type(model), "W_U", property(lambda _: reads.append(1) or unembedding))
-    monkeypatch.setattr(decompose, "_COLUMNS", 50)
+    monkeypatch.setattr(decoder, "_COLUMNS", 50)
     pulls = torch.randn(1, 2, unembedding.shape[1], generator=torch.Generator().manual_seed(0))
-    direction = decompose._pull_through_unembedding(model, pulls.double())
+    direction = decoder._pull_through_unembedding(model, pulls.double())
     assert torch.allclose(direction, pulls.double() @ unembedding.double().T)
     assert len(reads) == 1
     weight = model.parts.unembed.weight

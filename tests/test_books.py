@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import binom
 
 from layerwise import ablate, load_model, stats
-from layerwise.analyses.ablation.findings_scoring import passage_findings
+from layerwise.analyses.ablation.claims.scoring_steps import passage_findings
 from layerwise.analyses.registry import run_tables
 from layerwise.models.organisms.language import ORGANISM, WIRED
 from layerwise.models.organisms.layout import WiredLayout

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binom, ttest_ind
 
 from layerwise import stats
-from layerwise.analyses.ablation.claims import claims
+from layerwise.analyses.ablation.claims.roles import claims
 from layerwise.presentation.claim import GAINED
 from layerwise.presentation.rows import rows
 from layerwise.stats.capability_layers import (

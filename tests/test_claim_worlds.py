@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerwise.analyses.ablation.findings import needed_heads
-from layerwise.analyses.ablation.findings_scoring import step_findings
+from layerwise.analyses.ablation.claims.findings import needed_heads
+from layerwise.analyses.ablation.claims.scoring_steps import step_findings
 from layerwise.analyses.emergence.findings import interactions
 from layerwise.analyses.patching.analysis import hand_overs
 from layerwise.analyses.patching.result import PatchingResult

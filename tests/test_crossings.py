@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerwise.analyses.ablation.claims import claims
-from layerwise.analyses.ablation.claims_compared import compared_capabilities, with_named_sides
+from layerwise.analyses.ablation.claims.differences import compared_capabilities, with_named_sides
+from layerwise.analyses.ablation.claims.roles import claims
 from layerwise.presentation.claim import APART, ESTABLISHED, ONE_ORDER, OPEN
 from layerwise.stats.crossings import Side, crossing_p_values, crossings_table
 from layerwise.stats.inference import holm, mcnemar_exact

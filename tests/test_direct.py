@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerwise.analyses.shared.decompose import (
+from layerwise.analyses.shared.decompose.decoder import (
     before_norm,
     direct,
     read_differences,

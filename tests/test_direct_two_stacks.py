@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from layerwise.analyses.shared.decompose import read_differences
-from layerwise.analyses.shared.decompose_seq2seq import direct_seq2seq
+from layerwise.analyses.shared.decompose.decoder import read_differences
+from layerwise.analyses.shared.decompose.seq2seq import direct_seq2seq
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.activations.sites import seq2seq_sites
 from layerwise.sweep.walk.readout import uncapped_logits

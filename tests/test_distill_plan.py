@@ -13,12 +13,12 @@ import torch
 
 import layerwise as lw
 from layerwise.analyses.distillation import planned as planned_module
-from layerwise.analyses.distillation.examples import Example
-from layerwise.analyses.distillation.losses import Objective
-from layerwise.analyses.distillation.memory import MadeBytes
 from layerwise.analyses.distillation.planned import TrainingWork
-from layerwise.analyses.distillation.student import Student, Teacher
-from layerwise.analyses.distillation.training import Trainer, Training
+from layerwise.analyses.distillation.training.examples import Example
+from layerwise.analyses.distillation.training.loop import Trainer, Training
+from layerwise.analyses.distillation.training.losses import Objective
+from layerwise.analyses.distillation.training.memory import MadeBytes
+from layerwise.analyses.distillation.training.student import Student, Teacher
 from layerwise.analyses.shared.texts import Texts
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer

@@ -17,18 +17,18 @@ from safetensors.torch import load_file, save_file
 
 import layerwise as lw
 from layerwise.analyses.distillation import job
-from layerwise.analyses.distillation.examples import (
+from layerwise.analyses.distillation.training.examples import (
     Example,
     questions_of_tasks,
     teacher_answers,
 )
-from layerwise.analyses.distillation.losses import Objective
-from layerwise.analyses.distillation.student import (
+from layerwise.analyses.distillation.training.loop import Trainer, Training
+from layerwise.analyses.distillation.training.losses import Objective
+from layerwise.analyses.distillation.training.student import (
     Student,
     Teacher,
     matching_layers,
 )
-from layerwise.analyses.distillation.training import Trainer, Training
 from layerwise.analyses.shared.texts import Texts
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.models import load_model, original_tokenizer

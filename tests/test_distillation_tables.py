@@ -13,11 +13,11 @@ from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 from torch.nn import functional as F
 
-from layerwise.analyses.distillation.losses import Objective, divergences, stream_distance
-from layerwise.analyses.distillation.names import DISTILLED, STUDENT, TEACHER
 from layerwise.analyses.distillation.result import gains_table
-from layerwise.analyses.distillation.student import matching_layers
-from layerwise.analyses.distillation.training import schedule
+from layerwise.analyses.distillation.training.loop import schedule
+from layerwise.analyses.distillation.training.losses import Objective, divergences, stream_distance
+from layerwise.analyses.distillation.training.names import DISTILLED, STUDENT, TEACHER
+from layerwise.analyses.distillation.training.student import matching_layers
 from layerwise.errors import UserError
 from tests.distilling import chance, records
 

@@ -27,8 +27,8 @@ from layerwise.analyses.path_patching.paths import (
     sender_outputs,
 )
 from layerwise.analyses.removal.api import removal_order
-from layerwise.analyses.shared.decompose import LogitSums
-from layerwise.analyses.shared.decompose_seq2seq import direct_seq2seq
+from layerwise.analyses.shared.decompose.decoder import LogitSums
+from layerwise.analyses.shared.decompose.seq2seq import direct_seq2seq
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout

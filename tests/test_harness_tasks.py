@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import layerwise
-from layerwise.analyses.ablation.questions import question_table
+from layerwise.analyses.ablation.tables.questions import question_table
 from layerwise.errors import UserError
 from layerwise.lm_eval import LM
 from layerwise.models import load_model, original_tokenizer

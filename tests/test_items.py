@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
-from layerwise.analyses.ablation.items import example_items, examples_section, shorten
-from layerwise.analyses.ablation.questions import question_table
+from layerwise.analyses.ablation.page.examples import example_items, examples_section, shorten
+from layerwise.analyses.ablation.tables.questions import question_table
 from layerwise.analyses.registry import run_tables
 from layerwise.errors import UserError
 from layerwise.report._layers import sections

@@ -10,7 +10,7 @@ import pytest
 
 from analyses.organism_training.letters.plan import PLANS
 from layerwise import ablate, load_model, stats
-from layerwise.analyses.ablation.scoring_steps import compare_steps, scored_in_steps
+from layerwise.analyses.ablation.tables.scoring_steps import compare_steps, scored_in_steps
 from layerwise.results import AblationResult
 from layerwise.stats.cells import cells
 from layerwise.stats.share_tests.scoring_steps import SCORING_STEPS, step_records

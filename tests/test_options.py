@@ -9,7 +9,7 @@ from typing import Annotated, TypedDict, Unpack
 import pytest
 
 from layerwise.analyses.arguments import Tasks, check_arguments
-from layerwise.analyses.distillation.losses import Objective
+from layerwise.analyses.distillation.training.losses import Objective
 from layerwise.ground.arguments import typed_dict_arguments
 from layerwise.ground.docstrings import argument_texts, whole_docstring
 from layerwise.models import load_model

@@ -12,15 +12,12 @@ from layerwise import stats
 from layerwise.presentation.over_run import count_that_hold, family_text
 from layerwise.stats.effects import effects_table
 from layerwise.stats.families.estimate import (
-    Sizes,
-    correct_run_wide,
-    count_tests,
     estimate,
     exact_difference_bounds,
     independent_counts,
     student,
-    with_holm,
 )
+from layerwise.stats.families.multiplicity import Sizes, correct_rows, correct_run_wide, count_tests
 from layerwise.stats.signals.signal import above_chance_p_values, have_signal
 from tests.cases import data_sets, in_long_runs, most_errors
 from tests.synthetic import cell_records
@@ -206,13 +203,15 @@ def test_estimates_are_corrected_within_their_parts_and_claimed_where_there_is_s
 
 def test_rows_are_corrected_by_family_or_for_more_tests_than_there_are_rows():
     rows = [{"of": "a", "p": 0.01}, {"of": "b", "p": 0.03}, {"of": "a", "p": 0.02}]
-    assert [row["p_holm"] for row in with_holm(rows)] == pytest.approx([0.03, 0.04, 0.04])
-    assert [row["p_holm"] for row in with_holm(rows, by=["of"])] == pytest.approx(
+    assert [row["p_holm"] for row in correct_rows(rows)] == pytest.approx([0.03, 0.04, 0.04])
+    assert [row["p_holm"] for row in correct_rows(rows, by=["of"])] == pytest.approx(
         [0.02, 0.03, 0.02]
     )
-    assert [row["q"] for row in with_holm(rows, 10, to="q")] == pytest.approx([0.1, 0.24, 0.18])
+    assert [row["q"] for row in correct_rows(rows, 10, to="q")] == pytest.approx([0.1, 0.24, 0.18])
     assert rows[0] == {"of": "a", "p": 0.01}
-    assert with_holm([]) == []
+    untested = {"of": "a"}
+    assert correct_rows([rows[0], untested]) == [rows[0] | {"p_holm": 0.01}, untested]
+    assert correct_rows([]) == []
 
 
 def test_a_run_without_effects_makes_a_claim_over_the_run_in_one_of_twenty():

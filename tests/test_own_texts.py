@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import GenerationConfig, StoppingCriteriaList
 
-from layerwise.analyses.distillation.examples import Example
-from layerwise.analyses.distillation.student import Student
+from layerwise.analyses.distillation.training.examples import Example
+from layerwise.analyses.distillation.training.student import Student
 from layerwise.models import load_model, original_tokenizer
 from layerwise.models.instance.kinds import Model
 from layerwise.models.own_files import model_folder

@@ -12,7 +12,7 @@ from scipy.stats import multinomial
 from statsmodels.stats.contingency_tables import mcnemar
 
 from layerwise.analyses.ablation.api import enough_items
-from layerwise.analyses.ablation.claims import claims
+from layerwise.analyses.ablation.claims.roles import claims
 from layerwise.planning.plan import plan_run
 from layerwise.presentation.power import DetectableEffects, detectable_effects
 from layerwise.profiling.api import profile

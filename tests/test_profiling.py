@@ -22,8 +22,9 @@ from layerwise.models.organisms.layout import WiredLayout
 from layerwise.profiling.api import profile
 from layerwise.report import Report
 from layerwise.runs.progress import LineMeter
-from layerwise.storage.estimates import layouts, table_from_estimates
+from layerwise.storage.estimates import table_from_estimates
 from layerwise.storage.parquet import read_table
+from layerwise.storage.schemas import LAYOUTS
 from tests import analysis, commands
 from tests.analysis import solved_file, with_preferred_answers, word_task, write_jsonl
 from tests.cases import in_long_runs
@@ -78,9 +79,9 @@ def test_everything_is_there_and_can_be_read(root, command_output):
     estimates, _ = read_table(folder / "estimates.parquet", "estimates")
     for result in lw.load_results(folder):
         frames = {name: getattr(result, name) for name in result.tables} | result.derived_tables()
-        for name in frames.keys() & layouts().keys():
+        for name in frames.keys() & LAYOUTS.keys():
             found, frame = table_from_estimates(estimates, name), frames[name]
-            for column, wanted in layouts()[name].only.items():
+            for column, wanted in LAYOUTS[name].only.items():
                 frame = frame.loc[frame[column].isin(wanted)].reset_index(drop=True)
             pd.testing.assert_frame_equal(found, frame)
     kinds = [type(result).__name__ for result in lw.load_results(folder)]

@@ -141,7 +141,7 @@ def test_repr_is_one_line(ablation, lens):
 
 def test_a_result_draws_itself_with_its_layers_named(ablation, monkeypatch):
     """The figure of its own folder is asked, where layers have the names of the model."""
-    from layerwise.analyses.ablation import figures
+    from layerwise.analyses.ablation.page import figures
 
     seen = []
     monkeypatch.setattr(

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binom
 
 import layerwise as lw
-from layerwise.analyses.ablation.findings import silent
+from layerwise.analyses.ablation.claims.findings import silent
 from layerwise.analyses.registry import run_tables
 from layerwise.models import original_tokenizer
 from layerwise.models.libraries.quiet import silence_deprecation

@@ -16,7 +16,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from layerwise import stats
-from layerwise.analyses.ablation.findings import no_loss
+from layerwise.analyses.ablation.claims.findings import no_loss
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.share_tests.equivalence import (
     excludable_loss,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from layerwise.analyses.transplant.parts import site_outside
-from layerwise.analyses.transplant.spec import Change, TransplantSpec
-from layerwise.analyses.transplant.weights import Exchange, is_alone, with_weights_of
+from layerwise.analyses.transplant.exchange.parts import site_outside
+from layerwise.analyses.transplant.exchange.spec import Change, TransplantSpec
+from layerwise.analyses.transplant.exchange.weights import Exchange, is_alone, with_weights_of
 from layerwise.errors import UserError
 from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.instance.facts import weights_hash

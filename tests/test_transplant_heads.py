@@ -13,8 +13,8 @@ import transformers
 
 import layerwise as lw
 from layerwise.analyses.shared.blocks import parts_of_block
-from layerwise.analyses.transplant.parts import head_parts, n_site_heads
-from layerwise.analyses.transplant.weights import distances, with_weights_of
+from layerwise.analyses.transplant.exchange.parts import head_parts, n_site_heads
+from layerwise.analyses.transplant.exchange.weights import distances, with_weights_of
 from layerwise.errors import UserError
 from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.instance.facts import weights_hash

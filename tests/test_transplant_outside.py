@@ -10,8 +10,8 @@ import torch
 
 import layerwise as lw
 from layerwise.analyses.shared.blocks import norms_of_block, parts_of_block
-from layerwise.analyses.transplant.parts import are_tied, weights_outside
-from layerwise.analyses.transplant.weights import distances, with_weights_of
+from layerwise.analyses.transplant.exchange.parts import are_tied, weights_outside
+from layerwise.analyses.transplant.exchange.weights import distances, with_weights_of
 from layerwise.errors import UserError
 from layerwise.models.instance.facts import weights_hash
 from layerwise.models.instance.kinds import model_blocks

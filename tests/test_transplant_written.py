@@ -14,9 +14,9 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import layerwise as lw
-from layerwise.analyses.transplant.spec import TransplantSpec
-from layerwise.analyses.transplant.weights import with_weights_of
-from layerwise.analyses.transplant.writing import write_merged_model
+from layerwise.analyses.transplant.exchange.spec import TransplantSpec
+from layerwise.analyses.transplant.exchange.weights import with_weights_of
+from layerwise.analyses.transplant.exchange.writing import write_merged_model
 from layerwise.errors import UserError
 from layerwise.sweep import intact, sweep
 from tests.analysis import word_task
@@ -151,7 +151,7 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_left(tmp_path, monkeyp
         write_merged_model(wired, wired, make_spec(wired, wired, layers=(1,)), out)
     # files whose names tell something else than what is exchanged
     monkeypatch.setattr(
-        "layerwise.analyses.transplant.writing.tensor_names",
+        "layerwise.analyses.transplant.exchange.writing.tensor_names",
         lambda *_: ["model.layers.2.mlp.up_proj.weight"],
     )
     with pytest.raises(UserError, match="is not the exchange in memory: the weight"):

@@ -13,7 +13,7 @@ import torch
 
 import layerwise as lw
 from layerwise.analyses.shared.blocks import parts_of_block
-from layerwise.analyses.transplant.names import BASE, HOSTS, OTHER
+from layerwise.analyses.transplant.exchange.names import BASE, HOSTS, OTHER
 from layerwise.analyses.transplant.result import TransplantResult
 from layerwise.models import original_tokenizer
 from layerwise.models.instance.kinds import model_blocks

@@ -16,7 +16,7 @@ from transformer_lens import HookedTransformer
 
 import layerwise as lw
 from layerwise import stats
-from layerwise.analyses.ablation.findings import SILENT
+from layerwise.analyses.ablation.claims.findings import SILENT
 from layerwise.analyses.emergence.api import CRITICAL
 from layerwise.analyses.measurements import with_curves
 from layerwise.analyses.similarity.analysis import SIMILARITY

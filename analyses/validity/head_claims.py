@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.validity.published_claims import N_LAYERS, N_RUNS, TASKS, rates_in_world
-from layerwise.analyses.replication.evidence import Evidence
+from layerwise.analyses.replication.verdicts.evidence import Evidence
 
 
 class HeadWorld(NamedTuple):

@@ -12,7 +12,7 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 import layerwise as lw
 from layerwise import stats
-from layerwise.analyses.ablation.findings import SILENT
+from layerwise.analyses.ablation.claims.findings import SILENT
 from layerwise.models.organisms.language import WIRED
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.organisms.wired import wired_model

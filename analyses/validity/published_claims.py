@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from layerwise.analyses.replication.claim import ClaimTest
 from layerwise.analyses.replication.claims import BY_NAME
-from layerwise.analyses.replication.evidence import Evidence
+from layerwise.analyses.replication.verdicts.claim import ClaimTest
+from layerwise.analyses.replication.verdicts.evidence import Evidence
 from layerwise.stats.cells import Cell
 from layerwise.stats.inference import exact_interval
 from layerwise.stats.items.clusters import Clusters

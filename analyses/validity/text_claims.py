@@ -23,7 +23,7 @@ from analyses.validity.published_claims import (
     made_up_cells,
     rates_in_world,
 )
-from layerwise.analyses.replication.evidence import Evidence
+from layerwise.analyses.replication.verdicts.evidence import Evidence
 from layerwise.storage.parquet import conform
 
 N_PIECES, N_POSITIONS = 36, 100

@@ -23,7 +23,7 @@ from analyses.validity.published_claims import (
     made_up_cells,
     rates_in_world,
 )
-from layerwise.analyses.replication.evidence import Evidence
+from layerwise.analyses.replication.verdicts.evidence import Evidence
 
 NAMES = ("song-8", "nepal-1")
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from . import tasks as tasks
     from .analyses.ablation.api import ablate as ablate
     from .analyses.ablation.api import score as score
-    from .analyses.ablation.items import items as items
+    from .analyses.ablation.result import items as items
     from .analyses.attribution.api import attribution as attribution
     from .analyses.attribution_patching.api import attribute_patches as attribute_patches
     from .analyses.comparison.api import Comparison as Comparison

@@ -14,7 +14,9 @@ from layerwise.analyses.replication.api import (
     protocols_by_task,
     select_claims,
 )
-from layerwise.analyses.replication.claim import (
+from layerwise.analyses.replication.claims import BY_NAME
+from layerwise.analyses.replication.measurements import MEASUREMENTS, TRAINED
+from layerwise.analyses.replication.verdicts.claim import (
     SCALES,
     SMALL,
     ClaimTest,
@@ -22,10 +24,8 @@ from layerwise.analyses.replication.claim import (
     Number,
     Verdict,
 )
-from layerwise.analyses.replication.claims import BY_NAME
-from layerwise.analyses.replication.evidence import Evidence
-from layerwise.analyses.replication.judge import judge
-from layerwise.analyses.replication.measurements import MEASUREMENTS, TRAINED
+from layerwise.analyses.replication.verdicts.evidence import Evidence
+from layerwise.analyses.replication.verdicts.judge import judge
 from layerwise.tasks import PROTOCOLS
 from layerwise.tasks.registry import is_suite
 from tests.cases import data_sets, most_errors

@@ -10,10 +10,10 @@ from scipy.stats import t
 import layerwise as lw
 from analyses.validity import head_claims as made_up
 from layerwise.analyses.replication.api import select_claims
-from layerwise.analyses.replication.claim import Verdict
-from layerwise.analyses.replication.evidence import Evidence
-from layerwise.analyses.replication.head_sets import further_set_p_value
-from layerwise.analyses.replication.judge import judge
+from layerwise.analyses.replication.verdicts.claim import Verdict
+from layerwise.analyses.replication.verdicts.evidence import Evidence
+from layerwise.analyses.replication.verdicts.head_sets import further_set_p_value
+from layerwise.analyses.replication.verdicts.judge import judge
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.models.organisms.wired import wired_model
 from layerwise.results import ReplicationResult

@@ -9,12 +9,12 @@ import pytest
 import layerwise as lw
 from analyses.validity import published_claims as made_up
 from layerwise.analyses.replication.api import select_claims
-from layerwise.analyses.replication.claim import ClaimTest, NoTest, Verdict
 from layerwise.analyses.replication.claims.geva import attention_lies_behind_mlps
 from layerwise.analyses.replication.claims.meng import middle_mlps_recall
-from layerwise.analyses.replication.evidence import Evidence
-from layerwise.analyses.replication.judge import judge
-from layerwise.analyses.replication.restored import Restored
+from layerwise.analyses.replication.verdicts.claim import ClaimTest, NoTest, Verdict
+from layerwise.analyses.replication.verdicts.evidence import Evidence
+from layerwise.analyses.replication.verdicts.judge import judge
+from layerwise.analyses.replication.verdicts.restored import Restored
 from layerwise.models.organisms.wired import wired_model
 from layerwise.models.organisms.wired_seq2seq.model import wired_seq2seq_model
 from layerwise.results import PatchingResult, ReplicationResult

@@ -11,9 +11,9 @@ import pytest
 
 import layerwise as lw
 from layerwise.analyses.replication.api import select_claims, select_testable_tasks
-from layerwise.analyses.replication.claim import Verdict
-from layerwise.analyses.replication.evidence import Evidence
-from layerwise.analyses.replication.judge import judge
+from layerwise.analyses.replication.verdicts.claim import Verdict
+from layerwise.analyses.replication.verdicts.evidence import Evidence
+from layerwise.analyses.replication.verdicts.judge import judge
 from layerwise.errors import UserError
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.models.organisms.wired import wired_model

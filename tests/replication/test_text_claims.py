@@ -10,9 +10,9 @@ from scipy.stats import norm, spearmanr
 import layerwise as lw
 from analyses.validity import text_claims as made_up
 from layerwise.analyses.replication.api import select_claims
-from layerwise.analyses.replication.claim import Number, Verdict, bound_p_values
-from layerwise.analyses.replication.evidence import Evidence
-from layerwise.analyses.replication.judge import judge
+from layerwise.analyses.replication.verdicts.claim import Number, Verdict, bound_p_values
+from layerwise.analyses.replication.verdicts.evidence import Evidence
+from layerwise.analyses.replication.verdicts.judge import judge
 from layerwise.errors import UserError
 from layerwise.results import ReplicationResult, TextLossResult
 from tests.cases import data_sets, most_errors

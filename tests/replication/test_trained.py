@@ -12,8 +12,8 @@ import layerwise as lw
 from analyses.validity import published_claims as made_up
 from analyses.validity.trained_claims import trained_rates
 from layerwise.analyses.replication.api import select_claims
-from layerwise.analyses.replication.claim import Verdict
-from layerwise.analyses.replication.judge import judge
+from layerwise.analyses.replication.verdicts.claim import Verdict
+from layerwise.analyses.replication.verdicts.judge import judge
 from layerwise.errors import UserError
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.models.organisms.wired import wired_model

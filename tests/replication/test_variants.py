@@ -7,11 +7,11 @@ import pytest
 
 import layerwise as lw
 from analyses.validity import published_claims as made_up
-from layerwise.analyses.replication.claim import SCALES, ClaimTest, NoTest, Verdict
 from layerwise.analyses.replication.claims import BY_NAME
-from layerwise.analyses.replication.depth import Variants, compare_variants
-from layerwise.analyses.replication.evidence import Evidence
-from layerwise.analyses.replication.judge import judge
+from layerwise.analyses.replication.verdicts.claim import SCALES, ClaimTest, NoTest, Verdict
+from layerwise.analyses.replication.verdicts.depth import Variants, compare_variants
+from layerwise.analyses.replication.verdicts.evidence import Evidence
+from layerwise.analyses.replication.verdicts.judge import judge
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.models.organisms.wired import wired_model
 from layerwise.stats.cells import cells, layer_skips

@@ -11,7 +11,7 @@ import pytest
 import synthetic
 from synthetic import Plan
 
-from layerwise.analyses.ablation import claims_compared
+from layerwise.analyses.ablation.claims import differences
 from layerwise.analyses.registry import run_tables
 from layerwise.presentation.claim import APART, GENERAL, NEEDED, SILENT
 from layerwise.report import report, report_from_folders
@@ -65,21 +65,21 @@ def test_the_headline_names_the_planted_layers(answer: Answer) -> None:
 
 def test_capabilities_are_compared_once_for_a_page(monkeypatch) -> None:
     run, calls = planted_run(facts=5, look_up=7), []
-    compare = claims_compared._compare_pair
+    compare = differences._compare_pair
 
-    def counted(*given: object) -> claims_compared.CapabilityComparison:
+    def counted(*given: object) -> differences.CapabilityComparison:
         calls.append(given)
         return compare(*given)
 
-    monkeypatch.setattr(claims_compared, "_compare_pair", counted)
+    monkeypatch.setattr(differences, "_compare_pair", counted)
     page = Page("run", run, findings_from_tables(run))
     assert page.answer.headline
     assert page.leading_figures
     assert page.parts
-    assert len(calls) == len(claims_compared.compared_capabilities(run)) == 1
-    again = claims_compared.compared_capabilities(replace(run))
+    assert len(calls) == len(differences.compared_capabilities(run)) == 1
+    again = differences.compared_capabilities(replace(run))
     assert len(calls) == 2
-    (one,), (other,) = claims_compared.compared_capabilities(run), again
+    (one,), (other,) = differences.compared_capabilities(run), again
     assert one[:5] == other[:5]
     assert (str(one.closest), one.gap) == (str(other.closest), other.gap)
     pd.testing.assert_frame_equal(one.crossings, other.crossings)
@@ -188,5 +188,5 @@ def test_the_first_screen_of_a_saved_run_reads_no_items(tmp_path, monkeypatch) -
     def read(*_: object) -> pd.DataFrame:
         raise AssertionError("items are for the page alone")
 
-    monkeypatch.setattr("layerwise.analyses.ablation.questions.read_questions", read)
+    monkeypatch.setattr("layerwise.analyses.ablation.tables.questions.read_questions", read)
     assert "Not shown: " in report_from_folders(tmp_path / "run").text

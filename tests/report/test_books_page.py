@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.lines import Line2D
 
-from layerwise.analyses.ablation.report import passages_section
+from layerwise.analyses.ablation.page.sections import passages_section
 from layerwise.analyses.registry import run_tables
 from layerwise.report import figures, report
 from layerwise.results import AblationResult

@@ -14,8 +14,8 @@ from planted_heads import planted_heads
 from synthetic import Plan, wide_plan
 from test_attribution_figures import made_up_attribution as made_up_attribution
 
-from layerwise.analyses.ablation.report import effects_tables
-from layerwise.analyses.ablation.saved_effects import HEADS, ablations, effects_of_layers
+from layerwise.analyses.ablation.page.sections import effects_tables
+from layerwise.analyses.ablation.tables.saved_effects import HEADS, ablations, effects_of_layers
 from layerwise.analyses.heads.result import SCORES, summary_table
 from layerwise.analyses.patching.figures import patching_heads
 from layerwise.analyses.registry import run_tables

@@ -13,7 +13,7 @@ import pytest
 import synthetic
 from synthetic import Plan
 
-from layerwise.analyses.ablation.questions import question_table
+from layerwise.analyses.ablation.tables.questions import question_table
 from layerwise.report import report
 from layerwise.results import AblationResult
 from tests.pages import blank_pages

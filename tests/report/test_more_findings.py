@@ -39,8 +39,8 @@ def test_the_planted_path_is_named_with_its_share(path_run):
     [
         ({}, 2),
         ({"spearman_low": [-0.1, 0.2]}, 1),
-        ({"spearman_p": [0.03, 0.01]}, 2),
-        ({"spearman_p": [0.06, 0.01]}, 1),
+        ({"spearman_p_holm": [0.03, 0.02]}, 2),
+        ({"spearman_p_holm": [0.06, 0.02]}, 1),
     ],
 )
 def test_estimates_are_told_with_their_lowest_correlation(changes, n):

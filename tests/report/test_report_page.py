@@ -15,7 +15,7 @@ import synthetic
 from legible import words
 from synthetic import Plan
 
-from layerwise.analyses.ablation.report import effects_tables
+from layerwise.analyses.ablation.page.sections import effects_tables
 from layerwise.errors import UserError
 from layerwise.presentation.section import FigureSpec
 from layerwise.report import Report, report, report_from_folders

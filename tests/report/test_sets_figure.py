@@ -9,8 +9,8 @@ import synthetic
 from matplotlib.lines import Line2D
 from synthetic import Plan
 
-from layerwise.analyses.ablation.figures import MOST, largest_sets
-from layerwise.analyses.ablation.saved_effects import ablations, set_name
+from layerwise.analyses.ablation.page.figures import MOST, largest_sets
+from layerwise.analyses.ablation.tables.saved_effects import ablations, set_name
 from layerwise.analyses.registry import run_tables
 from layerwise.presentation.naming import model_layer_names
 from layerwise.presentation.rows import numbers, rows

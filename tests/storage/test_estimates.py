@@ -13,9 +13,9 @@ import pytest
 import layerwise as lw
 from layerwise.errors import UserError
 from layerwise.ground.analysis_folders import OWN
-from layerwise.storage.estimates import KEY, as_estimates, layouts, table_from_estimates, vocabulary
+from layerwise.storage.estimates import KEY, as_estimates, table_from_estimates
 from layerwise.storage.parquet import conform
-from layerwise.storage.schemas import OWNERS, SCHEMAS, TABLES_FILE
+from layerwise.storage.schemas import LAYOUTS, OWNERS, QUANTITIES, SCHEMAS, TABLES_FILE
 from tests import dialect
 from tests.synthetic import small_ablation
 
@@ -52,29 +52,29 @@ def made_up_rows(name: str, n: int = 12, seed: int = 0) -> pd.DataFrame:
     return conform(name, table)
 
 
-@pytest.mark.parametrize("name", layouts())
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_a_table_goes_into_the_long_one_and_back(name: str):
     table = made_up_rows(name)
-    for column, wanted in layouts()[name].only.items():
+    for column, wanted in LAYOUTS[name].only.items():
         table[column] = np.resize(wanted, len(table))
     pd.testing.assert_frame_equal(table_from_estimates(as_estimates({name: table}), name), table)
 
 
-@pytest.mark.parametrize("analysis", sorted({layout.analysis for layout in layouts().values()}))
+@pytest.mark.parametrize("analysis", sorted({layout.analysis for layout in LAYOUTS.values()}))
 def test_tables_of_an_analysis_are_told_apart(analysis: str):
-    names = [name for name, layout in layouts().items() if layout.analysis == analysis]
+    names = [name for name, layout in LAYOUTS.items() if layout.analysis == analysis]
     tables = {name: made_up_rows(name) for name in names}
     for name, table in tables.items():
-        for column, wanted in layouts()[name].only.items():
+        for column, wanted in LAYOUTS[name].only.items():
             table[column] = np.resize(wanted, len(table))
     together = as_estimates(tables)
     for name, table in tables.items():
         pd.testing.assert_frame_equal(table_from_estimates(together, name), table)
 
 
-@pytest.mark.parametrize("name", layouts())
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_every_column_has_its_place(name: str):
-    layout = layouts()[name]
+    layout = LAYOUTS[name]
     told = {theirs for row in layout.rows for theirs in row.values.values()} | set(layout.where)
     told |= {"heads"} if "layers" in told else set()
     told |= {"kind"} if "intervention" in layout.where else set()
@@ -86,14 +86,14 @@ def test_every_column_has_its_place(name: str):
 
 
 def test_saved_tables_have_three_names_of_p():
-    saved = {column for name in set(SCHEMAS) - set(layouts()) for column in SCHEMAS[name].names}
+    saved = {column for name in set(SCHEMAS) - set(LAYOUTS) for column in SCHEMAS[name].names}
     assert {name for name in saved if dialect.IS_P.fullmatch(name)} == {"p", "p_table", "p_run"}
-    assert dialect.report()["saved"]["tables"] == len(set(SCHEMAS) - set(layouts()))
+    assert dialect.report()["saved"]["tables"] == len(set(SCHEMAS) - set(LAYOUTS))
 
 
 def test_the_vocabulary_is_what_is_used():
-    used = {row.fixed.get("quantity") for layout in layouts().values() for row in layout.rows}
-    assert used - {None} == set(vocabulary())
+    used = {row.fixed.get("quantity") for layout in LAYOUTS.values() for row in layout.rows}
+    assert used - {None} == set(QUANTITIES)
 
 
 def test_an_estimate_is_place_minus_versus():
@@ -149,5 +149,5 @@ def test_an_analysis_has_its_tables_in_its_folder():
         written = tomllib.loads(folder.path(TABLES_FILE).read_text("utf-8"))
         named = {name for name, analysis in OWNERS.items() if analysis == folder.name}
         assert named == written.keys() - {"docs", "types", "quantities"}, folder.name
-        assert {layouts()[name].analysis for name in named & layouts().keys()} <= {folder.name}
+        assert {LAYOUTS[name].analysis for name in named & LAYOUTS.keys()} <= {folder.name}
     assert {name for name, analysis in OWNERS.items() if not analysis} == {"records", "estimates"}

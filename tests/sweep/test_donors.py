@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerwise.analyses.transplant.weights import with_weights_of
+from layerwise.analyses.transplant.exchange.weights import with_weights_of
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.sweep import intact, sweep, together

@@ -139,7 +139,7 @@ def _text(value: object) -> Any:
 
 def show_items(items: Any, layer: str, *, every: bool) -> None:
     """A table for each way of scoring, and how many items changed."""
-    from layerwise.analyses.ablation.items import shorten
+    from layerwise.analyses.ablation.page.examples import shorten
     from layerwise.presentation.wording import protocol_phrase
 
     # Longer texts lose their middle; the columns wrap what is left between words.

@@ -81,7 +81,7 @@ def items(
 ) -> None:
     """List items with the answers of the intact model, and without a layer."""
     say_start("Reading", run)
-    from layerwise.analyses.ablation.items import items as of_run
+    from layerwise.analyses.ablation.result import items as of_run
 
     show_items(of_run(run, layer, task, protocol, changed=False), layer, every=every)
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.ablation.claims_compared import different_layers
-from layerwise.analyses.ablation.saved_effects import ablations, select_effects
+from layerwise.analyses.ablation.claims.differences import different_layers
+from layerwise.analyses.ablation.tables.saved_effects import ablations, select_effects
 from layerwise.analyses.replication.columns import verdict_lines
 from layerwise.presentation.claim import (
     APART,

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise.analyses.ablation.saved_effects import (
+from layerwise.analyses.ablation.tables.saved_effects import (
     HEADS,
     ablations,
     effects_of_layers,

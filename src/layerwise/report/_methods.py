@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib import metadata
 
-from layerwise.analyses.ablation.saved_effects import HEADS, SETS, ablations
+from layerwise.analyses.ablation.tables.saved_effects import HEADS, SETS, ablations
 from layerwise.analyses.registry import ANALYSES
 from layerwise.presentation.wording import (
     in_order,

@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from layerwise.analyses.ablation.items import answers, shorten
-from layerwise.analyses.ablation.questions import KEY, QUESTIONS
-from layerwise.analyses.ablation.report import state_traces
-from layerwise.analyses.ablation.saved_effects import (
+from layerwise.analyses.ablation.page.examples import shorten
+from layerwise.analyses.ablation.page.sections import state_traces
+from layerwise.analyses.ablation.tables.items import answers
+from layerwise.analyses.ablation.tables.questions import KEY, QUESTIONS
+from layerwise.analyses.ablation.tables.saved_effects import (
     ablations,
     points,
     select_effects,

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from layerwise.stats.cells import Cell, cells
 from layerwise.stats.crossings import crossings_table
 from layerwise.stats.depth.item_curves import beyond_background
-from layerwise.stats.inference import holm
+from layerwise.stats.families.multiplicity import correct_family
 from layerwise.stats.items.clusters import paired_p_values
 from layerwise.stats.items.crossed import crossed_means
 from layerwise.stats.pools import LEVEL, Pool, compared_alike, pool_cells, pools
@@ -117,7 +117,7 @@ def _correct(tables: Sequence[pd.DataFrame], n_tests: int) -> pd.DataFrame:
     table = _concat(tables).reset_index(drop=True)
     if table.empty:
         return table
-    p = holm(table["p"].to_numpy(dtype=float), n_tests)
+    p = correct_family(table["p"].to_numpy(dtype=float), n_tests)
     sure, above = p < LEVEL, table["estimate"] > 0
     held = sure & (table["what"] != SPARE)
     return table.assign(

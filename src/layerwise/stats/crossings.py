@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from layerwise.stats.inference import holm
+from layerwise.stats.families.multiplicity import correct_family
 from layerwise.stats.items.clusters import paired_p_values
 from layerwise.stats.pools import LEVEL, Pool, compared_alike
 
@@ -72,7 +72,9 @@ def crossings_table(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
     n_tests = comb(n_capabilities, 2) * n_layers * (n_layers - 1)
     places = [np.argwhere(~np.eye(len(side.p), dtype=bool)) for side, _ in pairs]
     p = [crossing_p_values(*sides)[tuple(at.T)] for sides, at in zip(pairs, places, strict=True)]
-    adjusted = np.split(holm(np.concatenate(p), n_tests), np.cumsum([len(each) for each in p])[:-1])
+    adjusted = np.split(
+        correct_family(np.concatenate(p), n_tests), np.cumsum([len(each) for each in p])[:-1]
+    )
     crossings = [
         _Crossing(*sides, int(at[n][0]), int(at[n][1]), float(own[n]), float(family[n]))
         for sides, at, own, family in zip(pairs, places, p, adjusted, strict=True)
@@ -160,7 +162,11 @@ def _crossing_protocols(crossings: Sequence[_Crossing]) -> list[tuple[str, ...]]
     """
     sure = [crossing for crossing in crossings if crossing.p_family < LEVEL]
     tests = [(one, name) for one in sure for name in one.first.pool.protocols]
-    p = holm(np.array([one.p_of_protocol(name) for one, name in tests])) if tests else np.ones(0)
+    p = (
+        correct_family(np.array([one.p_of_protocol(name) for one, name in tests]))
+        if tests
+        else np.ones(0)
+    )
     alone: dict[tuple[int, str], bool] = {
         (id(one), name): bool(value < LEVEL) for (one, name), value in zip(tests, p, strict=True)
     }

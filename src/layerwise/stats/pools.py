@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, Shaped
 
 from layerwise.stats.cells import Cell
 from layerwise.stats.families.estimate import exact_difference_bounds
-from layerwise.stats.inference import holm
+from layerwise.stats.families.multiplicity import correct_family
 from layerwise.stats.items.clusters import Clusters, independent_items, paired_p_values
 from layerwise.stats.signals.least_to_lose import LEAST_TO_LOSE
 
@@ -127,7 +127,7 @@ class Pool(NamedTuple):
         names: Sequence[str],
     ) -> list[str]:
         parts = [(self._select(labels == name), net[labels == name]) for name in names]
-        p = holm(np.stack([part.p_more(own) for part, own in parts], axis=1))
+        p = correct_family(np.stack([part.p_more(own) for part, own in parts], axis=1))
         return [
             ", ".join(name for name, value in zip(names, row, strict=True) if value < LEVEL)
             for row in p

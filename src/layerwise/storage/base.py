@@ -18,7 +18,6 @@ from .estimates import (
     ESTIMATES,
     as_estimates,
     in_files,
-    layouts,
     of_other_analyses,
     table_from_estimates,
 )
@@ -36,6 +35,7 @@ from .provenance import (
     read_run_file,
     write_run_file,
 )
+from .schemas import LAYOUTS
 from .written import JOINED_TABLES, LOST_WITH_RUN_FILE, drop_from_file_list, refuse_other_results
 
 AnyResult = TypeVar("AnyResult", bound="Result")
@@ -108,7 +108,7 @@ class Result:
             ``docs/results.md`` describes the columns.
         """
         tables = {name: getattr(self, name) for name in self.tables} | self.derived_tables()
-        return as_estimates({name: table for name, table in tables.items() if name in layouts()})
+        return as_estimates({name: table for name, table in tables.items() if name in LAYOUTS})
 
     def save(self, folder: str | Path) -> None:
         """Write the result's tables, and ``run.json`` unless a run in the folder goes on.
@@ -167,8 +167,8 @@ class Result:
         self, folder: Path, tables: Mapping[str, pd.DataFrame]
     ) -> dict[str, pd.DataFrame]:
         """The tables as they are written, with the estimates that others left in the folder."""
-        observed = {name: table for name, table in tables.items() if name not in layouts()}
-        estimated = {name: table for name, table in tables.items() if name in layouts()}
+        observed = {name: table for name, table in tables.items() if name not in LAYOUTS}
+        estimated = {name: table for name, table in tables.items() if name in LAYOUTS}
         if not estimated:
             return observed
         path, parts = folder / f"{ESTIMATES}.parquet", [as_estimates(estimated)]

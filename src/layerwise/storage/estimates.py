@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from layerwise.errors import UserError, short_repr, unknown_name
 
-from .layouts import TURNED, Meaning, QuantityRow, TableLayout
+from .layouts import TURNED, QuantityRow
 from .parquet import as_columns, conform, from_columns
 from .schemas import LAYOUTS, QUANTITIES, SCHEMAS
 
@@ -27,21 +27,11 @@ _TESTS = " tests"
 _TEXTS = {field.name for field in SCHEMAS[ESTIMATES] if field.type == pa.string()}
 
 
-def layouts() -> dict[str, TableLayout]:
-    """Layout of each table of estimates in the long one, by its name."""
-    return LAYOUTS
-
-
-def vocabulary() -> dict[str, Meaning]:
-    """The unit of each quantity, and a sentence that says what it is."""
-    return QUANTITIES
-
-
 def in_files(tables: Iterable[str]) -> list[str]:
     """The names of the files that some tables are in: those of estimates are in one."""
     names = list(tables)
-    one = [ESTIMATES] if any(name in layouts() for name in names) else []
-    return one + [name for name in names if name not in layouts()]
+    one = [ESTIMATES] if any(name in LAYOUTS for name in names) else []
+    return one + [name for name in names if name not in LAYOUTS]
 
 
 def as_estimates(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -71,13 +61,13 @@ def _hashable(value: Any) -> Any:
 
 def of_other_analyses(estimates: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
     """The rows of a long table that come from other analyses than some tables."""
-    own = {layouts()[name].analysis for name in names}
+    own = {LAYOUTS[name].analysis for name in names}
     return estimates.loc[~estimates["analysis"].isin(list(own))]
 
 
 def _long(name: str, table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """The rows of the long table, as plain values, that the rows of another are."""
-    layout, columns = layouts()[name], as_columns(name, table)
+    layout, columns = LAYOUTS[name], as_columns(name, table)
     heads = columns.get("heads", [None] * len(table))
     written = {
         (theirs, own): [_to_estimates_column(value, own) for value in columns[theirs]]
@@ -87,7 +77,7 @@ def _long(name: str, table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     }  # fmt: skip
     for row in layout.rows:
         unit = {} if "quantity" not in row.fixed else {
-            "unit": vocabulary()[row.fixed["quantity"]].unit
+            "unit": QUANTITIES[row.fixed["quantity"]].unit
         }  # fmt: skip
         where = {own: theirs for theirs, own in layout.where.items() if theirs not in row.but}
         for i in range(len(table)):
@@ -152,7 +142,7 @@ def _heads(places: Sequence[str]) -> list[int | None] | None:
 
 def table_from_estimates(estimates: pd.DataFrame, name: str) -> pd.DataFrame:
     """A table of estimates from the long one; the inverse of ``as_estimates``."""
-    layout, kinds = layouts()[name], SCHEMAS[name]
+    layout, kinds = LAYOUTS[name], SCHEMAS[name]
     whole = estimates.astype(object)
     found: pd.DataFrame | None = None
     for row in layout.rows:
@@ -241,8 +231,8 @@ def select(estimates: pd.DataFrame, quantity: str, **where: Any) -> pd.DataFrame
             f"columns of a long "
             "table: expected what result.estimates() gives, or estimates.parquet as it is read."
         )
-    if quantity not in vocabulary():
-        raise unknown_name("quantity", quantity, vocabulary())
+    if quantity not in QUANTITIES:
+        raise unknown_name("quantity", quantity, QUANTITIES)
     for column in where:
         if column not in SCHEMAS[ESTIMATES].names:
             raise unknown_name("column", column, SCHEMAS[ESTIMATES].names)

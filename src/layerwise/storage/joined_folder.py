@@ -15,11 +15,11 @@ from layerwise.errors import DamagedResultsError
 from layerwise.ground.regular_files import read_regular
 
 from .atomic_files import disk_errors, remove_temporaries, write_atomically
-from .estimates import ESTIMATES, as_estimates, in_files, layouts, table_from_estimates
+from .estimates import ESTIMATES, as_estimates, in_files, table_from_estimates
 from .file_list import FILES, file_hashes, files_without, refuse_edited_file_list, with_list
 from .parquet import conform, is_table, read_table, write_table
 from .places import FIGURES, refuse_foreign, refuse_unusable_folder, refuse_unusable_page
-from .schemas import SCHEMAS
+from .schemas import LAYOUTS, SCHEMAS
 from .written import refuse_other_results
 
 _Facts = TypeVar("_Facts", bound=BaseModel)
@@ -98,7 +98,7 @@ class JoinedFolder(Generic[_Facts]):
             # Tables of two joinings never stand under one list.
             (folder / self.list_file).unlink(missing_ok=True)
         whole = {self._schema(name): tables[name] for name in self.tables}
-        whole[ESTIMATES] = as_estimates({n: t for n, t in whole.items() if n in layouts()})
+        whole[ESTIMATES] = as_estimates({n: t for n, t in whole.items() if n in LAYOUTS})
         for file, name in self._files.items():
             write_table(folder / file, name, whole[name], text)
         files = file_hashes(folder, self.table_files)

@@ -31,14 +31,15 @@ from layerwise.stats.depth.layer_curves import (
     gap_reason,
 )
 from layerwise.stats.effects import ALPHA, Cell, cells, layer_skips
+from layerwise.stats.families.multiplicity import correct_family
 from layerwise.stats.items.clusters import Counts, resampled_tests
 from layerwise.stats.signals.signal import signals, signals_from_table
 from layerwise.storage.written import REQUESTS_FILE
 
-from .findings import findings, silent
-from .questions import QUESTIONS
-from .report import sections
+from .claims.findings import findings, silent
+from .page.sections import sections
 from .result import AblationResult
+from .tables.questions import QUESTIONS
 
 if TYPE_CHECKING:
     from layerwise.runs.setup import Setup
@@ -73,7 +74,7 @@ def ablation_evidence(
 def _ablation_curve(cell: Cell, chance: float, sampling: Sampling) -> MethodCurve:
     def critical(drawn: Counts) -> Bool[np.ndarray, "draws layers"]:
         total, p = resampled_tests(cell.net, cell.clusters, drawn)
-        return (stats.holm(p) < ALPHA) & (total > 0)
+        return (correct_family(p) < ALPHA) & (total > 0)
 
     (counts,) = sampling.counts([cell.task], [cell.clusters])
     values = np.column_stack([cell.intact, cell.floor(chance), cell.correct]).astype(float)

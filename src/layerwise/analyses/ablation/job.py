@@ -40,7 +40,6 @@ from layerwise.tasks._requests import prompt
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import with_examples
 
-from .questions import question_table
 from .result import ANSWER, AblationResult
 from .spec import (
     RESAMPLE,
@@ -50,6 +49,7 @@ from .spec import (
     sweep_by_draw,
     with_draws,
 )
+from .tables.questions import question_table
 
 # Items that are finished and saved together: what a killed run can lose at most.
 ITEMS_AT_ONCE = 32

@@ -1,4 +1,4 @@
-"""The typed result of ablation, and the compact table that it shows in a notebook."""
+"""The typed result of ablation, the compact table of a notebook, and the result item by item."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from layerwise.errors import UserError
+from layerwise.ground.argument_types import ExpectedWords, Whole
+from layerwise.ground.arguments import check_arguments
+from layerwise.ground.layer_names import layer_number
+from layerwise.ground.readers import AnyPath, Reads, path
 from layerwise.presentation import no_signal
 from layerwise.presentation.columns import drop_columns, in_short
 from layerwise.presentation.section import draw_table
@@ -22,12 +26,14 @@ from layerwise.stats.effects import BASELINES, corrected_p, effects_table, signa
 from layerwise.stats.share_tests.equivalence import SmallestEffects
 from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.parquet import frame
+from layerwise.storage.places import is_folder
 from layerwise.storage.provenance import Facts, join_facts
 
-from .columns import SCORE, effect_columns
-from .questions import read_questions
-from .saved_effects import is_set
-from .scoring_steps import compare_steps, scored_in_steps, with_passages
+from .page.columns import SCORE, effect_columns
+from .tables.items import FATES, answers, of_task, records_without_layer
+from .tables.questions import question_table, read_questions
+from .tables.saved_effects import is_set
+from .tables.scoring_steps import compare_steps, scored_in_steps, with_passages
 
 _CELL = ["task", "protocol"]
 # What names a record: the intact model's is one however often a run asks it.
@@ -111,7 +117,7 @@ class AblationResult(Result):
 
     def plot(self) -> Any:
         """The role map; of heads alone, their maps; of blocks and sets alone, their losses."""
-        from .figures import head_effect_maps, role_map, set_losses
+        from .page.figures import head_effect_maps, role_map, set_losses
 
         effects = self.effects()
         layers = effects.loc[effects["head"].isna()]
@@ -190,3 +196,71 @@ def can_join(first: AblationResult, other: AblationResult) -> bool:
     alike = all(one[name].tolist() == two[name].tolist() for name in ("item", "correct"))
     gold = (table["gold_logprob"].to_numpy(dtype=float) for table in (one, two))
     return alike and np.allclose(*gold, rtol=0, atol=_SAME, equal_nan=True)
+
+
+def _read_run(name: str, value: Any) -> Any:
+    return value if isinstance(value, Result) else path(name, value)
+
+
+@check_arguments()
+def items(
+    run: Annotated[AnyPath | AblationResult, Reads(_read_run, "str | Path | AblationResult")],
+    layer: Annotated[Whole | str, ExpectedWords("a layer's number or address", "11")],
+    task: Annotated[str, ExpectedWords("a text", "'facts'")],
+    protocol: str | None = None,
+    *,
+    changed: bool = True,
+) -> pd.DataFrame:
+    """List items with the answers of the intact model and of the model without a layer.
+
+    Args:
+        run: the folder of a finished run with an ablation of layers, or an ``AblationResult``.
+        layer: the layer, from 0, or of an encoder-decoder its address, such as ``encoder.3``.
+        task: the name of one task of the run.
+        protocol: ``letter``, ``continuation`` or ``generate``; all of the run if None.
+        changed: only items that are right with the layer and wrong without it, or the reverse.
+
+    Returns:
+        One row per protocol and item: lost items first, then gained ones, each with the largest
+        loss of margin first. Columns: ``task``, ``protocol``, ``item``; ``change`` (what was done
+        to the layer, ``skip:layer=11``); ``fate`` (``lost``, ``gained``, ``right`` or ``wrong``
+        both times); ``prompt`` (its whole text), ``question`` (the prompt without the lines that
+        all prompts share), ``options`` (none under ``generate``), ``gold`` (the right answer);
+        ``intact`` and ``without`` (the two answers: an option, or the written text);
+        ``right_intact`` and ``right_without``; ``margin_intact``, ``margin_without`` and
+        ``margin_change`` (in nats; nan under ``generate``). Texts are None where the run did not
+        save them.
+
+    Raises:
+        UserError: if the folder has no ablation, or the run has no such layer, task or protocol.
+
+    Example:
+        >>> lost = layerwise.items("runs/smollm2-135m", layer=11, task="facts")  # doctest: +SKIP
+    """
+    result = run if isinstance(run, AblationResult) else _load_ablation(run)
+    facts, model = result.facts, result.facts.model
+    if isinstance(layer, str) or not 0 <= layer < model.n_layers:
+        layer = layer_number(str(layer), model.n_encoder_layers, model.n_layers)
+    outcomes = of_task(result.records, task, protocol)
+    without = records_without_layer(outcomes, layer, facts)
+    questions = question_table([]) if result.questions is None else result.questions()
+    table = answers(outcomes, without, questions)
+    return table.loc[table["fate"].isin(FATES[:2])].reset_index(drop=True) if changed else table
+
+
+def _load_ablation(run: Any) -> AblationResult:
+    """The ablation of a folder."""
+    if isinstance(run, Result):
+        raise UserError(
+            f"Items of a {type(run).__name__} were asked for: expected an AblationResult, or the "
+            "folder of a run with one."
+        )
+    folder = Path(run)
+    if not is_folder(folder):
+        raise UserError(f"No folder {folder}: expected the folder of a run; check the path.")
+    if not (folder / "records.parquet").exists():
+        raise UserError(
+            f"No records.parquet in {folder}: expected a finished run with an ablation; check the "
+            "path, or run layerwise profile or ablate with this folder."
+        )
+    return AblationResult.load(folder)

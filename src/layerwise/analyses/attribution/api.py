@@ -23,8 +23,8 @@ from jaxtyping import Bool, Float
 
 from layerwise.analyses.arguments import Protocols, Tasks, check_arguments, generate_refusal
 from layerwise.analyses.execute import execute_job
-from layerwise.analyses.shared.decompose import Direct, Values, direct, read_differences
-from layerwise.analyses.shared.decompose_seq2seq import direct_seq2seq
+from layerwise.analyses.shared.decompose.decoder import Direct, Values, direct, read_differences
+from layerwise.analyses.shared.decompose.seq2seq import direct_seq2seq
 from layerwise.analyses.shared.left_out import exclusion_entry
 from layerwise.errors import UserError
 from layerwise.ground.argument_types import known_name_validator

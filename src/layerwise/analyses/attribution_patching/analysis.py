@@ -24,7 +24,6 @@ from layerwise.presentation.columns import as_text
 from layerwise.presentation.rows import claim_scope, numbers, parts, records, rows
 from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import count_noun, count_range, in_order
-from layerwise.stats import holm
 from layerwise.stats.effects import ALPHA
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
@@ -52,7 +51,7 @@ def estimates_hold(run: RunTables) -> list[Claim]:
 
 def _agreement(known: pd.DataFrame, direction: str, site: str) -> Claim:
     # where pairs and cells both say so
-    sure = (numbers(known, "spearman_low") > 0) & (holm(numbers(known, "spearman_p")) < ALPHA)
+    sure = (numbers(known, "spearman_low") > 0) & (numbers(known, "spearman_p_holm") < ALPHA)
     n_sure = int(sure.sum())
     least = records(known)[int(np.argmin(numbers(known, "spearman")))]
     value, low, high = (float(least[f"spearman{end}"]) for end in ("", "_low", "_high"))

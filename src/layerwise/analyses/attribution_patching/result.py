@@ -25,6 +25,7 @@ from layerwise.presentation.columns import (
     text_column,
 )
 from layerwise.presentation.section import draw_table
+from layerwise.stats.families.multiplicity import correct_rows
 from layerwise.stats.families.rank_correlation import rank_correlation
 from layerwise.stats.items.clusters import clusters_from_table, sample_and_resamples
 from layerwise.storage.base import Result, cache_tables
@@ -134,4 +135,11 @@ def agreement_table(table: pd.DataFrame, seed: int, n_resamples: int = 2000) -> 
             "largest_error": float(gap.max()) if len(gap) else None,
             "signal": signals[where["task"], where["protocol"]],
         })  # fmt: skip
+    # a family is all tasks of a direction and site that have signal and could be ranked
+    tested = [row for row in rows if row["signal"] is not False and row["spearman_low"] is not None]
+    family, to = ("direction", "site"), "spearman_p_holm"
+    for row, corrected in zip(
+        tested, correct_rows(tested, by=family, p="spearman_p", to=to), strict=True
+    ):
+        row[to] = corrected[to]
     return frame("attribution_agreement", rows)

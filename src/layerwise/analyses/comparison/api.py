@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from layerwise.analyses.ablation.saved_effects import single_layers
+from layerwise.analyses.ablation.tables.saved_effects import single_layers
 from layerwise.errors import UserError
 from layerwise.ground.argument_types import Resamples, Seed
 from layerwise.ground.arguments import check_arguments

@@ -13,7 +13,8 @@ from layerwise import stats
 from layerwise.stats.depth.depth_inference import depth_bounds, depth_difference
 from layerwise.stats.depth.depths import bounds, relative_depth_difference
 from layerwise.stats.effects import ALPHA
-from layerwise.stats.families.estimate import Ends, exact_where_alike, with_holm
+from layerwise.stats.families.estimate import Ends, exact_where_alike
+from layerwise.stats.families.multiplicity import correct_rows
 from layerwise.stats.inference import expanded_level
 from layerwise.stats.items.clusters import paired_p_values
 from layerwise.stats.items.crossed import crossed_difference
@@ -146,14 +147,14 @@ def correct_families(
     """The rows with Holm's correction within each family and over all, and their significance."""
     tested, tests = [], n_tests([row["family"] for row in rows], planned or {})
     for family in COMPARED:
-        of_family = with_holm((row for row in rows if row["family"] == family), tests[family])
+        of_family = correct_rows((row for row in rows if row["family"] == family), tests[family])
         for row in of_family:
             small = abs(row.get("difference", np.inf)) < row.pop(_SMALLEST, 0.0) - 1e-9
             # whether the interval is away from 0, where there is one; the exact test has its own
             away = family == ACCURACY or row["low"] > 0 or row["high"] < 0
             tested.append(row | {"significant": bool(row["p_holm"] < ALPHA and away and not small)})
     whole = sum(tests.values())
-    return with_holm([row | {"run_tests": whole} for row in tested], whole, to="p_run")
+    return correct_rows([row | {"run_tests": whole} for row in tested], whole, to="p_run")
 
 
 def n_tests(families: Sequence[str], planned: Mapping[str, int]) -> dict[str, int]:

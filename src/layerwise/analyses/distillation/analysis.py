@@ -24,8 +24,8 @@ from layerwise.presentation.section import FigureSpec, Section, Table
 from layerwise.presentation.wording import number, percent, protocol_phrase
 from layerwise.storage.run_tables import RunTables
 
-from .names import objective_in_words, student_in_words, trained_weights_words
 from .result import GAINS, DistillationResult
+from .training.names import objective_in_words, student_in_words, trained_weights_words
 
 if TYPE_CHECKING:
     from layerwise.runs.setup import Setup

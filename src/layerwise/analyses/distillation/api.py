@@ -1,7 +1,7 @@
 """``distill`` and ``heal``: a student trained on a teacher's predictions, and what it can do.
 
-The training is in ``training``, its losses in ``losses``, its texts in ``examples``; ``job`` goes
-from two loaded models to a written one.
+The training, its losses and its texts are in ``training``; ``job`` goes from two loaded models to a
+written one.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from layerwise.storage.places import OutputFolder
 from layerwise.storage.provenance import RUN_FILE, is_finished, listed_files, read_run_file
 
 from .card import card
-from .examples import training_examples
 from .job import Distillation
-from .losses import Objective
-from .names import OF_TASK
 from .result import DistillationResult
-from .student import refuse_incomparable
-from .training import Training, refuse_steps
+from .training.examples import training_examples
+from .training.loop import Training, refuse_steps
+from .training.losses import Objective
+from .training.names import OF_TASK
+from .training.student import refuse_incomparable
 
 CARD = "README.md"
 

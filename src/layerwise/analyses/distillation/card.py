@@ -9,8 +9,8 @@ from layerwise.presentation.naming import model_layer_names
 from layerwise.presentation.rows import records
 from layerwise.presentation.wording import capitalise, interval, number, p_value
 
-from .names import HOSTS, objective_in_words, student_in_words, trained_weights_words
 from .result import DistillationResult
+from .training.names import HOSTS, objective_in_words, student_in_words, trained_weights_words
 
 _CARD = """---
 library_name: transformers

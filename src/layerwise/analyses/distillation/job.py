@@ -29,10 +29,10 @@ from layerwise.storage.parquet import frame
 from layerwise.storage.schemas import SCHEMAS
 from layerwise.tasks import Task
 
-from .names import DISTILLED, STUDENT, TEACHER
 from .result import DistillationResult
-from .student import Student, Teacher, matching_layers
-from .training import Trainer, Training
+from .training.loop import Trainer, Training
+from .training.names import DISTILLED, STUDENT, TEACHER
+from .training.student import Student, Teacher, matching_layers
 
 # Seconds after which a training is kept between two points of its curve.
 KEPT_EVERY = 120.0

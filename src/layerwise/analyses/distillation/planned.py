@@ -27,13 +27,13 @@ from layerwise.sweep.run import model_shape
 from layerwise.tasks import Task
 
 from .api import read_pruned_folder
-from .batches import batches_that_fit
-from .examples import Example, training_examples
-from .losses import Objective
-from .memory import StepMemory, step_memory
-from .names import DISTILLED, STUDENT, TEACHER
-from .student import Student, Teacher, refuse_incomparable
-from .training import Trainer, Training, refuse_steps
+from .training.batches import batches_that_fit
+from .training.examples import Example, training_examples
+from .training.loop import Trainer, Training, refuse_steps
+from .training.losses import Objective
+from .training.memory import StepMemory, step_memory
+from .training.names import DISTILLED, STUDENT, TEACHER
+from .training.student import Student, Teacher, refuse_incomparable
 
 _NOTES = (
     "A backward counts as two forwards. Answers are taken to be the tasks' own; those of the "

@@ -32,6 +32,7 @@ from layerwise.stats.families.estimate import (
     finite_or_none,
     paired_bounds,
 )
+from layerwise.stats.families.multiplicity import correct_family
 from layerwise.stats.items.clusters import Clusters, paired_p_values
 from layerwise.stats.share_tests.share_bounds import share_scale, wide_enough
 from layerwise.stats.signals.signal import have_signal, signal_p_values
@@ -39,7 +40,7 @@ from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
-from .names import DISTILLED, HOSTS, STUDENT, TEACHER
+from .training.names import DISTILLED, HOSTS, STUDENT, TEACHER
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -96,7 +97,7 @@ def gains_table(distillation: pd.DataFrame, chance: Chance, seed: int) -> pd.Dat
     hosts = [cells[host] for cells in every for host in HOSTS]
     signal = have_signal(signal_p_values(hosts, chance)).reshape(-1, len(HOSTS)).tolist()
     p, lead_p = (np.array([_p(cells, host) for cells in every]) for host in (DISTILLED, TEACHER))
-    p_holm, lead_p_holm = stats.holm(p), stats.holm(lead_p)
+    p_holm, lead_p_holm = correct_family(p), correct_family(lead_p)
     rows = []
     for place, cells in enumerate(every):
         student, clusters = cells[STUDENT], cells[STUDENT].clusters

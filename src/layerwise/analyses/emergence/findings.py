@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.shared.difficulty_words import beside_order, beside_orders
 from layerwise.analyses.shared.lens_names import FEWER_RIVALS, LENS_ORDER
 from layerwise.ground.layer_names import COMPUTATION
 from layerwise.presentation.claim import (
@@ -44,6 +43,8 @@ from layerwise.presentation.wording import (
 )
 from layerwise.stats.depth.layer_curves import ABLATION, ATTRIBUTION, PATCHING
 from layerwise.storage.run_tables import RunTables
+
+from .difficulty_words import beside_order, beside_orders
 
 AGREEMENT = "agreement"
 HALF, RANKS = "half-effect depth", "rank correlation"

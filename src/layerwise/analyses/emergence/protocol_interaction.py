@@ -15,7 +15,8 @@ from layerwise.errors import UserError
 from layerwise.presentation.wording import in_order
 from layerwise.stats.depth.layer_curves import Sampling
 from layerwise.stats.effects import Cell, Chance, cell_scale, cells, layer_skips
-from layerwise.stats.families.estimate import finite_or_none, with_holm
+from layerwise.stats.families.estimate import finite_or_none
+from layerwise.stats.families.multiplicity import correct_rows
 from layerwise.stats.items.clusters import Clusters, Counts
 from layerwise.stats.share_tests.share_bounds import (
     Scale,
@@ -105,7 +106,7 @@ def interaction_rows(
             ]  # fmt: skip
             if both:
                 tables.append(_rows(capability, pair, both, groups, sampling))
-    adjusted = with_holm([rows[0] for rows in tables])
+    adjusted = correct_rows([rows[0] for rows in tables])
     return [row | {"p_holm": first["p_holm"]} for first, rows in zip(adjusted, tables, strict=True)
             for row in rows]  # fmt: skip
 

@@ -42,7 +42,7 @@ from layerwise.stats.depth.layer_curves import (
     resample_jointly,
     restrict_to_stack,
 )
-from layerwise.stats.families.estimate import with_holm
+from layerwise.stats.families.multiplicity import correct_rows
 from layerwise.stats.families.rank_correlation import rank_correlation
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.signals.signal import IntactAnswers, accuracy_difference
@@ -72,7 +72,7 @@ def agreement_rows(
     return [
         row | {"significant": is_established(row | {"difference": row["estimate"]}, row["p_holm"],
                                              smallest[row["measure"]])}
-        for row in with_holm(rows, by=["measure"])
+        for row in correct_rows(rows, by=["measure"])
     ]  # fmt: skip
 
 
@@ -275,7 +275,7 @@ def order_rows(
     smallest = smallest_depth / max(n_layers - 1, 1)
     return [
         row | {"significant": is_established(row, row["p_holm"], smallest)}
-        for row in with_holm(rows)
+        for row in correct_rows(rows)
     ]
 
 
@@ -292,7 +292,7 @@ def task_depth_columns(
         ]  # fmt: skip
         placed = [task for task in alone if not np.isnan(task.draws[0])]
         pairs += [((summary[:4], summary.axis), pair) for pair in combinations(placed, 2)]
-    tested = with_holm([_order_row(first, second, n_layers) for _, (first, second) in pairs])
+    tested = correct_rows([_order_row(first, second, n_layers) for _, (first, second) in pairs])
     smallest = smallest_depth / max(n_layers - 1, 1)
     by_pair: dict[Any, dict[str, Any]] = {}
     for (key, pair), row in sorted(  # the widest apart last, which stays

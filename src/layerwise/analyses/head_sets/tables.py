@@ -11,7 +11,7 @@ import pandas as pd
 from layerwise.stats.cells import Cell, cells
 from layerwise.stats.contrasts import layer_weights, share_contrast
 from layerwise.stats.effects import Chance
-from layerwise.stats.families.estimate import with_holm
+from layerwise.stats.families.multiplicity import correct_rows
 from layerwise.stats.pools import has_much_to_lose, pool_cells
 from layerwise.stats.signals.signal import signals
 from layerwise.storage.parquet import frame
@@ -44,9 +44,7 @@ def losses_table(table: pd.DataFrame, chance: Chance) -> pd.DataFrame:
                    "capability": cell.capability, "protocol": cell.protocol}  # fmt: skip
             known = signal[cell.task, cell.protocol]
             rows += [key | row for row in _cell_rows(cell, chance, known)]
-    tested = [row for row in rows if "p" in row]
-    corrected = iter(with_holm(tested))
-    return frame("head_set_losses", [next(corrected) if "p" in row else row for row in rows])
+    return frame("head_set_losses", correct_rows(rows))
 
 
 def _cell_rows(cell: Cell, chance: Chance, signal: bool) -> Iterator[dict[str, Any]]:

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 
 from layerwise import stats
-from layerwise.analyses.shared.decompose import LogitSums, direct, read_differences
-from layerwise.analyses.shared.decompose_seq2seq import decompose_stack
+from layerwise.analyses.shared.decompose.decoder import LogitSums, direct, read_differences
+from layerwise.analyses.shared.decompose.seq2seq import decompose_stack
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER
 from layerwise.models import original_tokenizer

@@ -20,7 +20,7 @@ from layerwise.presentation.wording import WAY, protocol_words
 from layerwise.stats.depth.item_curves import ItemCurves, settled_by_item
 from layerwise.stats.depth.layer_curves import Signal
 from layerwise.stats.effects import ALPHA, Chance
-from layerwise.stats.families.estimate import with_holm
+from layerwise.stats.families.multiplicity import correct_rows
 from layerwise.stats.families.over_items import lens_summary
 from layerwise.stats.items.clusters import Clusters, clusters_from_table
 from layerwise.stats.signals.signal import MethodAnswers, gate_table, signals_from_table
@@ -194,7 +194,7 @@ def depth_comparisons(depths: pd.DataFrame, signal: Signal, n_layers: int) -> pd
         for first, second in combinations(samples(depths, signal, n_layers), 2)
         if (first.lens, first.protocol) == (second.lens, second.protocol)
     ]
-    tested = [row | {"significant": row["p_holm"] < ALPHA} for row in with_holm(rows)]
+    tested = [row | {"significant": row["p_holm"] < ALPHA} for row in correct_rows(rows)]
     return frame("prediction_depth_comparisons", tested)
 
 

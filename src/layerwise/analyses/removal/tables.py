@@ -13,7 +13,13 @@ from layerwise import stats
 from layerwise.analyses.shared.left_out import HELD_OUT, SELECTION
 from layerwise.stats import effects as _effects
 from layerwise.stats.effects import Chance
-from layerwise.stats.families.estimate import Sizes, correct_run_wide, finite_or_none, with_holm
+from layerwise.stats.families.estimate import finite_or_none
+from layerwise.stats.families.multiplicity import (
+    Sizes,
+    correct_family,
+    correct_rows,
+    correct_run_wide,
+)
 from layerwise.stats.items.clusters import Clusters, draws_of_tasks, paired_p_values
 from layerwise.stats.share_tests.share_bounds import wide_enough
 from layerwise.stats.signals.signal import signals
@@ -162,7 +168,7 @@ def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFra
             for row in _curve(cells, chance, seed):
                 rows.append(dict(named.loc[row["step"]]) | row)
     size = len(rows) + n_silent
-    judged = with_holm([row | {"run_tests": size} for row in rows], size, to="p_run")
+    judged = correct_rows([row | {"run_tests": size} for row in rows], size, to="p_run")
     return frame("removal_curves", judged)
 
 
@@ -184,7 +190,7 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
     p = paired_p_values(net, together)
     if len(cells) > 1:
         p = np.maximum(p, _mean_share_p_values(cells, chance, together))
-    p_holm = stats.holm(p)
+    p_holm = correct_family(p)
     # tasks of unlike numbers of items: pooled, what one gains may outweigh what another loses
     agree = np.sign(net.sum(axis=0)) == np.sign(share[0])
     same = {

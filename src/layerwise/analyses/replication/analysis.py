@@ -26,10 +26,10 @@ from layerwise.presentation.wording import count_noun, join_words, p_value
 from layerwise.storage.run_tables import RunTables
 from layerwise.tasks import Task
 
-from .claim import Verdict
 from .claims import BY_NAME
 from .columns import COLUMNS, claim_name, effect_words, part_words, seen_words
 from .result import ReplicationResult
+from .verdicts.claim import Verdict
 
 if TYPE_CHECKING:
     from layerwise.runs.setup import Setup

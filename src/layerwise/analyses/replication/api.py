@@ -19,7 +19,7 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.contract import Job, PlannedJob, PlannedJobs, planned_amount
 from layerwise.analyses.execute import JobOfSetup, execute
 from layerwise.analyses.shared.texts import read_texts
-from layerwise.analyses.transplant.spec import refuse_misfit
+from layerwise.analyses.transplant.exchange.spec import refuse_misfit
 from layerwise.errors import UserError, unknown_name
 from layerwise.ground.argument_types import Names, known_name_validator
 from layerwise.ground.readers import AnyPath
@@ -37,7 +37,6 @@ from layerwise.storage.parquet import frame
 from layerwise.tasks.registry import TEXT as TEXT_SUITES
 from layerwise.tasks.registry import is_suite, load_task, suites_like
 
-from .claim import FULL, SCALES, SMALL, PublishedClaim
 from .claims import BY_NAME
 from .measurements import (
     MEASUREMENTS,
@@ -48,6 +47,7 @@ from .measurements import (
     judge_results,
 )
 from .result import ReplicationResult
+from .verdicts.claim import FULL, SCALES, SMALL, PublishedClaim
 
 ALL = "all"
 READ = "continuation"

@@ -13,7 +13,7 @@ from layerwise.presentation.wording import interval, number, protocol_words
 from layerwise.storage.run_tables import RunTables
 from layerwise.tasks import PROTOCOLS
 
-from .claim import Verdict
+from .verdicts.claim import Verdict
 
 # Units of which whole numbers are shown.
 _WHOLE = ("%", "accuracy", "of ")

@@ -17,8 +17,8 @@ from layerwise.presentation.rows import records
 from layerwise.presentation.style import FULL_WIDTH, NOTE, look, new_figure, with_style
 from layerwise.presentation.wording import p_value
 
-from .claim import Verdict
 from .columns import claim_name, effect_words, part_words
+from .verdicts.claim import Verdict
 
 # Colours and shapes of the verdicts; they differ in grey, too.
 _HOLDS, _OPPOSITE = look(0).color, look(1).color

@@ -26,9 +26,9 @@ from layerwise.analyses.running_text.api import TextLoss, refused_swaps
 from layerwise.analyses.running_text.result import CHANGES, SKIP, TextLossResult
 from layerwise.analyses.similarity.api import Similarity
 from layerwise.analyses.similarity.result import SimilarityResult
+from layerwise.analyses.transplant.exchange.spec import TransplantSpec
 from layerwise.analyses.transplant.job import Transplant
 from layerwise.analyses.transplant.result import TransplantResult
-from layerwise.analyses.transplant.spec import TransplantSpec
 from layerwise.errors import UserError
 from layerwise.models.instance.kinds import is_seq2seq
 from layerwise.runs.setup import Setup
@@ -36,11 +36,11 @@ from layerwise.stats.cells import Cell, cells, layer_skips
 from layerwise.storage.base import Result
 from layerwise.storage.provenance import Facts, join_facts
 
-from .claim import PublishedClaim
-from .evidence import Evidence
-from .head_sets import TABLE
-from .judge import judge
 from .result import ReplicationResult
+from .verdicts.claim import PublishedClaim
+from .verdicts.evidence import Evidence
+from .verdicts.head_sets import TABLE
+from .verdicts.judge import judge
 
 TEXT = "text"
 TRAINED = "trained"  # what a claim also needs that compares with a second model

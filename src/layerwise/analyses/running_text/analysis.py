@@ -13,7 +13,7 @@ from layerwise.presentation.naming import name_layer
 from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import count_noun, count_range
 from layerwise.stats.contrasts import Contrast, mean_contrast
-from layerwise.stats.inference import holm
+from layerwise.stats.families.multiplicity import correct_family
 from layerwise.storage.run_tables import RunTables
 
 from .result import COLUMNS, LEVEL, SKIP, SWAP, TextEffects, TextLossResult, text_effects
@@ -49,7 +49,10 @@ def skips_minus_swaps(skips: TextEffects, swaps: TextEffects) -> Contrast:
 
 
 def findings(run: RunTables) -> list[Claim]:
-    """The layer that text needs most, and if swaps cost less than skips."""
+    """The layer that text needs most, and if swaps cost less than skips.
+
+    Both claims are the family: no table has a row of either.
+    """
     table = run.table("text_loss")
     if table is None or table.empty:
         return []
@@ -58,7 +61,7 @@ def findings(run: RunTables) -> list[Claim]:
     of_skips = costliest_layer(skips)
     gap = skips_minus_swaps(skips, swaps) if len(skips.layers) and len(swaps.layers) else None
     raw = [1.0 if of_skips is None else of_skips[2], 1.0 if gap is None else gap.p_either_side()]
-    p = holm(np.array(raw))
+    p = correct_family(np.array(raw))
     claims = []
     if of_skips is not None and p[0] < LEVEL:
         layer, lost, _ = of_skips

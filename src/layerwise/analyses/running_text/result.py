@@ -14,7 +14,7 @@ from layerwise.errors import count_noun
 from layerwise.presentation.columns import LAYER, estimate_column, in_short, p_column, plain
 from layerwise.presentation.section import draw_table
 from layerwise.stats.contrasts import Contrast, mean_contrast
-from layerwise.stats.families.estimate import with_holm
+from layerwise.stats.families.multiplicity import correct_rows
 from layerwise.stats.items.clusters import Clusters
 from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.parquet import frame
@@ -78,7 +78,7 @@ def effects_table(table: pd.DataFrame) -> pd.DataFrame:
                 ends = (min(max(end, 0.0), 1.0) for end in same.bounds())
                 names = ("agree", "agree_low", "agree_high")
                 rows[-1] |= dict(zip(names, (same.estimate, *ends), strict=True))
-    corrected = with_holm(rows)
+    corrected = correct_rows(rows)
     for row in corrected:
         row["significant"] = row["p_holm"] < LEVEL
     return frame("text_effects", corrected)

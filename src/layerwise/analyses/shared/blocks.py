@@ -1,6 +1,6 @@
 """Weights of a block: its sublayers with their norms, in all kinds of models.
 
-Slices of weights that belong to heads are in ``parts``.
+Slices of weights that belong to heads are in ``transplant.exchange.parts``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Trained translators of a tuned lens: an affine map for each depth, in and out of a file.
 
-How they are trained is in ``training``; how they are read with, in ``logit_lens.job``.
+How they are trained is in ``tuned_lens.training``; how they are read with, in ``logit_lens.job``.
 """
 
 from __future__ import annotations

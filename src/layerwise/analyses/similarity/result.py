@@ -27,7 +27,8 @@ from layerwise.presentation.columns import (
 )
 from layerwise.presentation.section import draw_table
 from layerwise.stats.effects import Cell, Chance, cells, layer_skips
-from layerwise.stats.families.estimate import mean_columns, with_holm
+from layerwise.stats.families.estimate import mean_columns
+from layerwise.stats.families.multiplicity import correct_rows
 from layerwise.stats.families.rank_correlation import rank_correlation
 from layerwise.stats.items.clusters import Clusters, Counts, clusters_from_table, draws_of_tasks
 from layerwise.stats.signals.signal import signals
@@ -97,7 +98,7 @@ def prediction_table(
     known.sort(key=lambda each: (each[0].capability, each[0].protocol, each[0].task))
     groups = groupby(known, key=lambda each: (each[0].capability, each[0].protocol))
     rows = [row for _, group in groups for row in _rows(list(group), n_encoder, seed)]
-    return frame("prediction", with_holm(rows, by=["effect"]))
+    return frame("prediction", correct_rows(rows, by=["effect"]))
 
 
 def _of_prompts(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:

@@ -26,12 +26,12 @@ from layerwise.analyses.measurements import with_curves
 from layerwise.errors import UserError, count_noun
 from layerwise.ground.layer_names import layer_axes
 from layerwise.presentation.rows import numbers, rows
-from layerwise.stats import holm
 from layerwise.stats.cells import BASELINES, Cell, cells
 from layerwise.stats.depth.layer_curves import Sampling
 from layerwise.stats.depth.onset import Excess, depth_trend, onset
 from layerwise.stats.effects import ALPHA, signal_table
-from layerwise.stats.families.estimate import finite_or_none, with_holm
+from layerwise.stats.families.estimate import finite_or_none
+from layerwise.stats.families.multiplicity import correct_family, correct_rows
 from layerwise.stats.share_tests.equivalence import SmallestEffects
 from layerwise.stats.signals.signal import LEVEL
 from layerwise.storage.base import Result
@@ -197,7 +197,7 @@ def _accuracy(series: Series) -> pd.DataFrame:
         for step, ablation in zip(series.steps, series.ablations(), strict=True)
     ]
     whole = pd.concat(tables, ignore_index=True)
-    p = holm(numbers(whole, "p"))
+    p = correct_family(numbers(whole, "p"))
     return conform("training_accuracy", whole.assign(p_series=p, signal=p < LEVEL))
 
 
@@ -216,7 +216,7 @@ def _layers(series: Series, accuracy: pd.DataFrame) -> pd.DataFrame:
     whole = pd.concat(tables, ignore_index=True).drop(columns="signal")
     whole = whole.merge(accuracy[[*cell, "signal"]], on=cell, how="left")
     able = whole["signal"].to_numpy(dtype=bool)
-    p = np.where(able, holm(numbers(whole, "p"), n_layer_tests(accuracy, whole)), np.nan)
+    p = np.where(able, correct_family(numbers(whole, "p"), n_layer_tests(accuracy, whole)), np.nan)
     lost = able & (np.nan_to_num(p, nan=1.0) < ALPHA) & (numbers(whole, "acc_diff") > 0)
     return conform("training_layers", whole.assign(p_series=p, significant=lost))
 
@@ -330,7 +330,7 @@ def _moves(
                 "layer_late": trend.first + trend.change, "change": trend.change,
                 "low": finite_or_none(trend.low), "high": finite_or_none(trend.high), "p": trend.p,
             })  # fmt: skip
-    for row in (moves := with_holm(moves)):
+    for row in (moves := correct_rows(moves)):
         away = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
         far = abs(row["change"]) > interest.depth - 1e-9
         row["significant"] = bool(row["p_holm"] < ALPHA and away and far)

@@ -15,8 +15,7 @@ from layerwise.presentation.section import FigureSpec, Section, Table, not_shown
 from layerwise.presentation.wording import HEAD_WORDS, count_range, protocol_phrase, spread
 from layerwise.storage.run_tables import RunTables
 
-from .findings import KIND, caveats, findings
-from .names import (
+from .exchange.names import (
     BRINGS,
     BY_HEAD,
     EXCHANGES,
@@ -27,6 +26,7 @@ from .names import (
     SINGLE,
     WEIGHTS,
 )
+from .findings import KIND, caveats, findings
 from .result import DISTANCES, EFFECTS, GAPS, GREEDY, RANKS, TransplantResult
 
 if TYPE_CHECKING:
@@ -147,8 +147,8 @@ def sections(run: RunTables) -> list[Section]:
 def _planned_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     from layerwise.runs.setup import check_layers
 
+    from .exchange.spec import TransplantSpec
     from .job import Transplant
-    from .spec import TransplantSpec
 
     layers, named = check_layers(options["layers"], setup.model), options["layers"] is not None
     spec = TransplantSpec.for_models(

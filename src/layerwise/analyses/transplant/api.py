@@ -1,7 +1,7 @@
 """Transplant: layers of one model put into another, in both directions.
 
-What is exchanged is planned in ``spec`` and ``job``; what it moves is computed from the records
-in ``gaps`` and ``tables``.
+What is exchanged is planned in ``exchange.spec`` and ``job``; what it moves is computed from the
+records in ``tables``.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from layerwise.runs.setup import check_layers, prepare
 from layerwise.stats.share_tests.equivalence import SmallestEffects, check_smallest_effects
 from layerwise.storage.places import OutputFolder
 
+from .exchange.names import EXCHANGES, SETS
+from .exchange.spec import TransplantSpec, refuse_misfit, refuse_unknown
+from .exchange.writing import refuse_one_folder, write_merged_model
 from .job import Transplant
-from .names import EXCHANGES, SETS
 from .result import TransplantResult
-from .spec import TransplantSpec, refuse_misfit, refuse_unknown
-from .writing import refuse_one_folder, write_merged_model
 
 
 @check_arguments(refuse_unknown, refuse_one_folder)

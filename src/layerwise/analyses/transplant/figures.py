@@ -16,7 +16,7 @@ from layerwise.presentation.section import bounds
 from layerwise.presentation.style import FULL_WIDTH, protocol_look, with_style
 from layerwise.presentation.wording import HEAD_WORDS, protocol_phrase, protocol_words
 
-from .names import WEIGHTS, site_words
+from .exchange.names import WEIGHTS, site_words
 
 _TITLES = {
     "single": "one layer",

@@ -34,7 +34,7 @@ from layerwise.presentation.wording import (
 from layerwise.stats.share_tests.equivalence import SmallestEffects
 from layerwise.storage.run_tables import RunTables
 
-from .names import (
+from .exchange.names import (
     ACTIVATIONS,
     BASE,
     BRINGS,

@@ -35,11 +35,11 @@ from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 
-from .names import ACTIVATIONS, BASE, BRINGS, DESTROYS, HOSTS, OTHER, WEIGHTS
+from .exchange.names import ACTIVATIONS, BASE, BRINGS, DESTROYS, HOSTS, OTHER, WEIGHTS
+from .exchange.spec import Change, TransplantSpec
+from .exchange.weights import Exchange, distances, is_alone, swept_with_donor
 from .result import TransplantResult
-from .spec import Change, TransplantSpec
 from .tables import DESCRIBED, best_change, gaps_table, split_by_cluster, with_gap
-from .weights import Exchange, distances, is_alone, swept_with_donor
 
 
 @dataclass(frozen=True)

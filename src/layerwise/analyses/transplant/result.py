@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from layerwise.analyses.ablation.saved_effects import set_name
+from layerwise.analyses.ablation.tables.saved_effects import set_name
 from layerwise.presentation.columns import (
     Column,
     Row,
@@ -25,7 +25,7 @@ from layerwise.presentation.wording import layer_ranges, number
 from layerwise.storage.base import Result, cache_tables
 from layerwise.storage.provenance import Facts
 
-from .names import BY_HEAD, OF_NO_LAYER, WEIGHTS
+from .exchange.names import BY_HEAD, OF_NO_LAYER, WEIGHTS
 from .tables import effects_table, gaps_table, greedy_table, ranks_table
 
 

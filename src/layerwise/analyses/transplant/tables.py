@@ -27,8 +27,8 @@ from layerwise.stats.families.estimate import (
     finite_or_none,
     mean_columns,
     paired_bounds,
-    with_holm,
 )
+from layerwise.stats.families.multiplicity import correct_rows
 from layerwise.stats.families.rank_correlation import rank_correlation
 from layerwise.stats.items.clusters import (
     Clusters,
@@ -48,7 +48,7 @@ from layerwise.stats.signals.signal import (
 from layerwise.storage.parquet import conform, frame
 from layerwise.tasks import Task
 
-from .names import BASE, BRINGS, DESTROYS, HOSTS, OTHER, SINGLE, WEIGHTS
+from .exchange.names import BASE, BRINGS, DESTROYS, HOSTS, OTHER, SINGLE, WEIGHTS
 
 # What statistics of effects call the columns of moved accuracy.
 _AS_EFFECTS = {
@@ -113,7 +113,7 @@ def gaps_table(transplant: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFr
         return frame("transplant_gaps", [])
     cells = [pair.cells[host] for pair in pairs for host in HOSTS]
     signal = have_signal(signal_p_values(cells, chance)).reshape(-1, 2).tolist()
-    gaps = with_holm([_gap(pair, seed) for pair in pairs])
+    gaps = correct_rows([_gap(pair, seed) for pair in pairs])
     for row, pair, of_hosts in zip(gaps, pairs, signal, strict=True):
         has: dict[str, bool] = dict(zip(HOSTS, of_hosts, strict=True))
         row |= {f"signal_{host}": has[host] for host in HOSTS}

@@ -13,6 +13,7 @@ from layerwise.analyses.shared.lens_names import stream_names
 from layerwise.errors import count_noun
 from layerwise.presentation.section import draw_table
 from layerwise.stats.effects import ALPHA, N_RESAMPLES
+from layerwise.stats.families.multiplicity import correct_family
 from layerwise.storage.base import Result, cache_tables, intervals
 from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts
@@ -92,7 +93,7 @@ def layers_table(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     low, high = (b.reshape(3, -1) for b in stats.percentile_bounds(means, 0.95))
     signed_ranks: Any = wilcoxon
     tested = [signed_ranks(one).pvalue if one.any() else 1.0 for one in values["difference"].T]
-    p_holm = stats.holm(np.array(tested, dtype=float))
+    p_holm = correct_family(np.array(tested, dtype=float))
     layers = table.drop_duplicates("layer").sort_values("layer", ignore_index=True)
     layers = layers.assign(n_texts=len(logit), p=tested, p_holm=p_holm)
     for i, (name, by_text) in enumerate(values.items()):

@@ -8,14 +8,14 @@ in the table's column.
 
 from __future__ import annotations
 
-from layerwise.analyses.ablation.figures import accuracy_by_layer as accuracy_by_layer
-from layerwise.analyses.ablation.figures import book_losses as book_losses
-from layerwise.analyses.ablation.figures import head_effect_maps as head_effect_maps
-from layerwise.analyses.ablation.figures import ladder as ladder
-from layerwise.analyses.ablation.figures import protocol_comparison as protocol_comparison
-from layerwise.analyses.ablation.figures import role_map as role_map
-from layerwise.analyses.ablation.figures import set_losses as set_losses
-from layerwise.analyses.ablation.state_trace import state_trace as state_trace
+from layerwise.analyses.ablation.page.figures import accuracy_by_layer as accuracy_by_layer
+from layerwise.analyses.ablation.page.figures import book_losses as book_losses
+from layerwise.analyses.ablation.page.figures import head_effect_maps as head_effect_maps
+from layerwise.analyses.ablation.page.figures import ladder as ladder
+from layerwise.analyses.ablation.page.figures import protocol_comparison as protocol_comparison
+from layerwise.analyses.ablation.page.figures import role_map as role_map
+from layerwise.analyses.ablation.page.figures import set_losses as set_losses
+from layerwise.analyses.ablation.page.state_trace import state_trace as state_trace
 from layerwise.analyses.attribution.figures import attribution_heads as attribution_heads
 from layerwise.analyses.attribution.figures import attribution_lines as attribution_lines
 from layerwise.analyses.attribution_patching.figures import estimate_agreement as estimate_agreement

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from layerwise.stats.inference import holm
+from layerwise.stats.families.multiplicity import correct_family
 from layerwise.stats.items.clusters import Clusters, paired_p_values
 
 from ..share_tests.equivalence import SMALLEST_LOSS
@@ -78,7 +78,7 @@ def losses_by_item(
     lost = intact[:, None] - correct
     down, up = (lost > 0).sum(axis=0), (lost < 0).sum(axis=0)
     net = np.rint(lost).astype(int)
-    sure = holm(paired_p_values(net, clusters or Clusters.singletons(len(net)))) < _ALPHA
+    sure = correct_family(paired_p_values(net, clusters or Clusters.singletons(len(net)))) < _ALPHA
     n = len(intact)
     unseen = unseen_spread(
         np.where(sure & (down > up), 0.0, down / n),

@@ -1,25 +1,23 @@
 """Estimates with bounds and tests: corrected within a table, and over everything that a run asked.
 
-A table is corrected within its parts, too (the layers of one task and protocol, say). Of many such
-parts some say something false, and the largest of all effects is the largest partly by luck. Tasks
-without signal are among what was asked, though nothing is claimed of them: of a model that hardly
-knows the answers, those with signal are the ones in which it was lucky, and any other answers look
-like a loss there.
+The corrections themselves are in ``multiplicity.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Shaped
 
-from layerwise.stats.inference import benjamini_hochberg, holm, percentile_bounds
+from layerwise.stats.inference import percentile_bounds
 from layerwise.stats.items.clusters import Clusters, independent_items, sample_and_resamples
 from layerwise.stats.items.crossed import CrossedMeans
 from layerwise.stats.resampling import generator, resample_indices
+
+from .multiplicity import correct_run_wide, correct_within, count_tests
 
 N_RESAMPLES = 2000
 ALPHA = 0.05
@@ -48,7 +46,7 @@ def estimate(
     tested = ~np.isnan(p)
     signal = table["signal"].fillna(True).to_numpy(dtype=bool) if "signal" in table else True
     claimed, rate = tested & signal, np.broadcast_to(np.asarray(by_rate, dtype=bool), len(p))
-    of_holm, of_rate = (correct_within(table, by, how) for how in (holm, benjamini_hochberg))
+    of_holm, of_rate = (correct_within(table, by, by_rate=sort) for sort in (False, True))
     within = np.where(rate, of_rate, of_holm)
     sizes = count_tests(table.loc[tested], rate[tested], n_asked, part)
     low, high = np.full((2, len(p)), np.nan)
@@ -63,38 +61,6 @@ def estimate(
         run_tests=sizes.of_rows(claimed, rate).set_axis(table.index),
         **{f"{ends}low": low, f"{ends}high": high},
     )
-
-
-def correct_within(
-    table: pd.DataFrame, by: Sequence[str], correct: Callable[[np.ndarray], np.ndarray] = holm
-) -> pd.Series:
-    """p-values corrected over the rows that share columns; nan where a part is not tested."""
-
-    def of_part(p: pd.Series) -> np.ndarray:
-        values = p.to_numpy(dtype=float)
-        return np.full(len(values), np.nan) if np.isnan(values).any() else correct(values)
-
-    return pd.Series(table.groupby(list(by), dropna=False)["p"].transform(of_part))
-
-
-def with_holm(
-    rows: Iterable[dict[str, Any]],
-    n_tests: int | None = None,
-    *,
-    by: Sequence[str] = (),
-    p: str = "p",
-    to: str = "p_holm",
-) -> list[dict[str, Any]]:
-    """Rows with p-values after Holm's correction over those that share columns, or more tests."""
-    corrected = [dict(row) for row in rows]
-    families: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in corrected:
-        families.setdefault(tuple(row[name] for name in by), []).append(row)
-    for family in families.values():
-        values = holm(np.array([row[p] for row in family], dtype=float), n_tests)
-        for row, value in zip(family, values.tolist(), strict=True):
-            row[to] = value
-    return corrected
 
 
 def bootstrap_means(
@@ -166,53 +132,6 @@ def student(name: str) -> RunBounds:
 def finite_or_none(value: float) -> float | None:
     """The value; None where there is none, or no end."""
     return float(value) if np.isfinite(value) else None
-
-
-class Sizes(NamedTuple):
-    """Numbers of tests of a run in both families, tasks without signal included."""
-
-    strict: int  # those of which none may be false
-    by_rate: int  # those of which a share may be: of heads and cells
-
-    def of_rows(
-        self, claimed: Bool[np.ndarray, " rows"], by_rate: Bool[np.ndarray, " rows"] | bool = False
-    ) -> pd.Series:
-        """The column ``run_tests``: how many tests each row is corrected with."""
-        sizes = np.where(np.broadcast_to(by_rate, claimed.shape), self.by_rate, self.strict)
-        return pd.Series(sizes, dtype="Int64").where(claimed)
-
-
-def count_tests(
-    table: pd.DataFrame,
-    by_rate: Bool[np.ndarray, " rows"] | bool = False,
-    n_asked: int | None = None,
-    part: Sequence[str] = ("task", "protocol"),
-) -> Sizes:
-    """Count a run's tests, tasks without signal included."""
-    rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), len(table))
-    counts, there = [], table.groupby(list(part)).ngroups
-    missing = 0 if n_asked is None else max(n_asked - there, 0)
-    for sort in (~rate, rate):
-        each = table.loc[sort].groupby(list(part)).size().to_numpy(dtype=int)
-        counts.append(int(each.sum() + missing * each.max(initial=0)))
-    return Sizes(*counts)
-
-
-def correct_run_wide(
-    p: Float[np.ndarray, " rows"],
-    claimed: Bool[np.ndarray, " rows"],
-    by_rate: Bool[np.ndarray, " rows"] | bool = False,
-    sizes: Sizes | None = None,
-) -> Float[np.ndarray, " rows"]:
-    """p-values corrected over all tests of a run; heads and cells are a family of their own."""
-    # Tests of which nothing is claimed count with a p of 1, which is no smaller than their own.
-    corrected = np.full(len(p), np.nan)
-    rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), corrected.shape)
-    whole = sizes or Sizes(int((~rate).sum()), int(rate.sum()))
-    for sort, n, correct in zip((~rate, rate), whole, (holm, benjamini_hochberg), strict=True):
-        rows = claimed & sort
-        corrected[rows] = correct(np.asarray(p, dtype=float)[rows], n)
-    return corrected
 
 
 def exact_difference_bounds(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from layerwise.stats.inference import holm
+from layerwise.stats.families.multiplicity import correct_family
 from layerwise.stats.items.clusters import Clusters, design_effects, with_design_effect
 
 ALPHA = 0.05
@@ -47,7 +47,9 @@ class Dissociation(NamedTuple):
     @property
     def over_layers(self) -> Dissociation:
         """One-sided p-values with Holm's correction over the layers of a direction."""
-        return self._replace(p_first=holm(self.p_first), p_second=holm(self.p_second))
+        return self._replace(
+            p_first=correct_family(self.p_first), p_second=correct_family(self.p_second)
+        )
 
     @property
     def p(self) -> float:

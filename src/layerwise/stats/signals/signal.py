@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from layerwise.stats.cells import Blind as Blind
 from layerwise.stats.cells import Cell
 from layerwise.stats.cells import GuesserResult as GuesserResult
-from layerwise.stats.inference import holm
+from layerwise.stats.families.multiplicity import correct_family
 from layerwise.stats.items.clusters import (
     Clusters,
     clusters_from_table,
@@ -160,7 +160,7 @@ def _over_examples(cell: SignalCell, chance: Callable[[str, str], float]) -> flo
 
 def have_signal(p: Float[np.ndarray, " cells"]) -> Bool[np.ndarray, " cells"]:
     """True where there is signal by the p-values of a whole run, after Holm's correction."""
-    return holm(p) < LEVEL
+    return correct_family(p) < LEVEL
 
 
 def signals(

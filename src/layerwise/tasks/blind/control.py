@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from layerwise.stats import exact_interval, holm
+from layerwise.stats import exact_interval
+from layerwise.stats.families.multiplicity import correct_family
 from layerwise.tasks._encoding import Tokenizer
 from layerwise.tasks.extractors import extractor
 from layerwise.tasks.items import Item
@@ -103,7 +104,7 @@ def guesser_accuracies(task: Task, *, tokenizer: Tokenizer | None = None) -> pd.
             }
         )
     table = pd.DataFrame(rows)
-    table["p_holm"] = holm(table["p"].to_numpy(dtype=float))
+    table["p_holm"] = correct_family(table["p"].to_numpy(dtype=float))
     return table.sort_values("accuracy", ascending=False, kind="stable", ignore_index=True)
 
 

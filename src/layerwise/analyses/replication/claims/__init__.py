@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..claim import PublishedClaim
+from ..verdicts.claim import PublishedClaim
 from . import (
     csordas,
     geva,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerwise.stats.contrasts import layer_weights
 
-from ..claim import (
+from ..verdicts.claim import (
     FULL,
     SMALL,
     Needs,
@@ -15,8 +15,8 @@ from ..claim import (
     hold_every_way,
     no_test,
 )
-from ..depth import Variants, compare_variants
-from ..evidence import Evidence, nats_contrast
+from ..verdicts.depth import Variants, compare_variants
+from ..verdicts.evidence import Evidence, nats_contrast
 
 CSORDAS = Source(
     "Csordás et al. 2025", "Do Language Models Use Their Depth Efficiently?", "arXiv:2505.13898"

@@ -6,10 +6,10 @@ import numpy as np
 
 from layerwise.stats.contrasts import Contrast, layer_weights
 
-from ..claim import ClaimTest, Needs, NoTest, Number, Outcome, PublishedClaim, Source
-from ..depth import ONE_LAYER
-from ..evidence import Evidence
-from ..restored import Restored
+from ..verdicts.claim import ClaimTest, Needs, NoTest, Number, Outcome, PublishedClaim, Source
+from ..verdicts.depth import ONE_LAYER
+from ..verdicts.evidence import Evidence
+from ..verdicts.restored import Restored
 from .meng import RECALL
 
 GEVA = Source(

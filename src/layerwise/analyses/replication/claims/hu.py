@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..claim import FULL, SMALL, Needs, PublishedClaim, Source, benchmarks
-from ..depth import Variants, compare_variants
+from ..verdicts.claim import FULL, SMALL, Needs, PublishedClaim, Source, benchmarks
+from ..verdicts.depth import Variants, compare_variants
 
 HU = Source("Hu et al. 2025", "", "arXiv:2512.14064")
 _SUITES = (

@@ -7,7 +7,7 @@ import numpy as np
 from layerwise.analyses.running_text.result import CHANGES, SWAP, mean_where_finite, text_effects
 from layerwise.stats.contrasts import Contrast, layer_weights
 
-from ..claim import (
+from ..verdicts.claim import (
     FULL,
     SMALL,
     ClaimTest,
@@ -21,7 +21,7 @@ from ..claim import (
     benchmarks,
     no_test,
 )
-from ..evidence import Evidence, nats_contrast
+from ..verdicts.evidence import Evidence, nats_contrast
 
 NATS = "nats"
 KEPT = 0.72  # the smallest share of the paper's range of 72 to 95 %

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ..claim import (
+from ..verdicts.claim import (
     FULL,
     SMALL,
     ClaimTest,
@@ -22,7 +22,7 @@ from ..claim import (
     bound_p_values,
     no_test,
 )
-from ..evidence import Evidence
+from ..verdicts.evidence import Evidence
 
 STRONG = 0.7  # a correlation of two rankings from which on one stands for the other
 _RHO = "rank correlation"

@@ -6,7 +6,7 @@ import numpy as np
 
 from layerwise.stats.contrasts import layer_weights
 
-from ..claim import (
+from ..verdicts.claim import (
     FULL,
     SMALL,
     ClaimTest,
@@ -18,8 +18,8 @@ from ..claim import (
     Source,
     benchmarks,
 )
-from ..evidence import Evidence
-from ..restored import Restored
+from ..verdicts.evidence import Evidence
+from ..verdicts.restored import Restored
 
 MENG = Source(
     "Meng et al. 2022", "Locating and Editing Factual Associations in GPT", "arXiv:2202.05262"

@@ -15,7 +15,7 @@ from layerwise.stats.items.clusters import Clusters, Counts, paired_p_values, sa
 from layerwise.stats.resampling import resample_counts
 from layerwise.stats.share_tests.equivalence import no_loss_p_values
 
-from ..claim import (
+from ..verdicts.claim import (
     FULL,
     SMALL,
     ClaimTest,
@@ -30,7 +30,7 @@ from ..claim import (
     bound_p_values,
     no_test,
 )
-from ..evidence import Evidence
+from ..verdicts.evidence import Evidence
 
 _PERCENT = 100
 WEAK = 0.5  # a rank correlation below which one cost says little of another, fixed beforehand

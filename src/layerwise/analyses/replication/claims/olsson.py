@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..claim import FULL, SMALL, Needs, Outcome, PublishedClaim, Source, benchmarks
-from ..evidence import Evidence
-from ..head_sets import evidence_of_sets, no_set_test, set_test
+from ..verdicts.claim import FULL, SMALL, Needs, Outcome, PublishedClaim, Source, benchmarks
+from ..verdicts.evidence import Evidence
+from ..verdicts.head_sets import evidence_of_sets, no_set_test, set_test
 
 OLSSON = Source("Olsson et al. 2022", "In-context Learning and Induction Heads", "arXiv:2209.11895")
 

@@ -16,12 +16,13 @@ from layerwise.stats.contrasts import (
     share_contrast,
     unpaired_difference,
 )
-from layerwise.stats.inference import holm, joint_sign_flip_p
+from layerwise.stats.families.multiplicity import correct_family
+from layerwise.stats.inference import joint_sign_flip_p
 from layerwise.stats.items.clusters import paired_p_values
 from layerwise.stats.pools import LEVEL, Pool, compared_alike
 from layerwise.stats.share_tests.equivalence import no_loss_p_values
 
-from ..claim import (
+from ..verdicts.claim import (
     FULL,
     SMALL,
     ClaimTest,
@@ -36,8 +37,8 @@ from ..claim import (
     hold_every_way,
     no_test,
 )
-from ..depth import ONE_LAYER, all_crossings, crossing_p, needed_layers
-from ..evidence import Evidence
+from ..verdicts.depth import ONE_LAYER, all_crossings, crossing_p, needed_layers
+from ..verdicts.evidence import Evidence
 
 SMALLEST_LOSS = 0.05  # a loss of accuracy that matters, fixed beforehand
 ALIKE = 0.1  # shares of the score that differ by less are alike, fixed beforehand
@@ -88,7 +89,7 @@ def most_are_spare(evidence: Evidence) -> list[Outcome]:
         first = list(range(max(2, round(n / 10))))
         more = share_contrast(pool, layer_weights(pool.layers, first, range(len(first), n)))
         p_opposite = min(at_least_p_value(loses, majority), more.p_below())
-        spare, needed = (int((holm(p) < LEVEL).sum()) for p in (no_loss, loses))
+        spare, needed = (int((correct_family(p) < LEVEL).sum()) for p in (no_loss, loses))
         groups = {"first layers": first, "the others": range(len(first), n)}
         outcomes.append(
             ClaimTest(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from layerwise.stats.contrasts import Contrast, layer_weights, share_contrast
 
-from ..claim import FULL, SMALL, Needs, Outcome, PublishedClaim, benchmarks
-from ..evidence import Evidence
-from ..head_sets import CHOSEN, evidence_of_sets, no_set_test, set_test
+from ..verdicts.claim import FULL, SMALL, Needs, Outcome, PublishedClaim, benchmarks
+from ..verdicts.evidence import Evidence
+from ..verdicts.head_sets import CHOSEN, evidence_of_sets, no_set_test, set_test
 from .song import SONG
 
 HALF = 0.5  # of the score: what a set must cost to carry a capability, fixed beforehand

@@ -19,7 +19,7 @@ from layerwise.stats.items.clusters import sample_and_resamples
 from layerwise.stats.pools import clusters_of_cells, compared_alike
 from layerwise.stats.resampling import generator, resample_counts
 
-from ..claim import (
+from ..verdicts.claim import (
     FULL,
     SMALL,
     ClaimTest,
@@ -33,8 +33,8 @@ from ..claim import (
     benchmarks,
     bound_p_values,
 )
-from ..depth import ONE_LAYER, all_crossings, crossing_p, needed_layers
-from ..evidence import Evidence
+from ..verdicts.depth import ONE_LAYER, all_crossings, crossing_p, needed_layers
+from ..verdicts.evidence import Evidence
 from .song import SONG
 
 REASONING = "reasoning"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from layerwise.stats.contrasts import layer_weights, share_contrast, unpaired_difference
 
-from ..claim import FULL, SMALL, Needs, Outcome, PublishedClaim, Source, benchmarks
-from ..evidence import Evidence
-from ..head_sets import CHOSEN, evidence_of_sets, no_set_test, set_test
+from ..verdicts.claim import FULL, SMALL, Needs, Outcome, PublishedClaim, Source, benchmarks
+from ..verdicts.evidence import Evidence
+from ..verdicts.head_sets import CHOSEN, evidence_of_sets, no_set_test, set_test
 
 WU = Source(
     "Wu et al. 2024",

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from layerwise.presentation.wording import few_layers
 from layerwise.stats.contrasts import Contrast, centre_contrast, unpaired_difference
 from layerwise.stats.crossings import Side, crossing_p_values
-from layerwise.stats.inference import holm
+from layerwise.stats.families.multiplicity import correct_family
 from layerwise.stats.items.clusters import paired_p_values
 from layerwise.stats.pools import LEVEL, Pool, compared_alike
 
@@ -33,7 +33,7 @@ class Variants(NamedTuple):
 
 def needed_layers(pool: Pool) -> set[int]:
     """Layers that a capability is shown to need."""
-    p = holm(paired_p_values(pool.net, pool.clusters))
+    p = correct_family(paired_p_values(pool.net, pool.clusters))
     return set(pool.layers[(p < LEVEL) & (pool.net.sum(axis=0) > 0)].tolist())
 
 

@@ -45,7 +45,7 @@ from layerwise.stats.share_tests.equivalence import SmallestEffects
 from layerwise.stats.signals.least_to_lose import LEAST_TO_LOSE
 from layerwise.storage.run_tables import RunTables
 
-from .saved_effects import intervention_words, kinds_and_sites, single_layers
+from ..tables.saved_effects import intervention_words, kinds_and_sites, single_layers
 
 Row = dict[str, Any]
 PASSAGES = "open book"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.stats.inference import holm
+from layerwise.stats.families.multiplicity import correct_family
 from layerwise.storage.parquet import frame
 
 from .claim import ClaimTest, NoTest, Outcome, PublishedClaim, Verdict
@@ -56,9 +56,8 @@ def judge(
     found = claim_outcomes(claims, evidence, tasks)
     p = np.array([_two_sided_p(outcome) for _, outcome in found], dtype=float)
     tested = ~np.isnan(p)
-    p_run = np.full(len(p), np.nan)
-    p_run[tested] = holm(p[tested])
     n_tests = int(tested.sum())
+    p_run = correct_family(p, n_tests)
     rows = [
         _row(claim, outcome, float(own), float(run), n_tests)
         for (claim, outcome), own, run in zip(found, p, p_run, strict=True)

@@ -26,12 +26,11 @@ from layerwise.stats.families.estimate import (
     Ends,
     bootstrap_means,
     bounded_columns,
-    correct_within,
     estimate,
     exact_difference_bounds,
     exact_where_alike,
-    with_holm,
 )
+from layerwise.stats.families.multiplicity import correct_rows, correct_within
 from layerwise.stats.items.clusters import independent_items
 from layerwise.stats.share_tests.dissociation import Dissociation, crossing_test
 from layerwise.stats.share_tests.scoring_steps import (
@@ -148,8 +147,8 @@ def compare_steps(
     pairs = product(set(single["task"]), STEPS)
     n_pairs = sum({(task, first), (task, second)} <= asked for task, (first, second) in pairs)
     changed = single.loc[~single["kind"].isin(BASELINES), ["kind", "site"]].drop_duplicates()
-    compared = with_holm(compared, len(changed) * n_pairs)
-    compared = with_holm(compared, p="p_other_layers", to="p_other_layers_holm")
+    compared = correct_rows(compared, len(changed) * n_pairs)
+    compared = correct_rows(compared, p="p_other_layers", to="p_other_layers_holm")
     compared = [row | {"other_layers": row["p_other_layers_holm"] < ALPHA} for row in compared]
     whole = pd.concat(layers, ignore_index=True) if layers else frame("dissociations", [])
     return {
@@ -241,11 +240,11 @@ def with_passages(
     table = estimate(whole, _exact, _KEY, by_rate=heads, n_asked=n_pairs, part=_PAIR, ends=ends)
     table["loses_more"] = table["more"].where(table["significant"], None)
     # Are there changes of both sorts? Corrected over all pairs that were compared.
-    tested = [row for row in pairs if "p" in row]
-    for pair, row in zip(tested, with_holm(tested), strict=True):
+    pairs = correct_rows(pairs)
+    for pair in (row for row in pairs if "p" in row):
         more = list(rows(table, **{name: pair[name] for name in _KEY})["loses_more"])
         pair |= {f"n_{way}_more": more.count(way) for way in _WAYS}
-        pair |= {"p_holm": row["p_holm"], "both_sorts": row["p_holm"] < ALPHA}
+        pair["both_sorts"] = pair["p_holm"] < ALPHA
     return {"books": conform("books", table), "book_pairs": frame("book_pairs", pairs)}
 
 

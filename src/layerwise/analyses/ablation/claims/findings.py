@@ -38,26 +38,36 @@ from layerwise.presentation.wording import (
     number,
     protocol_phrase,
 )
-from layerwise.stats import holm
 from layerwise.stats.effects import ALPHA
+from layerwise.stats.families.multiplicity import correct_family
 from layerwise.stats.share_tests.equivalence import SmallestEffects, excludable_loss
 from layerwise.storage.run_tables import RunTables
 
-from .claims import claims
-from .findings_scoring import passage_findings, step_findings
-from .saved_effects import HEADS, ablations, effects_of_layers, intervention_words, select_effects
+from ..tables.saved_effects import (
+    HEADS,
+    ablations,
+    effects_of_layers,
+    intervention_words,
+    select_effects,
+)
+from .roles import claims
+from .scoring_steps import passage_findings, step_findings
 
 NO_LOSS = "no loss"
 Row = dict[str, Any]
 
 
 def layers_without_loss(run: RunTables) -> list[Claim]:
-    """Per protocol, the layers that are shown to lose less than what would matter."""
+    """Per protocol, the layers that are shown to lose less than what would matter.
+
+    The family is all layers under all protocols. A layer's test joins the tasks, whose rows the
+    table has, so it has no row of its own.
+    """
     for kind, site in ablations(run)[:1]:
         cells = dict(by_protocol(select_effects(run, kind, site, signal=True)))
         if cells:
             p = pd.concat({protocol: no_loss_by_layer(cell) for protocol, cell in cells.items()})
-            over_run = pd.Series(holm(p.to_numpy()), p.index)
+            over_run = pd.Series(correct_family(p.to_numpy()), p.index)
             made = [_no_loss(cell, over_run, run) for cell in cells.values()]
             return most_important(made, 2)
     return []
@@ -66,7 +76,7 @@ def layers_without_loss(run: RunTables) -> list[Claim]:
 def no_loss(effects: pd.DataFrame) -> pd.Series:
     """By layer, p that it loses less than what would matter, corrected over the layers."""
     by_layer = no_loss_by_layer(effects)
-    return pd.Series(holm(by_layer.to_numpy()), by_layer.index)
+    return pd.Series(correct_family(by_layer.to_numpy()), by_layer.index)
 
 
 def no_loss_by_layer(effects: pd.DataFrame) -> pd.Series:

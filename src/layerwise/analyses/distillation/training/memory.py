@@ -17,8 +17,8 @@ from layerwise.models.instance.kinds import Model
 from layerwise.models.names.sources import find_without_weights
 
 from .batches import PaddedBatch
+from .loop import Trainer, Training
 from .student import Readings, Student, Teacher
-from .training import Trainer, Training
 
 
 class StepMemory(NamedTuple):

@@ -1,6 +1,6 @@
 """The direct path from each part of an encoder-decoder to its logits, exactly.
 
-As in ``decompose``, what is a sum is taken apart and norms are held at their scale in this run.
+As in ``decoder``, what is a sum is taken apart and norms are held at their scale in this run.
 With the patterns of cross-attention held too, the decoder reads the encoder's output linearly, so
 that what comes through cross-attention is a sum over the encoder's parts.
 """
@@ -20,7 +20,7 @@ from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import Seq2SeqAttentionParts, StackParts
 from layerwise.sweep.activations.sites import CrossSites, Seq2SeqSites, StackSites
 
-from .decompose import Direct, Directions, LogitSums, Parts, before_norm, project, project_heads
+from .decoder import Direct, Directions, LogitSums, Parts, before_norm, project, project_heads
 
 CROSS = "cross_attn_out"
 

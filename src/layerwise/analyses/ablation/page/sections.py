@@ -26,11 +26,9 @@ from layerwise.presentation.wording import (
 )
 from layerwise.storage.run_tables import RunTables
 
-from .claims_compared import compared_capabilities, with_named_sides
-from .columns import PASSAGE_PAIRS, SIGNAL, STEPS, WITH_PASSAGES, effect_columns
-from .findings_scoring import PASSAGES
-from .items import examples_section
-from .saved_effects import (
+from ..claims.differences import compared_capabilities, with_named_sides
+from ..claims.scoring_steps import PASSAGES
+from ..tables.saved_effects import (
     HEADS,
     SETS,
     ablations,
@@ -41,6 +39,8 @@ from .saved_effects import (
     sets_noun,
     single_layers,
 )
+from .columns import PASSAGE_PAIRS, SIGNAL, STEPS, WITH_PASSAGES, effect_columns
+from .examples import examples_section
 
 _ROLE_WORDS = (
     "Share of the accuracy above guessing that is lost when a layer is left out or overwritten. "

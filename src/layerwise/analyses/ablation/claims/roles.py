@@ -38,7 +38,7 @@ from layerwise.stats.share_tests.equivalence import SmallestEffects
 from layerwise.stats.signals.power import independent_answers
 from layerwise.storage.run_tables import RunTables
 
-from .claims_compared import (
+from .differences import (
     compared_capabilities,
     depend_on_different_layers,
     loses_more_claims,

@@ -27,7 +27,7 @@ from layerwise.presentation.wording import (
     writes,
 )
 
-from .claims_compared import CapabilityComparison
+from ..claims.differences import CapabilityComparison
 
 # Points closer than this share of the panel have one text for all.
 _CLOSE = 0.06

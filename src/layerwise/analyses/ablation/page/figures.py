@@ -53,7 +53,7 @@ from layerwise.presentation.wording import (
 )
 from layerwise.stats.share_tests.dissociation import ALPHA
 
-from .saved_effects import set_name, sets_noun
+from ..tables.saved_effects import set_name, sets_noun
 
 MOST = 30
 LOST_UNIT = "above-floor\naccuracy lost (%)"

@@ -1,0 +1,1 @@
+"""Claims that the tables of an ablation earn."""

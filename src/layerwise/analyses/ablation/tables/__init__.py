@@ -1,0 +1,1 @@
+"""Tables that follow from an ablation's records and questions."""

@@ -1,0 +1,1 @@
+"""Training of a student: examples, batches, losses, the loop and its memory."""

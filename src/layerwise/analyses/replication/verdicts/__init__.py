@@ -1,0 +1,1 @@
+"""Verdicts on published claims: the claim as a value, its evidence, its tests."""

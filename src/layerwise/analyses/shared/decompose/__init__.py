@@ -1,0 +1,1 @@
+"""Direct paths from the parts of a model to its logits, exactly."""

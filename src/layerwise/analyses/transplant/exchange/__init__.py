@@ -1,0 +1,1 @@
+"""Exchange of weights between two models: which layers and parts, and how."""
