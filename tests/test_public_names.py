@@ -35,6 +35,7 @@ NAMES = [
     "InteractionsResult",
     "Item",
     "LensResult",
+    "LogitLens",
     "PatchingResult",
     "PathPatchingResult",
     "Profile",

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from .prompts.attribute import attribute as attribute
     from .prompts.lens import lens_grid as lens_grid
     from .prompts.patch import patch_grid as patch_grid
+    from .prompts.residual_lens import LogitLens as LogitLens
     from .prompts.skip import skip_grid as skip_grid
     from .prompts.tasks import task_from_prompts as task_from_prompts
     from .report import Report as Report
@@ -97,6 +98,7 @@ _ATTRIBUTES = {
     "prompts.attribute": ["attribute"],
     "prompts.lens": ["lens_grid"],
     "prompts.patch": ["patch_grid"],
+    "prompts.residual_lens": ["LogitLens"],
     "prompts.skip": ["skip_grid"],
     "prompts.tasks": ["task_from_prompts"],
     "report": ["Report", "report_from_folders"],
