@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from .prompts.attention import attention_grid as attention_grid
     from .prompts.attribute import attribute as attribute
     from .prompts.lens import lens_grid as lens_grid
+    from .prompts.outcomes import intervene as intervene
+    from .prompts.outcomes import patch as patch
     from .prompts.patch import patch_grid as patch_grid
     from .prompts.residual_lens import LogitLens as LogitLens
     from .prompts.skip import skip_grid as skip_grid
@@ -97,6 +99,7 @@ _ATTRIBUTES = {
     "prompts.attention": ["attention_grid"],
     "prompts.attribute": ["attribute"],
     "prompts.lens": ["lens_grid"],
+    "prompts.outcomes": ["intervene", "patch"],
     "prompts.patch": ["patch_grid"],
     "prompts.residual_lens": ["LogitLens"],
     "prompts.skip": ["skip_grid"],
