@@ -89,6 +89,7 @@ NAMES = [
     "score",
     "similarity",
     "skip_grid",
+    "task_from",
     "task_from_prompts",
     "task_names",
     "text_loss",

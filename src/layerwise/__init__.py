@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from .tasks import Task as Task
     from .tasks import load_task as load_task
     from .tasks import task_names as task_names
+    from .tasks.in_memory import task_from as task_from
 
 # Beside those that each analysis names in its folder.
 _ATTRIBUTES = {
@@ -109,6 +110,7 @@ _ATTRIBUTES = {
     "results": ["load_results"],
     "runs.ray_executor": ["RayExecutor"],
     "tasks": ["Item", "Task", "load_task", "task_names"],
+    "tasks.in_memory": ["task_from"],
 }
 _ATTRIBUTES |= {
     f"analyses.{folder.name}.{module}": list(names)
