@@ -185,6 +185,4 @@ def test_a_run_of_data_in_memory_goes_on_with_the_same_content_only(tmp_path):
 def test_items_that_are_too_long_are_refused_as_those_of_files_are():
     rows = changed(1, passage="a door " * 400)
     with pytest.raises(lw.UserError, match="data/0001"):
-        lw.ablate(
-            tiny_model("llama"), lw.task_from(rows, **FIELDS), "continuation", progress=False
-        )
+        lw.ablate(tiny_model("llama"), lw.task_from(rows, **FIELDS), "continuation", progress=False)

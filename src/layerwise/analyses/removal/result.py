@@ -122,7 +122,7 @@ class RemovalResult(Result):
             "removal_curves": self.curves(),
         }
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """Accuracy as layers are removed; a curve per order if there are several."""
         from .figures import removal_curve, removal_orders
 
