@@ -681,7 +681,7 @@ def reader(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("name", "n_blocks", "written"), [("prompts", 3, "france.html"), ("primitives", 4, None)]
+    ("name", "n_blocks", "written"), [("prompts", 3, "france.html"), ("primitives", 5, None)]
 )
 def test_the_python_of_a_page_runs(reader, tmp_path, monkeypatch, name, n_blocks, written):
     page = (Path(__file__).parents[1] / "docs" / f"{name}.md").read_text("utf-8")

@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     from .results import SimilarityResult as SimilarityResult
     from .results import TextLossResult as TextLossResult
     from .results import TransplantResult as TransplantResult
-    from .results import load_results as load_results
+    from .results import load as load
     from .runs.ray_executor import RayExecutor as RayExecutor
     from .tasks import Item as Item
     from .tasks import Task as Task
@@ -107,7 +107,7 @@ _ATTRIBUTES = {
     "prompts.tasks": ["task_from_prompts"],
     "report": ["Report", "report_from_folders"],
     "report.paper": ["figures_for_paper"],
-    "results": ["load_results"],
+    "results": ["load"],
     "runs.ray_executor": ["RayExecutor"],
     "tasks": ["Item", "Task", "load_task", "task_names"],
     "tasks.in_memory": ["task_from"],
