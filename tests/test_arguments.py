@@ -53,6 +53,8 @@ NEEDED: dict[str, Any] = {
     "folders": ["run"], "run": "run", "layer": 0, "task": "facts",
     "prompt": "the", "clean": "the red", "corrupted": "red the", "answer": 7, "wrong": 8,
     "prompts": [{"prompt": "a", "answer": "b"}], "first": "a.jsonl", "second": "b.jsonl",
+    "dataset": [{"question": "a", "answer": "b"}], "outcome": max, "metric": max,
+    "interventions": [lw.sweep.skip(0)],
 }  # fmt: skip
 
 
@@ -96,6 +98,11 @@ WRONG: dict[str, list[Any]] = {
     "str | int": [1.5, True, [3], b"a", {"a"}],
     "str | int | Sequence[str | int]": [1.5, [1.5], [None], b"a", {"a"}],
     "Sequence[int] | str": [3, "some", [1.5], b"a", {0}],
+    "Sequence[Mapping] | DataFrame": ["a", 3, [3], {"a": [1]}, [], endless(), pd.DataFrame()],
+    "str | Callable": [3, "", ["a"], str, b"a", {1: 2}],
+    "str | Sequence[str] | Callable": [3, "", [3], [], str, b"a"],
+    "Callable": [3, "max", [len], lw.UserError, {1: 2}],
+    "Sequence[Intervention]": ["skip", 3, [3], {"a": 1}, [None], []],
     "Sequence[Mapping[str, Any]]": ["a", 3, [3], {"a": 1}],
     "Mapping[str, Sequence[int]]": [3, ["early"], {"early": "0-2"}, {"early": [None]}, {3: [0]}],
 }  # fmt: skip

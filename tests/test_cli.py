@@ -112,7 +112,7 @@ def test_the_command_and_the_function_find_the_same(working_folder):
         model, "solved.jsonl", layers=[2, 0, 1], limit=5, kind="mean", site="resid_post",
         fewshot=1, seed=4, progress=False,
     )  # fmt: skip
-    pd.testing.assert_frame_equal(lw.load_results("run")[0].records, result.records)
+    pd.testing.assert_frame_equal(lw.load("run")[0].records, result.records)
     assert settings()["model"]["hash"] == weights_hash(model)
     assert settings()["tasks"][0]["n_fewshot"] == 1
     assert settings()["seed"] == 4
@@ -154,7 +154,7 @@ def test_patch_heads_in_both_directions(working_folder):
     run_cleanly("patch", model_folder(), "--task", "arithmetic", "--fewshot", 0, "--limit", 60,
          "--pairs", 1, "--site", "z", "--direction", "denoising", "--direction", "noising",
          "--position", "last", "--kl", "--align", "--out", "run")  # fmt: skip
-    (result,) = lw.load_results("run")
+    (result,) = lw.load("run")
     assert set(result.patching["direction"]) == {"denoising", "noising"}
     assert set(result.patching["pos_label"]) == {"last"}
     assert set(result.patching["head"]) == set(range(4))

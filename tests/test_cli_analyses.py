@@ -23,7 +23,7 @@ def working_folder(tmp_path, monkeypatch) -> None:
 
 
 def only_result(folder: str = "run"):
-    (result,) = lw.load_results(folder)
+    (result,) = lw.load(folder)
     return result
 
 

@@ -26,8 +26,9 @@ from layerwise.models import load_model
 from layerwise.planning.plan import plan_run
 from tests.commands import assert_refused, run
 
-# It joins results that are in memory; of looks at prompts, ``look`` shows the two first ones.
-NO_COMMAND = {"emergence"} | {
+# It joins results that are in memory; two take functions; of looks at prompts, ``look`` shows the
+# two first ones.
+NO_COMMAND = {"emergence"} | {"intervene", "patch"} | {
     "attention_grid", "attribute", "lens_grid", "patch_grid", "skip_grid",
 }  # fmt: skip
 # Written out, as what they take is not one function's.

@@ -68,7 +68,7 @@ def test_the_planted_difference_alone_is_established(compare_runs: lw.Comparison
 
 
 def test_estimates_are_those_of_emergence_on_the_axis_of_the_comparison(runs, compare_runs):
-    told = lw.emergence(lw.load_results(runs[0]), n_resamples=200).emergence
+    told = lw.emergence(lw.load(runs[0]), n_resamples=200).emergence
     for _, mine in told.iterrows():
         here = row(compare_runs.estimates, run="run0", measure=mine["measure"],
                    capability=mine["capability"])  # fmt: skip
@@ -130,7 +130,7 @@ def test_where_part_is_common_it_is_compared_and_the_rest_is_said(tmp_path: Path
 
 def _with_task(folder: Path, task) -> None:
     """Give a saved run other facts about one task."""
-    (result,) = lw.load_results(folder)
+    (result,) = lw.load(folder)
     tasks = tuple(task if t.name == task.name else t for t in result.facts.tasks)
     facts = result.facts.model_copy(update={"tasks": tasks})
     shutil.rmtree(folder)

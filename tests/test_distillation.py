@@ -230,7 +230,7 @@ def test_the_folder_is_an_ordinary_model_with_a_card(distilled_student):
         assert told in card, told
     assert not (out / "training.json").exists()
     assert lw.verify(out / "compared").ok
-    assert isinstance(lw.load_results(out / "compared")[0], DistillationResult)
+    assert isinstance(lw.load(out / "compared")[0], DistillationResult)
     assert "organism-lookup" in result._repr_html_()
 
 

@@ -96,7 +96,7 @@ def test_the_model_could_stop_after_the_layer_that_writes_the_answer(tmp_path):
     (first,) = earliest(found.exits())["layer"]
     depths = lens.prediction_depths()
     assert first == depths["layer"].max()
-    pd.testing.assert_frame_equal(lw.load_results(tmp_path)[0].to_pandas(), found.to_pandas())
+    pd.testing.assert_frame_equal(lw.load(tmp_path)[0].to_pandas(), found.to_pandas())
     columns = documented_columns("early_exit_layers.parquet")
     assert list(found.exits().columns) == columns
     assert list(found.early_exit.columns) == documented_columns("early_exit.parquet")

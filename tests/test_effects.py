@@ -252,7 +252,7 @@ def test_what_is_asked_for_is_kept_and_tested(task, tmp_path):
     result = lw.ablate(
         tiny_model("llama"), task, "continuation", out=tmp_path / "run", progress=False, **asked
     )
-    again = lw.load_results(tmp_path / "run")[0]
+    again = lw.load(tmp_path / "run")[0]
     settings = again.facts.settings
     assert {name: settings[name] for name in asked} == asked
     assert SmallestEffects.from_settings(settings) == SmallestEffects(0.2, 0.5)

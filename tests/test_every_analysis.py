@@ -71,7 +71,7 @@ def check(run: Any, model: Any, folder: Path, **other: Any) -> None:
     for option in other:
         with pytest.raises(UserError, match=rf"holds a run with other settings .*{option}s? was"):
             run(model, out=out, **other)
-    (loaded,) = lw.load_results(out)
+    (loaded,) = lw.load(out)
     assert_equal(loaded, whole)
     assert loaded.facts == again.facts
     assert loaded._repr_html_() == again._repr_html_()

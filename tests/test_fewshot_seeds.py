@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binom, f, t, ttest_1samp, ttest_ind
 
-from layerwise import ablate, emergence, load_results
+from layerwise import ablate, emergence, load
 from layerwise.errors import UserError
 from layerwise.planning.plan import plan_run
 from layerwise.presentation.wording import item_counts_text
@@ -95,7 +95,7 @@ def test_a_run_of_several_draws_goes_on_and_is_read_again(model, tmp_path):
     whole = ablate(model, with_draws(40), out=tmp_path / "run", **given)
     again = ablate(model, with_draws(40), out=tmp_path / "run", **given)
     pd.testing.assert_frame_equal(whole.records, again.records)
-    (read,) = load_results(tmp_path / "run")
+    (read,) = load(tmp_path / "run")
     pd.testing.assert_frame_equal(read.effects(), whole.effects())
     other = replace(with_draws(40), other_fewshot=with_draws(40).other_fewshot[::-1])
     with pytest.raises(UserError):

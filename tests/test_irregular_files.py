@@ -15,7 +15,7 @@ from layerwise.analyses.shared.translators import TunedLens
 from layerwise.errors import UserError
 from layerwise.models import load_model
 from layerwise.report import report_from_folders
-from layerwise.results import AblationResult, RunFolder, load_results
+from layerwise.results import AblationResult, RunFolder, load
 from layerwise.tasks import load_task
 from tests import commands, synthetic
 
@@ -89,7 +89,7 @@ def test_results_that_are_a_pipe_or_a_device_are_refused(tmp_path, name, put):
     folder = tmp_path / "run"
     synthetic.small_ablation().save(folder)
     put(folder / name)
-    for read in (load_results, AblationResult.load, report_from_folders):
+    for read in (load, AblationResult.load, report_from_folders):
         with pytest.raises(UserError):
             read(folder)
     assert lw.verify(folder).files[name] == "changed"
@@ -110,9 +110,9 @@ def test_what_lies_beside_tables_may_be_a_pipe_or_a_device(tmp_path, name, put):
     put(folder / name)
     if name == "requests.jsonl":
         with pytest.raises(UserError, match=r"requests\.jsonl was changed after it was written"):
-            load_results(folder)
+            load(folder)
     else:
-        load_results(folder)
+        load(folder)
     assert lw.verify(folder).ok == (name == "not_kept.txt")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from layerwise.ground.analysis_folders import GROUP
-from layerwise.results import load_results
+from layerwise.results import load
 from layerwise.storage.schemas import OWNERS
 
 SOURCE = Path(__file__).with_name("plugin")
@@ -63,7 +63,7 @@ model = lw.load_model("wired-decoder")
 found = certainty(
     model, "wired-lookup", "continuation", limit=8, out=out, progress=False
 )
-(loaded,) = lw.load_results(out)
+(loaded,) = lw.load(out)
 assert type(loaded).__name__ == "CertaintyResult", type(loaded)
 assert loaded.layers().equals(found.layers()) and loaded.certainty.equals(found.certainty)
 page = lw.report([loaded]).save(out + "/report.html")
@@ -77,7 +77,7 @@ print(json.dumps(dict(
     analyses=[each.name for each in ANALYSES], extra=EXTRAS["certainty"].words,
     planned="certainty" in str(plan), claims=[claim.short for claim in findings([loaded])],
     quantities=sorted(set(loaded.estimates()["quantity"])), verified=str(verified),
-    again=[type(one).__name__ for one in lw.load_results(out + "2")],
+    again=[type(one).__name__ for one in lw.load(out + "2")],
 )))
 """
 
@@ -138,7 +138,7 @@ def test_the_page_for_contributors_leads_to_an_analysis(tmp_path):
 
 def test_a_run_is_read_without_the_plugin_that_added_to_it(used):
     assert "certainty" not in OWNERS
-    names = [type(result).__name__ for result in load_results(f"{used[2]}2")]
+    names = [type(result).__name__ for result in load(f"{used[2]}2")]
     assert names == [name for name in used[0]["again"] if name != "CertaintyResult"]
 
 
@@ -188,11 +188,11 @@ BROKEN = {
 LOADED = """
 import json
 from layerwise.analyses.registry import ANALYSES
-from layerwise.results import load_results
+from layerwise.results import load
 from layerwise.storage.schemas import SCHEMAS
 from layerwise.report import report
 from tests.pages import blank_pages
-results = load_results({out!r})
+results = load({out!r})
 with blank_pages():
     text = report(results).html
 print(json.dumps(dict(analyses=[each.name for each in ANALYSES], tables=list(SCHEMAS),

@@ -51,7 +51,7 @@ def assert_every_analysis_has_its_result_and_its_section(found, folder):
         "SimilarityResult", "RemovalResult", "AttributionPatchingResult", "PathPatchingResult",
         "EarlyExitResult", "EmergenceResult",
     ]  # fmt: skip
-    assert {type(result).__name__ for result in lw.load_results(folder)} == set(kinds)
+    assert {type(result).__name__ for result in lw.load(folder)} == set(kinds)
     assert set(found.results[-1].emergence["method"]) == {
         "ablation", "logit lens", "activation patching", "direct attribution",
     }  # fmt: skip
@@ -142,7 +142,7 @@ def test_draws_of_examples_are_in_effects_and_what_has_but_the_first_is_told(mod
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "means over items and 3 draws of the few-shot examples" in page
     assert "prediction" not in {path.stem for path in tmp_path.glob("*.parquet")}
-    kinds = {type(result) for result in lw.load_results(tmp_path)}
+    kinds = {type(result) for result in lw.load(tmp_path)}
     assert kinds == {type(result) for result in found.results}
     plan = {"analysis": "profile", "untimed": True, "memory_budget": 2**28}
     planned = plan_run(model, task, "continuation", **plan, **given)
@@ -178,4 +178,4 @@ def test_closed_and_open_book_are_not_compared_over_draws_of_examples(model, tmp
     page = lw.report(several).html
     assert "the scoring steps and what a passage protects are left out" in page
     assert 'id="books"' not in page
-    assert lw.load_results(tmp_path)[0].books().empty
+    assert lw.load(tmp_path)[0].books().empty

@@ -77,14 +77,14 @@ def test_everything_is_there_and_can_be_read(root, command_output):
         if name in ("records", "lens"):
             assert columns == analysis.documented_columns(f"{name}.parquet")
     estimates, _ = read_table(folder / "estimates.parquet", "estimates")
-    for result in lw.load_results(folder):
+    for result in lw.load(folder):
         frames = {name: getattr(result, name) for name in result.tables} | result.derived_tables()
         for name in frames.keys() & LAYOUTS.keys():
             found, frame = table_from_estimates(estimates, name), frames[name]
             for column, wanted in LAYOUTS[name].only.items():
                 frame = frame.loc[frame[column].isin(wanted)].reset_index(drop=True)
             pd.testing.assert_frame_equal(found, frame)
-    kinds = [type(result).__name__ for result in lw.load_results(folder)]
+    kinds = [type(result).__name__ for result in lw.load(folder)]
     assert kinds == ["AblationResult", "LensResult", "EmergenceResult"]
     pictures = sorted(path.name for path in (folder / "figures").iterdir())
     assert {Path(name).suffix for name in pictures} == {".png", ".svg"}
@@ -134,8 +134,8 @@ def test_what_is_said_is_in_the_tables(root, command_output):
 
 
 def test_layers_are_changed_only_where_there_is_signal(root, command_output):
-    records = lw.load_results(root / "run")[0].records
-    signal = lw.load_results(root / "run")[0].signal().set_index(["task", "protocol"])
+    records = lw.load(root / "run")[0].records
+    signal = lw.load(root / "run")[0].signal().set_index(["task", "protocol"])
     assert signal["signal"].to_dict() == {
         (task, protocol): (task, protocol) == ("solved", "continuation")
         for task in ("solved", "random")
@@ -157,7 +157,7 @@ def test_layers_are_changed_only_where_there_is_signal(root, command_output):
 def test_the_function_finds_the_same(root, command_output, model):
     names = [str(root / "solved.jsonl"), str(root / "random.jsonl")]
     found = profile(model, names, PROTOCOLS, fewshot=0, progress=False)
-    saved = lw.load_results(root / "run")
+    saved = lw.load(root / "run")
     assert [type(result) for result in found.results] == [type(result) for result in saved]
     for one, other in zip(found.results, saved, strict=True):
         for name in one.tables:
@@ -207,7 +207,7 @@ def test_a_run_without_any_depth_has_a_report(root, tmp_path):
     run_cleanly("ablate", model_folder(), *options, "--layers", "0,2", "--out", tmp_path / "run")
     told = run_cleanly("report", tmp_path / "run")
     assert told.splitlines()[-1] == f"Report: {tmp_path / 'run' / 'report.html'}"
-    found = lw.emergence(lw.load_results(tmp_path / "run"))
+    found = lw.emergence(lw.load(tmp_path / "run"))
     assert found.emergence.empty
     with pytest.raises(UserError, match="There is nothing to draw"):
         found.plot()

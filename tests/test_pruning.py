@@ -183,7 +183,7 @@ def test_the_comparison_is_saved_and_shown(place):
     result = lw.prune_model(model, [2], place / "out", word_task(6), "letter")
     written_files = [path for path in (place / "out").rglob("*") if path.is_file()]
     assert len({path.stat().st_mode for path in written_files}) == 1
-    (loaded,) = lw.load_results(place / "out" / "compared")
+    (loaded,) = lw.load(place / "out" / "compared")
     pd.testing.assert_frame_equal(loaded.pruning, result.pruning)
     assert loaded.facts.settings["removed"] == [2]
     written = load_model(place / "out")
@@ -445,7 +445,7 @@ def test_the_documented_example_runs_as_written(tmp_path: Path, monkeypatch) -> 
         words = [names.get(word, word) for word in line.split()[1:]]
         printed.append(commands.run_cleanly(*words))
         if words[0] == "remove":
-            (removal,) = lw.load_results("runs/removal")
+            (removal,) = lw.load("runs/removal")
             assert isinstance(removal, lw.RemovalResult)
             removed = removal.order[-1]
             names["20-22"] = ",".join(map(str, removed))

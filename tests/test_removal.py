@@ -140,7 +140,7 @@ def test_no_order_without_signal(model, tmp_path):
     assert "give more items, or hold out fewer (--held-out 0.2)" in more
     with pytest.raises(UserError, match=r"nothing to draw.*No order is concluded"):
         result.plot()
-    (loaded,) = lw.load_results(tmp_path / "a")
+    (loaded,) = lw.load(tmp_path / "a")
     pd.testing.assert_frame_equal(loaded.removal, result.removal)
 
 

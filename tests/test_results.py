@@ -26,7 +26,7 @@ from layerwise.results import (
     EmergenceResult,
     LensResult,
     RunFolder,
-    load_results,
+    load,
 )
 from layerwise.runs.checkpoints import read_part_file, write_bytes_part
 from layerwise.storage.estimates import table_from_estimates
@@ -164,7 +164,7 @@ def test_to_pandas_is_a_copy(ablation):
 def test_results_come_back_as_they_were(ablation, lens, patching_result, tmp_path):
     for result in (ablation, lens, patching_result):
         result.save(tmp_path)
-    found = load_results(tmp_path)
+    found = load(tmp_path)
     assert [type(r) for r in found] == [type(r) for r in (ablation, lens, patching_result)]
     for before, after in zip((ablation, lens, patching_result), found, strict=True):
         assert after.facts == before.facts
@@ -207,9 +207,9 @@ def test_facts_describe_every_field():
 
 def test_loading_says_what_is_wrong(ablation, tmp_path):
     with pytest.raises(UserError, match="No folder"):
-        load_results(tmp_path / "nowhere")
+        load(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"No results in .*records\.parquet, .* or verdicts"):
-        load_results(tmp_path)
+        load(tmp_path)
     with pytest.raises(UserError, match="missing, damaged or not a Parquet file"):
         AblationResult.load(tmp_path)
     ablation.save(tmp_path)
@@ -217,15 +217,15 @@ def test_loading_says_what_is_wrong(ablation, tmp_path):
     pd.read_parquet(path).drop(columns=["correct", "item"]).to_parquet(path)
     synthetic.list_anew(tmp_path)
     with pytest.raises(UserError, match="lacks the columns item, correct: expected"):
-        load_results(tmp_path)
+        load(tmp_path)
     ablation.records.assign(layer="three").to_parquet(path)
     synthetic.list_anew(tmp_path)
     with pytest.raises(UserError, match="has a column of another type"):
-        load_results(tmp_path)
+        load(tmp_path)
     path.write_text("not Parquet")
     synthetic.list_anew(tmp_path)
     with pytest.raises(UserError, match="not a Parquet file"):
-        load_results(tmp_path)
+        load(tmp_path)
 
 
 def test_tables_written_by_other_tools_take_the_facts_of_run_json(ablation, tmp_path):
@@ -235,10 +235,10 @@ def test_tables_written_by_other_tools_take_the_facts_of_run_json(ablation, tmp_
     assert AblationResult.load(tmp_path).facts == ablation.facts
     synthetic.list_anew(tmp_path, model=3)
     with pytest.raises(UserError, match=r"run\.json does not hold the facts of a run \(model"):
-        load_results(tmp_path)
+        load(tmp_path)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UserError, match=r"run\.json cannot be read"):
-        load_results(tmp_path)
+        load(tmp_path)
     (tmp_path / "run.json").unlink()
     with pytest.raises(UserError, match=r"No run\.json"):
         AblationResult.load(tmp_path)
@@ -275,10 +275,10 @@ def test_depths_that_lack_a_table_are_not_loaded(tmp_path):
     ablation = synthetic.small_ablation()
     ablation.save(tmp_path)
     emergence([ablation], n_resamples=20).save(tmp_path)
-    assert len(load_results(tmp_path)) == 2
+    assert len(load(tmp_path)) == 2
     (tmp_path / "left_out.parquet").unlink()
     synthetic.list_anew(tmp_path)
-    assert [type(result) for result in load_results(tmp_path)] == [AblationResult]
+    assert [type(result) for result in load(tmp_path)] == [AblationResult]
 
 
 def test_what_follows_from_the_tables_is_computed_once(ablation, lens, monkeypatch):

@@ -22,7 +22,7 @@ from layerwise.analyses.ablation.api import ablate
 from layerwise.errors import UserError
 from layerwise.profiling.api import profile
 from layerwise.report import Report
-from layerwise.results import AblationResult, RunFolder, load_results
+from layerwise.results import AblationResult, RunFolder, load
 from layerwise.runs.checkpoints import table_rows
 from layerwise.storage.parquet import frame
 from layerwise.storage.places import PAGE_MARK
@@ -363,7 +363,7 @@ def test_parts_and_finish(ablation, tmp_path):
         )
         assert not folder.finished
         with pytest.raises(UserError, match="is not finished"):
-            load_results(folder.path)
+            load(folder.path)
         ablation.save(folder.path)
         assert not folder.finished
         folder.finish(ablation.facts)
@@ -372,7 +372,7 @@ def test_parts_and_finish(ablation, tmp_path):
     assert not list(folder.path.glob(".*"))
     facts = results.Facts.model_validate_json((folder.path / "run.json").read_text())
     assert facts.settings == {"model": "made-up", "tasks": ["keys", "sums"], "limit": 5}
-    assert len(load_results(folder.path)) == 1
+    assert len(load(folder.path)) == 1
     with RunFolder.open(folder.path, SETTINGS) as again:
         assert again.finished
 

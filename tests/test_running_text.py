@@ -263,7 +263,7 @@ def test_effects_of_a_kind_that_was_not_made_are_empty(facts):
 def test_a_run_is_shown_reported_and_verified(tmp_path, text):
     out = tmp_path / "run"
     lw.text_loss(tiny_model("llama"), text=text, out=out, **QUIET)
-    (again,) = lw.load_results(out)
+    (again,) = lw.load(out)
     assert isinstance(again, TextLossResult)
     assert commands.run("show", out).code == 0
     assert lw.verify(out).ok

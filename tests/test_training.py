@@ -87,7 +87,7 @@ def test_the_onset_and_the_layers_are_those_that_were_planted(series: lw.Trainin
 
 
 def test_accuracies_controls_and_tests_are_those_of_the_runs(series, folder):
-    saved: Any = [lw.load_results(folder / f"step-{step}")[0] for step in STEPS]
+    saved: Any = [lw.load(folder / f"step-{step}")[0] for step in STEPS]
     signal: Any = pd.concat([one.signal() for one in saved], ignore_index=True)
     for name in ("accuracy", "low", "high", "blind", "no_layers", "p"):
         pd.testing.assert_series_equal(series.accuracy[name], signal[name])

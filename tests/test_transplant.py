@@ -282,7 +282,7 @@ def test_weights_bring_it_at_their_layer_and_streams_from_there_on(tmp_path):
     assert "The weights of that layer alone bring 79 [" in stream
     assert any("lies in layer 1." in text for text in told)
     assert found.ranks()["n_layers"].eq(3).all()
-    (again,) = lw.load_results(tmp_path)
+    (again,) = lw.load(tmp_path)
     pd.testing.assert_frame_equal(found.effects(), again.effects())
 
 

@@ -234,7 +234,7 @@ def test_sets_of_heads_add_one_head_after_the_other(tmp_path):
     last = effects.loc["transplant:z,from_last,heads=1.0+1.1"]
     assert (last["layer"], last["head"]) == (1, 0)
     assert (list(last["layers"]), list(last["heads"])) == ([1, 1], [0, 1])
-    (again,) = lw.load_results(tmp_path)
+    (again,) = lw.load(tmp_path)
     pd.testing.assert_frame_equal(found.effects(), again.effects())
     page = lw.report(again).html
     assert "0: 0 and 1; 1: 0 and 1 z (from the first on)" in page

@@ -315,7 +315,7 @@ def test_the_layer_of_the_larger_part_comes_first_and_the_other_next(tmp_path):
     assert "that did not choose" in told
     # effects are of all items and know nothing of the search
     assert set(result.effects()["set"]) == {"together"}
-    (again,) = lw.load_results(tmp_path)
+    (again,) = lw.load(tmp_path)
     pd.testing.assert_frame_equal(result.greedy(), again.greedy())
     assert list(result.greedy().columns) == analysis.documented_columns("transplant_greedy.parquet")
     page = lw.report(again).html

@@ -23,7 +23,7 @@ from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.shared.written_model import refuse_occupied_folder
 from layerwise.errors import DamagedFileWarning, DamagedResultsError, MadeAgainWarning, UserError
 from layerwise.report import Report
-from layerwise.results import AblationResult, LensResult, RunFolder, load_results
+from layerwise.results import AblationResult, LensResult, RunFolder, load
 from layerwise.runs import folder as runs_folder
 from layerwise.runs import records
 from layerwise.storage import base
@@ -83,7 +83,7 @@ def test_a_saved_folder_lists_its_files_and_verifies(ablation, folder):
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_records_that_are_not_as_written_are_refused(folder, damage):
     damage(folder / "records.parquet")
-    for refused in (load_results, AblationResult.load, lw.report_from_folders):
+    for refused in (load, AblationResult.load, lw.report_from_folders):
         with pytest.raises(UserError, match="give the command that made its folder again"):
             refused(folder)
     outcome = commands.run("verify", folder)
@@ -100,10 +100,10 @@ def test_tables_that_follow_from_the_records_are_made_again(folder, damage):
     damage(folder / "estimates.parquet")
     assert states(folder)["estimates.parquet"] in ("changed", "missing")
     with pytest.warns(MadeAgainWarning, match=r"made again from the others: estimates\.parquet\."):
-        load_results(folder)
+        load(folder)
     assert (folder / "estimates.parquet").read_bytes() == whole
     assert lw.verify(folder).ok
-    load_results(folder)
+    load(folder)
 
 
 @pytest.mark.long
@@ -112,7 +112,7 @@ def test_depths_are_joined_again_from_as_many_draws(ablation, folder):
     whole = pd.read_parquet(folder / "estimates.parquet")
     (folder / "left_out.parquet").unlink()
     with pytest.warns(MadeAgainWarning, match="left_out"):
-        assert len(load_results(folder)) == 2
+        assert len(load(folder)) == 2
     again = pd.read_parquet(folder / "estimates.parquet")
     pd.testing.assert_frame_equal(again, whole)
     assert lw.verify(folder).ok
@@ -127,7 +127,7 @@ def test_an_edited_run_json_is_refused(folder, field, value):
     said = json.loads(path.read_text())
     path.write_text(json.dumps(said | {field: value}))
     with pytest.raises(UserError, match=r"run\.json was changed after it was written"):
-        load_results(folder)
+        load(folder)
     assert states(folder) == {"run.json": "changed"}
 
 
@@ -154,7 +154,7 @@ def test_results_whose_run_json_was_deleted_are_refused_whoever_reads_them(folde
     )
     other = synthetic.lens(np.linspace(-9, -1, 9) + np.zeros((5, 9)), "keys", "retrieval")
     for refused in (
-        load_results, lw.report_from_folders, lambda f: lw.compare([f, f.parent]),
+        load, lw.report_from_folders, lambda f: lw.compare([f, f.parent]),
         other.save, lambda f: RunFolder.open(f, {}),
     ):  # fmt: skip
         with pytest.raises(UserError, match=says):
@@ -207,7 +207,7 @@ def test_impossible_facts_are_refused(folder, field, value, told):
         value = [said[field][0] | value[0]]
     synthetic.list_anew(folder, **{field: value})
     with pytest.raises(UserError, match=told):
-        load_results(folder)
+        load(folder)
 
 
 def test_a_folder_without_a_list_of_files_is_refused(folder):
@@ -215,7 +215,7 @@ def test_a_folder_without_a_list_of_files_is_refused(folder):
     said = json.loads(path.read_text())
     del said["files"]
     path.write_text(json.dumps(said))
-    for refused in (load_results, AblationResult.load):
+    for refused in (load, AblationResult.load):
         with pytest.raises(DamagedResultsError, match=r"run\.json has no list of files with their"):
             refused(folder)
     assert states(folder) == {"run.json": "changed"}
@@ -241,7 +241,7 @@ def test_results_that_share_a_folder_are_all_listed(folder):
     assert states(folder)["lens.parquet"] == "ok"
     lens.save(folder)
     assert lw.verify(folder).ok
-    assert len(load_results(folder)) == 2
+    assert len(load(folder)) == 2
 
 
 @contextlib.contextmanager
@@ -272,9 +272,9 @@ def test_a_save_that_is_killed_leaves_no_table_that_differs_from_the_list(
             assert "changed" not in states(folder).values()
     if 0 < writes < 4:
         with pytest.raises(UserError, match=r"is not in the list of run\.json"):
-            load_results(folder)
+            load(folder)
     else:
-        (found,) = load_results(folder)
+        (found,) = load(folder)
         expected = (other if writes else ablation).records["margin"]
         assert found.to_pandas()["margin"].equals(expected)
     other.save(folder)
@@ -285,10 +285,10 @@ def test_what_is_not_listed_is_told_and_refused_if_it_is_a_table(folder, ablatio
     (folder / "notes.txt").write_text("mine")
     assert states(folder)["notes.txt"] == "not listed"
     assert lw.verify(folder).ok
-    load_results(folder)
+    load(folder)
     ablation.records.to_parquet(folder / "lens.parquet")
     with pytest.raises(UserError, match=r"lens\.parquet in .* is not in the list of run\.json"):
-        load_results(folder)
+        load(folder)
     with pytest.raises(UserError, match=r"lens\.parquet is not in the list of run\.json"):
         LensResult.load(folder)
     assert "lens.parquet is not listed" in commands.run("verify", folder).err
@@ -340,7 +340,7 @@ def test_all_lists_in_a_folder_are_verified(comparison, folder, tmp_path_factory
     assert both.ok
     assert set(both.files.values()) == {"ok"}
     assert {"run.json", "comparison.json", "comparison.parquet"} <= set(both.files)
-    load_results(folder)
+    load(folder)
     edit_value(folder / "records.parquet")
     assert states(folder)["records.parquet"] == "changed"
     assert commands.run("verify", folder).code == 2
@@ -433,7 +433,7 @@ def test_missing_requests_are_told_when_the_results_are_read(make_tiny_run, tmp_
     whole = make_tiny_run(tmp_path).records
     (tmp_path / "requests.jsonl").unlink()
     with pytest.warns(DamagedFileWarning, match=r"requests\.jsonl is missing"):
-        (read,) = lw.load_results(tmp_path)
+        (read,) = lw.load(tmp_path)
     pd.testing.assert_frame_equal(read.records, whole)
     assert not lw.verify(tmp_path).ok
 
@@ -457,7 +457,7 @@ def test_a_run_that_is_made_again_can_be_killed_too(make_tiny_run, tmp_path):
     with pytest.warns(MadeAgainWarning), stop_after(0):
         make_tiny_run(tmp_path)
     with pytest.raises(UserError, match="is not finished"):
-        load_results(tmp_path)
+        load(tmp_path)
     pd.testing.assert_frame_equal(make_tiny_run(tmp_path).records, whole)
 
 
@@ -571,7 +571,7 @@ def test_what_is_not_kept_is_named_and_is_no_problem(run_without_requests: Path)
     assert said.endswith(f"and not checked: {REQUESTS}.\n")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        (read,) = lw.load_results(run_without_requests)
+        (read,) = lw.load(run_without_requests)
     assert len(read.records)
     lw.ablate(tiny_model("llama"), word_task(4), "letter", out=run_without_requests, progress=False)
     assert lw.verify(run_without_requests).files[REQUESTS] == "ok"
@@ -600,7 +600,7 @@ def test_measurements_that_are_not_kept_can_be_verified_and_not_read(tmp_path: P
     (tmp_path / NOT_KEPT_FILE).write_text("records.parquet\n")
     assert lw.verify(tmp_path).ok
     with pytest.raises(DamagedResultsError, match=r"not kept here, as not_kept\.txt says"):
-        lw.load_results(tmp_path)
+        lw.load(tmp_path)
 
 
 @pytest.mark.parametrize("own", LISTS, ids=lambda path: str(path.parent.relative_to(ANALYSES)))

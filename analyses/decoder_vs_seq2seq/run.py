@@ -70,7 +70,7 @@ def profile_model(name: str, asked: dict[str, Any], runs: Path) -> Path:
 def load_measurements(folder: Path) -> list[Any]:
     """Ablation and lenses of a run, in this order."""
     kinds = lw.AblationResult, lw.LensResult
-    return [result for result in lw.load_results(folder) if isinstance(result, kinds)]
+    return [result for result in lw.load(folder) if isinstance(result, kinds)]
 
 
 def orders(groups: Folders) -> Iterator[pd.DataFrame]:

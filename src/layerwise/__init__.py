@@ -56,7 +56,10 @@ if TYPE_CHECKING:
     from .prompts.attention import attention_grid as attention_grid
     from .prompts.attribute import attribute as attribute
     from .prompts.lens import lens_grid as lens_grid
+    from .prompts.outcomes import intervene as intervene
+    from .prompts.outcomes import patch as patch
     from .prompts.patch import patch_grid as patch_grid
+    from .prompts.residual_lens import LogitLens as LogitLens
     from .prompts.skip import skip_grid as skip_grid
     from .prompts.tasks import task_from_prompts as task_from_prompts
     from .report import Report as Report
@@ -81,12 +84,13 @@ if TYPE_CHECKING:
     from .results import SimilarityResult as SimilarityResult
     from .results import TextLossResult as TextLossResult
     from .results import TransplantResult as TransplantResult
-    from .results import load_results as load_results
+    from .results import load as load
     from .runs.ray_executor import RayExecutor as RayExecutor
     from .tasks import Item as Item
     from .tasks import Task as Task
     from .tasks import load_task as load_task
     from .tasks import task_names as task_names
+    from .tasks.in_memory import task_from as task_from
 
     __version__: str
 
@@ -98,14 +102,17 @@ _ATTRIBUTES = {
     "prompts.attention": ["attention_grid"],
     "prompts.attribute": ["attribute"],
     "prompts.lens": ["lens_grid"],
+    "prompts.outcomes": ["intervene", "patch"],
     "prompts.patch": ["patch_grid"],
+    "prompts.residual_lens": ["LogitLens"],
     "prompts.skip": ["skip_grid"],
     "prompts.tasks": ["task_from_prompts"],
     "report": ["Report", "report_from_folders"],
     "report.paper": ["figures_for_paper"],
-    "results": ["load_results"],
+    "results": ["load"],
     "runs.ray_executor": ["RayExecutor"],
     "tasks": ["Item", "Task", "load_task", "task_names"],
+    "tasks.in_memory": ["task_from"],
 }
 _ATTRIBUTES |= {
     f"analyses.{folder.name}.{module}": list(names)

@@ -26,7 +26,7 @@ from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.analyses.verifying import verify
 from layerwise.errors import DamagedFileWarning, MadeAgainWarning, UserError
 from layerwise.models import load_model, model_facts, original_tokenizer
-from layerwise.results import load_results, read_facts
+from layerwise.results import load, read_facts
 from layerwise.tasks import load_task
 from tests.analysis import word_task, write_jsonl
 from tests.hostile.flipper import FlippedFile, Reading
@@ -73,7 +73,7 @@ def read_results(folder: Path) -> Reading:
     with warnings.catch_warnings():
         for told in (MadeAgainWarning, DamagedFileWarning):
             warnings.simplefilter("ignore", told)
-        results = load_results(folder)
+        results = load(folder)
     for result in results:
         tables = {name: getattr(result, name) for name in result.tables} | result.derived_tables()
         texts = {name: repr(table.to_dict("list")) for name, table in tables.items()}

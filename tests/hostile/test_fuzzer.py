@@ -25,7 +25,7 @@ from layerwise.analyses.verifying import verify
 from layerwise.errors import UserError
 from layerwise.ground import limited as tried_apart
 from layerwise.models.huggingface.originals import read_tokenizer
-from layerwise.results import load_results
+from layerwise.results import load
 from layerwise.storage.file_list import with_list
 from layerwise.tasks import load_task
 from layerwise.tasks._encoding import as_chat, encode
@@ -632,7 +632,7 @@ def test_any_facts_of_a_run_are_read_or_refused(run: Path):
     @fuzz(OF_OTHERS // 2, content=st.one_of(document_files(document), lying))
     def tried(content: bytes):
         (run / "run.json").write_bytes(content)
-        outcome(lambda: [result.summary_rows() for result in load_results(run)])
+        outcome(lambda: [result.summary_rows() for result in load(run)])
         outcome(lambda: verify(run))
 
 
@@ -648,7 +648,7 @@ def test_any_number_of_rows_is_read_or_refused(run: Path):
     def tried(name: str, rows: int):
         pq.write_table(pa.table({name: pa.nulls(rows)}), path, row_group_size=rows)
         synthetic.list_anew(run)
-        assert outcome(lambda: load_results(run)) is None
+        assert outcome(lambda: load(run)) is None
         found = outcome(lambda: verify(run))
         assert found is None or not found.ok
 
@@ -688,7 +688,7 @@ def test_any_table_is_read_or_refused(run: Path):
     )
     def tried(name: str, change: str, kind: pa.DataType, values: list[Any]):
         pq.write_table(other_table(table, name, change, kind, values), path)
-        outcome(lambda: [result.summary_rows() for result in load_results(run)])
+        outcome(lambda: [result.summary_rows() for result in load(run)])
 
 
 def other_table(

@@ -103,7 +103,7 @@ def folder(tmp_path_factory):
 
 def replication_in(folder) -> ReplicationResult:
     """The replication of a run's folder."""
-    return next(r for r in lw.load_results(folder) if isinstance(r, ReplicationResult))
+    return next(r for r in lw.load(folder) if isinstance(r, ReplicationResult))
 
 
 @pytest.mark.long

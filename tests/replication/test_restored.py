@@ -142,7 +142,7 @@ def recalled(tmp_path_factory):
     """All results of a wired model, which recalls facts at the last token alone."""
     out = tmp_path_factory.mktemp("runs") / "recalled"
     lw.replicate(wired_model(), CLAIMS, limit=24, out=out, progress=False)
-    return lw.load_results(out)
+    return lw.load(out)
 
 
 def test_a_model_that_recalls_at_the_last_token_gets_neither_verdict(recalled):

@@ -58,7 +58,7 @@ def late(tmp_path_factory) -> Path:
 
 def replication_in(folder: Path) -> ReplicationResult:
     """The replication of a run's folder."""
-    return next(r for r in lw.load_results(folder) if isinstance(r, ReplicationResult))
+    return next(r for r in lw.load(folder) if isinstance(r, ReplicationResult))
 
 
 def test_a_wired_model_gets_the_verdicts_of_its_layout(folder):
@@ -104,7 +104,7 @@ def test_a_finished_run_is_read_not_made_again(folder, tmp_path):
 
 
 def test_the_verdicts_are_on_the_page_and_in_its_figures(folder):
-    page = lw.report(lw.load_results(folder))
+    page = lw.report(lw.load(folder))
     html = page.html
     assert "Published claims" in html
     assert "Reasoning relies on deeper layers." in html
@@ -116,7 +116,7 @@ def test_the_verdicts_are_on_the_page_and_in_its_figures(folder):
 
 @pytest.mark.long
 def test_the_answer_counts_verdicts_and_lists_them(folder):
-    page = lw.report(lw.load_results(folder))
+    page = lw.report(lw.load(folder))
     told = list(verdicts(replication_in(folder)).values())
     assert f"{told.count('holds')} hold" in " ".join(page.text.split())
     assert len(

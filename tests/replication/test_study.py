@@ -10,7 +10,7 @@ import pytest
 
 from layerwise.analyses.replication.api import select_claims
 from layerwise.analyses.replication.measurements import judge_results
-from layerwise.results import ReplicationResult, load_results
+from layerwise.results import ReplicationResult, load
 
 STUDY = Path(__file__).parents[2] / "analyses" / "published_claims"
 RUNS = sorted(path for path in (STUDY / "results").iterdir() if path.is_dir())
@@ -19,7 +19,7 @@ RUNS = sorted(path for path in (STUDY / "results").iterdir() if path.is_dir())
 @pytest.fixture(scope="module", params=RUNS, ids=lambda path: path.name)
 def results(request):
     """The saved results of a run."""
-    return load_results(request.param)
+    return load(request.param)
 
 
 def saved(results) -> ReplicationResult:

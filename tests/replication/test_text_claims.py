@@ -125,7 +125,7 @@ def test_p_values_against_a_bound_are_normal():
 def replicated(model, *claims: str, **options) -> list:
     """The results of a replication, in its folder."""
     lw.replicate(model, claims, progress=False, **options)
-    return lw.load_results(options["out"])
+    return lw.load(options["out"])
 
 
 @pytest.mark.long

@@ -22,7 +22,7 @@ import layerwise as lw
 from analyses.organism_training import plan as decoder_plan
 from analyses.organism_training.seq2seq import plan as seq2seq_plan
 from layerwise.analyses.comparison.findings import difference_claims
-from layerwise.analyses.loading import load_results
+from layerwise.analyses.loading import load
 from layerwise.analyses.training.report import (
     first_layer_findings,
     move_findings,
@@ -131,7 +131,7 @@ SMALLEST = sorted(SAVED_RUNS, key=table_bytes)[:3]
 @pytest.mark.parametrize("path", few_by_day(SAVED_RUNS, *SMALLEST))
 def test_saved_claims_of_roles_are_made_again_from_the_tables(path):
     """The same layers of the same capabilities, as surely; words and examples may be others."""
-    again = [claim.record() for claim in findings(load_results(path.parent))]
+    again = [claim.record() for claim in findings(load(path.parent))]
     about = [
         sorted(
             (claim["kind"], claim["evidence"], *claim["capabilities"], *claim["layers"])

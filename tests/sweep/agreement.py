@@ -9,7 +9,7 @@ import torch
 
 from layerwise.models.instance.kinds import before_answer
 from layerwise.sweep import Generated, LogLikelihood, Scored, Sweep, sweep
-from layerwise.sweep.checks.reference import _logits
+from layerwise.sweep.checks.reference import intervened_logits
 from layerwise.sweep.checks.rounding import FLOOR, distance, measure_rounding
 
 from .sizes import Sizes
@@ -44,7 +44,7 @@ def assert_agree(model, interventions, requests, one: Sweep, other: Sweep) -> No
 
 def _assert_tie(model, intervention, request, new, last_only=False) -> None:
     answer = tuple(new) if last_only else tuple(new)[:-1]
-    logits = _logits(model, intervention, request, answer)
+    logits = intervened_logits(model, intervention, request, answer)
     rows = logits[-1:] if last_only else logits[len(before_answer(model, request.context)) - 1 :]
     best, tokens = torch.log_softmax(rows.float(), -1).topk(2)
     gap = float((best[:, 0] - best[:, 1]).min())

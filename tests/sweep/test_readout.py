@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from layerwise.sweep import Generate, Generated, LogLikelihood, Scored, intact, skip, sweep
-from layerwise.sweep.checks.reference import _logits
+from layerwise.sweep.checks.reference import intervened_logits
 from layerwise.sweep.walk.readout import final_logits, log_normaliser, score_rows
 from tests.cases import in_long_runs
 
@@ -57,7 +57,7 @@ def twins(kind: str, loud: float):
     model = copy.deepcopy(random_model(kind, loud))
     model.unembed.W_U.data = torch.eye(D_MODEL)[:, [*range(HALF), *range(HALF)]]
     model.unembed.b_U.data[HALF:] = model.unembed.b_U.data[:HALF]
-    logits = _logits(model, intact(), LogLikelihood((1,), (2,)), (2, 3))
+    logits = intervened_logits(model, intact(), LogLikelihood((1,), (2,)), (2, 3))
     assert torch.equal(logits[:, HALF:], logits[:, :HALF])
     return model
 

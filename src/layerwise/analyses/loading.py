@@ -22,8 +22,16 @@ from .restoring import load_kinds
 
 
 @check_arguments()
-def load_results(folder: AnyPath) -> list[Result]:
-    """Load all results of a folder.
+def load(folder: AnyPath) -> list[Result]:
+    """Load all results of a saved run, whichever analyses made them.
+
+    Args:
+        folder: the folder that the run was written to.
+
+    Returns:
+        The results, in the order of the analyses; a run of one analysis gives a list of one.
+        Comparisons and series of checkpoints have a ``load`` of their own type
+        (``Comparison.load``).
 
     Raises:
         UserError: if the folder does not exist, holds no result or an unfinished run, or results
@@ -34,6 +42,16 @@ def load_results(folder: AnyPath) -> list[Result]:
         MadeAgainWarning: if tables were missing or changed, and were made again from others.
         DamagedFileWarning: if another file of the run is missing, on which no result rests that
             is read here.
+
+    Examples:
+        >>> import tempfile
+        >>> import layerwise as lw
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model = lw.load_model("wired-decoder")
+        ...     saved = lw.head_scores(model, sequences=2, progress=False, out=folder)
+        ...     (result,) = lw.load(folder)
+        >>> len(result.to_pandas()) == len(saved.to_pandas())
+        True
     """
     folder = Path(folder)
     if not is_folder(folder):

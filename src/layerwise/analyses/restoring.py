@@ -124,7 +124,7 @@ def _rebuild_tables(folder: Path, lost: Sequence[str], kinds: Kinds, join: Join 
 
 
 def load_kinds(folder: Path, kinds: Kinds, join: Join | None = None) -> list[Result]:
-    """Load the results of some kinds that a folder holds, as ``load_results`` does of all."""
+    """Load the results of some kinds that a folder holds, as ``load`` does of all."""
     if (folder / RUN_FILE).exists():
         read_facts(folder)
         restore(folder, kinds, join)

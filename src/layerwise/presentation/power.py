@@ -21,7 +21,7 @@ from layerwise.stats.signals.power import (
     independent_answers,
     smallest_loss,
 )
-from layerwise.storage.provenance import Facts
+from layerwise.storage.provenance import IN_MEMORY, Facts
 from layerwise.storage.run_tables import RunTables
 
 from .rows import records, rows
@@ -142,7 +142,8 @@ def _command(run: RunTables, limit: int) -> str | None:
     ]  # the others need other items
     name = {"profile": "profile", "ablation": "ablate"}.get(str(facts.settings.get("analysis")))
     left_out = name == "ablate" and any(option in facts.settings for option in _LEFT_OUT)
-    if name is None or left_out or facts.model.source == "user":
+    in_python = any(task.source == IN_MEMORY for task in facts.tasks)
+    if name is None or left_out or in_python or facts.model.source == "user":
         return None
     return shlex.join(_words(name, facts, protocols or facts.protocols, limit))
 

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec, cast
+from weakref import WeakKeyDictionary
 
 import matplotlib as mpl
 import seaborn as sns
@@ -68,6 +69,8 @@ def protocol_look(protocol: str) -> LineStyle:
     return look(_PROTOCOL_LOOKS.get(protocol, 3))
 
 
+# Of a user's own axes that are drawn into, the figure that keeps their legend and tooltips.
+BESIDE: WeakKeyDictionary[Axes, LayerFigure] = WeakKeyDictionary()
 _WITH_TITLES = ContextVar("with titles", default=True)
 # How many times as tall as wide a figure may be, and which part is drawn of one that is taller.
 PART: ContextVar[tuple[float, int] | None] = ContextVar("part of a figure", default=None)
@@ -176,8 +179,8 @@ def _round_positions(figure: Figure) -> None:
 
 
 def figure_from_axes(axes: Axes) -> LayerFigure:
-    """The figure that a panel is in."""
-    return cast(LayerFigure, axes.figure)
+    """The figure that a panel is in; of a user's own axes the one that is kept beside them."""
+    return BESIDE.get(axes) or cast(LayerFigure, axes.figure)
 
 
 def plain_log_scale(axes: Axes) -> None:

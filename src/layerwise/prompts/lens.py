@@ -171,7 +171,7 @@ def lens_grid(
             f"Colours by {color} are of a chosen token: expected token=, such as ' Paris'; name "
             "one, or leave color= out."
         )
-    given = None if lens == "logit" else _load_tuned_lens(model, tuned, site)
+    given = None if lens == "logit" else load_tuned_lens(model, tuned, site)
     followed: Any = [] if token is None else token  # a list, as it was read
     ids = [single_token_id(model, text) for text in followed]
     chosen = dict(zip(readable(model, ids), ids, strict=True))  # by their readable names
@@ -217,7 +217,8 @@ def model_name(model: Model) -> str:
     return str(model.cfg.model_name)
 
 
-def _load_tuned_lens(model: Model, tuned: Any, site: str) -> TunedLens:
+def load_tuned_lens(model: Model, tuned: Any, site: str) -> TunedLens:
+    """A tuned lens of the model, given itself or by its path."""
     if tuned is None:
         raise UserError(
             "A tuned lens is to be read with and none was given: expected tuned=, from "

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from layerwise.errors import UserError, short_repr, unknown_name
 from layerwise.ground.argument_types import known_name_validator
 from layerwise.ground.arguments import check_arguments
+from layerwise.storage.provenance import IN_MEMORY
 from layerwise.tasks.items import CAPABILITIES, Corruption, Item, cluster_repeats, guessing_chance
 from layerwise.tasks.task import Task, Template, one_line_answers
 
@@ -68,7 +69,7 @@ def task_from_prompts(
         generate=one_line_answers(items),
         chance=guessing_chance(items),
         template=Template(delimiter=" " if spaced == {True} else ""),
-        source="prompts",
+        source=IN_MEMORY,
     )
 
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from layerwise.analyses import loading
 from layerwise.analyses.ablation.result import AblationResult, can_join
 from layerwise.analyses.arguments import Results, check_arguments
 from layerwise.analyses.emergence.result import EmergenceResult
-from layerwise.analyses.loading import load_results
 from layerwise.analyses.measurements import with_curves
 from layerwise.analyses.registry import ANALYSES, run_tables
 from layerwise.errors import UserError
@@ -92,7 +92,7 @@ def report_from_folders(folders: Paths) -> Report:
         UserError: if there are none, or one of them cannot be read.
     """
     listed = [folders] if isinstance(folders, str | Path) else list(folders)
-    runs = [run_tables(_with_emergence(load_results(folder))) for folder in listed]
+    runs = [run_tables(_with_emergence(loading.load(folder))) for folder in listed]
     return _report(runs, [f" ({Path(folder).resolve().name})" for folder in listed])
 
 

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+from layerwise.analyses import loading
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.loading import load_results
 from layerwise.analyses.registry import run_tables
 from layerwise.errors import UserError, count_noun
 from layerwise.ground.argument_types import SomeNames, known_name_validator
@@ -94,7 +94,7 @@ def figures_for_paper(
     """
     place = Path(out)
     known = _previous_files(place)
-    run = run_tables(load_results(folder))
+    run = run_tables(loading.load(folder))
     claims = findings_from_tables(run)
     files: dict[str, bytes] = {}
     with model_layer_names(run.facts.model), without_titles():

@@ -16,7 +16,7 @@ from layerwise.analyses.emergence.result import EmergenceResult as EmergenceResu
 from layerwise.analyses.head_sets.result import HeadSetsResult as HeadSetsResult
 from layerwise.analyses.heads.result import HeadsResult as HeadsResult
 from layerwise.analyses.interactions.result import InteractionsResult as InteractionsResult
-from layerwise.analyses.loading import load_results as load_results
+from layerwise.analyses.loading import load as load
 from layerwise.analyses.logit_lens.result import LensResult as LensResult
 from layerwise.analyses.patching.result import PatchingResult as PatchingResult
 from layerwise.analyses.path_patching.result import PathPatchingResult as PathPatchingResult

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -40,6 +41,10 @@ from .written import JOINED_TABLES, LOST_WITH_RUN_FILE, drop_from_file_list, ref
 
 AnyResult = TypeVar("AnyResult", bound="Result")
 Tables = TypeVar("Tables", pd.DataFrame, dict[str, pd.DataFrame])
+
+
+INTO: ContextVar[Any] = ContextVar("INTO", default=None)
+"""The user's axes that are drawn into; None where figures are made for themselves."""
 
 
 def cache_tables(method: Callable[[AnyResult], Tables]) -> Callable[[AnyResult], Tables]:
@@ -84,15 +89,36 @@ class Result:
         """A copy of the main table; ``docs/results.md`` describes its columns."""
         return getattr(self, self.tables[0]).copy()
 
-    def plot(self) -> Any:
+    def plot(self, ax: Any = None) -> Any:
         """The figure that says most about the result, its layers named as its model has them.
 
+        Args:
+            ax: axes of matplotlib to draw into, such as those of a figure of your own; a figure
+                by itself if None. Only a figure of one panel can be drawn so, such as that of one
+                task and protocol.
+
         Returns:
-            A matplotlib figure.
+            A matplotlib figure; with ``ax`` these axes.
 
         Raises:
-            UserError: if the result has nothing to show.
+            UserError: if the result has nothing to show, or its figure has several panels.
         """
+        if ax is None:
+            return self._figure()
+        if not (hasattr(ax, "get_figure") and hasattr(ax, "set_xlabel")):
+            raise UserError(
+                f"Argument 'ax' is of type {type(ax).__name__}; expected axes of matplotlib, such "
+                "as those of figure.subplots()."
+            )
+        before = INTO.set(ax)
+        try:
+            self._figure()
+        finally:
+            INTO.reset(before)
+        return ax
+
+    def _figure(self) -> Any:
+        """The figure of ``plot``, or what is drawn into ``INTO`` where that is set."""
         raise UserError(f"There is no figure of this result; show its table instead. {self.title}.")
 
     def derived_tables(self) -> dict[str, pd.DataFrame]:

@@ -143,6 +143,10 @@ class ModelFacts(FrozenModel):
     )
 
 
+IN_MEMORY = "data in memory"
+"""The source of a task that was made in Python, and that no command can name."""
+
+
 class TaskFacts(FrozenModel):
     """Facts of a task: items, protocols and chance levels."""
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .changes.edits import SetSite as SetSite
     from .changes.edits import SkipLayer as SkipLayer
     from .changes.interventions import Intervention as Intervention
+    from .changes.interventions import apply as apply
     from .changes.interventions import intact as intact
     from .changes.interventions import mean as mean
     from .changes.interventions import noise as noise
@@ -49,6 +50,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "changes.edits": ["AddSite", "CopySite", "PatchSite", "SetSite", "SkipLayer"],
         "changes.interventions": [
             "Intervention",
+            "apply",
             "intact",
             "mean",
             "patch",

@@ -6,8 +6,9 @@ Also reads intact activations out of the same walk: means for ablation, residual
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,7 +16,11 @@ from jaxtyping import Float
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.facts import generation_settings, model_origin, original_tokenizer
 from layerwise.models.instance.kinds import Model, vocabularies
-from layerwise.sweep.changes.interventions import Intervention, distinct_donors
+from layerwise.sweep.changes.interventions import (
+    Intervention,
+    distinct_donors,
+    refuse_functions,
+)
 from layerwise.sweep.checks.faithful import check_faithful
 from layerwise.sweep.checks.reference import reference_outcomes
 from layerwise.sweep.plans.plan import DEFAULT_MEMORY_BUDGET
@@ -27,7 +32,16 @@ from layerwise.sweep.walk.engine_run import plan_for_model as plan_for_model
 from layerwise.sweep.walk.readout import CHUNK, final_logits
 
 from ..errors import UserError, unknown_name
-from .requests import Generate, Outcome, Request, Tokens, refuse_unknown_tokens
+from .requests import (
+    Generate,
+    LogLikelihood,
+    Outcome,
+    Request,
+    Tokens,
+    refuse_unknown_tokens,
+)
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -108,6 +122,8 @@ def sweep(
     if method not in ("engine", "reference"):
         raise unknown_name("method", method, ("engine", "reference"))
     check_faithful(model, method)
+    if method == "engine":
+        refuse_functions(interventions)
     donors = distinct_donors(interventions)
     for donor in donors:
         check_faithful(donor, method)
@@ -164,11 +180,44 @@ def next_logprobs(
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> Float[torch.Tensor, "intervention d_vocab"]:
     """Log-probabilities of the token after a prompt, in nats, under each intervention."""
+    out = model.W_E.new_empty(len(interventions), model.cfg.d_vocab, dtype=torch.float32)
+    for members, logits in _next_logits(model, interventions, context, source, memory_budget):
+        out[members] = logits.log_softmax(-1)
+    return out
+
+
+@exclusive
+@torch.inference_mode()
+def next_outcomes(
+    model: Model,
+    interventions: Sequence[Intervention],
+    context: Tokens,
+    outcome: Callable[[Float[torch.Tensor, " d_vocab"]], _T],
+    *,
+    source: Tokens | None = None,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> list[_T]:
+    """Values of a function of the logits after a prompt, one under each intervention."""
+    values: dict[int, _T] = {}
+    for members, logits in _next_logits(model, interventions, context, source, memory_budget):
+        # Equal interventions are one run; its logits go to the function once.
+        values |= dict.fromkeys(members, outcome(logits))
+    return [values[index] for index in range(len(interventions))]
+
+
+def _next_logits(
+    model: Model,
+    interventions: Sequence[Intervention],
+    context: Tokens,
+    source: Tokens | None,
+    memory_budget: int,
+) -> Iterator[tuple[list[int], Float[torch.Tensor, " d_vocab"]]]:
+    """Logits after a prompt, in float32, each with the interventions whose they are."""
     check_faithful(model)
-    requests = [Generate(context, 1, source=source)]
+    refuse_functions(interventions)
+    requests = [LogLikelihood(context, (0,), source)]
     plan = plan_for_model(model, interventions, requests, memory_budget)
     engine = Engine(model, interventions, requests, make_stopper(None, ()), memory_budget)
-    out = model.W_E.new_empty(len(interventions), model.cfg.d_vocab, dtype=torch.float32)
     for batch in plan.batches:
         walk = engine.walk(batch)
         walk.run()
@@ -176,12 +225,9 @@ def next_logprobs(
         ends = list(_ends(walk))
         for start in range(0, len(ends), CHUNK):
             part = ends[start : start + CHUNK]
-            logprobs = final_logits(model, torch.stack([resid for _, resid in part])).log_softmax(
-                -1
-            )
-            for (members, _), of_branch in zip(part, logprobs, strict=True):
-                out[[batch.interventions[member] for member in members]] = of_branch
-    return out
+            logits = final_logits(model, torch.stack([resid for _, resid in part]))
+            for (members, _), of_branch in zip(part, logits, strict=True):
+                yield [batch.interventions[member] for member in members], of_branch
 
 
 def _ends(

@@ -23,7 +23,9 @@ _MOST_NAMED = 12
 
 def bad_line(path: str, number: int, what: str) -> UserError:
     """The error for one line of a file: where, then what is wrong and what was expected."""
-    return UserError(f"File {path!r}, line {number}: {what}.")
+    # Rows in memory have no path.
+    where = f"File {path!r}, line {number}" if path else f"Row {number} of the data (from 0)"
+    return UserError(f"{where}: {what}.")
 
 
 def lines(

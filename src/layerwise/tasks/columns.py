@@ -50,21 +50,21 @@ def load(name: str, seed: int = 0, fewshot: int | None = None) -> Task:
     if read_as not in (None, *READINGS):
         raise unknown_name("way to read answers (answer_is)", str(read_as), READINGS)
     given = [
-        _MappedRow(path, line, *_fields(path, line, values, source.arguments))
+        MappedRow(path, line, *_fields(path, line, values, source.arguments))
         for path, line, values in _rows(source, name)
     ]
     if not given:
         raise UserError(f"Task {name!r} has no rows; expected one at least.")
     rows = [
         (number, read_row(one.path, one.line, fields))
-        for number, (one, fields) in enumerate(_with_right_answers(given, read_as), 1)
+        for number, (one, fields) in enumerate(with_right_answers(given, read_as), 1)
     ]
     return replace(
         build_task(given[-1].path, rows, fewshot), name=f"{PREFIX}:{source.base}", source=name
     )
 
 
-class _MappedRow(NamedTuple):
+class MappedRow(NamedTuple):
     """A row with the fields of a user's own file, whose answer may name a choice."""
 
     path: str
@@ -73,9 +73,9 @@ class _MappedRow(NamedTuple):
     labels: list[str] | None  # of the choices, where the data set has some
 
 
-def _with_right_answers(
-    rows: Sequence[_MappedRow], read_as: str | None
-) -> Iterator[tuple[_MappedRow, dict[str, Any]]]:
+def with_right_answers(
+    rows: Sequence[MappedRow], read_as: str | None
+) -> Iterator[tuple[MappedRow, dict[str, Any]]]:
     """The rows, each with the text of its right choice as the answer."""
     if "choices" not in rows[0].fields:
         yield from ((row, row.fields) for row in rows)
@@ -95,7 +95,9 @@ def _with_right_answers(
     ]
     fitting, at = fitting_readings(places)
     if at < len(rows):
-        wrong = _unreadable_answer(rows[at].fields["answer"], places[at], fitting, read_as)
+        wrong = _unreadable_answer(
+            rows[at].fields["answer"], places[at], fitting, read_as, in_memory=not rows[at].path
+        )
         raise bad_line(rows[at].path, rows[at].line, wrong)
     reading = next(iter(fitting))
     for row, one in zip(rows, places, strict=True):
@@ -103,7 +105,12 @@ def _with_right_answers(
 
 
 def _unreadable_answer(
-    answer: str, places: Mapping[Reading, int], fitting: set[Reading], read_as: str | None
+    answer: str,
+    places: Mapping[Reading, int],
+    fitting: set[Reading],
+    read_as: str | None,
+    *,
+    in_memory: bool,
 ) -> str:
     """Reason why it is not known which choice an answer names, and what to do."""
     if not fitting:
@@ -113,10 +120,9 @@ def _unreadable_answer(
             f"as in all rows"
         )
     ways: dict[Reading, int] = {one: places[one] for one in READINGS if one in fitting}
-    return (
-        f"the answer {short_repr(answer)} is {in_words(ways)}; add "
-        f"{' or '.join(f'answer_is={one}' for one in ways)} to the task's name"
-    )
+    named = " or ".join(f"answer_is={one!r}" if in_memory else f"answer_is={one}" for one in ways)
+    where = "" if in_memory else " to the task's name"
+    return f"the answer {short_repr(answer)} is {in_words(ways)}; add {named}{where}"
 
 
 # What a system allows at most of a path that it opens, with room for the rest of a sentence.
@@ -216,21 +222,12 @@ def _fields(
         return values[name]
 
     def text(name: str, value: Any) -> str:
-        try:
-            return plain_text(value)
-        except ValueError as error:
-            raise bad_line(path, number, f"column {short_repr(name)} is {error}") from error
+        return read_text(path, number, f"column {short_repr(name)}", value)
 
     def spec_text(spec: str) -> str:
         if "{" in spec:
             return re.sub(r"\{(\w+)\}", lambda match: text(match[1], column(match[1])), spec)
         return text(spec, column(spec))
-
-    def text_list(name: str, value: Any) -> list[str]:
-        if not isinstance(value, list):
-            what = f"column {short_repr(name)} is {short_repr(value)}, not a list"
-            raise bad_line(path, number, f"{what}; expected a list of texts")
-        return [text(name, one) for one in value]
 
     fields = {key: spec_text(named.get(key, key)) for key in ("question", "answer")}
     fields |= {key: spec_text(named[key]) for key in ("context", "cluster") if key in named}
@@ -240,12 +237,33 @@ def _fields(
     name = named["choices"]
     if "+" in name:
         return {**fields, "choices": [text(one, column(one)) for one in name.split("+")]}, None
-    value = column(name)
+    options, labels = read_options(path, number, f"column {short_repr(name)}", column(name))
+    return {**fields, "choices": options}, labels
+
+
+def read_text(path: str, number: int, what: str, value: Any) -> str:
+    """A text, or a number or truth value as a text."""
+    try:
+        return plain_text(value)
+    except ValueError as error:
+        raise bad_line(path, number, f"{what} is {error}") from error
+
+
+def read_options(
+    path: str, number: int, what: str, value: Any
+) -> tuple[list[str], list[str] | None]:
+    """Options of a list, or of texts with their labels, with the labels if there are some."""
+
+    def texts(listed: Any) -> list[str]:
+        if not isinstance(listed, list):
+            wrong = f"{what} is {short_repr(listed)}, not a list"
+            raise bad_line(path, number, f"{wrong}; expected a list of texts")
+        return [read_text(path, number, what, one) for one in listed]
+
     if not (isinstance(value, Mapping) and {"text", "label"} <= set(value)):
-        return {**fields, "choices": text_list(name, value)}, None
-    options, labels = text_list(name, value["text"]), text_list(name, value["label"])
+        return texts(value), None
+    options, labels = texts(value["text"]), texts(value["label"])
     if len(options) != len(labels):
         both = f"{count_noun(len(options), 'text')} and {count_noun(len(labels), 'label')}"
-        what = f"column {short_repr(name)} has {both}; expected one label for each text"
-        raise bad_line(path, number, what)
-    return {**fields, "choices": options}, labels
+        raise bad_line(path, number, f"{what} has {both}; expected one label for each text")
+    return options, labels

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from layerwise.errors import UserError, count_noun, short_repr
+from layerwise.storage.provenance import IN_MEMORY
 
 from ._lines import bad_line, csv_rows, objects, parquet_rows, some_names
 from .items import CAPABILITIES, Capability, Corruption, Item, cluster_repeats, guessing_chance
@@ -168,39 +169,42 @@ def load(path: str, seed: int = 0, fewshot: int | None = None) -> Task:
     return build_task(path, read_rows(path), fewshot)
 
 
-def build_task(path: str, rows: Sequence[tuple[int, Row]], fewshot: int | None) -> Task:
-    """The task that a file's rows make."""
+def build_task(
+    path: str, rows: Sequence[tuple[int, Row]], fewshot: int | None, name: str | None = None
+) -> Task:
+    """The task that a file's rows make, or rows in memory, which have no path and a name."""
+    name = task_name(path) if name is None else name
     capability = rows[0][1].capability
     for number, row in rows:
         if row.capability != capability:
             what = f"field 'capability' is {row.capability!r}, but {capability!r} before"
             raise bad_line(path, number, f"{what}; make one file for each capability")
-    items = _items(path, rows)
+    items = _items(path, rows, name)
     n = len(items)
     count = (FEWSHOT if n >= ROWS_FOR_FEWSHOT else 0) if fewshot is None else fewshot
     if not 0 <= count < n:
         raise UserError(
-            f"File {path!r} has {count_noun(n, 'row')}, so {count} of them cannot be few-shot "
-            f"examples; ask for a number from 0 to {n - 1}."
+            f"{f'File {path!r}' if path else 'The data'} has {count_noun(n, 'row')}, so {count} of "
+            f"them cannot be few-shot examples; ask for a number from 0 to {n - 1}."
         )
     split = n - count
     return Task(
-        name=task_name(path),
+        name=name,
         capability=capability,
-        description=f"questions from {Path(path).name}",
+        description=f"questions from {Path(path).name or 'data in memory'}",
         items=items[:split],
         fewshot=items[split:],
         generate=one_line_answers(items),
         chance=guessing_chance(items[:split]),
         template=Template(question_prefix="Question: ", answer_cue="\nAnswer:"),
-        source=path,
+        source=path or IN_MEMORY,
     )
 
 
-def _items(path: str, rows: Sequence[tuple[int, Row]]) -> tuple[Item, ...]:
+def _items(path: str, rows: Sequence[tuple[int, Row]], name: str) -> tuple[Item, ...]:
     items: dict[str, Item] = {}
     for number, row in rows:
-        identity = row.id or f"{task_name(path)}/{number:04d}"
+        identity = row.id or f"{name}/{number:04d}"
         if identity in items:
             what = f"field 'id' is {short_repr(identity)}, which an earlier line has"
             raise bad_line(path, number, f"{what}; make it unique")

@@ -115,7 +115,7 @@ class AblationResult(Result):
         ladder = self.ladder()
         return tables if ladder.empty else tables | {"ladder": ladder} | self.ladder_steps()
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """The role map; of heads alone, their maps; of blocks and sets alone, their losses."""
         from .page.figures import head_effect_maps, role_map, set_losses
 

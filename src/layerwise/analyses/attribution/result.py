@@ -130,7 +130,7 @@ class AttributionResult(Result):
         """``attribution_summary``: means over items with intervals and tests."""
         return summary_table(self.attribution, self.facts.seed)
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """Direct contribution of each head, in tasks with signal."""
         from .figures import attribution_heads
 

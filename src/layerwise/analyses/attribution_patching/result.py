@@ -81,7 +81,7 @@ class AttributionPatchingResult(Result):
         table = self.attribution_patching
         return agreement_table(table, self.facts.seed)
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """Estimated against true changes of the logit difference."""
         from .figures import estimate_agreement
 

@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 from pydantic import Field
 
+from layerwise.analyses import loading
 from layerwise.analyses.ablation.result import AblationResult
-from layerwise.analyses.loading import load_results
 from layerwise.analyses.measurements import curves_in_words, with_curves
 from layerwise.analyses.replication.result import ReplicationResult
 from layerwise.errors import UserError, count_noun
@@ -106,7 +106,7 @@ def saved_runs(folders: Sequence[tuple[Path, str | None]]) -> list[SavedRun]:
     """Read the folders of runs, each with its group."""
     runs, names = [], _names([folder for folder, _ in folders])
     for name, (folder, group) in zip(names, folders, strict=True):
-        results = load_results(folder)
+        results = loading.load(folder)
         curves = with_curves(results)
         if not curves:
             raise UserError(

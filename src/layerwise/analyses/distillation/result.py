@@ -71,7 +71,7 @@ class DistillationResult(Result):
         """``distillation_gains``."""
         return {"distillation_gains": self.gains()}
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """Divergence from the teacher while the student was trained."""
         from .figures import training_curve
 

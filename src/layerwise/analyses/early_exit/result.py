@@ -65,7 +65,7 @@ class EarlyExitResult(Result):
         """The first safe exit of each task and protocol, and in each stack; none where none is."""
         return earliest(self.exits())
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """Cost of stopping after each layer, by task and protocol."""
         from .figures import exit_strips
 

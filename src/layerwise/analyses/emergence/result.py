@@ -50,7 +50,7 @@ class EmergenceResult(Result):
     left_out: pd.DataFrame
     facts: Facts
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """Depths with their intervals, by capability, method and protocol."""
         from .figures import emergence_ranges
 

@@ -59,7 +59,7 @@ class HeadSetsResult(Result):
         chosen = self.ranked_heads.loc[self.ranked_heads["chosen"], ["layer", "head"]]
         return sorted(set(zip(map(int, chosen["layer"]), map(int, chosen["head"]), strict=True)))
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """Share of the score that each set costs, by task."""
         from .figures import set_losses
 

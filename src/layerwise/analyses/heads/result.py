@@ -62,7 +62,7 @@ class HeadsResult(Result):
         chosen = summary.loc[summary["induction_head"]]
         return list(zip(map(int, chosen["layer"]), map(int, chosen["head"]), strict=True))
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """Attention scores, layers by heads."""
         from .figures import head_score_maps
 

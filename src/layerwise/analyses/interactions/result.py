@@ -72,7 +72,7 @@ class InteractionsResult(Result):
         chance, seed = self.facts.chance, self.facts.seed
         return shapley_table(self.interactions, self.interaction_orders, chance, seed)
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """Triangles of interactions, or Shapley values of layers where no pairs were removed.
 
         Both are in nats, or in accuracy where nothing has log-probabilities.

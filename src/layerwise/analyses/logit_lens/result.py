@@ -277,7 +277,7 @@ class LensResult(Result):
             "prediction_depth_comparisons": depth_comparisons(*given),
         }
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """Curves of what the lens reads after each layer."""
         from .figures import lens_curves
 

@@ -70,7 +70,7 @@ class PatchingResult(Result):
         """``patching_effects``: the same by every metric, in its unit, too."""
         return patching_effects(self.patching, self.facts.seed)
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """The heat map of what patching recovers; of heads, if there is nothing else."""
         from .figures import patching_heads, patching_map
 

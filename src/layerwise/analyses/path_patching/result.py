@@ -53,7 +53,7 @@ class PathPatchingResult(Result):
         """``path_effects``: averages over pairs, with intervals and tests."""
         return path_effects(self.path_patching, self.facts.seed)
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """Heat maps of what each head and MLP carries to a receiver."""
         from .figures import path_senders
 

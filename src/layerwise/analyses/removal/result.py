@@ -37,7 +37,7 @@ from layerwise.presentation.wording import (
     spread,
 )
 from layerwise.storage.base import Result, cache_tables
-from layerwise.storage.provenance import Facts
+from layerwise.storage.provenance import IN_MEMORY, Facts
 from layerwise.tasks.registry import is_suite
 
 from .tables import BLOCKS, candidates_table, curves_table, removed_label, signal_table, steps_table
@@ -122,7 +122,7 @@ class RemovalResult(Result):
             "removal_curves": self.curves(),
         }
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """Accuracy as layers are removed; a curve per order if there are several."""
         from .figures import removal_curve, removal_orders
 
@@ -242,7 +242,10 @@ def _power(curves: pd.DataFrame) -> Iterator[str]:
 def prune_command(layers: Sequence[int], protocols: Sequence[str], facts: Facts) -> str:
     """The command that writes the model without layers; empty if model or tasks have no name."""
     model = facts.model
-    made = any(task.source == "built-in" and not is_suite(task.name) for task in facts.tasks)
+    made = any(
+        task.source == IN_MEMORY or (task.source == "built-in" and not is_suite(task.name))
+        for task in facts.tasks
+    )
     if made or model.source == "user":  # in Python
         return ""
     removed = ",".join(layer_name(layer, model.n_encoder_layers) for layer in sorted(layers))

@@ -36,7 +36,7 @@ class ReplicationResult(Result):
     trained_records: pd.DataFrame
     facts: Facts
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """The verdicts, one line each."""
         from .figures import verdict_table
 

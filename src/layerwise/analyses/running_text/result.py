@@ -106,7 +106,7 @@ class TextLossResult(Result):
         """``text_effects``: bits lost per byte and next tokens that stay, means over pieces."""
         return effects_table(self.text_loss)
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """What each change costs, and how many next tokens stay."""
         from .figures import text_curves
 

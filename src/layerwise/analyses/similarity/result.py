@@ -210,7 +210,7 @@ class SimilarityResult(Result):
         n_encoder = self.facts.model.n_encoder_layers
         return prediction_table(*tables, facts.chance, seed, n_encoder)
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """Maps of angular distance and CKA, and block influence."""
         from .figures import similarity_map
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Unpack
 
+from layerwise.analyses import loading
 from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.comparison.runs import RunFacts
 from layerwise.analyses.execute import execute
-from layerwise.analyses.loading import load_results
 from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.logit_lens.result import LensResult
 from layerwise.errors import UserError, short_repr
@@ -248,7 +248,7 @@ def compare_series(
     check_smallest_effects(smallest_loss, smallest_depth=smallest_depth)
     refuse_gain(smallest_gain)
     by_step: Any = runs  # read by now
-    results = {step: load_results(folder) for step, folder in by_step.items()}
+    results = {step: loading.load(folder) for step, folder in by_step.items()}
     return _series(
         results, seed, smallest_gain, SmallestEffects(smallest_loss, depth=smallest_depth)
     )

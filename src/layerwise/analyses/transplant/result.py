@@ -83,7 +83,7 @@ class TransplantResult(Result):
             **greedy,
         }
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """The share of the gap that each layer brings, and that its return destroys.
 
         Of single heads what each brings is drawn, as layers by heads.

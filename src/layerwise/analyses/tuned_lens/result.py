@@ -44,7 +44,7 @@ class TunedLensResult(Result):
         """``tuned_lens_layers``."""
         return {"tuned_lens_layers": self.layers()}
 
-    def plot(self) -> Any:
+    def _figure(self) -> Any:
         """The divergence of both lenses against the layer."""
         from .figures import tuned_lens_curves
 

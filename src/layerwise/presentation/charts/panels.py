@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -19,12 +20,21 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from layerwise.errors import UserError
 from layerwise.presentation.layer_axis import name_layers
 from layerwise.presentation.lettering import FONT, characters, label, text_inches
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import rows
-from layerwise.presentation.style import COLUMN_WIDTH, PART, new_figure
-from layerwise.presentation.wording import MINUS, PROTOCOL_ORDER, in_order, protocol_words, spread
+from layerwise.presentation.style import BESIDE, COLUMN_WIDTH, PART, LayerFigure, new_figure
+from layerwise.presentation.wording import (
+    MINUS,
+    PROTOCOL_ORDER,
+    in_order,
+    join_words,
+    protocol_words,
+    spread,
+)
+from layerwise.storage.base import INTO
 
 # Inches of a line of text, of what stands around it, and between panels.
 _LINE, _MARGIN, _GAP = 0.128, 0.08, 0.12
@@ -64,16 +74,26 @@ class Panels:
     ) -> None:
         """Make room for the titles in no more than ``width`` inches."""
         n, self._parts, self._share = len(titles), len(heights), share
+        self._into: Axes | None = INTO.get()
+        if self._into is not None:
+            _refuse_several(titles, len(heights))
         self.down, self.across = rows_and_columns(n, width, least)
         wide = min(width, max(COLUMN_WIDTH, self.across * most))
         self.room = (wide - left) / self.across - _GAP
         self.fits = characters(self.room + _GAP - 0.02)
         self.figure = new_figure(wide, 1.0)
         self._ratios = [*heights] * self.down
-        grid = self.figure.subplots(
-            self.down * self._parts, self.across, sharex="x" in share, squeeze=False,
-            height_ratios=self._ratios,
-        )  # fmt: skip
+        if self._into is None:
+            grid = self.figure.subplots(
+                self.down * self._parts, self.across, sharex="x" in share, squeeze=False,
+                height_ratios=self._ratios,
+            )  # fmt: skip
+        else:
+            grid = np.array([[self._into]])
+            self.figure.set_layout_engine("none")
+            BESIDE[self._into] = self.figure
+            self.room = self._into.get_window_extent().width / self._into.figure.dpi
+            self.fits = characters(self.room)
         places = [divmod(i, self.across) for i in range(self.down * self.across)]
         every = [tuple(grid[y * self._parts :][: self._parts, x]) for y, x in places]
         for spare in (axes for parts in every[n:] for axes in parts):
@@ -122,6 +142,8 @@ class Panels:
         below: float = 0.16,
     ) -> Figure:
         """Name the axes, add title, legend and bar; the figure gets the height that it needs."""
+        if self._into is not None:
+            return self._finish_into(self._into, x, y, bar)
         figure = self.figure
         longest = characters(figure.get_figwidth() - 0.1, FONT + 1)
         lines = textwrap.wrap(title, longest)
@@ -140,6 +162,19 @@ class Panels:
         if part := PART.get():
             self._keep_part(*part, x)
         return figure
+
+    def _finish_into(self, axes: Axes, x: str, y: Sequence[str], bar: Bar | None) -> LayerFigure:
+        """Name the axes of a user's own figure, with legend and bar beside them."""
+        axes.set(xlabel=x, ylabel=y[0] if y else "")
+        handles = [*self.figure.entries.values(), *self.figure.notes.values()]
+        # Cells fill the axes, so that their legend stands above, beside the title.
+        above: Any = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
+        if handles:
+            axes.legend(handles=handles, frameon=False, **(above if bar else {}))
+        if bar:
+            shades = ScalarMappable(Normalize(bar.low, bar.high), bar.colors)
+            axes.figure.colorbar(shades, ax=axes, label=bar.unit.replace(" (", "\n(", 1))
+        return self.figure
 
     def _keep_part(self, tallest: float, number: int, x: str) -> None:
         """Leave one part of a figure that is too tall: some whole rows of its panels."""
@@ -202,6 +237,19 @@ class Panels:
         drawn.set_label(bar.unit.replace(" (", f"{gap}(", 1))
         drawn.ax.spines[:].set_linewidth(0.4)
         return 0.5 + pad * high + _LINE * (gap == "\n")
+
+
+def _refuse_several(titles: Sequence[Sequence[str]], n_parts: int) -> None:
+    """Refuse to draw several panels into one pair of axes."""
+    n_panels = len(titles) * n_parts
+    if n_panels > 1:
+        named = join_words([" ".join(title[:1]) for title in titles if title][:4])
+        more = f" ({named}{', ...' * (len(titles) > 4)})" if named and len(titles) > 1 else ""
+        raise UserError(
+            f"This figure has {n_panels} panels{more}: expected a figure of one panel to draw into "
+            "axes; take a result of fewer tasks or protocols, draw its table yourself, or call "
+            "plot() for a figure by itself."
+        )
 
 
 def add_figure_legend(figure: Figure, handles: Sequence[Artist]) -> float:

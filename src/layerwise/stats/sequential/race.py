@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from layerwise.errors import UserError
 from layerwise.stats.capability_layers import NEEDED, SPARE
 from layerwise.stats.crossings import CROSSING
-from layerwise.stats.inference import holm
+from layerwise.stats.families.multiplicity import correct_family
 
 QUESTIONS = (NEEDED, SPARE, CROSSING)
 
@@ -47,7 +47,7 @@ def rejects(
         level: family-wise.
         n_tests: number of hypotheses of the family, if some of them are not asked about at all.
     """
-    return holm(np.exp(-log_suprema), n_tests) < level
+    return correct_family(np.exp(-log_suprema), n_tests) < level
 
 
 def rejection_items(

@@ -312,6 +312,19 @@ class DonorSite(_Edit):
         return ((pos, pos) for pos in range(n_sequence))
 
 
+@dataclass(frozen=True)
+class ApplySite(_Edit):
+    """Replace a site's activation by a function of it; the reference alone runs it."""
+
+    heads: ClassVar[None] = None
+    given_as = "function"
+
+    layer: int
+    site: Site  # as in ``SetSite``
+    # Of one prompt's activation, ``[pos, ...]``, and gives one of the same shape.
+    function: Callable[[torch.Tensor], torch.Tensor] = field(compare=False, repr=False)
+
+
 Place = Literal["block", "embed", "memory_norm", "end"]
 BLOCK, EMBED, MEMORY_NORM, END = PLACES = get_args(Place)
 """Where weights can be others: a layer's block, embeddings, behind the encoder, behind all layers.
@@ -333,7 +346,7 @@ class SwapWeights(_Edit):
     weights: OtherWeights = field(compare=False, repr=False)  # the weights there
 
 
-SiteEdit = SetSite | AddSite | CopySite | PatchSite | DonorSite
+SiteEdit = SetSite | AddSite | CopySite | PatchSite | DonorSite | ApplySite
 Edit = SkipLayer | SwapWeights | SiteEdit
 
 

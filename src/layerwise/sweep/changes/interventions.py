@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -15,7 +15,9 @@ from layerwise.errors import UserError, unknown_name
 
 from .edits import (
     BY_HEAD,
+    SITES,
     AddSite,
+    ApplySite,
     CopySite,
     DonorSite,
     Edit,
@@ -35,7 +37,7 @@ class Intervention:
     Attributes:
         id: e.g. ``"skip:layer=7"``, ``"zero:attn_out,layer=3"``, ``"intact"``.
         kind: ``intact``, ``skip``, ``zero``, ``mean``, ``resample``, ``noise``, ``patch`` or
-            ``swap``.
+            ``swap``, ``apply``.
         site: ``layer`` for a skipped layer, ``layers`` for several, the site's name otherwise,
             ``kv_group`` for all heads that share a key/value head; None for intact.
         edits: what is changed; none for the intact model. Within one layer a change of
@@ -172,6 +174,58 @@ def noise(site: Site, layer: int, value: Value, head: int | None = None) -> Inte
         UserError: if a head is given for another site than ``z``.
     """
     return _single_edit("noise", AddSite(layer, site, value, _heads(site, head)))
+
+
+def apply(
+    site: str,
+    layer: int,
+    function: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    name: str | None = None,
+) -> Intervention:
+    """Put a function of a site's activation in its place: an intervention of your own.
+
+    The engine cannot know what a function does. So this takes the slow path: the reference, one
+    plain forward with hooks for each intervention and prompt. ``intervene`` takes it by itself;
+    ``sweep`` needs ``method="reference"``.
+
+    Args:
+        site: the site.
+        layer: the layer.
+        function: takes the activation of one prompt, ``[pos, d_model]``, of ``z`` and ``cross_z``
+            ``[pos, n_heads, d_head]``, and gives one of the same shape. In a text that is being
+            written ``pos`` grows.
+        name: of the function, in the id; its ``__name__`` if None.
+
+    Raises:
+        UserError: for a site that no model has.
+
+    Examples:
+        >>> from layerwise import sweep
+        >>> sweep.apply("mlp_out", 3, lambda x: 0.5 * x, name="halved").id
+        'apply:mlp_out,layer=3,halved'
+    """
+    if site not in SITES:
+        raise unknown_name("site", site, SITES)
+    named = getattr(function, "__name__", type(function).__name__) if name is None else name
+    edit = ApplySite(layer, cast(Site, site), function)
+    return Intervention(f"apply:{site},layer={layer},{named}", "apply", site, (edit,))
+
+
+def refuse_functions(interventions: Iterable[Intervention]) -> None:
+    """Refuse interventions that the engine cannot run."""
+    for intervention in interventions:
+        if runs_functions(intervention):
+            raise UserError(
+                f"Intervention {intervention.id!r} runs a function of yours, which the engine does "
+                "not know: expected method='reference', which makes one plain forward for each "
+                "intervention and request and is slower; pass it."
+            )
+
+
+def runs_functions(intervention: Intervention) -> bool:
+    """True if an intervention applies a function to a site."""
+    return any(isinstance(edit, ApplySite) for edit in intervention.edits)
 
 
 def from_donor(

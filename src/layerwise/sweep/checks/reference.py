@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
+from layerwise.errors import UserError
 from layerwise.models.instance.kinds import (
     Model,
     before_answer,
@@ -24,6 +25,7 @@ from layerwise.models.instance.kinds import (
 )
 from layerwise.sweep.changes.edits import (
     AddSite,
+    ApplySite,
     CopySite,
     DonorSite,
     Edit,
@@ -55,7 +57,7 @@ def reference_outcome(
     """The outcome of one request under one intervention."""
     if isinstance(request, Generate):
         return _generate(model, intervention, request, stopper)
-    logits = _logits(model, intervention, request, request.continuation[:-1])
+    logits = intervened_logits(model, intervention, request, request.continuation[:-1])
     return _score(logits, request, len(before_answer(model, request.context)))
 
 
@@ -78,7 +80,7 @@ def _generate(
 ) -> Generated:
     tokens: list[int] = []
     while not tokens or not stopper.stops(tokens, request):
-        logits = _logits(model, intervention, request, tuple(tokens))
+        logits = intervened_logits(model, intervention, request, tuple(tokens))
         tokens.append(_first_best(logits[-1]))
     return stopper.outcome(tokens, request)
 
@@ -88,9 +90,10 @@ def _first_best(row: Float[torch.Tensor, " d_vocab"]) -> int:
     return int((row == row.max()).nonzero()[0, 0])
 
 
-def _logits(
-    model: Model, intervention: Intervention, request: Request, answer: Tokens
+def intervened_logits(
+    model: Model, intervention: Intervention, request: Request, answer: Tokens = ()
 ) -> Float[torch.Tensor, "pos d_vocab"]:
+    """Logits at every position of a prompt and the answer so far, under an intervention."""
     hooks: Hooks = []
     swaps = (edit.weights for edit in intervention.edits if isinstance(edit, SwapWeights))
     for edit in sorted(intervention.edits, key=_order):
@@ -125,6 +128,8 @@ def _hooks(model: Model, edit: SkipLayer | SiteEdit, request: Request, answer: T
             (hook_name(model, edit.layer, "resid_post"), partial(_recall, store=store)),
         ]
     name = hook_name(model, edit.layer, edit.site)
+    if isinstance(edit, ApplySite):
+        return [(name, partial(_apply, edit=edit))]
     if isinstance(edit, DonorSite):
         given = _record_site(edit.donor, name, request.context, answer)
         return [(name, partial(_put_value, value=given, heads=edit.heads))]
@@ -153,6 +158,18 @@ def _put_value(
     changed = tensor.clone()
     changed[:, :, list(heads)] = value[:, :, list(heads)]
     return changed
+
+
+def _apply(tensor: torch.Tensor, hook: Any, edit: ApplySite) -> torch.Tensor:
+    """The outcome of a user's own function of a site's activation."""
+    changed = edit.function(tensor[0].clone())
+    if not isinstance(changed, torch.Tensor) or changed.shape != tensor.shape[1:]:
+        given = [*changed.shape] if isinstance(changed, torch.Tensor) else type(changed).__name__
+        raise UserError(
+            f"The function of {edit.site} in layer {edit.layer} gave {given}: expected a tensor of "
+            f"the shape that it was given, {[*tensor.shape[1:]]}; return the whole activation."
+        )
+    return changed.to(tensor)[None]
 
 
 def _remember(tensor: torch.Tensor, hook: Any, store: dict[str, torch.Tensor]) -> None:
