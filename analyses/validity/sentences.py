@@ -11,7 +11,7 @@ from jaxtyping import Bool
 import layerwise as lw
 from layerwise import stats
 from layerwise.analyses.registry import run_tables
-from layerwise.presentation.claim import ESTABLISHED, OPEN, Claim
+from layerwise.presentation.claim import APART, ESTABLISHED, OPEN, Claim
 from layerwise.report.html import findings_from_tables
 from layerwise.results import AblationResult, Facts, ModelFacts, TaskFacts
 from layerwise.storage.parquet import frame
@@ -31,6 +31,7 @@ Answers = Bool[np.ndarray, "items interventions"]
 # What makes a claim, by kind of sentence: the claim's kind, and the table that it reads.
 CLAIMS = {
     "needed": ("needed", "capability_estimates"),
+    "different layers": (APART, "capability_estimates"),
     "loses more": ("loses more", "capability_estimates"),
     "spare": ("spare", "capability_estimates"),
     "gain": ("gain", "capability_estimates"),
@@ -43,6 +44,7 @@ CLAIMS = {
 # In which case which of them cannot be true.
 _OF_LAYERS = (
     "needed",
+    "different layers",
     "loses more",
     "gain",
     "steps of the ladder",
@@ -54,10 +56,10 @@ FALSE = {
     NOTHING: _OF_LAYERS,
     WEAK: _OF_LAYERS,
     MATTERS: (
-        "no loss", "spare", "loses more", "gain", "steps of the ladder",
+        "no loss", "spare", "different layers", "loses more", "gain", "steps of the ladder",
         "other layers", "interaction",
     ),
-    HARDER: ("loses more", "gain", "other layers", "order"),
+    HARDER: ("different layers", "loses more", "gain", "other layers", "order"),
 }  # fmt: skip
 
 
