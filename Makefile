@@ -1,6 +1,6 @@
 # make demo | notebook | test | test-suite | test-kept | test-long | test-hostile | test-mutants |
 # test-mistakes | test-settings | test-lowest | test-transformer-lens-4 | test-quantized |
-# test-cuda | lint | docs | wheel | lock | clean.
+# test-cuda | lint | docs | site | wheel | lock | clean.
 # Needs make and Python 3.11 or newer; pip does the rest, with whatever index, cache and
 # certificates it is configured for.
 
@@ -50,7 +50,7 @@ BRIDGED ?= tests/models tests/sweep tests/test_ablation.py tests/test_logit_lens
 	tests/test_cli.py tests/test_commands.py tests/test_public_names.py tests/test_benchmarks.py
 
 .PHONY: demo notebook test test-suite test-kept test-long test-hostile test-mutants test-mistakes \
-	test-settings test-lowest test-transformer-lens-4 test-quantized test-cuda lint docs \
+	test-settings test-lowest test-transformer-lens-4 test-quantized test-cuda lint docs site \
 	wheel lock clean
 .DELETE_ON_ERROR:
 
@@ -147,6 +147,10 @@ docs: $(VENV)/.package
 	$(BIN)/python docs/make_results.py
 	$(BIN)/python docs/make_signatures.py
 
+# The site of all pages, with the public names from their docstrings; a warning is an error.
+site: $(VENV)/.package build/sphinx/.made
+	PYTHONPATH=build/sphinx $(BIN)/python -m sphinx -W --keep-going -q -c docs . build/site
+
 # Builds the source distribution and both wheels into dist, installs them where this repository is
 # not, and profiles an organism there.
 wheel: $(VENV)/.package
@@ -210,6 +214,10 @@ $(VENV)/.test: $(VENV)/.package requirements-test.txt
 
 build/quantized/.made: $(VENV)/.made requirements-quantized.txt
 	$(BIN)/python $(PIP_INSTALL) --no-deps --target $(@D) -r requirements-quantized.txt
+	@touch $@
+
+build/sphinx/.made: $(VENV)/.made requirements-docs.txt
+	$(BIN)/python $(PIP_INSTALL) --no-deps --target $(@D) -r requirements-docs.txt
 	@touch $@
 
 # Compiled at once, or warnings about the source of torchao would be errors in the tests.
