@@ -36,7 +36,7 @@ nitpick_ignore_regex = [("py:class", ".*")]
 # The outputs that are stored in the notebooks are shown.
 nb_execution_mode = "off"
 nb_merge_streams = True
-myst_enable_extensions = ["dollarmath", "linkify"]
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 6
 # The order of headings is mended when long pages are split; classes have fields of the same name.
 suppress_warnings = ["myst.header", "ref.python"]
