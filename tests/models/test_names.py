@@ -109,8 +109,8 @@ def test_a_changed_bundled_file_is_refused(monkeypatch, tmp_path):
 def test_public_names():
     assert set(layerwise.models.__all__) == {
         *("DEFAULT_MODEL", "KnownModel", "LoadedFacts", "SourceKind", "known_models"),
-        *("from_bridge", "load_model", "model_facts", "original_tokenizer", "restride"),
-        "weights_hash",
+        *("from_bridge", "from_transformers", "load_model", "model_facts"),
+        *("original_tokenizer", "restride", "weights_hash"),
     }
     assert all(getattr(layerwise.models, name) is not None for name in layerwise.models.__all__)
     with pytest.raises(AttributeError, match="no attribute 'loadmodel'"):

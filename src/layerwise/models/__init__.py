@@ -16,6 +16,7 @@ from .names.registry import known_models as known_models
 
 if TYPE_CHECKING:
     from .conversion.bridge import from_bridge as from_bridge
+    from .conversion.in_memory import from_transformers as from_transformers
     from .instance.facts import model_facts as model_facts
     from .instance.facts import original_tokenizer as original_tokenizer
     from .instance.facts import weights_hash as weights_hash
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "from_bridge": "layerwise.models.conversion.bridge",
+    "from_transformers": "layerwise.models.conversion.in_memory",
     "load_model": "layerwise.models.load",
     "model_facts": "layerwise.models.instance.facts",
     "original_tokenizer": "layerwise.models.instance.facts",
@@ -37,6 +39,7 @@ __all__ = [
     "LoadedFacts",
     "SourceKind",
     "from_bridge",
+    "from_transformers",
     "known_models",
     "load_model",
     "model_facts",

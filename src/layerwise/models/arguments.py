@@ -13,11 +13,11 @@ from layerwise.ground.readers import Reads, model_name
 
 
 def read_model(name: str, value: Any) -> Any:
-    """Read a loaded model; of a ``TransformerBridge`` it is the decoder that it wraps."""
-    from .conversion.bridge import unwrap_bridge
+    """Read a loaded model; a bridge, or a model of transformers, gets hook points."""
+    from .conversion.in_memory import hooked_in_memory
     from .instance.kinds import Model
 
-    value = unwrap_bridge(value)
+    value = hooked_in_memory(value)
     if not isinstance(value, Model):
         named = isinstance(value, (str, os.PathLike)) or value is None
         given = short_repr(value) if named else f"of type {type(value).__name__}"

@@ -27,6 +27,7 @@ from layerwise.models.huggingface.parity_text import Text, batches, token_ids
 from layerwise.models.instance.exclusive import model_lock, own_state
 from layerwise.models.instance.facts import Origin, attach_origin, describe, weights_hash
 from layerwise.models.instance.generation import GenerationSettings
+from layerwise.models.seq2seq.model import Seq2SeqModel
 
 from . import parity
 
@@ -78,7 +79,7 @@ def from_bridge(bridge: Any) -> DecoderModel:
             "decoder of transformers; load the model by its name, with layerwise.load_model(...)."
         )
     with model_lock(bridge), own_state():
-        known, state = _KNOWN.get(bridge), _weight_versions(wrapped)
+        known, state = _KNOWN.get(bridge), weight_versions(wrapped)
         fresh = known is None or known[1] != state
         model = _hook_wrapped_model(bridge, wrapped, name) if known is None or fresh else known[0]
         difference = _difference(bridge, model, name)
@@ -92,11 +93,6 @@ def from_bridge(bridge: Any) -> DecoderModel:
             attach_origin(model, Origin(facts, model.tokenizer, settings))
             _KNOWN[bridge] = model, state
     return model
-
-
-def unwrap_bridge(model: Any) -> Any:
-    """The model itself, or the decoder of a bridge (``from_bridge``)."""
-    return from_bridge(model) if is_bridge(model) else model
 
 
 def _refuse_changed_bridge(bridge: Any, name: str) -> None:
@@ -115,7 +111,7 @@ def _refuse_changed_bridge(bridge: Any, name: str) -> None:
         )
 
 
-def _weight_versions(wrapped: nn.Module) -> Versions:
+def weight_versions(wrapped: nn.Module) -> Versions:
     """Identities of the weight tensors with torch's version counters."""
     return tuple(
         (id(parameter), 0 if parameter.is_inference() else parameter._version)
@@ -124,7 +120,7 @@ def _weight_versions(wrapped: nn.Module) -> Versions:
 
 
 def _hook_wrapped_model(bridge: Any, wrapped: PreTrainedModel, name: str) -> DecoderModel:
-    original = _extract_original(wrapped, name)
+    original = copy_over_weights(wrapped, f"The TransformerBridge {short_repr(name)} wraps")
     model = hooked_decoder(original, _bridge_tokenizer(bridge, original, name), name)
     if not is_tested(original):
         refuse_wrong_sites(model)
@@ -138,7 +134,7 @@ def _difference(bridge: Any, model: DecoderModel, name: str) -> float:
     with parity.refuse_crash(name):
         logprobs = _logprobs_of_bridge(bridge, model.W_E.device, texts)
         difference = parity.largest_difference(model, logprobs, texts)
-    if not difference <= _limit(model, logprobs, texts, difference):
+    if not difference <= largest_accepted(model, logprobs, texts, difference):
         raise UserError(
             f"The TransformerBridge {short_repr(name)} does not say what the model that it "
             f"wraps says: "
@@ -149,8 +145,8 @@ def _difference(bridge: Any, model: DecoderModel, name: str) -> float:
     return difference
 
 
-def _limit(
-    model: DecoderModel,
+def largest_accepted(
+    model: DecoderModel | Seq2SeqModel,
     logprobs: list[parity.LogProbs],
     texts: list[Text],
     difference: float,
@@ -179,8 +175,11 @@ def _logprobs_of_bridge(
     return said
 
 
-def _extract_original(wrapped: PreTrainedModel, name: str) -> Any:
-    """A fresh Hugging Face model with the weights that a bridge wrapped."""
+def copy_over_weights(wrapped: PreTrainedModel, what: str) -> Any:
+    """A fresh Hugging Face model over the weights of one, which stays as it is.
+
+    A refusal begins with ``what``, a subject with its verb.
+    """
     with torch.device("meta"):
         original: Any = type(wrapped)(copy.deepcopy(wrapped.config))
     weights, tables = (
@@ -192,8 +191,7 @@ def _extract_original(wrapped: PreTrainedModel, name: str) -> Any:
     missing = next((missing for missing in wanted if missing not in weights), None)
     if missing is not None:
         raise UserError(
-            f"The TransformerBridge {short_repr(name)} wraps a changed "
-            f"{type(wrapped).__name__}, which "
+            f"{what} a changed {type(wrapped).__name__}, which "
             f"has no {short_repr(missing)}: expected the weights of its class; save the model with "
             "save_pretrained, and load that folder."
         )
@@ -229,7 +227,7 @@ def _bridge_tokenizer(bridge: Any, original: Any, name: str) -> PreTrainedTokeni
             f"turn text into "
             "tokens; give it one (bridge.tokenizer = ...)."
         )
-    folder = _tokenizer_folder(str(tokenizer.name_or_path))
+    folder = tokenizer_folder(str(tokenizer.name_or_path))
     if folder is not None:
         try:
             stored = read_tokenizer(folder)
@@ -247,7 +245,7 @@ def _bridge_tokenizer(bridge: Any, original: Any, name: str) -> PreTrainedTokeni
     return tokenizer
 
 
-def _tokenizer_folder(name: str) -> Path | None:
+def tokenizer_folder(name: str) -> Path | None:
     """The folder that a tokenizer was read from, if it is on this machine."""
     if name and Path(name).is_dir():
         return Path(name)
