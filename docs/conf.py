@@ -38,8 +38,8 @@ nb_execution_mode = "off"
 nb_merge_streams = True
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 6
-# The order of headings is mended when long pages are split; classes have fields of the same name.
-suppress_warnings = ["myst.header", "ref.python"]
+# Classes have fields of the same name.
+suppress_warnings = ["ref.python"]
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
