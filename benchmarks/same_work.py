@@ -24,7 +24,7 @@ from layerwise.sweep import (
     intact,
     skip,
 )
-from layerwise.sweep.checks.reference import _logits
+from layerwise.sweep.checks.reference import intervened_logits
 from layerwise.sweep.checks.rounding import FLOOR, RoundingError, in_dtype, measure_rounding, worst
 
 LOST = 1.0
@@ -205,7 +205,7 @@ def _in_common(one: Tokens, other: Tokens) -> int:
 @torch.inference_mode()
 def shortfalls(model: Model, layer: int | None, asked: Any, tokens: Tokens) -> list[float]:
     """By how many nats each token of a text falls short of the likeliest one there."""
-    logits = _logits(model, _skip_or_intact(layer), asked, tokens[:-1])
+    logits = intervened_logits(model, _skip_or_intact(layer), asked, tokens[:-1])
     logprobs = logits[len(before_answer(model, asked.context)) - 1 :].log_softmax(-1)
     chosen = logprobs[torch.arange(len(tokens)), torch.tensor(tokens)]
     return (logprobs.amax(-1) - chosen).tolist()

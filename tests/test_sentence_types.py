@@ -27,10 +27,10 @@ def table() -> dict[str, list[str]]:
 def kinds() -> set[str]:
     """The kinds of claims that analyses make, but for comparisons."""
     source, named = TESTS.parent / "src", set()
-    for path in (source / "layerwise" / "analyses").glob("*/*.py"):
+    for path in (source / "layerwise" / "analyses").rglob("*.py"):
         constants = {node.id for call in ast.walk(ast.parse(path.read_text("utf-8")))
                      for node in _claim_kinds(call) if isinstance(node, ast.Name)}  # fmt: skip
-        if path.parent.name != "comparison" and constants:
+        if "comparison" not in path.parts and constants:
             module = import_module(".".join(path.relative_to(source).with_suffix("").parts))
             named |= {getattr(module, name) for name in constants if name.isupper()}
     return named

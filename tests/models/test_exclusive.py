@@ -84,6 +84,8 @@ def test_every_function_that_takes_a_model_waits_for_its_turn(tmp_path):
         "attention_grid": {"prompt": [5, 6, 7], "layer": 0},
         "attribute": {"prompt": [5, 6, 7], "answer": 7, "wrong": 8},
         "patch_grid": {"clean": [5, 6], "corrupted": [5, 7], "answer": 7, "wrong": 8},
+        "patch": {"clean": [5, 6], "corrupted": [5, 7], "metric": max},
+        "intervene": {"prompts": [5, 6], "interventions": [intact()], "outcome": max},
         "removal_order": {"tasks": word_task(), "n_removed": 1},
         "prune_model": {"remove": [0], "out": tmp_path / "out"},
         "transplant": {"other": new_model("gpt2"), "tasks": word_task()},
