@@ -75,7 +75,7 @@ def _compared(decided: Decided, made: Sequence[Cell], measure: str) -> dict[str,
     items, start, asked = 0, 0, 0
     for ordered in decided.pools:
         rounds = found.rounds[start : start + len(ordered.layers)]
-        asked += int(ordered.n_asked[np.minimum(rounds, len(ordered.ends)) - 1].sum())
+        asked += int(ordered.n_answers[ordered.own_rounds(rounds) - 1].sum())
         items += len(ordered.pool.loss) * len(ordered.layers)
         start += len(ordered.layers)
     by_fixed = fixed[NEEDED] | fixed[SPARE]

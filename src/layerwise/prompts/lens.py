@@ -35,6 +35,7 @@ from .texts import (
     Prompts,
     SomeTokens,
     encode_prompt,
+    list_prompts,
     probability,
     readable,
     select_positions,
@@ -175,8 +176,7 @@ def lens_grid(
     followed: Any = [] if token is None else token  # a list, as it was read
     ids = [single_token_id(model, text) for text in followed]
     chosen = dict(zip(readable(model, ids), ids, strict=True))  # by their readable names
-    many = not isinstance(prompt, str) and len(prompt) and all(isinstance(p, str) for p in prompt)
-    prompts: list[Any] = list(prompt) if many else [prompt]
+    prompts = list_prompts(prompt)
     tables, panels, notes = [], [], []
     for number, one in enumerate(prompts):
         tokens = encode_prompt(model, one, chat=chat)

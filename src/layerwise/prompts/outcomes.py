@@ -29,7 +29,7 @@ from layerwise.sweep.requests import Tokens
 from layerwise.sweep.run import next_outcomes, plan_for_model
 
 from .patch import PositionPair
-from .texts import AnyPrompt, Positions, Prompts, encode_prompt, select_positions
+from .texts import AnyPrompt, Positions, Prompts, encode_prompt, list_prompts, select_positions
 
 LAST, ALL = LOGITS = ("last", "all")
 """Which logits a function gets: those of the next token, or of each position."""
@@ -104,11 +104,9 @@ def intervene(
         >>> len(table) == model.cfg.n_layers
         True
     """
-    many = len(prompts) and all(isinstance(one, str) for one in prompts)
-    listed: list[Any] = list(prompts) if many and not isinstance(prompts, str) else [prompts]
     given = None if source is None else encode_prompt(model, source, chat=chat)
     rows = []
-    for number, prompt in enumerate(listed):
+    for number, prompt in enumerate(list_prompts(prompts)):
         tokens = encode_prompt(model, prompt, chat=chat)
         values = _outcomes(model, interventions, tokens, given, outcome, logits, "outcome")
         rows += [
@@ -181,7 +179,8 @@ def patch(
             "expected as many in both, so that each position has its counterpart; change words for "
             "others of as many tokens, or use patch_grid, which pairs what it can."
         )
-    cells = list(_cells(model, sites, check_layers(layers, model), tokens, positions))
+    layout = PatchingLayout.for_model(model)
+    cells = list(_cells(layout, sites, check_layers(layers, model), tokens, positions))
     if not cells:
         raise UserError(
             f"There is nothing to patch at {', '.join(sites)} in these layers: expected sites that "
@@ -191,10 +190,10 @@ def patch(
     before, *patched = _outcomes(model, changes, tokens, source, metric, logits, "metric")
     (whole,) = _outcomes(model, [intact()], source, source, metric, logits, "metric")
     begins = decoder_prefix(model)
-    of_prompt = [p.name(model) for p in map(PositionPair, *_numbered(source, tokens))]
-    of_decoder = [p.name(model) for p in map(PositionPair, *_numbered(begins, begins))]
-    decoder = {layer for part, where in PatchingLayout.for_model(model).parts("z")
-               if where == "decoder" for layer in part}  # fmt: skip
+    of_prompt, of_decoder = (
+        _token_names(model, *both) for both in ((source, tokens), [begins] * 2)
+    )
+    decoder = {layer for part, where in layout.parts("z") if where == "decoder" for layer in part}
     rows = []
     for cell, value in zip(cells, patched, strict=True):
         at = cell.places[0][0]
@@ -204,21 +203,21 @@ def patch(
     return pd.DataFrame(rows, columns=columns).astype({"head": "Int64"})
 
 
-def _numbered(clean: Tokens, corrupted: Tokens) -> tuple[range, range, list[tuple[int, int]]]:
-    """Positions of two prompts of one length, and their tokens."""
-    every = range(len(clean))
-    return every, every, list(zip(clean, corrupted, strict=True))
+def _token_names(model: Model, clean: Tokens, corrupted: Tokens) -> list[str]:
+    """Tokens at each position of two prompts of one length."""
+    both = enumerate(zip(clean, corrupted, strict=True))
+    return [PositionPair(at, at, tokens).name(model) for at, tokens in both]
 
 
 def _cells(
-    model: Model,
+    layout: PatchingLayout,
     sites: Sequence[str],
     layers: Sequence[int],
     tokens: Tokens,
     positions: Sequence[int] | str,
 ) -> Iterator[PatchCell]:
     """The patches of some sites and layers, one position and head each."""
-    layout, every = PatchingLayout.for_model(model), range(len(tokens))
+    every = range(len(tokens))
     at = select_positions(every, positions, every)
     for site in sites:
         for part, where in layout.parts(site):

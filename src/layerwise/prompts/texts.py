@@ -191,6 +191,12 @@ def read_prompts(name: str, value: Any) -> Any:
     return read_prompt(name, value)
 
 
+def list_prompts(prompts: Any) -> list[Any]:
+    """Several texts as they are, or one prompt in a list."""
+    many = isinstance(prompts, list) and prompts and all(isinstance(p, str) for p in prompts)
+    return prompts if many else [prompts]
+
+
 def _whole_text(name: str, value: str) -> str:
     """Refuse half of a character (a surrogate), which no tokenizer can encode."""
     if any("\ud800" <= one <= "\udfff" for one in value):

@@ -36,8 +36,8 @@ def read_data(name: str, value: Any) -> list[Mapping[str, Any]]:
             f"expected {_ROWS}; take a split of it, or make a DataFrame of its columns."
         )
     if hasattr(value, "iloc") and hasattr(value, "columns"):  # without importing pandas
-        twice = [one for one in value.columns if list(value.columns).count(one) > 1]
-        if twice:
+        twice = value.columns[value.columns.duplicated()]
+        if len(twice):
             raise UserError(
                 f"Argument {name!r} has the column {short_repr(twice[0])} twice: expected each "
                 "once; rename one."
@@ -133,7 +133,7 @@ def task_from(
         )
     fields: dict[str, Any] = {"question": question, "answer": answer}
     fields |= {} if context is None else {"context": context}
-    given = [_mapped(number, row, fields, choices) for number, row in enumerate(dataset)]
+    given = [_map_row(number, row, fields, choices) for number, row in enumerate(dataset)]
     rows = [
         (one.line, read_row(one.path, one.line, {**texts, "capability": capability}))
         for one, texts in with_right_answers(given, answer_is)
@@ -141,7 +141,7 @@ def task_from(
     return check_own_task(build_task("", rows, fewshot, name))
 
 
-def _mapped(
+def _map_row(
     number: int, row: Mapping[str, Any], fields: Mapping[str, Any], choices: Any
 ) -> MappedRow:
     """One row's texts by field."""

@@ -145,12 +145,12 @@ def _rows(
         n = len(ordered.layers)
         places = np.arange(start, start + n)
         last = found.rounds[places]
+        lost = measure.losses(ordered.pool, ordered.layers, None)
         for question, rounds, suprema in (
             (NEEDED, found.needed, evidence.needed),
             (SPARE, found.spare, evidence.spare),
         ):
             if question in questions:
-                lost = measure.losses(ordered.pool, ordered.layers, None)
                 at = np.minimum(rounds[places], last).astype(int)
                 yield _of_pool(ordered, measure, question, lost, rounds[places], last,
                                np.exp(-suprema[at - 1, places]))  # fmt: skip
@@ -185,13 +185,8 @@ def _crossing_rows(
     for row, s, c, layer, place in zip(rows, side, which, than, places, strict=True):
         row["other"] = names[crossings.more[1 - s, c]][0]
         row["other_layer"] = int(ordered.pool.layers[layer])
-        row["n_asked"] = int(ordered.n_asked[_capped(found.rounds[[place]], ordered)[0] - 1])
+        row["n_asked"] = int(ordered.n_answers[ordered.own_rounds(found.rounds[[place]])[0] - 1])
     return rows
-
-
-def _capped(rounds: Int[np.ndarray, " layers"], ordered: OrderedPool) -> Int[np.ndarray, " layers"]:
-    """Rounds of a pool: it may have fewer than another one."""
-    return np.minimum(rounds, len(ordered.ends))
 
 
 def _of_pool(
@@ -205,10 +200,10 @@ def _of_pool(
 ) -> list[dict[str, Any]]:
     """A row for each layer of a pool, with its estimate when it was decided."""
     pool, established = ordered.pool, np.isfinite(rounds)
-    asked = _capped(last, ordered)
+    asked = ordered.own_rounds(last)
     # Others' verdicts may establish one of a layer that has left, by what it was asked.
     at = np.minimum(rounds, asked).astype(int)
-    n_items = ordered.n_asked[at - 1]
+    n_items = ordered.n_answers[at - 1]
     low, high = confidence_bounds(
         lost, ordered.ends[at - 1], -measure.most, measure.most, pool.clusters
     )
@@ -228,7 +223,7 @@ def _of_pool(
             "other": None,
             "other_layer": None,
             "n_items": int(n_items[i]),
-            "n_asked": int(ordered.n_asked[asked[i] - 1]),
+            "n_asked": int(ordered.n_answers[asked[i] - 1]),
             "n_all": len(pool.loss),
             "estimate": float(lost[: n_items[i], i].mean()),
             "low": float(low[i]),

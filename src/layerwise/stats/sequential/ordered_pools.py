@@ -100,9 +100,13 @@ class OrderedPool(NamedTuple):
     ends: Int[np.ndarray, " rounds"]  # whole clusters that are asked by the end of each round
 
     @property
-    def n_asked(self) -> Int[np.ndarray, " rounds"]:
+    def n_answers(self) -> Int[np.ndarray, " rounds"]:
         """Answers by the end of each round."""
         return np.cumsum(self.pool.clusters.sizes)[self.ends - 1]
+
+    def own_rounds(self, rounds: Int[np.ndarray, " layers"]) -> Int[np.ndarray, " layers"]:
+        """Rounds of this pool by the end of the race's rounds; it may have fewer than another."""
+        return np.minimum(rounds, len(self.ends))
 
     @property
     def layers(self) -> Int[np.ndarray, " layers"]:

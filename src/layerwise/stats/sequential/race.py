@@ -169,7 +169,7 @@ def race(
             until = shared_rounds(evidence.crossings, rounds)
             so_far = crossing_suprema(evidence.crossings, until)
             _note(rejects(so_far, level, n_tests[CROSSING]), found.crossing, number)
-        there &= ~_is_decided(found, evidence.crossings, questions)
+        there &= ~_leaves(found, evidence.crossings, questions)
     return found
 
 
@@ -180,10 +180,10 @@ def _note(
     first[rejected & np.isinf(first)] = number
 
 
-def _is_decided(
+def _leaves(
     found: Race, crossings: Crossings, questions: Collection[str]
 ) -> Bool[np.ndarray, " places"]:
-    """True where all that is asked of a place is decided."""
+    """True where a place leaves: all that is asked of it is decided."""
     is_spare = np.isfinite(found.spare)
     decided = np.ones(len(is_spare), dtype=bool)
     if NEEDED in questions or SPARE in questions:
