@@ -7,33 +7,32 @@ what the bridge says.
 
 from __future__ import annotations
 
-import copy
 import sys
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError, short_repr
-from layerwise.models.decoder.load import hooked_decoder, is_tested, refuse_wrong_sites
 from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.huggingface.originals import fits, read_tokenizer
-from layerwise.models.huggingface.parity_text import Text, batches, token_ids
+from layerwise.models.huggingface.parity_text import Text
 from layerwise.models.instance.exclusive import model_lock, own_state
-from layerwise.models.instance.facts import Origin, attach_origin, describe, weights_hash
-from layerwise.models.instance.generation import GenerationSettings
-from layerwise.models.seq2seq.model import Seq2SeqModel
 
 from . import parity
+from .over_weights import (
+    Versions,
+    attach_facts,
+    compare_with_given,
+    copy_over_weights,
+    hook_decoder,
+    tokenizer_folder,
+    weight_versions,
+)
 
 VERIFIED = "handed over as a TransformerBridge; log-probabilities compared with the bridge's"
-_WRAPPED = "._original_component"
-Versions = tuple[tuple[int, int], ...]
 # Of each bridge the decoder over its weights, and which weights these were.
 _KNOWN: WeakKeyDictionary[nn.Module, tuple[DecoderModel, Versions]] = WeakKeyDictionary()
 
@@ -84,13 +83,8 @@ def from_bridge(bridge: Any) -> DecoderModel:
         model = _hook_wrapped_model(bridge, wrapped, name) if known is None or fresh else known[0]
         difference = _difference(bridge, model, name)
         if fresh:
-            plain = model.W_E.dtype == torch.float32
-            parity_of = {"parity": difference if plain else None, "verified": VERIFIED}
-            facts = describe(model, weights_hash(model), **parity_of)
             original: Any = model.original
-            settings = GenerationSettings.from_generation_config(original.generation_config)
-            assert model.tokenizer is not None
-            attach_origin(model, Origin(facts, model.tokenizer, settings))
+            attach_facts(model, difference, original, VERIFIED)
             _KNOWN[bridge] = model, state
     return model
 
@@ -111,55 +105,21 @@ def _refuse_changed_bridge(bridge: Any, name: str) -> None:
         )
 
 
-def weight_versions(wrapped: nn.Module) -> Versions:
-    """Identities of the weight tensors with torch's version counters."""
-    return tuple(
-        (id(parameter), 0 if parameter.is_inference() else parameter._version)
-        for parameter in wrapped.parameters()
-    )
-
-
 def _hook_wrapped_model(bridge: Any, wrapped: PreTrainedModel, name: str) -> DecoderModel:
     original = copy_over_weights(wrapped, f"The TransformerBridge {short_repr(name)} wraps")
-    model = hooked_decoder(original, _bridge_tokenizer(bridge, original, name), name)
-    if not is_tested(original):
-        refuse_wrong_sites(model)
-    return model
+    return hook_decoder(original, _bridge_tokenizer(bridge, original, name), name)
 
 
 def _difference(bridge: Any, model: DecoderModel, name: str) -> float:
     """Largest difference of the bridge's log-probabilities from the model's, in nats."""
-    assert model.tokenizer is not None
-    texts = batches(token_ids(model.tokenizer, model.cfg.n_ctx))
-    with parity.refuse_crash(name):
-        logprobs = _logprobs_of_bridge(bridge, model.W_E.device, texts)
-        difference = parity.largest_difference(model, logprobs, texts)
-    if not difference <= largest_accepted(model, logprobs, texts, difference):
-        raise UserError(
-            f"The TransformerBridge {short_repr(name)} does not say what the model that it "
-            f"wraps says: "
-            f"log-probabilities differ by up to {difference:.3g} nats, expected at most "
-            f"{parity.TOLERANCE:g} or what rounding explains; make it again with "
-            "boot_transformers(...), or load the model by its name."
-        )
-    return difference
-
-
-def largest_accepted(
-    model: DecoderModel | Seq2SeqModel,
-    logprobs: list[parity.LogProbs],
-    texts: list[Text],
-    difference: float,
-) -> float:
-    """The largest difference that is accepted, in nats; asks for float64 only if it must."""
-    if model.W_E.dtype != torch.float32:
-        return parity.ABSURD
-    if difference <= parity.TOLERANCE or model.W_E.device.type != "cpu":
-        return parity.TOLERANCE
-    original: Any = model.original
-    truth = parity.exact(original, lambda network: parity.reference(network, texts))
-    near = parity.farthest(logprobs, truth.logprobs) <= truth.limit
-    return 2 * truth.limit if near else parity.TOLERANCE
+    device = model.W_E.device
+    return compare_with_given(
+        model,
+        lambda texts: _logprobs_of_bridge(bridge, device, texts),
+        name,
+        f"The TransformerBridge {short_repr(name)} does not say what the model that it wraps says",
+        "make it again with boot_transformers(...), or load the model by its name",
+    )
 
 
 @torch.inference_mode()
@@ -173,49 +133,6 @@ def _logprobs_of_bridge(
         logits = bridge(tokens, return_type="logits", attention_mask=torch.ones_like(tokens))
         said.append(parity.to_logprobs(logits))
     return said
-
-
-def copy_over_weights(wrapped: PreTrainedModel, what: str) -> Any:
-    """A fresh Hugging Face model over the weights of one, which stays as it is.
-
-    A refusal begins with ``what``, a subject with its verb.
-    """
-    with torch.device("meta"):
-        original: Any = type(wrapped)(copy.deepcopy(wrapped.config))
-    weights, tables = (
-        {name.replace(_WRAPPED, ""): tensor for name, tensor in named(remove_duplicate=False)}
-        for named in (wrapped.named_parameters, wrapped.named_buffers)
-    )
-    wanted = dict(original.named_parameters(remove_duplicate=False))
-    # There may be more: copies that the bridge computes with, cut out of larger ones.
-    missing = next((missing for missing in wanted if missing not in weights), None)
-    if missing is not None:
-        raise UserError(
-            f"{what} a changed {type(wrapped).__name__}, which "
-            f"has no {short_repr(missing)}: expected the weights of its class; save the model with "
-            "save_pretrained, and load that folder."
-        )
-    _set_tensors(original, weights, wanted)
-    _set_tensors(original, tables, dict(original.named_buffers(remove_duplicate=False)))
-    original.generation_config = copy.deepcopy(wrapped.generation_config)
-    return original.eval()
-
-
-def _set_tensors(
-    model: nn.Module, tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
-) -> None:
-    """Replace a model's parameters or buffers; ties are kept."""
-    same: dict[int, nn.Parameter] = {}
-    for full, place in wanted.items():
-        tensor = tensors[full]
-        owner, _, own = full.rpartition(".")
-        module = model.get_submodule(owner)
-        if isinstance(place, nn.Parameter):
-            # The bridge's own say whether they want gradients, which is not to be changed there.
-            kept = nn.Parameter(tensor.detach(), requires_grad=False)
-            module._parameters[own] = same.setdefault(id(tensor), kept)
-        else:
-            module._buffers[own] = tensor
 
 
 def _bridge_tokenizer(bridge: Any, original: Any, name: str) -> PreTrainedTokenizerBase:
@@ -243,14 +160,3 @@ def _bridge_tokenizer(bridge: Any, original: Any, name: str) -> PreTrainedTokeni
             "that (bridge.tokenizer = ...)."
         )
     return tokenizer
-
-
-def tokenizer_folder(name: str) -> Path | None:
-    """The folder that a tokenizer was read from, if it is on this machine."""
-    if name and Path(name).is_dir():
-        return Path(name)
-    try:
-        path = try_to_load_from_cache(name, "tokenizer_config.json")
-    except ValueError:  # not the name of anything on the hub
-        return None
-    return Path(path).parent if isinstance(path, str) else None

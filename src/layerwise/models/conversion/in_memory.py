@@ -9,35 +9,29 @@ from __future__ import annotations
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError, short_repr
-from layerwise.models.decoder.load import hooked_decoder, is_tested, refuse_wrong_sites
-from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.huggingface.originals import fits, read_tokenizer
-from layerwise.models.huggingface.parity_text import batches, parity_texts, token_ids
 from layerwise.models.instance.exclusive import model_lock, own_state
-from layerwise.models.instance.facts import Origin, attach_origin, describe, weights_hash
-from layerwise.models.instance.generation import GenerationSettings
 from layerwise.models.seq2seq.families import PARTS_OF
 from layerwise.models.seq2seq.load import hooked_seq2seq
-from layerwise.models.seq2seq.model import Seq2SeqModel
 
 from . import parity
-from .bridge import (
+from .bridge import from_bridge, is_bridge
+from .over_weights import (
+    Hooked,
     Versions,
+    attach_facts,
+    compare_with_given,
     copy_over_weights,
-    from_bridge,
-    is_bridge,
-    largest_accepted,
+    hook_decoder,
     tokenizer_folder,
     weight_versions,
 )
 
 VERIFIED = "a model of transformers in memory; log-probabilities compared with its own"
-Hooked = DecoderModel | Seq2SeqModel
 Modules = dict[str, type[nn.Module]]
 State = tuple[Versions, Modules]
 # Of each model the hooked one over its weights, and which weights and modules these were.
@@ -103,13 +97,16 @@ def from_transformers(
         elif known is not None:
             fresh = fresh or known[0].tokenizer is not tokenizer
         hooked = _hook(model, tokenizer, name, what) if known is None or fresh else known[0]
-        difference = _difference(model, hooked, name, what)
+        difference = compare_with_given(
+            hooked,
+            lambda texts: parity.reference(model, texts),
+            name,
+            f"{what} does not say what a {type(model).__name__} with its weights says",
+            "undo what was changed (hooks, adapters, modules), or save the model with "
+            "save_pretrained and load that folder",
+        )
         if fresh:
-            parity_of = difference if hooked.W_E.dtype == torch.float32 else None
-            facts = describe(hooked, weights_hash(hooked), parity=parity_of, verified=VERIFIED)
-            settings = GenerationSettings.from_generation_config(model.generation_config)
-            assert hooked.tokenizer is not None
-            attach_origin(hooked, Origin(facts, hooked.tokenizer, settings))
+            attach_facts(hooked, difference, model, VERIFIED)
             _KNOWN[model] = hooked, state
     return hooked
 
@@ -128,10 +125,7 @@ def _hook(
     _refuse_exchanged_modules(_modules(model), _modules(original), type(model).__name__, what)
     if two_stacks:
         return hooked_seq2seq(original, tokenizer, name)
-    hooked = hooked_decoder(original, tokenizer, name)
-    if not is_tested(original):
-        refuse_wrong_sites(hooked)
-    return hooked
+    return hook_decoder(original, tokenizer, name)
 
 
 def _modules(model: PreTrainedModel) -> Modules:
@@ -173,24 +167,3 @@ def _tokenizer(
             "embedding for: expected the tokenizer that the model was trained with; give that."
         )
     return tokenizer
-
-
-def _difference(model: PreTrainedModel, hooked: Hooked, name: str, what: str) -> float:
-    """Largest difference of the hooked model's log-probabilities from the model's, in nats."""
-    assert hooked.tokenizer is not None
-    texts = (
-        parity_texts(hooked, hooked.tokenizer)
-        if isinstance(hooked, Seq2SeqModel)
-        else batches(token_ids(hooked.tokenizer, hooked.cfg.n_ctx))
-    )
-    with parity.refuse_crash(name):
-        logprobs = parity.reference(model, texts)
-        difference = parity.largest_difference(hooked, logprobs, texts)
-    if not difference <= largest_accepted(hooked, logprobs, texts, difference):
-        raise UserError(
-            f"{what} does not say what a {type(model).__name__} with its weights says: "
-            f"log-probabilities differ by up to {difference:.3g} nats, expected at most "
-            f"{parity.TOLERANCE:g} or what rounding explains; undo what was changed (hooks, "
-            "adapters, modules), or save the model with save_pretrained and load that folder."
-        )
-    return difference
