@@ -51,6 +51,9 @@ ANALYSES: dict[str, Callable[..., Any]] = {
     "heads": lambda model, **more: lw.head_scores(
         model, sequences=4, length=8, progress=False, **more
     ),
+    "decisions": lambda model, **more: lw.decide(
+        model, "all", "letter", round_items=8, **LETTERS, **more
+    ),
     "text loss": lambda model, **more: lw.text_loss(
         model, text=toy_text(), pieces=4, progress=False, seed=1, **more
     ),

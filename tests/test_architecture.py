@@ -229,6 +229,7 @@ def imported_analyses(start: str) -> set[str]:
 COMPOSED = {
     "attribution_patching": {"patching"},  # a sample is truly patched
     "comparison": {"ablation", "emergence", "replication"},
+    "decisions": {"ablation"},  # the intact model is scored first
     "early_exit": {"logit_lens"},  # which reads what it is made of
     "emergence": {"ablation"},  # of which protocols interact
     "head_sets": {"heads"},  # of which some are induction heads

@@ -65,6 +65,7 @@ NAMES = [
     "emergence",
     "figures_for_paper",
     "head_scores",
+    "decide",
     "head_sets",
     "heal",
     "interactions",

@@ -16,7 +16,7 @@ from layerwise.stats.cells import Cell
 from layerwise.stats.crossings import CROSSING
 from layerwise.stats.inference import holm
 from layerwise.stats.items.clusters import Clusters
-from layerwise.stats.sequential.decisions import decide, decisions, measure_of
+from layerwise.stats.sequential.decisions import decide, decisions
 from layerwise.stats.sequential.evidence import majority_evidence
 from layerwise.stats.sequential.ordered_pools import family_sizes, item_order, round_ends
 from layerwise.stats.sequential.race import (
@@ -166,25 +166,26 @@ def test_a_layer_that_always_loses_is_needed_at_the_first_round_that_can_show_it
     # one-sided Jeffreys mixture of k losses against two hypotheses: the first k above 40
     evidence = np.exp(majority_evidence(np.ones((40, 1), dtype=int))[:, 0])
     assert row["n_items"] == int((evidence > 40).argmax()) + 1 == 7
-    assert row["verdict"] == "established"
+    assert row["established"]
     assert row["p"] == pytest.approx(1 / evidence[6])
     assert row["estimate"] == row["high"] == 1.0
     assert row["low"] > 0
     in_rounds = table_of([cell], measure="accuracy", questions=(NEEDED,), round_size=5)
     assert in_rounds["n_items"].tolist() == [10, 40]
-    assert in_rounds["verdict"].tolist() == ["established", "open"]
+    assert in_rounds["established"].tolist() == [True, False]
     assert in_rounds["n_all"].tolist() == [40, 40]
 
 
 def test_verdicts_in_nats_are_those_of_the_evidence():
     table = table_of([cell_of(some_losses(3, 120))]).set_index(["question", "layer"])
-    verdicts = table["verdict"].unstack("question")
-    assert verdicts[NEEDED].tolist()[:2] == ["established"] * 2
-    assert verdicts[SPARE].tolist()[2] == verdicts[SPARE].tolist()[4] == "established"
-    assert verdicts[SPARE].tolist()[3] == "open"
+    verdicts = table["established"].unstack("question")
+    assert verdicts[NEEDED].tolist()[:2] == [True] * 2
+    assert verdicts[SPARE].tolist()[2]
+    assert verdicts[SPARE].tolist()[4]
+    assert not verdicts[SPARE].tolist()[3]
     assert (table["low"] <= table["estimate"]).all()
     assert (table["estimate"] <= table["high"]).all()
-    needed, spare = (table.loc[name].query("verdict == 'established'") for name in (NEEDED, SPARE))
+    needed, spare = (table.loc[name].query("established") for name in (NEEDED, SPARE))
     assert (needed["low"] >= 0).all()
     assert (spare["high"] <= 0.1).all()
     assert (table["n_items"] <= table["n_asked"]).all()
@@ -196,10 +197,10 @@ def test_spare_is_shown_in_every_task_of_a_capability():
     loses = cell_of(np.full((60, 1), 0.5), task="loses")
     alike = cell_of(np.zeros((60, 1)), task="alike")
     (both,) = table_of([easy, loses], questions=(SPARE,)).to_dict("records")
-    assert both["verdict"] == "open"
+    assert not both["established"]
     assert both["tasks"] == "easy, loses"
     (all_spare,) = table_of([easy, alike], questions=(SPARE,)).to_dict("records")
-    assert all_spare["verdict"] == "established"
+    assert all_spare["established"]
     (alone,) = table_of([easy], questions=(SPARE,)).to_dict("records")
     assert alone["n_items"] < all_spare["n_items"] < 120
 
@@ -244,7 +245,7 @@ def test_layers_that_cross_are_found_with_their_other_layer(measure):
     asked = (NEEDED, SPARE, CROSSING)
     table = table_of(crossing_cells(), measure=measure, questions=asked)
     rows = table.query("question == 'crossing'").set_index(["capability", "layer"])
-    found = rows.query("verdict == 'established'")
+    found = rows.query("established")
     assert set(found.index) == {("a", 1), ("b", 2)}
     assert found.loc[("a", 1), "other_layer"] == 2
     assert found.loc[("a", 1), "other"] == "b"
@@ -261,7 +262,7 @@ def test_a_crossing_is_as_sure_as_the_weaker_of_its_sides():
     cells = crossing_cells()
     every = {(cell.task, cell.protocol): True for cell in cells}
     floors = {key: np.zeros(80) for key in every}
-    decided = decide(cells, every, floors, measure=measure_of("accuracy"), seed=0, questions=asked)
+    decided = decide(cells, every, floors, measure="accuracy", seed=0, questions=asked)
     assert decided is not None
     crossings = decided.evidence.crossings
     of = {(int(a), int(b)): i for i, (a, b) in enumerate(crossings.more.T)}
@@ -302,7 +303,7 @@ def test_work_is_saved_at_little_loss_of_power_beside_the_fixed_test():
     for seed in range(5):
         nats = np.where(np.arange(20) < 10, 0.8, 0.0) + 0.3 * rng.standard_normal((200, 20))
         table = table_of([cell_of(nats)], seed=seed)
-        sure = table.query("verdict == 'established'")
+        sure = table.query("established")
         needed += len(sure.query("question == 'needed' and layer < 10"))
         spare += len(sure.query("question == 'spare' and layer >= 10"))
         asked += table.query("question == 'needed'")["n_asked"].sum()

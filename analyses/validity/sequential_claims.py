@@ -20,7 +20,7 @@ from layerwise.stats.cells import Cell
 from layerwise.stats.crossings import CROSSING
 from layerwise.stats.inference import exact_interval, holm
 from layerwise.stats.items.clusters import Clusters
-from layerwise.stats.sequential.decisions import Decided, decide, measure_of
+from layerwise.stats.sequential.decisions import Decided, decide
 from layerwise.stats.sequential.ordered_pools import ACCURACY, NATS, family_sizes
 from layerwise.stats.sequential.race import crossing_suprema, rejects, suprema
 from layerwise.stats.signals.signal import signals
@@ -310,9 +310,7 @@ def decide_world(made: list[Cell], world: World, seed: int) -> Decided | None:
     chance = layer_claims.CHANCE if world.measure == ACCURACY else 0.0
     floors = {(cell.task, cell.protocol): cell.floor(chance) for cell in made}
     questions = tuple(world.false)
-    return decide(
-        made, signal, floors, measure=measure_of(world.measure), seed=seed, questions=questions
-    )
+    return decide(made, signal, floors, measure=world.measure, seed=seed, questions=questions)
 
 
 def _of_question(decided: Decided, question: str) -> tuple[np.ndarray, np.ndarray]:

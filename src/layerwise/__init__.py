@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .analyses.comparison.api import Comparison as Comparison
     from .analyses.comparison.api import compare as compare
     from .analyses.comparison.harness_logs import compare_logs as compare_logs
+    from .analyses.decisions.api import decide as decide
     from .analyses.distillation.api import distill as distill
     from .analyses.distillation.api import heal as heal
     from .analyses.early_exit.api import early_exit as early_exit

@@ -190,7 +190,7 @@ def settings(
 
 GROUPS = {
     "See: what is each layer needed for?": (
-        "profile", "look", "ablate", "score", "interactions", "head-sets", "text-loss",
+        "profile", "look", "ablate", "decide", "score", "interactions", "head-sets", "text-loss",
     ),
     "Explain: where is the answer, and how does it get there?": (
         "lens", "train-lens", "patch", "path-patch", "attribution-patch", "attribution", "heads",

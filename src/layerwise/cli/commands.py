@@ -196,6 +196,7 @@ COMMANDS: Mapping[str, Command] = {
     "attribution": Command(f"{_ANALYSES}.attribution.api:attribution"),
     "heads": Command(f"{_ANALYSES}.heads.api:head_scores"),
     "head-sets": Command(f"{_ANALYSES}.head_sets.api:head_sets"),
+    "decide": Command(f"{_ANALYSES}.decisions.api:decide"),
     "patch": Command(f"{_ANALYSES}.patching.api:patch_activations", flags=_PAIRED),
     "path-patch": Command(f"{_ANALYSES}.path_patching.api:patch_paths", flags=_PAIRED),
     "attribution-patch": Command(

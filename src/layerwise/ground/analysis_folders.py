@@ -24,7 +24,7 @@ GROUP = "layerwise.analyses"
 MEASURING = (
     "ablation", "logit_lens", "tuned_lens", "patching", "attribution", "heads", "similarity",
     "removal", "attribution_patching", "path_patching", "pruning", "interactions", "early_exit",
-    "transplant", "distillation", "running_text", "head_sets",
+    "transplant", "distillation", "running_text", "head_sets", "decisions",
 )  # fmt: skip
 JOINING = ("emergence", "replication")  # those that join results of one model
 COMPARING = ("comparison", "training")  # those that join runs of several models

@@ -10,6 +10,7 @@ from layerwise.analyses.attribution.result import AttributionResult as Attributi
 from layerwise.analyses.attribution_patching.result import (
     AttributionPatchingResult as AttributionPatchingResult,
 )
+from layerwise.analyses.decisions.result import DecisionsResult as DecisionsResult
 from layerwise.analyses.distillation.result import DistillationResult as DistillationResult
 from layerwise.analyses.early_exit.result import EarlyExitResult as EarlyExitResult
 from layerwise.analyses.emergence.result import EmergenceResult as EmergenceResult

@@ -44,6 +44,7 @@ class Pool(NamedTuple):
     draws: Float[np.ndarray, "draws answers layers"] | None = None
     # Nats that the right answer's log-probability loses; nan where it has none.
     nats: Float[np.ndarray, "answers layers"] | None = None
+    items: Shaped[np.ndarray, " answers"] | None = None  # ids of the items, where they are known
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -62,13 +63,14 @@ class Pool(NamedTuple):
 
     def select_protocols(self, protocols: Sequence[str]) -> Pool:
         """The answers under some of the protocols alone."""
-        return self._select(np.isin(self.protocol, protocols))
+        return self.select_answers(np.isin(self.protocol, protocols))
 
     def of_tasks(self, tasks: Sequence[str]) -> Pool:
         """The answers of some of the tasks alone."""
-        return self._select(np.isin(self.task, tasks))
+        return self.select_answers(np.isin(self.task, tasks))
 
-    def _select(self, chosen: Shaped[np.ndarray, " answers"]) -> Pool:
+    def select_answers(self, chosen: Shaped[np.ndarray, " answers"]) -> Pool:
+        """Some of the answers alone."""
         return self._replace(
             task=self.task[chosen],
             protocol=self.protocol[chosen],
@@ -80,6 +82,7 @@ class Pool(NamedTuple):
             clusters=self.clusters.select_items(chosen),
             draws=None if self.draws is None else self.draws[:, chosen],
             nats=None if self.nats is None else self.nats[chosen],
+            items=None if self.items is None else self.items[chosen],
         )
 
     def select_signal_in_all(self, protocols: Sequence[str]) -> Pool:
@@ -126,7 +129,7 @@ class Pool(NamedTuple):
         labels: Shaped[np.ndarray, " answers"],
         names: Sequence[str],
     ) -> list[str]:
-        parts = [(self._select(labels == name), net[labels == name]) for name in names]
+        parts = [(self.select_answers(labels == name), net[labels == name]) for name in names]
         p = correct_family(np.stack([part.p_more(own) for part, own in parts], axis=1))
         return [
             ", ".join(name for name, value in zip(names, row, strict=True) if value < LEVEL)
@@ -213,6 +216,7 @@ def pool_cells(cells: Sequence[Cell], floors: Mapping[Any, np.ndarray], n_choice
         n_choices,
         draws,
         np.concatenate([cell.nats for cell in cut]),
+        np.concatenate([np.array(cell.items, dtype=object) for cell in cells]),
     )
 
 

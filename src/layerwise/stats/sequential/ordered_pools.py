@@ -24,7 +24,7 @@ from layerwise.stats.resampling import generator
 from .evidence import majority_evidence, mean_above_evidence, mean_below_evidence
 from .race import Crossings, Evidence, suprema
 
-NATS, ACCURACY = "nats", "accuracy"
+NATS, ACCURACY = MEASURES = ("nats", "accuracy")
 ROUND_SIZE = 8
 
 
@@ -98,6 +98,7 @@ class OrderedPool(NamedTuple):
 
     pool: Pool
     ends: Int[np.ndarray, " rounds"]  # whole clusters that are asked by the end of each round
+    measure: Measure  # of what a layer costs
 
     @property
     def n_answers(self) -> Int[np.ndarray, " rounds"]:
@@ -119,22 +120,22 @@ class OrderedPool(NamedTuple):
         """Values after each round; after the pool's last one they stay."""
         return values[self.ends[np.minimum(np.arange(n_rounds), len(self.ends) - 1)] - 1]
 
-    def needed_suprema(self, measure: Measure) -> Float[np.ndarray, "units layers"]:
+    def needed_suprema(self) -> Float[np.ndarray, "units layers"]:
         """Largest evidence so far that each layer costs something."""
         # Tasks with signal are partly those that were lucky: any choice of as many could have been
         # tested, so the evidence is divided by the number of choices.
-        evidence = measure.cost_evidence(self.pool, self.layers, None)
+        evidence = self.measure.cost_evidence(self.pool, self.layers, None)
         return suprema(evidence - log(self.pool.n_choices))
 
-    def spare_suprema(self, measure: Measure) -> Float[np.ndarray, "units layers"]:
+    def spare_suprema(self) -> Float[np.ndarray, "units layers"]:
         """Largest evidence so far that each layer costs too little, in every task of the pool."""
         # Of several p-values the largest counts (Berger 1982, Technometrics 24), at any time.
         codes, each = self.pool.clusters.codes, []
         for task in self.pool.tasks:
             part = self.pool.of_tasks([task])
             evidence = mean_below_evidence(
-                measure.losses(part, self.layers, None), measure.smallest, measure.most,
-                part.clusters,
+                self.measure.losses(part, self.layers, None), self.measure.smallest,
+                self.measure.most, part.clusters,
             )  # fmt: skip
             # of the units of all tasks, those of this one so far; none is evidence of 1
             so_far = np.concatenate([np.zeros((1, len(self.layers))), suprema(evidence)])
@@ -152,6 +153,7 @@ def ordered_pools(
     signal: Mapping[tuple[str, str], bool],
     floors: Mapping[tuple[str, str], np.ndarray],
     seed: int,
+    measures: Mapping[str, Measure],
     round_size: int = ROUND_SIZE,
 ) -> list[OrderedPool]:
     """The answers of each capability under each protocol, where it has signal."""
@@ -166,7 +168,8 @@ def ordered_pools(
                     "again without fewshot_seeds."
                 )
             ordered = _in_order(pool, item_order(pool.clusters, seed))
-            found.append(OrderedPool(ordered, round_ends(ordered.clusters, round_size)))
+            ends = round_ends(ordered.clusters, round_size)
+            found.append(OrderedPool(ordered, ends, measures[protocol]))
     return found
 
 
@@ -177,6 +180,7 @@ def _in_order(pool: Pool, order: Int[np.ndarray, " answers"]) -> Pool:
         **{name: getattr(pool, name)[order] for name in of_answers},
         clusters=Clusters.from_labels(labels),
         nats=None if pool.nats is None else pool.nats[order],
+        items=None if pool.items is None else pool.items[order],
     )
 
 
@@ -189,9 +193,7 @@ def family_sizes(cells: Sequence[Cell], n_layers: int) -> dict[str, int]:
     return {NEEDED: single, SPARE: single, CROSSING: compared * n_layers * (n_layers - 1)}
 
 
-def gather_evidence(
-    every: Sequence[OrderedPool], measure: Measure, questions: Collection[str]
-) -> Evidence:
+def gather_evidence(every: Sequence[OrderedPool], questions: Collection[str]) -> Evidence:
     """Evidence on all places, as if every layer were asked all items."""
     n_rounds = max(len(ordered.ends) for ordered in every)
     n_places = sum(len(ordered.layers) for ordered in every)
@@ -200,20 +202,17 @@ def gather_evidence(
     for ordered, start in zip(every, starts.tolist(), strict=False):
         mine = slice(start, start + len(ordered.layers))
         if NEEDED in questions:
-            either[0][:, mine] = ordered.at_rounds(ordered.needed_suprema(measure), n_rounds)
+            either[0][:, mine] = ordered.at_rounds(ordered.needed_suprema(), n_rounds)
         if SPARE in questions:
-            either[1][:, mine] = ordered.at_rounds(ordered.spare_suprema(measure), n_rounds)
+            either[1][:, mine] = ordered.at_rounds(ordered.spare_suprema(), n_rounds)
     compared = list(combinations(range(len(every)), 2)) if CROSSING in questions else []
-    return Evidence(
-        either[0], either[1], _gather_crossings(every, compared, starts, measure, n_rounds)
-    )
+    return Evidence(either[0], either[1], _gather_crossings(every, compared, starts, n_rounds))
 
 
 def _gather_crossings(
     every: Sequence[OrderedPool],
     compared: Sequence[tuple[int, int]],
     starts: Int[np.ndarray, " pools"],
-    measure: Measure,
     n_rounds: int,
 ) -> Crossings:
     """Both sides of all ordered pairs of layers, of capabilities under the same protocol."""
@@ -223,7 +222,7 @@ def _gather_crossings(
         if number not in sides:
             ordered, n = every[number], len(every[number].layers)
             more, less = np.indices((n, n)).reshape(2, -1)
-            evidence = measure.cost_evidence(ordered.pool, more, less)
+            evidence = ordered.measure.cost_evidence(ordered.pool, more, less)
             sides[number] = ordered.at_rounds(suprema(evidence), n_rounds).reshape(-1, n, n)
         return sides[number]
 

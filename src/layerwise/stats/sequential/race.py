@@ -86,6 +86,11 @@ class Evidence(NamedTuple):
     spare: Float[np.ndarray, "rounds places"]  # against "it costs what matters, or more"
     crossings: Crossings
 
+    def until(self, n_rounds: int | None) -> Evidence:
+        """The evidence of the first rounds alone; None for all of it."""
+        cut = self.crossings._replace(suprema=self.crossings.suprema[:n_rounds])
+        return Evidence(self.needed[:n_rounds], self.spare[:n_rounds], cut)
+
 
 class Race(NamedTuple):
     """The rounds, counted from 1, in which something was decided; inf where it was not."""
@@ -95,6 +100,7 @@ class Race(NamedTuple):
     crossing: Float[np.ndarray, " crossings"]
     # The rounds that each place was asked.
     rounds: Int[np.ndarray, " places"]
+    there: Bool[np.ndarray, " places"]  # which places were not through when it ended
 
     def particular(self, crossings: Crossings) -> Float[np.ndarray, " places"]:
         """The first round in which each place is shown to be on the costly side of a crossing."""
@@ -153,7 +159,8 @@ def race(
     rounds = np.zeros(n_places, dtype=int)
     there = np.ones(n_places, dtype=bool)
     needed, spare = np.full((2, n_places), np.inf)
-    found = Race(needed, spare, np.full(evidence.crossings.more.shape[1], np.inf), rounds)
+    crossing = np.full(evidence.crossings.more.shape[1], np.inf)
+    found = Race(needed, spare, crossing, rounds, there)
     for number in range(1, n_rounds + 1):
         if not there.any():
             break
