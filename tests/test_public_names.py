@@ -31,6 +31,7 @@ NAMES = [
     "DistillationResult",
     "EarlyExitResult",
     "EmergenceResult",
+    "DecisionsResult",
     "HeadSetsResult",
     "HeadsResult",
     "InteractionsResult",

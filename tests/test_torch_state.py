@@ -123,6 +123,7 @@ def test_every_analysis_refuses_what_the_engine_would_not_see_but_for_the_refere
     pairs = pairs_of(tiny_model("llama", seed=1))
     uses = {
         "ablate": lambda: lw.ablate(model, task, **quiet),
+        "decide": lambda: lw.decide(model, task, **quiet),
         "logit_lens": lambda: lw.logit_lens(model, task, **quiet),
         "train_lens": lambda: train_lens(model, "arithmetic", progress=False),
         "early_exit": lambda: lw.early_exit(model, task, **quiet),

@@ -73,6 +73,11 @@ def model_commands(kind: str) -> list[Command]:
              "--limit", 4, "--protocol", "continuation", *BUDGET, "--out", "run"),
         ),
         Command(
+            f"decide-{kind}",
+            ("decide", f"organism-{kind}", "--task", "organism-lookup", "--limit", 40,
+             "--protocol", "continuation", "--round-items", 8, *BUDGET, "--out", "run"),
+        ),
+        Command(
             f"heal-{kind}",
             ("heal", "pruned", *_task_args(TASKS[0]),
              "--text", "texts.txt", "--protocol", "continuation", "--steps", 4, "--batch", 2,

@@ -158,6 +158,7 @@ def commands_to(out: str, other: str) -> dict[str, tuple[tuple[object, ...], set
         "figures": (("figures", RUN, "--format", "svg", "--out", out), set()),
         "compare": (("compare", run, another, "--resamples", 100, "--out", out), again | {"table"}),
         "ablate": (("ablate", tiny, *asked, "--out", out), set()),
+        "decide": (("decide", tiny, *asked, "--out", out), set()),
         "prune": (("prune", tiny, "--remove", 1, *asked, "--out", out), set()),
         "transplant": (("transplant", tiny, tiny, *asked, "--out", out, "--write", other), set()),
         "train-lens": (("train-lens", tiny, "--task", TASK, "--steps", 2, "--text", TASK,

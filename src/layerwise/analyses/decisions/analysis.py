@@ -146,7 +146,8 @@ def sections(run: RunTables) -> list[Section]:
     return [
         Section(
             "decisions", "Decisions: needed and spare layers", 1, _WORDS, (figure,),
-            (as_text("Verdicts ({n})", COLUMNS, shown, most=_MOST),), kinds=(claim.NEEDED, CROSSED, claim.SPARED),
+            (as_text("Verdicts ({n})", COLUMNS, shown, most=_MOST),),
+            kinds=(claim.NEEDED, CROSSED, claim.SPARED),
         )
     ]  # fmt: skip
 

@@ -67,9 +67,9 @@ def decide(
     The intact model answers all items first. Then items are asked in rounds, in an order that the
     seed fixes. A layer is asked no more once all questions about it are decided, so a run takes a
     part of the work of ``ablate``. Each question's verdicts are one family over capabilities,
-    protocols and layers: the chance that any of them is false is at most 5 %, whenever one stops
-    (sequential Holm, Bartroff and Song 2014, arXiv:1304.6309, on bets on bounded means, Waudby-Smith
-    and Ramdas 2024, arXiv:2010.09686).
+    protocols and layers: the chance that any of them is false is at most 5 %, whenever one stops.
+    That is sequential Holm (Bartroff and Song 2014, arXiv:1304.6309) on bets on bounded means
+    (Waudby-Smith and Ramdas 2024, arXiv:2010.09686).
 
     Args:
         questions: ``needed``: it costs something. ``spare``: it costs less than the smallest loss
@@ -91,6 +91,9 @@ def decide(
         >>> result = layerwise.decide(model, "facts", "continuation")  # doctest: +SKIP
         >>> result.decisions()[["layer", "question", "established", "n_items"]]  # doctest: +SKIP
     """
+    refuse_rounds(round_items)
+    refuse_unfit_measure(measure, protocols)
+    check_smallest_effects(smallest_loss, smallest_nats)
     interest = SmallestEffects(smallest_loss, smallest_nats)
     setup = prepare(model, tasks, protocols, method=method, interest=interest, **run)
     job = Decisions(

@@ -19,7 +19,6 @@ from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
     in_order,
-    number,
     protocol_words,
 )
 from layerwise.stats.capability_layers import NEEDED, SPARE
@@ -108,5 +107,5 @@ def _draw_share(axes: Axes, x: int, y: int, row: Row) -> None:
 
 def _tell(row: Row) -> str:
     verdict = _NEEDED_AND_SPARE if row["both"] else _WORDS[row["look"]]
-    asked = f"{number(row['n_asked'])} of {number(row['n_all'])} answers"
+    asked = f"{row['n_asked']} of {row['n_all']} answers"
     return f"{row['row']}, layer {name_layer(row['layer'])}: {verdict}; {asked}"

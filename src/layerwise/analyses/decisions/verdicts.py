@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from layerwise.stats.sequential.asked import (
 from layerwise.stats.sequential.decisions import Decided, decide, decision_rows
 from layerwise.stats.share_tests.equivalence import SmallestEffects
 from layerwise.stats.signals.signal import signals
-from layerwise.storage.parquet import frame
+from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts
 
 Chance = Callable[[str, str], float]
@@ -78,10 +78,9 @@ class Rules:
     def table(self, records: pd.DataFrame, chance: Chance) -> pd.DataFrame:
         """``decisions``: all verdicts of a run that has ended."""
         decided = self._decide(records, chance, None)
-        rows: Sequence[dict[str, Any]] = []
-        if decided is not None:
-            rows = decision_rows(decided, self.questions).to_dict("records")
-        return frame("decisions", list(rows))
+        if decided is None:
+            return frame("decisions", [])
+        return conform("decisions", decision_rows(decided, self.questions))
 
     def _decide(
         self, records: pd.DataFrame, chance: Chance, n_rounds: int | None
