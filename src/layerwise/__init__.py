@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from .results import AblationResult as AblationResult
     from .results import AttributionPatchingResult as AttributionPatchingResult
     from .results import AttributionResult as AttributionResult
+    from .results import DecisionsResult as DecisionsResult
     from .results import DistillationResult as DistillationResult
     from .results import EarlyExitResult as EarlyExitResult
     from .results import EmergenceResult as EmergenceResult

@@ -105,7 +105,7 @@ def _claim(about: pd.DataFrame, capability: str, question: str) -> claim.Claim:
         layers=tuple(layers_in(sure)),
         details=(f"Of {len(about)} layers and ways of scoring {n_open} are open.",),
         estimate=claim.Estimate(
-            *(float(quoted[name]) for name in ("estimate", "low", "high")),
+            float(quoted["estimate"]), float(quoted["low"]), float(quoted["high"]),
             f"{unit} without layer {name_layer(quoted['layer'])}", "95 % confidence sequence", 2,
         ),
         p=float(numbers(sure, "p_holm").max()),

@@ -62,7 +62,7 @@ def decide(
     method: Method = "engine",
     **run: Unpack[RunOptions],
 ) -> DecisionsResult:
-    """Skip layers, and ask items of each one until it is decided; verdicts hold whenever it stops.
+    """Skip each layer, with as many items as its verdicts take; they hold whenever a run stops.
 
     The intact model answers all items first. Then items are asked in rounds, in an order that the
     seed fixes. A layer is asked no more once all questions about it are decided, so a run takes a

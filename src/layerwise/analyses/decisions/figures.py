@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
@@ -13,7 +15,7 @@ from layerwise.presentation.charts.marks import note
 from layerwise.presentation.charts.panels import Bar, Panels
 from layerwise.presentation.lettering import characters, label
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.rows import layers_in, records, rows
+from layerwise.presentation.rows import layers_in, numbers, records, rows
 from layerwise.presentation.style import FULL_WIDTH, with_style
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
@@ -30,7 +32,7 @@ _WORDS = {
     "open": "open after all items", SPARE: "spare: it costs less than what matters",
     NEEDED: "needed: it costs something",
 }  # fmt: skip
-_TOOK = {"facecolor": "0.15", "edgecolor": "none"}
+_TOOK: dict[str, Any] = {"facecolor": "0.15", "edgecolor": "none"}
 _NEEDED_AND_SPARE = "needed, and spare: it costs something that is too little to matter"
 _BAR = Bar(ListedColormap(list(_LOOKS.values())), -0.5, 2.5, "")
 _CROSSED = Mark(
@@ -46,16 +48,15 @@ def layer_verdicts(decisions: pd.DataFrame) -> pd.DataFrame:
     ``look`` is ``needed``, ``spare`` or ``open``; ``both`` where it is needed and spare;
     ``crossed``; ``n_asked`` and ``n_all`` answers.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     keys = ["capability", "protocol", "layer"]
-    for (capability, protocol, layer), part in decisions.groupby(keys, sort=False):
-        sure = set(part.loc[part["established"], "question"])
+    for _, part in decisions.groupby(keys, sort=False):
+        (first, *_), sure = records(part), set(part.loc[part["established"], "question"])
         look = SPARE if SPARE in sure else NEEDED if NEEDED in sure else "open"
         found.append({
-            "capability": capability, "protocol": protocol, "layer": layer, "look": look,
+            **{name: first[name] for name in (*keys, "n_all")}, "look": look,
             "both": {NEEDED, SPARE} <= sure, "crossed": CROSSING in sure,
-            "tasks": part["tasks"].iloc[0],
-            "n_asked": int(part["n_asked"].max()), "n_all": int(part["n_all"].iloc[0]),
+            "n_asked": int(numbers(part, "n_asked").max()),
         })  # fmt: skip
     return pd.DataFrame(found)
 
@@ -90,7 +91,7 @@ def decision_strip(decisions: pd.DataFrame, width: float = FULL_WIDTH) -> Figure
     fits = characters(left - 0.15)
     axes.set_yticks([i + 0.5 for i in range(len(names))], [label(name, fits) for name in names])
     for look, colour in _LOOKS.items():
-        if (shown["look"] == look).any():
+        if len(rows(shown, look=look)):
             note(axes, Patch(facecolor=colour, edgecolor="0.6", linewidth=0.4, label=_WORDS[look]))
     note(axes, Patch(label="bar: share of the items that this took", **_TOOK))
     panels.over_layers(layers, cells=True)
@@ -100,8 +101,9 @@ def decision_strip(decisions: pd.DataFrame, width: float = FULL_WIDTH) -> Figure
 def _draw_share(axes: Axes, x: int, y: int, row: Row) -> None:
     """A bar at the foot of a cell: answers that were asked, of all."""
     share = row["n_asked"] / row["n_all"]
-    dark = row["look"] == NEEDED
-    looks = _TOOK | ({"facecolor": "white"} if dark else {})
+    looks = dict(_TOOK)
+    if row["look"] == NEEDED:
+        looks["facecolor"] = "white"
     axes.add_patch(Rectangle((x + 0.08, y + 0.76), 0.84 * share, 0.12, **looks))
 
 

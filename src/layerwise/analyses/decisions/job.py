@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,10 +84,14 @@ class Decisions:
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> DecisionsResult:
         """Ask round after round, until all is decided or all items are asked."""
+        # At most: layers leave as they are decided.
+        bound = sum((self._rounds_cost(task, self.setup.protocols).amount
+                     for task in self.setup.tasks), 0.0)  # fmt: skip
+        meter = PartMeter(progress, bound)
+        progress.expect(bound)
         scored = self.scoring.run(parts, settings, progress)
         records = [conform(RECORDS, scored.records)]
         work = [pd.DataFrame(list(scored.facts.work))]
-        meter = PartMeter(progress, 0.0)
         number = 0
         while True:
             standing = self.rules.stand(
@@ -148,12 +151,9 @@ class Decisions:
 
     def expected_cost(self, task: Task, *protocols: str) -> Cost:
         """Expected cost of a task under some protocols, at most: with nothing decided early."""
-        items: Sequence[Item] = task.items
-        rounds = [
-            RoundPiece(
-                number, task, items[start : start + self.round_items], protocols, self.layers
-            )
-            for number, start in enumerate(range(0, len(items), self.round_items), 1)
-        ]
-        asked = sum((self.cost(piece) for piece in rounds), start=Cost())
-        return asked + self.scoring.expected_cost(task, *protocols)
+        return self._rounds_cost(task, protocols) + self.scoring.expected_cost(task, *protocols)
+
+    def _rounds_cost(self, task: Task, protocols: tuple[str, ...]) -> Cost:
+        """Cost of all rounds of a task, each taken to cost what the first does."""
+        first = RoundPiece(1, task, task.items[: self.round_items], protocols, self.layers)
+        return self.cost(first).scale(len(task.items) / len(first.items))

@@ -17,6 +17,7 @@ from layerwise.presentation.columns import (
     plain,
     text_column,
 )
+from layerwise.presentation.rows import numbers
 from layerwise.presentation.section import draw_table
 from layerwise.stats.cells import BASELINES
 from layerwise.stats.effects import signal_table
@@ -60,9 +61,8 @@ class DecisionsResult(Result):
     def share_asked(self) -> float:
         """Share of all answers without a layer that was asked; nan if nothing has signal."""
         layers = self.decisions().drop_duplicates(["capability", "protocol", "layer"])
-        return (
-            float(layers["n_asked"].sum() / layers["n_all"].sum()) if len(layers) else float("nan")
-        )
+        n_asked, n_all = (numbers(layers, name).sum() for name in ("n_asked", "n_all"))
+        return float(n_asked / n_all) if n_all else float("nan")
 
     def _figure(self) -> Any:
         """A strip over the layers: what is decided, and the items that it took."""
