@@ -119,6 +119,18 @@ def test_an_interrupted_run_goes_on_with_and_without_ray(
     )
 
 
+def test_rounds_of_decisions_are_spread_and_have_the_verdicts_of_a_local_run(workers, tmp_path):
+    organism = lw.load_model("organism-decoder")
+    run = {"limit": 96, "layers": [0, 2, 3], "progress": False}
+    tasks = ["organism-lookup", "organism-facts"]
+    here = lw.decide(organism, tasks, "continuation", **run)
+    there = lw.decide(organism, tasks, "continuation", executor=workers, out=tmp_path, **run)
+    pd.testing.assert_frame_equal(there.decisions(), here.decisions())
+    (machine,) = there.facts.machines
+    assert any("round 1" in name for name in machine["pieces"])
+    assert lw.verify(tmp_path).ok
+
+
 @pytest.fixture
 def few_pairs(monkeypatch) -> None:
     monkeypatch.setattr("layerwise.analyses.patching.pairs.BATCH", 12)
