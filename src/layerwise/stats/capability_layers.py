@@ -25,7 +25,7 @@ from layerwise.stats.share_tests.equivalence import no_loss_p_values
 from layerwise.stats.signals.signal import signal_p_values, signals
 from layerwise.storage.parquet import conform, frame
 
-# The change that is meant where several were made.
+# The change that is used if a run made several kinds.
 MAIN = ("skip", "layer")
 NEEDED, LOSES_MORE, SPARE, GAIN = "needed", "loses more", "spare", "gain"
 Chance = Callable[[str, str], float]

@@ -1,7 +1,7 @@
-"""Crossings: two layers of which each costs one of two capabilities more than the other layer does.
+"""Crossings: layer i costs capability A more than layer j does, and layer j costs B more.
 
-If layers differ in nothing but how much they damage, and each capability's score falls with the
-damage in its own way, no two layers cross. That one capability is harder makes none.
+If layers differ only in how much they damage, and each capability's score falls with the damage in
+its own way, no two layers cross. A difference in difficulty alone makes no crossing.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def crossings_table(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
 
 
 class _Crossing(NamedTuple):
-    """Two layers, and the two capabilities that they are to cross in."""
+    """Two layers and two capabilities, with the test that they cross."""
 
     first: Side
     second: Side

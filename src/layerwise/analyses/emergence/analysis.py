@@ -1,4 +1,4 @@
-"""Parts of a page on where capabilities emerge and if methods agree, and ``ANALYSIS``."""
+"""Parts of a page on where capabilities emerge and if methods agree, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets of heads: sentences, part of a page, and ``ANALYSIS``."""
+"""Sets of heads: sentences, part of a page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 

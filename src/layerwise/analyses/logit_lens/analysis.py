@@ -1,4 +1,4 @@
-"""The logit lens: its curves, claims, parts of a page, and ``ANALYSIS``."""
+"""The logit lens: its curves, claims, parts of a page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 

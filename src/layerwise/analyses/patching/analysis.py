@@ -1,4 +1,4 @@
-"""Activation patching: its curves, its part of a page, and ``ANALYSIS``."""
+"""Activation patching's part of the page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verdicts on published claims: sentences, part of a page, and ``ANALYSIS``."""
+"""Verdicts on published claims: sentences, part of a page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Does another way of asking need other layers, or is it only harder? A test item by item.
+"""Tests item by item of whether two ways of asking need different layers, or one is only harder.
 
-What is compared here is right or wrong under two ways of scoring the same items, or of asking them
-with and without a passage.
+Items are right or wrong under two ways of scoring them, or with and without a passage.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Tests that a loss is smaller than what would matter: "no loss" is a claim, and needs one.
+"""Equivalence tests: a loss is smaller than the smallest effect of interest.
 
-A test that finds no significant loss says nothing of how large the loss may be. What is smaller
-than the smallest effect of interest is not headlined, and counts as no loss.
+A test that finds no significant loss says nothing of how large the loss may be, so "no loss" is
+claimed only after a test of its own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Bounds of shares where items of a sample are all alike, or nearly, as a bootstrap is too narrow.
+"""Bounds of the share lost where all items of a sample are alike, or nearly.
 
-A share is a ratio of two paired effects of the same items: what a change costs, over what there is
-to lose. Both are bounded jointly here; what a share is of is known to those that call.
+A bootstrap is too narrow there. The share is a ratio of two paired effects on the same items: the
+loss by a change over the score above the floor. Both are bounded jointly.
 """
 
 from __future__ import annotations
