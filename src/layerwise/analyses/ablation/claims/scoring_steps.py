@@ -1,6 +1,6 @@
 """Claims on scoring steps and passages.
 
-Only where two layers turn round are others needed: else one way may only be harder.
+Different layers are needed only if the order of two layers reverses; else one way may be harder.
 """
 
 from __future__ import annotations

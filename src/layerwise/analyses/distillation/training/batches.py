@@ -1,6 +1,6 @@
-"""Texts of several lengths as one padded batch, and where in it something is predicted.
+"""Padded batches of texts of several lengths, with the positions whose tokens are predicted.
 
-Padding stands behind, where no token of a decoder attends to it; an encoder gets a mask.
+Padding is on the right, where no token of a decoder attends to it; an encoder gets a mask.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PaddedBatch:
 def pad_texts(
     texts: Sequence[Tokens], device: torch.device
 ) -> tuple[Int[torch.Tensor, "texts pos"], Bool[torch.Tensor, "texts pos"]]:
-    """Texts padded with zeros at their ends, and a mask of the tokens that are no padding."""
+    """Pad texts with zeros on the right, and mark the tokens that are not padding."""
     tokens = pad_sequence([torch.tensor(text, device=device) for text in texts], batch_first=True)
     lengths = torch.tensor([[len(text)] for text in texts], device=device)
     return tokens, torch.arange(tokens.shape[1], device=device) < lengths
@@ -139,7 +139,7 @@ def _ends(example: Example, written: Sequence[int], tokenizer: Any) -> bool:
 
 @contextlib.contextmanager
 def _without_settings(original: Any) -> Iterator[None]:
-    """Leave out how a model's files would have it write: penalties, and tokens that end a text."""
+    """Leave out the generation settings of a model: penalties, and tokens that end a text."""
     own = original.generation_config
     original.generation_config = GenerationConfig()
     try:
