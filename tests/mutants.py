@@ -1,4 +1,4 @@
-"""Do the engine's tests catch faults? Each is put into a copy of the package, one at a time.
+"""Check that the engine's tests catch faults: each is put into a copy of the package.
 
     python tests/mutants.py [FAULT ...]
 

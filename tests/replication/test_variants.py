@@ -24,7 +24,7 @@ CHANCE = {"letter": 0.25, "continuation": 0.25, "generate": 0.0}
 
 
 def damage(*layers: int, size: float = 8.0) -> np.ndarray:
-    """What a model loses that needs some layers alike and no others."""
+    """Losses of a model that needs some layers alike and no others."""
     taken = np.zeros(made_up.N_LAYERS)
     taken[list(layers)] = size
     return taken

@@ -66,7 +66,7 @@ class DrySweeps:
 
 
 Sweeper = Setup | DrySweeps
-"""What makes sweeps, or counts them."""
+"""An object that makes sweeps, or counts them."""
 
 
 def cost_of_sweeps(setup: Setup, task: Task, make: Callable[[Sweeper], object]) -> Cost:

@@ -47,7 +47,7 @@ class TaskFile(BaseModel):
     fewshot: str | None = None
     """A file of few-shot examples, with the fields of a user's own questions."""
     system: str | None = None
-    """What chat models are told first."""
+    """The system prompt of chat models."""
     question_prefix: str | None = None
     answer_cue: str | None = None
     delimiter: str | None = None

@@ -1,4 +1,4 @@
-"""Is there anything to lose? Which tasks the intact model answers better than blind, in a run."""
+"""Signal gates: tests of which tasks of a run the intact model answers better than blind."""
 
 from __future__ import annotations
 

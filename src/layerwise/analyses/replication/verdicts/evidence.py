@@ -1,4 +1,4 @@
-"""What the tests of claims read: answers without each layer, pooled, and the other tables."""
+"""Evidence that the tests of claims read: pooled answers without each layer, and other tables."""
 
 from __future__ import annotations
 
