@@ -83,7 +83,7 @@ def test_tests_of_tasks_that_are_not_swept_are_counted_like_those_that_are():
     heads = np.array([False, False, True, False, False, False, True])
     assert count_tests(tasks, heads) == Sizes(5, 2)
     assert count_tests(tasks, heads, n_asked=4) == Sizes(5 + 2 * 3, 2 + 2 * 1)
-    column = count_tests(tasks, heads, n_asked=4).of_rows(np.array([True] * 3 + [False] * 4), heads)
+    column = count_tests(tasks, heads, n_asked=4).by_row(np.array([True] * 3 + [False] * 4), heads)
     assert column.tolist()[:3] == [11, 11, 4]
     assert column[3:].isna().all()
 

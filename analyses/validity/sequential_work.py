@@ -51,7 +51,7 @@ def fixed_verdicts(
     """
     p: dict[str, list[np.ndarray]] = {NEEDED: [], SPARE: []}
     for pool in (ordered.pool for ordered in every):
-        parts = [pool.of_tasks([task]) for task in pool.tasks]
+        parts = [pool.select_tasks([task]) for task in pool.tasks]
         if measure == NATS:
             assert pool.nats is not None
             error = np.maximum(mean_errors(pool.nats, pool.clusters), 1e-12)

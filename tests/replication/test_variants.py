@@ -114,7 +114,7 @@ def test_both_variants_must_have_signal():
 
 
 def test_variants_that_were_not_asked_are_no_part():
-    (only,) = compare_variants(evidence_of(damage(3), damage(3)).of_tasks([EASY]), (PAIR,))
+    (only,) = compare_variants(evidence_of(damage(3), damage(3)).select_tasks([EASY]), (PAIR,))
     assert isinstance(only, NoTest)
     assert only.verdict == Verdict.NOT_ASKED
 

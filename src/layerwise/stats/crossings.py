@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from layerwise.stats.families.multiplicity import correct_family
 from layerwise.stats.items.clusters import paired_p_values
-from layerwise.stats.pools import LEVEL, Pool, compared_alike
+from layerwise.stats.pools import LEVEL, Pool, match_protocols
 
 CROSSING = "crossing"
 # Pairs of layers that are tested at once, so that memory stays small.
@@ -64,7 +64,7 @@ def crossings_table(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
     pairs = [
         (Side.from_pool(compared[0]), Side.from_pool(compared[1]))
         for pair in combinations(every, 2)
-        if (compared := compared_alike(*pair)) is not None
+        if (compared := match_protocols(*pair)) is not None
     ]
     n_layers = max((len(pool.layers) for pool in every), default=0)
     if not pairs or n_layers < 2:

@@ -19,7 +19,7 @@ from .estimates import (
     ESTIMATES,
     as_estimates,
     in_files,
-    of_other_analyses,
+    rows_of_other_analyses,
     table_from_estimates,
 )
 from .file_list import file_hashes
@@ -52,7 +52,7 @@ def cache_tables(method: Callable[[AnyResult], Tables]) -> Callable[[AnyResult],
     # Saving, the report, and a person in a notebook ask for the same; each gets a copy.
 
     @wraps(method)
-    def known(self: AnyResult) -> Tables:
+    def return_cached(self: AnyResult) -> Tables:
         kept = self.__dict__.setdefault("_computed", {})
         if method.__name__ not in kept:
             kept[method.__name__] = method(self)
@@ -61,7 +61,7 @@ def cache_tables(method: Callable[[AnyResult], Tables]) -> Callable[[AnyResult],
         copied: Any = {n: t.copy() for n, t in value.items()} if several else value.copy()
         return copied
 
-    return known
+    return return_cached
 
 
 class Result:
@@ -204,7 +204,7 @@ class Result:
             digest = (listed_files(folder) or {}).get(path.name)
             before, _ = read_table(path, ESTIMATES, digest)
             own = [name for name in self._tables() if name in LAYOUTS]
-            parts.insert(0, of_other_analyses(before, own))
+            parts.insert(0, rows_of_other_analyses(before, own))
         whole = pd.concat([part.astype(object) for part in parts], ignore_index=True)
         return conform(ESTIMATES, whole)
 

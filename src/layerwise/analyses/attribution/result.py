@@ -68,7 +68,7 @@ def attribution_gate(attribution: pd.DataFrame) -> pd.DataFrame:
     answers, chances = [], {}
     for place, group in attribution.groupby(["task", "protocol"]):
         items = group.drop_duplicates("item")
-        answers.append(MethodAnswers.of_items(items, items["correct"].to_numpy(dtype=bool)))
+        answers.append(MethodAnswers.from_items(items, items["correct"].to_numpy(dtype=bool)))
         chances[place] = float(items["chance"].to_numpy(dtype=float).mean())
     return gate_table(answers, lambda task, protocol: chances[task, protocol])
 

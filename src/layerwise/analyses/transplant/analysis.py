@@ -55,7 +55,7 @@ _NOTES = {
 
 def _figures(run: RunTables) -> list[FigureSpec]:
     """Shares of the gap by layer and by head, a figure for each way of choosing them."""
-    from .figures import moved_by_layer
+    from .figures import gap_share_by_layer
 
     effects = run.table("transplant_effects")
     if effects is None:
@@ -75,14 +75,14 @@ def _figures(run: RunTables) -> list[FigureSpec]:
             f"n = {count_range(shown['n_items'], 'item')}; they are cut off at the panel's edge."
         )
         alt = "Line charts of the share of the gap moved against the layer, one chart per task."
-        draw = partial(moved_by_layer, effects, chosen, exchange=exchange)
+        draw = partial(gap_share_by_layer, effects, chosen, exchange=exchange)
         figures.append(FigureSpec(_figure_name(chosen, exchange), draw, caption, alt))
     return figures
 
 
 def _head_figures(effects: pd.DataFrame) -> list[FigureSpec]:
     """Shares of the gap by layer and head, a figure for each protocol and direction."""
-    from .figures import moved_by_head
+    from .figures import gap_share_by_head
 
     single = rows(effects, set=SINGLE, t=1.0, signal=True)
     figures = []
@@ -101,7 +101,7 @@ def _head_figures(effects: pd.DataFrame) -> list[FigureSpec]:
             "intervals are in the table."
         )
         alt = f"Heat maps of layers by {noun}s, one per task: the share of the gap that moves."
-        draw = partial(moved_by_head, effects, direction, protocol, exchange=exchange)
+        draw = partial(gap_share_by_head, effects, direction, protocol, exchange=exchange)
         name = _figure_name(f"{direction}_{protocol}", exchange)
         figures.append(FigureSpec(name, draw, caption, alt))
     return figures

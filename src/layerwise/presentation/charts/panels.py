@@ -114,11 +114,11 @@ class Panels:
                 if "y" in self._share and i:
                     axes.sharey(self.axes[0][part])
                     axes.tick_params(which="both", labelleft=i % self.across == 0)
-                lowest = axes is parts[-1] and (i in self._at_foot or "x" not in self._share)
+                lowest = axes is parts[-1] and (i in self._bottom_panels or "x" not in self._share)
                 axes.tick_params(which="both", labelbottom=lowest)
 
     @property
-    def _at_foot(self) -> range:
+    def _bottom_panels(self) -> range:
         return range(max(0, len(self.axes) - self.across), len(self.axes))
 
     @property
@@ -151,7 +151,7 @@ class Panels:
         for parts in self.axes[:: self.across]:
             for axes, name in zip(parts, y, strict=False):
                 axes.set_ylabel(name)
-        for i in self._at_foot:
+        for i in self._bottom_panels:
             self.axes[i][-1].set_xlabel(x)
         below += _LINE * bool(stacks().n_encoder)
         rows_named = 1 if "x" in self._share else self.down

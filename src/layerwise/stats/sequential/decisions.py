@@ -152,7 +152,7 @@ def _rows(
         ):
             if question in questions:
                 at = np.minimum(rounds[places], last).astype(int)
-                yield _of_pool(ordered, measure, question, lost, rounds[places], last,
+                yield _pool_rows(ordered, measure, question, lost, rounds[places], last,
                                np.exp(-suprema[at - 1, places]))  # fmt: skip
         if CROSSING in questions and evidence.crossings.more.shape[1]:
             yield _crossing_rows(decided, ordered, places, measure)
@@ -180,7 +180,7 @@ def _crossing_rows(
     than = crossings.less[side, which] - places[0]
     lost = measure.losses(ordered.pool, ordered.layers, than)
     last = np.minimum(found.rounds[places], found.rounds[than + places[0]])
-    rows = _of_pool(ordered, measure, CROSSING, lost, found.crossing[which], last,
+    rows = _pool_rows(ordered, measure, CROSSING, lost, found.crossing[which], last,
                     np.exp(-reached[which]))  # fmt: skip
     for row, s, c, layer, place in zip(rows, side, which, than, places, strict=True):
         row["other"] = names[crossings.more[1 - s, c]][0]
@@ -189,7 +189,7 @@ def _crossing_rows(
     return rows
 
 
-def _of_pool(
+def _pool_rows(
     ordered: OrderedPool,
     measure: Measure,
     question: str,

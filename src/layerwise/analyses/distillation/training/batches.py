@@ -100,7 +100,7 @@ def sample_texts(
     written: list[list[int]] = [[] for _ in examples]
     ended = [False] * len(examples)
 
-    def drawn(
+    def draw_next(
         read: Int[torch.Tensor, "texts pos"], logits: Float[torch.Tensor, "texts d_vocab"]
     ) -> Float[torch.Tensor, "texts d_vocab"]:
         """1 for the token that is drawn of each text; any of those that ended."""
@@ -112,7 +112,7 @@ def sample_texts(
         chosen = torch.tensor([tokens[-1] for tokens in written], device=logits.device)
         return torch.zeros_like(logits).scatter(1, chosen[:, None], 1.0)
 
-    def which_ended(read: Int[torch.Tensor, "texts pos"], *_: Any) -> torch.Tensor:
+    def end_mask(read: Int[torch.Tensor, "texts pos"], *_: Any) -> torch.Tensor:
         return torch.tensor(ended, device=read.device)
 
     how = GenerationConfig(
@@ -121,8 +121,8 @@ def sample_texts(
     )  # fmt: skip
     with quiet(), _without_settings(original):
         original.generate(
-            **inputs, generation_config=how, logits_processor=LogitsProcessorList([drawn]),
-            stopping_criteria=StoppingCriteriaList([which_ended]),
+            **inputs, generation_config=how, logits_processor=LogitsProcessorList([draw_next]),
+            stopping_criteria=StoppingCriteriaList([end_mask]),
         )  # fmt: skip
     return [
         example._replace(tokens=(*example.given_tokens, *tokens), n_prompt=example.n_given)

@@ -19,7 +19,7 @@ from layerwise.stats.contrasts import (
 from layerwise.stats.families.multiplicity import correct_family
 from layerwise.stats.inference import joint_sign_flip_p
 from layerwise.stats.items.clusters import paired_p_values
-from layerwise.stats.pools import LEVEL, Pool, compared_alike
+from layerwise.stats.pools import LEVEL, Pool, match_protocols
 from layerwise.stats.share_tests.equivalence import no_loss_p_values
 
 from ..verdicts.claim import (
@@ -211,7 +211,7 @@ def reasoning_is_deeper(evidence: Evidence) -> list[Outcome]:
         if not all(both):
             outcomes.append(no_test(evidence, other, f"reasoning and {other}"))
             continue
-        compared = compared_alike(*(evidence.pool(cells) for cells in both))
+        compared = match_protocols(*(evidence.pool(cells) for cells in both))
         if compared is None:
             why = f"Reasoning and {other} have signal under no way of scoring that both share."
             outcomes.append(NoTest(other, Verdict.NO_SIGNAL, why))
