@@ -208,7 +208,7 @@ def read_arguments(
             if get_origin(hints[name]) is not Unpack:
                 raise TypeError(
                     f"{function.__name__} has the variadic argument **{name}, whose names are "
-                    f"unknown: expected **{name}: Unpack[...] of a TypedDict, which names the options."
+                    f"unknown: expected **{name}: Unpack[...] of a TypedDict of options."
                 )
             options = typed_dict_arguments(get_args(hints[name])[0])
             arguments |= options
