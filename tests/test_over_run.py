@@ -193,7 +193,7 @@ def test_estimates_are_corrected_within_their_parts_and_claimed_where_there_is_s
     })  # fmt: skip
     found = estimate(table, student("mean"), ["task", "site"])
     expected = [0.02, 0.04, 0.03, 0.002, 0.002, np.nan]
-    assert found["p_corrected"].tolist() == pytest.approx(expected, nan_ok=True)
+    assert found["p_table"].tolist() == pytest.approx(expected, nan_ok=True)
     assert found["significant"].tolist() == [True] * 3 + [False] * 3
     # five were tested, of which those without signal count and are not claimed
     assert found["run_tests"].tolist()[:3] == [5] * 3

@@ -123,7 +123,7 @@ def _correct(tables: Sequence[pd.DataFrame], n_tests: int) -> pd.DataFrame:
     return table.assign(
         low=table["low"].mask(held & above, table["low"].clip(lower=0.0)),
         high=table["high"].mask(held & ~above, table["high"].clip(upper=0.0)),
-        p_family=p,
+        p_table=p,
         n_tests=n_tests,
         established=sure,
     )

@@ -146,7 +146,7 @@ class _Crossing(NamedTuple):
                     "low": max(low, 0.0) if established else low,
                     "high": high,
                     "p": self.p,
-                    "p_family": self.p_family,
+                    "p_table": self.p_family,
                     "n_tests": n_tests,
                     "established": established,
                 },

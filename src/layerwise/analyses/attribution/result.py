@@ -57,7 +57,7 @@ def summary_table(attribution: pd.DataFrame, seed: int) -> pd.DataFrame:
     whole = pd.concat(tables, ignore_index=True)
     heads = whole["component"].isin(HEADS).to_numpy(dtype=bool)
     table = estimate(whole, student("value"), [*_PIECE, "component"], by_rate=heads)
-    return conform("attribution_summary", table.rename(columns={"p_corrected": "p_adjusted"}))
+    return conform("attribution_summary", table.rename(columns={"p_table": "p_adjusted"}))
 
 
 def attribution_gate(attribution: pd.DataFrame) -> pd.DataFrame:

@@ -55,7 +55,7 @@ def estimate(
     return table.assign(
         p_holm=of_holm,
         p_bh=of_rate,
-        p_corrected=within,
+        p_table=within,
         significant=claimed & (within < ALPHA),
         p_run=correct_run_wide(p, claimed, rate, sizes),
         run_tests=sizes.by_row(claimed, rate).set_axis(table.index),

@@ -254,7 +254,7 @@ def passages_protect(evidence: Evidence) -> list[Outcome]:
         p = rows["p"].to_numpy(dtype=float) / 2
         sides = [float(min(1.0, len(rows) * np.where(sign * protected > 0, p, 1.0).min()))
                  for sign in (1, -1)]  # fmt: skip
-        against = [bool((sign * protected[rows["p_corrected"] < LEVEL] < 0).any())
+        against = [bool((sign * protected[rows["p_table"] < LEVEL] < 0).any())
                    for sign in (1, -1)]  # fmt: skip
         sign = 1 if sides[0] <= sides[1] else -1
         most = rows.iloc[int(np.argmax(sign * np.nan_to_num(protected)))]
