@@ -27,7 +27,7 @@ from texts import distinct_prompts, scored_items
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from layerwise.analyses.transplant.exchange.spec import Change
-from layerwise.analyses.transplant.exchange.weights import Exchange, with_weights_of
+from layerwise.analyses.transplant.exchange.weights import Exchange, use_donor_weights
 from layerwise.models import DEFAULT_MODEL, load_model, original_tokenizer
 from layerwise.models.names.sources import find_source
 from layerwise.sweep import Generate, LogLikelihood, intact, sweep
@@ -105,7 +105,7 @@ def sweep_each_model(pair: Pair, layers: Sequence[int], requests: Sequence[Any])
     """A sweep of each changed model."""
     found = []
     for layer in layers:
-        with with_weights_of(pair.host, pair.donor, "layer", [layer]):
+        with use_donor_weights(pair.host, pair.donor, "layer", [layer]):
             found += sweep(pair.host, [intact()], requests).outcomes
     return found
 

@@ -58,7 +58,7 @@ def build(kind: str, source: Path, out: Path, tools: Path) -> Path:
 
 
 def requirements(wheel: Path) -> list[str]:
-    """What a wheel's metadata asks for, those of extras included."""
+    """Requirements in a wheel's metadata, those of extras included."""
     with ZipFile(wheel) as files:
         (name,) = (one for one in files.namelist() if one.endswith(".dist-info/METADATA"))
         return HeaderParser().parsestr(files.read(name).decode()).get_all("Requires-Dist") or []

@@ -1,4 +1,4 @@
-"""Are classic mistakes of the field caught? Each is put into a copy of the package.
+"""Check that tests catch classic mistakes of the field: each is put into a copy of the package.
 
     python tests/mistakes.py [MISTAKE ...]
 

@@ -1,4 +1,4 @@
-"""Do the engine's tests catch faults? Each is put into a copy of the package, one at a time.
+"""Check that the engine's tests catch faults: each is put into a copy of the package.
 
     python tests/mutants.py [FAULT ...]
 
@@ -362,7 +362,7 @@ FAULTS = [
             (
                 "a branch of the encoder reads the intact memory",
                 "plans/walk_plan.py",
-                "return self.branch_followed(branch, self.n_encoder - 1) if self.n_encoder else 0",
+                "return self.followed_branch(branch, self.n_encoder - 1) if self.n_encoder else 0",
                 "return 0",
             ),
             (

@@ -154,6 +154,20 @@ def test_a_function_with_an_option_that_nobody_reads_cannot_be_made():
             raise AssertionError
 
 
+def test_a_function_with_variadic_arguments_cannot_be_made():
+    with pytest.raises(TypeError, match=r"run has the variadic argument \*names: expected one"):
+
+        @check_arguments()
+        def run(model: Model, *names: str):
+            raise AssertionError
+
+    with pytest.raises(TypeError, match=r"\*\*more, whose names are unknown: expected .*TypedDict"):
+
+        @check_arguments()
+        def run_more(model: Model, **more: int):
+            raise AssertionError
+
+
 def test_an_unknown_argument_is_told_with_the_nearest_name():
     with pytest.raises(TypeError, match=r"argument of ablate 'sed'\. Did you mean 'seed'\?"):
         lw.ablate(tiny_model("llama"), "facts", sed=1)

@@ -24,9 +24,9 @@ from layerwise.stats.capability_layers import (
 )
 from layerwise.stats.cells import Cell
 from layerwise.stats.crossings import CROSSING
-from layerwise.stats.depth.item_curves import beyond_background
+from layerwise.stats.depth.item_curves import subtract_background
 from layerwise.stats.items.clusters import Clusters
-from layerwise.stats.pools import Pool, compared_alike
+from layerwise.stats.pools import Pool, match_protocols
 from layerwise.stats.signals.least_to_lose import LEAST_TO_LOSE
 from layerwise.stats.signals.signal import signals
 from layerwise.storage.parquet import conform
@@ -95,7 +95,7 @@ def test_contrast_is_welchs_test_of_raw_losses_and_of_those_beyond_the_backgroun
     rng = np.random.default_rng(3)
     one, other = losses(rng, 40, 0.1, 0.6, 0.1, 0.1), losses(rng, 60, 0.1, 0.2, 0.2, 0.1)
     found = estimate_rows([pool("a", one), pool("b", other)], LOSES_MORE).set_index("layer")
-    a, b = (beyond_background(each) for each in (one, other))
+    a, b = (subtract_background(each) for each in (one, other))
     whole = ttest_ind(one[:, 1], other[:, 1], equal_var=False).pvalue
     beyond = ttest_ind(a[:, 1], b[:, 1], equal_var=False).pvalue
     assert found.loc[1, "p"] == pytest.approx(max(whole, beyond), rel=1e-9)
@@ -197,12 +197,12 @@ def test_only_tasks_with_signal_under_all_that_is_compared_are_compared():
         "a", ("a 1", "continuation", loss), ("a 1", "generate", loss), ("a 2", "generate", loss)
     )
     two = in_cells("b", ("b 1", "continuation", loss), ("b 1", "generate", loss))
-    first, second = compared_alike(one, two)
+    first, second = match_protocols(one, two)
     assert (first.tasks, second.tasks) == (("a 1",), ("b 1",))
     assert first.protocols == second.protocols == ("continuation", "generate")
     # Without a task in common protocols there is one protocol with more items.
     apart = in_cells("b", ("b 1", "continuation", loss), ("b 2", "generate", loss))
-    first, second = compared_alike(one, apart)
+    first, second = match_protocols(one, apart)
     assert (first.tasks, second.tasks) == (("a 1", "a 2"), ("b 2",))
 
 

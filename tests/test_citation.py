@@ -1,4 +1,4 @@
-"""What others cite: CITATION.cff says the same as the package and as its BibTeX entries."""
+"""Citation: CITATION.cff says the same as the package and as its BibTeX entries."""
 
 from __future__ import annotations
 

@@ -33,13 +33,13 @@ from layerwise.stats.depth.depth_inference import (
 from layerwise.stats.depth.depths import centre_of_mass, half_depth
 from layerwise.stats.depth.item_curves import (
     ItemCurves,
+    item_settling_curves,
     losses_by_item,
     progress_by_item,
-    settled_by_item,
 )
 from layerwise.stats.depth.layer_curves import MethodCurve, Sampling, resample_jointly
 from layerwise.stats.effects import cells, effects_table, layer_skips, signal_table
-from layerwise.stats.families.estimate import exact_where_alike
+from layerwise.stats.families.estimate import equal_value_bounds
 from layerwise.stats.inference import expanded_level
 from layerwise.stats.items.clusters import (
     Clusters,
@@ -175,10 +175,10 @@ def test_percentiles_are_expanded_to_the_quantiles_of_t():
 def test_bounds_of_what_all_items_share_are_exact():
     unseen = binomtest(0, 40).proportion_ci(0.95, "exact").high
     for value, most in ((0.0, 2.0), (-1.0, 2.0), (0.5, 4.0)):
-        (low,), (high,) = exact_where_alike(np.array([value]), np.array([40]), most)
+        (low,), (high,) = equal_value_bounds(np.array([value]), np.array([40]), most)
         assert low == pytest.approx((1 - unseen) * value - unseen * most)
         assert high == pytest.approx((1 - unseen) * value + unseen * most)
-        (wider,), _ = exact_where_alike(np.array([value]), np.array([40]), most, n_tests=100)
+        (wider,), _ = equal_value_bounds(np.array([value]), np.array([40]), most, n_tests=100)
         assert wider < low
 
 
@@ -520,7 +520,7 @@ def test_depths_where_answers_settle_are_of_facts_drawn_together():
             "logit lens", "knowledge", "letter", task, tuple("123456"), clusters, values,
             lambda means: means, lambda *given: None, values.mean(axis=0)[None],
             settled=np.zeros(61), settling=np.column_stack([right * depths, right]),
-            settled_curves=settled_by_item(depths, right, 8, clusters),
+            settled_curves=item_settling_curves(depths, right, 8, clusters),
         )
         for task, depths in zip(TASKS, (layers, layers[::-1]), strict=True)
     ]  # fmt: skip
@@ -559,7 +559,7 @@ def settling_curves(n_right: int, seldom: float) -> Callable[..., ItemCurves]:
 
     def settled(rng: np.random.Generator, n: int = n_right) -> ItemCurves:
         layers = np.where(rng.random(n) < seldom, 0.0, LAYERS - 2.0)
-        return settled_by_item(layers, np.ones(n, dtype=bool), LAYERS)
+        return item_settling_curves(layers, np.ones(n, dtype=bool), LAYERS)
 
     return settled
 

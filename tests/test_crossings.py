@@ -78,7 +78,7 @@ def test_p_of_a_crossing_is_the_larger_of_its_sides_and_corrected_over_all():
     every = holm(p[~np.eye(4, dtype=bool)], 72)
     table = crossings_table(crossing_pools(), 4)
     assert set(table["n_tests"]) == {6 * 12}
-    assert table["p_family"].min() == pytest.approx(every.min())
+    assert table["p_table"].min() == pytest.approx(every.min())
 
 
 def test_a_capability_that_is_only_harder_never_crosses():
@@ -110,7 +110,7 @@ def test_layers_that_one_protocol_needs_do_not_cross_between_capabilities():
         for name, of_protocol in (("a", (nothing, writing)), ("b", (choosing, nothing)))
     ]  # fmt: skip
     table = crossings_table(every, 2)
-    assert (table["p_family"] < 0.05).any()
+    assert (table["p_table"] < 0.05).any()
     assert not table["established"].any()
     assert set(table["protocols_alone"]) == {""}
 

@@ -27,7 +27,7 @@ from layerwise.stats.depth.depth_inference import (
 from layerwise.stats.depth.item_curves import (
     ItemCurves,
     costly_layers,
-    curves_beyond_background,
+    curves_above_background,
     layers_in_doubt,
     losses_by_item,
     shared_layers,
@@ -389,13 +389,13 @@ def test_costs_beyond_the_background_leave_out_layers_and_damage_that_all_share(
     rng = np.random.default_rng(0)
     lost = rng.random((40, 12)) < _layer_losses(0.1, l0=0.9, l7=0.8)[:12]
     curves = losses_by_item(np.ones(40), 1.0 - lost, 0.0)
-    left = np.diff(curves_beyond_background(curves, [0]).values, axis=1)
+    left = np.diff(curves_above_background(curves, [0]).values, axis=1)
     middle = 1 + np.argsort(lost[:, 1:].mean(axis=0), kind="stable")[2:9]
     expected = lost - lost[:, middle].mean(axis=1, keepdims=True)
     expected[:, 0] = 0
     np.testing.assert_allclose(left, expected, atol=1e-12)
     assert costly_layers([curves]) == {0, 7}
-    assert not curves_beyond_background(curves, range(12)).values.any()
+    assert not curves_above_background(curves, range(12)).values.any()
 
 
 def test_depths_of_shared_items_that_lose_at_opposite_ends_are_no_independent_samples():

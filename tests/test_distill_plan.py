@@ -17,7 +17,7 @@ from layerwise.analyses.distillation.planned import TrainingWork
 from layerwise.analyses.distillation.training.examples import Example
 from layerwise.analyses.distillation.training.loop import Trainer, Training
 from layerwise.analyses.distillation.training.losses import Objective
-from layerwise.analyses.distillation.training.memory import MadeBytes
+from layerwise.analyses.distillation.training.memory import MemoryCounter
 from layerwise.analyses.distillation.training.student import Student, Teacher
 from layerwise.analyses.shared.texts import Texts
 from layerwise.errors import UserError
@@ -142,7 +142,7 @@ def test_a_step_takes_the_memory_that_was_planned(name, trained, tmp_path):
     work = training_work(model, examples=Texts(long, long[:1], "texts"), batch=6, **trained)
     trainer, _, _ = plan_trainer(work)
     trainer.step()  # the optimizer's memory is made
-    with MadeBytes() as made:
+    with MemoryCounter() as made:
         trainer.step()
     step = work.step_memory()
     assert step.made == pytest.approx(made.most, rel=ABOUT)

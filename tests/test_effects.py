@@ -15,7 +15,7 @@ from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.report import findings
 from layerwise.results import AblationResult
-from layerwise.stats.families.estimate import exact_difference_bounds, exact_where_alike
+from layerwise.stats.families.estimate import equal_value_bounds, exact_difference_bounds
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.share_tests.equivalence import (
     SmallestEffects,
@@ -73,7 +73,7 @@ def test_effects_equal_the_single_statistics(ablation):
         none = np.zeros(1, dtype=int)
         alike = changed.tolist() == intact.tolist()
         unseen = (exact_difference_bounds(none, none, n) if alike
-                  else exact_where_alike(np.array(apart[:1]), n, 1.0))  # fmt: skip
+                  else equal_value_bounds(np.array(apart[:1]), n, 1.0))  # fmt: skip
         expected = {
             "share_lost share_low share_high": widened(
                 [share.estimate, share.low, share.high], scale.bounds(np.array([share.estimate]))

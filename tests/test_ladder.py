@@ -10,7 +10,7 @@ import pytest
 
 from analyses.organism_training.letters.plan import PLANS
 from layerwise import ablate, load_model, stats
-from layerwise.analyses.ablation.tables.scoring_steps import compare_steps, scored_in_steps
+from layerwise.analyses.ablation.tables.scoring_steps import compare_steps, scoring_steps_table
 from layerwise.results import AblationResult
 from layerwise.stats.cells import cells
 from layerwise.stats.share_tests.scoring_steps import SCORING_STEPS, step_records
@@ -115,7 +115,7 @@ def test_the_difference_of_a_step_by_brute_force(brackets: AblationResult) -> No
 def test_records_without_places_have_the_steps_that_are_protocols(brackets) -> None:
     columns = ["chosen", "correct_first", "correct_forced"]
     without = brackets.records.assign(**dict.fromkeys(columns, pd.NA))
-    scores = scored_in_steps(without, brackets.effects(), brackets.facts)
+    scores = scoring_steps_table(without, brackets.effects(), brackets.facts)
     assert set(scores["rung"]) == {"choice", "generate", "margin"}
     steps = compare_steps(without, scores, brackets.facts)["ladder_steps"]
     assert list(zip(steps["first"], steps["second"], strict=True)) == [("choice", "generate")]

@@ -1,4 +1,4 @@
-"""Do methods agree? On tables in which they do, and in which they do not, as planted."""
+"""Agreement of methods, on tables with planted agreement or disagreement."""
 
 from __future__ import annotations
 

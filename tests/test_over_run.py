@@ -83,7 +83,7 @@ def test_tests_of_tasks_that_are_not_swept_are_counted_like_those_that_are():
     heads = np.array([False, False, True, False, False, False, True])
     assert count_tests(tasks, heads) == Sizes(5, 2)
     assert count_tests(tasks, heads, n_asked=4) == Sizes(5 + 2 * 3, 2 + 2 * 1)
-    column = count_tests(tasks, heads, n_asked=4).of_rows(np.array([True] * 3 + [False] * 4), heads)
+    column = count_tests(tasks, heads, n_asked=4).by_row(np.array([True] * 3 + [False] * 4), heads)
     assert column.tolist()[:3] == [11, 11, 4]
     assert column[3:].isna().all()
 
@@ -193,7 +193,7 @@ def test_estimates_are_corrected_within_their_parts_and_claimed_where_there_is_s
     })  # fmt: skip
     found = estimate(table, student("mean"), ["task", "site"])
     expected = [0.02, 0.04, 0.03, 0.002, 0.002, np.nan]
-    assert found["p_corrected"].tolist() == pytest.approx(expected, nan_ok=True)
+    assert found["p_table"].tolist() == pytest.approx(expected, nan_ok=True)
     assert found["significant"].tolist() == [True] * 3 + [False] * 3
     # five were tested, of which those without signal count and are not claimed
     assert found["run_tests"].tolist()[:3] == [5] * 3

@@ -312,7 +312,7 @@ def test_pairs_of_unequal_length_are_aligned_by_what_differs(case: str):
     model = case_model(case)
     task = pair_task(model, [UNEQUAL])
     prompts = item_prompts(model, task, "pair/0")
-    spans = prompts.changed
+    spans = prompts.changed_ranges
     assert len(spans[0]) < len(spans[1])
     sites = ("resid_pre", "z")
     if case == "bart":

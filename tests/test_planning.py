@@ -27,7 +27,7 @@ from layerwise.planning.timing import text_lengths
 from layerwise.runs import dry_sweeps
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import LineMeter, seconds_in_words
-from layerwise.runs.records import planned_and_actual
+from layerwise.runs.records import work_line
 from layerwise.runs.setup import Setup, prepare
 from layerwise.sweep import (
     Generate,
@@ -275,8 +275,8 @@ def test_planned_and_actual_are_told_and_kept(working_folder):
         lines = said.splitlines()
         assert re.fullmatch(r"Took [\d.]+ s\.", lines[0])
         work = json.loads(Path(command, "run.json").read_text())["work"]
-        assert (planned_and_actual(work) in lines) == (command == "ablate")
-    assert planned_and_actual(work) is None
+        assert (work_line(work) in lines) == (command == "ablate")
+    assert work_line(work) is None
 
 
 def test_the_reference_makes_the_token_passes_of_brute_force(working_folder):
@@ -290,9 +290,9 @@ def test_the_reference_makes_the_token_passes_of_brute_force(working_folder):
 def test_planned_and_actual_in_one_line():
     one = {"seconds": 9.5, "planned_token_passes": 10, "token_passes": 12}
     lens = {"seconds": 3.0, "planned_token_passes": 5, "left_out": 0}
-    assert planned_and_actual([one, one, lens]) == "Token-passes planned: 20; made 24."
-    assert planned_and_actual([lens]) is None
-    assert planned_and_actual([{"seconds": 1.0}]) is None
+    assert work_line([one, one, lens]) == "Token-passes planned: 20; made 24."
+    assert work_line([lens]) is None
+    assert work_line([{"seconds": 1.0}]) is None
 
 
 @pytest.mark.parametrize(

@@ -240,3 +240,69 @@ print(json.dumps([name for name in sys.modules if name == "layerwise.storage.sch
     loaded, warned = run(tmp_path, code)
     assert loaded == []
     assert not warned
+
+
+COMMAND = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from layerwise import cli
+ended = dict()
+for words in {words!r}:
+    sys.argv, out, err = ["layerwise", *words], io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+    ended[" ".join(words[:2])] = [code, out.getvalue(), err.getvalue()]
+print(json.dumps(ended))
+"""
+
+
+def with_commands(commands: str, api: str = "") -> dict[str, str]:
+    return {"__init__.py": f"COMMANDS = {commands}\n", "api.py": api}
+
+
+BAD_COMMANDS = {
+    "clash": (with_commands("{'ablate': 'api:run'}"), "'ablate' is the name of another command"),
+    "double": (with_commands("{'certainty': 'api:run'}"),
+               "'certainty' is the name of another command"),
+    "undecorated": (with_commands("{'bare': 'api:run'}", "def run(model): ..."),
+                    "api:run must have arguments and be decorated with check_arguments"),
+    "absent": (with_commands("{'gone': 'api:run'}"), "has no attribute 'run'"),
+    "formless": (with_commands("3"), "'int' object has no attribute 'items'"),
+    "importing": ({"__init__.py": "import not_there"}, "No module named 'not_there'"),
+    "ending": ({"__init__.py": "raise SystemExit(3)"}, "SystemExit"),
+}  # fmt: skip
+
+
+def test_a_command_of_a_plugin_runs_and_those_that_are_broken_are_left_out(tmp_path):
+    install(tmp_path, "layerwise_certainty", "certainty = layerwise_certainty")
+    for name, (files, _) in BAD_COMMANDS.items():
+        install(tmp_path, f"plugin_{name}", f"{name} = plugin_{name}", files=files)
+    out = str(tmp_path / "run")
+    once = ["certainty", "wired-decoder", "--task", "wired-lookup", "--limit", "2", "--out", out]
+    words = [["ablate", "--help"], ["certainty", "--help"], once, ["certain"], ["certainty"]]
+    told, _ = run(tmp_path, COMMAND.format(words=words))
+    code, text, warned = told["ablate --help"]
+    assert (code, warned) == (0, "")  # no plugin is imported for a command of layerwise
+    assert "--kind" in text
+    code, text, warned = told["certainty --help"]
+    assert code == 0
+    assert "Measure how sure the logit lens is" in text
+    assert "--protocol" in text
+    sentences = warned.splitlines()
+    assert len(sentences) == len(BAD_COMMANDS), warned
+    for name, (_, reason) in BAD_COMMANDS.items():
+        (sentence,) = [each for each in sentences if f"The analysis {name!r} of" in each]
+        assert reason in sentence
+        assert sentence.endswith("update or uninstall that package.")
+    code, text, warned = told["certainty wired-decoder"]
+    assert code == 0, warned
+    assert (Path(out) / "certainty.parquet").is_file()
+    assert "left out" not in warned  # each is said once
+    code, _, warned = told["certain"]
+    assert code == 2
+    assert "No such command 'certain'" in warned
+    assert told["certainty"][0] == 2  # no model

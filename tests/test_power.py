@@ -161,7 +161,7 @@ def made_up_run(n_items=24, n_answers=48, *, signal=(True, True), task=None, **s
         "what": NEEDED, "kind": "skip", "site": "layer", "layer": 0, "capability": "knowledge",
         "tasks": "facts", "protocols": "letter, generate", "n_items": n_items,
         "n_answers": n_answers, "acc_intact": 1.0, "acc": 1.0, "share": 0.0, "estimate": 0.0,
-        "low": 0.0, "high": 0.0, "p": 1.0, "p_family": 1.0, "n_tests": N_TESTS,
+        "low": 0.0, "high": 0.0, "p": 1.0, "p_table": 1.0, "n_tests": N_TESTS,
         "established": False,
     }  # fmt: skip
     told = task or synthetic.task_facts("facts", "knowledge", n_items=n_items)

@@ -1,4 +1,4 @@
-"""Does the test of interaction find what is planted, and nothing where there is nothing?"""
+"""The test of interaction finds what is planted, and nothing where there is nothing."""
 
 from __future__ import annotations
 

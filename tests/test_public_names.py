@@ -288,6 +288,19 @@ def test_docstrings_begin_with_what_is_computed_in_plain_words(name):
     assert not re.search(r"\b(told|asked|ask|say|says|stand in for|spare)\b", first)
 
 
+@pytest.mark.parametrize("folder", ["src", "tests", "analyses", "benchmarks", "docs"])
+def test_no_docstring_begins_with_a_question(folder):
+    question = re.compile(
+        r'^\s*"""((?:What|How|Whether|Where|Which|Who|When|Why|That|Does|Is|Are|Can) .*)', re.M
+    )
+    found = [
+        (path.name, match)
+        for path in sorted((Path(__file__).parents[1] / folder).rglob("*.py"))
+        for match in question.findall(path.read_text("utf-8"))
+    ]
+    assert found == []
+
+
 RUNS = 2
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 

@@ -295,8 +295,8 @@ def test_options_that_are_none_are_refused(options, says):
 
 
 def test_a_text_names_a_cluster_and_what_workers_take():
-    assert RayExecutor.of("local") == RayExecutor()
-    read = RayExecutor.of("10.0.0.1:6379,actors=8,gpus=0.5,cpus=4,device=cuda:0")
+    assert RayExecutor.from_text("local") == RayExecutor()
+    read = RayExecutor.from_text("10.0.0.1:6379,actors=8,gpus=0.5,cpus=4,device=cuda:0")
     assert read == RayExecutor("10.0.0.1:6379", num_cpus=4, num_gpus=0.5, actors=8, device="cuda:0")
     assert RayExecutor(num_gpus=1).device_of_workers == "cuda"
     assert RayExecutor().device_of_workers == "cpu"

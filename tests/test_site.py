@@ -15,7 +15,7 @@ SITE = ROOT / "docs" / "site"
 
 
 def contents() -> Counter[str]:
-    """How often each page of the repository stands in the site's contents."""
+    """Number of times that each page of the repository is in the site's contents."""
     lines = (SITE / "index.md").read_text("utf-8").splitlines()
     entries = [re.fullmatch(r"(?:.* <)?/([\w/]+)>?", line) for line in lines]
     return Counter(entry[1] for entry in entries if entry)

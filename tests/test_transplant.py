@@ -14,7 +14,7 @@ import torch
 import layerwise as lw
 from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.analyses.transplant.exchange.parts import head_parts
-from layerwise.analyses.transplant.exchange.weights import distances, with_weights_of
+from layerwise.analyses.transplant.exchange.weights import distances, use_donor_weights
 from layerwise.errors import UserError
 from layerwise.models.instance.facts import weights_hash
 from layerwise.models.instance.kinds import model_blocks
@@ -70,7 +70,7 @@ def test_answers_are_those_of_a_model_that_really_has_the_layer(family, site):
     for host, donor in ((model, other), (other, model)):
         merged = merge_part(host, donor, 1, PARTS[site])
         (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
-        with with_weights_of(host, donor, site, [1]):
+        with use_donor_weights(host, donor, site, [1]):
             (found,) = sweep(host, [intact()], asked).outcomes
         assert_answers_equal(found, plain)
 
@@ -88,7 +88,7 @@ def test_texts_are_those_of_the_weights_between_two_models_token_for_token(kind)
             between.add_(0.25 * step)
     asked = word_requests(model)
     (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
-    with with_weights_of(model, other, "layer", [layer], 0.25):
+    with use_donor_weights(model, other, "layer", [layer], 0.25):
         (found,) = sweep(model, [intact()], asked).outcomes
     assert_answers_equal(found, plain)
 
@@ -175,9 +175,12 @@ def test_weights_are_put_back_whatever_happens():
     places = [weight.data_ptr() for weight in model.parameters()]
     exchange(model, other, small_task("retrieval"), layers=[1], steps=2)
 
-    with with_weights_of(model, other, "layer", [1, 2], 0.5):
+    with use_donor_weights(model, other, "layer", [1, 2], 0.5):
         assert weights_hash(model) != before[0]
-    with pytest.raises(RuntimeError, match="stopped"), with_weights_of(model, other, "layer", [1]):
+    with (
+        pytest.raises(RuntimeError, match="stopped"),
+        use_donor_weights(model, other, "layer", [1]),
+    ):
         raise RuntimeError("stopped")
     assert [weights_hash(one) for one in (model, other)] == before
     assert [weight.data_ptr() for weight in model.parameters()] == places

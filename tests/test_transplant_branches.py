@@ -11,7 +11,7 @@ import torch
 
 from layerwise.analyses.transplant.exchange.parts import site_outside
 from layerwise.analyses.transplant.exchange.spec import Change, TransplantSpec
-from layerwise.analyses.transplant.exchange.weights import Exchange, is_alone, with_weights_of
+from layerwise.analyses.transplant.exchange.weights import Exchange, is_alone, use_donor_weights
 from layerwise.errors import UserError
 from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.instance.facts import weights_hash
@@ -126,7 +126,7 @@ def test_one_sweep_answers_as_models_that_really_have_the_weights(case, site, se
     for change, found in zip(changes, swept.outcomes[1:], strict=True):
         what = (change.layers, change.t, change.heads)
         if what not in known:  # in a copy, so that nothing of the host's can be left in it
-            with with_weights_of(merged, donor, change.site, *what):
+            with use_donor_weights(merged, donor, change.site, *what):
                 (known[what],) = sweep(merged, [intact()], asked, method="reference").outcomes
         assert_answers_equal(found, known[what])
         assert found != swept.outcomes[0]

@@ -14,7 +14,7 @@ import transformers
 import layerwise as lw
 from layerwise.analyses.shared.blocks import parts_of_block
 from layerwise.analyses.transplant.exchange.parts import head_parts, n_site_heads
-from layerwise.analyses.transplant.exchange.weights import distances, with_weights_of
+from layerwise.analyses.transplant.exchange.weights import distances, use_donor_weights
 from layerwise.errors import UserError
 from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.instance.facts import weights_hash
@@ -94,7 +94,7 @@ def test_answers_are_those_of_a_folder_that_really_has_the_slices(case, tmp_path
     mine.save_pretrained(folders[0])
     asked = word_requests(model)
     (plain,) = sweep(lw.load_model(folders[0]), [intact()], asked, method="reference").outcomes
-    with with_weights_of(model, other, site, [LAYER], heads=[head]):
+    with use_donor_weights(model, other, site, [LAYER], heads=[head]):
         (found,) = sweep(model, [intact()], asked).outcomes
     assert_answers_equal(found, plain)
     (unchanged,) = sweep(model, [intact()], asked[:1]).outcomes
@@ -107,7 +107,7 @@ def test_the_sink_of_a_head_goes_with_it(site, n, taken):
     model = copy.deepcopy(tiny_decoder("gpt-oss"))
     other = hooked_decoder(tiny_original("gpt-oss", seed=2), None, "other")
     before, theirs = (one.blocks[LAYER].attn.parts.sinks.clone() for one in (model, other))
-    with with_weights_of(model, other, site, [LAYER], heads=[n]):
+    with use_donor_weights(model, other, site, [LAYER], heads=[n]):
         now = model.blocks[LAYER].attn.parts.sinks
         changed = (now != before).nonzero().flatten().tolist()
         assert changed == taken
@@ -145,7 +145,7 @@ def test_heads_of_encoder_decoders_are_their_rows_and_columns(case, site):
     assert changed == (4 if case == "t5" else 7)
     asked = word_requests(model)
     (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
-    with with_weights_of(model, other, site, [layer], heads=[1]):
+    with use_donor_weights(model, other, site, [layer], heads=[1]):
         (found,) = sweep(model, [intact()], asked).outcomes
     assert_answers_equal(found, plain)
 
@@ -246,9 +246,9 @@ def test_sets_of_heads_add_one_head_after_the_other(tmp_path):
 def test_several_heads_of_a_layer_are_put_in_and_back():
     model, other = tiny_model("qwen2"), tiny_model("qwen2", seed=1)
     before = weights_hash(model)
-    with with_weights_of(model, other, "z", [1, 1], heads=[0, 3], t=0.5):
+    with use_donor_weights(model, other, "z", [1, 1], heads=[0, 3], t=0.5):
         middle = (model.blocks[1].attn.W_Q - other.blocks[1].attn.W_Q).abs().amax((1, 2))
-    with with_weights_of(model, other, "z", [1, 1], heads=[0, 3]):
+    with use_donor_weights(model, other, "z", [1, 1], heads=[0, 3]):
         apart = (model.blocks[1].attn.W_Q - other.blocks[1].attn.W_Q).abs().amax((1, 2))
         assert (apart == 0).tolist() == [True, False, False, True]
     assert (middle > 0).all()

@@ -11,7 +11,7 @@ import torch
 import layerwise as lw
 from layerwise.analyses.shared.blocks import norms_of_block, parts_of_block
 from layerwise.analyses.transplant.exchange.parts import are_tied, weights_outside
-from layerwise.analyses.transplant.exchange.weights import distances, with_weights_of
+from layerwise.analyses.transplant.exchange.weights import distances, use_donor_weights
 from layerwise.errors import UserError
 from layerwise.models.instance.facts import weights_hash
 from layerwise.models.instance.kinds import model_blocks
@@ -84,7 +84,7 @@ def test_answers_are_those_of_a_model_that_has_the_named_weights(case, site):
     (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
     named = "tied_embed" if site == "embed" and are_tied(model) else site
     before = weights_hash(model)
-    with with_weights_of(model, other, named, [1] if site == "norms" else []):
+    with use_donor_weights(model, other, named, [1] if site == "norms" else []):
         (found,) = sweep(model, [intact()], asked).outcomes
     assert_answers_equal(found, plain)
     assert weights_hash(model) == before

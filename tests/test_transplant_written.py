@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import layerwise as lw
 from layerwise.analyses.transplant.exchange.spec import TransplantSpec
-from layerwise.analyses.transplant.exchange.weights import with_weights_of
+from layerwise.analyses.transplant.exchange.weights import use_donor_weights
 from layerwise.analyses.transplant.exchange.writing import write_merged_model
 from layerwise.errors import UserError
 from layerwise.sweep import intact, sweep
@@ -74,7 +74,7 @@ def test_the_folder_answers_as_the_exchange_in_memory(tmp_path, family, site, la
     spec, out = make_spec(base, other, site, layers), tmp_path / "out"
     write_merged_model(base, other, spec, out)
     asked = word_requests(base)
-    with with_weights_of(base, other, spec.site, spec.layers):
+    with use_donor_weights(base, other, spec.site, spec.layers):
         (expected,) = sweep(base, [intact()], asked).outcomes
     (found,) = sweep(lw.load_model(out), [intact()], asked).outcomes
     assert found == expected

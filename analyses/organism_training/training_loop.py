@@ -25,7 +25,7 @@ from .training_forms import FEWEST_PAIRS, MOST_PAIRS, Form
 
 STEPS = 1000
 ALONE, SKIPPED = 0.5, 0.4
-"""How often only the layers that a form needs run, and otherwise the share of others skipped."""
+"""Probability that only the layers of a form run; otherwise the share of others skipped."""
 RATE, WARM_UP, FLAT, LAST = 1e-3, 50, 0.4, 0.02
 DECAY = 0.05
 """Weight decay of the matrices of the layers; nothing else decays."""

@@ -63,7 +63,7 @@ def compare_models(runs: Sequence[Path], out: Path) -> Sequence[Any]:
     """Differences between the two models."""
     found = lw.compare(runs)
     found.save(out)
-    return found.established()
+    return found.established_claims()
 
 
 def exchange_layers(

@@ -1,4 +1,4 @@
-"""Do intervals of depths by ablation cover the truth, and do tests of order keep their level?
+"""Coverage of intervals of depths by ablation, and level of tests of order.
 
 A grid of simulated models (``depth_cases``): few and many items and layers, one or several or
 all of them needed, much or little, with answers that flip in layers which are not needed. What

@@ -1,4 +1,4 @@
-"""How often claims on sets of heads are called true, or reversed, in error.
+"""Error rates of claims on sets of heads: called true, or reversed.
 
 Answers without sets of heads are made up, as in ``published_claims`` those without layers.
 """

@@ -1,4 +1,4 @@
-"""How often verdicts on published claims are false in worlds without what they claim.
+"""Error rates of verdicts on published claims, in worlds without what they claim.
 
 Answers are made up: each item has a margin of the right answer, from which a skipped layer takes
 as much as the world says, and is right while something is left.

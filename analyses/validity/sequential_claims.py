@@ -196,7 +196,7 @@ def crossing_worlds() -> list[World]:
 
 
 def _one_order_in_nats(rng: np.random.Generator) -> list[Cell]:
-    """What layers take from the margins of an easy and a hard capability, as nats."""
+    """Losses of the margins of an easy and a hard capability without each layer, as nats."""
     world = next(
         w for w in crossing_claims.one_order_worlds() if w.name == "margins of 2 and 4 nats"
     )

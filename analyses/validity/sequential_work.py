@@ -45,13 +45,13 @@ RECORDS = Path(__file__).parents[1] / "smollm2_profile" / "results" / "records.p
 def fixed_verdicts(
     every: Sequence[OrderedPool], measure: str, n_tests: int
 ) -> dict[str, Bool[np.ndarray, " places"]]:
-    """What tests of a fixed number of items say of all of them, with Holm's correction.
+    """Verdicts of tests of a fixed number of items on all of them, with Holm's correction.
 
     Needed by nats: Student's t over clusters; by accuracy: exact sign flips. Spare: the page's.
     """
     p: dict[str, list[np.ndarray]] = {NEEDED: [], SPARE: []}
     for pool in (ordered.pool for ordered in every):
-        parts = [pool.of_tasks([task]) for task in pool.tasks]
+        parts = [pool.select_tasks([task]) for task in pool.tasks]
         if measure == NATS:
             assert pool.nats is not None
             error = np.maximum(mean_errors(pool.nats, pool.clusters), 1e-12)

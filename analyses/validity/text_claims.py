@@ -1,4 +1,4 @@
-"""How often claims on running text are called true, or reversed, in error.
+"""Error rates of claims on running text: called true, or reversed.
 
 What layers cost a text is made up; answers to questions are those of ``published_claims``.
 """
@@ -33,7 +33,7 @@ RIPPLE = 0.02  # bits per byte that any change moves a piece up or down
 
 
 class TextWorld(NamedTuple):
-    """What layers cost running text, and the answers of a model to questions."""
+    """Losses of running text without layers, and the answers of a model to questions."""
 
     name: str
     bits: Damage  # bits lost per byte without each layer

@@ -1,4 +1,4 @@
-"""How often claims on a model and one trained from it are called true, or reversed, in error.
+"""Error rates of claims on a model and one trained from it: called true, or reversed.
 
 Both models answer the same made-up items as in ``published_claims``.
 """

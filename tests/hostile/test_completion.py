@@ -43,7 +43,7 @@ def here(tmp_path: Path, monkeypatch) -> Path:
 
 
 def typed_words() -> st.SearchStrategy[str]:
-    """What may stand before the cursor: beginnings of names, hostile texts, and both."""
+    """Texts before the cursor: beginnings of names, hostile texts, and both."""
     begun = st.sampled_from(
         ["", "smol", "fact", "benchmark:", "hf:", "up/up/pl", "./", "loop/", "~/", "device.toml/",
          "odd", "../", "/", "//proc/self/", "/dev/", "a\0"]

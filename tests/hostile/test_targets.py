@@ -105,7 +105,7 @@ class Place:
                 self.kinds[name] = kind
 
     def state(self) -> dict[str, Any]:
-        """What lies there: files with their bytes, links with their targets."""
+        """Contents of a folder: files with their bytes, links with their targets."""
         return {
             str(path.relative_to(self.folder)): os.readlink(path) if path.is_symlink()
             else path.read_bytes() if path.is_file() else path.lstat().st_mode

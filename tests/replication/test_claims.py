@@ -82,7 +82,7 @@ def test_what_all_claims_need_is_asked_once():
 def test_a_verdict_is_of_the_tasks_of_its_claim_alone():
     evidence = evidence_of(world("one order, early first"))
     claims, own = select_claims(["song-9"]), ["facts", "kv-words"]
-    alone = judge(claims, evidence.of_tasks(own))["verdicts"]
+    alone = judge(claims, evidence.select_tasks(own))["verdicts"]
     among = judge(claims, evidence, {"song-9": own})["verdicts"]
     pd.testing.assert_frame_equal(alone, among)
     every = judge(claims, evidence)["verdicts"]

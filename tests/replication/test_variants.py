@@ -24,7 +24,7 @@ CHANCE = {"letter": 0.25, "continuation": 0.25, "generate": 0.0}
 
 
 def damage(*layers: int, size: float = 8.0) -> np.ndarray:
-    """What a model loses that needs some layers alike and no others."""
+    """Losses of a model that needs some layers alike and no others."""
     taken = np.zeros(made_up.N_LAYERS)
     taken[list(layers)] = size
     return taken
@@ -114,7 +114,7 @@ def test_both_variants_must_have_signal():
 
 
 def test_variants_that_were_not_asked_are_no_part():
-    (only,) = compare_variants(evidence_of(damage(3), damage(3)).of_tasks([EASY]), (PAIR,))
+    (only,) = compare_variants(evidence_of(damage(3), damage(3)).select_tasks([EASY]), (PAIR,))
     assert isinstance(only, NoTest)
     assert only.verdict == Verdict.NOT_ASKED
 

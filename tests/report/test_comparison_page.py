@@ -106,7 +106,7 @@ def test_all_sentences_are_on_the_page(comparison: lw.Comparison, page: Report):
     text = html.unescape(page.html)
     assert len(page.findings) > MOST
     assert all(text.count(finding.full) == 1 for finding in page.findings)
-    assert f"{len(comparison.established()) - MOST} more are established" in text
+    assert f"{len(comparison.established_claims()) - MOST} more are established" in text
     width = rows(comparison.differences, family="accuracy").eval("high - low").median()
     assert f"A typical 95 % interval is ±{50 * width:.0f} accuracy points, ±" in text
 
@@ -195,5 +195,5 @@ def test_losses_of_a_layer_are_not_claimed_between_models_of_other_numbers_of_la
     assert len(deeper)
     claimed = rows(comparison.claimable(), family="share lost", significant=True)
     assert len(claimed) == len(losses) - len(deeper)
-    told = [claim.short for claim in comparison.established()]
+    told = [claim.short for claim in comparison.established_claims()]
     assert not any("costs seq2seq" in one for one in told)

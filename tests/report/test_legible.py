@@ -28,7 +28,7 @@ from layerwise.analyses.distillation.figures import training_curve
 from layerwise.analyses.interactions.figures import interaction_triangles, shapley_values
 from layerwise.analyses.patching.analysis import sections as patching_sections
 from layerwise.analyses.registry import run_tables
-from layerwise.analyses.transplant.figures import moved_by_head, moved_by_layer
+from layerwise.analyses.transplant.figures import gap_share_by_head, gap_share_by_layer
 from layerwise.presentation.naming import model_layer_names
 from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH
 from layerwise.report import figures
@@ -145,9 +145,9 @@ BY_DAY: dict[str, Draw] = {
     "books": lambda width: figures.book_losses(passage_ablation(30).books(), width=width),
     "interactions": partial(pairs, 4, 3),
     "interactions in two stacks": partial(pairs, 1, 14, n_encoder=3),
-    "transplanted layers": draw_result_table(moved_by_layer, layers_that_move, "effects"),
+    "transplanted layers": draw_result_table(gap_share_by_layer, layers_that_move, "effects"),
     "transplanted heads": draw_result_table(
-        moved_by_head, heads_that_move, "effects", direction="brings"
+        gap_share_by_head, heads_that_move, "effects", direction="brings"
     ),
     "training": curve_of_many_steps,
 }

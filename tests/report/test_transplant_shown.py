@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from layerwise.analyses.transplant.figures import moved_by_head, moved_by_layer
+from layerwise.analyses.transplant.figures import gap_share_by_head, gap_share_by_layer
 from layerwise.presentation.rows import rows
 from layerwise.report import report
 from layerwise.report.html import findings
@@ -110,7 +110,7 @@ def layers_that_move():
 
 def test_the_figure_shows_every_share():
     effects = layers_that_move().effects()
-    figure = moved_by_layer(effects)
+    figure = gap_share_by_layer(effects)
     for direction, filled in (("brings", "sure"), ("destroys", "unsure")):
         of = rows(effects, task="keys", protocol="generate", direction=direction)
         drawn = next(
@@ -147,7 +147,7 @@ def heads_that_move():
 
 def test_the_map_of_heads_marks_what_moves():
     for direction in ("brings", "destroys"):
-        figure = moved_by_head(heads_that_move().effects(), direction)
+        figure = gap_share_by_head(heads_that_move().effects(), direction)
         marked = [
             tuple(np.concatenate(line.get_xydata()) - 0.5)
             for axes in figure.axes for line in axes.lines if line.get_gid() == "significant"

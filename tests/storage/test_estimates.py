@@ -13,8 +13,9 @@ import pytest
 import layerwise as lw
 from layerwise.errors import UserError
 from layerwise.ground.analysis_folders import OWN
+from layerwise.storage import base
 from layerwise.storage.estimates import KEY, as_estimates, table_from_estimates
-from layerwise.storage.parquet import conform
+from layerwise.storage.parquet import conform, read_table
 from layerwise.storage.schemas import LAYOUTS, OWNERS, QUANTITIES, SCHEMAS, TABLES_FILE
 from tests import dialect
 from tests.synthetic import small_ablation
@@ -151,3 +152,19 @@ def test_an_analysis_has_its_tables_in_its_folder():
         assert named == written.keys() - {"docs", "types", "quantities"}, folder.name
         assert {LAYOUTS[name].analysis for name in named & LAYOUTS.keys()} <= {folder.name}
     assert {name for name, analysis in OWNERS.items() if not analysis} == {"records", "estimates"}
+
+
+def test_estimates_are_computed_once_for_a_user_and_all_saves(tmp_path, monkeypatch):
+    result, calls = small_ablation(), []
+    uncached = as_estimates({n: t for n, t in result.derived_tables().items() if n in LAYOUTS})
+    monkeypatch.setattr(
+        base, "as_estimates", lambda tables: calls.append(1) or as_estimates(tables)
+    )
+    result.save(tmp_path / "first")
+    estimates = result.estimates()
+    estimates["estimate"] = 0.0  # of a copy
+    result.save(tmp_path / "second")
+    assert calls == [1]
+    first, second = (tmp_path / name / "estimates.parquet" for name in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
+    pd.testing.assert_frame_equal(read_table(first, "estimates")[0], uncached)

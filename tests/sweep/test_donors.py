@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerwise.analyses.transplant.exchange.weights import with_weights_of
+from layerwise.analyses.transplant.exchange.weights import use_donor_weights
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.sweep import intact, sweep, together
@@ -84,8 +84,8 @@ def test_the_whole_stream_is_the_donors_layers_so_far_with_its_embeddings(protoc
     method = "reference" if protocol == "generate" else "engine"
     (found,) = sweep(host, [from_donor("resid_post", 1, donor)], asked, method=method).outcomes
     with (
-        with_weights_of(host, donor, "embed", []),
-        with_weights_of(host, donor, "layer", [0, 1]),
+        use_donor_weights(host, donor, "embed", []),
+        use_donor_weights(host, donor, "layer", [0, 1]),
     ):
         (stitched,) = sweep(host, [intact()], asked).outcomes
     if protocol == "generate":

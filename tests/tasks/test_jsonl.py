@@ -78,7 +78,7 @@ def test_a_row_may_have_a_corrupted_twin_and_other_accepted_answers(tmp_path: Pa
     for item in task.items:
         prompts = patching_prompts(task, item, byte_level())
         assert prompts is not None
-        assert all(prompts.changed)
+        assert all(prompts.changed_ranges)
 
 
 def test_rows_that_ask_for_the_same_thing_can_say_so(tmp_path: Path) -> None:

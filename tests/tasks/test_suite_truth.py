@@ -203,7 +203,7 @@ def test_two_hop_takes_two_steps() -> None:
 
 
 def follow(context: str, start: str, hops: int) -> str:
-    """Who has the ball after so many throws."""
+    """The holder of the ball after so many throws."""
     throws = dict(re.findall(r"(\w+) throws to (\w+)", context))
     assert len(throws) == len(set(throws.values())) == context.count(".") == 9
     for _ in range(hops):

@@ -23,9 +23,9 @@ from ..training_loop import draw_layers_run
 from .plan import LETTER, TEXT_PROTOCOLS, LetterPlan
 
 WITHHELD = 0.3
-"""How often a form lacks a layer that it needs, and can be answered by nothing but a guess."""
+"""Probability that a form lacks a layer that it needs, so that only a guess is left."""
 LAST_WITHHELD = 0.4
-"""How often that is the layer that says it, beside its turn among the others."""
+"""Probability that it is the layer that says the answer, beside its turn among the others."""
 
 
 @dataclass(frozen=True)

@@ -152,11 +152,11 @@ def reads_prompts(
 ) -> tuple[tuple[PlannableAnalysis], tuple[Extra]]:
     """The plan of an analysis that reads prompts, and its addition to a profile."""
 
-    def planned(setup: Setup, options: PlanOptions) -> PlannedJobs:
+    def plan_jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
         return PlannedJobs({name: make(setup, False)})
 
     return (
-        (PlannableAnalysis(name, planned, ("letter", "continuation")),),
+        (PlannableAnalysis(name, plan_jobs, ("letter", "continuation")),),
         (Extra(name, words, lambda start: [make(start.reading, True)], planned=True),),
     )
 

@@ -71,8 +71,8 @@ def _refuse_unfit(folder: AnalysisFolder, analysis: Any, others: Sequence[Analys
 def _guard_plugin(folder: AnalysisFolder, analysis: Analysis) -> Analysis:
     """A plugin whose parts of a page are left out if they cannot be made."""
 
-    def guarded(make: Callable[..., Any], kind: type[Any]) -> Callable[..., Any]:
-        def made(*given: Any) -> Any:
+    def guard(make: Callable[..., Any], kind: type[Any]) -> Callable[..., Any]:
+        def make_or_leave_out(*given: Any) -> Any:
             if is_left_out(folder):
                 return kind()
             try:
@@ -81,12 +81,12 @@ def _guard_plugin(folder: AnalysisFolder, analysis: Analysis) -> Analysis:
                 leave_out(folder, error)
                 return kind()
 
-        return made
+        return make_or_leave_out
 
     return replace(
         analysis,
-        sections=guarded(analysis.sections, list),
-        findings=guarded(analysis.findings, list),
-        caveats=guarded(analysis.caveats, list),
-        tables=guarded(analysis.tables, dict),
+        sections=guard(analysis.sections, list),
+        findings=guard(analysis.findings, list),
+        caveats=guard(analysis.caveats, list),
+        tables=guard(analysis.tables, dict),
     )

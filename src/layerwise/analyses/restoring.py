@@ -110,8 +110,7 @@ def _rebuild_tables(folder: Path, lost: Sequence[str], kinds: Kinds, join: Join 
     for name in lost:  # no rows of a damaged table are taken over
         (folder / name).unlink(missing_ok=True)
     for result in whole:
-        derived = result.derived_tables()
-        again = {n: t for n, t in derived.items() if f"{in_files([n])[0]}.parquet" in lost}
+        again = [n for n in in_files(result.derived_tables()) if f"{n}.parquet" in lost]
         if again:
             result.write_tables(folder, again, facts)
     if join is not None:

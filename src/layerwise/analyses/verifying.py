@@ -1,4 +1,7 @@
-"""Verify saved results: whether a folder's files are those that were written."""
+"""Check of saved results: the files of a folder against the SHA-256 that their list has of them.
+
+``run.json`` lists the files of a run; a comparison and a series have a list of their own.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +118,7 @@ def verify(folder: AnyPath) -> Verification:
 
 
 def _merge_verifications(folder: Path, several: Sequence[Verification]) -> Verification:
-    """Of a folder with several lists; a file of one is none that the others lack."""
+    """Merge the verifications of a folder's lists; a file is listed if any of them has it."""
     known = {name for one in several for name, state in one.files.items() if state != NOT_LISTED}
     files: dict[str, str] = {}
     for one in several:
@@ -128,6 +131,7 @@ def _merge_verifications(folder: Path, several: Sequence[Verification]) -> Verif
 
 
 def _verify_run(folder: Path) -> Verification:
+    """Verify the files that ``run.json`` lists."""
     if results_without_list(folder):
         missing = f"{RUN_FILE} is missing: {LOST_WITH_RUN_FILE}"
         return _without_list(folder, RUN_FILE, LISTED, missing)
@@ -149,19 +153,19 @@ def _is_damaged(folder: Path) -> bool:
 
 
 def _verify_joined_runs(folder: Path, joined: JoinedFolder[Any]) -> Verification:
-    """Of what joins saved runs: a comparison, or a series of checkpoints."""
+    """Verify what joins saved runs: a comparison, or a series of checkpoints."""
     own = joined.list_file
     if not (folder / own).exists():
         return _without_list(folder, own, joined.table_files, f"{own} is missing")
     try:
-        said = joined.read_list(folder)
+        entries = joined.read_list(folder)
     except UserError as error:
         return Verification(folder, {own: "changed"}, (str(error),))
-    return _verify_files(folder, own, files_without(said, own), joined.table_files, None)
+    return _verify_files(folder, own, files_without(entries, own), joined.table_files, None)
 
 
 def _without_list(folder: Path, own: str, known: Sequence[str], missing: str) -> Verification:
-    """Of results whose list is gone: what can be said of them all the same."""
+    """Verify results whose list is missing: only if their tables can be read."""
     there = [name for name in known if (folder / name).exists()]
     states = {own: MISSING} | dict.fromkeys(there, READABLE)
     problems = [missing]
@@ -175,6 +179,7 @@ def _without_list(folder: Path, own: str, known: Sequence[str], missing: str) ->
 def _verify_files(
     folder: Path, own: str, files: Mapping[str, str], known: Sequence[str], facts: Facts | None
 ) -> Verification:
+    """Verify the listed ``files`` of a folder, and name those of ``known`` that are not listed."""
     file_states: dict[str, str] = {own: "ok"}
     file_states |= dict(states(folder, files))
     there = [name for name in known if (folder / name).exists() and name not in file_states]
@@ -197,7 +202,7 @@ def _verify_files(
 
 
 def _other_files(folder: Path) -> list[str]:
-    """Files that are no results; what is drawn from the tables is not checked."""
+    """Files that are not results; pages and figures, which are drawn from tables, are left out."""
     drawn = (PAGE, COMPARISON_PAGE, SERIES_PAGE, FIGURES, NOT_KEPT_FILE)
     return sorted(
         path.name
@@ -207,7 +212,7 @@ def _other_files(folder: Path) -> list[str]:
 
 
 def _table_problems(path: Path, facts: Facts | None) -> Iterator[str]:
-    """Problems of a table, however they came about."""
+    """Problems of a table: unreadable, or tasks or layers that its run does not have."""
     if path.name not in TABLES_IN_FILES:
         return
     try:

@@ -148,6 +148,15 @@ def claims() -> None:
 class _Commands(TyperGroup):
     """The commands; typer itself would end an interrupted one without a word."""
 
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name, of layerwise or of a plugin."""
+        own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
+        from .plugin_commands import find_plugin_command
+
+        return find_plugin_command(cmd_name, self.commands)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)

@@ -25,7 +25,7 @@ from .options import (
     help_text,
     make_options,
 )
-from .signatures import MODEL, Signature, import_function, saved_signatures
+from .signatures import MODEL, Signature, import_function, read_signature, saved_signatures
 from .values import read_layers, read_positions
 
 # Bars are shown where there is a terminal.
@@ -53,8 +53,8 @@ class Command:
 
     @property
     def signature(self) -> Signature:
-        """The function's signature."""
-        return saved_signatures()[self.target]
+        """The function's signature; that of a plugin's function is in no file."""
+        return saved_signatures().get(self.target) or read_signature(self.target)
 
     @property
     def first(self) -> str:

@@ -123,9 +123,9 @@ def _show_work(work: dict[str, float], each: str) -> None:
 
 def _show_plan(result: Result) -> None:
     """Print what was planned and what was made, in one line."""
-    from layerwise.runs.records import planned_and_actual
+    from layerwise.runs.records import work_line
 
-    line = planned_and_actual(result.facts.work)
+    line = work_line(result.facts.work)
     if line is not None:
         say(line)
 

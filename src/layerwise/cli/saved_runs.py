@@ -193,7 +193,7 @@ def compare(
     comparison = run(given, seed=seed, n_resamples=resamples)
     page = comparison.save(folder)
     say(repr(comparison))
-    show_claims(comparison.established()[:5])
+    show_claims(comparison.established_claims()[:5])
     say(caution(comparison))
     say(f"Comparison: {page}")
 

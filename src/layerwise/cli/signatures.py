@@ -73,7 +73,9 @@ def import_function(target: str) -> Callable[..., Any]:
 def read_signature(target: str) -> Signature:
     """A function's signature, of the function itself."""
     function = import_function(target)
-    arguments: Mapping[str, Argument] = vars(function)["arguments"]
+    arguments: Mapping[str, Argument] | None = vars(function).get("arguments")
+    if not arguments:
+        raise TypeError(f"{target} must have arguments and be decorated with check_arguments")
     summary = inspect.getdoc(function) or ""
     return Signature(
         " ".join(summary.partition("\n\n")[0].split()),

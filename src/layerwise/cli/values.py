@@ -61,4 +61,4 @@ def read_executor(text: str) -> Any:
     """The executor on a Ray cluster, from ``auto,actors=2``."""
     from layerwise.runs.ray_executor import RayExecutor
 
-    return RayExecutor.of(text)
+    return RayExecutor.from_text(text)

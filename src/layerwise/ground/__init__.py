@@ -1,1 +1,4 @@
-"""Common ground of all parts of the package: arguments, names of layers, the process itself."""
+"""Basics that every part of the package may import: checks of arguments, names, processes.
+
+No module here imports another part of the package, except ``errors``.
+"""

@@ -14,7 +14,17 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Annotated, Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ParamSpec,
+    TypeVar,
+    Union,
+    Unpack,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
@@ -189,7 +199,17 @@ def read_arguments(
         name = parameter.name
         if name not in hints:
             raise TypeError(f"{function.__name__} has an argument without a type: {name}.")
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            raise TypeError(
+                f"{function.__name__} has the variadic argument *{name}: expected one argument "
+                f"{name} that takes a list."
+            )
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            if get_origin(hints[name]) is not Unpack:
+                raise TypeError(
+                    f"{function.__name__} has the variadic argument **{name}, whose names are "
+                    f"unknown: expected **{name}: Unpack[...] of a TypedDict of options."
+                )
             options = typed_dict_arguments(get_args(hints[name])[0])
             arguments |= options
             texts = {**texts, **{option.name: option.text for option in options.values()}}

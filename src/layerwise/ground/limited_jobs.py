@@ -148,7 +148,7 @@ def render_documents() -> Start:
     environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters["regex_replace"] = regex_replace
 
-    def rendered(template: Any, document: str, most: int) -> dict[str, Any]:
+    def render(template: Any, document: str, most: int) -> dict[str, Any]:
         try:
             text = template.render(**json.loads(document))
         except MemoryError:
@@ -163,7 +163,7 @@ def render_documents() -> Start:
         answers: list[dict[str, Any]] = []
         n_characters = 0
         for document in request["documents"]:
-            answers.append(rendered(template, document, request["most"]))
+            answers.append(render(template, document, request["most"]))
             n_characters += len(answers[-1].get("text", ""))
             if n_characters > request["most_together"]:
                 return [{"n_characters": n_characters}] * len(request["documents"])

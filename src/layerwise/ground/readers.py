@@ -1,4 +1,4 @@
-"""Readers of lists, paths and names: what is taken, what is made of it, what is refused.
+"""Readers of arguments: lists, paths and names are converted, or refused with a sentence.
 
 A type of an argument names its reader by ``Reads``. Plain numbers and texts have none: pydantic
 reads them (``argument_types``).
@@ -69,7 +69,7 @@ def plain_entries(value: Any) -> list[Any] | None:
 
 
 def entries(name: str, value: Any, expected: str) -> list[Any]:
-    """The entries of a list; what is none, or is too long, is refused."""
+    """The entries of a list; refuse other values, and lists that are too long."""
     given = plain_entries(value)
     if given is None:
         raise refuse(name, value, expected)

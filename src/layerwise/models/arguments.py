@@ -14,10 +14,10 @@ from layerwise.ground.readers import Reads, model_name
 
 def read_model(name: str, value: Any) -> Any:
     """Read a loaded model; a bridge, or a model of transformers, gets hook points."""
-    from .conversion.in_memory import hooked_in_memory
+    from .conversion.in_memory import hook_in_memory
     from .instance.kinds import Model
 
-    value = hooked_in_memory(value)
+    value = hook_in_memory(value)
     if not isinstance(value, Model):
         named = isinstance(value, (str, os.PathLike)) or value is None
         given = short_repr(value) if named else f"of type {type(value).__name__}"

@@ -47,7 +47,7 @@ def stored_stacks(model: Model) -> tuple[StoredStack, ...]:
     )
 
 
-def load_alike(folder: Path, model: Model) -> Model:
+def load_like(folder: Path, model: Model) -> Model:
     """Load a written folder in the number format and onto the device of a loaded model."""
     weights = model.W_E
     dtype = str(weights.dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""The kit of every picture and sentence: style, grid, wording, names of layers.
+"""Style, wording, names of layers and charts, which every page and figure is made with.
 
-It knows no analysis.
+No module here knows an analysis.
 """

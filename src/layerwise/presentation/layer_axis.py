@@ -1,7 +1,7 @@
 """Axes of layers and of depth: their ticks, and the line between an encoder and a decoder.
 
-All figures come here for these, so that layers have the same names in every one of them. Which
-model is drawn is known from ``naming``.
+All figures use them, so that layers have the same names everywhere. ``naming.stacks`` has the
+numbers of layers of the model that is drawn.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ def name_layers(
     axes: Axes, along: str, layers: Sequence[int], room: float, size: float = 0.16,
     *, cells: bool = False, first: int | None = None,
 ) -> None:  # fmt: skip
-    """Ticks of layers; in an encoder-decoder numbered in their stack, which is named."""
+    """Set ticks of layers, which are numbered within their stack; stacks are named below the axis.
+
+    ``first`` is the decoder's first layer, or 0 for a single stack; None takes it from ``layers``.
+    """
     given, ordered, n_encoder = first, sorted(layers), stacks().n_encoder
     if given is None:  # the decoder's first layer if layers of both stacks are on the axis
         first = n_encoder if ordered[0] < n_encoder <= ordered[-1] else 0

@@ -45,7 +45,7 @@ def run_bounds_text(table: pd.DataFrame) -> str:
     return f"bounds for {every_test(n_tests(table))} of the run together"
 
 
-def after_holm(n: int) -> str:
+def holm_text(n: int) -> str:
     """``"after Holm's correction over all 12 tests of the run"``, of tables corrected as one."""
     return f"after Holm's correction over {every_test(n)} of the run"
 

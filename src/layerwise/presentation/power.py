@@ -35,7 +35,7 @@ def detectable_loss_text(n: int, n_tests: int, gained: float = GAINED) -> str:
     return f"{loses} would be found in {10 * POWER:.0f} of 10 samples"
 
 
-def found_in_half(items: int, loss: float | None) -> str:
+def detection_sentence(items: int, loss: float | None) -> str:
     """``"With 24 items a task, a layer that costs a capability ... is found in half ..."``."""
     # The bound is of the first step of Holm's correction: where many layers matter, more are found.
     asked = f"With {count_noun(items, 'item')} a task"
@@ -58,7 +58,7 @@ class PlannedPower:
 
     def note(self, time: str) -> str:
         """Detectable effects, and what it takes to show more."""
-        sentence = found_in_half(self.items, self.loss)
+        sentence = detection_sentence(self.items, self.loss)
         if self.items >= self.enough:
             return sentence
         takes = f"{sentence} To show {100 * SHOWN:.0f} points in 8 of 10 runs takes {self.enough}"
@@ -83,7 +83,7 @@ class DetectableEffects:
     @property
     def sentences(self) -> list[str]:
         """Effects that half of the runs find, and the items that would show half as much."""
-        found = found_in_half(self.items, self.loss)
+        found = detection_sentence(self.items, self.loss)
         found += " “Established” holds after correction for all tests of its kind."
         if self.items_for_half <= self.items:
             return [found]

@@ -1,4 +1,4 @@
-"""A part of a run's page, its figures and tables, and the layers of a model, as plain values."""
+"""Plain values that a part of a run's page consists of: figures, tables, lines, grids of layers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def draw_table(
 
 @dataclass(frozen=True)
 class FigureSpec:
-    """A figure to be drawn, at whatever width is asked for."""
+    """A figure that is drawn later, at any width."""
 
     name: str  # of its files, unique within a run
     draw: Callable[..., Figure]  # gives the figure for a ``width`` in inches
@@ -132,7 +132,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: a heading, some words, figures and tables; layers to be opened."""
+    """A part of the page: a heading, text, figures, tables, and layers that open on a click."""
 
     anchor: str  # its address within the page, unique there
     heading: str

@@ -220,13 +220,13 @@ class Jobs:
         later = sum(map(planned_amount, others))
         progress.expect(sum(first) + later)
 
-        def made(job: Any, amount: float) -> Any:
+        def make_part(job: Any, amount: float) -> Any:
             part = PartMeter(progress, amount)
             result = job.run(parts, settings, part)
             part.set_expected(0.0)
             return result
 
-        ablation, lens = made(self.ablation, first[0]), made(self.lens, first[1])
+        ablation, lens = make_part(self.ablation, first[0]), make_part(self.lens, first[1])
         # Only the tasks that the model can do: a lucky guess carries no answer.
         signal = ablation.signal()
         known = set(signal.loc[signal["signal"], "task"])
@@ -240,7 +240,7 @@ class Jobs:
         jobs = [replace(self.patching, setup=of_pairs), *more]
         amounts = [planned_amount(job) for job in jobs]
         progress.expect(sum(amounts) - later)
-        patching, *more = map(made, jobs, amounts)
+        patching, *more = map(make_part, jobs, amounts)
         timed = self._plain_forward_timing(parts, progress)
         parts_of_work = [result.facts.work for result in (ablation, lens, patching, *more)]
         work = (*chain.from_iterable(parts_of_work), timed)

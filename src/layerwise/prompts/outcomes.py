@@ -32,7 +32,7 @@ from .patch import PositionPair
 from .texts import AnyPrompt, Positions, Prompts, encode_prompt, list_prompts, select_positions
 
 LAST, ALL = LOGITS = ("last", "all")
-"""Which logits a function gets: those of the next token, or of each position."""
+"""Logits that a function gets: those of the next token, or of each position."""
 
 
 def read_function(name: str, value: Any) -> Any:

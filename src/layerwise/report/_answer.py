@@ -138,7 +138,7 @@ def first_screen(run: RunTables, claims: Sequence[Claim]) -> Answer:
             _headline(run, effects, claims),
             _columns(layers, run.facts.model.n_encoder_layers),
             _blocks(run, effects, claims),
-            _of_kind(claims, GENERAL),
+            _established_layers(claims, GENERAL),
             intervention_phrase(*kinds[0], "a layer") if kinds else "",
             _first(claims),
             _limits(run, claims, effects),
@@ -160,7 +160,7 @@ def _run_summary(run: RunTables) -> str:
     return " · ".join(filter(None, parts))
 
 
-def _of_kind(claims: Sequence[Claim], kind: str, capability: str = "") -> frozenset[int]:
+def _established_layers(claims: Sequence[Claim], kind: str, capability: str = "") -> frozenset[int]:
     """Layers of the established claims of a kind, of one capability if it is given."""
     return frozenset(
         layer
@@ -183,8 +183,12 @@ def _headline(run: RunTables, effects: pd.DataFrame, claims: Sequence[Claim]) ->
     if effects.empty or rows(effects, signal=True).empty:
         return f"{model} guesses. Nothing can be said about its layers here."
     names = in_order(rows(effects, signal=True)["capability"], CAPABILITY_ORDER)
-    general = sorted(_of_kind(claims, GENERAL))
-    needs = {name: layers for name in names if (layers := sorted(_of_kind(claims, NEEDED, name)))}
+    general = sorted(_established_layers(claims, GENERAL))
+    needs = {
+        name: layers
+        for name in names
+        if (layers := sorted(_established_layers(claims, NEEDED, name)))
+    }
     every = "Both capabilities" if len(names) == 2 else f"All {len(names)} capabilities"
     signal = " with signal" * (len(set(effects["capability"])) > len(names))
     of_all = f"{every}{signal} need {few_layers(general)}." if general else ""
@@ -242,7 +246,7 @@ def _blocks(
     signal = run.table("signal")
     if effects.empty or signal is None:
         return ()
-    general = _of_kind(claims, GENERAL)
+    general = _established_layers(claims, GENERAL)
     lit = rows(signal, signal=True)["protocol"]
     if len(lit):  # a way of scoring that no task has signal under is in the box alone
         signal = rows(signal, protocol=list(lit.unique()))
@@ -255,7 +259,9 @@ def _blocks(
         ]
         ordered = tuple(sorted(bands, key=lambda band: bool(band.silent)))
         silent = all(band.silent for band in bands)
-        needed = frozenset() if silent else _of_kind(claims, NEEDED, capability) | general
+        needed = (
+            frozenset() if silent else _established_layers(claims, NEEDED, capability) | general
+        )
         particular = frozenset() if silent else _particular(run, capability)
         tasks = tuple(in_order(gates["task"], ()))
         blocks.append(CapabilityBlock(capability, tasks, ordered, needed, particular))
@@ -329,7 +335,7 @@ def _limits(run: RunTables, claims: Sequence[Claim], effects: pd.DataFrame) -> t
         shown += [*by_protocol(signal), *little_to_lose(signal)]
     if len(effects):
         shown += _unlike(rows(effects, signal=True))
-        if not _of_kind(claims, SPARED):
+        if not _established_layers(claims, SPARED):
             shown.append("No layer is shown to be spare.")
         shown.append("What a layer does is not shown: only what breaks without it.")
     return tuple(shown)

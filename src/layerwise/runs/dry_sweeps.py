@@ -1,6 +1,6 @@
-"""Cost of sweeps, by the very code that makes them: they are counted in place of being run.
+"""Cost of sweeps before they are made: the code that makes them is run with a counter.
 
-A sentence says so before the work, where a small memory budget makes far more of it.
+``tell_of_more_memory`` notes it if a small memory budget makes a run far longer.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class DrySweeps:
 
 
 Sweeper = Setup | DrySweeps
-"""What makes sweeps, or counts them."""
+"""An object that makes sweeps, or counts them."""
 
 
 def cost_of_sweeps(setup: Setup, task: Task, make: Callable[[Sweeper], object]) -> Cost:

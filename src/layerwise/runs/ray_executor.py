@@ -101,7 +101,7 @@ class RayExecutor(Executor):
             )
 
     @classmethod
-    def of(cls, text: str) -> RayExecutor:
+    def from_text(cls, text: str) -> RayExecutor:
         """The executor that a text stands for, as it is written on the command line.
 
         Args:
@@ -111,7 +111,7 @@ class RayExecutor(Executor):
             UserError: if it cannot be read.
 
         Example:
-            >>> RayExecutor.of("auto,actors=2,cpus=4")
+            >>> RayExecutor.from_text("auto,actors=2,cpus=4")
             RayExecutor(address='auto', num_cpus=4, num_gpus=0, actors=2, device=None)
         """
         address, *options = (piece.strip() for piece in text.split(","))

@@ -128,7 +128,7 @@ def planned_work(cost: Cost) -> dict[str, Any]:
     return {"planned_token_passes": round(cost.token_passes)}
 
 
-def planned_and_actual(work: Iterable[Mapping[str, Any]]) -> str | None:
+def work_line(work: Iterable[Mapping[str, Any]]) -> str | None:
     """One line on what was planned and what was made; None where nothing was planned."""
     keys = ("planned_token_passes", "token_passes")
     counted = [entry for entry in work if all(key in entry for key in keys)]

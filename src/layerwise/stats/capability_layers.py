@@ -16,16 +16,16 @@ from jaxtyping import Float
 
 from layerwise.stats.cells import Cell, cells
 from layerwise.stats.crossings import crossings_table
-from layerwise.stats.depth.item_curves import beyond_background
+from layerwise.stats.depth.item_curves import subtract_background
 from layerwise.stats.families.multiplicity import correct_family
 from layerwise.stats.items.clusters import paired_p_values
 from layerwise.stats.items.crossed import crossed_means
-from layerwise.stats.pools import LEVEL, Pool, compared_alike, pool_cells, pools
+from layerwise.stats.pools import LEVEL, Pool, match_protocols, pool_cells, pools
 from layerwise.stats.share_tests.equivalence import no_loss_p_values
 from layerwise.stats.signals.signal import signal_p_values, signals
 from layerwise.storage.parquet import conform, frame
 
-# The change that is meant where several were made.
+# The change that is used if a run made several kinds.
 MAIN = ("skip", "layer")
 NEEDED, LOSES_MORE, SPARE, GAIN = "needed", "loses more", "spare", "gain"
 Chance = Callable[[str, str], float]
@@ -123,7 +123,7 @@ def _correct(tables: Sequence[pd.DataFrame], n_tests: int) -> pd.DataFrame:
     return table.assign(
         low=table["low"].mask(held & above, table["low"].clip(lower=0.0)),
         high=table["high"].mask(held & ~above, table["high"].clip(upper=0.0)),
-        p_family=p,
+        p_table=p,
         n_tests=n_tests,
         established=sure,
     )
@@ -178,12 +178,12 @@ def _share_contrasts(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame
     n_tests = comb(n_capabilities, 2) * n_layers
     level = LEVEL / max(n_tests, 1)
     for pair in combinations(every, 2):
-        compared = compared_alike(*pair)
+        compared = match_protocols(*pair)
         if compared is None:
             continue
         first, second = compared
         difference, p, reach = _contrast(first, second, first.loss, second.loss, level)
-        losses = beyond_background(first.loss), beyond_background(second.loss)
+        losses = subtract_background(first.loss), subtract_background(second.loss)
         beyond, p_beyond, _ = _contrast(first, second, *losses, level)
         agree = np.sign(difference) == np.sign(beyond)
         p = np.where(agree, np.maximum(p, p_beyond), 1.0)

@@ -1,7 +1,7 @@
-"""Crossings: two layers of which each costs one of two capabilities more than the other layer does.
+"""Crossings: layer i costs capability A more than layer j does, and layer j costs B more.
 
-If layers differ in nothing but how much they damage, and each capability's score falls with the
-damage in its own way, no two layers cross. That one capability is harder makes none.
+If layers differ only in how much they damage, and each capability's score falls with the damage in
+its own way, no two layers cross. A difference in difficulty alone makes no crossing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from layerwise.stats.families.multiplicity import correct_family
 from layerwise.stats.items.clusters import paired_p_values
-from layerwise.stats.pools import LEVEL, Pool, compared_alike
+from layerwise.stats.pools import LEVEL, Pool, match_protocols
 
 CROSSING = "crossing"
 # Pairs of layers that are tested at once, so that memory stays small.
@@ -64,7 +64,7 @@ def crossings_table(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
     pairs = [
         (Side.from_pool(compared[0]), Side.from_pool(compared[1]))
         for pair in combinations(every, 2)
-        if (compared := compared_alike(*pair)) is not None
+        if (compared := match_protocols(*pair)) is not None
     ]
     n_layers = max((len(pool.layers) for pool in every), default=0)
     if not pairs or n_layers < 2:
@@ -92,7 +92,7 @@ def crossings_table(every: Sequence[Pool], n_capabilities: int) -> pd.DataFrame:
 
 
 class _Crossing(NamedTuple):
-    """Two layers, and the two capabilities that they are to cross in."""
+    """Two layers and two capabilities, with the test that they cross."""
 
     first: Side
     second: Side
@@ -146,7 +146,7 @@ class _Crossing(NamedTuple):
                     "low": max(low, 0.0) if established else low,
                     "high": high,
                     "p": self.p,
-                    "p_family": self.p_family,
+                    "p_table": self.p_family,
                     "n_tests": n_tests,
                     "established": established,
                 },

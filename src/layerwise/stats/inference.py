@@ -1,6 +1,6 @@
 """Intervals, tests and corrections for paired effects over items.
 
-Plain numbers in, plain numbers out.
+They take and return plain numbers: no tasks, no tables.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Bounds(NamedTuple):
     high: Float[np.ndarray, " columns"]
 
 
-# A run asks of the same few counts again and again, and each bound is searched for.
+# A run has the same few counts many times, and the search for a bound takes time.
 @lru_cache(maxsize=4096)
 def exact_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     """Clopper-Pearson interval of a proportion (Clopper and Pearson 1934, Biometrika 26).

@@ -65,7 +65,7 @@ class Pool(NamedTuple):
         """The answers under some of the protocols alone."""
         return self.select_answers(np.isin(self.protocol, protocols))
 
-    def of_tasks(self, tasks: Sequence[str]) -> Pool:
+    def select_tasks(self, tasks: Sequence[str]) -> Pool:
         """The answers of some of the tasks alone."""
         return self.select_answers(np.isin(self.task, tasks))
 
@@ -89,7 +89,7 @@ class Pool(NamedTuple):
         """The answers under some protocols, of the tasks that have signal under all of them."""
         under = self.select_protocols(protocols)
         of = {name: set(under.protocol[under.task == name]) for name in under.tasks}
-        return under.of_tasks([name for name in of if of[name] == set(protocols)])
+        return under.select_tasks([name for name in of if of[name] == set(protocols)])
 
     @property
     def parts(self) -> list[Pool]:
@@ -97,7 +97,7 @@ class Pool(NamedTuple):
         return [
             part
             for task in self.tasks
-            for of_task in [self.of_tasks([task])]
+            for of_task in [self.select_tasks([task])]
             for part in [of_task.select_protocols([name]) for name in of_task.protocols]
         ]
 
@@ -220,7 +220,7 @@ def pool_cells(cells: Sequence[Cell], floors: Mapping[Any, np.ndarray], n_choice
     )
 
 
-def compared_alike(first: Pool, second: Pool) -> tuple[Pool, Pool] | None:
+def match_protocols(first: Pool, second: Pool) -> tuple[Pool, Pool] | None:
     """Two capabilities under the same protocols, of tasks with signal under all of these.
 
     A task that has signal when choosing alone would make a layer that choosing needs look like one

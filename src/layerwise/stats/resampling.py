@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-# Of resamples and sign flips, rows of so many numbers are worked on at once: 32 MB of floats.
+# Numbers of a chunk of rows (resamples or sign flips): 32 MB of floats.
 _AT_ONCE = 2**22
 # Matrix products round a row alike in chunks that begin at multiples of this and are no smaller.
 _ROWS = 64
@@ -59,7 +59,7 @@ def _small(n: int) -> np.dtype:
 def counted_sums(
     counts: Int[np.ndarray, "resamples n"], values: Shaped[np.ndarray, "n columns"]
 ) -> Float[np.ndarray, "resamples columns"]:
-    """Sums over what was drawn, of every column."""
+    """Sums of every column over each bootstrap sample, which ``counts`` describes."""
     numbers, sums = values.astype(float), np.empty((len(counts), values.shape[1]))
     for rows in row_chunks(*counts.shape):
         sums[rows] = counts[rows].astype(float) @ numbers

@@ -20,7 +20,7 @@ from layerwise.errors import UserError
 LONGEST_NAME = 255
 _staying: ContextVar[Path | None] = ContextVar("staying", default=None)
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""What the system says where there is no more room."""
+"""Error numbers of a full disk."""
 
 
 @contextlib.contextmanager

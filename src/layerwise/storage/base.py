@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
@@ -19,7 +19,7 @@ from .estimates import (
     ESTIMATES,
     as_estimates,
     in_files,
-    of_other_analyses,
+    rows_of_other_analyses,
     table_from_estimates,
 )
 from .file_list import file_hashes
@@ -52,7 +52,7 @@ def cache_tables(method: Callable[[AnyResult], Tables]) -> Callable[[AnyResult],
     # Saving, the report, and a person in a notebook ask for the same; each gets a copy.
 
     @wraps(method)
-    def known(self: AnyResult) -> Tables:
+    def return_cached(self: AnyResult) -> Tables:
         kept = self.__dict__.setdefault("_computed", {})
         if method.__name__ not in kept:
             kept[method.__name__] = method(self)
@@ -61,7 +61,7 @@ def cache_tables(method: Callable[[AnyResult], Tables]) -> Callable[[AnyResult],
         copied: Any = {n: t.copy() for n, t in value.items()} if several else value.copy()
         return copied
 
-    return known
+    return return_cached
 
 
 class Result:
@@ -133,8 +133,12 @@ class Result:
             A row for each thing that was estimated: what, where, its value, its bounds and tests.
             ``docs/results.md`` describes the columns.
         """
-        tables = {name: getattr(self, name) for name in self.tables} | self.derived_tables()
+        tables = self._tables()
         return as_estimates({name: table for name, table in tables.items() if name in LAYOUTS})
+
+    def _tables(self) -> dict[str, pd.DataFrame]:
+        """The result's own tables, and those derived from them."""
+        return {name: getattr(self, name) for name in self.tables} | self.derived_tables()
 
     def save(self, folder: str | Path) -> None:
         """Write the result's tables, and ``run.json`` unless a run in the folder goes on.
@@ -158,25 +162,29 @@ class Result:
                 before = read_facts(folder)
                 together = join_facts([before, self.facts])
                 joined = before if self.joins_others else together
-        tables = {name: getattr(self, name) for name in self.tables} | self.derived_tables()
+        tables = in_files(self._tables())
         if joined is not None:
             listed = listed_files(folder) or {}
-            for name in (f"{name}.parquet" for name in in_files(tables)):
+            for name in (f"{name}.parquet" for name in tables):
                 if name not in listed:
                     refuse_foreign(folder / name, "table", is_table)
         self.write_tables(folder, tables, joined)
 
-    def write_tables(
-        self, folder: Path, tables: Mapping[str, pd.DataFrame], joined: Facts | None
-    ) -> None:
-        """Write some of the tables by name, and list them in ``run.json`` with the joined facts.
+    def write_tables(self, folder: Path, tables: Collection[str], joined: Facts | None) -> None:
+        """Write some of the saved tables, and list them in ``run.json`` with the joined facts.
 
-        Those of estimates become rows of one, in the place of earlier ones of the same analyses.
+        Args:
+            folder: an existing folder.
+            tables: names of their files; ``estimates`` is one table.
+            joined: the facts for ``run.json``; None while a run in the folder goes on.
         """
         # A table that is to be written is not listed meanwhile, so that a process that is killed
         # leaves none that differs from the list. A run that goes on (no joined facts) lists its
         # tables when it is finished.
-        whole = self._with_estimates(folder, tables)
+        own = self._tables()
+        whole = {name: own[name] for name in tables if name != ESTIMATES}
+        if ESTIMATES in tables:
+            whole[ESTIMATES] = self._joined_estimates(folder)
         names = [f"{name}.parquet" for name in whole]
         for name in names:  # before the list forgets a table that cannot be written
             refuse_special(folder / name)
@@ -189,21 +197,16 @@ class Result:
         if joined is not None and files is not None:
             write_run_file(folder, joined, files | file_hashes(folder, names))
 
-    def _with_estimates(
-        self, folder: Path, tables: Mapping[str, pd.DataFrame]
-    ) -> dict[str, pd.DataFrame]:
-        """The tables as they are written, with the estimates that others left in the folder."""
-        observed = {name: table for name, table in tables.items() if name not in LAYOUTS}
-        estimated = {name: table for name, table in tables.items() if name in LAYOUTS}
-        if not estimated:
-            return observed
-        path, parts = folder / f"{ESTIMATES}.parquet", [as_estimates(estimated)]
+    def _joined_estimates(self, folder: Path) -> pd.DataFrame:
+        """The estimates, behind those of other analyses that are in the folder."""
+        path, parts = folder / f"{ESTIMATES}.parquet", [self.estimates()]
         if path.is_file():
             digest = (listed_files(folder) or {}).get(path.name)
             before, _ = read_table(path, ESTIMATES, digest)
-            parts.insert(0, of_other_analyses(before, estimated))
+            own = [name for name in self._tables() if name in LAYOUTS]
+            parts.insert(0, rows_of_other_analyses(before, own))
         whole = pd.concat([part.astype(object) for part in parts], ignore_index=True)
-        return observed | {ESTIMATES: conform(ESTIMATES, whole)}
+        return conform(ESTIMATES, whole)
 
     @classmethod
     def load(cls: type[AnyResult], folder: str | Path) -> AnyResult:

@@ -59,7 +59,7 @@ def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def of_other_analyses(estimates: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
+def rows_of_other_analyses(estimates: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
     """The rows of a long table that come from other analyses than some tables."""
     own = {LAYOUTS[name].analysis for name in names}
     return estimates.loc[~estimates["analysis"].isin(list(own))]

@@ -25,7 +25,7 @@ from .atomic_files import LONGEST_NAME, disk_errors, refuse_special
 PAGE, COMPARISON_PAGE, FIGURES = "report.html", "comparison.html", "figures"
 SERIES_PAGE = "training.html"
 PAGE_MARK = '<meta name="generator" content="layerwise">'
-"""What tells a page that layerwise wrote from others."""
+"""A mark in every page that layerwise writes."""
 # Bytes at both ends of a file in which marks are looked for: a file to be replaced may be huge.
 _ENDS = 2**14
 

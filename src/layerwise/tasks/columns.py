@@ -133,7 +133,7 @@ def _rows(source: SourceName, name: str) -> Iterator[tuple[str, int, dict[str, A
     """The rows of a split's files, with the file and the line of each."""
     split = source.arguments.get("split", "test")
     if source.data is None:
-        yield from _of_hub(source, split, name)
+        yield from _hub_rows(source, split, name)
         return
     files = _files(source.data, split) if _can_be_path(source.data) else []
     if not files:
@@ -173,7 +173,9 @@ def _files(folder: str, split: str) -> list[Path]:
     return sorted(files)
 
 
-def _of_hub(source: SourceName, split: str, name: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
+def _hub_rows(
+    source: SourceName, split: str, name: str
+) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """The rows of a split on the hub, or in its cache on this machine."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", source.base, re.ASCII):
         raise UserError(

@@ -34,7 +34,7 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     question: Text
-    """What is asked."""
+    """The question."""
     answer: Text
     """The right answer, in one line; one of ``choices`` if there are any."""
     choices: list[Text] | None = None
@@ -42,11 +42,11 @@ class Row(BaseModel):
     context: Text | None = None
     """A passage that stands before the question."""
     capability: Capability = "knowledge"
-    """What the question asks for; the same in the whole file."""
+    """The capability that the question tests; the same in the whole file."""
     id: Text | None = None
     """Unique in the file; made from the line's number if left out."""
     cluster: Text | None = None
-    """What several questions ask for alike: they are resampled together."""
+    """A group of questions about the same thing: they are resampled together."""
     pair: Text | None = None
     """Beside a ``context``: the id of a row in another file that asks the same without it."""
     aliases: list[Text] | None = None

@@ -38,7 +38,7 @@ class PatchingPrompts:
     problem_aligned: str | None = None
 
     @property
-    def changed(self) -> tuple[range, range]:
+    def changed_ranges(self) -> tuple[range, range]:
         """From the first token that differs to the last one, in either prompt."""
         return changed_spans(self.clean, self.corrupted)
 

@@ -49,7 +49,7 @@ _SOURCES = (
     "lm-eval:NAME",
 )
 PREFIXES = ("benchmark:", "hf:", "lm-eval:")
-"""What names begin with that belong to a source and are no paths."""
+"""Beginnings of names that belong to a source and are not paths."""
 _FILES = (jsonl, columns, benchmarks, task_files)
 """Sources that are read before there is a model."""
 _suites: dict[str, _Suite] = {}

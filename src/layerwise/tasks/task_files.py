@@ -47,7 +47,7 @@ class TaskFile(BaseModel):
     fewshot: str | None = None
     """A file of few-shot examples, with the fields of a user's own questions."""
     system: str | None = None
-    """What chat models are told first."""
+    """The system prompt of chat models."""
     question_prefix: str | None = None
     answer_cue: str | None = None
     delimiter: str | None = None
@@ -78,7 +78,7 @@ def load(path: str, seed: int, fewshot: int | None, load_other: Callable[..., Ta
             f"expected the name or "
             "the path of its items."
         )
-    name = _beside(path, read.task)
+    name = _neighbor_file(path, read.task)
     if harness.matches(name) and harness.is_trusted(name):
         raise UserError(
             f"File {path!r}: 'task' says trust=yes, which only your command can; leave it out "
@@ -89,7 +89,7 @@ def load(path: str, seed: int, fewshot: int | None, load_other: Callable[..., Ta
     task = load_other(name, seed=seed, fewshot=count)
     if read.fewshot is not None:
         # Their ids are apart from those of the items.
-        file = _beside(path, read.fewshot)
+        file = _neighbor_file(path, read.fewshot)
         shown_items = jsonl.build_task(file, jsonl.read_rows(file), 0).items
         examples = tuple(replace(item, id=f"example/{item.id}") for item in shown_items)
         task = replace(task, fewshot=examples, other_fewshot=())
@@ -153,7 +153,7 @@ def _refuse_deep_keys(path: str, text: str) -> None:
             )
 
 
-def _beside(path: str, name: str) -> str:
+def _neighbor_file(path: str, name: str) -> str:
     """A file beside the task file, if there is one of that name."""
     beside = Path(path).parent / name
     try:  # what is no ordinary file is refused by who reads it

@@ -69,7 +69,7 @@ WORDS = {
     "xglm": "XGLM: sines as positions, scaled embeddings",
     "opt": "OPT: a table of positions behind two rows",
 }  # fmt: skip
-"""What each case is called in the table."""
+"""Names of the cases in the table."""
 
 
 def rows() -> Iterator[str]:

@@ -5,3 +5,6 @@ A plugin imports what it is built on, and its own names, as any package does.
 
 from .api import certainty as certainty
 from .result import CertaintyResult as CertaintyResult
+
+# Functions that are commands of ``layerwise``, by the command's name.
+COMMANDS = {"certainty": "api:certainty"}

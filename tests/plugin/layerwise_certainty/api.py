@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
-from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.arguments import Protocols, Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.logit_lens.job import Lens
+from layerwise.models.arguments import LoadedModel
 from layerwise.models.instance.exclusive import exclusive
-from layerwise.models.instance.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.options import RunOptions
 from layerwise.runs.progress import Meter
-from layerwise.runs.setup import Setup, TaskLike, prepare
+from layerwise.runs.setup import Setup, prepare
 from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 
@@ -24,9 +23,9 @@ from .result import CertaintyResult
 @check_arguments()
 @exclusive
 def certainty(
-    model: Model,
-    tasks: TaskLike | Sequence[TaskLike] = "all",
-    protocols: str | Sequence[str] = ("letter", "continuation"),
+    model: LoadedModel,
+    tasks: Tasks = "all",
+    protocols: Protocols = ("letter", "continuation"),
     **run: Unpack[RunOptions],
 ) -> CertaintyResult:
     """Measure how sure the logit lens is after each layer.

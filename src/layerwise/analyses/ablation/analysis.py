@@ -1,4 +1,4 @@
-"""Changing layers, heads, blocks and sets: its curves, and ``ANALYSIS``."""
+"""Changing layers, heads, blocks and sets: its curves, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 

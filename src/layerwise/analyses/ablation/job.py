@@ -244,9 +244,11 @@ class Ablation:
             requests = self._requests(piece.task, piece.task.items, self.setup.protocols)
             return sorted({request.request.context for request in requests})
 
-        return self._of_stage(piece, (c.interventions(self.setup, contexts) for c in self.changes))
+        return self._stage_interventions(
+            piece, (c.interventions(self.setup, contexts) for c in self.changes)
+        )
 
-    def _of_stage(
+    def _stage_interventions(
         self, piece: AblationPiece, changes: Iterable[list[Intervention]]
     ) -> list[Intervention]:
         if piece.stage == "intact":
@@ -327,7 +329,7 @@ class Ablation:
         piece = replace(piece, items=piece.counted or piece.items)
         key = piece.name, piece.protocols
         if key not in self.counted:
-            alike = self._of_stage(
+            alike = self._stage_interventions(
                 piece, (c.same_cost_changes(self.setup.model) for c in self.changes)
             )
             drawn = with_draws(alike, self.n_draws)

@@ -33,7 +33,7 @@ from .page.columns import SCORE, effect_columns
 from .tables.items import FATES, answers, of_task, records_without_layer
 from .tables.questions import question_table, read_questions
 from .tables.saved_effects import is_set
-from .tables.scoring_steps import compare_steps, scored_in_steps, with_passages
+from .tables.scoring_steps import compare_steps, scoring_steps_table, with_passages
 
 _CELL = ["task", "protocol"]
 # What names a record: the intact model's is one however often a run asks it.
@@ -89,7 +89,7 @@ class AblationResult(Result):
         """``ladder``: what changing each layer costs at every scoring step."""
         if has_several_examples(self.records):
             return frame("ladder", [])  # steps are compared answer by answer
-        return scored_in_steps(self.records, self.effects(), self.facts)
+        return scoring_steps_table(self.records, self.effects(), self.facts)
 
     @cache_tables
     def ladder_steps(self) -> dict[str, pd.DataFrame]:

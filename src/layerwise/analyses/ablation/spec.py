@@ -317,7 +317,7 @@ def with_own_draws(
     )
     known: dict[tuple[str, int], torch.Tensor] = {}
 
-    def drawn(edit: Edit) -> Edit:
+    def draw_edit(edit: Edit) -> Edit:
         if not isinstance(edit, AddSite):
             return edit
         place, table = (edit.site, edit.layer), edit.value
@@ -329,4 +329,4 @@ def with_own_draws(
             known[place] = mixed.unflatten(1, table.shape[1:])
         return replace(edit, value=known[place])
 
-    return [replace(change, edits=tuple(map(drawn, change.edits))) for change in changes]
+    return [replace(change, edits=tuple(map(draw_edit, change.edits))) for change in changes]

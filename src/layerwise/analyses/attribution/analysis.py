@@ -1,4 +1,4 @@
-"""Direct logit attribution: claims, curves, part of a page, and ``ANALYSIS``."""
+"""Direct logit attribution: claims, curves, part of a page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 

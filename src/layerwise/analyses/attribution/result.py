@@ -57,7 +57,7 @@ def summary_table(attribution: pd.DataFrame, seed: int) -> pd.DataFrame:
     whole = pd.concat(tables, ignore_index=True)
     heads = whole["component"].isin(HEADS).to_numpy(dtype=bool)
     table = estimate(whole, student("value"), [*_PIECE, "component"], by_rate=heads)
-    return conform("attribution_summary", table.rename(columns={"p_corrected": "p_adjusted"}))
+    return conform("attribution_summary", table.rename(columns={"p_table": "p_adjusted"}))
 
 
 def attribution_gate(attribution: pd.DataFrame) -> pd.DataFrame:
@@ -68,7 +68,7 @@ def attribution_gate(attribution: pd.DataFrame) -> pd.DataFrame:
     answers, chances = [], {}
     for place, group in attribution.groupby(["task", "protocol"]):
         items = group.drop_duplicates("item")
-        answers.append(MethodAnswers.of_items(items, items["correct"].to_numpy(dtype=bool)))
+        answers.append(MethodAnswers.from_items(items, items["correct"].to_numpy(dtype=bool)))
         chances[place] = float(items["chance"].to_numpy(dtype=float).mean())
     return gate_table(answers, lambda task, protocol: chances[task, protocol])
 

@@ -1,4 +1,4 @@
-"""Estimated patches: claims, part of a page, and ``ANALYSIS``."""
+"""Estimated patches: claims, part of a page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from layerwise.analyses.patching.cells import (
     refuse_unknown_places,
 )
 from layerwise.analyses.patching.pairs import Measured, SolvedPair, cost_of_passes, split_evenly
-from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
+from layerwise.analyses.patching.tables import DIRECTIONS, order_runs
 from layerwise.errors import UserError
 from layerwise.ground.argument_types import MemoryBudget, SomeNames, known_name_validator
 from layerwise.models.arguments import LoadedModel
@@ -173,7 +173,7 @@ class AttributionPatching(Patching):
     def _work(self, some: Sequence[PatchingPrompts]) -> SweepStats:
         """Two forwards and a backward for each pair; a backward pass counts as one forward."""
         model, (direction,) = self.setup.model, self.directions
-        patched = (patched_and_source(p.clean, p.corrupted, direction)[0] for p in some)
+        patched = (order_runs(p.clean, p.corrupted, direction)[0] for p in some)
         blocks = 3 * model.cfg.n_layers * len(some)
         passes = 3 * sum(token_passes(model, len(tokens)) for tokens in patched)
         return SweepStats(blocks, blocks, passes, passes)

@@ -1,4 +1,4 @@
-"""The pictures of this analysis, each from its tables alone."""
+"""Figures of ``comparison``, drawn from its saved tables alone."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from layerwise.errors import UserError, count_noun, short_repr, unknown_name
 from layerwise.ground.argument_types import ExpectedWords, Resamples, Seed
 from layerwise.ground.arguments import check_arguments
 from layerwise.ground.readers import AnyPath
-from layerwise.stats.families.estimate import exact_where_alike
+from layerwise.stats.families.estimate import equal_value_bounds
 from layerwise.stats.items.clusters import Clusters, paired_p_values
 from layerwise.tasks._lines import bad_line, lines
 
@@ -201,7 +201,7 @@ def _difference(values: Values, clusters: Clusters, seed: int, n: int) -> stats.
     low, high = (float(end[0]) for end in stats.percentile_bounds(draws, 0.95))
     if low == high and values.min() >= 0 and values.max() <= 1:
         # items that are all alike leave room for unseen ones, whose change is at most 1
-        ends = exact_where_alike(np.array([mean]), np.array([clusters.n]), 1.0)
+        ends = equal_value_bounds(np.array([mean]), np.array([clusters.n]), 1.0)
         low, high = (float(end[0]) for end in ends)
     return stats.Interval(mean, low, high, 0.95)
 

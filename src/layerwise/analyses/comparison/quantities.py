@@ -33,7 +33,7 @@ from layerwise.stats.effects import Cell, cells, layer_skips
 from layerwise.stats.families.estimate import Ends
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.share_tests.same_share import TaskLosses
-from layerwise.stats.share_tests.share_bounds import ShareBounds, moved_by_an_answer, wide_enough
+from layerwise.stats.share_tests.share_bounds import ShareBounds, one_answer_change, wide_enough
 from layerwise.stats.signals.signal import signals
 
 from .runs import SavedRun, exclusion_row
@@ -98,7 +98,7 @@ class Loss(NamedTuple):
         low, high = (
             np.where(np.isfinite(end), end, np.nan) for end in wide_enough(ends, shares, scales)
         )
-        return ShareBounds(low, high, moved_by_an_answer(scales, self.n_layers))
+        return ShareBounds(low, high, one_answer_change(scales, self.n_layers))
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def _align_items(curves: Sequence[MethodCurve], runs: Sequence[PreparedRun]) -> 
     both = _intersection([set(e.items) for e in curves])
     if len(both) < 2:
         return []
-    return [e.of_items(both, run.sampling) for e, run in zip(curves, runs, strict=True)]
+    return [e.select_items(both, run.sampling) for e, run in zip(curves, runs, strict=True)]
 
 
 def _losses(runs: Sequence[PreparedRun], note: Callable) -> Iterator[tuple[Key, list[Quantity]]]:

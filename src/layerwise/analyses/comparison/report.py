@@ -78,10 +78,10 @@ class Comparison(JoinedRuns):
 
     def report(self) -> Report:
         """The page with figures, sentences and tables."""
-        sure, rest = self.established(), no_difference_claims(self.claimable())
+        sure, rest = self.established_claims(), no_difference_claims(self.claimable())
         return Report((*sure, *rest), lambda: _page(self, sure, rest))
 
-    def established(self) -> list[Claim]:
+    def established_claims(self) -> list[Claim]:
         """The sentences that a test supports, the largest difference first."""
         sure = difference_claims(self.claimable(), self.facts.n_tests)
         if _lens_of_one_stack(self):  # what the lens cannot see must not lead

@@ -13,7 +13,7 @@ from layerwise import stats
 from layerwise.stats.depth.depth_inference import depth_bounds, depth_difference
 from layerwise.stats.depth.depths import bounds, relative_depth_difference
 from layerwise.stats.effects import ALPHA
-from layerwise.stats.families.estimate import Ends, exact_where_alike
+from layerwise.stats.families.estimate import Ends, equal_value_bounds
 from layerwise.stats.families.multiplicity import correct_rows
 from layerwise.stats.inference import expanded_level
 from layerwise.stats.items.clusters import paired_p_values
@@ -62,9 +62,9 @@ def difference_rows(
             if key.measure in DESCRIBED:
                 continue
             if len(every) > 2:  # groups have two runs or more each
-                tested = _of_runs(every, split)
+                tested = _run_difference(every, split)
             else:
-                tested = _of_items(key, every[0], every[1], one[0].sampling.seed)
+                tested = _item_difference(key, every[0], every[1], one[0].sampling.seed)
             values = np.array([quantity.draws[0] for quantity in every])
             units = [quantity.axis.unit for quantity in every if quantity.axis]
             yield {
@@ -80,14 +80,14 @@ def difference_rows(
             }
 
 
-def _of_items(key: Key, first: Quantity, second: Quantity, seed: int) -> dict[str, Any]:
+def _item_difference(key: Key, first: Quantity, second: Quantity, seed: int) -> dict[str, Any]:
     """The difference of two runs over items, whose clusters are exchanged together."""
     differences = relative_depth_difference(first.draws, second.draws)
     low, high, p = _difference_test(key, first, second, differences, seed)
     return {"unit": ITEM, "difference": float(differences[0]), "low": low, "high": high, "p": p}
 
 
-def _of_runs(every: Sequence[Quantity], split: int) -> dict[str, Any]:
+def _run_difference(every: Sequence[Quantity], split: int) -> dict[str, Any]:
     """The difference of two groups over runs and items, the first of which ends at ``split``."""
     draws = np.array([each.draws for each in every])
     over_items = draws[split:].mean(axis=0) - draws[:split].mean(axis=0)
@@ -107,7 +107,7 @@ def _difference_test(
     if first.right is not None and second.right is not None:
         net = first.right.astype(int) - second.right
         p = float(paired_p_values(net[:, None], clusters)[0])
-        return *_of_answers(differences, clusters.n, least=-1.0), p
+        return *_answer_bounds(differences, clusters.n, least=-1.0), p
     if first.loss and second.loss:
         own = [loss.share_bounds(_expanded_bounds(of.draws, clusters.n))
                for of, loss in ((second, second.loss), (first, first.loss))]  # fmt: skip
@@ -177,18 +177,18 @@ def _own_interval(key: Key, quantity: Quantity) -> tuple[float, float]:
         low, high, _ = quantity.loss.share_bounds(_expanded_bounds(draws, n))
         return float(low[0]), float(high[0])
     if quantity.right is not None:
-        return _of_answers(draws, n, least=0.0)
+        return _answer_bounds(draws, n, least=0.0)
     _, low, high = bounds(draws, n)  # of a critical set: resampled tests find more layers
     return min(low, float(draws[0])), max(high, float(draws[0]))
 
 
-def _of_answers(draws: Draws, n: int, least: float) -> tuple[float, float]:
+def _answer_bounds(draws: Draws, n: int, least: float) -> tuple[float, float]:
     """Bounds of answers, or of their change, exact ones where all items of the sample are alike."""
     _, low, high = bounds(draws, n)
     if low != high:
         return low, high
     middle, reach = (1 + least) / 2, (1 - least) / 2
-    exact = exact_where_alike(np.array([low - middle]), np.array([n]), reach)
+    exact = equal_value_bounds(np.array([low - middle]), np.array([n]), reach)
     low, high = (float(end[0]) + middle for end in exact)
     return low, high
 

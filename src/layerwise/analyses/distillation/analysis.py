@@ -1,4 +1,4 @@
-"""A distillation: claims, part of a page, and ``ANALYSIS``."""
+"""A distillation: claims, part of a page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from layerwise.analyses.shared.written_model import write_model
 from layerwise.ground.layer_names import layer_name
 from layerwise.models import weights_hash
 from layerwise.models.instance.kinds import Model, n_encoder_layers
-from layerwise.models.own_files import load_alike, model_folder
+from layerwise.models.own_files import load_like, model_folder
 from layerwise.runs.checkpoints import concat_parts
 from layerwise.runs.controls import guessed_rows, records_as_is
 from layerwise.runs.folder import RunFolder
@@ -85,7 +85,7 @@ class Distillation:
             run, out, lambda place: self._train(run, progress, step_flop).save(place)
         )
         curve = frame("distillation_curve", run.read_part(_CURVE).to_dict("records"))
-        written = load_alike(out, self.student.model)
+        written = load_like(out, self.student.model)
         records, work = self._evaluate(run, written, progress)
         facts = settings | {"written_hash": weights_hash(written)}
         return DistillationResult(records, curve, self.student.facts(facts, work)), files

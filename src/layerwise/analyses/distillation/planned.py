@@ -66,7 +66,7 @@ def plan_distillation(setup: Setup, options: PlanOptions) -> PlannedJobs:
         )
     student = _meta_model(setup, options["student"], options["backend"])
     refuse_incomparable(setup.model, student, Objective())
-    return _jobs(setup, _beside(setup, student), options)
+    return _jobs(setup, _setup_for(setup, student), options)
 
 
 def plan_healing(setup: Setup, options: PlanOptions) -> PlannedJobs:
@@ -74,7 +74,7 @@ def plan_healing(setup: Setup, options: PlanOptions) -> PlannedJobs:
     name, _, _ = read_pruned_folder(Path(setup.loaded.name))
     teacher = _meta_model(setup, options["original"] or name, options["backend"])
     refuse_incomparable(teacher, setup.model, Objective())
-    return _jobs(_beside(setup, teacher), setup, options)
+    return _jobs(_setup_for(setup, teacher), setup, options)
 
 
 def _meta_model(setup: Setup, name: str | os.PathLike[str] | Model, backend: str) -> Model:
@@ -85,7 +85,7 @@ def _meta_model(setup: Setup, name: str | os.PathLike[str] | Model, backend: str
     return load_meta_model(name, dtype=dtype, device=device, backend=backend)
 
 
-def _beside(setup: Setup, other: Model) -> Setup:
+def _setup_for(setup: Setup, other: Model) -> Setup:
     """The same tasks and protocols for another model."""
     prepared = prepare(
         other, setup.tasks, setup.protocols, seed=setup.seed, chat=setup.chat,
@@ -122,7 +122,7 @@ class PassWork(NamedTuple):
     flop: float
 
     @classmethod
-    def of_batch(cls, model: Model, batch: Sequence[Example]) -> PassWork:
+    def from_batch(cls, model: Model, batch: Sequence[Example]) -> PassWork:
         """Of a forward of a padded batch; attention's pairs are not counted."""
         n_layers, n_encoder = model.cfg.n_layers, n_encoder_layers(model)
         if isinstance(model, Seq2SeqModel):
@@ -221,8 +221,8 @@ class TrainingWork:
         """Work of so many passes of both models; a backward is two forwards."""
         total = PassWork(0, 0.0)
         for batch in self._batches(examples):
-            total += PassWork.of_batch(self.teacher, batch) * n_teacher
-            total += PassWork.of_batch(self.student, batch) * n_student
+            total += PassWork.from_batch(self.teacher, batch) * n_teacher
+            total += PassWork.from_batch(self.student, batch) * n_student
         return total
 
     def _batches(self, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
@@ -245,7 +245,7 @@ class TrainingWork:
         """Memory of a step of the largest batch, none of it written by the student itself."""
         steps = (self._step_examples(step, 1.0) for step in range(self.training.steps))
         batches = (batch for examples, _ in steps for batch in self._batches(examples))
-        largest = max(batches, key=lambda batch: PassWork.of_batch(self.student, batch).passes)
+        largest = max(batches, key=lambda batch: PassWork.from_batch(self.student, batch).passes)
         # So many steps that none is a point of the curve.
         of_step = replace(
             self.training, examples=Texts(tuple(largest), tuple(largest), ""), batch=len(largest),

@@ -1,4 +1,4 @@
-"""Early exit: claims, part of a page, and ``ANALYSIS``."""
+"""Early exit: claims, part of a page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 

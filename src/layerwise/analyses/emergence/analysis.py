@@ -1,4 +1,4 @@
-"""Parts of a page on where capabilities emerge and if methods agree, and ``ANALYSIS``."""
+"""Parts of a page on emergence and the agreement of methods, and the declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 

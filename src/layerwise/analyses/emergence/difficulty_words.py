@@ -17,7 +17,7 @@ from layerwise.tasks.suites import MATCHED
 _LEVEL = 0.05
 
 
-def beside_order(row: dict[str, Any], run: RunTables, turned: bool = False) -> str:
+def order_accuracy_sentence(row: dict[str, Any], run: RunTables, turned: bool = False) -> str:
     """Accuracy of the intact model in either, and what follows if that differs."""
     if not _has_accuracy_test(row):
         return ""
@@ -30,7 +30,7 @@ def beside_order(row: dict[str, Any], run: RunTables, turned: bool = False) -> s
     )
 
 
-def beside_orders(shown: Sequence[dict[str, Any]], run: RunTables) -> str:
+def orders_accuracy_sentence(shown: Sequence[dict[str, Any]], run: RunTables) -> str:
     """The same beside orders that contradict each other: where accuracies differ."""
     uneven = {
         str(row["protocol"]): row

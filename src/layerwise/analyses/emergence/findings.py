@@ -23,7 +23,7 @@ from layerwise.presentation.claim import (
     weight,
 )
 from layerwise.presentation.naming import name_layer, stacks
-from layerwise.presentation.over_run import LEVEL, after_holm
+from layerwise.presentation.over_run import LEVEL, holm_text
 from layerwise.presentation.rows import numbers, parts, records, rows
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
@@ -44,7 +44,7 @@ from layerwise.presentation.wording import (
 from layerwise.stats.depth.layer_curves import ABLATION, ATTRIBUTION, PATCHING
 from layerwise.storage.run_tables import RunTables
 
-from .difficulty_words import beside_order, beside_orders
+from .difficulty_words import order_accuracy_sentence, orders_accuracy_sentence
 
 AGREEMENT = "agreement"
 HALF, RANKS = "half-effect depth", "rank correlation"
@@ -111,7 +111,7 @@ def _depends(sure: pd.DataFrame, n_tests: int, n_rows: int) -> Claim:
         short=short,
         capabilities=(where["capability"],), protocols=pair, p=float(most["p_holm"]),
         items=f"{most['n_items']} items",
-        test=f"interaction of way of scoring and layer group, {after_holm(n_tests)}",
+        test=f"interaction of way of scoring and layer group, {holm_text(n_tests)}",
         estimate=Estimate(*bounds[str(most["group"])], f"% of the score more "
 f"{protocol_phrase(more)}, in "
                           f"{most['group']} layers", f"bounds for all {n_rows} gaps together"),
@@ -150,7 +150,7 @@ def _no_interaction(quiet: pd.DataFrame, n_tests: int) -> Claim:
         short="That two ways of scoring differ more at some depths than at others is not "
         f"established for {join_words(capabilities)}.",
         p=float(numbers(quiet, "p_holm").min()), items=f"{spread(quiet['n_items'])} items",
-        test=f"the smallest; interaction with the layer group, {after_holm(n_tests)}",
+        test=f"the smallest; interaction with the layer group, {holm_text(n_tests)}",
         details=(f"{capitalise(join_words(compared))} were compared.",),
         protocols=tuple(in_order([name for pair in pairs for name in pair], PROTOCOL_ORDER)),
         source=source("protocol_interaction", {"capability": capabilities}),
@@ -186,14 +186,14 @@ def _contrary(sure: list[Row], n_tests: int, n_run: int, run: RunTables) -> Clai
         details.append(
             f"{capitalise(before)} comes before {after} by {row['method']} "
             f"{protocol_phrase(row['protocol'])} ({row['measure']}, {p_value(row['p_holm'])} "
-            f"{after_holm(n_run)})."
+            f"{holm_text(n_run)})."
         )
     return Claim(
         kind=ORDER, evidence=ESTABLISHED, importance=weight(0.7, 0.0), capabilities=names,
         short=f"Whether {names[0]} or {names[1]} comes first depends on how it is measured.",
         protocols=tuple(in_order([str(row["protocol"]) for row in clearest], PROTOCOL_ORDER)),
         details=(*details, f"{len(sure)} of {count_noun(n_tests, 'test')} of this pair are "
-                 "significant.", *filter(None, [beside_orders(clearest, run).strip()])),
+                 "significant.", *filter(None, [orders_accuracy_sentence(clearest, run).strip()])),
         source=source("order", dict(zip(("first", "second"), names, strict=True))),
     )  # fmt: skip
 
@@ -220,14 +220,14 @@ def _order_claim(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int
         short=f"By {at['method']}{beyond}, {earlier} comes before {later} "
         f"{protocol_phrase(at['protocol'])}, {_layers_earlier(ahead, run.facts.model.n_layers)}.",
         capabilities=(earlier, later), protocols=(at["protocol"],), p=float(best["p_holm"]),
-        test=f"order of the {at['measure']}, {after_holm(n_run)}",
+        test=f"order of the {at['measure']}, {holm_text(n_run)}",
         estimate=Estimate(ahead, min(ends), max(ends), "of the model's depth earlier", digits=2),
         items=f"{n_items[earlier]} items of {earlier} and {n_items[later]} of {later}",
         details=tuple(filter(None, (
             f"Of {count_noun(len(pair), 'test')} of this pair, {n_sure}, "
             f"{'all ' * (len(sure) > 1)}in this direction.",
             only,
-            beside_order(best, run, sign < 0).strip(),
+            order_accuracy_sentence(best, run, sign < 0).strip(),
         ))),
         source=source("order", {"first": names[0], "second": names[1]}, **at),
     )  # fmt: skip
@@ -264,7 +264,7 @@ def _no_order(unordered: list[pd.DataFrame], n_run: int) -> Claim:
                  *(f"{each.sum()} of {count_noun(len(tests), 'test')} {words}."
                    for words, each in outcomes.items() if each.any())),
         p=float(p.min()) if (p >= LEVEL).all() else None,
-        test=f"the smallest, {after_holm(n_run)}",
+        test=f"the smallest, {holm_text(n_run)}",
     )  # fmt: skip
 
 
@@ -386,6 +386,6 @@ f"rank the "
         p=float(p[sure].max() if sure.any() else p.min()),
         items=f"{spread(ranks['n_items'])} items",
         test=f"the {'largest' if sure.any() else 'smallest'}; Spearman's correlation above 0, "
-        f"{after_holm(len(ranks))}",
+        f"{holm_text(len(ranks))}",
         source=source("method_agreement", {"measure": RANKS}),
     )  # fmt: skip

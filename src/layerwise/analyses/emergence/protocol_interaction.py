@@ -22,7 +22,7 @@ from layerwise.stats.share_tests.share_bounds import (
     Scale,
     ShareBounds,
     difference_wide_enough,
-    moved_by_an_answer,
+    one_answer_change,
     wide_enough,
 )
 from layerwise.stats.signals.signal import signals
@@ -155,7 +155,7 @@ def _rows(
         shares = np.stack([profile.pseudo.mean(axis=0) for profile in profiles])
         # percentile bounds of the mean share, joint ones where all resamples are the same
         low, high = wide_enough(stats.percentile_bounds(drawn[1:], 0.95), shares, scales)
-        own.append(ShareBounds(low, high, moved_by_an_answer(scales, n_layers)))
+        own.append(ShareBounds(low, high, one_answer_change(scales, n_layers)))
         name = f"share_{which}"
         columns |= {name: drawn[0], f"{name}_low": low, f"{name}_high": high}
     gap = first - second

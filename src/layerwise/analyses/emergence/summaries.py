@@ -30,7 +30,7 @@ from layerwise.stats.depth.depths import (
 )
 from layerwise.stats.depth.item_curves import (
     ItemCurves,
-    curves_beyond_background,
+    curves_above_background,
     layers_in_doubt,
     shared_layers,
 )
@@ -81,7 +81,7 @@ def _same_prompts(one: MethodCurve, other: MethodCurve) -> bool:
     if one.capability != other.capability or one.method == other.method:
         return False
     protocols = one.protocol, other.protocol
-    generates = any(e.of_losses and e.protocol == "generate" for e in (one, other))
+    generates = any(e.has_losses and e.protocol == "generate" for e in (one, other))
     return one.protocol == other.protocol or (generates and "continuation" in protocols)
 
 
@@ -97,25 +97,25 @@ def _compare_methods(
     named = {
         "capability": one[0].capability,
         # a method that reads prompts has no protocol of its own beside generation
-        "protocol": one[0].protocol if one[0].of_losses else other[0].protocol,
+        "protocol": one[0].protocol if one[0].has_losses else other[0].protocol,
         "first": one[0].method,
         "second": other[0].method,
         "n_items": sum(len(items) for *_, items in both),
         "n_tasks": len(both),
         "tasks": ",".join(tasks),
     }
-    first = resample_jointly([a.of_items(items, sampling) for a, _, items in both], sampling)
-    second = resample_jointly([b.of_items(items, sampling) for _, b, items in both], sampling)
+    first = resample_jointly([a.select_items(items, sampling) for a, _, items in both], sampling)
+    second = resample_jointly([b.select_items(items, sampling) for _, b, items in both], sampling)
     together, unit = (
         Clusters.concatenate([e.clusters for e in first]),
         max(sampling.n_layers - 1, 1),
     )
     least = 2.0 ** (1 - together.n)  # no exact paired test of so few items could be surer
-    means = [(np.mean([e.rows for e in side], axis=0), side[0].of_losses)
+    means = [(np.mean([e.rows for e in side], axis=0), side[0].has_losses)
              for side in (first, second)]  # fmt: skip
     depths = [
-        half_depth((cumulative_share(mean) if of_losses else mean)[:1]) / unit
-        for mean, of_losses in means
+        half_depth((cumulative_share(mean) if has_losses else mean)[:1]) / unit
+        for mean, has_losses in means
     ]
     later = relative_depth_difference(*depths)
     if not np.isnan(later[0]):
@@ -125,8 +125,8 @@ def _compare_methods(
         known = {"first_depth": float(depths[0][0]), "second_depth": float(depths[1][0])}
         yield named | known | {"measure": HALF, "estimate": float(later[0])} | test._asdict()
     added, others_added = (
-        np.round(mean if of_losses else np.diff(mean, axis=1), _ROUNDING)
-        for mean, of_losses in means
+        np.round(mean if has_losses else np.diff(mean, axis=1), _ROUNDING)
+        for mean, has_losses in means
     )
     random = stats.generator(sampling.seed, RANKS, *tasks)
     rho = rank_correlation(added, others_added, together.n, random, least=least)
@@ -325,7 +325,7 @@ def _order_row(first: Summary, second: Summary, n_layers: int) -> dict[str, Any]
         surely = shared_layers(*groups)
         ways = [sorted(surely), sorted(surely | layers_in_doubt(*groups))]
         shared = ways[-1]
-        left = [[tuple(curves_beyond_background(task, way) for task in group) for group in groups]
+        left = [[tuple(curves_above_background(task, way) for task in group) for group in groups]
                 for way in ways[: 1 + (ways[0] != ways[1])]]  # fmt: skip
         found = [_difference(first, second, [_half_depth(group) for group in each], each, n_layers)
                  for each in left]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Sets of heads: sentences, part of a page, and ``ANALYSIS``."""
+"""Sets of heads: sentences, part of a page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HEADS = {
 
 
 def findings(run: RunTables) -> list[Claim]:
-    """What the chosen heads cost beyond random sets, where that is significant."""
+    """Claims on the cost of the chosen heads beyond random sets, where it is significant."""
     losses = run.table("head_set_losses")
     if losses is None or losses.empty:
         return []
@@ -63,7 +63,7 @@ def findings(run: RunTables) -> list[Claim]:
 
 
 def sections(run: RunTables) -> list[Section]:
-    """What each set costs, in a figure and in numbers, and the heads that were chosen."""
+    """The cost of each set, in a figure and in numbers, and the heads that were chosen."""
     from .figures import set_losses
 
     losses, ranked = run.table("head_set_losses"), run.table("ranked_heads")

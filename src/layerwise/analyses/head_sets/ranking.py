@@ -48,7 +48,7 @@ def copy_scores(
     same token of the prompt.
     """
     tokens = _input(model, context, answer)
-    at, said = _said_at(context, answer), tokens.new_tensor(answer)
+    at, said = _answer_positions(context, answer), tokens.new_tensor(answer)
     n_layers = model.cfg.n_layers
     copied = np.zeros((n_layers, model.cfg.n_heads))
     rows = {hook_name(model, layer, "pattern"): layer for layer in range(n_layers)}
@@ -87,7 +87,7 @@ def cost_estimates(
     tokens = _input(model, context, answer)
     with torch.enable_grad():
         last = model.run_with_hooks(tokens, fwd_hooks=hooks, stop_at_layer=len(layers))
-        logits = final_logits(model, last[0, _said_at(context, answer)]).double()
+        logits = final_logits(model, last[0, _answer_positions(context, answer)]).double()
         said = logits.new_tensor(answer, dtype=torch.long)[:, None]
         others = logits.scatter(1, said, -torch.inf).logsumexp(dim=1)
         odds = (logits.gather(1, said)[:, 0] - others).mean()
@@ -104,7 +104,7 @@ def _input(model: DecoderOnly, context: Tokens, answer: Tokens) -> torch.Tensor:
     return torch.tensor([[*context, *answer[:-1]]], device=model.W_E.device)
 
 
-def _said_at(context: Tokens, answer: Tokens) -> slice:
+def _answer_positions(context: Tokens, answer: Tokens) -> slice:
     """The positions at which the model is to say the tokens of an answer."""
     return slice(len(context) - 1, len(context) + len(answer) - 1)
 

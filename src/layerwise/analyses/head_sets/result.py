@@ -82,7 +82,7 @@ class HeadSetsResult(Result):
         return [*none, *no_signal.sentences(signal_table(asked, self.facts.chance), self.facts)]
 
     def summary_rows(self) -> pd.DataFrame:
-        """What the chosen sets cost, beside the random ones."""
+        """The cost of the chosen sets, beside the random ones."""
         losses = self.losses()
         return in_short(self, LOSSES, losses.loc[losses["set"] == CHOSEN])
 

@@ -1,4 +1,4 @@
-"""Scores of heads on repeated tokens: their part of a page, and ``ANALYSIS``."""
+"""Scores of heads on repeated tokens: their part of a page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 

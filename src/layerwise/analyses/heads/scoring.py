@@ -170,28 +170,28 @@ def _score_site(
     last = hook_name(model, layers[-1], "resid_post")
     kept: dict[str, torch.Tensor] = {}
 
-    def attended(pattern: Float[torch.Tensor, "1 head query key"], hook: Any) -> None:
+    def average_pattern(pattern: Float[torch.Tensor, "1 head query key"], hook: Any) -> None:
         for name, (at, to) in places.items():
             scores[name][rows[hook.name]] = pattern[0, :, at, to].double().mean(-1).cpu().numpy()
 
     def keep(tensor: torch.Tensor, hook: Any) -> None:
         kept[hook.name] = tensor[0, queries]
 
-    def stacked(at: str) -> torch.Tensor:
+    def stack_layers(at: str) -> torch.Tensor:
         return torch.stack([kept[hook_name(model, layer, at)] for layer in layers])
 
-    def of_decoder(model: DecoderOnly, reading: LogitSums) -> dict[str, torch.Tensor]:
-        z, final = stacked("z"), kept[last]
+    def decoder_parts(model: DecoderOnly, reading: LogitSums) -> dict[str, torch.Tensor]:
+        z, final = stack_layers("z"), kept[last]
         zeros = final.new_zeros(len(layers), *final.shape)  # sublayers are not taken apart
         return direct(model, StackSites(zeros[0], z, zeros, zeros, final), reading).own
 
-    def of_seq2seq(model: Seq2SeqModel, reading: LogitSums) -> dict[str, torch.Tensor]:
-        attn_out, z, cross_out, cross_z, mlp_out = map(stacked, _ADDED)
+    def seq2seq_parts(model: Seq2SeqModel, reading: LogitSums) -> dict[str, torch.Tensor]:
+        attn_out, z, cross_out, cross_z, mlp_out = map(stack_layers, _ADDED)
         own = StackSites(kept[f"{DECODER}.hook_embed"], z, attn_out, mlp_out, kept[last])
         cross = CrossSites(cross_z, cross_out)
         return decompose_stack(model.parts.decoder, own, reading.direction, cross)[0]
 
-    hooks: list[Any] = [(name, attended) for name in rows]
+    hooks: list[Any] = [(name, average_pattern) for name in rows]
     two_stacks = n_encoder_layers(model) > 0
     if among:
         sites = _ADDED if two_stacks else ("z",)
@@ -209,7 +209,9 @@ def _score_site(
         weights[:, list(among)] = 1 / len(among)
         right = read[-1][0, queries + 1]
         reading = read_differences(model, logits, right, weights[:, None])
-        added = by_kind(model, lambda m: of_decoder(m, reading), lambda m: of_seq2seq(m, reading))
+        added = by_kind(
+            model, lambda m: decoder_parts(m, reading), lambda m: seq2seq_parts(m, reading)
+        )
         scores["induction"] = added[site][:, 0].mean(0).cpu().numpy()
     return HeadScores(site, layers[0], scores)
 

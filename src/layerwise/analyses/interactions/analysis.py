@@ -1,4 +1,4 @@
-"""Interactions of layers: their part of a page, and ``ANALYSIS``."""
+"""Interactions of layers: their part of a page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class InteractionsResult(Result):
 
     @cache_tables
     def signal(self) -> pd.DataFrame:
-        """Is the intact model better than blind? As ``signal``."""
+        """``signal``: a test that the intact model answers better than blind."""
         return signal_from_interactions(self.interactions, self.facts.chance)
 
     @cache_tables

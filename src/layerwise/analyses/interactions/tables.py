@@ -18,8 +18,8 @@ from layerwise.presentation.naming import name_layer
 from layerwise.stats.effects import BASELINES, CONTROLS, INTACT, Chance, signal_table
 from layerwise.stats.families.estimate import (
     Ends,
+    equal_value_bounds,
     estimate,
-    exact_where_alike,
     mean_columns,
     student,
 )
@@ -184,7 +184,7 @@ def _bounds(table: pd.DataFrame, n_tests: int) -> Ends:
     alike = (table["measure"] == ACCURACY).to_numpy() & (low == high)
     if alike.any():
         mean, n = (table[name].to_numpy()[alike] for name in ("interaction", "n_clusters"))
-        low[alike], high[alike] = exact_where_alike(mean, n, _MOST_BEYOND, n_tests)
+        low[alike], high[alike] = equal_value_bounds(mean, n, _MOST_BEYOND, n_tests)
     return low, high
 
 
@@ -342,6 +342,6 @@ def _with_bounds(
     if most is None:
         return columns
     mean, low, high = columns.values()
-    exact = exact_where_alike(mean, np.full(len(mean), cell.clusters.n), most)
+    exact = equal_value_bounds(mean, np.full(len(mean), cell.clusters.n), most)
     bounds = (np.where(low == high, e, b) for e, b in zip(exact, (low, high), strict=True))
     return dict(zip(columns, (mean, *bounds), strict=True))

@@ -1,4 +1,4 @@
-"""The logit lens: its curves, claims, parts of a page, and ``ANALYSIS``."""
+"""The logit lens: its curves, claims, parts of a page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from layerwise.presentation.columns import (
     yes_no_column,
 )
 from layerwise.presentation.no_signal import gate_tables
-from layerwise.presentation.over_run import after_holm
+from layerwise.presentation.over_run import holm_text
 from layerwise.presentation.rows import parts, records, rows
 from layerwise.presentation.section import FigureSpec, Section
 from layerwise.presentation.wording import (
@@ -56,7 +56,7 @@ from layerwise.presentation.wording import (
     number,
     protocol_phrase,
 )
-from layerwise.stats.depth.item_curves import settled_by_item
+from layerwise.stats.depth.item_curves import item_settling_curves
 from layerwise.stats.depth.layer_curves import (
     TASK,
     ExcludedTask,
@@ -111,17 +111,17 @@ _OF_ENCODER = {
 }
 
 
-def settled_later(run: RunTables) -> list[Claim]:
+def depth_claims(run: RunTables) -> list[Claim]:
     """The clearest differences in depth between two capabilities' right answers."""
     # Ranks of items may differ where mean depths cannot be told apart: both must.
     means, compared = (run.table(f"prediction_depth_{name}") for name in ("means", "comparisons"))
     if compared is None or means is None:
         return []
     sure = rows(compared, significant=True).query("low > 0 or high < 0")
-    return most_important([_later(row, means, len(compared)) for row in records(sure)], 1)
+    return most_important([_depth_claim(row, means, len(compared)) for row in records(sure)], 1)
 
 
-def _later(row: dict[str, Any], means: pd.DataFrame, n_tests: int) -> Claim:
+def _depth_claim(row: dict[str, Any], means: pd.DataFrame, n_tests: int) -> Claim:
     """Reading of two capabilities by a lens; no order of them, whose answers have other rivals."""
     flipped = row["later"] < 0.5
     earlier, later = ("second", "first") if flipped else ("first", "second")
@@ -145,7 +145,7 @@ def _later(row: dict[str, Any], means: pd.DataFrame, n_tests: int) -> Claim:
             f"{100 * share:.0f} % of the pairs of items are in this order.",
         ),
         estimate=Estimate(sign * float(row["difference"]), low, high, "of the depth", digits=2),
-        p=float(row["p_holm"]), test=f"Mann-Whitney test {after_holm(n_tests)}",
+        p=float(row["p_holm"]), test=f"Mann-Whitney test {holm_text(n_tests)}",
         items=f"{row[f'n_{later}']} and {row[f'n_{earlier}']} items",
         caveat=f"This is no order of the capabilities: {FEWER_RIVALS}.",
         source=source("prediction_depth_comparisons", where),
@@ -195,7 +195,7 @@ def _with_settling_depths(
     clusters = clusters_from_table(depths, depths["item"].tolist())
     settling = np.column_stack([right * layers, right])
     settled = mean_of_right(sampling.means(evidence.task, settling, clusters))
-    curves = settled_by_item(layers, right, sampling.n_layers, clusters)
+    curves = item_settling_curves(layers, right, sampling.n_layers, clusters)
     return evidence._replace(
         settled=settled, n_right=int(right.sum()), settled_curves=curves, settling=settling
     )
@@ -279,7 +279,7 @@ ANALYSIS = Analysis(
     "logit_lens",
     LensResult,
     sections,
-    settled_later,
+    depth_claims,
     tables=_tables,
     files={"lens_gate": "lens.parquet, answers counted"},
     curves=Curves("logit lens", lens_evidence),

@@ -65,7 +65,7 @@ class DistinguishingTokens:
 
 def deciding_tokens(setup: Setup, task: Task, protocol: str) -> Iterator[DistinguishingTokens]:
     """The deciding tokens of each item; none of one whose answer is another option's beginning."""
-    shared = _shared_by_task(setup, task, protocol)
+    shared = _n_shared_tokens(setup, task, protocol)
     for item in task.items:
         requests = setup.requests(task, choosable(task, item, protocol), protocol)
         others = [answer_tokens(request) for request in requests if not request.gold]
@@ -94,7 +94,7 @@ def _distinguishing_tokens(
     return DistinguishingTokens(gold, start, answer[start:stop], options, n_options)
 
 
-def _shared_by_task(setup: Setup, task: Task, protocol: str) -> int:
+def _n_shared_tokens(setup: Setup, task: Task, protocol: str) -> int:
     """Tokens that the answers of all items without choices begin with, but for the last one."""
     bare = [item for item in task.items if not item.choices]
     answers = [
@@ -141,7 +141,7 @@ class Passage:
     n_options: int = 0
 
     @classmethod
-    def of_prompt(cls, read: DistinguishingTokens, positions: Sequence[int] | None) -> Passage:
+    def from_prompt(cls, read: DistinguishingTokens, positions: Sequence[int] | None) -> Passage:
         """Look for the tokens that tell the answer apart at the end of a prompt."""
         # Elsewhere in the prompt only the first of them is looked for.
         request, (first, *more) = read.gold, read.tokens
@@ -182,7 +182,7 @@ def passages(
     """Passages of a task's items that are read; generates the texts where these are read."""
     if over == PROMPT:
         deciding = deciding_tokens(setup, task, protocol)
-        return [Passage.of_prompt(tokens, positions) for tokens in deciding]
+        return [Passage.from_prompt(tokens, positions) for tokens in deciding]
     requests = gold_requests(setup, task, protocol)
     if over == CONTINUATION:
         return [Passage.from_continuation(request, answer_tokens(request)) for request in requests]

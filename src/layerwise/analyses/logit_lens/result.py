@@ -17,7 +17,7 @@ from layerwise.analyses.shared.lens_names import stream_names
 from layerwise.presentation import no_signal
 from layerwise.presentation.section import draw_table
 from layerwise.presentation.wording import WAY, protocol_words
-from layerwise.stats.depth.item_curves import ItemCurves, settled_by_item
+from layerwise.stats.depth.item_curves import ItemCurves, item_settling_curves
 from layerwise.stats.depth.layer_curves import Signal
 from layerwise.stats.effects import ALPHA, Chance
 from layerwise.stats.families.multiplicity import correct_rows
@@ -108,7 +108,7 @@ def lens_gate(lens: pd.DataFrame, chance: Chance) -> pd.DataFrame:
         place = str(group["task"].iloc[0]), str(group["protocol"].iloc[0])
         last = group.loc[group["layer"] == group["layer"].max()].drop_duplicates("item")
         right = last["rank"].eq(0).to_numpy(dtype=bool)
-        answered.append(MethodAnswers.of_items(last, right))
+        answered.append(MethodAnswers.from_items(last, right))
         known = last["token"].dropna()
         most = known.value_counts().max() / len(last) if len(known) else 0.0
         stated = 0.0 if answered[-1].blind is not None and len(known) else chance(*place)
@@ -149,7 +149,7 @@ def samples(depths: pd.DataFrame, signal: Signal, n_layers: int) -> Iterator[Sam
             if not signal.get((str(task), protocol), False) or clusters.select_items(right).n < 2:
                 continue
             layers = group["layer"].to_numpy(dtype=float).clip(min=0)
-            curve = settled_by_item(layers, right, n_layers, clusters)
+            curve = item_settling_curves(layers, right, n_layers, clusters)
             own_depths = group.loc[right, "depth"].to_numpy(dtype=float)
             solved.append((str(task), own_depths, clusters.select_items(right), curve))
         if solved:

@@ -1,4 +1,4 @@
-"""Activation patching: its curves, its part of a page, and ``ANALYSIS``."""
+"""Activation patching's part of the page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _hand_over_claims(of_site: pd.DataFrame, note: str) -> list[Claim]:
             *details,
         )
     says += _layer_range_words(layers)
-    evidence, between = Evidence.ESTABLISHED, _elsewhere(of_site, changed)
+    evidence, between = Evidence.ESTABLISHED, _move_layers(of_site, changed)
     if between is not None:
         evidence, layers, (left, reached) = Evidence.IN_TABLE, between, map(name_layer, between)
         says = (
@@ -165,7 +165,7 @@ def _claim(says: str, row: dict[str, Any], places: list[str] | str, **more: Any)
     )  # fmt: skip
 
 
-def _elsewhere(of_site: pd.DataFrame, changed: str) -> tuple[int, int] | None:
+def _move_layers(of_site: pd.DataFrame, changed: str) -> tuple[int, int] | None:
     """The layers at which the answer leaves one place and reaches the other, if far apart."""
     layers = layers_in(rows(of_site, pos_label="last"))
     token, last = (

@@ -38,7 +38,7 @@ from .cells import (
 )
 from .pairs import Measured, PairJob, SolvedPair, answer_requests, scored_logprob
 from .result import PatchingResult
-from .tables import DENOISING, DIRECTIONS, patched_and_source
+from .tables import DENOISING, DIRECTIONS, order_runs
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -118,7 +118,7 @@ class Patching(PairJob):
             total += self.setup.cost(task, [cell.intervention() for cell in swept], requests)
         for prompts, own_cells in zip(some, cells, strict=True):
             if n := sum(not self._by_engine(cell) for cell in own_cells):
-                tokens, _ = patched_and_source(prompts.clean, prompts.corrupted, direction)
+                tokens, _ = order_runs(prompts.clean, prompts.corrupted, direction)
                 passes = token_passes(self.setup.model, len(tokens)) * n
                 one = self.setup.cost(task, [intact()], answer_requests(prompts, tokens)[:1])
                 total += Cost(
@@ -181,7 +181,7 @@ class Patching(PairJob):
         swept = [tuple(filter(self._by_engine, own_cells)) for own_cells in cells]
         for patched, alike in indices_by_key(swept).items():
             if patched:
-                runs = [(p, patched_and_source(p.clean, p.corrupted, direction))
+                runs = [(p, order_runs(p.clean, p.corrupted, direction))
                         for p in (prompts[i] for i in alike)]  # fmt: skip
                 of_pairs = (answer_requests(p, tokens, source) for p, (tokens, source) in runs)
                 yield patched, list(chain.from_iterable(of_pairs)), alike

@@ -40,7 +40,7 @@ from .tables import (
     OF_DECODER,
     OF_PROMPT,
     START,
-    patched_and_source,
+    order_runs,
 )
 
 OF_BLOCK = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "pattern")
@@ -166,7 +166,7 @@ class PatchingLayout:
             for label, pairs in labelled:
                 if label not in (labels or usual):
                     continue
-                places = tuple(patched_and_source(a, b, direction) for a, b in pairs)
+                places = tuple(order_runs(a, b, direction) for a, b in pairs)
                 for layer in layers:
                     heads = range(self.heads[layer]) if site in HEAD_SITES else (None,)
                     yield from (PatchCell(site, layer, head, label, places) for head in heads)

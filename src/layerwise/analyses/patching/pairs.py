@@ -33,7 +33,7 @@ from layerwise.sweep.requests import Tokens
 from layerwise.tasks import PatchingPrompts, Task
 from layerwise.tasks.pairs import check_room
 
-from .tables import patched_and_source
+from .tables import order_runs
 
 # Pairs that the intact model answers in one sweep: they share their few-shot examples, so that
 # fewer at once take more work (of 268 pairs of facts 5 % of what patching 16 of them takes).
@@ -75,11 +75,11 @@ class SolvedPair:
 
     def runs(self, direction: str) -> tuple[Tokens, Tokens]:
         """The prompt whose run is patched, and the one that activations are taken from."""
-        return patched_and_source(self.prompts.clean, self.prompts.corrupted, direction)
+        return order_runs(self.prompts.clean, self.prompts.corrupted, direction)
 
     def diffs(self, direction: str) -> tuple[float, float]:
         """The logit differences of these two."""
-        return patched_and_source(self.clean_diff, self.corrupted_diff, direction)
+        return order_runs(self.clean_diff, self.corrupted_diff, direction)
 
 
 @dataclass(frozen=True)

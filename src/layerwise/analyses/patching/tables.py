@@ -40,7 +40,7 @@ _CELL = ["site", "layer", "head", "pos_label"]
 _NO_HEAD = -1
 
 
-def patched_and_source(clean: End, corrupted: End, direction: str) -> tuple[End, End]:
+def order_runs(clean: End, corrupted: End, direction: str) -> tuple[End, End]:
     """Of something of both runs, that of the run which is patched, and that of its source."""
     return (corrupted, clean) if direction == DENOISING else (clean, corrupted)
 
@@ -92,7 +92,7 @@ def _effects(
 def _changes(table: pd.DataFrame, columns: tuple[str, ...], direction: str) -> pd.DataFrame:
     """``change`` by the patch, and the ``whole`` way to the source run, a row per row."""
     first, *second, patched = (table[name] for name in columns)
-    base, aim = patched_and_source(first, second[0], direction) if second else (first, 0.0 * first)
+    base, aim = order_runs(first, second[0], direction) if second else (first, 0.0 * first)
     changes = table.assign(change=patched - base, whole=aim - base)
     return changes.dropna(subset=["change", "whole"])
 
@@ -106,13 +106,13 @@ def effects_over_pairs(
     signals = signals_of_pairs(values)
     tasks: Any = turned.groupby(TASK)
     parts = [
-        _of_task(group, cell, family, seed).assign(signal=signals[task, protocol])
+        _task_effects(group, cell, family, seed).assign(signal=signals[task, protocol])
         for (task, _, protocol), group in tasks
     ]
     return pd.concat(parts, ignore_index=True).astype({"signal": "boolean"})
 
 
-def _of_task(turned: pd.DataFrame, cell: list[str], family: str, seed: int) -> pd.DataFrame:
+def _task_effects(turned: pd.DataFrame, cell: list[str], family: str, seed: int) -> pd.DataFrame:
     """The rows of one task: means over pairs, of pairs that have the cell."""
     wide = turned.pivot_table(index="item", columns=cell, values=["change", "gain", "whole"])
     cells, task = wide["change"].columns.to_frame(index=False), str(turned["task"].iloc[0])

@@ -1,4 +1,4 @@
-"""Direct paths: claims, part of a page, and ``ANALYSIS``."""
+"""Direct paths: claims, part of a page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import torch
 from layerwise.analyses.arguments import Tasks, check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.patching.pairs import Measured, PairJob, SolvedPair, cost_of_passes
-from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
+from layerwise.analyses.patching.tables import DIRECTIONS, order_runs
 from layerwise.errors import UserError
 from layerwise.ground.argument_types import SomeNames, known_name_validator
 from layerwise.models.arguments import LoadedModel
@@ -119,7 +119,7 @@ class PathPatching(PairJob):
     def _work_of_pair(self, prompts: PatchingPrompts) -> SweepStats:
         """Work of the paths of a pair: its two runs, and those into each receiver."""
         model = self.setup.model
-        tokens, _ = patched_and_source(prompts.clean, prompts.corrupted, self.direction)
+        tokens, _ = order_runs(prompts.clean, prompts.corrupted, self.direction)
         senders, parallel = model_senders(model), model.cfg.parallel_attn_mlp
         work = _work(2, model.cfg.n_layers, token_passes(model, len(tokens)))
         for receiver in self._receivers():

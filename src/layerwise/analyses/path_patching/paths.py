@@ -199,18 +199,18 @@ def _sender_hook_name(model: Model, sender: Sender) -> str:
 def _projection(model: Model, sender: Sender) -> Float[torch.Tensor, "d_head d_model"]:
     """The output projection of one head."""
 
-    def of_decoder(model: DecoderOnly) -> torch.Tensor:
+    def decoder_weight(model: DecoderOnly) -> torch.Tensor:
         with loaded_block(model, sender.layer) as block:
             return block.attn.W_O[sender.head]
 
-    def of_seq2seq(model: Seq2SeqModel) -> torch.Tensor:
+    def seq2seq_weight(model: Seq2SeqModel) -> torch.Tensor:
         block = _block(model, sender.layer)
         attention = block.cross_attn if sender.site == CROSS_HEAD else block.attn
         assert attention is not None
         weight = attention.out.weight.unflatten(1, (attention.n_heads, attention.d_head))
         return weight[:, sender.head].T
 
-    return by_kind(model, of_decoder, of_seq2seq)
+    return by_kind(model, decoder_weight, seq2seq_weight)
 
 
 @torch.inference_mode()
@@ -318,15 +318,15 @@ class HeldStreams:
     ) -> Float[torch.Tensor, "sender pos d_model"]:
         """The stream that a receiver reads, before any norm of its own, for each sender."""
 
-        def written(place: tuple[int, int]) -> torch.Tensor:
+        def sum_at(place: tuple[int, int]) -> torch.Tensor:
             here = torch.tensor([sender.write_order == place for sender in senders])
             return flows * here.to(flows)[:, None, None]
 
-        stream = self._held[f"{receiver.stack}.hook_embed"] + written(BEGINNING)
+        stream = self._held[f"{receiver.stack}.hook_embed"] + sum_at(BEGINNING)
         for place, output, norm in self._sublayers(receiver.stack):
             if place >= receiver.read_order:
                 break
-            total = stream + self._held[output] + written(place)
+            total = stream + self._held[output] + sum_at(place)
             stream = norm(total) if self.model.cfg.post_norm else total
         return stream
 

@@ -1,4 +1,4 @@
-"""A model written without some layers: its part of a page, and ``ANALYSIS``."""
+"""A pruned model's part of the page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 

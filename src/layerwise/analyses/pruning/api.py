@@ -33,7 +33,7 @@ from layerwise.models.huggingface.parity_text import token_ids
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model, is_seq2seq, n_encoder_layers
 from layerwise.models.libraries.quiet import quiet
-from layerwise.models.own_files import load_alike, model_folder, stored_stacks
+from layerwise.models.own_files import load_like, model_folder, stored_stacks
 from layerwise.runs.checkpoints import CheckpointStore, table_rows
 from layerwise.runs.controls import item_requests
 from layerwise.runs.folder import RunFolder
@@ -133,7 +133,7 @@ def _write_and_check(
     files: dict[str, str] = {}
     try:
         files = write_model(run, out, write)
-        written = load_alike(out, model)
+        written = load_like(out, model)
         _refuse_other_model(model, written, removed, setup)
     except UserError:
         remove_model(out, files)
@@ -145,7 +145,7 @@ def _refuse_other_model(model: Model, written: Model, removed: Sequence[int], se
     """Accept only a written model that says what was predicted, on a fixed text."""
     requests, single = [_fixed_text(model, setup)], setup.loaded.dtype == "float32"
 
-    def scored(model: Model, change: Intervention) -> Scored:
+    def score_change(model: Model, change: Intervention) -> Scored:
         ((outcome,),) = sweep(
             model, [change], requests, tokenizer=setup.tokenizer,
             memory_budget=setup.memory_budget,
@@ -153,7 +153,7 @@ def _refuse_other_model(model: Model, written: Model, removed: Sequence[int], se
         assert isinstance(outcome, Scored)
         return outcome
 
-    predicted, measured = scored(model, skip_layers(removed)), scored(written, intact())
+    predicted, measured = score_change(model, skip_layers(removed)), score_change(written, intact())
     apart, limit = distance(predicted, measured), TOLERANCE if single else ABSURD
     if apart > limit and single:
         # Without some layers small differences grow.

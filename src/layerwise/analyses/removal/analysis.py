@@ -1,4 +1,4 @@
-"""The removal of layers: claims, part of a page, and ``ANALYSIS``."""
+"""The removal of layers: claims, part of a page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from layerwise.sweep.plans.cost import Cost
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 
-from .measuring import Layers, TaskRequests, answers, measure_sets, measured_by_task
+from .measuring import Layers, TaskRequests, answers, measure_by_task, measure_sets
 from .orders import (
     by_angle,
     by_effect,
@@ -304,7 +304,7 @@ class Order:
                 return self._measure(tasks, split, tried)
         measure = partial(replace(self, known={})._measure, split=split, tried=tried)
         part = PartMeter(progress, amount)
-        return measured_by_task(executor, parts, part, name, tasks, measure, amount)
+        return measure_by_task(executor, parts, part, name, tasks, measure, amount)
 
     def _measure(
         self, tasks: Sequence[Task], split: str, tried: Sequence[Layers]

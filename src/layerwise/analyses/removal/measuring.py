@@ -104,7 +104,7 @@ def _parts(swept: Sweep, sizes: Sequence[int]) -> Iterator[Sweep]:
         yield replace(swept, outcomes=[list(islice(of_change, size)) for of_change in outcomes])
 
 
-def measured_by_task(
+def measure_by_task(
     executor: Executor, parts: CheckpointStore, progress: Meter, name: str,
     tasks: Sequence[Task], measure: Measure, amount: float,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:  # fmt: skip

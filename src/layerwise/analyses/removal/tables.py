@@ -133,7 +133,7 @@ def steps_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFram
     tested = held_out & whole["signal"].eq(True).to_numpy(dtype=bool)
     sizes = Sizes(int(held_out.sum()), 0)
     p = correct_run_wide(whole["p"].to_numpy(dtype=float), tested, sizes=sizes)
-    return whole.assign(p_run=p, run_tests=sizes.of_rows(tested))
+    return whole.assign(p_run=p, run_tests=sizes.by_row(tested))
 
 
 def _chosen_rows(order: pd.DataFrame, chance: Chance) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Whether published claims about layers hold for a model: the claims, their tests, the verdicts."""
+"""Replication of published claims about layers: the claims, their tests, the verdicts."""
 
 # Public names of the package by the module that has them.
 PUBLIC = {"api": ("replicate",), "result": ("ReplicationResult",)}

@@ -1,4 +1,4 @@
-"""Verdicts on published claims: sentences, part of a page, and ``ANALYSIS``."""
+"""Verdicts on published claims: sentences, part of a page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _LOOKS: dict[str, str] = {
 
 
 def findings(run: RunTables) -> list[Claim]:
-    """How many claims hold, then a sentence for each verdict."""
+    """The number of claims that hold, then a sentence for each verdict."""
     verdicts = run.table("verdicts")
     if verdicts is None or verdicts.empty:
         return []
@@ -54,7 +54,7 @@ def findings(run: RunTables) -> list[Claim]:
 
 
 def _summary(verdicts: pd.DataFrame, model: str) -> Claim:
-    """How many parts of claims hold, and how many stay open."""
+    """Numbers of parts of claims that hold, and that stay open."""
     told = [
         (Verdict.HOLDS, "{} hold", "{} holds"),
         (Verdict.OPPOSITE, "the opposite of {} holds", "the opposite of {} holds"),

@@ -1,4 +1,4 @@
-"""Pictures of verdicts: a line for each claim, and the numbers that one stands on."""
+"""Figures of a replication: the verdicts on all claims, and the estimates behind one of them."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ MEASUREMENTS = {
     "costly heads": _head_sets(COST, random_sets=2 * RANDOM_SETS),
     "induction heads": _head_sets(INDUCTION),
 }
-"""What ``Needs.also`` may name, beside ``TRAINED``."""
+"""Analyses that ``Needs.also`` may name, beside ``TRAINED``."""
 
 
 def join_sets_of_heads(results: Sequence[Result]) -> list[Result]:

@@ -1,4 +1,4 @@
-"""Running text under changes of layers: claims, part of a page, and ``ANALYSIS``."""
+"""Running text under changes: claims, part of a page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 

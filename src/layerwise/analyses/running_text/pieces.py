@@ -49,7 +49,7 @@ class Piece(NamedTuple):
         return LogLikelihood(self.context, self.scored)
 
     def prefixes(self) -> list[Tokens]:
-        """What stands before each scored token."""
+        """The tokens before each scored token."""
         return [self.context + self.scored[:n] for n in range(len(self.scored))]
 
     def next_tokens(self) -> list[Generate]:

@@ -27,7 +27,7 @@ _SHOWN = 5
 
 
 class TextEffects(NamedTuple):
-    """What each piece of text loses by changes of one kind.
+    """Losses of each piece of text by changes of one kind.
 
     Attributes:
         layers: the layer of each change, or the first of the two.
@@ -107,7 +107,7 @@ class TextLossResult(Result):
         return effects_table(self.text_loss)
 
     def _figure(self) -> Any:
-        """What each change costs, and how many next tokens stay."""
+        """The cost of each change, and the share of next tokens that stay."""
         from .figures import text_curves
 
         return draw_table(self, text_curves, self.effects())

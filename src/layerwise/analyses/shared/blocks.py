@@ -19,20 +19,20 @@ _OF_ATTENTION, _OF_MLP = ("attn", "ln1", "ln1_post"), ("mlp", "ln2", "ln2_post")
 
 def parts_of_block(model: Model, block: Any) -> dict[str, list[nn.Parameter]]:
     """The parameters of a layer (without what blocks share) by part, a sublayer with its norms."""
-    decoder_only = _of_original if runs_original_modules(model) else _decoder_only_weights
-    parts = by_kind(model, lambda _: decoder_only(block), lambda _: _of_seq2seq(block))
+    decoder_only = _original_weights if runs_original_modules(model) else _decoder_only_weights
+    parts = by_kind(model, lambda _: decoder_only(block), lambda _: _seq2seq_weights(block))
     return {name: weights for name, weights in parts.items() if weights}
 
 
 def _decoder_only_weights(block: Any) -> dict[str, list[nn.Parameter]]:
-    def named(names: Iterable[str]) -> list[nn.Parameter]:
+    def weights_of(names: Iterable[str]) -> list[nn.Parameter]:
         return _weights(getattr(block, name, None) for name in names)
 
     whole = list(block.parameters())
-    return {"layer": whole, "attn_out": named(_OF_ATTENTION), "mlp_out": named(_OF_MLP)}
+    return {"layer": whole, "attn_out": weights_of(_OF_ATTENTION), "mlp_out": weights_of(_OF_MLP)}
 
 
-def _of_original(block: Any) -> dict[str, list[nn.Parameter]]:
+def _original_weights(block: Any) -> dict[str, list[nn.Parameter]]:
     """Of a decoder over its own modules; a norm that both sublayers read is attention's."""
     parts: BlockParts = block.parts
     norm = None if parts.mlp_norm is parts.attn_norm else parts.mlp_norm
@@ -41,7 +41,7 @@ def _of_original(block: Any) -> dict[str, list[nn.Parameter]]:
     return {"layer": [*attention, *mlp], "attn_out": attention, "mlp_out": mlp}
 
 
-def _of_seq2seq(block: Any) -> dict[str, list[nn.Parameter]]:
+def _seq2seq_weights(block: Any) -> dict[str, list[nn.Parameter]]:
     parts = block.parts
     mlp = parts.mlp
     modules_of = {
@@ -66,16 +66,16 @@ def _weights(modules: Iterable[Any]) -> list[nn.Parameter]:
 def norms_of_block(model: Model, block: Any) -> list[nn.Parameter]:
     """The parameters of a layer's norms: of the stream, behind sublayers, of queries and keys."""
 
-    def of_seq2seq(_: Any) -> list[nn.Parameter]:
+    def seq2seq_norms(_: Any) -> list[nn.Parameter]:
         parts = block.parts
         return _weights([parts.attn_norm, parts.cross_norm, parts.mlp_norm])
 
-    def of_decoder_only(_: Any) -> list[nn.Parameter]:
+    def decoder_norms(_: Any) -> list[nn.Parameter]:
         if runs_original_modules(model):
             return _norms_of_original(block.parts)
         return _weights(m for m in block.modules() if type(m).__name__ in _NORMS)
 
-    return by_kind(model, of_decoder_only, of_seq2seq)
+    return by_kind(model, decoder_norms, seq2seq_norms)
 
 
 def _norms_of_original(parts: BlockParts) -> list[nn.Parameter]:

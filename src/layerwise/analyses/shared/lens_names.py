@@ -7,17 +7,17 @@ import pandas as pd
 from layerwise.ground.layer_names import stream_name
 
 LOGIT, TUNED = LENSES = ("logit", "tuned")
-"""What can be asked for: the final norm and the unembedding read the stream of the decoder (or of
+"""Lenses to ask for: the final norm and the unembedding read the stream of the decoder (or of
 the only stack) as it is, or translated by a trained map."""
 DECODER_LENS, TUNED_DECODER_LENS = OF_ENCODER = "decoder", "tuned decoder"
-"""What comes with these of an encoder: the whole decoder reads the stream behind one of its layers
+"""Lenses of an encoder that come with these: the whole decoder reads the stream behind one layer
 as it is, which is the exact run of a shorter model, or translated by a trained map, a probe."""
 LENS_ORDER = (LOGIT, TUNED, DECODER_LENS, TUNED_DECODER_LENS)
-"""In which order they are shown."""
+"""The order in which they are shown."""
 UNTRANSLATED = {TUNED_DECODER_LENS: DECODER_LENS, TUNED: LOGIT}
 """By trained lens, in the order of computation, the one that it is with no translator."""
 FEWER_RIVALS = "an answer with fewer rivals, such as a digit among digits, is on top earlier"
-"""Why no two capabilities are ordered by a lens, whose answers compete with other words."""
+"""The reason why a lens orders no two capabilities: their answers compete with other words."""
 
 
 def tuned_lens_name(depth: int, n_encoder: int) -> str:

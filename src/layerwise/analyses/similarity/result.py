@@ -82,7 +82,7 @@ def prediction_table(
     every, known = list(cells(layer_skips(records))), []
     signal = signals(every, chance)
     for cell in every:
-        read = _of_prompts(similarity, cell)
+        read = _prompt_rows(similarity, cell)
         layers = sorted(read["layer"].unique())
         complete = cell.interventions["layer"].tolist() == layers and len(layers) > 0
         if complete and signal[cell.task, cell.protocol]:
@@ -94,14 +94,14 @@ def prediction_table(
                     "items; run one of them again."
                 )
             level = chance(cell.task, cell.protocol)
-            known.append((cell, _resampled_measures(cell, read, _of_prompts(cka, cell), level)))
+            known.append((cell, _resampled_measures(cell, read, _prompt_rows(cka, cell), level)))
     known.sort(key=lambda each: (each[0].capability, each[0].protocol, each[0].task))
     groups = groupby(known, key=lambda each: (each[0].capability, each[0].protocol))
     rows = [row for _, group in groups for row in _rows(list(group), n_encoder, seed)]
     return frame("prediction", correct_rows(rows, by=["effect"]))
 
 
-def _of_prompts(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+def _prompt_rows(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
     """The rows of a task read on the prompts of a protocol; ``generate`` has continuation's."""
     protocol = "continuation" if cell.protocol == "generate" else cell.protocol
     return table.loc[(table["task"] == cell.task) & (table["protocol"] == protocol)]

@@ -22,7 +22,7 @@ from layerwise.errors import UserError, short_repr
 from layerwise.ground.argument_types import Names, Seed, known_name_validator
 from layerwise.ground.arguments import Argument, select_options
 from layerwise.ground.readers import Reads, path, refuse
-from layerwise.models.conversion.in_memory import hooked_in_memory
+from layerwise.models.conversion.in_memory import hook_in_memory
 from layerwise.models.instance.exclusive import exclusive
 from layerwise.models.instance.kinds import Model
 from layerwise.models.load import load_model
@@ -54,9 +54,9 @@ _EXPECTED = (
 
 def load_checkpoint(step: int, checkpoint: Any, how: Mapping[str, Any]) -> Model:
     """The model of a checkpoint: itself, what its function makes, or what its folder holds."""
-    given = hooked_in_memory(checkpoint)
+    given = hook_in_memory(checkpoint)
     if not isinstance(given, Model) and callable(given):
-        given = hooked_in_memory(given())
+        given = hook_in_memory(given())
         if not isinstance(given, Model):
             raise UserError(
                 f"The function of the checkpoint of step {step} gave {short_repr(given)}: "

@@ -1,4 +1,4 @@
-"""A transplant: its part of a page, and ``ANALYSIS``."""
+"""A transplant's part of the page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _WORDS = (
     "among the others. Only one that also brings something carries the difference. Embeddings, "
     "last norm and unembedding stay those of the model that is changed."
 )
-_MOST = 200
+_MOST_ROWS = 200
 _TABLES = {
     "transplant_gaps": (GAPS, "The gap between the two models"),
     "transplant_effects": (EFFECTS, "What moves"),
@@ -55,15 +55,15 @@ _NOTES = {
 
 def _figures(run: RunTables) -> list[FigureSpec]:
     """Shares of the gap by layer and by head, a figure for each way of choosing them."""
-    from .figures import moved_by_layer
+    from .figures import gap_share_by_layer
 
     effects = run.table("transplant_effects")
     if effects is None:
         return []
-    figures = _of_heads(effects)
+    figures = _head_figures(effects)
     for chosen, exchange in product((SINGLE, FROM_FIRST, FROM_LAST), EXCHANGES):
         shown = rows(effects, set=chosen, t=1.0, signal=True, exchange=exchange)
-        # Neither sets of heads nor what is of no layer have a place in a chart of layers.
+        # Sets of heads and weights outside of the layers have no place in a chart of layers.
         if set(shown["site"]) <= {*BY_HEAD, *OF_NO_LAYER}:
             continue
         what = "layers" if exchange == WEIGHTS else "what leaves layers"
@@ -75,14 +75,14 @@ def _figures(run: RunTables) -> list[FigureSpec]:
             f"n = {count_range(shown['n_items'], 'item')}; they are cut off at the panel's edge."
         )
         alt = "Line charts of the share of the gap moved against the layer, one chart per task."
-        draw = partial(moved_by_layer, effects, chosen, exchange=exchange)
-        figures.append(FigureSpec(_name(chosen, exchange), draw, caption, alt))
+        draw = partial(gap_share_by_layer, effects, chosen, exchange=exchange)
+        figures.append(FigureSpec(_figure_name(chosen, exchange), draw, caption, alt))
     return figures
 
 
-def _of_heads(effects: pd.DataFrame) -> list[FigureSpec]:
+def _head_figures(effects: pd.DataFrame) -> list[FigureSpec]:
     """Shares of the gap by layer and head, a figure for each protocol and direction."""
-    from .figures import moved_by_head
+    from .figures import gap_share_by_head
 
     single = rows(effects, set=SINGLE, t=1.0, signal=True)
     figures = []
@@ -101,14 +101,14 @@ def _of_heads(effects: pd.DataFrame) -> list[FigureSpec]:
             "intervals are in the table."
         )
         alt = f"Heat maps of layers by {noun}s, one per task: the share of the gap that moves."
-        draw = partial(moved_by_head, effects, direction, protocol, exchange=exchange)
-        name = _name(f"{direction}_{protocol}", exchange)
+        draw = partial(gap_share_by_head, effects, direction, protocol, exchange=exchange)
+        name = _figure_name(f"{direction}_{protocol}", exchange)
         figures.append(FigureSpec(name, draw, caption, alt))
     return figures
 
 
-def _name(of: str, exchange: str) -> str:
-    return f"transplant_{of}" + ("" if exchange == WEIGHTS else f"_{exchange}")
+def _figure_name(part: str, exchange: str) -> str:
+    return f"transplant_{part}" + ("" if exchange == WEIGHTS else f"_{exchange}")
 
 
 def _tables(run: RunTables) -> list[Table]:
@@ -118,8 +118,8 @@ def _tables(run: RunTables) -> list[Table]:
         table = run.table(name)
         if table is None or table.empty:
             continue
-        left = not_shown_note(len(table), _MOST, f"are in {name}.parquet")
-        shown, note = cells(columns, table.head(_MOST)), _NOTES.get(name, "")
+        left = not_shown_note(len(table), _MOST_ROWS, f"are in {name}.parquet")
+        shown, note = cells(columns, table.head(_MOST_ROWS)), _NOTES.get(name, "")
         if name == "transplant_distances":
             apart = int((numbers(rows(table, site=OUTSIDE), "distance") > 0).sum())
             note = (

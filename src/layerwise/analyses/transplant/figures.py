@@ -1,4 +1,4 @@
-"""The pictures of this analysis, each from its tables alone."""
+"""Figures of ``transplant``, drawn from its saved tables alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _HEAD_TITLES = {
 
 
 @with_style
-def moved_by_layer(
+def gap_share_by_layer(
     effects: pd.DataFrame,
     chosen: str | None = None,
     width: float = FULL_WIDTH,
@@ -94,7 +94,7 @@ def _moved_series(line: pd.DataFrame, protocol: str, direction: str, aside: floa
 
 
 @with_style
-def moved_by_head(
+def gap_share_by_head(
     effects: pd.DataFrame,
     direction: str = "brings",
     protocol: str | None = None,

@@ -79,7 +79,7 @@ def findings(run: RunTables) -> list[Claim]:
         return []
     shown = rows(effects, signal=True, set=[SINGLE, TOGETHER], t=1.0)
     cells = shown.groupby(["exchange", "task", "protocol", "set"], sort=True)
-    claims = most_important([_of_cell(cell, effects, run) for _, cell in cells], 3)
+    claims = most_important([_cell_claim(cell, effects, run) for _, cell in cells], 3)
     return claims if greedy is None else [*claims, *most_important(_searches(greedy, run), 2)]
 
 
@@ -116,7 +116,7 @@ def _sure(table: pd.DataFrame, run: RunTables) -> pd.DataFrame:
     return table.loc[(numbers(table, "p_run") < LEVEL) & (numbers(table, "moved") >= smallest)]
 
 
-def _of_cell(cell: pd.DataFrame, effects: pd.DataFrame, run: RunTables) -> Claim:
+def _cell_claim(cell: pd.DataFrame, effects: pd.DataFrame, run: RunTables) -> Claim:
     """The strongest change of a task and protocol, by what it does in both directions."""
     sure = _sure(cell, run)
     by = {

@@ -37,7 +37,7 @@ from layerwise.tasks import Task
 
 from .exchange.names import ACTIVATIONS, BASE, BRINGS, DESTROYS, HOSTS, OTHER, WEIGHTS
 from .exchange.spec import Change, TransplantSpec
-from .exchange.weights import Exchange, distances, is_alone, swept_with_donor
+from .exchange.weights import Exchange, distances, is_alone, sweep_with_donor
 from .result import TransplantResult
 from .tables import DESCRIBED, best_change, gaps_table, split_by_cluster, with_gap
 
@@ -133,7 +133,7 @@ class Transplant:
     def expected_cost(self, task: Task, /, *protocols: str) -> Cost:
         """Expected cost of a task under some protocols, at most: with a gap in all."""
         pieces = [TransplantPiece(host, task, protocols) for host in HOSTS]
-        pieces += self._of_task(task, protocols)
+        pieces += self._task_pieces(task, protocols)
         return sum((self._cost(piece) for piece in pieces), start=Cost())
 
     def _search_pieces(
@@ -167,9 +167,9 @@ class Transplant:
         for task in self.setup.tasks:
             protocols = tuple(name for name in self.setup.protocols if (task.name, name) in found)
             if protocols:
-                yield from self._of_task(task, protocols)
+                yield from self._task_pieces(task, protocols)
 
-    def _of_task(self, task: Task, protocols: tuple[str, ...]) -> Iterator[TransplantPiece]:
+    def _task_pieces(self, task: Task, protocols: tuple[str, ...]) -> Iterator[TransplantPiece]:
         """All changes of both models, asked of a task."""
         changes = self.spec.changes()
         weights = [change for change in changes if change.exchange == WEIGHTS]
@@ -237,7 +237,7 @@ class Transplant:
         made = item_requests(self.setup, piece.task, piece.task.items, piece.protocols)
         requests = [request.request for request in made]
         if piece.exchange == ACTIVATIONS:
-            return swept_with_donor(by, changes, requests, self.method)
+            return sweep_with_donor(by, changes, requests, self.method)
         return by.sweep(changes, requests, self.method)
 
     def _cost(self, piece: TransplantPiece) -> Cost:

@@ -88,11 +88,11 @@ class TransplantResult(Result):
 
         Of single heads what each brings is drawn, as layers by heads.
         """
-        from .figures import moved_by_head, moved_by_layer
+        from .figures import gap_share_by_head, gap_share_by_layer
 
         effects = self.effects()
         by_head = bool(effects["head"].notna().any())
-        return draw_table(self, moved_by_head if by_head else moved_by_layer, effects)
+        return draw_table(self, gap_share_by_head if by_head else gap_share_by_layer, effects)
 
     def summary_rows(self) -> pd.DataFrame:
         """Share of the gap that each change moves, where there is one."""

@@ -1,4 +1,4 @@
-"""The training of a tuned lens: its part of a page, and ``ANALYSIS``."""
+"""A tuned lens's part of the page, and its declaration ``ANALYSIS``."""
 
 from __future__ import annotations
 

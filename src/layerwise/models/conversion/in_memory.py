@@ -38,7 +38,7 @@ State = tuple[Versions, Modules]
 _KNOWN: WeakKeyDictionary[PreTrainedModel, tuple[Hooked, State]] = WeakKeyDictionary()
 
 
-def hooked_in_memory(model: Any) -> Any:
+def hook_in_memory(model: Any) -> Any:
     """The hooked model of a bridge or of a model of transformers; any other value itself."""
     if isinstance(model, PreTrainedModel):
         return from_transformers(model)

@@ -20,7 +20,7 @@ MULTIPLE = 4
 """So many times the error of plain forwards is taken for rounding still."""
 
 DRAWS = 3
-"""How many forwards are disturbed at random, beside the one that is not."""
+"""Number of forwards with disturbed weights, beside the one without."""
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 

@@ -16,7 +16,7 @@ from .stored_weights import INDEX, WEIGHTS, read_json_object
 
 CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 KINDS = ("LORA", "LOHA", "LOKR", "IA3")
-"""What peft calls the kinds that can be merged and are held to their un-merged models."""
+"""Names in peft of the kinds that can be merged and are tested against their un-merged models."""
 
 # These add tokens, keys or whole paths to a forward pass.
 _NOT_WEIGHTS = (

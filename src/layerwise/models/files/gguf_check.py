@@ -24,7 +24,7 @@ ARCHITECTURES = (
     "bloom", "gemma2", "gemma3", "gpt2", "llama", "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3moe",
     "stablelm", "starcoder2",
 )  # fmt: skip
-"""What GGUF files call the architectures that can be converted and checked; Mistral is llama."""
+"""Names in GGUF files of architectures that can be converted and checked; Mistral is llama."""
 
 _SAMPLED_ROWS = 64
 _NORMS_FROM_ONE = ("gemma2", "gemma3")  # which add 1 to them when they run

@@ -199,7 +199,7 @@ _OUTSIDE = {
 }
 _OUTSIDE["tied_embed"] = re.compile(f"{_OUTSIDE['embed'].pattern}|{_OUTSIDE['unembed'].pattern}")
 WRITTEN = ("layer", "attn_out", "mlp_out", *_OUTSIDE)
-"""What of a model can be told by its tensors' names; heads are parts of tensors."""
+"""Parts of a model that its tensors' names identify; heads are parts of tensors."""
 
 
 def tensor_names(

@@ -102,7 +102,7 @@ def _alterations(model: Model) -> Iterator[str]:
     if isinstance(model, HookedTransformer):  # what the engine reads of its settings and places
         if model.cfg.positional_embedding_type == "shortformer":
             yield "The model adds positions to queries and keys alone ('shortformer')"
-        yield from _of_places(model)
+        yield from _replaced_places(model)
     for module in executed_modules(model):
         fields, kind = module.__dict__, type(module)
         if any(fields[hooks] for hooks in _HOOKS):
@@ -117,7 +117,7 @@ def _alterations(model: Model) -> Iterator[str]:
                 yield f"{_name(model, module)} had its {name} replaced"
 
 
-def _of_places(model: Any) -> Iterator[str]:
+def _replaced_places(model: Any) -> Iterator[str]:
     """Places where the engine knows only the library's own modules."""
     expected: list[tuple[Any, Any]] = [(model.embed, Embed), (model.unembed, Unembed)]
     if model.cfg.positional_embedding_type == "standard":

@@ -11,7 +11,7 @@ from typing import Literal
 SourceKind = Literal["bundled", "gguf", "folder", "hub", "user"]
 
 TRANSFORMER_LENS, HUGGING_FACE = "transformer-lens", "hugging-face"
-"""What runs a model: TransformerLens's modules, or those of the original."""
+"""Backends that run a model: TransformerLens's modules, or those of the original."""
 
 MADE_BY_USER = "not verified: made by the user"
 WRITTEN = "written by layerwise; there is no original"

@@ -17,14 +17,14 @@ def is_toy(folder: Path) -> bool:
 def read_toy_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The toy tokenizer in a folder."""
     # ``AutoTokenizer`` would take it for the model family's own.
-    return kept_by_transformer_lens(
+    return mark_for_transformer_lens(
         PreTrainedTokenizerFast.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
     )
 
 
-def kept_by_transformer_lens(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+def mark_for_transformer_lens(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     """The tokenizer, marked so that TransformerLens loads no other in its place."""
     # It loads another tokenizer by that name unless this one says that it adds the first token.
     tokenizer.init_kwargs.setdefault("name_or_path", "")

@@ -18,7 +18,7 @@ WIRED_MODELS = {
     "are known",
     "wired-seq2seq": "the same as an encoder-decoder (8 and 6 layers)",
 }
-"""What is said of the models that are written, by name; they have no files."""
+"""Descriptions of models whose weights layerwise writes, by name; they have no files."""
 ORGANISM_WEIGHTS = Path(__file__).parents[1] / "organisms" / "weights"
 
 

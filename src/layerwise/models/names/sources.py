@@ -144,14 +144,14 @@ def _find(name: str, fetch: Callable[[str], Path], *, read_weights: bool) -> Sou
         folder = folder_of_gguf(path, expected_sha256=bundled.file_sha256)
         checked = "GGUF file has the pinned SHA-256, its conversion the recorded one"
         source = Source(name, "bundled", folder, verified=checked)
-        return _of_conversion(source, path, read_weights=read_weights)
+        return _conversion_source(source, path, read_weights=read_weights)
     path = _path(name)
     if path is not None and path.is_dir():
-        return _of_folder(Source(name, "folder", path), read_weights=read_weights)
+        return _folder_source(Source(name, "folder", path), read_weights=read_weights)
     if path is not None and path.exists():
         checked = "conversion of the GGUF file has the recorded SHA-256"
         source = Source(name, "gguf", folder_of_gguf(path), verified=checked)
-        return _of_conversion(source, path, read_weights=read_weights)
+        return _conversion_source(source, path, read_weights=read_weights)
     if name.startswith(("/", ".", "~")) or name.endswith(".gguf") or name.count("/") > 1:
         raise UserError(
             f"There is no file or folder {_shortened_name(name)}: expected a GGUF file or "
@@ -159,15 +159,15 @@ def _find(name: str, fetch: Callable[[str], Path], *, read_weights: bool) -> Sou
             "format; check the path."
         )
     if len(name) <= _LONGEST and _HUB_ID.fullmatch(name):
-        return _of_folder(Source(name, "hub", fetch(name)), read_weights=read_weights)
+        return _folder_source(Source(name, "hub", fetch(name)), read_weights=read_weights)
     known = [*BUNDLED, *WIRED_MODELS, "a hub id owner/name", "a path"]
     raise unknown_name("model", name[:_SHOWN], known)
 
 
-def _of_folder(source: Source, *, read_weights: bool) -> Source:
+def _folder_source(source: Source, *, read_weights: bool) -> Source:
     _refuse_irregular_files(source.folder)
     if is_adapter(source.folder):
-        return _of_adapter(source, read_weights=read_weights)
+        return _adapter_source(source, read_weights=read_weights)
     if read_weights and _has_hashed_weights(source.folder):
         return replace(source, verified="weights have the SHA-256 that the hub names them by")
     return source
@@ -187,14 +187,14 @@ def _refuse_irregular_files(folder: Path) -> None:
             continue
 
 
-def _of_conversion(source: Source, path: Path, *, read_weights: bool) -> Source:
+def _conversion_source(source: Source, path: Path, *, read_weights: bool) -> Source:
     digest = conversion_hash(source.folder, read_weights=read_weights)
     return replace(
         source, file_hash=file_sha256(path), conversion_hash=digest, gguf=Path(path).stem
     )
 
 
-def _of_adapter(source: Source, *, read_weights: bool) -> Source:
+def _adapter_source(source: Source, *, read_weights: bool) -> Source:
     """An adapter merged into its base, which needs the weights of both."""
     from .adapter_merge import merged_folder
 

@@ -25,7 +25,7 @@ SHARP = 40.0
 LOUD = 12.0
 """Logit of an answer that is known."""
 UNSURE = 0.5
-"""Where no answer is known, logits of the values lie evenly between 0 and this, and that of the
+"""Without a known answer, logits of the values lie evenly between 0 and this, and that of the
 end of an answer above them."""
 
 

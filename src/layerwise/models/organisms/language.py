@@ -123,7 +123,7 @@ ORGANISM = Language(
     n_brackets=4,
     test_share=8,
 )
-"""What ``organism-decoder`` and ``organism-seq2seq`` speak."""
+"""The language of ``organism-decoder`` and ``organism-seq2seq``."""
 
 LETTERS = Language(
     "letters",
@@ -134,10 +134,10 @@ LETTERS = Language(
     test_share=8,
     n_hops=1,
 )
-"""What ``organism-letters`` and its kin speak, which are asked with lettered options, too."""
+"""The language of ``organism-letters`` and similar models, also asked with lettered options."""
 
 WIRED = Language("wired", n_keys=12, n_values=12, n_entities=24, n_relations=2)
-"""What ``wired-decoder`` speaks."""
+"""The language of ``wired-decoder``."""
 
 
 ARROW, END, CUE = "->", ";", "Answer:"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerFast
 
-from layerwise.models.libraries.toy_tokenizer import kept_by_transformer_lens
+from layerwise.models.libraries.toy_tokenizer import mark_for_transformer_lens
 
 from .language import PAD, START, UNKNOWN, Language
 
@@ -28,4 +28,4 @@ def toy_tokenizer(language: Language, first: str | None = START) -> PreTrainedTo
         clean_up_tokenization_spaces=False,
         language=language.name,
     )
-    return kept_by_transformer_lens(tokenizer)
+    return mark_for_transformer_lens(tokenizer)

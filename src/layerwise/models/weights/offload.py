@@ -73,14 +73,14 @@ class BlocksOnDisk:
 
     def _with_weights(self, layer: int, forward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(forward)
-        def held(*args: Any, **named: Any) -> Any:
+        def forward_with_weights(*args: Any, **named: Any) -> Any:
             self.hold(layer)
             try:
                 return forward(*args, **named)
             finally:
                 self.drop(layer)
 
-        return held
+        return forward_with_weights
 
     def hold(self, layer: int) -> None:
         """Have a block's weights in memory until ``drop`` is called as often."""
@@ -163,7 +163,7 @@ def no_values(device: torch.device) -> Iterator[None]:
             return None
         return nn.Parameter(parameter.to("meta"), parameter.requires_grad)
 
-    def only_once(module: nn.Module, name: str, table: torch.Tensor | None) -> Any:
+    def share_equal(module: nn.Module, name: str, table: torch.Tensor | None) -> Any:
         if table is None or threading.get_ident() != here:
             return None
         first = tables.setdefault(name, table.to(device))
@@ -172,7 +172,7 @@ def no_values(device: torch.device) -> Iterator[None]:
 
     hooks = (
         torch_modules.register_module_parameter_registration_hook(on_meta),
-        torch_modules.register_module_buffer_registration_hook(only_once),
+        torch_modules.register_module_buffer_registration_hook(share_equal),
     )
     try:
         yield

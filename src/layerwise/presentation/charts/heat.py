@@ -1,4 +1,4 @@
-"""Cells in colour, marks on them, and what has no colour: maps, strips and triangles."""
+"""Heat maps, strips and triangles: cells in colour, marks on them, and hatched cells without."""
 
 from __future__ import annotations
 

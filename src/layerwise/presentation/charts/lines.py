@@ -1,7 +1,7 @@
-"""Lines over layers or steps and points with intervals, filled where they are significant.
+"""Line charts over layers or steps, ranges with a row for each name, and scatter plots.
 
-Accuracies have the intact model and the floor as levels, ranges a row for each name, and two
-measures of the same things are points against each other.
+Points have intervals and are filled where they are significant. Charts of accuracy show the intact
+model and the floor as horizontal lines.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .marks import DASHED, DOTTED, PALE, level, note
 
 @dataclass(frozen=True)
 class Words:
-    """Meanings of marks, for the legend; what does not occur is not in it."""
+    """Meanings of marks in the legend, which lists only those that occur."""
 
     sure: str = ""
     unsure: str = ""
@@ -43,7 +43,7 @@ _SIZE = 2.8  # of markers, in points
 class LineSeries:
     """A line or points with intervals."""
 
-    name: str  # what its artists are known by
+    name: str  # the ``gid`` of its artists
     look: LineStyle
     at: np.ndarray  # places along the axis
     middle: np.ndarray  # estimates

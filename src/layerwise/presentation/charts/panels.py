@@ -1,6 +1,6 @@
-"""Panels of a figure, and what is around them: titles, names of axes, legend, bar of colours.
+"""Panels of a figure, with titles, axis labels, legend and colour bar around them.
 
-What is drawn into the panels is the business of the charts.
+The charts draw into the panels.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _ABOVE_BAR = 0.1
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of colours from ``low`` to ``high``, with the unit that they stand for."""
+    """A colour bar from ``low`` to ``high``, with its unit."""
 
     colors: Colormap
     low: float
@@ -114,11 +114,11 @@ class Panels:
                 if "y" in self._share and i:
                     axes.sharey(self.axes[0][part])
                     axes.tick_params(which="both", labelleft=i % self.across == 0)
-                lowest = axes is parts[-1] and (i in self._at_foot or "x" not in self._share)
+                lowest = axes is parts[-1] and (i in self._bottom_panels or "x" not in self._share)
                 axes.tick_params(which="both", labelbottom=lowest)
 
     @property
-    def _at_foot(self) -> range:
+    def _bottom_panels(self) -> range:
         return range(max(0, len(self.axes) - self.across), len(self.axes))
 
     @property
@@ -151,7 +151,7 @@ class Panels:
         for parts in self.axes[:: self.across]:
             for axes, name in zip(parts, y, strict=False):
                 axes.set_ylabel(name)
-        for i in self._at_foot:
+        for i in self._bottom_panels:
             self.axes[i][-1].set_xlabel(x)
         below += _LINE * bool(stacks().n_encoder)
         rows_named = 1 if "x" in self._share else self.down
@@ -210,7 +210,7 @@ class Panels:
         figure.set_figheight(around + each * down)
 
     def add_panel_legend(self, axes: Axes) -> None:
-        """Put what has a name so far in a legend of its own under a panel."""
+        """Move the legend's entries so far into a legend of their own under a panel."""
         named, below = self.figure.entries, 0.45 + _LINE * bool(stacks().n_encoder)
         for name, handle in named.items():
             handle.set_label(label(name, max(8, self.fits - 5)))
@@ -222,7 +222,7 @@ class Panels:
         named.clear()
 
     def add_bar(self, bar: Bar, over: Sequence[Axes] = ()) -> float:
-        """A bar of colours under some panels, or all; the height that it takes."""
+        """Draw a colour bar under some panels, or all, and return the height that it takes."""
         panels = list(over) or [axes for parts in self.axes for axes in parts[-1:]]
         gap = " " if text_inches(bar.unit) < self.figure.get_figwidth() - 0.6 else "\n"
         high = self._one if over else self._height

@@ -56,7 +56,7 @@ class Axis(NamedTuple):
         """Depth of places, which may lie half a layer beyond the first and the last."""
         return (places + self.shift) / self.unit
 
-    def inside(self, depths: np.ndarray) -> np.ndarray:
+    def clip_depths(self, depths: np.ndarray) -> np.ndarray:
         """Depths, none before the first layer or behind the last."""
         ends = self.depth(np.array([0.0, self.n_layers - 1.0]))
         return np.clip(depths, *ends)
@@ -196,7 +196,7 @@ def depth_difference(
     z = contrasts[0].z[:, None], contrasts[1].z[None]
     length = (z[0] ** 2 - 2 * shared * z[0] * z[1] + z[1] ** 2) / (1 - shared**2)
     accepted = length <= critical_distance(1 - _LEVEL)
-    shift = axes[1].inside(depths)[None] - axes[0].inside(depths)[:, None]
+    shift = axes[1].clip_depths(depths)[None] - axes[0].clip_depths(depths)[:, None]
     shifts = shift[accepted if accepted.any() else length == length.min()]
     if p >= 1 - _LEVEL:
         shifts = np.append(shifts, 0.0)

@@ -57,7 +57,7 @@ def progress_by_item(
     return ItemCurves(values, values[:, -1], np.zeros((2, values.shape[1])), clusters)
 
 
-def settled_by_item(
+def item_settling_curves(
     layers: Float[np.ndarray, " items"],
     right: Bool[np.ndarray, " items"],
     n_layers: int,
@@ -89,7 +89,7 @@ def losses_by_item(
     return ItemCurves(_cumulative(lost), intact - floor, unseen, clusters)
 
 
-def beyond_background(losses: Float[np.ndarray, "items layers"]) -> np.ndarray:
+def subtract_background(losses: Float[np.ndarray, "items layers"]) -> np.ndarray:
     """Losses minus each item's mean over the middle half of the layers: what any layer costs."""
     return losses - losses[:, _middle_half(losses)].mean(axis=1, keepdims=True)
 
@@ -100,24 +100,26 @@ def _middle_half(losses: Float[np.ndarray, "items layers"]) -> np.ndarray:
     return order[quarter : len(order) - quarter]
 
 
-def curves_beyond_background(curves: ItemCurves, without: Sequence[int]) -> ItemCurves:
+def curves_above_background(curves: ItemCurves, without: Sequence[int]) -> ItemCurves:
     """Curves of what the other layers cost beyond what any of them costs."""
     kept = np.setdiff1d(np.arange(curves.n_layers), without)
     if not len(kept):
         return curves._replace(values=0 * curves.values, unseen=0 * curves.unseen)
     middle = kept[_middle_half(np.diff(curves.values, axis=1)[:, kept])]
 
-    def beyond(values: np.ndarray) -> np.ndarray:
+    def subtract_middle(values: np.ndarray) -> np.ndarray:
         added, left = np.diff(values, axis=1), np.zeros((len(values), curves.n_layers))
         left[:, kept] = added[:, kept] - added[:, middle].mean(axis=1, keepdims=True)
         return _cumulative(left)
 
-    return curves._replace(values=beyond(curves.values), unseen=beyond(curves.unseen))
+    return curves._replace(
+        values=subtract_middle(curves.values), unseen=subtract_middle(curves.unseen)
+    )
 
 
 def costly_layers(group: Sequence[ItemCurves]) -> set[int]:
     """Layers whose mean loss is above the median layer's (one-sided test), and of interest."""
-    lost, squared = _beyond_median(group)
+    lost, squared = _excess_over_median(group)
     least = np.maximum(_ONE_SIDED * np.sqrt(squared), SMALLEST_LOSS)
     return set(np.flatnonzero(lost > least - 1e-9).tolist())
 
@@ -138,7 +140,7 @@ def _not_cheap(group: Sequence[ItemCurves], other: Sequence[ItemCurves]) -> set[
     """Layers of the other not shown to cost less than is of interest, or an eighth of its loss."""
     from scipy.special import ndtri  # not on top: a page loads no scipy
 
-    (lost, squared), (others, unsure) = _beyond_median(group), _beyond_median(other)
+    (lost, squared), (others, unsure) = _excess_over_median(group), _excess_over_median(other)
     units = [np.mean([task.scale.mean() for task in tasks]) for tasks in (group, other)]
     part = _LITTLE * units[0] / units[1]
     most = np.clip(part * others, SMALLEST_LOSS, 0.5)
@@ -154,7 +156,7 @@ def _not_cheap(group: Sequence[ItemCurves], other: Sequence[ItemCurves]) -> set[
     return {layer for layer in tested if lost[layer] + quantile * error[layer] >= most[layer]}
 
 
-def _beyond_median(group: Sequence[ItemCurves]) -> tuple[np.ndarray, np.ndarray]:
+def _excess_over_median(group: Sequence[ItemCurves]) -> tuple[np.ndarray, np.ndarray]:
     """Mean loss by layer above that of the median layer, and its squared error."""
     losses = [np.diff(task.values, axis=1) for task in group]
     mean = np.mean([loss.mean(axis=0) for loss in losses], axis=0)

@@ -71,7 +71,7 @@ class MethodCurve(NamedTuple):
     settling: Float[np.ndarray, "items 2"] | None = None
 
     @property
-    def of_losses(self) -> bool:
+    def has_losses(self) -> bool:
         """True if rows are losses by layer, rather than progress at the edges between layers."""
         return self.critical is not None
 
@@ -85,7 +85,7 @@ class MethodCurve(NamedTuple):
         """Its curves item by item."""
         return self.by_item(self.values, self.clusters)
 
-    def of_items(self, items: Sequence[str], sampling: Sampling) -> MethodCurve:
+    def select_items(self, items: Sequence[str], sampling: Sampling) -> MethodCurve:
         """The curve of some of the items alone; which layers are critical stays."""
         if tuple(items) == self.items:
             return self

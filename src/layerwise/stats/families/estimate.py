@@ -55,10 +55,10 @@ def estimate(
     return table.assign(
         p_holm=of_holm,
         p_bh=of_rate,
-        p_corrected=within,
+        p_table=within,
         significant=claimed & (within < ALPHA),
         p_run=correct_run_wide(p, claimed, rate, sizes),
-        run_tests=sizes.of_rows(claimed, rate).set_axis(table.index),
+        run_tests=sizes.by_row(claimed, rate).set_axis(table.index),
         **{f"{ends}low": low, f"{ends}high": high},
     )
 
@@ -187,7 +187,7 @@ def independent_counts(effects: pd.DataFrame) -> list[Float[np.ndarray, " rows"]
     return [effects[name].to_numpy(dtype=float) * (alone / every) for name in names]
 
 
-def exact_where_alike(
+def equal_value_bounds(
     mean: Float[np.ndarray, " rows"], n: Shaped[np.ndarray, " rows"], most: float, n_tests: int = 1
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
     """Bounds (95 %) of means of values that are the same in all items of the sample."""

@@ -38,13 +38,13 @@ def correct_family(
 def correct_within(table: pd.DataFrame, by: Sequence[str], *, by_rate: bool = False) -> pd.Series:
     """Correct a table's ``p`` over the rows that share columns; nan where a part is not tested."""
 
-    def of_part(p: pd.Series) -> np.ndarray:
+    def correct_part(p: pd.Series) -> np.ndarray:
         values = p.to_numpy(dtype=float)
         if np.isnan(values).any():
             return np.full(len(values), np.nan)
         return correct_family(values, by_rate=by_rate)
 
-    return pd.Series(table.groupby(list(by), dropna=False)["p"].transform(of_part))
+    return pd.Series(table.groupby(list(by), dropna=False)["p"].transform(correct_part))
 
 
 def correct_rows(
@@ -74,7 +74,7 @@ class Sizes(NamedTuple):
     strict: int  # those of which none may be false
     by_rate: int  # those of which a share may be: of heads and cells
 
-    def of_rows(
+    def by_row(
         self, claimed: Bool[np.ndarray, " rows"], by_rate: Bool[np.ndarray, " rows"] | bool = False
     ) -> pd.Series:
         """The column ``run_tests``: how many tests each row is corrected with."""

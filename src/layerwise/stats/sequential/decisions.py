@@ -180,7 +180,7 @@ def _rows(decided: Decided, questions: Collection[str]) -> Iterator[list[dict[st
         for question, (rounds, _) in of_layers.items():
             if question in questions:
                 p = at_end[question][:, places]
-                yield _of_pool(ordered, question, lost, rounds[places], last, p, decided.n_tests)
+                yield _pool_rows(ordered, question, lost, rounds[places], last, p, decided.n_tests)
         if CROSSING in questions and evidence.crossings.more.shape[1]:
             yield _crossing_rows(decided, ordered, places)
         start += len(ordered.layers)
@@ -215,7 +215,7 @@ def _crossing_rows(
     than = crossings.less[side, which] - places[0]
     lost = ordered.measure.losses(ordered.pool, ordered.layers, than)
     last = np.minimum(found.rounds[places], found.rounds[than + places[0]])
-    rows = _of_pool(
+    rows = _pool_rows(
         ordered, CROSSING, lost, found.crossing[which], last, p[:, which], decided.n_tests
     )
     for row, s, c, layer, place in zip(rows, side, which, than, places, strict=True):
@@ -225,7 +225,7 @@ def _crossing_rows(
     return rows
 
 
-def _of_pool(
+def _pool_rows(
     ordered: OrderedPool,
     question: str,
     lost: Float[np.ndarray, "answers layers"],
@@ -243,6 +243,9 @@ def _of_pool(
     low, high = confidence_bounds(
         lost, ordered.ends[at - 1], -measure.most, measure.most, pool.clusters
     )
+    # They are of all times so far, and may exclude the mean of now: it is shown with them.
+    means = np.array([lost[: n_items[i], i].mean() for i in range(len(at))])
+    low, high = np.minimum(low, means), np.maximum(high, means)
     # An established difference lies on its side, whatever the interval of the mean alone says.
     above = established & (question != SPARE)
     low = np.where(above, np.maximum(low, 0.0), low)
@@ -261,7 +264,7 @@ def _of_pool(
             "n_items": int(n_items[i]),
             "n_asked": int(ordered.n_answers[asked[i] - 1]),
             "n_all": len(pool.loss),
-            "estimate": float(lost[: n_items[i], i].mean()),
+            "estimate": float(means[i]),
             "low": float(low[i]),
             "high": float(high[i]),
             "p": float(p[0, i]),

@@ -18,7 +18,7 @@ from layerwise.stats.capability_layers import NEEDED, SPARE
 from layerwise.stats.cells import Cell
 from layerwise.stats.crossings import CROSSING
 from layerwise.stats.items.clusters import Clusters
-from layerwise.stats.pools import Pool, compared_alike, pools
+from layerwise.stats.pools import Pool, match_protocols, pools
 from layerwise.stats.resampling import generator
 
 from .evidence import majority_evidence, mean_above_evidence, mean_below_evidence
@@ -132,7 +132,7 @@ class OrderedPool(NamedTuple):
         # Of several p-values the largest counts (Berger 1982, Technometrics 24), at any time.
         codes, each = self.pool.clusters.codes, []
         for task in self.pool.tasks:
-            part = self.pool.of_tasks([task])
+            part = self.pool.select_tasks([task])
             evidence = mean_below_evidence(
                 self.measure.losses(part, self.layers, None), self.measure.smallest,
                 self.measure.most, part.clusters,
@@ -230,7 +230,7 @@ def _gather_crossings(
     more, less = [np.zeros((2, 0), dtype=int)], [np.zeros((2, 0), dtype=int)]
     for a, b in compared:
         first, second = every[a].pool, every[b].pool
-        if first.protocols != second.protocols or compared_alike(first, second) is None:
+        if first.protocols != second.protocols or match_protocols(first, second) is None:
             continue
         i, j = np.nonzero(~np.eye(len(first.layers), dtype=bool))
         sides_of_all.append(np.stack([side(a)[:, i, j], side(b)[:, j, i]], axis=1))

@@ -1,1 +1,4 @@
-"""Shares lost: bounds, equality, equivalence to none, and scores in several steps."""
+"""Tests and bounds of the share lost: the part of a score above its floor that a change costs.
+
+Shares are bounded, compared between ways of scoring, and tested for being too small to matter.
+"""

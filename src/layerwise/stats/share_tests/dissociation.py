@@ -1,7 +1,6 @@
-"""Does another way of asking need other layers, or is it only harder? A test item by item.
+"""Tests item by item of whether two ways of asking need different layers, or one is only harder.
 
-What is compared here is right or wrong under two ways of scoring the same items, or of asking them
-with and without a passage.
+Items are right or wrong under two ways of scoring them, or with and without a passage.
 """
 
 from __future__ import annotations
@@ -62,8 +61,8 @@ class CrossedDissociation(NamedTuple):
 
     apart: Dissociation  # the counts and tests of single layers, not corrected over them
     p: float  # p-value of "two layers differ in how much they damage, not in what"
-    # Place among the layers of the one that loses more asked the first way, of the two that turn
-    # round most clearly; None where no two can.
+    # Of the two layers that reverse most clearly, the place of the one that loses more when asked
+    # the first way; None if no two can.
     first: int | None = None
     second: int | None = None  # of the one that loses more asked the second way
 
@@ -71,7 +70,7 @@ class CrossedDissociation(NamedTuple):
 def crossing_test(
     first: ScoredAnswers, second: ScoredAnswers, clusters: Clusters | None = None
 ) -> CrossedDissociation:
-    """Test of whether two layers turn round between two ways of asking."""
+    """Test for two layers whose order of losses reverses between two ways of asking."""
     # A double dissociation excludes that one way of asking is harder, item by item. Where items
     # that are hard one way are easy the other, layers of one kind can still show one. But of two
     # such layers one loses more both ways. So one layer must lose more than the other the first

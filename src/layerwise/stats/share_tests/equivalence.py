@@ -1,7 +1,7 @@
-"""Tests that a loss is smaller than what would matter: "no loss" is a claim, and needs one.
+"""Equivalence tests: a loss is smaller than the smallest effect of interest.
 
-A test that finds no significant loss says nothing of how large the loss may be. What is smaller
-than the smallest effect of interest is not headlined, and counts as no loss.
+A test that finds no significant loss says nothing of how large the loss may be, so "no loss" is
+claimed only after a test of its own.
 """
 
 from __future__ import annotations
@@ -122,14 +122,14 @@ class SmallestEffects:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> SmallestEffects:
-        """Those that a run was made with."""
+        """The smallest effects of interest of a run, by its settings."""
         given = {name: settings.get(f"smallest_{name}") for name in vars(cls())}
         known = {name: value for name, value in given.items() if value is not None}
         return cls(**{n: float(max(v) if isinstance(v, list) else v) for n, v in known.items()})
 
 
 def refuse_negative_depth(smallest_depth: float) -> None:
-    """Refuse a smallest depth of interest that is none."""
+    """Refuse a smallest depth of interest below 0."""
     if not smallest_depth >= 0:
         raise UserError(
             f"The smallest depth of interest is {smallest_depth}: expected a number of layers, 0 "

@@ -56,13 +56,13 @@ def step_records(records: pd.DataFrame, step: ScoringStep) -> pd.DataFrame:
     return own.assign(protocol=step.name, correct=own[step.column].astype(bool))
 
 
-def of_single_layers(records: pd.DataFrame) -> pd.DataFrame:
+def single_layer_records(records: pd.DataFrame) -> pd.DataFrame:
     """The records of changes in one whole layer at a time, and those that they are measured by."""
     single = (records["layers"].str.len() == 1) & records["head"].isna()
     return records.loc[single | records["kind"].isin(BASELINES)]
 
 
-def of_one_draw(records: pd.DataFrame) -> pd.DataFrame:
+def single_draw_records(records: pd.DataFrame) -> pd.DataFrame:
     """The records without changes of several draws, whose items are neither right nor wrong."""
     if "draw" not in records:
         return records

@@ -1,7 +1,7 @@
-"""Bounds of shares where items of a sample are all alike, or nearly, as a bootstrap is too narrow.
+"""Bounds of the share lost where all items of a sample are alike, or nearly.
 
-A share is a ratio of two paired effects of the same items: what a change costs, over what there is
-to lose. Both are bounded jointly here; what a share is of is known to those that call.
+A bootstrap is too narrow there. The share is a ratio of two paired effects on the same items: the
+loss by a change over the score above the floor. Both are bounded jointly.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int, Shaped
 
 from layerwise.stats.families.estimate import (
+    equal_value_bounds,
     exact_difference_bounds,
-    exact_where_alike,
     independent_counts,
 )
 from layerwise.stats.inference import percentile_bounds
@@ -158,7 +158,7 @@ def with_unseen_items(effects: pd.DataFrame, scale: Scale) -> dict[str, Float[np
     exact = np.where(
         fixed,
         exact_difference_bounds(lost, gained, n),
-        exact_where_alike(diff, np.full(len(diff), scale.n), 1.0),
+        equal_value_bounds(diff, np.full(len(diff), scale.n), 1.0),
     )
     joint = wide_enough((ends[0], ends[1]), share[None], [scale])
     bounds = (
@@ -234,7 +234,7 @@ def difference_wide_enough(
     )
 
 
-def moved_by_an_answer(
+def one_answer_change(
     scales: Sequence[Scale], n_changes: int | Int[np.ndarray, " rows"] = 1
 ) -> float | Float[np.ndarray, " rows"]:
     """Change of a mean share over tasks if one item of each task flips."""
@@ -246,4 +246,4 @@ def bound_share(
 ) -> ShareBounds:
     """A share of one task with bounds of its own."""
     ends = wide_enough(percentile_bounds(draws[1:], 0.95), draws[:1], [scale])
-    return ShareBounds(*ends, moved_by_an_answer([scale], n_changes))
+    return ShareBounds(*ends, one_answer_change([scale], n_changes))

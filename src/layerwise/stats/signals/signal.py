@@ -1,4 +1,4 @@
-"""Is there anything to lose? Which tasks the intact model answers better than blind, in a run."""
+"""Signal gates: tests of which tasks of a run the intact model answers better than blind."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class MethodAnswers(NamedTuple):
     of_examples: tuple[MethodAnswers, ...] = ()
 
     @classmethod
-    def of_items(cls, items: pd.DataFrame, right: Bool[np.ndarray, " items"]) -> MethodAnswers:
+    def from_items(cls, items: pd.DataFrame, right: Bool[np.ndarray, " items"]) -> MethodAnswers:
         """From a table with a row per item."""
         task, protocol = (str(items[name].iloc[0]) for name in ("task", "protocol"))
         there = items["blind"].notna().to_numpy(dtype=bool)

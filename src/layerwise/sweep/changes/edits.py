@@ -86,9 +86,9 @@ class _Edit:
     """Base of edits: what a sweep asks of them, with the usual answers."""
 
     needs_source: ClassVar[bool] = False
-    """Whether it takes activations of the request's source run."""
+    """True if it takes activations of the request's source run."""
     adds: ClassVar[bool] = False
-    """Whether its value is added to the activation, rather than put in its place."""
+    """True if its value is added to the activation, rather than put in its place."""
 
     given_as: ClassVar[str | None] = None
     """The field of a tensor, model or weights that count by which object they are."""
@@ -327,7 +327,7 @@ class ApplySite(_Edit):
 
 Place = Literal["block", "embed", "memory_norm", "end"]
 BLOCK, EMBED, MEMORY_NORM, END = PLACES = get_args(Place)
-"""Where weights can be others: a layer's block, embeddings, behind the encoder, behind all layers.
+"""Places of exchanged weights: a layer's block, embeddings, behind the encoder, behind all layers.
 
 Embeddings are an edit of layer 0, the norm behind the encoder one of its last layer, and what
 stands behind all layers one of the layer that would follow them.

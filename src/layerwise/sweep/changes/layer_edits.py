@@ -81,7 +81,7 @@ class LayerEdits:
         """Apply the changes to a given activation of a site."""
         return self.output(site, lambda: activation, activation)
 
-    def of_rows(self, rows: Int[torch.Tensor, " row"]) -> LayerEdits:
+    def select_rows(self, rows: Int[torch.Tensor, " row"]) -> LayerEdits:
         """The changes to some rows of the group."""
         return LayerEdits(
             {site: tuple(r.cut(rows) for r in changes) for site, changes in self.sites.items()}

@@ -56,7 +56,7 @@ def swap_layers(model: Model, layer: int) -> Intervention:
             f"Layers {both} cannot change places: their weights are {kind}; expected weights in "
             "memory in a plain number format, so load the model so."
         )
-    first, second = (_Layer.of_block(block) for block in model_blocks(model)[layer : layer + 2])
+    first, second = (_Layer.from_block(block) for block in model_blocks(model)[layer : layer + 2])
     why = "they are of two stacks" if layer + 1 == n_encoder else first.difference(second)
     if why:
         raise UserError(
@@ -78,7 +78,7 @@ class _Layer(NamedTuple):
     settings: list[tuple[str, Any]]  # types of its parts, and their numbers and names
 
     @classmethod
-    def of_block(cls, block: Any) -> _Layer:
+    def from_block(cls, block: Any) -> _Layer:
         """All that a block holds."""
         found = cls([], [], [])
         for name, part in _parts(block, ""):

@@ -1,1 +1,1 @@
-"""The reference by plain hooks, and what is compared with it."""
+"""Checks of the engine: a reference by plain hooks, the rounding error, a test of each model."""

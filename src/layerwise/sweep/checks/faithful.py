@@ -123,18 +123,18 @@ def _requests(model: Model) -> list[Request]:
     room = model.cfg.n_ctx
     n_in, n_out = vocabularies(model)
 
-    def drawn(count: int, size: int) -> Tokens:
+    def draw_tokens(count: int, size: int) -> Tokens:
         return tuple(rng.integers(size, size=count).tolist())
 
-    begin, long = drawn(6, n_in), drawn(40, n_in)
+    begin, long = draw_tokens(6, n_in), draw_tokens(40, n_in)
     requests: list[Request] = []
     for context, length in ((begin[:1], 3), (begin, 5), (begin, 2), (long[:1], 20)):
         kept = context[: room if is_seq2seq(model) else room - 1]
         free = room - len(before_answer(model, kept))
         if kept and free > 0:
-            requests.append(LogLikelihood(kept, drawn(min(length, free), min(n_in, n_out))))
+            requests.append(LogLikelihood(kept, draw_tokens(min(length, free), min(n_in, n_out))))
     if n_in >= n_out:  # else a token that is said may be one that cannot be read
-        for context in (begin[:3] + drawn(2, n_in), long, (*long[:36], *begin[:3])):
+        for context in (begin[:3] + draw_tokens(2, n_in), long, (*long[:36], *begin[:3])):
             if len(context) + len(decoder_prefix(model)) + NEW_TOKENS <= room:
                 requests.append(Generate(context, NEW_TOKENS))
     return requests

@@ -1,8 +1,8 @@
 """Rounding error of the outcomes of a change, measured on the model itself.
 
-Engine, reference and any other way of computing the same are held to it, for no fixed number
-fits all changes: without some layers of a deep model small differences grow, and how large they
-are to begin with depends on the processor. Nothing of the engine is used here.
+The engine may differ from the reference by this error and no more. No fixed number fits all
+changes: without some layers of a deep model small differences grow, and their size depends on the
+processor. Nothing of the engine is used here.
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ class Decoder:
         """Copy the rows' own part of their prompts to the cache, and what they look at."""
         walk, device, side = self.walk, self.walk.device, self.walk.side
         own = {job.slot: side.paths[job.request][-n:] for job in new if (n := self._n_own(job))}
-        for jobs, slots, paths in self._of_one_length(new, own):
+        for jobs, slots, paths in self._equal_length_groups(new, own):
             branches = np.array([0 if j.branch is None else 1 + j.branch for j in jobs])
             for layer, cache in self.batch.caches.items():
                 kept = walk.kept[layer]
@@ -204,7 +204,7 @@ class Decoder:
                     continue
                 rows = [new[number] for number in numbers]
                 inputs = {job.slot: self.inputs[job.request] for job in rows}
-                for jobs, slots, paths in self._of_one_length(rows, inputs):
+                for jobs, slots, paths in self._equal_length_groups(rows, inputs):
                     memories = [walk.plan.encoder_output_index(job.branch) for job in jobs]
                     at = torch.tensor(memories, device=device)[:, None]
                     cache.keys[slots, :, : paths.shape[1]] = look.keys[at, paths].transpose(1, 2)
@@ -212,7 +212,7 @@ class Decoder:
                         1, 2
                     )
 
-    def _of_one_length(
+    def _equal_length_groups(
         self, jobs: Sequence[DecodedText], paths: Mapping[int, Sequence[int]]
     ) -> Iterator[tuple[list[DecodedText], torch.Tensor, torch.Tensor]]:
         """Texts whose packed tokens, by slot, are equally many; their slots and these tokens."""

@@ -71,7 +71,7 @@ class DecodingState:
     def state(self) -> np.ndarray:
         """By layer and branch, whose forward pass it still is."""
         # It parts from ``sources`` where a branch begins inside a block.
-        return self._by_branch(self.walk.plan.branch_followed)
+        return self._by_branch(self.walk.plan.followed_branch)
 
     def _by_branch(self, number: Callable[[int | None, int], int]) -> np.ndarray:
         branches = [None, *range(len(self.branches))]

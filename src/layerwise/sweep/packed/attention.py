@@ -101,10 +101,10 @@ def _own(
     if not layout.shared and not scoring.needs_unfused:
         return attend_in_cache(queries, layout.own, bias, layout, scoring.scale), None
 
-    def in_part(q: Any, keys: Any, values: Any, hidden: Any) -> PartialAttention:
+    def attend_cached(q: Any, keys: Any, values: Any, hidden: Any) -> PartialAttention:
         return attend_part(q, keys, values, scoring.scale, hidden, scoring.cap)
 
-    out, weight = _in_cache(queries, layout.own, bias, layout, in_part)
+    out, weight = _in_cache(queries, layout.own, bias, layout, attend_cached)
     return out, weight if layout.shared or scoring.sinks is not None else None
 
 
@@ -117,10 +117,10 @@ def attend_in_cache(
 ) -> Grouped:
     """Attention of rows to the first keys of their places in a cache."""
 
-    def whole(q: Any, keys: Any, values: Any, hidden: Any) -> tuple[torch.Tensor]:
+    def attend_whole(q: Any, keys: Any, values: Any, hidden: Any) -> tuple[torch.Tensor]:
         return (F.scaled_dot_product_attention(q, keys, values, hidden, scale=scale),)
 
-    return _in_cache(queries, cache, bias, layout, whole)[0]
+    return _in_cache(queries, cache, bias, layout, attend_whole)[0]
 
 
 def _in_cache(
@@ -176,7 +176,7 @@ def _attend_to_shared_keys(
     n_source, n_slot = shared.rows.shape
     gathered = queries[shared.rows.flatten()].unflatten(0, (n_source, n_slot))
     together = gathered.transpose(1, 2).flatten(2, 3)
-    bias = _beyond(shared, layout, group, scoring.window, queries)
+    bias = _window_mask(shared, layout, group, scoring.window, queries)
     part = attend_part(together, shared.keys, shared.values, scoring.scale, bias, scoring.cap)
     out, weight = (
         x.unflatten(2, (n_slot, -1)).transpose(1, 2).flatten(0, 1)[shared.place] for x in part
@@ -190,7 +190,7 @@ def _attend_to_shared_keys(
     return everywhere
 
 
-def _beyond(
+def _window_mask(
     shared: SharedKeys, layout: StepLayout, group: int, window: int | None, like: torch.Tensor
 ) -> Float[torch.Tensor, "source 1 _ shared"] | None:
     """Minus infinity where a shared key lies before a query's window; None where none does."""

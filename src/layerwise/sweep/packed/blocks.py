@@ -217,4 +217,4 @@ class RunnerOnDisk:
 
 
 BlockRunner = PackedBlock | TransformerLensBlock | StackBlock | RunnerOnDisk
-"""What pushes packed tokens, or a few new tokens per row, through one block."""
+"""Runners of one block, for packed tokens or for a few new tokens per row."""

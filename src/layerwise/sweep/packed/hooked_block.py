@@ -105,7 +105,7 @@ class TransformerLensBlock(WholeBlock):
                 resid[rows],
                 layout.own.keys[slots, :, :length].transpose(1, 2),
                 layout.own.values[slots, :, :length].transpose(1, 2),
-                edits.of_rows(rows).apply_to,
+                edits.select_rows(rows).apply_to,
             )
             through[rows], kept.keys[rows], kept.values[rows] = out, keys, values
         layout.own.keys[layout.slots, :, positions] = kept.keys[:, 0]

@@ -167,7 +167,7 @@ class Layout:
         """An activation at the tokens that leave the block."""
         return activation if self.outputs is None else activation[:, self.outputs]
 
-    def of_trunk(self, activation: Float[torch.Tensor, "_ packed ..."]) -> torch.Tensor:
+    def select_trunk(self, activation: Float[torch.Tensor, "_ packed ..."]) -> torch.Tensor:
         """An activation of all packed tokens at those that are carried and leave the block."""
         if self.carried is not None:
             activation = activation[:, self.carried]

@@ -110,7 +110,7 @@ class WalkWork:
         return [r for r in self.requests if isinstance(r, Generate) and r.max_tokens > 1]
 
     @cached_property
-    def of_branch(self) -> list[tuple[float, float]]:
+    def decoding_by_branch(self) -> list[tuple[float, float]]:
         """Tokens decoded by each branch (trunk included), and in how many layers."""
         # The first token of a text comes from its prompt.
         branches = []
@@ -130,12 +130,12 @@ class WalkWork:
     @cached_property
     def text_rows(self) -> float:
         """Tokens that are decoded, expected."""
-        return sum((rows for rows, _ in self.of_branch), start=0.0)
+        return sum((rows for rows, _ in self.decoding_by_branch), start=0.0)
 
     @cached_property
     def text_passes(self) -> float:
         """Tokens that are decoded times the layers they go through, expected."""
-        return sum((rows * layers for rows, layers in self.of_branch), start=0.0)
+        return sum((rows * layers for rows, layers in self.decoding_by_branch), start=0.0)
 
     @cached_property
     def most_text_rows(self) -> int:

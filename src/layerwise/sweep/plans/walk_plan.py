@@ -66,15 +66,15 @@ class WalkPlan:
         """The branches of all groups."""
         return [branch for group in self.groups for branch in group.branches]
 
-    def branch_followed(self, branch: int | None, layer: int) -> int:
+    def followed_branch(self, branch: int | None, layer: int) -> int:
         """Forward pass that a branch of the one group still is: 0 the trunk's, 1 + i branch i."""
         while branch is not None and layer < self.branches[branch].first_layer:
             branch = self.branches[branch].parent
         return 0 if branch is None else 1 + branch
 
     def encoder_output_index(self, branch: int | None) -> int:
-        """Encoder output that a branch of two stacks reads, numbered as in ``branch_followed``."""
-        return self.branch_followed(branch, self.n_encoder - 1) if self.n_encoder else 0
+        """Encoder output that a branch of two stacks reads, numbered as in ``followed_branch``."""
+        return self.followed_branch(branch, self.n_encoder - 1) if self.n_encoder else 0
 
     @cached_property
     def layers_with_sites(self) -> tuple[bool, ...]:

@@ -115,7 +115,7 @@ class Walk:
             for row, branch in enumerate(plan.branches[:n_open]):
                 weights = branch.weights(0, EMBED)
                 embedded = self.trunk if weights is None else self.stack.embed_inputs(weights)[None]
-                resid[row] = layout.of_trunk(embedded)[0]
+                resid[row] = layout.select_trunk(embedded)[0]
             read = resid
             if last.outputs is not None:
                 read = self.trunk.new_empty(n_branches, len(self.plan.read), width)
@@ -200,12 +200,12 @@ class Walk:
             layout = self.stack.layout(None, self.plan.read if n_tokens else ())
         observing = observe or self.plan.layers_with_sites[layer]
         edits = LayerEdits(observe=self.seen.__setitem__) if observing else NO_EDITS
-        beside = self._beside(runner, None, [None])
+        beside = self._outside_keys_values(runner, None, [None])
         self.trunk, own = runner.run_packed(self.trunk, layout, beside, edits, overwrite=True)
         self._count(1, n_tokens)
         return own
 
-    def _beside(
+    def _outside_keys_values(
         self, runner: BlockRunner, weights: OtherWeights | None, rows: Sequence[int | None]
     ) -> KeysValues | None:
         """Keys and values that rows attend to beside their own: encoder outputs or the trunk."""
@@ -281,7 +281,7 @@ class Walk:
                 self._push_block(weights, group, rows, self._edits(group, rows, INSIDE, layout))
         for rows in self._chunks(ways["inside"], layout):
             edits = self._edits(group, rows, INSIDE, layout)
-            sites = {name: layout.of_trunk(x) for name, x in self.seen.items()}
+            sites = {name: layout.select_trunk(x) for name, x in self.seen.items()}
             leaving = layout.select_outputs(group.resid[rows])
             into[rows] = self.runners[layer].from_sites(leaving, sites, edits)
         for rows in self._chunks(ways["idle"], layout):
@@ -345,7 +345,7 @@ class Walk:
         runner = self.layer_runner(self.layer, weights)
         (layout, into), at = self._ends(group), span(rows)
         resid = group.resid[at]
-        beside = self._beside(runner, weights, rows)
+        beside = self._outside_keys_values(runner, weights, rows)
         out, own = runner.run_packed(resid, layout, beside, edits, overwrite=True)
         if out is not resid or isinstance(at, list):
             into[at] = out
@@ -394,7 +394,7 @@ class Walk:
 
     def source(self, row: int | None, layer: int) -> int:
         """Place of the keys and values of a branch in a layer; None is the trunk."""
-        number = self.plan.branch_followed(row, layer)
+        number = self.plan.followed_branch(row, layer)
         opened = number and layer == self.plan.branches[number - 1].first_layer
         inside = opened and self.starts_inside(self.groups[0], number - 1)
         return 0 if inside else number

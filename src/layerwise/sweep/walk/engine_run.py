@@ -262,11 +262,11 @@ class Engine:
                 waiting.extendleft((half, share / 2) for half in reversed(halves))
                 continue
 
-            def progressed(part: float, ended: float = done, share: float = share) -> None:
+            def report_progress(part: float, ended: float = done, share: float = share) -> None:
                 if progress is not None:
                     progress(min(1.0, ended + share * part))
 
-            if self._has_room(batch, progressed):
+            if self._has_room(batch, report_progress):
                 done += share
                 continue
             if not halves:
@@ -281,13 +281,15 @@ class Engine:
             for i in range(len(self.interventions))
         ]
 
-    def _has_room(self, batch: Batch, progressed: Progress) -> bool:
+    def _has_room(self, batch: Batch, report_progress: Progress) -> bool:
         """Run a batch; False if the device has no room for it. All that it made is gone then."""
         try:
             walk, n_layers = self.walk(batch), self.model.cfg.n_layers
             walked = _WALKED if any(isinstance(r, Generate) for r in walk.requests) else 1.0
-            walk.run(lambda layer: progressed(walked * (layer + 1) / n_layers))
-            self._read_walk(batch, walk, lambda texts: progressed(walked + (1 - walked) * texts))
+            walk.run(lambda layer: report_progress(walked * (layer + 1) / n_layers))
+            self._read_walk(
+                batch, walk, lambda texts: report_progress(walked + (1 - walked) * texts)
+            )
         except torch.OutOfMemoryError:
             return False
         return True
@@ -313,7 +315,7 @@ class Engine:
         room = self.memory_budget // 8 // model_shape(self.model).block_bytes_per_token
         return max(64, min(self.tokens_at_once, room))
 
-    def _read_walk(self, batch: Batch, walk: Walk, progressed: Progress) -> None:
+    def _read_walk(self, batch: Batch, walk: Walk, report_progress: Progress) -> None:
         """Score a finished walk's log-likelihoods, decode its texts, and report progress."""
         # Logits are there in the model's format and in float32.
         per_row = self.model.cfg.d_vocab * (4 + self.model.W_E.element_size())
@@ -342,7 +344,7 @@ class Engine:
             nonlocal n_ended
             put(job.branch, job.request, text)
             n_ended += 1
-            progressed(n_ended / n_texts)
+            report_progress(n_ended / n_texts)
 
         if jobs:
             generating = sorted({job.request for job in jobs})

@@ -270,7 +270,7 @@ def _item(question: str, answer: str, worked: str | None = None) -> Item:
 
 
 _NOTHING = Item("", "", "")
-"""What a row becomes that cannot be asked."""
+"""The item of a row that cannot be asked."""
 
 _QUESTION = Template(question_prefix="Question: ", answer_cue="\nAnswer:")
 _FACT = Template(separator="\n")

@@ -131,15 +131,15 @@ def _leaves(base: str, name: str, seen: set[str]) -> Iterator[str]:
         return
     config = read_yaml(path, name)
     if "group" in config:
-        yield from _of_group(config.get("task"), path, name, seen)
+        yield from _group_members(config.get("task"), path, name, seen)
     else:
         yield base
 
 
-def _of_group(listed: Any, path: Path, name: str, seen: set[str]) -> Iterator[str]:
+def _group_members(listed: Any, path: Path, name: str, seen: set[str]) -> Iterator[str]:
     for member in listed if isinstance(listed, list) else [listed]:
         if isinstance(member, Mapping) and isinstance(member.get("task"), list):
-            yield from _of_group(member["task"], path, name, seen)
+            yield from _group_members(member["task"], path, name, seen)
         elif isinstance(member, Mapping) and set(member) - {"task", "task_alias"}:
             raise UserError(
                 f"The group {name!r} changes its task {short_repr(member.get('task'))}; "

@@ -181,20 +181,20 @@ def _task(
             built += balanced_drafts(lambda n, turn=turn: make(turn + n)[:1], 1, others, by_cluster)
         return built
 
-    def corrupted(drafts: Sequence[Item]) -> list[Item]:
+    def corrupt_all(drafts: Sequence[Item]) -> list[Item]:
         return [_corrupt(rng, draft) for draft in drafts]
 
     examples = make_examples()
     drafts = balanced_drafts(make, n_items, examples, by_cluster)
-    items = settle(rng, name, corrupted(drafts))
+    items = settle(rng, name, corrupt_all(drafts))
     return suite(
         rng,
         name,
         "reasoning",
         description,
         items,
-        corrupted(examples),
-        lambda: corrupted(make_examples(items)),
+        corrupt_all(examples),
+        lambda: corrupt_all(make_examples(items)),
         generate=_GENERATE,
         template=_TEMPLATE,
     )

@@ -194,7 +194,9 @@ def _by_last(combinations: Iterable[tuple[str, ...]]) -> dict[str, list[tuple[st
     return grouped
 
 
-def _beside(rng: np.random.Generator, words: Sequence[str], taken: Sequence[str]) -> list[str]:
+def _append_others(
+    rng: np.random.Generator, words: Sequence[str], taken: Sequence[str]
+) -> list[str]:
     """``taken``, and behind it all other words in random order."""
     return [*taken, *draw(rng, [word for word in words if word not in taken], len(words))]
 
@@ -210,8 +212,8 @@ def _chain_item(
     """Chains of one or two keys and a value, in pairs, of which one is followed to its end."""
     options = draw(rng, list(pool), _N_OPTIONS)  # the first one is asked
     *links, last = draw(rng, pool[options[0]], 1)[0]
-    hops, keys = len(links), _beside(rng, language.keys, links)
-    ends = _beside(rng, language.values, options)[:count]
+    hops, keys = len(links), _append_others(rng, language.keys, links)
+    ends = _append_others(rng, language.values, options)[:count]
     steps = [*(keys[hop : hops * count : hops] for hop in range(hops)), ends]
     pairs = [stated for both in pairwise(steps) for stated in map(pair, *both)]
     ask_for = ask if hops == 1 else ask_twice
@@ -271,14 +273,14 @@ def _bracket_block(
     kinds = [kind for kind, _ in language.brackets]
     closing = dict(language.brackets)
 
-    def opened_with(last: str) -> list[str]:
+    def draw_opening(last: str) -> list[str]:
         return [*(str(kind) for kind in rng.choice(kinds, depth - 1)), last]
 
     rows = []
     for last in draw(rng, kinds, len(kinds)):
-        opened = opened_with(last)
+        opened = draw_opening(last)
         while not language.for_tests(*opened):
-            opened = opened_with(last)
+            opened = draw_opening(last)
         rows.append(opened)
     answers = [" ".join(closing[bracket] for bracket in reversed(row)) for row in rows]
     items = []

@@ -175,7 +175,7 @@ def one_order(pair: CapabilityComparison) -> Claim:
         f"{count_noun(int(pair.crossings['n_tests'].iloc[0]), 'crossing')}",
         caveat="That they share one order is not shown.",
     )
-    p = float(numbers(pair.crossings, "p_family").min())
+    p = float(numbers(pair.crossings, "p_table").min())
     told = source("capability_estimates", both)
     return replace(claim, evidence=OPEN, source=told, layers=(), p=p)
 

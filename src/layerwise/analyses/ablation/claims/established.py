@@ -34,7 +34,7 @@ def layers_claim(
         evidence=ESTABLISHED,
         source=source("capability_estimates", where, layer=layers),
         layers=tuple(layers),
-        p=float(numbers(about, "p_family").max()),
+        p=float(numbers(about, "p_table").max()),
         items=f"{spread(n_items)} items a capability",
         **names,
         **more,

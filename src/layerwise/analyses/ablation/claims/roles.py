@@ -133,7 +133,7 @@ def _needed_layers_claim(effects: pd.DataFrame, losses: pd.DataFrame, general: l
         none = f"{capitalise(capability)}: no layer is shown to be needed."
         test = f"the smallest; {_flips(effects)}"
         claim = layers_claim(NEEDED, none, effects, where, test=test, **common)
-        least = float(numbers(effects, "p_family").min())
+        least = float(numbers(effects, "p_table").min())
         told = source("capability_estimates", where)
         return replace(claim, evidence=OPEN, source=told, layers=(), p=least)
     own = [layer for layer in layers_in(losses) if layer not in general]

@@ -1,6 +1,6 @@
 """Claims on scoring steps and passages.
 
-Only where two layers turn round are others needed: else one way may only be harder.
+Different layers are needed only if the order of two layers reverses; else one way may be harder.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def _protection_claim(pair: Row, sure: pd.DataFrame, layers: pd.DataFrame) -> di
         "evidence": ESTABLISHED if over_run else IN_TABLE,
         "layers": tuple(quoted),
         "estimate": Estimate(net, min(ends), max(ends), unit, run_bounds_text(layers)),
-        "p": max(float(row["p_run" if over_run else "p_corrected"]) for row in best),
+        "p": max(float(row["p_run" if over_run else "p_table"]) for row in best),
         "test": f"exact test, {family_text(layers) if over_run else 'Holm over the layers'}",
         "details": (f"{capitalise(losing)} (Holm over the layers).", cross),
         "caveat": caveat,

@@ -117,7 +117,7 @@ WITH_PASSAGES = (
         ("right both ways", "n_common"), ("lost closed alone", "only_closed"),
         ("lost open alone", "only_open"), ("lost both", "lost_both"),
     )),
-    p_column("p (corrected)", "p_corrected"),
+    p_column("p (corrected)", "p_table"),
     p_column("p (run)", "p_run"),
     Column("loses more", lambda row: _WAYS.get(row["loses_more"], "–")),
 )  # fmt: skip

@@ -26,9 +26,9 @@ from layerwise.stats.families.estimate import (
     Ends,
     bootstrap_means,
     bounded_columns,
+    equal_value_bounds,
     estimate,
     exact_difference_bounds,
-    exact_where_alike,
 )
 from layerwise.stats.families.multiplicity import correct_rows, correct_within
 from layerwise.stats.items.clusters import independent_items
@@ -40,9 +40,9 @@ from layerwise.stats.share_tests.scoring_steps import (
     ScoringStep,
     StepAnswers,
     in_steps,
-    of_one_draw,
-    of_single_layers,
     same_items,
+    single_draw_records,
+    single_layer_records,
     step_answers,
     step_difference,
     step_records,
@@ -64,9 +64,9 @@ _COLUMNS = {
 }  # fmt: skip
 
 
-def scored_in_steps(records: pd.DataFrame, effects: pd.DataFrame, facts: Facts) -> pd.DataFrame:
+def scoring_steps_table(records: pd.DataFrame, effects: pd.DataFrame, facts: Facts) -> pd.DataFrame:
     """``ladder``: what changing each layer costs at each scoring step."""
-    single = of_single_layers(records)
+    single = single_layer_records(records)
     known = single_layers(effects)
     names = {step.protocol: step.name for step in SCORING_STEPS if step.column == "correct"}
     tables = [known.assign(protocol=known["protocol"].map(names.get))]
@@ -120,7 +120,7 @@ def compare_steps(
     """``ladder_steps`` and ``dissociations``: steps with signal, compared on the same items."""
     compared: list[dict[str, Any]] = []
     layers: list[pd.DataFrame] = []
-    single, chance = of_one_draw(of_single_layers(records)), _chance(facts)
+    single, chance = single_draw_records(single_layer_records(records)), _chance(facts)
     every = [step for each in SCORING_STEPS for step in step_answers(single, each, chance)]
     with_signal = scores.loc[scores["signal"] & (scores["rung"] != MARGIN)]
     for (task, kind, site), part in with_signal.groupby(["task", "kind", "site"], sort=False):
@@ -213,7 +213,9 @@ def with_passages(
     pairs: list[dict[str, Any]] = []
     tables: list[pd.DataFrame] = []
     # answers are compared one by one, which means over draws of examples are not
-    comparable = () if has_several_examples(records) else tuple(_pairs(of_one_draw(records)))
+    comparable = (
+        () if has_several_examples(records) else tuple(_pairs(single_draw_records(records)))
+    )
     for sides in comparable:
         closed, opened = (next(cells(side)) for side in sides)
         where = {CLOSED: closed.task, OPEN: opened.task, "protocol": closed.protocol}
@@ -314,7 +316,7 @@ def _compare_two_steps(
     # one way and gains at most 1 the other
     unseen = independent_items(np.zeros((len(cell.items), len(table))), cell.clusters)
     middle, *ends = (table[end].to_numpy(dtype=float) for end in ("difference", "low", "high"))
-    low, high = no_narrower((ends[0], ends[1]), exact_where_alike(middle, unseen, 2.0))
+    low, high = no_narrower((ends[0], ends[1]), equal_value_bounds(middle, unseen, 2.0))
     return table.assign(low=low, high=high)
 
 

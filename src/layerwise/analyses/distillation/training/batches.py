@@ -1,6 +1,6 @@
-"""Texts of several lengths as one padded batch, and where in it something is predicted.
+"""Padded batches of texts of several lengths, with the positions whose tokens are predicted.
 
-Padding stands behind, where no token of a decoder attends to it; an encoder gets a mask.
+Padding is on the right, where no token of a decoder attends to it; an encoder gets a mask.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PaddedBatch:
 def pad_texts(
     texts: Sequence[Tokens], device: torch.device
 ) -> tuple[Int[torch.Tensor, "texts pos"], Bool[torch.Tensor, "texts pos"]]:
-    """Texts padded with zeros at their ends, and a mask of the tokens that are no padding."""
+    """Pad texts with zeros on the right, and mark the tokens that are not padding."""
     tokens = pad_sequence([torch.tensor(text, device=device) for text in texts], batch_first=True)
     lengths = torch.tensor([[len(text)] for text in texts], device=device)
     return tokens, torch.arange(tokens.shape[1], device=device) < lengths
@@ -100,7 +100,7 @@ def sample_texts(
     written: list[list[int]] = [[] for _ in examples]
     ended = [False] * len(examples)
 
-    def drawn(
+    def draw_next(
         read: Int[torch.Tensor, "texts pos"], logits: Float[torch.Tensor, "texts d_vocab"]
     ) -> Float[torch.Tensor, "texts d_vocab"]:
         """1 for the token that is drawn of each text; any of those that ended."""
@@ -112,7 +112,7 @@ def sample_texts(
         chosen = torch.tensor([tokens[-1] for tokens in written], device=logits.device)
         return torch.zeros_like(logits).scatter(1, chosen[:, None], 1.0)
 
-    def which_ended(read: Int[torch.Tensor, "texts pos"], *_: Any) -> torch.Tensor:
+    def end_mask(read: Int[torch.Tensor, "texts pos"], *_: Any) -> torch.Tensor:
         return torch.tensor(ended, device=read.device)
 
     how = GenerationConfig(
@@ -121,8 +121,8 @@ def sample_texts(
     )  # fmt: skip
     with quiet(), _without_settings(original):
         original.generate(
-            **inputs, generation_config=how, logits_processor=LogitsProcessorList([drawn]),
-            stopping_criteria=StoppingCriteriaList([which_ended]),
+            **inputs, generation_config=how, logits_processor=LogitsProcessorList([draw_next]),
+            stopping_criteria=StoppingCriteriaList([end_mask]),
         )  # fmt: skip
     return [
         example._replace(tokens=(*example.given_tokens, *tokens), n_prompt=example.n_given)
@@ -139,7 +139,7 @@ def _ends(example: Example, written: Sequence[int], tokenizer: Any) -> bool:
 
 @contextlib.contextmanager
 def _without_settings(original: Any) -> Iterator[None]:
-    """Leave out how a model's files would have it write: penalties, and tokens that end a text."""
+    """Leave out the generation settings of a model: penalties, and tokens that end a text."""
     own = original.generation_config
     original.generation_config = GenerationConfig()
     try:

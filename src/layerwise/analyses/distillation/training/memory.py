@@ -1,4 +1,4 @@
-"""Memory of a training, measured on two of its steps with tensors that have sizes and no values."""
+"""Memory of a training, measured on two of its steps with ``meta`` tensors (no values)."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class StepMemory(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _TeacherOfSizes(Teacher):
-    """Logits of a teacher's sizes."""
+class _MetaTeacher(Teacher):
+    """A teacher whose logits have shapes and no values."""
 
     def __call__(self, batch: PaddedBatch) -> Readings:
         tokens = batch.tokens if batch.decoder_tokens is None else batch.decoder_tokens
@@ -47,10 +47,10 @@ def step_memory(teacher: Model, student: Model, training: Training) -> StepMemor
     with torch.device("meta"):
         original = meta_original(read_any_config(folder))
         trained = Student.of_original(original, student, folder, training.layers, training.rank, 0)
-    trainer = Trainer(_TeacherOfSizes(teacher), trained, None, training)
-    with MadeBytes():
+    trainer = Trainer(_MetaTeacher(teacher), trained, None, training)
+    with MemoryCounter():
         trainer.step()  # makes the optimizer's moments
-    with MadeBytes() as made:
+    with MemoryCounter() as made:
         trainer.step()
     return StepMemory(_size(original.parameters()), _size(trained.trained.values()), made.most)
 
@@ -59,8 +59,8 @@ def _size(weights: Any) -> int:
     return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
-class MadeBytes(TorchDispatchMode):
-    """Counts the bytes of tensors that are made meanwhile: ``most`` at any time."""
+class MemoryCounter(TorchDispatchMode):
+    """Count the bytes of tensors that are made in the context: ``most`` at any time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def _storages(values: Any) -> list[torch.UntypedStorage]:
 
 
 def _outcome(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """An operation's outcome; on ``meta`` also of those that torch refuses there."""
+    """The outcome of an operation; also of those that torch refuses on ``meta``."""
     name = func.name().partition(".")[0]
     if name == "aten::_local_scalar_dense" and args[0].is_meta:
         return args[0].dtype == torch.bool or 1  # a question about values: yes

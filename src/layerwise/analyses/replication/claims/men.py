@@ -1,4 +1,4 @@
-"""Whether block influence says which layers can go: Men et al. 2024, and Hinostroza et al. 2026."""
+"""Men et al. 2024, and Hinostroza et al. 2026: block influence predicts which layers can go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What text loses against reasoning, and gains without a layer: Neeraj 2026, Naim et al. 2026."""
+"""Neeraj 2026, and Naim et al. 2026: losses of text and of reasoning, and gains without a layer."""
 
 from __future__ import annotations
 

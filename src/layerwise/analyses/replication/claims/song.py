@@ -19,7 +19,7 @@ from layerwise.stats.contrasts import (
 from layerwise.stats.families.multiplicity import correct_family
 from layerwise.stats.inference import joint_sign_flip_p
 from layerwise.stats.items.clusters import paired_p_values
-from layerwise.stats.pools import LEVEL, Pool, compared_alike
+from layerwise.stats.pools import LEVEL, Pool, match_protocols
 from layerwise.stats.share_tests.equivalence import no_loss_p_values
 
 from ..verdicts.claim import (
@@ -211,7 +211,7 @@ def reasoning_is_deeper(evidence: Evidence) -> list[Outcome]:
         if not all(both):
             outcomes.append(no_test(evidence, other, f"reasoning and {other}"))
             continue
-        compared = compared_alike(*(evidence.pool(cells) for cells in both))
+        compared = match_protocols(*(evidence.pool(cells) for cells in both))
         if compared is None:
             why = f"Reasoning and {other} have signal under no way of scoring that both share."
             outcomes.append(NoTest(other, Verdict.NO_SIGNAL, why))
@@ -254,7 +254,7 @@ def passages_protect(evidence: Evidence) -> list[Outcome]:
         p = rows["p"].to_numpy(dtype=float) / 2
         sides = [float(min(1.0, len(rows) * np.where(sign * protected > 0, p, 1.0).min()))
                  for sign in (1, -1)]  # fmt: skip
-        against = [bool((sign * protected[rows["p_corrected"] < LEVEL] < 0).any())
+        against = [bool((sign * protected[rows["p_table"] < LEVEL] < 0).any())
                    for sign in (1, -1)]  # fmt: skip
         sign = 1 if sides[0] <= sides[1] else -1
         most = rows.iloc[int(np.argmax(sign * np.nan_to_num(protected)))]

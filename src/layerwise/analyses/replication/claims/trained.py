@@ -16,7 +16,7 @@ from layerwise.stats.contrasts import (
 from layerwise.stats.families.rank_correlation import rank_correlation, unrelated_p
 from layerwise.stats.inference import rank_correlations
 from layerwise.stats.items.clusters import sample_and_resamples
-from layerwise.stats.pools import clusters_of_cells, compared_alike
+from layerwise.stats.pools import clusters_of_cells, match_protocols
 from layerwise.stats.resampling import generator, resample_counts
 
 from ..verdicts.claim import (
@@ -49,22 +49,22 @@ _NO_SIGNAL = "Not both models are clearly better than chance at reasoning."
 
 def distillation_moves_reasoning(evidence: Evidence) -> list[Outcome]:
     """song-8: the first part compares the two models, the second exchanges their layers."""
-    return [_depths_apart(evidence), _single_layers_carry(evidence)]
+    return [_depth_difference(evidence), _single_layers_carry(evidence)]
 
 
-def _depths_apart(evidence: Evidence) -> Outcome:
+def _depth_difference(evidence: Evidence) -> Outcome:
     """Mean layer of what reasoning loses, of the trained model minus the base, and crossings."""
     trained = evidence.trained
     cells = [] if trained is None else [one.cells_of_capability(REASONING)
                                         for one in (evidence, trained)]  # fmt: skip
     if trained is None or not all(cells):
         return NoTest(_MOVES, Verdict.NO_SIGNAL, _NO_SIGNAL)
-    compared = compared_alike(evidence.pool(cells[0]), trained.pool(cells[1]))
+    compared = match_protocols(evidence.pool(cells[0]), trained.pool(cells[1]))
     if compared is None:
         return NoTest(_MOVES, Verdict.NO_SIGNAL, _NO_SIGNAL)
     base, second = compared
     # Layers that a model needs for everything say nothing of where reasoning sits.
-    shared = _needed_by_all(evidence) & _needed_by_all(trained)
+    shared = _common_needed_layers(evidence) & _common_needed_layers(trained)
     centres = [centre_contrast(pool, shared) for pool in compared]
     note = f"All capabilities need {few_layers(sorted(shared))}, left out." if shared else ""
     if centres[0] is None or centres[1] is None:
@@ -83,7 +83,7 @@ def _depths_apart(evidence: Evidence) -> Outcome:
     )  # fmt: skip
 
 
-def _needed_by_all(evidence: Evidence) -> set[int]:
+def _common_needed_layers(evidence: Evidence) -> set[int]:
     """Layers that every capability that was asked is shown to need; none of a single one."""
     capabilities = sorted({cell.capability for cell in evidence.cells.values()})
     needed = [needed_layers(evidence.pool(evidence.cells_of_capability(c))) for c in capabilities]

@@ -52,7 +52,7 @@ def benchmarks(*names: str, folder: str = "") -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a claim takes: tasks by scale, ways of scoring, and further analyses.
+    """Requirements of a claim: tasks by scale, ways of scoring, and further analyses.
 
     Attributes:
         tasks: names of tasks by scale; ``{data}`` in a name is the folder with benchmarks.
@@ -187,7 +187,7 @@ class PublishedClaim:
 
 
 def no_test(evidence: Evidence, part: str, words: str, *protocols: str) -> NoTest:
-    """Why a part was not tested: it was not asked, or the intact model has no signal."""
+    """A part that was not tested, with the reason: not asked, or no signal of the intact model."""
     if not {protocol for _, protocol in evidence.asked}.issuperset(protocols):
         return NoTest(part, Verdict.NOT_ASKED, f"No {words} was asked.")
     why = f"The intact model is not clearly better than chance at {words}."

@@ -13,7 +13,7 @@ from layerwise.stats.contrasts import Contrast, centre_contrast, unpaired_differ
 from layerwise.stats.crossings import Side, crossing_p_values
 from layerwise.stats.families.multiplicity import correct_family
 from layerwise.stats.items.clusters import paired_p_values
-from layerwise.stats.pools import LEVEL, Pool, compared_alike
+from layerwise.stats.pools import LEVEL, Pool, match_protocols
 
 from .claim import ClaimTest, NoTest, Number, Outcome, Verdict
 from .evidence import Evidence
@@ -75,7 +75,7 @@ def _compare(evidence: Evidence, pair: Variants) -> Outcome:
     if silent:
         why = f"The intact model is not clearly better than chance at {' and '.join(silent)}."
         return NoTest(pair.part, Verdict.NO_SIGNAL, why)
-    compared = compared_alike(*(evidence.pool(cells) for cells in sides))
+    compared = match_protocols(*(evidence.pool(cells) for cells in sides))
     if compared is None:
         why = f"{pair.easy} and {pair.hard} have signal under no way of scoring that both share."
         return NoTest(pair.part, Verdict.NO_SIGNAL, why)

@@ -1,4 +1,4 @@
-"""What the tests of claims read: answers without each layer, pooled, and the other tables."""
+"""Evidence that the tests of claims read: pooled answers without each layer, and other tables."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ class Evidence:
         asked = frozenset((cell.task, cell.protocol) for cell in every)
         return cls(usable, floors, asked, n_layers, tables or {}, missing or {})
 
-    def of_tasks(self, tasks: Collection[str]) -> Evidence:
+    def select_tasks(self, tasks: Collection[str]) -> Evidence:
         """The evidence of some tasks alone."""
         cells = {key: cell for key, cell in self.cells.items() if key[0] in tasks}
         asked = frozenset(key for key in self.asked if key[0] in tasks)
-        trained = None if self.trained is None else self.trained.of_tasks(tasks)
+        trained = None if self.trained is None else self.trained.select_tasks(tasks)
         return replace(self, cells=cells, asked=asked, trained=trained)
 
     @property

@@ -48,7 +48,7 @@ def evidence_of_sets(evidence: Evidence, by: str) -> Evidence:
 
 
 def no_set_test(sets: Evidence, part: str, words: str) -> NoTest:
-    """Why a set of heads was not tested: none was chosen, or the intact model has no signal."""
+    """A set of heads that was not tested, with the reason: none chosen, or no signal."""
     if not sets.asked:
         why = "No head was chosen, or no other heads were left to draw random sets from."
         return NoTest(part, Verdict.NOT_ASKED, why)

@@ -36,7 +36,7 @@ def claim_outcomes(
             why = " ".join(dict.fromkeys(reasons))
             found.append((claim, NoTest("", Verdict.NOT_ASKED, why)))
             continue
-        own = evidence if tasks is None else evidence.of_tasks(tasks[claim.name])
+        own = evidence if tasks is None else evidence.select_tasks(tasks[claim.name])
         found += [(claim, outcome) for outcome in claim.test(own)]
     return found
 

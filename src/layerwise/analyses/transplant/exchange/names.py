@@ -9,10 +9,10 @@ BASE, OTHER = HOSTS = ("base", "other")
 BRINGS, DESTROYS = "brings", "destroys"
 """The better model's layers put into the other; the other's put into the better model."""
 WEIGHTS, ACTIVATIONS = EXCHANGES = ("weights", "activations")
-"""What of the other model is put in: its weights, or what it has there for the same tokens."""
+"""Kinds of exchange: the other model's weights, or its activations for the same tokens."""
 SINGLE, TOGETHER, FROM_FIRST, FROM_LAST = "single", "together", "from_first", "from_last"
 SETS = (SINGLE, TOGETHER, FROM_FIRST, FROM_LAST)
-"""How layers are chosen."""
+"""Ways of choosing layers."""
 GREEDY = "greedy"
 """Chosen one after the other, each as the one that moves most beside those before."""
 KV_GROUP = "kv_group"
@@ -24,14 +24,14 @@ EMBED, UNEMBED, FINAL_NORM, RELATIVE = "embed", "unembed", "ln_final", "rel_pos"
 TIED = "tied_embed"
 """Embeddings that are the unembedding, too."""
 OF_NO_LAYER = (EMBED, TIED, FINAL_NORM, UNEMBED, RELATIVE)
-"""What stands outside of the layers, or is shared by all of a stack."""
+"""Sites outside of the layers, or shared by all layers of a stack."""
 SITES = (
     "layer", "attn_out", "mlp_out", "cross_attn_out", *BY_HEAD, NORMS,
     EMBED, FINAL_NORM, UNEMBED, RELATIVE,
 )  # fmt: skip
-"""What can be asked to be exchanged."""
+"""Sites that can be exchanged."""
 WITH_ACTIVATIONS = ("layer", "attn_out", "mlp_out", "cross_attn_out", *BY_HEAD)
-"""Where activations can be put in: those that leave a layer, a sublayer or a head."""
+"""Sites whose activations can be exchanged: outputs of a layer, a sublayer or a head."""
 OUTSIDE = "outside"
 """Weights of no layer, one by one: embeddings, norms, the unembedding."""
 

@@ -36,7 +36,7 @@ def weights_outside(model: Model) -> dict[str, list[nn.Parameter]]:
 
     ``rel_pos`` is T5's relative position biases; ``tied_embed`` embeddings and unembedding.
     """
-    by_site = by_kind(model, _decoder_only_outer_weights, _of_seq2seq)
+    by_site = by_kind(model, _decoder_only_outer_weights, _seq2seq_outer_weights)
     once = {id(weight): weight for site in (EMBED, UNEMBED) for weight in by_site[site]}
     by_site[TIED] = list(once.values())
     return {site: weights for site, weights in by_site.items() if weights}
@@ -60,7 +60,7 @@ def _decoder_only_outer_weights(model: DecoderOnly) -> dict[str, list[nn.Paramet
     return by_name
 
 
-def _of_seq2seq(model: Seq2SeqModel) -> dict[str, list[nn.Parameter]]:
+def _seq2seq_outer_weights(model: Seq2SeqModel) -> dict[str, list[nn.Parameter]]:
     stacks = (model.parts.encoder, model.parts.decoder)
     tables = [stack.relative.table for stack in stacks if stack.relative is not None]
     by_site = {

@@ -122,7 +122,7 @@ def activation_exchange(change: Change, donor: Model) -> Intervention:
     return together(given)
 
 
-def swept_with_donor(
+def sweep_with_donor(
     by: Sweeper, changes: Sequence[Intervention], requests: Sequence[Request], method: str
 ) -> Sweep:
     """Answers under another model's activations; texts by plain forwards of both models."""
@@ -140,7 +140,7 @@ def swept_with_donor(
 
 
 @contextlib.contextmanager
-def with_weights_of(
+def use_donor_weights(
     host: Model,
     donor: Model,
     site: str,

@@ -24,7 +24,7 @@ from layerwise.models.files.written_folder import (
 from layerwise.models.huggingface.folder import read_config
 from layerwise.models.instance.kinds import Model, is_seq2seq, original_model, runs_original_modules
 from layerwise.models.libraries.quiet import quiet
-from layerwise.models.own_files import load_alike, model_folder, stored_stacks
+from layerwise.models.own_files import load_like, model_folder, stored_stacks
 from layerwise.models.weights.quantization import read_quantization
 from layerwise.storage.file_list import file_hashes, states
 from layerwise.storage.places import refuse_unusable_folder
@@ -33,7 +33,7 @@ from layerwise.storage.written import refuse_other_files
 from .names import ACTIVATIONS
 from .parts import site_weights
 from .spec import TransplantSpec
-from .weights import with_weights_of
+from .weights import use_donor_weights
 
 RECIPE, MADE = "mergekit.yaml", "transplant.json"
 """The recipe, and what the folder was made of, with the hashes of its files."""
@@ -118,9 +118,9 @@ def _is_there(out: Path, made: dict[str, Any]) -> bool:
 
 def _refuse_other_weights(base: Model, other: Model, spec: TransplantSpec, place: Path) -> None:
     """Accept only a written model that has exactly the weights of the exchange in memory."""
-    written = load_alike(place, base)
+    written = load_like(place, base)
     weights = dict(written.named_parameters())
-    with with_weights_of(base, other, spec.site, spec.layers, heads=spec.heads):
+    with use_donor_weights(base, other, spec.site, spec.layers, heads=spec.heads):
         for name, weight in base.named_parameters():
             if not torch.equal(weight.data, weights[name].data):
                 raise UserError(
