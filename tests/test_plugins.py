@@ -280,7 +280,8 @@ BAD_COMMANDS = {
 def test_a_command_of_a_plugin_runs_and_those_that_are_broken_are_left_out(tmp_path):
     install(tmp_path, "layerwise_certainty", "certainty = layerwise_certainty")
     for name, (files, _) in BAD_COMMANDS.items():
-        install(tmp_path, f"plugin_{name}", f"{name} = plugin_{name}", files=files)
+        whole = own(name) | files
+        install(tmp_path, f"plugin_{name}", f"{name} = plugin_{name}", files=whole)
     out = str(tmp_path / "run")
     once = ["certainty", "wired-decoder", "--task", "wired-lookup", "--limit", "2", "--out", out]
     words = [["ablate", "--help"], ["certainty", "--help"], once, ["certain"], ["certainty"]]
