@@ -75,7 +75,7 @@ def made_up_task(rng: np.random.Generator, cue: Cue, n: int, share: float) -> Ta
             gold = told if rng.random() < share else int(rng.choice(others))
         items.append(Item(id=f"t/{number}", question=f"q{number}", answer=row[gold],
                           choices=tuple(row)))  # fmt: skip
-    chance = dict.fromkeys(("letter", "continuation"), CHANCE)
+    chance: dict[str, float] = {"letter": CHANCE, "continuation": CHANCE}
     return Task("t", "knowledge", "made up", tuple(items), (),
                 GenerateSpec(("\n",), 4, "first_line"), chance)  # fmt: skip
 
@@ -110,9 +110,9 @@ def models(
     """Right answers of models of each kind."""
     drawn = rng.random((N_MODELS, len(task.items))) < rate
     if cue.pick is None:
-        return {KNOWS: drawn}
+        return {KNOWS: list(drawn)}
     told = [item.choices[cue.pick(list(item.choices))] == item.answer for item in task.items]
-    return {AS_OFTEN: drawn, BY_RULE: [np.array(told)]}
+    return {AS_OFTEN: list(drawn), BY_RULE: [np.array(told)]}
 
 
 def signal_rates(n_tasks: int = N_TASKS, seed: int = 0) -> pd.DataFrame:
