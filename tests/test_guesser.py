@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import binom
 
@@ -30,6 +31,7 @@ from tests.analysis import word_task
 from tests.cases import data_sets, in_long_runs, most_errors
 from tests.models.tiny import tiny_model
 from tests.tasks.test_blind import nearest, numbers, planted_task, value
+from tests.test_validity_study import FOLDER, part
 
 CELL = partial(MethodAnswers, "t", "continuation")
 
@@ -220,3 +222,58 @@ def test_a_leaky_file_and_a_model_that_uses_it_end_to_end(tmp_path) -> None:
     without = AblationResult(found.records.loc[kept], found.facts)
     assert without.signal()["signal"].all()
     assert not found.effects()["significant"].any()
+
+
+@pytest.mark.parametrize("name", ["the number nearest to 15", "the longest, of several the first"])
+def test_where_it_is_alone_a_model_that_goes_by_a_rule_of_its_own_never_passes(name: str) -> None:
+    """Whatever quarter the rule is seen in, and however options that are alike are told apart."""
+    study, rng = part("guesser_claims"), np.random.default_rng(0)
+    (cue,) = (cue for cue in study.CUES if cue.name == name)
+    for _ in range(2):
+        task = study.made_up_task(rng, cue, 60, 0.7)
+        answers = guesser_answers(task, "continuation", alone=True)
+        assert answers is not None
+        (by_rule,) = study.models(rng, task, cue, 0.7)[study.BY_RULE]
+        guessed = sum(answers.right[item.id] for item in task.items)
+        assert by_rule.sum() <= guessed
+        assert guessed < len(task.items)
+        assert not passes(CELL(by_rule, guessed=study.guesser_results(task)["alone"]))
+
+
+def test_where_it_is_alone_the_most_frequent_answer_is_that_of_all_items() -> None:
+    answers = ["yes"] * 4 + ["no"] * 3
+    items = tuple(Item(id=f"t/{i}", question="q", answer=one) for i, one in enumerate(answers))
+    task = word_task(1, items=items, chance={"generate": 0.0})
+    found = guesser_answers(task, "generate", alone=True)
+    assert found is not None
+    assert found.rule == "saying 'yes'"
+    assert sum(found.right.values()) == 4
+    assert found.is_control
+
+
+def test_the_page_states_the_saved_rates_of_guessers() -> None:
+    study = part("guesser_claims")
+    table = pd.read_parquet(FOLDER / "results" / "guesser_claims.parquet")
+    assert list(dict.fromkeys(table["cue"])) == [cue.name for cue in study.CUES]
+    rates = table.set_index(["cue", "model", "right", "items"])
+    blind = table.loc[table["model"] != study.KNOWS]
+    page = (FOLDER.parents[1] / "docs" / "statistics.md").read_text()
+    for name in ("the number nearest to 15", "the longest, of several the first", "the third"):
+        found = blind.loc[blind["cue"] == name]
+        assert (found["rate"] <= 0.05).all()
+        for kind in (study.AS_OFTEN, study.BY_RULE):
+            rows = [rates.loc[(name, kind, share, n)] for share in study.SHARES
+                    for n in study.SIZES]  # fmt: skip
+            cells = [f"{100 * row['earlier'] / row['models']:.1f} → {100 * row['rate']:.1f}"
+                     for row in rows]  # fmt: skip
+            says = kind if kind == study.BY_RULE else f"is {kind}"
+            assert f"| {name}; the model {says} | {' | '.join(cells)} |" in page
+    often = blind.loc[blind["model"] == study.AS_OFTEN]
+    assert (often["beside"] / often["models"] <= 0.025).all()
+    unknown = rates.loc[("the first in an order of 40 names", study.AS_OFTEN, 0.6, 200)]
+    assert f"gives signal to {100 * unknown['rate']:.0f} % of such models" in page
+    let_pass = 100 * unknown["beside"] / unknown["models"]
+    assert f"Other questions let {let_pass:.1f} % pass" in page
+    knows = rates.loc[("nothing", study.KNOWS, 0.6, 40)]
+    earlier = 100 * knows["earlier"] / knows["models"]
+    assert f"found in {100 * knows['rate']:.0f} % instead of {earlier:.0f} %" in page

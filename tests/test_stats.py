@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.special
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from layerwise.analyses.ablation.claims.findings import no_loss
 from layerwise.stats.items.clusters import Clusters
 from layerwise.stats.share_tests.equivalence import (
     excludable_loss,
+    gains_beside_loss,
     no_loss_of_nats_p_values,
     no_loss_p_values,
     score_p_values,
@@ -408,3 +410,17 @@ def test_exact_interval_published_values():
     for successes, n, low, high in [(81, 263, 0.2527, 0.3676), (15, 148, 0.0578, 0.1617)]:
         found = stats.exact_interval(successes, n)
         assert (round(found.low, 4), round(found.high, 4)) == (low, high)
+
+
+@pytest.mark.parametrize(("lost", "gained", "loss"), [(7, 2, 0.075), (0, 3, 0.05), (12, 1, 0.2)])
+def test_gains_beside_a_loss_are_the_likeliest(lost: int, gained: int, loss: float) -> None:
+    n = 60
+
+    def unlikely(share: float) -> float:
+        rates = np.array([share + loss, share, 1 - 2 * share - loss])
+        return -float(scipy.special.xlogy([lost, gained, n - lost - gained], rates).sum())
+
+    best = optimize.minimize_scalar(unlikely, bounds=(1e-12, (1 - loss) / 2), method="bounded",
+                           options={"xatol": 1e-10}).x  # fmt: skip
+    found = gains_beside_loss(np.array([lost]), np.array([gained]), np.array([n]), loss)
+    assert found[0] == pytest.approx(best, abs=1e-5)

@@ -11,8 +11,10 @@ import crossing_claims
 import depth_candidates
 import depth_curves
 import depth_grid
+import guesser_claims
 import guessing
 import head_claims
+import interaction_claims
 import layer_claims
 import lens_claims
 import null_models
@@ -68,6 +70,8 @@ TABLES = {
     "stated": (stated_claims.rates, lambda table: table),
     "scoring_gaps": (scoring_claims.gap_rates, lambda table: table),
     "weak_interactions": (weak_interactions.rates, lambda table: table),
+    "guesser_claims": (guesser_claims.signal_rates, lambda table: table),
+    "interaction_claims": (interaction_claims.claim_rates, lambda table: table),
     "sentences": (sentences.measure, sentences.false_sentence_rates),
     "depth_curves": (depth_curves.measure, depth_curves.worst_rates),
 }

@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Collection
 
 import typer
+from typer.core import TyperCommand
 from typer.main import get_command
 
 from layerwise.ground.analysis_folders import AnalysisFolder, leave_out, plugins
@@ -16,13 +17,13 @@ from layerwise.ground.analysis_folders import AnalysisFolder, leave_out, plugins
 from .commands import Command
 
 
-def find_plugin_command(name: str, taken: Collection[str]) -> typer.core.TyperCommand | None:
+def find_plugin_command(name: str, taken: Collection[str]) -> TyperCommand | None:
     """The command of a plugin, as typer runs it; None if none has the name.
 
     A plugin that cannot be imported, or whose command has a ``taken`` name, is left out with a
     warning.
     """
-    known: dict[str, typer.core.TyperCommand] = {}
+    known: dict[str, TyperCommand] = {}
     for folder in plugins():
         try:
             commands = _read_commands(folder)
@@ -39,7 +40,7 @@ def _read_commands(folder: AnalysisFolder) -> dict[str, Command]:
     return {name: Command(f"{folder.module}.{target}") for name, target in named.items()}
 
 
-def _for_typer(name: str, command: Command) -> typer.core.TyperCommand:
+def _for_typer(name: str, command: Command) -> TyperCommand:
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     alone.command(name)(command.as_function())
     return get_command(alone)  # type: ignore[return-value]

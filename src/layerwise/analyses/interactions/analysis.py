@@ -65,7 +65,7 @@ def _pairs(run: RunTables) -> tuple[list[FigureSpec], list[Table]]:
         f"What skipping two {noun}s costs beyond the sum of the costs of each alone, in {unit}, "
         f"mean over n = {count_range(shown['n_items'], 'item')}, in tasks with signal. Red: more "
         "together than alone; blue: less. Dot (redundant) and square (overlapping): significant "
-        "in nats and in the margin over the best other option, sign-flip tests over items after "
+        "in nats and in the margin over the best other option, three tests over items after "
         f"Benjamini-Hochberg correction over the {count_range(sizes, 'pair')} (q < 0.05). Ring: "
         "more in nats alone, as parts that add up in the logits. The intervals are in the table "
         "below."

@@ -65,7 +65,7 @@ def interactions(
         >>> import layerwise as lw
         >>> model = lw.load_model("wired-decoder")
         >>> found = lw.interactions(
-        ...     model, "wired-lookup", layers=[1, 2, 8], limit=12, progress=False
+        ...     model, "wired-lookup", layers=[1, 2, 8], limit=24, progress=False
         ... )
         >>> pairs = found.pairs()
         >>> pairs.loc[pairs["measure"] == "nats", ["first_layer", "second_layer", "verdict"]]

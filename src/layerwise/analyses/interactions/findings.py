@@ -25,6 +25,7 @@ KIND = "interaction of layers"
 SIGNAL = "interaction_signal"
 _TABLE = "interaction_pairs"
 _MOST = 2
+_TEST = "sign flips of items, resampled t and items not seen, the largest p"
 # Nats at which the size of an interaction counts in full for the order of sentences.
 _LARGE = 2.0
 _CELL = "task-protocol pair"
@@ -84,7 +85,7 @@ def _strongest_pair_claim(chosen: pd.DataFrame, pairs: pd.DataFrame, every: pd.D
         layers=tuple(sorted({int(top["first_layer"]), int(top["second_layer"])})),
         estimate=_estimate(top, every), caveat=caveat,
         details=(f"It is the strongest such pair of {n_pairs}.",),
-        **run_wide_evidence(top, every, "sign flips of items", ("p_bh", over), RATE),
+        **run_wide_evidence(top, every, _TEST, ("p_bh", over), RATE),
         **claim_scope(pd.DataFrame([top])),
     )  # fmt: skip
 

@@ -23,6 +23,7 @@ from layerwise.stats.families.estimate import (
     mean_columns,
     student,
 )
+from layerwise.stats.families.skewed_means import skewed_mean_p_values
 from layerwise.stats.items.clusters import (
     Clusters,
     clustered_interval,
@@ -156,7 +157,7 @@ PAIRS, PERMUTATIONS = "pairs", "permutations"
 ROUNDING = 4e-4
 # Of four answers, each right or wrong, two are added and two taken off.
 _MOST_BEYOND = 2.0
-_FLIPS, _MOST_SIGNS = 10_000, 20_000_000
+_DRAWS, _MOST_SIGNS = 10_000, 20_000_000
 
 PerItem = Float[np.ndarray, "items columns"]
 
@@ -195,12 +196,12 @@ def _measure_rows(cell: Costs, measure: str, seed: int) -> pd.DataFrame:
     both = np.array([column[pair] for pair in pairs])
     beyond = costs[:, both] - costs[:, first] - costs[:, second]
     others, most = _excess_over_others(beyond, cell), _MOST_BEYOND if measure == ACCURACY else None
-    # flips enough for a single true pair among all to be found; within the engine's accuracy
+    # draws enough for a single true pair among all to be found; within the engine's accuracy
     # differences count as none
-    flips = max(_FLIPS, min(20 * len(pairs), _MOST_SIGNS // max(len(costs), 1)))
+    draws = max(_DRAWS, min(40 * len(pairs), _MOST_SIGNS // max(len(costs), 1)))
     kept = cell.clusters.sums(np.where(np.abs(beyond) < ROUNDING, 0.0, beyond))
     generator = stats.generator(seed, cell.named["task"], "interactions")
-    p = stats.sign_flip_p_values(kept, seed=generator, n_flips=flips)
+    p = skewed_mean_p_values(kept, seed=generator, n_draws=draws)
     # which of a pair alone already leaves the model not above chance
     lows = [clustered_interval(right, cell.clusters).low for right in cell.right.T]
     guesses = np.array(lows) <= cell.chance

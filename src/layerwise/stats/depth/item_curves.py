@@ -11,11 +11,13 @@ from jaxtyping import Bool, Float
 from layerwise.stats.families.multiplicity import correct_family
 from layerwise.stats.items.clusters import Clusters, paired_p_values
 
-from ..share_tests.equivalence import SMALLEST_LOSS
+from ..share_tests.equivalence import SMALLEST_LOSS, gains_beside_loss
 
 _ALPHA = 0.05
 # The standard normal value of a one-sided test at that level.
 _ONE_SIDED = 1.645
+# That of the tests that a layer costs the other capability little, over all layers.
+_LEVEL_OF_LITTLE = 0.035
 # A layer is one capability's own if the other loses no more than this part of what it loses.
 _LITTLE = 1 / 8
 
@@ -144,16 +146,25 @@ def _not_cheap(group: Sequence[ItemCurves], other: Sequence[ItemCurves]) -> set[
     units = [np.mean([task.scale.mean() for task in tasks]) for tasks in (group, other)]
     part = _LITTLE * units[0] / units[1]
     most = np.clip(part * others, SMALLEST_LOSS, 0.5)
-    # a loss of that size has no less spread, whatever the sample shows (a score test)
-    least = sum(most * (1 - most) / task.item_clusters.n for task in group) / len(group) ** 2
+    # a loss of that size has no less spread, whatever the sample shows (a score test): one that
+    # has few losses by luck would seem to be sure of them
+    least = sum(_squared_error_of_loss(task, most) for task in group) / len(group) ** 2
     error = np.sqrt(np.maximum(squared, least) + part**2 * unsure)
     # those that surely cost more are no tests, over which Bonferroni's correction is
     tested = [layer for layer in sorted(costly_layers(other))
               if lost[layer] - _ONE_SIDED * error[layer] <= most[layer]]  # fmt: skip
 
-    # at half the level: of so few lost items a normal tail is too thin, the more so far out
-    quantile = -ndtri(_ALPHA / 2 / max(len(tested), 1))
+    # of so few lost items a normal tail is somewhat too thin
+    quantile = -ndtri(_LEVEL_OF_LITTLE / max(len(tested), 1))
     return {layer for layer in tested if lost[layer] + quantile * error[layer] >= most[layer]}
+
+
+def _squared_error_of_loss(task: ItemCurves, loss: Float[np.ndarray, " layers"]) -> np.ndarray:
+    """Squared error of a layer's mean loss, if that is what is given and flips are as seen."""
+    answers = np.diff(task.values, axis=1)
+    lost, gained = (answers > 0).sum(axis=0), (answers < 0).sum(axis=0)
+    gains = gains_beside_loss(lost, gained, np.full(len(lost), len(answers)), loss)
+    return (loss * (1 - loss) + 2 * gains) / task.item_clusters.n
 
 
 def _excess_over_median(group: Sequence[ItemCurves]) -> tuple[np.ndarray, np.ndarray]:

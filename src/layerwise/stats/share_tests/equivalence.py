@@ -50,13 +50,23 @@ def score_p_values(
     from scipy.special import ndtr
 
     b, c, total = (np.asarray(each, dtype=float) for each in (lost, gained, n))
-    linear = (2 * total - b + c) * margin - b - c
-    root = np.sqrt(np.maximum(linear**2 + 8 * total * c * margin * (1 - margin), 0.0))
     with np.errstate(divide="ignore", invalid="ignore"):
-        gains = (root - linear) / (4 * total)
+        gains = gains_beside_loss(b, c, total, margin)
         spread = np.sqrt(total * (2 * gains + margin * (1 - margin)))
         p = ndtr((b - c - total * margin) / spread)
     return np.where(total > 0, p, 1.0)
+
+
+def gains_beside_loss(
+    lost: Shaped[np.ndarray, "*shape"],
+    gained: Shaped[np.ndarray, "*shape"],
+    n: Shaped[np.ndarray, "*shape"],
+    loss: Float[np.ndarray, "*shape"] | float,
+) -> Float[np.ndarray, "*shape"]:
+    """Likeliest share of items gained, if the share lost is larger by a given loss (Tango 1998)."""
+    linear = (2 * n - lost + gained) * loss - lost - gained
+    root = np.sqrt(np.maximum(linear**2 + 8 * n * gained * loss * (1 - loss), 0.0))
+    return np.asarray((root - linear) / (4 * n))
 
 
 def no_loss_of_nats_p_values(

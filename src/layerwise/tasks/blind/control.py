@@ -23,8 +23,8 @@ from layerwise.tasks.items import Item
 from layerwise.tasks.task import Task
 
 from .classifiers import conditional_logit_guesser, naive_bayes_guesser
-from .cross_fitting import best_overall, best_per_quarter, cross_fit_halves
-from .features import mention_features, option_features
+from .cross_fitting import CrossFit, best_overall, best_per_quarter, cross_fit_halves
+from .features import Feature, mention_features, option_features
 from .guessers import Guesser, describe_rule, rule_guessers
 from .options import TaskOptions, item_quarters, task_options
 
@@ -140,13 +140,31 @@ def all_guessers(
 ) -> Sequence[Guesser]:
     """All guessers; those that know the context only if that is asked for."""
     features = option_features(options, tokenizer)
+    mentions = mention_features(options) if context else {}
+    return [*rule_guessers(options, features, mentions), *_with_weights(options, features)]
+
+
+def _with_weights(options: TaskOptions, features: Mapping[str, Feature]) -> Sequence[Guesser]:
     return [
-        *rule_guessers(options, features, mention_features(options) if context else {}),
         naive_bayes_guesser(options, "texts", lambda text: (text,)),
         naive_bayes_guesser(options, "words", str.split),
         naive_bayes_guesser(options, "characters", iter),
         conditional_logit_guesser(options, features),
     ]
+
+
+def _best_in_hindsight(options: TaskOptions, tokenizer: Tokenizer | None) -> CrossFit:
+    """The best guesser of all items; options that its rule cannot tell apart are taken in order."""
+    # Or at random, from the first or from the last, whichever is right more often.
+    features = option_features(options, tokenizer)
+    most = options.offered.shape[1]
+    places = np.broadcast_to(np.arange(most) / most, options.offered.shape)
+    rules = [
+        guesser
+        for jitter in (options.jitter, 1 - places, places)
+        for guesser in rule_guessers(replace(options, jitter=jitter), features, {})
+    ]
+    return best_overall(options, rules, _with_weights(options, features))
 
 
 def uniform_guessing_p_value(hits: int, shares: Float[np.ndarray, " items"]) -> float:
@@ -183,6 +201,8 @@ def guesser_answers(
     # Where a model chooses among options, the guesser sees the options alone. Where the model
     # writes its answer (``generate``), no options are shown, and the guesser says what is most
     # often right in other items. Each quarter is answered by what was best on the other three.
+    # ``alone`` if the model can be asked no other question: then nothing else controls it, and the
+    # guesser has the rule that is best on all items.
     items = (*task.items, *task.unasked[: max(0, _MOST_FITTED - len(task.items))])
     if protocol == "generate":
         return _most_frequent_answer(task, items, alone)
@@ -191,8 +211,11 @@ def guesser_answers(
         if len(item.choices) < 2 or right != {item.answer}:
             return None
     options = task_options(replace(task, items=items))
-    choose = best_overall if alone else best_per_quarter
-    fit = choose(options, all_guessers(options, tokenizer, context=False))
+    fit = (
+        _best_in_hindsight(options, tokenizer)
+        if alone
+        else best_per_quarter(options, all_guessers(options, tokenizer, context=False))
+    )
     p = uniform_guessing_p_value(int(fit.right.sum()), 1 / options.counts)
     # The guesser that most quarters are answered by, with a rule of it.
     name = _most_frequent([name for name, _ in fit.rules])
@@ -209,7 +232,8 @@ def _most_frequent_answer(task: Task, items: Sequence[Item], alone: bool) -> Gue
     quarter = item_quarters(items)
     right, given = np.zeros(len(items), dtype=bool), []
     for own in range(4):
-        others = [answer for answer, place in zip(answers, quarter, strict=True) if place != own]
+        fitted = np.ones(len(items), dtype=bool) if alone else quarter != own
+        others = [answer for answer, known in zip(answers, fitted, strict=True) if known]
         guess = _most_frequent(others) if others else ""
         given += [guess] if (quarter == own).any() else []
         for at in np.flatnonzero(quarter == own).tolist():
