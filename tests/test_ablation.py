@@ -128,6 +128,70 @@ BY_DAY = [
 ]  # fmt: skip
 
 
+@pytest.mark.long(
+    but=[
+        "llama-skip-layer",
+        "llama-skip-attn_out",
+        "llama-skip-mlp_out",
+        "llama-zero-resid_post",
+        "llama-zero-attn_out",
+        "llama-zero-mlp_out",
+        "llama-mean-resid_post",
+        "llama-mean-attn_out",
+        "llama-mean-mlp_out",
+        "llama-skip-z",
+        "llama-skip-kv_group",
+        "llama-zero-z",
+        "llama-zero-kv_group",
+        "llama-mean-z",
+        "llama-zero-resid_pre",
+        "llama-zero-resid_mid",
+        "llama-resample-resid_pre",
+        "llama-resample-resid_mid",
+        "llama-resample-resid_post",
+        "llama-resample-attn_out",
+        "llama-resample-mlp_out",
+        "llama-resample-z",
+        "llama-resample-kv_group",
+        "llama-noise-resid_pre",
+        "llama-noise-resid_mid",
+        "llama-noise-resid_post",
+        "llama-noise-attn_out",
+        "llama-noise-mlp_out",
+        "llama-noise-z",
+        "llama-noise-kv_group",
+        "gpt2-skip-layer",
+        "gpt2-skip-attn_out",
+        "gpt2-skip-mlp_out",
+        "gpt2-zero-resid_post",
+        "gpt2-zero-attn_out",
+        "gpt2-zero-mlp_out",
+        "gpt2-mean-resid_post",
+        "gpt2-mean-attn_out",
+        "gpt2-mean-mlp_out",
+        "gpt2-skip-z",
+        "gpt2-skip-kv_group",
+        "gpt2-zero-z",
+        "gpt2-zero-kv_group",
+        "gpt2-mean-z",
+        "gpt2-mean-kv_group",
+        "gpt2-zero-resid_pre",
+        "gpt2-zero-resid_mid",
+        "gpt2-resample-resid_pre",
+        "gpt2-resample-resid_mid",
+        "gpt2-resample-resid_post",
+        "gpt2-resample-attn_out",
+        "gpt2-resample-mlp_out",
+        "gpt2-resample-z",
+        "gpt2-noise-resid_pre",
+        "gpt2-noise-resid_mid",
+        "gpt2-noise-resid_post",
+        "gpt2-noise-attn_out",
+        "gpt2-noise-mlp_out",
+        "gpt2-noise-z",
+        "gpt2-noise-kv_group",
+    ]
+)
 @pytest.mark.parametrize(
     ("model", "kind", "site"),
     [
@@ -232,6 +296,9 @@ def option_scores(model, options, is_gold, hooks=()) -> tuple[float, float, bool
     return scores[gold], scores[gold] - max(others), scores.index(max(scores)) == gold
 
 
+@pytest.mark.long(
+    but=["skip-layer-llama", "skip-mlp_out-llama", "zero-attn_out-llama", "mean-resid_post-llama"]
+)
 @any_model
 @pytest.mark.parametrize(("kind", "site"), COMBINATIONS)
 def test_records_equal_hooks_written_by_hand(model, kind, site):

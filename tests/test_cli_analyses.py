@@ -122,6 +122,7 @@ def test_interactions_of_layers_and_of_heads():
     assert only_result("heads").pairs()["second_head"].eq(1).all()
 
 
+@pytest.mark.long
 def test_layers_of_two_models_are_exchanged():
     said = run_cleanly("transplant", MODEL, "organism-decoder-1", *LOOKUP, "--layers", "2,3",
                 "--exchange", "activations", "--exchange", "weights", "--greedy", 1,
@@ -135,6 +136,7 @@ def test_layers_of_two_models_are_exchanged():
     assert len(found.gaps()) == 1
 
 
+@pytest.mark.long
 def test_a_student_is_distilled():
     said = run_cleanly(
         "distill",
@@ -163,6 +165,7 @@ def test_a_student_is_distilled():
     assert len(found.gains()) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command", ["patch", *in_long_runs(("path-patch",), ("attribution-patch",))]
 )

@@ -114,6 +114,7 @@ def test_groups_have_runs_as_units_and_their_spread(groups: dict[str, list[Path]
     assert (spread["least"], spread["most"]) == (mine.min(), mine.max())
 
 
+@pytest.mark.long
 def test_where_part_is_common_it_is_compared_and_the_rest_is_said(tmp_path: Path):
     one = save_run(tmp_path / "one", ablation("one", {KEYS: right(0), SUMS: right(1)}))
     two = save_run(tmp_path / "two", ablation("two", {KEYS: right(2), SUMS: right(3, n=50)}))
@@ -288,6 +289,7 @@ def test_groups_in_words_are_read_and_checked():
         runs_or_groups([Path("x")], ["a=x"])
 
 
+@pytest.mark.long
 def test_the_command_writes_the_page_and_says_what_is_established(runs, tmp_path: Path):
     done = run("compare", *map(str, runs), "--out", str(tmp_path / "out"))
     assert done.code == 0, done.err

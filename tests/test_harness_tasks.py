@@ -233,6 +233,18 @@ def ours(
     ]
 
 
+@pytest.mark.long(
+    but=[
+        "texts",
+        "own-examples",
+        "filled",
+        "letters",
+        "target-as-text",
+        "mutual-information",
+        "written",
+        "filtered",
+    ]
+)
 @pytest.mark.parametrize("name", TASKS)
 def test_intact_scores_are_the_harness_own(here_and_harness: HereAndHarness, name: str) -> None:
     scores = assert_same_scores(here_and_harness, here_and_harness.lm, name, intact())

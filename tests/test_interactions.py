@@ -92,6 +92,7 @@ def test_they_are_found_wherever_they_are(layout, seed):
     assert_finds_planted_pairs(layout, "reasoning", seed)
 
 
+@pytest.mark.long
 def test_planted_heads_that_stand_in_for_each_other_are_found():
     (first, second) = next(iter(PlantedTruth(COPY, "retrieval").redundant))
     found = quiet(
@@ -194,6 +195,7 @@ def test_too_many_sets_are_refused():
         quiet(small_model(WiredLayout()), small_task("retrieval"), site="z", permutations=200)
 
 
+@pytest.mark.long
 def test_the_example_of_the_docstring_is_what_it_gives():
     ran = doctest.DocTestRunner()
     for example in doctest.DocTestFinder().find(api.interactions, "interactions", globs={}):

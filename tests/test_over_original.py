@@ -88,6 +88,7 @@ def test_both_backends_give_the_same_tables(name: str, load_both: list[Any]) -> 
     assert_same_tables(name, load_both)
 
 
+@pytest.mark.long
 def test_a_run_and_its_page_say_what_ran_the_model(load_both: list[Any]) -> None:
     for model, name in zip(load_both, ("transformer-lens", "hugging-face"), strict=True):
         result = lw.ablate(model, TASK, "continuation", progress=False)
@@ -95,6 +96,7 @@ def test_a_run_and_its_page_say_what_ran_the_model(load_both: list[Any]) -> None
         assert f"<td>{name}</td>" in lw.report([result]).html
 
 
+@pytest.mark.long(but=["gemma 3", "granite", "phi"])
 @pytest.mark.parametrize("case", ["gemma 2", "gemma 3", "olmo 2", "granite", "cohere 2", "phi"])
 def test_parts_of_every_kind_of_layer_sum_to_what_is_attributed(case: str, tmp_path: Path) -> None:
     """Norms behind sublayers, scales, soft-caps, and norms whose weight is one more."""
@@ -115,6 +117,7 @@ def test_a_model_without_layers_is_what_skips_foretell(case: str, tmp_path: Path
     assert load_model(tmp_path / "pruned").cfg.n_layers == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("site", ["attn_out", "z"])
 def test_transplants_are_the_same_by_either_backend(site: str, tmp_path: Path) -> None:
     folders = [tiny_folder(tmp_path, "llama", seed=seed) for seed in (0, 1)]

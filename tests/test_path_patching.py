@@ -161,6 +161,43 @@ def sender_flows(model: Model, senders: list[Sender]) -> list[torch.Tensor]:
     return [theirs - mine for theirs, mine in zip(*runs, strict=True)]
 
 
+@pytest.mark.long(
+    but=[
+        "llama-gqa-q:2.1",
+        "llama-gqa-k:2.0",
+        "llama-gqa-v:3.0",
+        "llama-gqa-mlp:2",
+        "gpt2-logits",
+        "gpt2-q:2.1",
+        "gpt2-v:3.0",
+        "gpt2-mlp:2",
+        "neox-q:2.1",
+        "neox-k:2.0",
+        "neox-v:3.0",
+        "attention only-logits",
+        "attention only-k:2.0",
+        "attention only-v:3.0",
+        "qk-norm-logits",
+        "qk-norm-q:2.1",
+        "qk-norm-k:2.0",
+        "qk-norm-mlp:2",
+        "soft-caps-logits",
+        "soft-caps-k:2.0",
+        "soft-caps-v:3.0",
+        "soft-caps-mlp:2",
+        "bart-logits",
+        "bart-mlp:decoder.1",
+        "bart-q:encoder.1.2",
+        "t5-logits",
+        "t5-mlp:decoder.1",
+        "t5-cross_q:decoder.1.1",
+        "t5-cross_v:decoder.1.0",
+        "t5-cross_k:decoder.0.1",
+        "t5-q:encoder.1.2",
+        "t5-k:decoder.1.1",
+        "t5-v:decoder.1.0",
+    ]
+)
 @pytest.mark.parametrize(("case", "name"), CASES)
 def test_paths_equal_runs_with_all_else_frozen(case: str, name: str):
     model = case_model(case) if case in FAMILIES else random_model(case)
@@ -178,6 +215,7 @@ def test_paths_equal_runs_with_all_else_frozen(case: str, name: str):
     assert ((found - nothing).abs().amax(dim=-1) > 1e-3).any()
 
 
+@pytest.mark.long(but=["t5", "bart", "llama-gqa", "neox"])
 @pytest.mark.parametrize("case", [*FAMILIES, "llama-gqa", "neox"])
 def test_who_is_not_heard_has_no_effect(case: str):
     """Any sender and receiver; in the slow runs, too, only who is heard has any."""

@@ -117,6 +117,7 @@ def test_patching_does_what_was_planned():
     assert [row.analysis for row in plan.rows] == ["patching"]
 
 
+@pytest.mark.long
 def test_a_lens_and_a_profile_are_planned_by_their_own_pieces():
     model = tiny_model("llama")
     task = with_preferred_answers(model, word_task(15))
@@ -154,6 +155,7 @@ def test_a_transplant_does_what_was_planned_where_there_is_a_gap():
         plan_run(broken, task, analysis="transplant", kind="zero")
 
 
+@pytest.mark.long
 def test_what_a_profile_adds_is_planned_or_said_to_be_left_out():
     model = tiny_model("llama")
     task = with_preferred_answers(model, word_task(15))
@@ -203,6 +205,7 @@ def test_a_model_without_weights_is_planned_without_time(tmp_path):
     assert any(note.endswith("since no sample is run (untimed).") for note in bare.notes)
 
 
+@pytest.mark.long(but=["hub-hugging-face", "two stacks-auto"])
 @pytest.mark.parametrize(
     ("kind", "backend"), [("gguf", "auto"), ("hub", "hugging-face"), ("two stacks", "auto")]
 )
@@ -268,6 +271,7 @@ def test_the_table_has_a_line_for_each_task_and_protocol(working_folder):
     assert "Memory budget:" in said
 
 
+@pytest.mark.long
 def test_planned_and_actual_are_told_and_kept(working_folder):
     task = ["--task", "good.jsonl", "--protocol", "continuation"]
     for command in ("ablate", "lens"):
@@ -432,7 +436,7 @@ JOBS = {
 }
 
 
-@pytest.mark.long(but=["ablation-0.0009765625-1"])
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "share", "n_lines"),
     [("ablation", 1, 0), *((name, 1 / 1024, 1) for name in JOBS)],

@@ -373,6 +373,7 @@ def test_heads_name_the_next_token_only_where_it_changes():
 SHORT = [268] * 12  # short names, which stand slanted before they overlap
 
 
+@pytest.mark.long(but=["attention", "short"])
 @pytest.mark.parametrize(
     ("width", "look"),
     [

@@ -245,6 +245,7 @@ def test_swaps_that_cost_as_much_as_skips_are_told_apart_as_rarely_as_stated():
     assert n_wrong <= most_errors(200)
 
 
+@pytest.mark.long
 def test_pictures_are_legible_at_both_widths(facts):
     bits = 0.02 * np.exp(np.arange(made_up.N_LAYERS)[::-1] / 4)
     effects = result_of(world(bits), facts).effects()

@@ -108,6 +108,7 @@ def test_every_item_is_as_by_brute_force(case: str, protocol: str) -> None:
         assert len(rows) == at
 
 
+@pytest.mark.long(but=["llama", "bart"])
 @pytest.mark.parametrize("case", CASES)
 def test_cka_is_that_of_the_textbook_within_each_stack(case: str) -> None:
     items = [streams(case, index, "continuation") for index in range(len(TASK.items))]

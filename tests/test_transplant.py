@@ -286,6 +286,7 @@ def test_weights_bring_it_at_their_layer_and_streams_from_there_on(tmp_path):
     pd.testing.assert_frame_equal(found.effects(), again.effects())
 
 
+@pytest.mark.long
 def test_a_layer_that_works_on_what_an_earlier_one_found_does_not_bring_it_by_weights():
     """Two links of a chain are missing: the first works in the host, the second on it alone."""
     whole = small_model(LAYOUT)

@@ -102,6 +102,7 @@ def merged_by_recipe(path: Path) -> dict:
     }
 
 
+@pytest.mark.long(but=["qwen2-layer-layers0"])
 @pytest.mark.parametrize(("family", "site", "layers"), CASES)
 def test_the_recipe_means_the_same_as_the_folder(tmp_path, family, site, layers):
     base, other = pair(tmp_path, family)

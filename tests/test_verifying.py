@@ -603,6 +603,7 @@ def test_measurements_that_are_not_kept_can_be_verified_and_not_read(tmp_path: P
         lw.load(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("own", LISTS, ids=lambda path: str(path.parent.relative_to(ANALYSES)))
 def test_saved_studies_are_as_they_were_written(own: Path):
     found = lw.verify(own.parent)

@@ -132,7 +132,7 @@ def test_outcomes_are_those_of_the_model_in_memory(backend, case, tmp_path):
     assert all_on_disk(model)
 
 
-@pytest.mark.long(but=["transformer-lens"])
+@pytest.mark.long
 @both
 def test_brute_force_hooks_means_and_residuals(backend, tmp_path):
     folder = write_model_folder(backend, tmp_path)
@@ -252,6 +252,7 @@ def test_models_with_the_same_weights_keep_their_own_settings(tmp_path):
         assert_same(sweep(model, CHANGES, ASKED), sweep(in_memory(folder), CHANGES, ASKED))
 
 
+@pytest.mark.long
 def test_a_buffer_that_files_hold_is_part_of_the_hash(tmp_path):
     folder = tiny_family_folder("deepseek 3", tmp_path)
     model = in_memory(folder)
@@ -264,6 +265,16 @@ def test_a_buffer_that_files_hold_is_part_of_the_hash(tmp_path):
     assert_same(*swept)
 
 
+@pytest.mark.long(
+    but=[
+        "transformer-lens-<lambda>0",
+        "transformer-lens-<lambda>1",
+        "transformer-lens-<lambda>2",
+        "transformer-lens-<lambda>3",
+        "hugging-face-<lambda>0",
+        "hugging-face-<lambda>1",
+    ]
+)
 @pytest.mark.parametrize(
     ("backend", "do"),
     [
@@ -480,6 +491,7 @@ ANALYSES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["heads", "paths", *in_long_runs(("attribution",), ("patching",))])
 def test_analyses_give_the_tables_of_the_model_in_memory(name: str, tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path, "llama", seed=1)

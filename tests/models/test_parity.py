@@ -68,6 +68,29 @@ def label(value):
     return "-".join(map(str, value)) if isinstance(value, dict) else str(value)
 
 
+@pytest.mark.long(
+    but=[
+        "llama-rope_parameters",
+        "mistral-sliding_window0",
+        "qwen3-num_key_value_heads-head_dim",
+        "mixtral-",
+        "gptj-",
+        "gpt_neo-",
+        "bloom-",
+        "gpt_neox-",
+        "llama-num_key_value_heads-tie_word_embeddings1",
+        "mistral-sliding_window1",
+        "mistral-num_key_value_heads-head_dim-tie_word_embeddings",
+        "opt-",
+        "mixtral-num_key_value_heads-sliding_window",
+        "qwen2-num_key_value_heads-tie_word_embeddings",
+        "qwen2-num_key_value_heads",
+        "qwen3-num_key_value_heads-tie_word_embeddings",
+        "gpt2-n_layer-n_head-n_inner",
+        "gpt_neox-rotary_pct-tie_word_embeddings",
+        "phi3-num_key_value_heads-tie_word_embeddings",
+    ]
+)
 @pytest.mark.parametrize(("family", "config"), RIGHT, ids=label)
 def test_log_probabilities_at_every_length_are_those_of_the_original(tmp_path, family, config):
     folder = tiny_folder(tmp_path, family, bos=True, **config)

@@ -103,6 +103,7 @@ def test_a_finished_run_is_read_not_made_again(folder, tmp_path):
     assert {path.name: path.stat().st_mtime_ns for path in copy.iterdir()} == before
 
 
+@pytest.mark.long
 def test_the_verdicts_are_on_the_page_and_in_its_figures(folder):
     page = lw.report(lw.load(folder))
     html = page.html

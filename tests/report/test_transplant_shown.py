@@ -88,6 +88,7 @@ def told_of_streams(one):
     return found
 
 
+@pytest.mark.long
 def test_a_stream_is_told_beside_the_weights_of_its_layer():
     behind = dict.fromkeys(range(2, 6), BETTER)
     alone = told_of_streams(with_activations(result(), streams(behind)))
@@ -130,6 +131,7 @@ def heads(gains=None, losses=None, site="z", **options):
     )
 
 
+@pytest.mark.long
 def test_a_head_is_named_by_its_layer_and_number():
     claim = only_claim(heads({(3, 1): BETTER}, {(3, 1): WORSE}))
     assert claim.short.endswith("lies in head 3.1.")
