@@ -79,10 +79,10 @@ def assert_same_tables(name: str, models: list[Any]) -> None:
             pd.testing.assert_series_equal(mine, theirs)
 
 
-# By day one that skips, one of heads, one that reads weights, one that takes gradients, and paths.
+# By day one that skips, and one that reads weights.
 @pytest.mark.parametrize(
     "name",
-    few_by_day(ANALYSES, "skips", "means of heads", "attribution", "attribution patching", "paths"),
+    few_by_day(ANALYSES, "skips", "attribution"),
 )
 def test_both_backends_give_the_same_tables(name: str, load_both: list[Any]) -> None:
     assert_same_tables(name, load_both)

@@ -301,9 +301,9 @@ def stop_at(monkeypatch, name: str, number: int = 1) -> None:
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("model", 1), ("written", 1), ("pruning", 2),
+    [("model", 1), ("written", 1),
      *in_long_runs(("run.json", 1), ("run.json", 2), ("config.json", 1), ("pruning", 1),
-                   ("pruning.parquet", 1))],
+                   ("pruning", 2), ("pruning.parquet", 1))],
 )  # fmt: skip
 def test_pruning_goes_on_wherever_it_was_stopped(pruning_call, tmp_path, monkeypatch, name, number):
     prune, whole = pruning_call
