@@ -65,9 +65,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     asked = tuple(arg for arg in config.args if "::" in arg)
     for item in items:
         for name, reason in reasons.items():
-            marker = item.get_closest_marker(name)
             by_name = name == "long" and item.nodeid.startswith(asked)
-            if marker and not by_name and _case(item) not in marker.kwargs.get("but", ()):
+            excepted = [mark.kwargs.get("but", ()) for mark in item.iter_markers(name)]
+            if not by_name and any(_case(item) not in but for but in excepted):
                 item.add_marker(pytest.mark.skip(reason=reason))
     _check_cases_by_day(items)
 

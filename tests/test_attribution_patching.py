@@ -123,25 +123,7 @@ def _slope(model: Model, cell: PatchCell, here: Cache, there: Cache, step: float
     return (nudged(step) - nudged(-step)) / (2 * step)
 
 
-@pytest.mark.long(
-    but=[
-        "llama-gqa",
-        "gpt2",
-        "neox",
-        "soft-caps",
-        "t5",
-        "t5-one-layer",
-        "flan-t5",
-        "mt5",
-        "bart-scaled",
-        "mbart",
-        "mbart-scaled",
-        "marian",
-        "marian-scaled",
-        "pegasus",
-        "pegasus-scaled",
-    ]
-)
+@pytest.mark.long(but=["llama-gqa", "gpt2", "t5"])
 @pytest.mark.parametrize(
     "case", [case if case in BY_DAY else pytest.param(case, marks=pytest.mark.long)
              for case in (*DECODERS, *CASES)]
@@ -200,7 +182,7 @@ OF_TWO = ("resid_pre", "z", "cross_attn_out", "cross_z", "cross_v")
 
 
 # By day each direction and each beginning.
-@pytest.mark.long(but=["llama-denoising-0", "bart-noising-1", "bart-denoising-1", "bart-noising-2"])
+@pytest.mark.long(but=["llama-denoising-0", "bart-noising-1"])
 @pytest.mark.parametrize(
     ("case", "direction", "begins"),
     [

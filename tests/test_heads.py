@@ -200,19 +200,7 @@ def decoder_head_logit_gain(
 BY_DAY = ("t5", "flan-t5", "bart", "marian", "pegasus-scaled")
 
 
-@pytest.mark.long(
-    but=[
-        "t5",
-        "t5-one-layer",
-        "mt5",
-        "bart",
-        "bart-scaled",
-        "mbart",
-        "mbart-scaled",
-        "marian-scaled",
-        "pegasus",
-    ]
-)
+@pytest.mark.long(but=["t5", "bart"])
 @pytest.mark.parametrize(
     "case", [case if case in BY_DAY else pytest.param(case, marks=pytest.mark.long)
              for case in CASES]

@@ -77,18 +77,6 @@ def label(value):
         "gptj-",
         "gpt_neo-",
         "bloom-",
-        "gpt_neox-",
-        "llama-num_key_value_heads-tie_word_embeddings1",
-        "mistral-sliding_window1",
-        "mistral-num_key_value_heads-head_dim-tie_word_embeddings",
-        "opt-",
-        "mixtral-num_key_value_heads-sliding_window",
-        "qwen2-num_key_value_heads-tie_word_embeddings",
-        "qwen2-num_key_value_heads",
-        "qwen3-num_key_value_heads-tie_word_embeddings",
-        "gpt2-n_layer-n_head-n_inner",
-        "gpt_neox-rotary_pct-tie_word_embeddings",
-        "phi3-num_key_value_heads-tie_word_embeddings",
     ]
 )
 @pytest.mark.parametrize(("family", "config"), RIGHT, ids=label)
