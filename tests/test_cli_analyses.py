@@ -76,6 +76,7 @@ def test_heads():
     assert "5 sequences of 12 random tokens" in said
 
 
+@pytest.mark.long
 def test_path_patching():
     run_cleanly(
         "path-patch",
@@ -99,6 +100,7 @@ def test_path_patching():
     assert strongest in ("mlp 3", "head 3.0", "head 3.1", "head 3.2", "head 3.3")
 
 
+@pytest.mark.long
 def test_attribution_patching():
     said = run_cleanly("attribution-patch", MODEL, *LOOKUP, "--pairs", 2, "--site", "attn_out",
                 "--site", "mlp_out", "--position", "last", "--sample", 3,

@@ -100,6 +100,7 @@ def test_a_comparison_is_written_whole_and_read_back(compare_runs: lw.Comparison
         lw.Comparison.load(tmp_path / "out")
 
 
+@pytest.mark.long
 def test_groups_have_runs_as_units_and_their_spread(groups: dict[str, list[Path]]):
     found = compare(groups, **FAST)
     assert (found.differences["unit"] == "run").all()
@@ -193,6 +194,7 @@ def test_a_run_without_signal_stands_hatched_beside_the_other(tmp_path: Path, pr
     assert shown.title in first_screen
 
 
+@pytest.mark.long
 def test_protocols_that_not_all_runs_were_asked_are_not_drawn(tmp_path: Path):
     one = save_run(tmp_path / "one", ablation("one", {KEYS: right(0)}))
     two = ablation("two", {KEYS: right(1), ("keys", "retrieval", "generate"): right(2)})

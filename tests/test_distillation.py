@@ -613,6 +613,7 @@ def test_what_cannot_be_healed(pruned_folders, tmp_path):
     assert_refused(ends, "The temperature is 0; expected a number above 0")
 
 
+@pytest.mark.long
 def test_an_original_that_is_elsewhere_or_another_by_now_is_told(tmp_path):
     folder = tiny_folder(tmp_path, "llama")
     short, moved = tmp_path / "short", tmp_path / "elsewhere"

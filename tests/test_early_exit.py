@@ -149,6 +149,7 @@ def test_exits_that_lose_what_matters_are_rarely_called_safe(n):
     assert wrong <= most_errors(runs)
 
 
+@pytest.mark.long
 def test_claims_name_the_first_safe_exit_and_a_last_layer_that_is_needed():
     facts = lw.early_exit(tiny_model("llama"), TASK, "continuation", progress=False).facts
     table = exit_table(

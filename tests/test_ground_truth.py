@@ -377,6 +377,7 @@ def test_patching_recovers_at_the_planted_layer_and_position(of, layout, seed):
         assert row.recovered == pytest.approx(expected, abs=ROUNDING)
 
 
+@pytest.mark.long
 @anywhere("decoder")
 def test_patching_recovers_at_the_planted_heads(of, layout, seed):
     found = patch_activations(
@@ -492,6 +493,7 @@ def test_methods_differ_by_what_was_planted(of, layout, seed):
         assert row.share_second_low < row.share_second < row.share_second_high
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "capabilities", [("knowledge",), *in_long_runs((("retrieval",),), (CAPABILITIES,))]
 )

@@ -642,6 +642,7 @@ def test_a_group_stands_for_its_tasks(here_and_harness: HereAndHarness) -> None:
         expand_task_names([f"lm-eval:{path}"])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_group_of_the_harness() -> None:
     names = expand_task_names(["lm-eval:mmlu"])
@@ -755,6 +756,7 @@ def test_what_the_harness_cannot_ask_is_refused() -> None:
         LM(load_model("organism-seq2seq"))
 
 
+@pytest.mark.long
 def test_a_pruned_folder_goes_through_the_harness_as_it_is(
     here_and_harness: HereAndHarness, tmp_path: Path
 ) -> None:

@@ -282,6 +282,7 @@ def test_bad_input_gets_a_sentence(wired):
         lw.head_sets(seq2seq, "arithmetic", "generate", limit=4, fewshot=0, progress=False)
 
 
+@pytest.mark.long
 def test_sets_that_cost_the_same_are_rarely_told_apart():
     """A test over items of the chosen heads beside random sets that cost as much."""
     n_runs, rng = data_sets(20), np.random.default_rng(0)

@@ -36,6 +36,7 @@ def quiet(model, task, **options):
     return lw.interactions(model, task, progress=False, **options)
 
 
+@pytest.mark.long
 def test_both_stacks_of_an_encoder_decoder_interact():
     model, task = planted_seq2seq.small_seq2seq(STACKS), small_task("retrieval", 16)
     found = quiet(model, task, layers=["encoder.1", "encoder.2", "decoder.1"])
@@ -86,6 +87,7 @@ def test_exactly_the_planted_pairs_are_found(layout, capability):
     assert_finds_planted_pairs(layout, capability)
 
 
+@pytest.mark.long
 @settings(max_examples=20 if LONG else 1, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(layouts(), st.integers(0, 1000))
 def test_they_are_found_wherever_they_are(layout, seed):
@@ -123,6 +125,7 @@ def halves_of_a_fact():
     return model
 
 
+@pytest.mark.long
 def test_two_parts_that_add_up_in_the_logits_are_not_called_redundant():
     found = quiet(halves_of_a_fact(), small_task("knowledge"), site="mlp_out", layers=[3, 4, 5, 6])
     assert verdicts(found)["nats alone"] == {(4, 5)}

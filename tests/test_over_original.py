@@ -109,6 +109,7 @@ def test_parts_of_every_kind_of_layer_sum_to_what_is_attributed(case: str, tmp_p
     np.testing.assert_allclose(by_head, sums(table, ["attn_out"], "metric", "layer"), atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", ["gemma 3", "smollm 3"])
 def test_a_model_without_layers_is_what_skips_foretell(case: str, tmp_path: Path) -> None:
     model = load_model(tiny_family_folder(case, tmp_path, max_position_embeddings=256))

@@ -77,6 +77,7 @@ def test_where_no_other_question_was_asked_stated_chance_stands_in_its_place():
     assert not passes(unknown, 0.25)
 
 
+@pytest.mark.long
 def test_the_lens_must_beat_choosing_among_the_options_where_one_of_them_is_on_top():
     many, some, never = np.array([f"w{i}" for i in range(N)]), np.arange(N), np.zeros(N, dtype=bool)
     for n_right in range(1, N):

@@ -96,6 +96,7 @@ def test_an_ablation_does_what_was_planned(options):
     assert sum(row.cost.token_passes for row in plan.rows) >= plan.total.token_passes
 
 
+@pytest.mark.long
 def test_texts_cost_between_what_is_planned_for_prompts_and_the_most():
     model, task = tiny_model("llama"), word_task(10)
     plan = plan_run(model, task, "generate")
@@ -283,6 +284,7 @@ def test_planned_and_actual_are_told_and_kept(working_folder):
     assert planned_and_actual(work) is None
 
 
+@pytest.mark.long
 def test_the_reference_makes_the_token_passes_of_brute_force(working_folder):
     task = ["--task", "good.jsonl", "--protocol", "letter", "--method", "reference"]
     said = run_cleanly("ablate", model_folder(), *task)

@@ -240,6 +240,7 @@ def test_attribute_adds_up_to_the_logit_difference(case):
     assert sublayers + sum(numbers[1:]) == pytest.approx(difference, abs=0.05)
 
 
+@pytest.mark.long
 def test_looks_agree_with_the_analyses_of_the_same_prompts():
     model = tiny_model("llama")
     text = "the red door of the house is"
@@ -634,6 +635,7 @@ def test_rows_of_a_cut_attention_grid_still_sum_to_one():
     assert (row["attended"][1], row["attended"].max()) == (12, 50)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_tokens", [8, 14])
 def test_a_column_of_a_paper_has_room_for_the_tokens_of_a_short_prompt(n_tokens):
     figure = lw.lens_grid(tiny_model("llama"), SHORT[:1] * n_tokens).plot(width="3.3in")
@@ -650,6 +652,7 @@ def test_a_figure_says_that_it_has_no_room_for_texts():
     assert TOO_NARROW in figure.axes[0].get_xlabel().replace("\n", " ")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("site", ["layer", "z"])
 def test_skip_grids_and_attributions_name_the_prompt(site):
     model, text = tiny_model("llama"), "the red door is " * 8

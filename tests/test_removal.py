@@ -436,6 +436,7 @@ def test_curves_and_the_sentence_say_how_many_layers_can_go():
     assert claim.layers == (0, 1, 2)
 
 
+@pytest.mark.long
 def test_notes_name_the_layers_what_was_not_tested_and_the_smallest_loss(result):
     notes = result.notes()
     assert "Removed in this order (deep, chosen when it chooses): 4, 3, 2." in notes

@@ -354,6 +354,7 @@ def test_effects_are_predicted_over_both_stacks_and_over_each() -> None:
         assert row.low <= row.rho + 1e-9
 
 
+@pytest.mark.long
 def test_a_stack_of_one_layer_says_nothing_and_does_not_fail() -> None:
     model = case_model("t5-one-layer")
     task: Task = TASK

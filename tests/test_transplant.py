@@ -153,6 +153,7 @@ def test_the_layer_in_which_two_encoder_decoders_differ_is_found_in_both_directi
     assert any("lies in layer decoder.1." in one.full for one in findings([result]))
 
 
+@pytest.mark.long
 def test_of_the_same_weights_nothing_is_exchanged_and_nothing_said():
     model = small_model(LAYOUT)
     result = exchange(model, copy.deepcopy(model), small_task("retrieval"))

@@ -124,7 +124,7 @@ def test_one_sweep_answers_as_models_that_really_have_the_weights(case, site, se
     assert (weights_hash(host), model_version(host)) == before
 
 
-@pytest.mark.long(but=["gemma 2"])
+@pytest.mark.long
 @pytest.mark.parametrize("case", ["gpt_neo", "t5", "gemma 2", *in_long_runs(("qwen3",), ("bart",))])
 def test_engine_and_reference_agree_on_other_weights_beside_other_changes(case):
     host, donor = pair(case)

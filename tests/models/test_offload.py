@@ -184,6 +184,7 @@ def test_no_more_than_two_layers_are_in_memory(backend, case, method, tmp_path, 
     assert mapped_block_files(files) == set()
 
 
+@pytest.mark.long
 @both
 def test_a_later_load_needs_neither_the_original_nor_this_machine(
     backend, cache, tmp_path, monkeypatch
@@ -331,6 +332,7 @@ def test_numbers_that_are_none_are_found_on_disk(model, monkeypatch):
         refuse_nonfinite("tiny", model)
 
 
+@pytest.mark.long
 @hooked
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_writing_that_stops_leaves_nothing(folder, cache, monkeypatch, error):

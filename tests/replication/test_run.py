@@ -77,6 +77,7 @@ def test_the_opposite_layout_gets_the_opposite_verdicts(late):
     assert told["song-4 knowledge"] == Verdict.OPPOSITE
 
 
+@pytest.mark.long
 def test_a_random_model_gets_no_verdict():
     model = tiny_model("gpt2")
     told = verdicts(lw.replicate(model, ["lad-1", "men-1"], limit=8, fewshot=0, progress=False))

@@ -119,6 +119,7 @@ def test_sentences_of_the_ladder_say_what_the_rows_say(
     assert alike.evidence == "not established"
 
 
+@pytest.mark.long
 def test_other_layers_are_told_of_a_double_dissociation() -> None:
     plan = Plan(
         n_layers=12, n_items=80, protocols=("letter", "generate"), silent=(),

@@ -109,6 +109,7 @@ def layers_that_move():
     return joined_results(first, second, other)
 
 
+@pytest.mark.long
 def test_the_figure_shows_every_share():
     effects = layers_that_move().effects()
     figure = moved_by_layer(effects)
