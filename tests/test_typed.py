@@ -58,7 +58,7 @@ def test_options_that_are_unpacked_are_checked():
 
 
 def test_functions_of_functions_and_iterators_are_checked():
-    def outer() -> object:
+    def outer() -> Callable[..., object]:
         @type_checked
         def inner(number: int) -> str:
             return number if number == 3 else "text"  # pyright: ignore

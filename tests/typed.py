@@ -170,12 +170,14 @@ def _check_first_calls(function: types.FunctionType) -> None:
     def arm() -> None:
         function.__code__ = first
 
-    function.__wrapped__ = plain  # whose signature is the function's
+    vars(function)["__wrapped__"] = plain  # whose signature is the function's
     arm()
 
 
 # The text stands for the function that checks a call, which takes its place among the constants.
-_FIRST_CALL = (lambda *args, **kwargs: "check".__call__(args, kwargs)).__code__
+_FIRST_CALL = (
+    lambda *args, **kwargs: "check".__call__(args, kwargs)  # pyright: ignore
+).__code__
 
 
 def _checks(function: Callable[..., Any]) -> Callable[..., Any]:
