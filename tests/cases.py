@@ -7,8 +7,11 @@ least 120; that is ``make test-long``.
 What is tried by day is chosen by one rule. Of cases of one test, those are tried that take a branch
 of their own, among them an ordinary one and an extreme one; a fault that another of them would show
 is one of these or of a test of its own. All others are marked, by ``few_by_day`` where they are
-made or by ``long(but=[...])``, which names the cases that stay. What combines parts that others
-hold is marked as a whole: long runs, and rates of errors in many data sets.
+made or by ``long(but=[...])``, which names the cases that stay. Of tests, one is tried by day if no
+other would catch a kind of fault, or none so cheaply. Marked as a whole is what combines parts that
+others hold: whole runs, second routes to what another test asks (the command line, both backends,
+weights on disk), tables of saved studies, and rates of errors in many data sets. A test that is
+named with ``::`` runs whatever its mark.
 """
 
 from __future__ import annotations

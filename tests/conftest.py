@@ -51,7 +51,7 @@ def pytest_runtest_setup() -> None:
     begin_test()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     from .hooked import REASON, has_hooked_transformer  # not before its types are checked
 
     reasons = {}
@@ -61,10 +61,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         reasons["hooked_transformer"] = REASON
     if not LONG:
         reasons["long"] = "takes minutes: make test-long or make test-hostile"
+    # A test that is asked for by its own name runs, as in the lists of mutants and mistakes.
+    asked = tuple(arg for arg in config.args if "::" in arg)
     for item in items:
         for name, reason in reasons.items():
-            marker = item.get_closest_marker(name)
-            if marker and _case(item) not in marker.kwargs.get("but", ()):
+            by_name = name == "long" and item.nodeid.startswith(asked)
+            excepted = [mark.kwargs.get("but", ()) for mark in item.iter_markers(name)]
+            if not by_name and any(_case(item) not in but for but in excepted):
                 item.add_marker(pytest.mark.skip(reason=reason))
     _check_cases_by_day(items)
 

@@ -128,6 +128,7 @@ BY_DAY = [
 ]  # fmt: skip
 
 
+@pytest.mark.long(but=["llama-zero-z", "llama-noise-resid_mid", "gpt2-skip-layer"])
 @pytest.mark.parametrize(
     ("model", "kind", "site"),
     [
@@ -232,6 +233,9 @@ def option_scores(model, options, is_gold, hooks=()) -> tuple[float, float, bool
     return scores[gold], scores[gold] - max(others), scores.index(max(scores)) == gold
 
 
+@pytest.mark.long(
+    but=["skip-layer-llama", "skip-mlp_out-llama", "zero-attn_out-llama", "mean-resid_post-llama"]
+)
 @any_model
 @pytest.mark.parametrize(("kind", "site"), COMBINATIONS)
 def test_records_equal_hooks_written_by_hand(model, kind, site):

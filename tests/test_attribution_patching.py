@@ -123,6 +123,7 @@ def _slope(model: Model, cell: PatchCell, here: Cache, there: Cache, step: float
     return (nudged(step) - nudged(-step)) / (2 * step)
 
 
+@pytest.mark.long(but=["llama-gqa", "gpt2", "t5"])
 @pytest.mark.parametrize(
     "case", [case if case in BY_DAY else pytest.param(case, marks=pytest.mark.long)
              for case in (*DECODERS, *CASES)]
@@ -181,6 +182,7 @@ OF_TWO = ("resid_pre", "z", "cross_attn_out", "cross_z", "cross_v")
 
 
 # By day each direction and each beginning.
+@pytest.mark.long(but=["llama-denoising-0", "bart-noising-1"])
 @pytest.mark.parametrize(
     ("case", "direction", "begins"),
     [

@@ -41,6 +41,7 @@ def item_sums(table: pd.DataFrame, chosen: pd.Series) -> pd.Series:
     return table.loc[chosen.fillna(value=False)].groupby(["item", "metric"])["value"].sum()
 
 
+@pytest.mark.long(but=["t5", "bart-scaled"])
 @pytest.mark.parametrize("case", ["t5", "flan-t5", "bart-scaled", "marian"])
 def test_the_sums_that_the_documentation_tells(case):
     model = load_case(case)
@@ -110,6 +111,7 @@ def test_layers_of_the_summary_have_cross_attention():
     assert heads["p_adjusted"].notna().all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("capability", PLANTED)
 def test_the_planted_layers_of_the_trained_organism_write_what_is_said(capability):
     """In the encoder the last one that the capability needs, by way of cross-attention."""

@@ -202,6 +202,7 @@ def test_other_outcomes_of_encoder_decoders_end_the_program():
         module.agreement(model, [0], texts, [[text]], [[other]])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "made",
     [lambda: tiny_model("llama"), *in_long_runs((lambda: tiny_seq2seq("t5"),))],
@@ -255,6 +256,7 @@ def test_a_patch_that_differs_leaves_no_table(monkeypatch):
         patching.compare(model, PROMPTS, ["resid_pre"], [3], 4)
 
 
+@pytest.mark.long
 def test_growth_is_measured_saved_and_drawn(tmp_path, monkeypatch, capsys):
     growth = benchmark("growth")
     monkeypatch.setattr(growth, "QUICK", {"layers": (2, 4), "items": (1, 2)})

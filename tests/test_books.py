@@ -138,6 +138,7 @@ def test_what_is_planted_is_found_and_told(books: AblationResult) -> None:
     assert finding.source["at"] == {"layer": [2, 5]}
 
 
+@pytest.mark.long
 def test_without_layers_of_both_sorts_it_may_only_be_easier() -> None:
     one_sided = planted_books()
     kept = one_sided.records.loc[~one_sided.records["layer"].isin([5])]

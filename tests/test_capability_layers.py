@@ -300,6 +300,7 @@ def test_a_gain_that_stays_within_guessing_is_none():
         assert not found["established"].any()
 
 
+@pytest.mark.long
 def test_answers_that_are_made_anew_are_rarely_called_a_gain():
     """Tasks without signal are those in which a weak model was unlucky."""
     rng, sets = np.random.default_rng(11), data_sets(200)

@@ -138,6 +138,7 @@ def moving_answers_run(layers: np.ndarray, rng: np.random.Generator) -> RunTable
     return RunTables(result.facts, {"patching_summary": patching_summary(patched, 0)})
 
 
+@pytest.mark.long(but=["24", "16"])
 @pytest.mark.parametrize("n_early", [20, 24, 16, 40])
 def test_most_pairs_move_in_the_layers_that_are_named(n_early: int) -> None:
     """One layer was named, in which as few as 16 of 40 pairs moved."""

@@ -150,6 +150,7 @@ def test_number_formats_and_methods(working_folder):
     assert gap.max() < 1e-4
 
 
+@pytest.mark.long
 def test_patch_heads_in_both_directions(working_folder):
     run_cleanly("patch", model_folder(), "--task", "arithmetic", "--fewshot", 0, "--limit", 60,
          "--pairs", 1, "--site", "z", "--direction", "denoising", "--direction", "noising",

@@ -76,6 +76,7 @@ def test_heads():
     assert "5 sequences of 12 random tokens" in said
 
 
+@pytest.mark.long
 def test_path_patching():
     run_cleanly(
         "path-patch",
@@ -99,6 +100,7 @@ def test_path_patching():
     assert strongest in ("mlp 3", "head 3.0", "head 3.1", "head 3.2", "head 3.3")
 
 
+@pytest.mark.long
 def test_attribution_patching():
     said = run_cleanly("attribution-patch", MODEL, *LOOKUP, "--pairs", 2, "--site", "attn_out",
                 "--site", "mlp_out", "--position", "last", "--sample", 3,
@@ -122,6 +124,7 @@ def test_interactions_of_layers_and_of_heads():
     assert only_result("heads").pairs()["second_head"].eq(1).all()
 
 
+@pytest.mark.long
 def test_layers_of_two_models_are_exchanged():
     said = run_cleanly("transplant", MODEL, "organism-decoder-1", *LOOKUP, "--layers", "2,3",
                 "--exchange", "activations", "--exchange", "weights", "--greedy", 1,
@@ -135,6 +138,7 @@ def test_layers_of_two_models_are_exchanged():
     assert len(found.gaps()) == 1
 
 
+@pytest.mark.long
 def test_a_student_is_distilled():
     said = run_cleanly(
         "distill",
@@ -163,6 +167,7 @@ def test_a_student_is_distilled():
     assert len(found.gains()) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command", ["patch", *in_long_runs(("path-patch",), ("attribution-patch",))]
 )

@@ -100,6 +100,7 @@ def test_a_comparison_is_written_whole_and_read_back(compare_runs: lw.Comparison
         lw.Comparison.load(tmp_path / "out")
 
 
+@pytest.mark.long
 def test_groups_have_runs_as_units_and_their_spread(groups: dict[str, list[Path]]):
     found = compare(groups, **FAST)
     assert (found.differences["unit"] == "run").all()
@@ -114,6 +115,7 @@ def test_groups_have_runs_as_units_and_their_spread(groups: dict[str, list[Path]
     assert (spread["least"], spread["most"]) == (mine.min(), mine.max())
 
 
+@pytest.mark.long
 def test_where_part_is_common_it_is_compared_and_the_rest_is_said(tmp_path: Path):
     one = save_run(tmp_path / "one", ablation("one", {KEYS: right(0), SUMS: right(1)}))
     two = save_run(tmp_path / "two", ablation("two", {KEYS: right(2), SUMS: right(3, n=50)}))
@@ -192,6 +194,7 @@ def test_a_run_without_signal_stands_hatched_beside_the_other(tmp_path: Path, pr
     assert shown.title in first_screen
 
 
+@pytest.mark.long
 def test_protocols_that_not_all_runs_were_asked_are_not_drawn(tmp_path: Path):
     one = save_run(tmp_path / "one", ablation("one", {KEYS: right(0)}))
     two = ablation("two", {KEYS: right(1), ("keys", "retrieval", "generate"): right(2)})
@@ -288,6 +291,7 @@ def test_groups_in_words_are_read_and_checked():
         runs_or_groups([Path("x")], ["a=x"])
 
 
+@pytest.mark.long
 def test_the_command_writes_the_page_and_says_what_is_established(runs, tmp_path: Path):
     done = run("compare", *map(str, runs), "--out", str(tmp_path / "out"))
     assert done.code == 0, done.err

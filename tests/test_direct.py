@@ -109,6 +109,9 @@ def after_attention(model, block):
     return block.ln1_post if model.cfg.use_normalization_before_and_after else None
 
 
+@pytest.mark.long(
+    but=["llama-gqa", "gpt2", "attention only", "no norm", "alibi", "gemma 2", "folded rms"]
+)
 def test_parts_sum_to_the_differences_of_the_models_own_logits(model):
     parts, reading = direct_parts(model)
     for index, context in enumerate(CONTEXTS):

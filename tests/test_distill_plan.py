@@ -164,6 +164,7 @@ def test_memory_of_a_meta_model_is_that_of_the_model(name, trained):
     assert whole == pytest.approx(without_weights, rel=0.03)
 
 
+@pytest.mark.long
 def test_a_distillation_is_planned_as_it_is_run(tmp_path, monkeypatch):
     """Training and questions, from meta models as from models, and about how long it takes."""
     clock = SimpleNamespace(perf_counter=time.process_time)

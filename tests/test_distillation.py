@@ -282,6 +282,7 @@ def test_merged_adapters_say_what_they_said_beside_the_weights(family, rank):
     assert (merged - at_first).abs().max() > 1e-3
 
 
+@pytest.mark.long
 def test_adapters_leave_all_but_the_chosen_layers_as_they_are(tmp_path):
     run_tiny(tmp_path / "out", rank=2, layers=[1])
     before = load_file(model_folder(tiny_model("llama")) / "model.safetensors")
@@ -338,6 +339,7 @@ def uninterrupted_run(tmp_path_factory):
     return run_tiny(out), out
 
 
+@pytest.mark.long
 def test_a_damaged_state_counts_as_none(uninterrupted_run, tmp_path, monkeypatch):
     write = RunFolder.write_bytes
 
@@ -358,6 +360,7 @@ def test_a_damaged_state_counts_as_none(uninterrupted_run, tmp_path, monkeypatch
     assert one == other
 
 
+@pytest.mark.long
 def test_a_seed_repeats_a_training_and_another_seed_does_not():
     teacher, student = MODELS["llama"]()
     ended = []
@@ -370,6 +373,7 @@ def test_a_seed_repeats_a_training_and_another_seed_does_not():
     assert same == [True, False]
 
 
+@pytest.mark.long
 def test_a_finished_distillation_is_read_again_and_its_card_written_anew(
     uninterrupted_run, tmp_path
 ):
@@ -422,6 +426,7 @@ def cross_entropy(model: Any, context: tuple[int, ...], said: tuple[int, ...]) -
     return torch.nn.functional.cross_entropy(logits, torch.tensor(said), reduction="sum")
 
 
+@pytest.mark.long
 def test_texts_of_a_file_are_trained_on(tmp_path):
     path = tmp_path / "texts.txt"
     path.write_text("\n\n".join(f"the key {i} opens the door {i + 1} of two" for i in range(20)))
@@ -571,6 +576,7 @@ def test_healing_is_the_distillation_from_the_original(pruned_folders, tmp_path)
     pd.testing.assert_frame_equal(again.distillation, healed.distillation)
 
 
+@pytest.mark.long
 def test_streams_are_compared_with_the_very_layers_that_stayed(
     pruned_folders, tmp_path, monkeypatch
 ):
@@ -607,6 +613,7 @@ def test_what_cannot_be_healed(pruned_folders, tmp_path):
     assert_refused(ends, "The temperature is 0; expected a number above 0")
 
 
+@pytest.mark.long
 def test_an_original_that_is_elsewhere_or_another_by_now_is_told(tmp_path):
     folder = tiny_folder(tmp_path, "llama")
     short, moved = tmp_path / "short", tmp_path / "elsewhere"
@@ -630,6 +637,7 @@ def test_an_original_that_is_elsewhere_or_another_by_now_is_told(tmp_path):
     assert_healing_refused(short, "is not the model that", tmp_path / "out")
 
 
+@pytest.mark.long
 def test_a_model_is_healed_at_the_command_line(pruned_folders, tmp_path):
     file = tmp_path / "texts.txt"
     file.write_text("\n\n".join(f"the key {i} opens the door {i + 1} of two" for i in range(20)))

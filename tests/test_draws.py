@@ -161,6 +161,7 @@ def test_a_draw_that_some_items_lack_is_refused():
         list(cells(pd.concat([records, records.tail(1)], ignore_index=True)))
 
 
+@pytest.mark.long
 def test_several_draws_are_left_out_where_single_answers_are_counted(model):
     task = with_preferred_answers(model, word_task(24))
     both = ablate(model, task, "continuation", kind="noise", draws=2, **GIVEN)

@@ -89,6 +89,7 @@ def test_an_exit_is_the_model_with_all_later_layers_skipped(model):
             assert scored.greedy == (row["rank"] == 0)
 
 
+@pytest.mark.long
 def test_the_model_could_stop_after_the_layer_that_writes_the_answer(tmp_path):
     model, task = small_model(LAYOUT), small_task("retrieval", n_items=60)
     found = lw.early_exit(model, task, "continuation", out=tmp_path, progress=False)
@@ -148,6 +149,7 @@ def test_exits_that_lose_what_matters_are_rarely_called_safe(n):
     assert wrong <= most_errors(runs)
 
 
+@pytest.mark.long
 def test_claims_name_the_first_safe_exit_and_a_last_layer_that_is_needed():
     facts = lw.early_exit(tiny_model("llama"), TASK, "continuation", progress=False).facts
     table = exit_table(
@@ -200,6 +202,7 @@ def test_too_few_items_are_said_to_be_too_few_and_generate_is_refused():
         lw.early_exit(tiny_model("llama"), replace(TASK), "generate", progress=False)
 
 
+@pytest.mark.long
 def test_what_enters_the_decoder_is_not_drawn_behind_an_encoder_layer():
     found = lw.early_exit(tiny_seq2seq("t5"), TASK, "continuation", progress=False)
     exits, n_encoder = found.exits(), found.facts.model.n_encoder_layers

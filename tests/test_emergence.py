@@ -108,6 +108,7 @@ def test_ablation_finds_the_planted_layer_exactly():
     assert result.order.empty
 
 
+@pytest.mark.long
 def test_lens_and_patching_name_the_same_layer_as_ablation():
     # layer 5 writes the answer: resid_post of 5 shows it, and so does resid_pre of 6
     lens = synthetic.lens(-9 + 8 * step(5), "keys", "retrieval")

@@ -197,6 +197,7 @@ def lens_logprobs_at(model: Seq2SeqModel, prompt: Tokens, said: Tokens) -> dict[
     return {place: of.double().log_softmax(-1) for place, of in logits.items()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("case", "budget"), [("t5", 2**20), ("bart", 2**30)])
 def test_answers_of_several_tokens_are_read_where_they_are_told_apart(case: str, budget: int):
     """Of the decoder lens the encoder ends early."""

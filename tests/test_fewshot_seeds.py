@@ -69,6 +69,7 @@ def test_only_the_examples_differ_between_draws():
     assert take(task, 3, 1).other_fewshot == tuple(draw[:1] for draw in task.other_fewshot)
 
 
+@pytest.mark.long
 def test_the_first_draw_is_what_it_is_without_others(model):
     given = {"layers": [0, 1], "protocols": ["continuation", "generate"], "progress": False}
     alone = ablate(model, with_draws(), **given)

@@ -291,6 +291,7 @@ def test_a_model_that_lost_its_answer_writes_none(of):
     assert wrong["generated"].str.strip().eq("").all()
 
 
+@pytest.mark.long
 @decoder_by_day
 def test_letters_are_not_understood_and_nothing_is_claimed(of):
     result = of.ablate(of.layout, protocols="letter")
@@ -376,6 +377,7 @@ def test_patching_recovers_at_the_planted_layer_and_position(of, layout, seed):
         assert row.recovered == pytest.approx(expected, abs=ROUNDING)
 
 
+@pytest.mark.long
 @anywhere("decoder")
 def test_patching_recovers_at_the_planted_heads(of, layout, seed):
     found = patch_activations(
@@ -389,6 +391,7 @@ def test_patching_recovers_at_the_planted_heads(of, layout, seed):
         assert row.recovered == pytest.approx(expected, abs=ROUNDING)
 
 
+@pytest.mark.long
 @anywhere("decoder")
 def test_patching_follows_what_is_stated_to_the_look_up(of, layout, seed):
     task = swap_values(small_task("retrieval"))
@@ -490,6 +493,7 @@ def test_methods_differ_by_what_was_planted(of, layout, seed):
         assert row.share_second_low < row.share_second < row.share_second_high
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "capabilities", [("knowledge",), *in_long_runs((("retrieval",),), (CAPABILITIES,))]
 )
@@ -646,6 +650,7 @@ def test_what_the_mlp_says_was_copied_from_the_part_of_the_encoder_that_found_it
     assert parts.encoder["embedding"].abs().max() < ROUNDING
 
 
+@pytest.mark.long
 @anywhere("decoder")
 def test_gradients_see_the_last_head_of_the_chain_and_miss_those_before_it(of, layout, seed):
     found = lw.attribute_patches(
@@ -662,6 +667,7 @@ def test_gradients_see_the_last_head_of_the_chain_and_miss_those_before_it(of, l
         assert seen == {truth.seen_by_gradient}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("direction", ["noising", *in_long_runs(("denoising",))])
 @anywhere("seq2seq")
 def test_gradients_see_what_is_copied_on_and_miss_what_asks(of, layout, seed, direction):

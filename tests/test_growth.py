@@ -92,6 +92,7 @@ def test_work_of_a_guesser_by_rank_does_not_grow_with_the_square_of_options():
         assert pick.call_count == 1
 
 
+@pytest.mark.long
 def test_number_of_weights_does_not_grow_with_options():
     n_columns = [
         classifiers.conditional_logit_inputs(many_options(n), {}).shape[-1]

@@ -74,6 +74,7 @@ def test_bounds_of_hand_overs_cover_together_over_all_tasks_of_a_run(what):
     assert miss_counts()[what] <= most_errors(data_sets(30))
 
 
+@pytest.mark.long
 def test_bounds_of_single_cells_would_not():
     assert miss_counts()["share alone"] > most_errors(data_sets(30))
 

@@ -233,6 +233,18 @@ def ours(
     ]
 
 
+@pytest.mark.long(
+    but=[
+        "texts",
+        "own-examples",
+        "filled",
+        "letters",
+        "target-as-text",
+        "mutual-information",
+        "written",
+        "filtered",
+    ]
+)
 @pytest.mark.parametrize("name", TASKS)
 def test_intact_scores_are_the_harness_own(here_and_harness: HereAndHarness, name: str) -> None:
     scores = assert_same_scores(here_and_harness, here_and_harness.lm, name, intact())
@@ -630,6 +642,7 @@ def test_a_group_stands_for_its_tasks(here_and_harness: HereAndHarness) -> None:
         expand_task_names([f"lm-eval:{path}"])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_group_of_the_harness() -> None:
     names = expand_task_names(["lm-eval:mmlu"])
@@ -743,6 +756,7 @@ def test_what_the_harness_cannot_ask_is_refused() -> None:
         LM(load_model("organism-seq2seq"))
 
 
+@pytest.mark.long
 def test_a_pruned_folder_goes_through_the_harness_as_it_is(
     here_and_harness: HereAndHarness, tmp_path: Path
 ) -> None:

@@ -159,6 +159,7 @@ def test_wired_heads_are_found_by_their_cost_and_carry_their_task(by_cost):
     assert (table["n_worse"] == 0).all()
 
 
+@pytest.mark.long
 def test_the_head_that_copies_is_found_and_facts_do_not_need_it(wired):
     result = lw.head_sets(
         wired, ["wired-lookup", "wired-facts"], "generate", by="copying", rank_on="retrieval",
@@ -203,6 +204,7 @@ def test_tested_items_are_those_held_out(wired, by_cost):
     assert set(rows["item"]) == held_out
 
 
+@pytest.mark.long
 def test_a_model_without_induction_heads_has_no_set(wired):
     result = lw.head_sets(wired, "wired-lookup", "generate", by="induction", **QUIET)
     assert result.head_sets.empty
@@ -280,6 +282,7 @@ def test_bad_input_gets_a_sentence(wired):
         lw.head_sets(seq2seq, "arithmetic", "generate", limit=4, fewshot=0, progress=False)
 
 
+@pytest.mark.long
 def test_sets_that_cost_the_same_are_rarely_told_apart():
     """A test over items of the chosen heads beside random sets that cost as much."""
     n_runs, rng = data_sets(20), np.random.default_rng(0)

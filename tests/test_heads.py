@@ -200,6 +200,7 @@ def decoder_head_logit_gain(
 BY_DAY = ("t5", "flan-t5", "bart", "marian", "pegasus-scaled")
 
 
+@pytest.mark.long(but=["t5", "bart"])
 @pytest.mark.parametrize(
     "case", [case if case in BY_DAY else pytest.param(case, marks=pytest.mark.long)
              for case in CASES]

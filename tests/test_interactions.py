@@ -38,6 +38,7 @@ def quiet(model, task, **options):
     return lw.interactions(model, task, progress=False, **options)
 
 
+@pytest.mark.long
 def test_both_stacks_of_an_encoder_decoder_interact():
     model, task = planted_seq2seq.small_seq2seq(STACKS), small_task("retrieval")
     found = quiet(model, task, layers=["encoder.1", "encoder.2", "decoder.1"])
@@ -88,12 +89,14 @@ def test_exactly_the_planted_pairs_are_found(layout, capability):
     assert_finds_planted_pairs(layout, capability)
 
 
+@pytest.mark.long
 @settings(max_examples=20 if LONG else 1, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(layouts(), st.integers(0, 1000))
 def test_they_are_found_wherever_they_are(layout, seed):
     assert_finds_planted_pairs(layout, "reasoning", seed)
 
 
+@pytest.mark.long
 def test_planted_heads_that_stand_in_for_each_other_are_found():
     (first, second) = next(iter(PlantedTruth(COPY, "retrieval").redundant))
     found = quiet(
@@ -125,6 +128,7 @@ def halves_of_a_fact():
     return model
 
 
+@pytest.mark.long
 def test_two_parts_that_add_up_in_the_logits_are_not_called_redundant():
     model, task = halves_of_a_fact(), small_task("knowledge", N_ITEMS)
     found = quiet(model, task, site="mlp_out", layers=[3, 4, 5, 6])
@@ -198,6 +202,7 @@ def test_too_many_sets_are_refused():
         quiet(small_model(WiredLayout()), small_task("retrieval"), site="z", permutations=200)
 
 
+@pytest.mark.long
 def test_the_example_of_the_docstring_is_what_it_gives():
     ran = doctest.DocTestRunner()
     for example in doctest.DocTestFinder().find(api.interactions, "interactions", globs={}):

@@ -85,6 +85,7 @@ def test_lost_items_come_first_and_the_largest_loss_of_margin_among_them(folder)
     assert len(changed) == (every["right_intact"] != every["right_without"]).sum()
 
 
+@pytest.mark.long
 def test_a_result_in_memory_has_the_same_items_as_its_folder(folder):
     result = lw.ablate(tiny_model("llama"), TASK, PROTOCOLS, layers=[0, 2], progress=False)
     of_folder = lw.items(folder, 0, "words", changed=False)

@@ -50,6 +50,7 @@ def test_each_step_is_the_mean_of_its_column(brackets: AblationResult, scores: p
             assert row["floor"] == pytest.approx(means["no layers"])
 
 
+@pytest.mark.long
 def test_the_margin_is_in_nats(brackets: AblationResult, scores: pd.DataFrame) -> None:
     rows = scores.loc[scores["rung"] == "margin"].set_index("intervention")
     records = brackets.records.query("protocol == 'continuation'")

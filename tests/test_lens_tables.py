@@ -134,6 +134,7 @@ def test_nothing_is_claimed_without_signal_nor_of_wrong_answers():
     assert not len(found["prediction_depth_comparisons"])
 
 
+@pytest.mark.long
 def test_equal_depths_are_no_difference():
     rng = np.random.default_rng(1)
     n_false, n_sets = 0, data_sets(60)

@@ -223,6 +223,7 @@ def test_an_ablation_moves_within_its_first_piece(shares):
     ablate(tiny_model("llama"), word_task(4), "generate", progress=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("by", [["greedy"], *in_long_runs((["deep", "block"],), (["angular"],))])
 def test_a_removal_moves_within_each_piece(shares, by):
     model = tiny_model("llama", num_hidden_layers=5)

@@ -90,6 +90,7 @@ def answers(both: tuple[Any, Any], protocol: str) -> Iterator[Answer]:
             yield Answer(item, each, own, score(task, item, protocol, each, own), sample)
 
 
+@pytest.mark.long(but=["llama-letter", "gpt2-continuation"])
 @pytest.mark.parametrize("protocol", ["letter", "continuation"])
 def test_likelihoods_and_choices_are_the_harness_own(
     model_here_and_harness: Any, protocol: str

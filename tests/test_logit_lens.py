@@ -226,6 +226,7 @@ def check_rows(model, rows: pd.DataFrame, tokens, n_prompt: int, targets: dict[i
         assert list(row.top_tokens) == [tokenizer.decode([token]) for token in best]
 
 
+@pytest.mark.long(but=["llama-all", "gpt2-all", "soft-cap-positions0", "soft-cap-all"])
 @pytest.mark.hooked_transformer
 @pytest.mark.parametrize("positions", [(-4, -1), "all"])
 def test_every_site_and_position_equals_the_lens_worked_out_by_hand(model, positions):

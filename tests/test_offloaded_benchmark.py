@@ -47,6 +47,7 @@ def sides(request, benchmark, tmp_path, monkeypatch, capsys) -> dict[str, Any]:
     return said
 
 
+@pytest.mark.long
 def test_both_sides_do_the_same_work_and_a_difference_ends_it(benchmark, sides):
     memory, disk = sides.values()
     assert memory["weights"] == disk["weights"] > 0

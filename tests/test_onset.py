@@ -130,6 +130,17 @@ def test_what_never_appears_is_said_to_appear_as_rarely_as_stated(floor, n, n_se
     assert np.mean(told) <= largest_share(0.025, n_series)
 
 
+@pytest.mark.long(
+    but=[
+        "0.02-accuracy0-30",
+        "0.02-accuracy0-300",
+        "0.25-accuracy1-300",
+        "0.25-accuracy2-300",
+        "0.25-accuracy3-30",
+        "0.25-accuracy3-300",
+        "0.02-accuracy4-300",
+    ]
+)
 @pytest.mark.parametrize("n_series", [30, pytest.param(300, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("floor", "accuracy"),

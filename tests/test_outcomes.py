@@ -57,6 +57,7 @@ def hand_patched(model, row):
     return run_with_hooks(model, CORRUPTED, (name, put))
 
 
+@pytest.mark.long(but=["llama", "t5"])
 @pytest.mark.parametrize("case", MODELS)
 def test_engine_and_reference_and_hooks_by_hand_give_the_same_patches(case):
     model = case_model(case)

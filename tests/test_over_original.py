@@ -79,15 +79,16 @@ def assert_same_tables(name: str, models: list[Any]) -> None:
             pd.testing.assert_series_equal(mine, theirs)
 
 
-# By day one that skips, one of heads, one that reads weights, one that takes gradients, and paths.
+# By day one that skips, and one that reads weights.
 @pytest.mark.parametrize(
     "name",
-    few_by_day(ANALYSES, "skips", "means of heads", "attribution", "attribution patching", "paths"),
+    few_by_day(ANALYSES, "skips", "attribution"),
 )
 def test_both_backends_give_the_same_tables(name: str, load_both: list[Any]) -> None:
     assert_same_tables(name, load_both)
 
 
+@pytest.mark.long
 def test_a_run_and_its_page_say_what_ran_the_model(load_both: list[Any]) -> None:
     for model, name in zip(load_both, ("transformer-lens", "hugging-face"), strict=True):
         result = lw.ablate(model, TASK, "continuation", progress=False)
@@ -95,6 +96,7 @@ def test_a_run_and_its_page_say_what_ran_the_model(load_both: list[Any]) -> None
         assert f"<td>{name}</td>" in lw.report([result]).html
 
 
+@pytest.mark.long(but=["gemma 3", "granite", "phi"])
 @pytest.mark.parametrize("case", ["gemma 2", "gemma 3", "olmo 2", "granite", "cohere 2", "phi"])
 def test_parts_of_every_kind_of_layer_sum_to_what_is_attributed(case: str, tmp_path: Path) -> None:
     """Norms behind sublayers, scales, soft-caps, and norms whose weight is one more."""
@@ -107,6 +109,7 @@ def test_parts_of_every_kind_of_layer_sum_to_what_is_attributed(case: str, tmp_p
     np.testing.assert_allclose(by_head, sums(table, ["attn_out"], "metric", "layer"), atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", ["gemma 3", "smollm 3"])
 def test_a_model_without_layers_is_what_skips_foretell(case: str, tmp_path: Path) -> None:
     model = load_model(tiny_family_folder(case, tmp_path, max_position_embeddings=256))
@@ -115,6 +118,7 @@ def test_a_model_without_layers_is_what_skips_foretell(case: str, tmp_path: Path
     assert load_model(tmp_path / "pruned").cfg.n_layers == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("site", ["attn_out", "z"])
 def test_transplants_are_the_same_by_either_backend(site: str, tmp_path: Path) -> None:
     folders = [tiny_folder(tmp_path, "llama", seed=seed) for seed in (0, 1)]

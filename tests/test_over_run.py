@@ -108,6 +108,7 @@ def test_tasks_without_signal_count_among_the_tests_of_a_run():
     assert family_text(told) == "over all 12 tests of the run (Holm)"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("accuracy", [0.30, 0.33, *in_long_runs((0.36,), (0.45,))])
 @pytest.mark.parametrize("anew", [1.0, *in_long_runs((1 / 3,))])
 def test_a_weak_model_that_needs_no_layer_is_rarely_said_to_need_one(accuracy, anew):

@@ -77,6 +77,7 @@ def test_where_no_other_question_was_asked_stated_chance_stands_in_its_place():
     assert not passes(unknown, 0.25)
 
 
+@pytest.mark.long
 def test_the_lens_must_beat_choosing_among_the_options_where_one_of_them_is_on_top():
     many, some, never = np.array([f"w{i}" for i in range(N)]), np.arange(N), np.zeros(N, dtype=bool)
     for n_right in range(1, N):
@@ -89,6 +90,7 @@ def test_the_lens_must_beat_choosing_among_the_options_where_one_of_them_is_on_t
             assert passes(lens_rows(some < n_right, many, never, options=options)) == expected
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n", [40, *in_long_runs((20,), (100,))])
 def test_a_model_that_chooses_among_the_options_has_signal_as_rarely_as_stated(n):
     """Its choice depends on the question, is one of four, and is right in one of four."""

@@ -167,6 +167,7 @@ def test_every_site_direction_and_metric_equals_hooks_written_by_hand(case: str,
     check(model, task, table, 4)
 
 
+@pytest.mark.long(but=["llama", "bart"])
 @pytest.mark.parametrize("case", ["llama", "t5", "bart"])
 def test_there_is_a_row_for_every_site_layer_head_and_position(case: str):
     model = case_model(case)
@@ -307,6 +308,7 @@ def test_pairs_that_the_model_does_not_solve_are_left_out():
     assert few["pairs_solved"].eq(len(task.items)).all()
 
 
+@pytest.mark.long(but=["llama"])
 @pytest.mark.parametrize("case", ["llama", "bart"])
 def test_pairs_of_unequal_length_are_aligned_by_what_differs(case: str):
     model = case_model(case)

@@ -22,6 +22,7 @@ from tests.planted_seq2seq import seq2seq_layouts, small_seq2seq
 planted = settings(max_examples=2, deadline=None, phases=(Phase.explicit, Phase.generate))
 
 
+@pytest.mark.long
 @planted
 @given(seq2seq_layouts(), st.integers(0, 1000), st.sampled_from(CAPABILITIES))
 def test_the_planted_copy_is_found_in_the_values_at_the_prompts_end(layout, seed, capability):

@@ -156,6 +156,7 @@ def test_facts_asked_four_times_pass_no_more_often_than_stated():
     assert by_pair > 0.1 * sets
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "n_pairs", [24, *(pytest.param(n, marks=pytest.mark.long) for n in (8, 100))]
 )

@@ -161,6 +161,21 @@ def sender_flows(model: Model, senders: list[Sender]) -> list[torch.Tensor]:
     return [theirs - mine for theirs, mine in zip(*runs, strict=True)]
 
 
+@pytest.mark.long(
+    but=[
+        "llama-gqa-q:2.1",
+        "gpt2-v:3.0",
+        "attention only-k:2.0",
+        "qk-norm-mlp:2",
+        "soft-caps-logits",
+        "bart-logits",
+        "bart-mlp:decoder.1",
+        "bart-q:encoder.1.2",
+        "t5-cross_q:decoder.1.1",
+        "t5-cross_v:decoder.1.0",
+        "t5-cross_k:decoder.0.1",
+    ]
+)
 @pytest.mark.parametrize(("case", "name"), CASES)
 def test_paths_equal_runs_with_all_else_frozen(case: str, name: str):
     model = case_model(case) if case in FAMILIES else random_model(case)
@@ -178,6 +193,7 @@ def test_paths_equal_runs_with_all_else_frozen(case: str, name: str):
     assert ((found - nothing).abs().amax(dim=-1) > 1e-3).any()
 
 
+@pytest.mark.long(but=["t5", "bart", "llama-gqa", "neox"])
 @pytest.mark.parametrize("case", [*FAMILIES, "llama-gqa", "neox"])
 def test_who_is_not_heard_has_no_effect(case: str):
     """Any sender and receiver; in the slow runs, too, only who is heard has any."""

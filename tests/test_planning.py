@@ -96,6 +96,7 @@ def test_an_ablation_does_what_was_planned(options):
     assert sum(row.cost.token_passes for row in plan.rows) >= plan.total.token_passes
 
 
+@pytest.mark.long
 def test_texts_cost_between_what_is_planned_for_prompts_and_the_most():
     model, task = tiny_model("llama"), word_task(10)
     plan = plan_run(model, task, "generate")
@@ -117,6 +118,7 @@ def test_patching_does_what_was_planned():
     assert [row.analysis for row in plan.rows] == ["patching"]
 
 
+@pytest.mark.long
 def test_a_lens_and_a_profile_are_planned_by_their_own_pieces():
     model = tiny_model("llama")
     task = with_preferred_answers(model, word_task(15))
@@ -154,6 +156,7 @@ def test_a_transplant_does_what_was_planned_where_there_is_a_gap():
         plan_run(broken, task, analysis="transplant", kind="zero")
 
 
+@pytest.mark.long
 def test_what_a_profile_adds_is_planned_or_said_to_be_left_out():
     model = tiny_model("llama")
     task = with_preferred_answers(model, word_task(15))
@@ -203,6 +206,7 @@ def test_a_model_without_weights_is_planned_without_time(tmp_path):
     assert any(note.endswith("since no sample is run (untimed).") for note in bare.notes)
 
 
+@pytest.mark.long(but=["hub-hugging-face", "two stacks-auto"])
 @pytest.mark.parametrize(
     ("kind", "backend"), [("gguf", "auto"), ("hub", "hugging-face"), ("two stacks", "auto")]
 )
@@ -268,6 +272,7 @@ def test_the_table_has_a_line_for_each_task_and_protocol(working_folder):
     assert "Memory budget:" in said
 
 
+@pytest.mark.long
 def test_planned_and_actual_are_told_and_kept(working_folder):
     task = ["--task", "good.jsonl", "--protocol", "continuation"]
     for command in ("ablate", "lens"):
@@ -279,6 +284,7 @@ def test_planned_and_actual_are_told_and_kept(working_folder):
     assert work_line(work) is None
 
 
+@pytest.mark.long
 def test_the_reference_makes_the_token_passes_of_brute_force(working_folder):
     task = ["--task", "good.jsonl", "--protocol", "letter", "--method", "reference"]
     said = run_cleanly("ablate", model_folder(), *task)
@@ -432,7 +438,7 @@ JOBS = {
 }
 
 
-@pytest.mark.long(but=["ablation-0.0009765625-1"])
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "share", "n_lines"),
     [("ablation", 1, 0), *((name, 1 / 1024, 1) for name in JOBS)],

@@ -133,6 +133,7 @@ def drawn_power(n_items: int, n_protocols: int, loss: float, alike: float, sets:
     return np.mean(needed["p"] * N_TESTS < 0.05)
 
 
+@pytest.mark.long(but=["60-1", "120-2"])
 @pytest.mark.parametrize(("n_items", "n_protocols"), [(60, 1), (60, 3), (120, 2)])
 def test_the_smallest_loss_of_a_capability_is_found_by_its_own_test(n_items, n_protocols):
     answers = independent_answers(n_items, n_items * n_protocols)

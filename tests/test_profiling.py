@@ -182,6 +182,7 @@ def test_the_report_is_made_again_without_a_model(root, command_output, tmp_path
     assert commands.contents(tmp_path / "figures") == figures
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("blank_pictures")
 def test_a_finished_profile_is_read_and_not_made_again(
     root, command_output, model, tmp_path, monkeypatch
@@ -251,6 +252,7 @@ def test_exhaustive_changes_layers_everywhere(model):
     assert set(sparing["kind"]) - {"guesser", "guesser at chance"} == {"intact", "blind"}
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("blank_pictures")
 def test_random_weights_get_no_verdicts(model):
     found = profile(model, word_task(24, seed=1), progress=False)

@@ -44,6 +44,7 @@ from .models.tiny import tiny_folder, tiny_model
 PROMPT, OTHER = (5, 17, 40, 9, 33), (5, 17, 41, 9, 33)
 # By TransformerLens; with soft-caps and norms on both sides; with sinks; two stacks, norms behind.
 MODELS = ["llama", "gemma 2", "gpt-oss", "t5", "bart"]
+BY_DAY = ["llama", "gpt-oss", "t5"]
 
 
 def case_model(case):
@@ -100,8 +101,9 @@ def test_lens_grid_is_what_a_plain_run_shows(case):
 
 @pytest.mark.parametrize(
     ("case", "site"),
-    [*((case, "z") for case in MODELS), ("llama", "layer"),
-     *in_long_runs(*((case, "layer") for case in MODELS if case != "llama"))],
+    [*((case, "z") for case in BY_DAY), ("llama", "layer"),
+     *in_long_runs(*((case, "z") for case in MODELS if case not in BY_DAY),
+                   *((case, "layer") for case in MODELS if case != "llama"))],
 )  # fmt: skip
 def test_skip_grid_is_what_a_plain_run_without_the_part_says(case, site):
     model = case_model(case)
@@ -158,9 +160,10 @@ PAIRS = {(PROMPT, OTHER): {n: n for n in range(5)}, UNEQUAL: {0: 0, 1: 1, 3: 2, 
 @pytest.mark.parametrize(
     ("case", "prompts", "site"),
     [
-        *((case, UNEQUAL, "z") for case in MODELS), ("llama", (PROMPT, OTHER), "resid_pre"),
+        *((case, UNEQUAL, "z") for case in BY_DAY), ("llama", (PROMPT, OTHER), "resid_pre"),
         *in_long_runs(
-            *((case, UNEQUAL, "resid_pre") for case in MODELS), ("llama", (PROMPT, OTHER), "z")
+            *((case, UNEQUAL, "z") for case in MODELS if case not in BY_DAY),
+            *((case, UNEQUAL, "resid_pre") for case in MODELS), ("llama", (PROMPT, OTHER), "z"),
         ),
     ],
 )  # fmt: skip
@@ -237,6 +240,7 @@ def test_attribute_adds_up_to_the_logit_difference(case):
     assert sublayers + sum(numbers[1:]) == pytest.approx(difference, abs=0.05)
 
 
+@pytest.mark.long
 def test_looks_agree_with_the_analyses_of_the_same_prompts():
     model = tiny_model("llama")
     text = "the red door of the house is"
@@ -373,6 +377,7 @@ def test_heads_name_the_next_token_only_where_it_changes():
 SHORT = [268] * 12  # short names, which stand slanted before they overlap
 
 
+@pytest.mark.long(but=["attention", "short"])
 @pytest.mark.parametrize(
     ("width", "look"),
     [
@@ -630,6 +635,7 @@ def test_rows_of_a_cut_attention_grid_still_sum_to_one():
     assert (row["attended"][1], row["attended"].max()) == (12, 50)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_tokens", [8, 14])
 def test_a_column_of_a_paper_has_room_for_the_tokens_of_a_short_prompt(n_tokens):
     figure = lw.lens_grid(tiny_model("llama"), SHORT[:1] * n_tokens).plot(width="3.3in")
@@ -646,6 +652,7 @@ def test_a_figure_says_that_it_has_no_room_for_texts():
     assert TOO_NARROW in figure.axes[0].get_xlabel().replace("\n", " ")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("site", ["layer", "z"])
 def test_skip_grids_and_attributions_name_the_prompt(site):
     model, text = tiny_model("llama"), "the red door is " * 8

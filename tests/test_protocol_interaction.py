@@ -66,7 +66,7 @@ NULLS = {
 }
 
 
-@pytest.mark.long(but=["all matter more"])
+@pytest.mark.long
 @pytest.mark.parametrize(
     "null", [*in_long_runs(("nothing matters",)), "the same matters", "all matter more"]
 )

@@ -71,6 +71,7 @@ def ablation(model: Any, **more: Any) -> lw.AblationResult:
     )
 
 
+@pytest.mark.long
 def test_an_ablation_has_the_tables_of_a_local_one_and_says_who_made_it(
     workers, model, small_pieces
 ):

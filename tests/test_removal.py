@@ -71,6 +71,7 @@ def test_held_out_items_are_others_and_drawn_by_the_seed(model, task, greedy):
     assert not any("held out" in note for note in none.notes())
 
 
+@pytest.mark.long
 def test_candidates_say_what_each_would_have_lost(greedy):
     table = greedy.candidates()
     assert list(table.columns) == documented_columns("removal_candidates.parquet")
@@ -245,6 +246,7 @@ def test_a_gain_of_many_items_is_no_drop_of_the_mean_over_tasks():
     assert not step["significant"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("few", "accuracy"), [(30, 0.7), pytest.param(60, 0.6, marks=pytest.mark.long)]
 )
@@ -409,6 +411,7 @@ def planted_removal(costs: dict[tuple[str, str], int], n: int = 60) -> RemovalRe
 COSTS = {("greedy", "continuation"): 1, ("greedy", "generate"): 3, ("deep", "continuation"): 9}
 
 
+@pytest.mark.long
 def test_curves_and_the_sentence_say_how_many_layers_can_go():
     result = planted_removal(COSTS)
     curves = result.curves()
@@ -433,6 +436,7 @@ def test_curves_and_the_sentence_say_how_many_layers_can_go():
     assert claim.layers == (0, 1, 2)
 
 
+@pytest.mark.long
 def test_notes_name_the_layers_what_was_not_tested_and_the_smallest_loss(result):
     notes = result.notes()
     assert "Removed in this order (deep, chosen when it chooses): 4, 3, 2." in notes

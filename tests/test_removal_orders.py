@@ -261,6 +261,7 @@ def test_more_than_can_go_is_refused(n: int, by: str, says: str) -> None:
         lw.removal_order(case_model("t5"), case_task("t5"), n_removed=n, by=by, progress=False)
 
 
+@pytest.mark.long
 def test_the_command_names_layers_by_their_stack(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["remove", "wired-seq2seq", "--task", "wired-lookup", "--out", "run", "--layers"]

@@ -179,6 +179,7 @@ def test_a_profile_goes_on_wherever_it_was_stopped(
     assert_same_run(tmp_path / "stopped", whole_profile)
 
 
+@pytest.mark.long
 def test_pieces_that_are_there_are_not_made_again(tmp_path, monkeypatch):
     model = tiny_model("llama")
     monkeypatch.setattr("layerwise.analyses.ablation.job.ITEMS_AT_ONCE", 4)
@@ -249,6 +250,7 @@ def test_another_model_in_the_folder_is_refused(tmp_path):
     commands.assert_refused(outcome, "(model was ", "; the weights changed; ")
 
 
+@pytest.mark.long
 def test_the_same_weights_under_another_configuration_are_refused(tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(commands.model_folder(), folder)

@@ -284,6 +284,7 @@ def test_weights_that_are_edited_during_a_run_are_an_error(model):
         ablate(model, word_task(4), None)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("edit_after_first_sweep")
 def test_what_weights_made_that_changed_is_not_gone_on_with(model, tmp_path):
     original = next(model.parameters()).detach().clone()
@@ -327,6 +328,7 @@ def test_a_run_that_goes_on_under_another_torch_says_so(model, tmp_path, monkeyp
         assert not versions.collapsed
 
 
+@pytest.mark.long
 def test_threads_are_kept_of_each_piece(model, tmp_path):
     out, threads = tmp_path / "run", torch.get_num_threads()
     begin(model, word_task(4), out)
@@ -350,6 +352,7 @@ def test_an_undisturbed_run_says_what_it_was_made_under(tmp_path):
     assert not versions.note
 
 
+@pytest.mark.long
 def test_a_kept_run_of_a_study_without_these_settings_comes_back(tmp_path):
     model, out = tiny_model("llama"), tmp_path / "run"
     ablate(model, word_task(4), out)

@@ -132,6 +132,7 @@ def test_effects_are_means_with_students_intervals(text):
         assert row["agree"] == pytest.approx(own["agree"].to_numpy(float).mean())
 
 
+@pytest.mark.long
 def test_the_prose_of_the_package_is_read_without_a_file():
     texts = read_texts(PROSE)
     assert len(texts) == 36
@@ -186,6 +187,7 @@ def test_what_cannot_be_read_is_refused(tmp_path, text):
         lw.text_loss(tiny_model("llama"), text=short, **QUIET)
 
 
+@pytest.mark.long
 def test_weights_on_disk_can_be_skipped_and_not_swapped(tmp_path, text):
     folder = tiny_folder(tmp_path, "llama")
     away, there = lw.load_model(folder, offload="disk"), lw.load_model(folder)
@@ -245,6 +247,7 @@ def test_swaps_that_cost_as_much_as_skips_are_told_apart_as_rarely_as_stated():
     assert n_wrong <= most_errors(200)
 
 
+@pytest.mark.long
 def test_pictures_are_legible_at_both_widths(facts):
     bits = 0.02 * np.exp(np.arange(made_up.N_LAYERS)[::-1] / 4)
     effects = result_of(world(bits), facts).effects()

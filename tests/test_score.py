@@ -68,6 +68,7 @@ def test_a_model_of_ones_own_is_scored_as_the_same_loaded_from_files():
     pd.testing.assert_frame_equal(*(score.signal() for score in scores))
 
 
+@pytest.mark.long
 def test_the_command_prints_controls_and_what_to_try_in_80_columns(tmp_path, monkeypatch):
     monkeypatch.setattr("layerwise.cli.printing.WIDE", 80)
     write_jsonl(tmp_path / "words.jsonl", TASK.items)

@@ -45,6 +45,7 @@ def test_one_task_alone_has_signal_where_its_exact_interval_is_above_chance(n, c
         assert found == stats.above_chance(np.arange(n) < right, chance)
 
 
+@pytest.mark.long
 def test_of_nine_suites_that_are_guessed_on_none_passes_more_often_than_it_may():
     """One by one, one of nine would in every fifth run."""
     sets, rng = data_sets(3000), np.random.default_rng(0)

@@ -108,6 +108,7 @@ def test_every_item_is_as_by_brute_force(case: str, protocol: str) -> None:
         assert len(rows) == at
 
 
+@pytest.mark.long(but=["llama", "bart"])
 @pytest.mark.parametrize("case", CASES)
 def test_cka_is_that_of_the_textbook_within_each_stack(case: str) -> None:
     items = [streams(case, index, "continuation") for index in range(len(TASK.items))]
@@ -353,6 +354,7 @@ def test_effects_are_predicted_over_both_stacks_and_over_each() -> None:
         assert row.low <= row.rho + 1e-9
 
 
+@pytest.mark.long
 def test_a_stack_of_one_layer_says_nothing_and_does_not_fail() -> None:
     model = case_model("t5-one-layer")
     task: Task = TASK

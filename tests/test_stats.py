@@ -352,6 +352,7 @@ def table(rng: np.random.Generator, n: int, loss: float, layers: int, tasks: int
     return pd.concat(made)
 
 
+@pytest.mark.long
 def test_layers_that_lose_what_matters_are_rarely_named():
     """With every one of twelve layers at the margin, any that is named is named falsely."""
     sets, rng = data_sets(400), np.random.default_rng(3)

@@ -105,6 +105,7 @@ def test_accuracies_controls_and_tests_are_those_of_the_runs(series, folder):
     assert set(series.depths["step"]) == {30, 40}
 
 
+@pytest.mark.long
 def test_a_series_is_saved_loaded_and_verified(series, folder):
     loaded = lw.TrainingSeries.load(folder)
     for name in series.tables:

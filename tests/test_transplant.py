@@ -153,6 +153,7 @@ def test_the_layer_in_which_two_encoder_decoders_differ_is_found_in_both_directi
     assert any("lies in layer decoder.1." in one.full for one in findings([result]))
 
 
+@pytest.mark.long
 def test_of_the_same_weights_nothing_is_exchanged_and_nothing_said():
     model = small_model(LAYOUT)
     result = exchange(model, copy.deepcopy(model), small_task("retrieval"))
@@ -289,6 +290,7 @@ def test_weights_bring_it_at_their_layer_and_streams_from_there_on(tmp_path):
     pd.testing.assert_frame_equal(found.effects(), again.effects())
 
 
+@pytest.mark.long
 def test_a_layer_that_works_on_what_an_earlier_one_found_does_not_bring_it_by_weights():
     """Two links of a chain are missing: the first works in the host, the second on it alone."""
     whole = small_model(LAYOUT)

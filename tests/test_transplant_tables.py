@@ -240,6 +240,7 @@ def test_what_does_nothing_is_claimed_to_move_as_rarely_as_stated(claims, n, few
     assert is_within_rate(sum(claims(rng) for _ in range(n)), n)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n", [10, pytest.param(400, marks=pytest.mark.long)])
 def test_the_best_of_many_that_do_nothing_moves_held_out_items_as_rarely_as_stated(
     n, few_resamples
@@ -253,6 +254,7 @@ def test_the_best_of_many_that_do_nothing_moves_held_out_items_as_rarely_as_stat
     assert np.mean(better) > 0.03  # what it was chosen by makes it look better
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n", [10, pytest.param(200, marks=pytest.mark.long)])
 def test_intervals_of_shares_cover_the_share(n, monkeypatch):
     monkeypatch.setattr(estimate, "N_RESAMPLES", 400)

@@ -102,6 +102,7 @@ def merged_by_recipe(path: Path) -> dict:
     }
 
 
+@pytest.mark.long(but=["qwen2-layer-layers0"])
 @pytest.mark.parametrize(("family", "site", "layers"), CASES)
 def test_the_recipe_means_the_same_as_the_folder(tmp_path, family, site, layers):
     base, other = pair(tmp_path, family)
@@ -112,6 +113,7 @@ def test_the_recipe_means_the_same_as_the_folder(tmp_path, family, site, layers)
     assert all((merged[name] == tensor).all() for name, tensor in written.items())
 
 
+@pytest.mark.long
 def test_the_same_command_leaves_the_folder_and_mends_it(tmp_path):
     base, other = pair(tmp_path, "llama")
     spec, out = make_spec(base, other, layers=(1,)), tmp_path / "out"
@@ -130,6 +132,7 @@ def test_the_same_command_leaves_the_folder_and_mends_it(tmp_path):
         write_merged_model(base, other, make_spec(base, other, layers=(2,)), out)
 
 
+@pytest.mark.long
 def test_the_option_writes_all_named_layers_beside_the_run(tmp_path):
     base, other = pair(tmp_path, "llama")
     lw.transplant(base, other, word_task(4), layers=[0, 2], write=tmp_path / "out", progress=False)

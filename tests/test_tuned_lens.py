@@ -237,6 +237,7 @@ def test_a_table_of_layers_is_paired_and_tested(full_lens):
     assert result.plot().axes
 
 
+@pytest.mark.long
 def test_prompts_are_of_items_that_are_not_measured():
     model = tiny_model("llama")
     setup = prepare(model, "arithmetic", "continuation", limit=5, fewshot=1)

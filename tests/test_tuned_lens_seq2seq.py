@@ -248,6 +248,7 @@ def test_translators_that_only_do_harm_are_left_out_of_the_encoder():
     assert lens.weight.flatten(1).any(dim=1).tolist() == lens.bias.any(dim=1).tolist()
 
 
+@pytest.mark.long
 def test_prompts_go_to_the_encoder_and_right_answers_to_the_decoder():
     model = lw.load_model("wired-seq2seq")
     setup = prepare(model, ["wired-lookup", "wired-facts"], "continuation", limit=5)

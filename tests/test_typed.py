@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +15,8 @@ from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import Float, TypeCheckError
 
 from layerwise import stats
-from tests.typed import EVERY, FIRST, _Loader, begin_test, type_checked
+from tests.cases import LONG
+from tests.typed import _Loader, begin_test, type_checked
 
 
 def assert_calls_refused(*calls: Callable[[], object]) -> None:
@@ -55,7 +58,7 @@ def test_options_that_are_unpacked_are_checked():
 
 
 def test_functions_of_functions_and_iterators_are_checked():
-    def outer() -> object:
+    def outer() -> Callable[..., object]:
         @type_checked
         def inner(number: int) -> str:
             return number if number == 3 else "text"  # pyright: ignore
@@ -96,36 +99,62 @@ def test_the_package_is_checked():
     )
 
 
-def refusals(function: Callable[[], Callable[[int], int]], calls: int) -> list[int]:
-    """Refused calls among so many wrong ones."""
-    found = []
-    for call in range(1, calls + 1):
-        try:
-            function()("1")  # pyright: ignore
-        except BeartypeCallHintViolation:
-            found.append(call)
-    return found
-
-
-def whole_number_function() -> Callable[[int], int]:
+def half_function() -> Callable[..., float]:
     @type_checked
-    def whole(number: int) -> int:
-        return number
+    def half(number: int, *, of: int = 2) -> float:
+        return number / of if number else 0.0
 
-    return whole
+    return half
 
 
-@pytest.mark.parametrize("made_again", [False, True])
-def test_of_many_calls_the_first_are_checked_in_each_test_and_some_of_the_others(made_again):
+@type_checked
+def half(number: int, *, of: int = 2) -> float:
+    return number / of if number else 0.0
+
+
+@pytest.mark.parametrize("kind", ["of a module", "within a function", "made at each call"])
+def test_the_first_call_is_checked_in_each_test_and_all_in_long_runs(kind):
     """Functions within a function, which are made at each of its calls, are counted together."""
-    same = whole_number_function()
-    given = whole_number_function if made_again else lambda: same
-    others = [call for call in range(FIRST + 1, 3 * FIRST + 1) if (call - FIRST) % EVERY == 0]
-    assert refusals(given, 3 * FIRST) == [*range(1, FIRST + 1), *others]
+    same = half if kind == "of a module" else half_function()
+    for _ in range(2):
+        begin_test()
+        refused = []
+        for call in (1, 2, 3):
+            function = half_function() if kind == "made at each call" else same
+            with contextlib.suppress(BeartypeCallHintViolation):
+                function(2, of=2.5)
+                continue
+            refused.append(call)
+        assert refused == ([1, 2, 3] if LONG else [1])
+
+
+def test_a_checked_function_has_the_signature_defaults_and_closure_of_its_own():
     begin_test()
-    assert refusals(given, FIRST) == [*range(1, FIRST + 1)]
-    begin_test()
-    assert refusals(given, FIRST + EVERY) == [*range(1, FIRST + 1), FIRST + EVERY]
+    for _ in range(2):
+        assert str(inspect.signature(half)) == "(number: 'int', *, of: 'int' = 2) -> 'float'"
+        assert half(6) == 3.0
+        assert half(6, of=3) == 2.0
+        assert Child(1).name() == "parent 1"
+
+
+class Parent:
+    @type_checked
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    @type_checked
+    def name(self) -> str:
+        return f"parent {self.number}"
+
+
+class Child(Parent):
+    @type_checked
+    def __init__(self, number: int) -> None:
+        super().__init__(number)  # whose class is in the function's closure
+
+    @type_checked
+    def name(self) -> str:
+        return super().name()
 
 
 def test_what_is_compiled_is_kept_until_the_source_is_another(tmp_path, monkeypatch):

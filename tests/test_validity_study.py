@@ -33,6 +33,7 @@ nothing, planted, planted_seq2seq, tuned, guessing = map(
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", [*in_long_runs(("shuffled_answers",)), "random_weights"])
 def test_a_model_without_signal_gets_no_claim(case):
     result = getattr(nothing, case)(seed=1, n_items=24)
@@ -223,6 +224,7 @@ def test_the_saved_claims_of_what_layers_are_for_are_false_as_rarely_as_is_nomin
     assert max(rates["rate"].max(), gains["rate"].max()) <= NOMINAL
 
 
+@pytest.mark.long
 def test_claims_of_what_layers_are_for_are_rarely_false():
     layer_claims = part("layer_claims")
     weak = [world for world in layer_claims.worlds() if "right in 36 %" in world.name]
@@ -258,6 +260,7 @@ def test_gaps_of_scoring_steps_are_far_off_where_there_is_less_to_lose_than_a_se
     assert sure.sum() <= most_errors(n_sets)
 
 
+@pytest.mark.long
 def test_pairs_of_layers_of_a_weak_model_interact_over_the_run_as_rarely_as_stated():
     module = part("weak_interactions")
     table = pd.read_parquet(FOLDER / "results" / "weak_interactions.parquet")

@@ -450,6 +450,7 @@ def test_changed_requests_are_refused_and_their_texts_never_shown(make_tiny_run,
     assert read.questions().empty
 
 
+@pytest.mark.long
 def test_a_run_that_is_made_again_can_be_killed_too(make_tiny_run, tmp_path):
     whole = make_tiny_run(tmp_path).records
     (tmp_path / "records.parquet").unlink()
@@ -461,6 +462,7 @@ def test_a_run_that_is_made_again_can_be_killed_too(make_tiny_run, tmp_path):
     pd.testing.assert_frame_equal(make_tiny_run(tmp_path).records, whole)
 
 
+@pytest.mark.long
 def test_records_that_were_damaged_before_they_were_listed_are_made_again(make_tiny_run, tmp_path):
     whole = make_tiny_run(tmp_path).records
     truncate(tmp_path / "records.parquet")
@@ -603,6 +605,7 @@ def test_measurements_that_are_not_kept_can_be_verified_and_not_read(tmp_path: P
         lw.load(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("own", LISTS, ids=lambda path: str(path.parent.relative_to(ANALYSES)))
 def test_saved_studies_are_as_they_were_written(own: Path):
     found = lw.verify(own.parent)

@@ -21,7 +21,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import cache_from_source, source_hash
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from beartype import beartype
 from beartype.door import die_if_unbearable
@@ -34,17 +34,19 @@ DECORATOR = "_typed"
 OWN_SOURCE = Path(__file__).read_bytes()
 HOLDS_STATEMENTS = (ast.stmt, ast.excepthandler, ast.match_case)
 
-# In each test the first call of a function is checked, and every so many of those that follow:
-# a small model's sweep calls some functions ten thousand times, and a third of its time went into
-# that. In long runs all are.
-FIRST, EVERY = 1, 1 if LONG else 100
+# Functions that were called in this test, each with what makes it be checked at its next call.
+_ARM_AGAIN: list[Callable[[], None]] = []
+# Functions within a function are made anew at each of its calls, so they are known by the number
+# of their code, which stays with the outer function.
+_CHECKED: set[int] = set()
 
 
 def begin_test() -> None:
-    """From now on, the first calls of each function are checked again."""
-    for calls in _Calls.of_test:
-        calls.checked, calls.left = 0, 1
-    _Calls.of_test.clear()
+    """From now on, the first call of each function is checked again."""
+    for arm in _ARM_AGAIN:
+        arm()
+    _ARM_AGAIN.clear()
+    _CHECKED.clear()
 
 
 def check_types() -> None:
@@ -52,34 +54,6 @@ def check_types() -> None:
     if PACKAGE in sys.modules:
         raise RuntimeError(f"{PACKAGE} was imported before its types could be checked.")
     sys.meta_path.insert(0, _Finder())
-
-
-class _Calls:
-    """Number of calls of a function until one is checked, counted down in each test.
-
-    Functions within a function are made anew at each of its calls, and it would take longer to
-    make their checks than to run them; so all that are made of one piece of code are counted
-    together.
-    """
-
-    known: ClassVar[dict[int, _Calls]] = {}
-    of_test: ClassVar[list[_Calls]] = []
-
-    def __init__(self, code: types.CodeType) -> None:
-        self.code = code  # kept, so that no other has its id
-        self.checked, self.left = 0, 1
-
-    def begin(self) -> None:
-        """Say how many calls are left until the one that is checked after this one."""
-        if not self.checked:
-            self.of_test.append(self)
-        self.checked += 1
-        self.left = 1 if self.checked < FIRST else EVERY
-
-    @classmethod
-    def for_code(cls, code: types.CodeType) -> _Calls:
-        """The count of a piece of code."""
-        return cls.known.setdefault(id(code), cls(code))
 
 
 class _Finder(MetaPathFinder):
@@ -143,19 +117,25 @@ def type_checked(of: Any) -> Any:
     return of
 
 
-def _typed_function(function: Callable[..., Any]) -> Callable[..., Any]:
+def _typed_function(function: types.FunctionType) -> Callable[..., Any]:
     if inspect.isgeneratorfunction(function):
         # beartype alone would check arguments no earlier than the first value is asked for.
         return jaxtyped(function, typechecker=beartype)
-    checks: list[Callable[..., Any]] = []
-    calls = _Calls.for_code(function.__code__)
+    if LONG or "<locals>" in function.__qualname__ or function.__closure__:
+        return _counted(function)
+    _check_first_calls(function)
+    return function
+
+
+def _counted(function: types.FunctionType) -> Callable[..., Any]:
+    """A function all of whose calls are checked in long runs, and the first of each test by day."""
+    code, checks = id(function.__code__), []
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        calls.left -= 1
-        if calls.left > 0:
+        if not LONG and code in _CHECKED:
             return function(*args, **kwargs)
-        calls.begin()
+        _CHECKED.add(code)
         if not checks:  # not earlier: most functions are never called in one process
             checks.append(_checks(function))
         return checks[0](*args, **kwargs)
@@ -163,9 +143,46 @@ def _typed_function(function: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
+def _check_first_calls(function: types.FunctionType) -> None:
+    """Have the first call of each test checked, and leave no trace of it in those that follow.
+
+    A wrapper around each function took a twentieth of the time of all tests. So the function's code
+    is exchanged: for one that checks a call, and back.
+    """
+    plain = _copy(function, function.__annotations__)
+    code, checks = function.__code__, []
+
+    def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        function.__code__ = code
+        _ARM_AGAIN.append(arm)
+        if not checks:  # not earlier: most functions are never called in one process
+            checks.append(_checks(plain))
+        return checks[0](*args, **kwargs)
+
+    first = _FIRST_CALL.replace(
+        co_consts=tuple(check if each == "check" else each for each in _FIRST_CALL.co_consts),
+        co_filename=code.co_filename,
+        co_firstlineno=code.co_firstlineno,
+        co_name=code.co_name,
+        co_qualname=code.co_qualname,
+    )
+
+    def arm() -> None:
+        function.__code__ = first
+
+    vars(function)["__wrapped__"] = plain  # whose signature is the function's
+    arm()
+
+
+# The text stands for the function that checks a call, which takes its place among the constants.
+_FIRST_CALL = (
+    lambda *args, **kwargs: "check".__call__(args, kwargs)  # pyright: ignore
+).__code__
+
+
 def _checks(function: Callable[..., Any]) -> Callable[..., Any]:
     hints = {name: _resolve(hint, function) for name, hint in function.__annotations__.items()}
-    check = _with_options(beartype(_with_hints(function, hints)), hints)
+    check = _with_options(beartype(_copy(function, hints)), hints)
     if not any(map(_has_shape, hints.values())):
         return check
 
@@ -213,7 +230,7 @@ def _evaluate(hint: Any, scope: dict[str, Any]) -> Any:
         return Any
 
 
-def _with_hints(function: Callable[..., Any], hints: dict[str, Any]) -> Callable[..., Any]:
+def _copy(function: Callable[..., Any], hints: dict[str, Any]) -> types.FunctionType:
     copy = types.FunctionType(
         function.__code__,
         function.__globals__,

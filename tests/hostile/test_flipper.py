@@ -17,7 +17,7 @@ from tests.hostile.flipper import FlippedFile, Reading, judge_damages
 EACH_QUICK, EACH_SLOW = max(1, FLIPS // 15), max(1, FLIPS // 200)
 
 
-@pytest.mark.long(but=["results", "parts"])
+@pytest.mark.long(but=["results"])
 @pytest.mark.parametrize("kind", [*QUICK, *SLOW])
 def test_damage_to_a_file_or_a_pipe_in_its_place_is_told_or_changes_nothing(kind: str, count):
     makers, n = (QUICK, EACH_QUICK) if kind in QUICK else (SLOW, EACH_SLOW)

@@ -150,6 +150,7 @@ def test_a_line_of_questions_is_taken_as_it_is_or_told_in_a_sentence(tmp_path, f
     count(COUNTED, len(STRINGS))
 
 
+@pytest.mark.long
 def test_hostile_questions_are_asked_and_recorded_as_they_are(tmp_path: Path, count: Count):
     short = [t for t in TEXTS.values() if 0 < len(t.strip()) < 60 and "\0" not in t]  # refused
     path = write_questions(tmp_path, *(row(text, i) for i, text in enumerate(short)))

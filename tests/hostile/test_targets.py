@@ -179,7 +179,8 @@ OUTS = st.one_of(
     NAMES, st.sampled_from([RUN, f"{RUN}/report.html", f"{RUN}/records.parquet", f"{RUN}/figures",
                             TASK, f"{TASK}/new", "figures", "new", "new/deeper"])
 )  # fmt: skip
-NAMED = list(commands_to("", ""))
+NAMED = ("report", "report beside", "figures", "compare", "ablate", "prune", "transplant",
+         "train-lens")  # fmt: skip
 
 
 def test_no_command_replaces_what_is_not_of_its_kind(count):
@@ -191,7 +192,9 @@ def test_no_command_replaces_what_is_not_of_its_kind(count):
             place.fill(own, foreign)
             add_run(place)
             before = place.state()
-            words, kinds = commands_to(out, other)[name]
+            commands_here = commands_to(out, other)
+            assert (*commands_here,) == NAMED
+            words, kinds = commands_here[name]
             with contextlib.chdir(place.folder):
                 ended = commands.run(*words)
             if ended.code:

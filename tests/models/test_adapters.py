@@ -130,9 +130,7 @@ def family_folder(family: str, tmp_path: Path, fields: dict[str, Any]) -> Path:
     return tiny_family_folder(family, tmp_path, **fields)
 
 
-@pytest.mark.long(
-    but=["chosen tokens", "dora", "patterns and biases", "whole embedding of tied", "conv1d"]
-)
+@pytest.mark.long(but=["chosen tokens", "dora", "conv1d"])
 @pytest.mark.parametrize("form", [*FORMS, *in_long_runs(*((form,) for form in SELDOM))])
 def test_a_loaded_adapter_is_the_unmerged_model(tmp_path, form):
     family, config, adapter = (FORMS | SELDOM)[form]
@@ -175,6 +173,7 @@ def folder(tmp_path, base, base_and_adapter) -> Path:
     return adapter
 
 
+@pytest.mark.long(but=["True-fields0"])
 @pytest.mark.parametrize(
     ("tied", "fields"),
     [(True, {}), (False, {}), (False, {"modules_to_save": ["embed_tokens", "lm_head"]})],

@@ -106,6 +106,7 @@ def test_three_seeds_and_one_of_each_kind_of_letters_come_with_the_package():
     assert set(NAMES) <= {known.name for known in known_models() if known.available}
 
 
+@pytest.mark.long(but=["organism-decoder", "organism-seq2seq", "organism-letters-seq2seq"])
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_are_those_that_were_recorded_and_it_is_its_original(name):
     model = packaged_model(name)
@@ -170,6 +171,7 @@ def test_ablation_finds_the_planted_layers(name):
                 assert share_right(name, task) == pytest.approx(accuracy[kind, layer])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [one for one in ASKED if "decoder" in str(one.values[0])])
 def test_the_lens_reads_the_answer_from_the_planted_layer_on(name):
     lens = lw.logit_lens(organism(name), "all", "continuation", limit=30, progress=False).lens
@@ -179,6 +181,7 @@ def test_the_lens_reads_the_answer_from_the_planted_layer_on(name):
         assert share >= 0.95 if known else share < 0.5, (form.capability, layer, share)
 
 
+@pytest.mark.long(but=["organism-seq2seq"])
 @pytest.mark.parametrize("name", [name for name in SEEDS if "seq2seq" in name])
 @torch.inference_mode()
 def test_the_encoder_has_the_answer_from_the_planted_layer_on(name):
@@ -211,6 +214,7 @@ def test_the_saved_study_of_letters_found_exactly_what_was_planted():
         assert tuple(planted) == PLANS[name].needed_layers(capability, protocol)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [

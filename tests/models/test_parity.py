@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from layerwise.models import load_model, model_facts
 from layerwise.models.conversion import backends, parity
 from layerwise.models.huggingface.parity_text import batches
-from tests.cases import in_long_runs
+from tests.cases import few_by_day, in_long_runs
 from tests.models.refusal import expect_refusal
 from tests.models.tiny import FAMILIES, TEXT, tiny_folder, tiny_model
 
@@ -68,6 +68,17 @@ def label(value):
     return "-".join(map(str, value)) if isinstance(value, dict) else str(value)
 
 
+@pytest.mark.long(
+    but=[
+        "llama-rope_parameters",
+        "mistral-sliding_window0",
+        "qwen3-num_key_value_heads-head_dim",
+        "mixtral-",
+        "gptj-",
+        "gpt_neo-",
+        "bloom-",
+    ]
+)
 @pytest.mark.parametrize(("family", "config"), RIGHT, ids=label)
 def test_log_probabilities_at_every_length_are_those_of_the_original(tmp_path, family, config):
     folder = tiny_folder(tmp_path, family, bos=True, **config)
@@ -147,9 +158,7 @@ def test_a_wrong_model_is_refused_with_its_distance_from_float64_and_that_of_rou
         load_model(tiny_folder(tmp_path, "gpt2"), backend="transformer-lens")
 
 
-@pytest.mark.parametrize(
-    "family", ["gpt2", "gpt_neox", "llama", *in_long_runs(*((one,) for one in list(FAMILIES)[3:]))]
-)
+@pytest.mark.parametrize("family", few_by_day(FAMILIES, "llama"))
 def test_rounding_of_every_family_explains_what_is_left(tmp_path, monkeypatch, family):
     """However small a difference is tolerated without asking: float64 then tells."""
     monkeypatch.setattr(parity, "TOLERANCE", 1e-9)

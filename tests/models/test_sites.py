@@ -76,6 +76,7 @@ def test_all_sites_are_there(case: str) -> None:
     assert set(model.hook_dict) == expected_hooks(case, model)
 
 
+@pytest.mark.long(but=["gpt-2, by layer", "gpt-oss", "t5"])
 @pytest.mark.parametrize("case", FAMILIES)
 def test_an_edit_changes_what_comes_behind_it_and_nothing_else(case: str) -> None:
     model = case_model(case)

@@ -213,6 +213,7 @@ def test_a_template_is_rendered_as_transformers_does(folder, roomy):
     assert as_chat(tokenizer, turns[0]["content"]) == expected
 
 
+@pytest.mark.long
 def test_an_answer_that_is_begun_is_gone_on_with_in_a_limited_process_too(folder, roomy):
     tokenizer = read_tokenizer(folder)
     tokenizer.chat_template = (

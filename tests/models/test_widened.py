@@ -57,6 +57,7 @@ def test_they_are_off_loaded_and_pruned_like_any_other(tmp_path: Path) -> None:
     assert cut.quantization.startswith("MXFP4")
 
 
+@pytest.mark.long
 @pytest.mark.hooked_transformer
 def test_both_backends_have_the_numbers(tmp_path: Path) -> None:
     folder, _ = of_fp8(tmp_path)

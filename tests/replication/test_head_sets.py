@@ -130,6 +130,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_verdicts(folder, tmp_path):
     pd.testing.assert_frame_equal(replication_in(folder).verdicts, replication_in(out).verdicts)
 
 
+@pytest.mark.long
 def test_two_heads_a_layer_are_too_few_for_random_sets():
     layout = WiredLayout(
         12, 2, previous=Spot(0, 0), look_up=Spot(2, 0), facts=Spot(1, 0), second_hop=Spot(9, 0),

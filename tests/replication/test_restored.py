@@ -145,6 +145,7 @@ def recalled(tmp_path_factory):
     return lw.load(out)
 
 
+@pytest.mark.long
 def test_a_model_that_recalls_at_the_last_token_gets_neither_verdict(recalled):
     """Its MLPs do nothing where the subject stands, and layer 4 alone reads it at the end."""
     replication = next(r for r in recalled if isinstance(r, ReplicationResult))

@@ -77,6 +77,7 @@ def test_the_opposite_layout_gets_the_opposite_verdicts(late):
     assert told["song-4 knowledge"] == Verdict.OPPOSITE
 
 
+@pytest.mark.long
 def test_a_random_model_gets_no_verdict():
     model = tiny_model("gpt2")
     told = verdicts(lw.replicate(model, ["lad-1", "men-1"], limit=8, fewshot=0, progress=False))
@@ -103,6 +104,7 @@ def test_a_finished_run_is_read_not_made_again(folder, tmp_path):
     assert {path.name: path.stat().st_mtime_ns for path in copy.iterdir()} == before
 
 
+@pytest.mark.long
 def test_the_verdicts_are_on_the_page_and_in_its_figures(folder):
     page = lw.report(lw.load(folder))
     html = page.html

@@ -27,6 +27,7 @@ def saved(results) -> ReplicationResult:
     return next(one for one in results if isinstance(one, ReplicationResult))
 
 
+@pytest.mark.long
 def test_saved_verdicts_follow_from_the_saved_answers(results):
     before = saved(results)
     claims = select_claims(list(before.facts.settings["claims"]))

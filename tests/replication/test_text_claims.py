@@ -47,6 +47,7 @@ def text_world(name: str) -> made_up.TextWorld:
     return next(one for one in made_up.text_worlds() if one.name == name)
 
 
+@pytest.mark.long
 def test_costs_that_are_unrelated_hold_and_costs_that_go_together_do_not():
     row = verdict("neeraj-1", evidence_of(text_world("unrelated")))
     assert row["verdict"] == Verdict.HOLDS

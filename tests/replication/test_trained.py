@@ -59,6 +59,7 @@ def test_reasoning_that_moved_is_found_and_other_layers_matter():
     assert told["nepal-1"] == Verdict.OPEN  # two layers that moved say little of the others
 
 
+@pytest.mark.long
 def test_layers_that_stay_make_the_opposite_hold():
     own = {"facts": layers_with(1), "kv-words": layers_with(1), "arithmetic": layers_with(4, 6)}
     assert verdicts(own, own, n=1500)[MOVES] == Verdict.OPPOSITE
@@ -120,6 +121,7 @@ def test_a_wired_model_whose_second_hop_moved(tmp_path):
         )  # fmt: skip
 
 
+@pytest.mark.long
 def test_false_verdicts_are_as_rare_as_stated():
     n_runs = data_sets(6)
     rates = trained_rates(n_runs)

@@ -163,6 +163,7 @@ def test_stacks_of_an_encoder_decoder_stand_apart() -> None:
     assert columns[5].label == "0"
 
 
+@pytest.mark.long
 def test_layers_that_were_not_changed_have_no_column(run: RunTables) -> None:
     table = synthetic.records(TWO)
     kept = table["layer"].isna() | table["layer"].isin([2, 5])

@@ -79,6 +79,7 @@ def test_a_second_process_gives_the_pictures_of_this_one_also_if_it_is_ended(two
     assert len(set(pictures_here())) == len(drawings)
 
 
+@pytest.mark.long(but=["few", "not asked for"])
 @pytest.mark.parametrize("reason", ["few", "one core", "not asked for", "none can be started"])
 def test_without_need_or_means_all_is_drawn_here(two_cores, monkeypatch, reason) -> None:
     if reason == "none can be started":

@@ -55,6 +55,7 @@ def test_the_page_has_the_figure_the_tables_and_the_sentence():
     assert "With and without the passage, change by change (8)" in page
 
 
+@pytest.mark.long
 def test_pairs_without_signal_are_named_and_no_pairs_have_no_part(books: AblationResult) -> None:
     rng = np.random.default_rng(0)
     guessed = np.repeat(rng.random((60, 1)) < 0.25, 9, axis=1)

@@ -92,6 +92,7 @@ def test_every_sentence_of_a_difference_stands_on_a_test(comparison: lw.Comparis
         assert finding.evidence == ("established" if row["p_run"] < 0.05 else "in its table")
 
 
+@pytest.mark.long
 def test_every_difference_that_is_not_established_is_in_one_claim(comparison: lw.Comparison):
     found = no_difference_claims(comparison.differences)
     rest = rows(comparison.differences, significant=False, measure=list(MEASURES))
@@ -177,6 +178,7 @@ def test_names_from_users_are_escaped(page: Report):
     assert "About architectures or ways of training one run says nothing." in page.html
 
 
+@pytest.mark.long
 def test_what_the_lens_cannot_see_of_an_encoder_decoder_is_told(
     comparison, grouped_comparison, page
 ):

@@ -53,6 +53,7 @@ def test_every_figure_of_layers_has_the_line_and_the_names(page: Report):
         assert ({"encoder", "decoder"} <= written) == there, name
 
 
+@pytest.mark.long
 def test_the_line_lies_between_the_last_encoder_layer_and_the_first_decoder_layer(page: Report):
     depth = (N_ENCODER - 0.5) / (SMALL.n_layers - 1)
     places = {

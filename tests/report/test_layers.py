@@ -134,6 +134,7 @@ def test_heads_are_told_apart_under_the_attention(layers: dict[int, Part]) -> No
     assert found == {"1.2": "4 of 4", "3.0": "3 of 4"}
 
 
+@pytest.mark.long
 def test_only_what_was_run_is_shown() -> None:
     told = synthetic.facts(PLAN)
     alone = Plan(**{**vars(PLAN), "kinds": (("skip", "layer"),)})

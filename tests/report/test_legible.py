@@ -178,7 +178,7 @@ IN_LONG_RUNS: dict[str, Draw] = {
 }
 
 
-@pytest.mark.long(but=["role map-3.3", "patches in two stacks-3.3", "interactions-3.3"])
+@pytest.mark.long(but=["role map-3.3", "interactions-3.3"])
 @pytest.mark.parametrize(
     ("name", "width"),
     [

@@ -46,6 +46,7 @@ def marks(axes: Axes) -> tuple[list, list]:
     return [line.get_xydata().tolist() for line in axes.get_lines()], cells
 
 
+@pytest.mark.long(but=["role map", "patching"])
 @pytest.mark.parametrize("name", RESULTS)
 def test_a_figure_of_one_panel_is_drawn_into_ones_own_axes(name):
     result = RESULTS[name]()

@@ -81,6 +81,7 @@ def test_a_table_in_latex_is_escaped():
     assert r"x \& y & \{1\} \textbackslash{} \textasciitilde{} \\" in text
 
 
+@pytest.mark.long
 def test_the_command_writes_them(folder, tmp_path):
     done = run("figures", folder, "--out", tmp_path / "f", "--format", "svg")
     assert "Wrote" in done.out

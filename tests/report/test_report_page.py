@@ -179,6 +179,7 @@ def test_figures_have_alternative_texts_and_captions(
     assert sum("95 %" in caption or "intervals" in caption for caption in captions) == len(captions)
 
 
+@pytest.mark.long
 def test_figures_say_units_items_and_names(page: Report) -> None:
     expected = {
         "role_map_skip_layer": "share of above-floor accuracy lost",

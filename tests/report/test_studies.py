@@ -89,6 +89,13 @@ def saved_claims(path: Path) -> list[dict[str, Any]]:
 # --- what pages say ---------------------------------------------------------------------------
 
 
+@pytest.mark.long(
+    but=[
+        "distillation-distillation_sentences",
+        "adapters-adapter_sentences",
+        "adapters-healed_sentences",
+    ]
+)
 @pytest.mark.parametrize(
     ("study", "name"),
     [
@@ -125,7 +132,7 @@ def table_bytes(claims: Path) -> int:
 SMALLEST = sorted(SAVED_RUNS, key=table_bytes)[:3]
 
 
-@pytest.mark.long(but=["path4"])
+@pytest.mark.long
 @pytest.mark.slow
 # By day those with the smallest tables.
 @pytest.mark.parametrize("path", few_by_day(SAVED_RUNS, *SMALLEST))

@@ -119,6 +119,7 @@ def test_sentences_of_the_ladder_say_what_the_rows_say(
     assert alike.evidence == "not established"
 
 
+@pytest.mark.long
 def test_other_layers_are_told_of_a_double_dissociation() -> None:
     plan = Plan(
         n_layers=12, n_items=80, protocols=("letter", "generate"), silent=(),
@@ -136,6 +137,7 @@ def test_other_layers_are_told_of_a_double_dissociation() -> None:
     assert shown in claims
 
 
+@pytest.mark.long
 def test_how_much_a_harder_scoring_costs_stands_in_the_details_alone(small_run: RunTables) -> None:
     """Nobody asks which step of scoring loses more; whether other layers are needed, they do."""
     claims = findings_from_tables(small_run)
@@ -287,6 +289,7 @@ def test_many_silent_cells_are_counted_not_listed(run: RunTables) -> None:
     assert "20 further task-protocol pairs" in told[-1].short
 
 
+@pytest.mark.long
 def test_the_list_is_ordered_and_cut_but_keeps_roles_and_what_has_no_signal(run: RunTables) -> None:
     whole = findings_from_tables(run, EVERYTHING)
     roles, silent = [claim for claim in whole if claim.kind in ROLES], of_kind(whole, "no signal")

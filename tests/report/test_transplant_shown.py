@@ -88,6 +88,7 @@ def told_of_streams(one):
     return found
 
 
+@pytest.mark.long
 def test_a_stream_is_told_beside_the_weights_of_its_layer():
     behind = dict.fromkeys(range(2, 6), BETTER)
     alone = told_of_streams(with_activations(result(), streams(behind)))
@@ -108,6 +109,7 @@ def layers_that_move():
     return joined_results(first, second, other)
 
 
+@pytest.mark.long
 def test_the_figure_shows_every_share():
     effects = layers_that_move().effects()
     figure = gap_share_by_layer(effects)
@@ -130,6 +132,7 @@ def heads(gains=None, losses=None, site="z", **options):
     )
 
 
+@pytest.mark.long
 def test_a_head_is_named_by_its_layer_and_number():
     claim = only_claim(heads({(3, 1): BETTER}, {(3, 1): WORSE}))
     assert claim.short.endswith("lies in head 3.1.")

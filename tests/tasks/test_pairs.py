@@ -100,11 +100,11 @@ def test_shared_first_tokens() -> None:
     [
         ("kv-ids", 0.5, 1.0),
         ("facts", 0.85, 0.98),
-        ("sum-chain", 0.7, 0.5),
-        ("order", 0.6, 1.0),
-        ("hops", 0.95, 1.0),
         ("brackets", 0.0, 1.0),
         *in_long_runs(
+            ("sum-chain", 0.7, 0.5),
+            ("order", 0.6, 1.0),
+            ("hops", 0.95, 1.0),
             ("kv-words", 0.95, 1.0),
             ("open-book", 0.8, 0.98),
             ("facts-open-book", 0.85, 0.98),
