@@ -20,6 +20,7 @@ extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb"]
 root_doc = "docs/site/index"
 include_patterns = [
     "*.md",
+    "docs/*.md",
     "docs/**/*.md",
     "notebooks/*.ipynb",
     "analyses/README.md",
