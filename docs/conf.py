@@ -21,7 +21,7 @@ root_doc = "docs/site/index"
 include_patterns = [
     "*.md",
     "docs/*.md",
-    "docs/site/**",
+    "docs/**/*.md",
     "notebooks/*.ipynb",
     "analyses/README.md",
     "analyses/**/*.md",

@@ -112,7 +112,7 @@ def test_help_and_the_page_list_every_command_once_by_its_question(monkeypatch):
 
 
 def test_commands_that_take_a_model_say_what_runs_it_and_where_its_weights_are():
-    """``docs/models.md`` says so, and which of them need the weights in memory."""
+    """``docs/models/memory.md`` says so, and which of them need the weights in memory."""
     loading = {name: {**one.options(), **one.loading_options()} for name, one in COMMANDS.items()}
     assert [name for name, options in loading.items() if "backend" not in options] == []
     in_memory = [name for name, options in loading.items() if "offload" not in options]

@@ -415,7 +415,7 @@ def test_depths_of_shared_items_that_lose_at_opposite_ends_are_no_independent_sa
     assert p_of(Clusters.from_labels(labels)) > p_of(Clusters.singletons(n)) - 1e-12
 
 
-PAGE = (FOLDER.parents[1] / "docs" / "validity.md").read_text()
+PAGE = (FOLDER.parents[1] / "docs" / "evidence" / "depths.md").read_text()
 
 
 def saved_depths(name: str) -> pd.DataFrame:

@@ -499,7 +499,7 @@ def refusal(name: str) -> str:
 def test_the_example_of_the_page_has_enough_items_whose_options_give_nothing_away(
     tmp_path, monkeypatch
 ) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "tasks.md").read_text("utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "how" / "harness_task.md").read_text("utf-8")
     (code,) = re.findall(r"<<'END' > science/test.jsonl\n(.*?)END\n", page, re.DOTALL)
     (tmp_path / "science").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -432,7 +432,7 @@ context_end = " "
 @pytest.mark.long
 def test_the_documented_example_runs_as_written(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parents[1] / "docs" / "pruning.md").read_text("utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "how" / "prune.md").read_text("utf-8")
     block = page.partition("## Example: ")[2].split("```")[1]
     rows = [
         {"question": item.question, "context": item.context, "answer": item.answer,

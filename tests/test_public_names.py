@@ -162,7 +162,7 @@ _FOLDERS = "ground|models|presentation|runs|stats|storage|sweep|tasks"
 _FILE = r"(?!\.(?:csv|html|jsonl?|md|parquet|py|toml)\b)"
 CODE = re.compile(rf"(?<![\w./-])((?:layerwise|lw|{_FOLDERS})(?:{_FILE}\.[A-Za-z_]\w*)+)(?![\w/])")
 METADATA = "layerwise.facts"  # a key of a file
-PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
 
 def named_code(page: str) -> list[str]:
@@ -191,7 +191,7 @@ def test_code_that_pages_name_is_seen():
         resolve_name("stats.least.least_change")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_names_of_the_package_is_there(page):
     for name in named_code(page.read_text("utf-8")):
         assert resolve_name(name) is not None, name

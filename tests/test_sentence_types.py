@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-DOCS = TESTS.parent / "docs" / "validity.md"
-SECTION = "## Every kind of sentence: how it could be false, and how often it is\n"
+DOCS = TESTS.parent / "docs" / "evidence" / "every_sentence.md"
+SECTION = "# Every kind of sentence: how it could be false, and how often it is\n"
 # All sentences of a comparison of runs share a row.
 OF_COMPARISONS = "no difference"
 

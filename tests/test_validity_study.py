@@ -235,9 +235,11 @@ def test_claims_of_what_layers_are_for_are_rarely_false():
     assert false <= 2
 
 
-def test_the_page_on_statistics_states_the_saved_rates():
+def test_the_pages_on_statistics_state_the_saved_rates():
     table = pd.read_parquet(FOLDER / "results" / "stated.parquet")
-    page = (FOLDER.parents[1] / "docs" / "statistics.md").read_text()
+    docs = FOLDER.parents[1] / "docs"
+    pages = ("evidence/depths.md", "statistics/effects.md")
+    page = "".join((docs / name).read_text("utf-8") for name in pages)
     stated = part("stated_claims")
     rates = {what: (100 * rows["rate"]).round().astype(int).tolist()
              for what, rows in table.groupby("what")}  # fmt: skip

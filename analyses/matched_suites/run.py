@@ -1,7 +1,7 @@
 """Measure intact accuracies of suites on every rung: ``python analyses/matched_suites/run.py``.
 
 What ``results/accuracy.csv`` has is kept, so that an interrupted run goes on; remove the file
-after a change of the suites. The tables of ``docs/tasks.md`` are written from it, too.
+after a change of the suites. The tables of ``docs/tasks/matched.md`` are written from it, too.
 """
 
 from __future__ import annotations

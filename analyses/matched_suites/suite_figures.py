@@ -1,4 +1,4 @@
-"""The tables of ``docs/tasks.md``, written from ``results/accuracy.csv`` alone."""
+"""The tables of ``docs/tasks/matched.md``, written from ``results/accuracy.csv`` alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from layerwise.stats.signals.signal import have_signal
 
-DOCS = Path(__file__).parents[2] / "docs" / "tasks.md"
+DOCS = Path(__file__).parents[2] / "docs" / "tasks" / "matched.md"
 BEGIN, END = "<!-- intact accuracies, by analyses/matched_suites/run.py -->", "<!-- end -->"
 SCORING_STEPS = ("letter", "choice", "first token", "teacher forcing", "generate")
 WHOLE = 200

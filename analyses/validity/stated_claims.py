@@ -1,4 +1,4 @@
-"""Small simulations of what docs/statistics.md says would happen without a correction it has."""
+"""Small simulations of what docs/statistics/effects.md says would happen without a correction it has."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Layers that a capability needs, those particular to it, and those it can spare.
 
 The answers of a capability's tasks and protocols are pooled by item, so that a run asks one
-question of each capability and layer. ``docs/statistics.md`` has the formulas.
+question of each capability and layer. ``docs/statistics/layer_claims.md`` has the formulas.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Signal and effects of interventions, computed from ablation records.
 
-Definitions are in ``docs/statistics.md``; columns in ``docs/results.md``.
+Definitions are in ``docs/statistics/effects.md``; columns in ``docs/results.md``.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from layerwise.tasks.items import Item
 from layerwise.tasks.task import Task
 
 # Three other questions for each item: the test by them then needs little more items than one
-# against a level that is known (docs/statistics.md).
+# against a level that is known (docs/statistics/signal.md).
 N_OTHERS = 3
 # Of more items than this, so many are drawn and looked at for each item; of fewer, all.
 _MOST_TRIED = 2000

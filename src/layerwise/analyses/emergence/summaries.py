@@ -158,7 +158,7 @@ class Summary(NamedTuple):
         _, low, high = bounds(self.draws, self.clusters.n)
         if self.measure != CRITICAL:
             return low, high
-        # resampled tests find more, see docs/statistics.md
+        # resampled tests find more, see docs/statistics/depths.md
         estimate = float(self.draws[0])
         return min(low, estimate), max(high, estimate)
 

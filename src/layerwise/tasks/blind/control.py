@@ -179,7 +179,7 @@ def uniform_guessing_p_value(hits: int, shares: Float[np.ndarray, " items"]) -> 
 # Items that are enough to find what gives answers away; more only take longer.
 _MOST_FITTED = 2000
 # Below this p-value (one-sided, exact) a guesser counts as above chance. It is higher than usual,
-# because a guesser at chance is no control of the model (docs/statistics.md).
+# because a guesser at chance is no control of the model (docs/statistics/signal.md).
 ABOVE_CHANCE = 0.1
 
 
