@@ -81,7 +81,7 @@ def decision_strip(decisions: pd.DataFrame, width: float = FULL_WIDTH) -> Figure
     shown["row"] = [
         names[pairs.index((row["capability"], row["protocol"]))] for row in records(shown)
     ]
-    layers, left = layers_in(shown), 1.55
+    layers, left = layers_in(shown), 1.7
     panels = Panels([[]], width, (ROW * len(names),), least=width, most=width, left=left)
     axes = panels.flat[0]
     drawn = cells(shown, "code", ("row", names), ("layer", layers), (_CROSSED, _BOTH), _tell)
