@@ -415,6 +415,7 @@ def test_depths_of_shared_items_that_lose_at_opposite_ends_are_no_independent_sa
     assert p_of(Clusters.from_labels(labels)) > p_of(Clusters.singletons(n)) - 1e-12
 
 
+ORDERS = (FOLDER.parents[1] / "docs" / "evidence" / "orders.md").read_text()
 PAGE = (FOLDER.parents[1] / "docs" / "evidence" / "depths.md").read_text()
 
 
@@ -454,7 +455,7 @@ def test_orders_by_ablation_are_claimed_falsely_as_rarely_as_is_nominal():
     assert (table["rate"] <= 0.05).all()
     worst = table.loc[table["rate"].idxmax()]
     low, high = (f"{100 * worst[end]:.1f}" for end in ("low", "high"))
-    assert f"The worst cell is {100 * worst['rate']:.0f} % [{low}, {high}]." in PAGE
+    assert f"The worst cell is {100 * worst['rate']:.0f} % [{low}, {high}]." in ORDERS
     found = table.loc[table["order"] & (table["items"] == 200)].set_index("world")["found"]
     far = [name for name in found.index if "any layer costs" not in name]
     assert (found[far] / study.N_SETS > 0.7).all()

@@ -257,7 +257,7 @@ def test_the_page_states_the_saved_rates_of_guessers() -> None:
     assert list(dict.fromkeys(table["cue"])) == [cue.name for cue in study.CUES]
     rates = table.set_index(["cue", "model", "right", "items"])
     blind = table.loc[table["model"] != study.KNOWS]
-    page = (FOLDER.parents[1] / "docs" / "statistics.md").read_text()
+    page = (FOLDER.parents[1] / "docs" / "evidence" / "signal.md").read_text()
     for name in ("the number nearest to 15", "the longest, of several the first", "the third"):
         found = blind.loc[blind["cue"] == name]
         assert (found["rate"] <= 0.05).all()

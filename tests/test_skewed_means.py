@@ -104,7 +104,7 @@ def test_the_pages_state_the_saved_rates_of_interactions():
     assert list(dict.fromkeys(table["world"])) == [world.name for world in study.worlds()]
     none = table.loc[~table["interacts"]]
     assert (none["rate"] <= 0.05).all()
-    page = (FOLDER.parents[1] / "docs" / "validity.md").read_text()
+    page = (FOLDER.parents[1] / "docs" / "evidence" / "interactions.md").read_text()
     for name, rows in table.groupby("world"):
         shares = 100 * rows[["earlier", "claimed"]].div(rows["sets"], axis=0).round(2)
         cells = [f"{round(a)} → {round(b)}" for a, b in shares.to_numpy()]

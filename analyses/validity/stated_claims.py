@@ -1,4 +1,4 @@
-"""Small simulations of what docs/statistics/effects.md says would happen without a correction it has."""
+"""Small simulations of corrections that docs/statistics/effects.md names, left out."""
 
 from __future__ import annotations
 

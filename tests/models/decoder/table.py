@@ -1,4 +1,6 @@
-"""The table of families in docs/models/backends.md: ``python -m tests.models.decoder.table`` prints it.
+"""The table of families in docs/models/backends.md.
+
+``python -m tests.models.decoder.table`` prints it.
 
 Every figure is measured on a tiny random model of the class: which backend ``load_model`` takes,
 how far the log-probabilities of either backend are from the original's on texts several times as

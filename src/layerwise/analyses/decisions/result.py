@@ -54,7 +54,7 @@ class DecisionsResult(Result):
         return Rules.from_facts(self.facts).table(self.decision_records, self.facts.chance)
 
     def signal(self) -> pd.DataFrame:
-        """Which tasks the intact model answers better than blind (columns of ``signal``)."""
+        """Tasks that the intact model answers better than blind (columns of ``signal``)."""
         baseline = self.decision_records["kind"].isin(BASELINES)
         return signal_table(self.decision_records.loc[baseline], self.facts.chance)
 
@@ -78,7 +78,7 @@ class DecisionsResult(Result):
         return in_short(self, COLUMNS, sure.sort_values(order, kind="stable"))
 
     def notes(self) -> list[str]:
-        """How much was asked, and what to try where the model has no signal."""
+        """Share that was asked, and what to try where the model has no signal."""
         share, told = self.share_asked(), no_signal.sentences(self.signal(), self.facts)
         if share != share:
             return told

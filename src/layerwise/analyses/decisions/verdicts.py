@@ -1,4 +1,4 @@
-"""Rules of a run's verdicts, and what stands after some rounds: read from its records alone."""
+"""Rules of a run's verdicts, and its standing after some rounds, from its records alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Chance = Callable[[str, str], float]
 
 
 class Standing(NamedTuple):
-    """What stands after some rounds."""
+    """Verdicts and open questions after some rounds."""
 
     n_rounds: int
     to_ask: tuple[ToAsk, ...]  # what the next round asks; none if all is decided or asked
@@ -61,7 +61,7 @@ class Rules:
         )  # fmt: skip
 
     def stand(self, records: pd.DataFrame, chance: Chance, n_rounds: int) -> Standing:
-        """What stands after so many rounds, which the records must hold."""
+        """Standing after so many rounds, which the records must hold."""
         decided = self._decide(records, chance, n_rounds)
         if decided is None:
             return Standing(n_rounds, (), 0, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""What was asked so far, as matrices, and what is to be asked in the next round.
+"""Answers so far, as matrices, and the questions of the next round.
 
 Answers that were not asked stand as if the change did nothing. No verdict reads them.
 """
