@@ -108,6 +108,10 @@ def _decorator(node: ast.stmt) -> ast.expr:
     return ast.copy_location(ast.Name(DECORATOR, ast.Load()), node)
 
 
+# Models hold functions of these as fields, whose code is part of the hash of a run's settings.
+HELD = ("layerwise.models.seq2seq", "layerwise.models.decoder")
+
+
 def type_checked(of: Any) -> Any:
     """A function, or a dataclass, that checks what it is given and what it returns."""
     if not inspect.isclass(of):
@@ -121,7 +125,8 @@ def _typed_function(function: types.FunctionType) -> Callable[..., Any]:
     if inspect.isgeneratorfunction(function):
         # beartype alone would check arguments no earlier than the first value is asked for.
         return jaxtyped(function, typechecker=beartype)
-    if LONG or "<locals>" in function.__qualname__ or function.__closure__:
+    is_held = function.__module__.startswith(HELD)
+    if LONG or is_held or "<locals>" in function.__qualname__ or function.__closure__:
         return _counted(function)
     _check_first_calls(function)
     return function

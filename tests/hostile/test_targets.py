@@ -179,8 +179,8 @@ OUTS = st.one_of(
     NAMES, st.sampled_from([RUN, f"{RUN}/report.html", f"{RUN}/records.parquet", f"{RUN}/figures",
                             TASK, f"{TASK}/new", "figures", "new", "new/deeper"])
 )  # fmt: skip
-NAMED = ("report", "report beside", "figures", "compare", "ablate", "prune", "transplant",
-         "train-lens")  # fmt: skip
+NAMED = ("report", "report beside", "figures", "compare", "ablate", "decide", "prune",
+         "transplant", "train-lens")  # fmt: skip
 
 
 def test_no_command_replaces_what_is_not_of_its_kind(count):
