@@ -177,6 +177,11 @@ def test_a_page_says_which_layers_are_needed_and_how_many_answers_that_took(deci
     assert any("depends in particular on" in short for short in shorts)
     assert "Decisions: needed and spare layers" in report.html
     assert "of the answers without a layer were asked" in repr(decided.notes())
+    chooses = decided.decision_records["protocol"] == "continuation"
+    one_way = lw.results.DecisionsResult(decided.decision_records.loc[chooses], decided.facts)
+    shorts = [claim.short for claim in findings([one_way])]
+    assert any("when it chooses; it took" in short for short in shorts)
+    assert not any("however it is scored" in short for short in shorts)
     with_nothing = decided.decisions().assign(established=False)
     assert set(layer_verdicts(with_nothing)["look"]) == {"open"}
 

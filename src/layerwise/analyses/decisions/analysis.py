@@ -118,7 +118,7 @@ def _layers_by_protocol(sure: pd.DataFrame, protocols: Sequence[str]) -> str:
     """``"layers 2 and 3 when it chooses, 0–3 when it writes"``; once if all are alike."""
     layers = {name: layers_in(rows(sure, protocol=name)) for name in protocols}
     named = {name: which for name, which in layers.items() if which}
-    if len(set(map(tuple, named.values()))) == 1 and len(named) == len(protocols):
+    if len(set(map(tuple, named.values()))) == 1 and len(named) == len(protocols) > 1:
         return f"{few_layers(next(iter(named.values())))}, however it is scored"
     first, *others = [
         f"{few_layers(which)} {protocol_phrase(name)}" for name, which in named.items()

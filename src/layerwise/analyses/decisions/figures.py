@@ -103,7 +103,7 @@ def _draw_share(axes: Axes, x: int, y: int, row: Row) -> None:
     share = row["n_asked"] / row["n_all"]
     looks = dict(_TOOK)
     if row["look"] == NEEDED:
-        looks["facecolor"] = "white"
+        looks["facecolor"] = _LOOKS[SPARE]  # a page leaves white out
     axes.add_patch(Rectangle((x + 0.08, y + 0.76), 0.84 * share, 0.12, **looks))
 
 
